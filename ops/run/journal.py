@@ -55,9 +55,11 @@ class Journal:
         self._status: str | None = None  # None before start, then RUNNING or how it ended
         folder.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._size = self._cut_torn_line()
-        for record in read(self.path):
+        self._size = 0
+        for record, end in read_from(self.path):
             self._remember(record)
+            self._size = end
+        os.ftruncate(self._fd, self._size)
         if self._size == 0:
             # An identity, not a random draw of the training: it must differ after --fresh.
             self._append([{"op": "header", "journal": uuid.uuid4().hex, "schema": 1}])
@@ -153,13 +155,6 @@ class Journal:
         elif op == "end":
             self._status = record["status"]
 
-    def _cut_torn_line(self) -> int:
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            os.ftruncate(self._fd, whole)
-        return whole
-
 
 def read(path: Path, offset: int = 0) -> Iterator[Record]:
     """The whole records of a journal from a byte offset on; a line still being written is not among them."""
@@ -168,14 +163,18 @@ def read(path: Path, offset: int = 0) -> Iterator[Record]:
 
 
 def read_from(path: Path, offset: int = 0) -> Iterator[tuple[Record, int]]:
-    """As `read`, each record with the offset just behind it."""
+    """As `read`, each record with the offset just behind it; what a power cut left after them is not read."""
     with path.open("rb") as file:
         file.seek(offset)
         for line in file:
             if not line.endswith(b"\n"):
                 return
+            try:
+                record = json.loads(line)
+            except ValueError:
+                return
             offset += len(line)
-            yield json.loads(line), offset
+            yield record, offset
 
 
 def number(value: float | str) -> float:
