@@ -120,7 +120,7 @@ def check_ids(ids: NDArray[Any], n: int, *, origin: str = "ids") -> NDArray[Any]
 
 
 def as_keys(values: NDArray[Any]) -> NDArray[Any]:
-    """Whole numbers as int64, everything else as text (numpy str), so that 7, 7.0 and a column of mixed types compare well."""
+    """Whole numbers as int64, everything else as text: 7 and 7.0 are one id, mixed types compare."""
     if values.dtype.kind in "iu" and (values.size == 0 or values.max() <= np.iinfo(np.int64).max):
         return values.astype(np.int64)
     if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.floor(values)).all():

@@ -1,0 +1,76 @@
+"""A folder -> Raw: features.{npy,npz,parquet,csv} + edges.{csv,parquet,npy} + optional labels.{npy,csv,parquet}."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ops.data.files import features_npz
+from ops.data.raw import Raw
+from ops.data.readers import read_npy, read_npz
+from ops.data.tables import FeatureTable, edge_table, feature_table, label_table, resolve_edges
+from ops.errors import DataError
+
+_KINDS = {
+    "features": (".npy", ".npz", ".parquet", ".csv"),
+    "edges": (".csv", ".parquet", ".npy"),
+    "labels": (".npy", ".csv", ".parquet"),
+}
+
+
+def read_folder(path: Path) -> Raw:
+    """Read a folder; the graph is named after it. Edges may be left out where a k-NN graph is asked for.
+
+    With an `id` column in the features, edges (and labels with an `id` column) refer to those ids; otherwise to row
+    numbers counted from 0. edges.npy is [2, E] or [E, 2] (2 x 2: [2, E]). DataError where a part is missing, stands
+    there twice, or does not fit.
+    """
+    features, edges, labels = (_part(path, kind) for kind in _KINDS)
+    if features is None:
+        found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
+        raise DataError(f"{path}: no features: needs features.{{npy,npz,parquet,csv}}; found {found}")
+    table = _features(features)
+    ends, notes = (None, []) if edges is None else _edges(edges, table.ids)
+    y = table.labels
+    if labels is not None:
+        if y is not None:
+            raise DataError(
+                f"{path}: labels stand twice, as a column of {features.name} and as {labels.name}; keep one"
+            )
+        y = read_npy(labels) if labels.suffix.lower() == ".npy" else label_table(labels, table.x.shape[0], table.ids)
+    names = table.feature_names or None
+    return Raw(path.resolve().name, str(path), table.x, ends, y, table.ids, names, [*table.notes, *notes])
+
+
+def _part(path: Path, kind: str) -> Path | None:
+    files = sorted(p for p in path.iterdir() if p.stem == kind and not p.name.startswith("."))
+    allowed = ",".join(s[1:] for s in _KINDS[kind])
+    wrong = [p for p in files if p.suffix.lower() not in _KINDS[kind]]
+    if wrong:
+        raise DataError(f"{wrong[0]}: unknown kind of file; allowed: {kind}.{{{allowed}}}")
+    if len(files) > 1:
+        raise DataError(f"{path}: more than one {kind} file: {', '.join(p.name for p in files)}; keep one")
+    return files[0] if files else None
+
+
+def _features(path: Path) -> FeatureTable:
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return FeatureTable(read_npy(path), [], None, None, [])
+    if suffix == ".npz":
+        arrays = read_npz(path)
+        return FeatureTable(features_npz(path, arrays), [], arrays.get("ids"), None, [])
+    return feature_table(path)
+
+
+def _edges(path: Path, ids: NDArray[Any] | None) -> tuple[NDArray[Any], list[str]]:
+    if path.suffix.lower() != ".npy":
+        source, target, notes = edge_table(path)
+        return resolve_edges(source, target, ids, origin=str(path)), notes
+    array = read_npy(path)
+    if array.ndim != 2 or 2 not in array.shape:
+        raise DataError(f"{path}: edges must have the shape [2, E] or [E, 2], found {array.shape}")
+    source, target = array if array.shape[0] == 2 else array.T
+    return resolve_edges(source, target, ids, origin=str(path)), []

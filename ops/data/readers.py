@@ -1,0 +1,136 @@
+"""Files to arrays and tables; whatever a reader trips over becomes one line that names the file (DataError).
+
+No reader runs code from a file: npy and npz are read without pickle.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ops.errors import DataError
+
+_MAGIC = (
+    (b"PK", "a zip archive"),
+    (b"\x93NUMPY", "an npy array"),
+    (b"PAR1", "parquet"),
+    (b"\x89HDF", "HDF5"),
+    (b"\x1f\x8b", "gzip"),
+    (b"\x80", "a Python pickle"),
+    (b"ARROW1", "Arrow"),
+)
+_HOLDS = {".npz": "a zip archive", ".npy": "an npy array", ".parquet": "parquet", ".csv": "text"}
+
+
+def check_kind(path: Path) -> None:
+    """DataError where a file is missing, empty, or not what its suffix (.npz .npy .parquet .csv) says."""
+    if not path.is_file():
+        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    with reading(path), path.open("rb") as f:
+        start = f.read(4096)
+    found = _kind(start)
+    wanted = _HOLDS[path.suffix.lower()]
+    if found != wanted:
+        name = path.suffix.lower()
+        raise DataError(f"{path}: is named {name} but holds {found}; a {name} file must hold {_article(wanted)}")
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array of a .npy file; DataError where it is something else, cut off, or would need pickle."""
+    check_kind(path)
+    with reading(path):
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    return array
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of a .npz file by name; DataError where it is something else, cut off, or would need pickle."""
+    check_kind(path)
+    with reading(path), np.load(path, allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A .csv (with a header line, separated by commas) or .parquet file as a table with text column names.
+
+    In a CSV only empty fields are missing, so that a node may be called NA. A named parquet index becomes a column.
+    """
+    check_kind(path)
+    with reading(path):
+        if path.suffix.lower() == ".csv":
+            table = _csv(path)
+        else:
+            table = pd.read_parquet(path)
+            if any(name is not None for name in table.index.names):
+                table = table.reset_index()
+    table.columns = [str(c) for c in table.columns]
+    nameless = [i for i, c in enumerate(table.columns) if not c.strip() or c.startswith("Unnamed: ")]
+    if nameless:
+        raise DataError(f"{path}: column {nameless[0]} has no name (a row index?); name it id or leave it out")
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise DataError(f"{path}: column {twice[0]!r} stands twice; column names must differ")
+    return table
+
+
+def check_header(path: Path, table: pd.DataFrame) -> None:
+    """DataError for a CSV whose header is numbers: its first row would be lost, or read as names."""
+    if path.suffix.lower() == ".csv" and all(_is_number(c) for c in table.columns):
+        raise DataError(f"{path}: the first line ({', '.join(table.columns[:3])}) is data; it must name the columns")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn every failure of a reader into one line that names the file and what is wrong with it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            yield
+    except DataError:
+        raise
+    # the readers raise two dozen classes (zip, zlib, arrow, value, unicode, memory ...), all of them about the file
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "allow_pickle" in reason or "pickle" in reason.lower():
+            reason = "it holds Python objects (pickle), which are never loaded; save plain number or text arrays"
+        raise DataError(f"{path}: cannot be read: {reason[:200]}") from error
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    # read apart, because pandas renames a repeated name
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+    # index_col: a row longer than the header is an error, not a hidden index
+    table: pd.DataFrame = pd.read_csv(path, index_col=False, keep_default_na=False, na_values=[""], low_memory=False)
+    table.columns = [str(c).strip() for c in header.iloc[0]]
+    return table
+
+
+def _kind(start: bytes) -> str:
+    if not start:
+        return "nothing (an empty file)"
+    for magic, name in _MAGIC:
+        if start.startswith(magic):
+            return name
+    # UTF-8 may be cut in the middle of its last character
+    text = start.decode("utf-8", errors="ignore")
+    plain = b"\0" not in start and len(text.encode()) >= len(start) - 3
+    return "text" if plain else "unknown binary data"
+
+
+def _article(kind: str) -> str:
+    return "comma-separated text" if kind == "text" else kind
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
