@@ -1,0 +1,37 @@
+"""Rows of unit length with a backward pass that keeps its output only.
+
+`torch.nn.functional.normalize` keeps its input as well; at M x D = 5,416 x 1,500 that is 32 MB a call.
+Axes: M rows, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_EPS = 1e-12
+
+
+def unit_rows(x: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+    """`x_i / max(|x_i|, 1e-12)`, differentiable: dx = (g - y <y, g>) / |x|. A zero row stays zero."""
+    y: Tensor = _UnitRows.apply(x)
+    return y
+
+
+class _UnitRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        length = x.norm(dim=1, keepdim=True).clamp_min_(_EPS)
+        y = x / length
+        ctx.save_for_backward(y, length)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        y, length = ctx.saved_tensors
+        g = grad_outputs[0]
+        along = torch.linalg.vecdot(y, g, dim=1)[:, None]
+        return torch.addcmul(g, y, along, value=-1).div_(length)

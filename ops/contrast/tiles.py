@@ -1,0 +1,92 @@
+"""Symmetric tiles: walk an M x M matrix by its upper triangle without ever holding it.
+
+A symmetric matrix is covered by the tiles with row block <= column block; an off-diagonal tile stands for itself and
+its transpose. Whoever sums over pairs visits each tile once and credits both its rows and its columns.
+
+Axes: M rows, R rows of a tile, C columns of a tile, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+TILE_ROWS = 512  # 512 x 512 float32 is 1 MiB: fits a core's L2, and its products already run at the matmul peak
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile of the upper triangle; `index` numbers it, `diagonal` tells that rows and columns are the same."""
+
+    index: int
+    rows: slice
+    cols: slice
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether the tile lies on the diagonal (it then holds both (i, j) and (j, i))."""
+        return bool(self.rows.start == self.cols.start)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(R, C)."""
+        return self.rows.stop - self.rows.start, self.cols.stop - self.cols.start
+
+    @property
+    def numel(self) -> int:
+        """R * C."""
+        return self.shape[0] * self.shape[1]
+
+
+def upper_tiles(n_rows: int, tile_rows: int = TILE_ROWS) -> Iterator[Tile]:
+    """The tiles of an `n_rows` x `n_rows` symmetric matrix with row block <= column block, row by row.
+
+    The last block may be ragged. Raises ValueError unless both numbers are positive.
+    """
+    if n_rows < 1 or tile_rows < 1:
+        raise ValueError(f"n_rows={n_rows} and tile_rows={tile_rows} must be at least 1")
+    blocks = [slice(start, min(start + tile_rows, n_rows)) for start in range(0, n_rows, tile_rows)]
+    index = 0
+    for i, rows in enumerate(blocks):
+        for cols in blocks[i:]:
+            yield Tile(index, rows, cols)
+            index += 1
+
+
+def upper_numel(n_rows: int, tile_rows: int = TILE_ROWS) -> int:
+    """How many entries the upper tiles hold together: what keeping one value a pair costs."""
+    return sum(tile.numel for tile in upper_tiles(n_rows, tile_rows))
+
+
+class TileBuffers:
+    """Scratch memory for tiles, allocated once: fresh pages cost more than the arithmetic on them."""
+
+    def __init__(self, tile_rows: int, like: Tensor) -> None:
+        self._flat: dict[str, Tensor] = {}
+        self._size = tile_rows * tile_rows
+        self._like = like
+
+    def take(self, name: str, shape: tuple[int, int]) -> Float[Tensor, "R C"]:
+        """The buffer `name` seen as a contiguous [R, C] tensor; its contents are whatever was there last."""
+        if name not in self._flat:
+            self._flat[name] = torch.empty(self._size, dtype=self._like.dtype, device=self._like.device)
+        return self._flat[name][: shape[0] * shape[1]].view(shape)
+
+
+def similarity_tile(
+    tile: Tile,
+    z: Float[Tensor, "M D"],
+    e: Float[Tensor, "M D"],
+    scales: tuple[float, float],
+    out: Float[Tensor, "R C"],
+) -> Float[Tensor, "R C"]:
+    """`scales[0] Z Z^T + scales[1] E E^T` on one tile (HSAN eq. 5: alpha and 1 - alpha), written to `out`.
+
+    One side only is scaled: alpha leaves [0, 1] during training, so square roots on both sides would not exist.
+    """
+    torch.mm(z[tile.rows] * scales[0], z[tile.cols].T, out=out)
+    return out.addmm_(e[tile.rows] * scales[1], e[tile.cols].T)

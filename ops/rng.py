@@ -1,0 +1,26 @@
+"""Randomness without running generators: every draw is keyed by (seed, purpose, epoch, ...).
+
+A resumed run, another number of workers or a retried request then draws the same numbers (design decision 4).
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import torch
+
+
+def _key(seed: int, purpose: str, position: tuple[int, ...]) -> np.random.SeedSequence:
+    return np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), *position])
+
+
+def generator(seed: int, purpose: str, *position: int) -> np.random.Generator:
+    """A numpy generator for one purpose at one position, e.g. `generator(seed, "kmeans", epoch)`."""
+    return np.random.Generator(np.random.Philox(_key(seed, purpose, position)))
+
+
+def torch_generator(seed: int, purpose: str, *position: int) -> torch.Generator:
+    """The same for torch, on the CPU (so that every device starts from the same numbers)."""
+    state = int(_key(seed, purpose, position).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(state & (2**63 - 1))

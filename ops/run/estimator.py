@@ -1,0 +1,73 @@
+"""scikit-learn's words around a graph method: fit, fit_predict, predict, transform, labels_, n_clusters."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ops.data.types import AttributedGraph
+from ops.data.validate import check_clusters, make_graph
+from ops.run.settings import build, check_keys, fields
+from ops.run.types import PlainRun, Result
+
+
+class GraphClusterer:
+    """Base of the graph methods' estimators; a subclass names its trainer module in `method`.
+
+    Parameters: `n_clusters`, `seed`, and every hyperparameter of the method's `Settings` by name. After `fit`:
+    `labels_` int64 [N], `confidence_` float32 [N], `embedding_` float32 [N, D], `history_` (metrics per epoch).
+    Raises SettingsError or DataError (both say what is allowed) instead of training on bad input.
+    """
+
+    method: ClassVar[ModuleType]
+
+    def __init__(self, n_clusters: int, *, seed: int = 0, **hyperparameters: Any) -> None:
+        values = {"n_clusters": n_clusters, **hyperparameters}
+        check_keys(values, fields(self.method.Settings), type(self).__name__)
+        self.settings = build(self.method.Settings, values, {})
+        self.n_clusters, self.seed = n_clusters, seed
+
+    def fit(self, x: ArrayLike, edge_index: ArrayLike, y: object = None) -> Self:
+        """Cluster features `x` [N, F] on the graph `edge_index` [2, E]; `y` is ignored, as labels never enter."""
+        del y
+        data = self._graph(x, edge_index)
+        check_clusters(self.n_clusters, data.n_nodes)
+        run = PlainRun(self.seed)
+        self._result: Result = self.method.train(self.settings, data, run)
+        self.history_ = run.history
+        self.labels_, self.confidence_ = self._result.assignment, self._result.confidence
+        self.embedding_ = self._result.embedding
+        return self
+
+    def fit_predict(self, x: ArrayLike, edge_index: ArrayLike, y: object = None) -> NDArray[np.int64]:
+        """`fit`, then `labels_`."""
+        labels: NDArray[np.int64] = self.fit(x, edge_index, y).labels_
+        return labels
+
+    def transform(self, x: ArrayLike, edge_index: ArrayLike | None = None) -> NDArray[np.float32]:
+        """Embeddings [n, D] of rows `x` [n, F], filtered over their edges where given."""
+        features, edges = self._rows(x, edge_index)
+        rows: NDArray[np.float32] = self.method.embed(*self._fitted(), features, edges).numpy()
+        return rows
+
+    def predict(self, x: ArrayLike, edge_index: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Clusters [n] of rows `x` [n, F]; on the training graph these are `labels_`."""
+        labels: NDArray[np.int64] = self.method.predict(*self._fitted(), *self._rows(x, edge_index))[0]
+        return labels
+
+    def _fitted(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        if not hasattr(self, "_result"):
+            raise ValueError(f"{type(self).__name__} is not fitted yet: call fit first")
+        return self._result.model, self.settings.model_dump()
+
+    def _rows(self, x: ArrayLike, edge_index: ArrayLike | None) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        if edge_index is None:
+            return np.asarray(x, dtype=np.float32), np.empty((2, 0), dtype=np.int64)
+        data = self._graph(x, edge_index)
+        return data.x, data.edge_index
+
+    def _graph(self, x: ArrayLike, edge_index: ArrayLike) -> AttributedGraph:
+        return make_graph(type(self).__name__, np.asarray(x), np.asarray(edge_index))

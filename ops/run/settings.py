@@ -1,0 +1,169 @@
+"""One declaration a setting: default, YAML key, flag, MLflow parameter, search domain and docs come from it.
+
+Sources, weakest first: defaults < preset < `--config FILE` < flags < trial. The environment is no source: names such
+as SEEDS or LR would be picked up by accident.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from ops.errors import SettingsError
+
+
+def setting(default: Any, help: str, *, search: Mapping[str, Any] | None = None, **bounds: Any) -> Any:
+    """A field with its meaning, bounds (ge, gt, le, lt) and search domain.
+
+    `search` is one of {"uniform": [a, b]}, {"loguniform": [a, b]}, {"choice": [...]}, {"randint": [a, b]} (b excluded).
+    """
+    return Field(default, description=help, json_schema_extra={"search": dict(search)} if search else None, **bounds)
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys and NaN refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class MethodSettings(Settings):
+    """What every method has; a method's own `Settings` derive from it. All of it enters a run's identity."""
+
+    n_clusters: int | Literal["auto"] | None = setting(
+        None, "number of clusters K; auto sweeps K without labels; default: the number of classes of the data"
+    )
+    epochs: int = setting(400, "training epochs", ge=1, le=1_000_000)
+    lr: float = setting(1e-3, "learning rate of Adam", gt=0, le=1, search={"loguniform": [1e-5, 1e-2]})
+
+    @property
+    def k(self) -> int:
+        """K, once it is a number."""
+        assert isinstance(self.n_clusters, int), "K is resolved before training"
+        return self.n_clusters
+
+
+class LaunchSettings(Settings):
+    """Where and how a run happens; none of it changes what is computed, so none enters the identity."""
+
+    dataset: str = setting("digits", "a name, a file or a folder")
+    knn: int = setting(0, "build a k-nearest-neighbour graph for a feature table; 0: the data has edges", ge=0)
+    knn_metric: Literal["euclidean", "cosine"] = setting("euclidean", "distance of the k-NN graph")
+    preset: str = setting("auto", "a preset's name or path; auto: the data set's own, none: defaults only")
+    config: str | None = setting(None, "YAML file with any of these settings")
+    out: str = setting("runs", "folder for results")
+    name: str | None = setting(None, "name of the run; default METHOD-DATASET-first 8 characters of its identity")
+    seeds: int = setting(1, "how many seeds to train", ge=1, le=10_000)
+    first_seed: int = setting(0, "the first seed", ge=0, le=2**31)
+    fresh: bool = setting(False, "forget a stored run of this name and start over")
+    workers: Literal["auto"] | int = setting("auto", "training workers; 0: in this process; auto: as the machine has")
+    threads: int = setting(0, "CPU threads of a training process; 0: all cores there are", ge=0, le=1024)
+    memory_limit: float = setting(0, "GiB a training process may plan for; 0: what the machine (cgroup) has", ge=0)
+    report: bool = setting(True, "draw figures and the HTML report")
+    stop_on_collapse: bool = setting(False, "end with exit code 5 when the clusters collapse")
+    tracking_uri: str | None = setting(None, "MLflow server or database; default MLFLOW_TRACKING_URI or OUT/mlflow.db")
+    require_tracking: bool = setting(False, "end with exit code 6 when MLflow cannot be reached")
+    json_output: bool = setting(False, "print result.json and nothing else on standard output", alias="json")
+    quiet: bool = setting(False, "print errors only")
+
+
+class SearchSettings(LaunchSettings):
+    """A search on top of a launch."""
+
+    trials: int = setting(8, "how many settings to try", ge=1, le=100_000)
+    concurrent: int = setting(0, "trials at a time; 0: one per core", ge=0)
+    search_seed: int = setting(0, "seed of the search's draws", ge=0)
+    search: str = setting("", "comma-separated settings to search; default: the method's own choice")
+    objective: str = setting(
+        "tune/score", "what finished trials are ranked by; last/acc marks the study as tuned with labels"
+    )
+    best_seeds: int = setting(3, "seeds to train the best setting with; 0: do not", ge=0)
+
+
+def key_of(name: str, info: FieldInfo) -> str:
+    """A field's key in YAML files and, with dashes, its flag."""
+    return info.alias or name
+
+
+def fields(*models: type[Settings]) -> dict[str, tuple[FieldInfo, type[Settings]]]:
+    """Every key of `models` with its field and the model that declares it; later models win."""
+    return {key_of(n, f): (f, model) for model in models for n, f in model.model_fields.items()}
+
+
+def allowed(info: FieldInfo) -> str:
+    """A field's type and bounds in words, e.g. `number in (0, 1]`."""
+    parts = [a for a in get_args(info.annotation) or (info.annotation,) if a is not type(None)]
+    words, low, high = [], "-inf", "inf"
+    for part in parts:
+        names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+        literal = [str(v) for v in get_args(part)] or ([part] if isinstance(part, str) else [])
+        words += literal or [names.get(part, str(part))]
+    for meta in info.metadata:
+        low = f"[{meta.ge:g}" if getattr(meta, "ge", None) is not None else low
+        low = f"({meta.gt:g}" if getattr(meta, "gt", None) is not None else low
+        high = f"{meta.le:g}]" if getattr(meta, "le", None) is not None else high
+        high = f"{meta.lt:g})" if getattr(meta, "lt", None) is not None else high
+    text = " or ".join(words)
+    if (low, high) == ("-inf", "inf"):
+        return text
+    low = low if low != "-inf" else "(-inf"
+    return f"{text} in {low}, {high if high != 'inf' else 'inf)'}"
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """The known key closest to a mistyped one, as a hint for an error line."""
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f"; nearest known: {close[0]}" if close else ""
+
+
+def check_keys(values: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    """Raise SettingsError naming the first unknown key and the nearest known one."""
+    known = list(known)
+    for key in values:
+        if key not in known:
+            raise SettingsError(f"{where}: unknown setting '{key}'{nearest(str(key), known)}; --help lists all")
+
+
+def build(model: type[S], values: Mapping[str, Any], sources: Mapping[str, str]) -> S:
+    """Validate `values` (keys of `model`); raises SettingsError with source, value and what is allowed, in one line."""
+    known = fields(model)
+    try:
+        return model.model_validate({k: v for k, v in values.items() if k in known})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        if not key:  # a rule between settings: its own words say all
+            raise SettingsError(str(first["msg"]).removeprefix("Value error, ")) from None
+        where = sources.get(key, "default")
+        place = f"--{key.replace('_', '-')}" if where == "flag" else f"{where}: {key}"
+        raise SettingsError(f"{place}: got {values.get(key)!r}; allowed: {allowed(known[key][0])}") from None
+
+
+def search_domain(model: type[Settings], key: str) -> Mapping[str, Any] | None:
+    """The declared search domain of a setting, or None."""
+    extra = fields(model)[key][0].json_schema_extra
+    return extra.get("search") if isinstance(extra, dict) else None  # type: ignore[return-value]
+
+
+def flat(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON values by key: MLflow parameters, result.json, the identity."""
+    values: dict[str, Any] = json.loads(settings.model_dump_json(by_alias=True))
+    return values
+
+
+def docs_table(*models: type[Settings]) -> str:
+    """A Markdown table of every setting: flag, default, allowed, meaning, search domain."""
+    rows = ["| flag | default | allowed | meaning | searched over |", "|---|---|---|---|---|"]
+    for key, (info, model) in fields(*models).items():
+        domain = search_domain(model, key)
+        searched = ", ".join(f"{kind} {values}" for kind, values in domain.items()) if domain else ""
+        default = "" if info.default is None else str(info.default)
+        rows.append(f"| `--{key.replace('_', '-')}` | {default} | {allowed(info)} | {info.description} | {searched} |")
+    return "\n".join(rows)

@@ -1,0 +1,33 @@
+"""Packing a model and its optimiser into the flat tensors of a checkpoint, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def pack_training(model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, gradients: bool) -> dict[str, Tensor]:
+    """Parameters, optimiser state and, where they are carried over from step to step, gradients, by parameter name."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        tensors[f"model.{name}"] = parameter.detach()
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
+        if gradients and parameter.grad is not None:
+            tensors[f"gradient.{name}"] = parameter.grad
+    return tensors
+
+
+def unpack_training(tensors: Mapping[str, Tensor], model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """The inverse of `pack_training`, in place; copies, so that training does not write into `tensors`."""
+    for name, parameter in model.named_parameters():
+        with torch.no_grad():
+            parameter.copy_(tensors[f"model.{name}"])
+        prefix = f"optimizer.{name}."
+        optimizer.state[parameter] = {
+            key.removeprefix(prefix): value.clone() for key, value in tensors.items() if key.startswith(prefix)
+        }
+        gradient = tensors.get(f"gradient.{name}")
+        parameter.grad = None if gradient is None else gradient.clone()
