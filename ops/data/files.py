@@ -113,6 +113,10 @@ def _from_csr(
             )
     if shape.size != 2 or data.dtype.kind not in "biuf":
         raise DataError(f"{path}: CSR features need two sizes and numbers, found {shape.size} sizes and {data.dtype}")
+    if indices.size and not (indices.min() >= 0 and indices.max() < shape[1]):
+        raise DataError(
+            f"{path}: CSR column {indices.min() if indices.min() < 0 else indices.max()} is not in 0..{shape[1] - 1}"
+        )
     values: Any = data.astype(np.float64 if data.dtype == np.float64 else np.float32)
     n, f = (int(s) for s in shape)
     matrix = sparse.csr_matrix((values, indices.astype(np.int64), indptr.astype(np.int64)), shape=(n, f))

@@ -41,7 +41,7 @@ def load(spec: str, *, knn: int = 0, knn_metric: str = "euclidean") -> Loaded:
     """
     check_knn(knn, knn_metric)
     name, _, parameters = spec.partition(":")
-    bare = _is_bare(name)
+    bare = _is_bare(name) and "://" not in spec
     known = canonical(name) if bare else None
     key = name.strip().lower()
     if bare and key == "planted":

@@ -45,15 +45,16 @@ def check_kind(path: Path) -> None:
 def read_npy(path: Path) -> NDArray[Any]:
     """The array of a .npy file; DataError where it is something else, cut off, or would need pickle."""
     check_kind(path)
-    with reading(path):
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    with reading(path), path.open("rb") as f:
+        array: NDArray[Any] = np.load(f, allow_pickle=False)
     return array
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of a .npz file by name; DataError where it is something else, cut off, or would need pickle."""
     check_kind(path)
-    with reading(path), np.load(path, allow_pickle=False) as archive:
+    # opened here: numpy leaves a file open that turns out not to be a zip archive
+    with reading(path), path.open("rb") as f, np.load(f, allow_pickle=False) as archive:
         return {key: archive[key] for key in archive.files}
 
 

@@ -1,0 +1,277 @@
+"""A file that is not what its name says, or does not fit: one line that names it, whatever the reader tripped over."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from ops.data.load import load
+from ops.errors import DataError
+
+EDGES = np.array([[0, 1], [1, 2]])
+
+
+def _message(path, knn=0):
+    with pytest.raises(DataError) as caught:
+        load(str(path), knn=knn)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npz", b"hello,world\n1,2\n", "is named .npz but holds text; a .npz file must hold a zip archive"),
+        ("a.npz", b"", "is named .npz but holds nothing (an empty file); a .npz file must hold a zip archive"),
+        ("a.npz", pickle.dumps([1]), "is named .npz but holds a Python pickle; a .npz file must hold a zip archive"),
+        ("a.npz", b"PK\x03\x04 cut off", "cannot be read: File is not a zip file"),
+        ("a.npy", b"PK\x03\x04", "is named .npy but holds a zip archive; a .npy file must hold an npy array"),
+        ("a.npy", b"\x93NUMPY\x01\x00", "cannot be read: EOF: reading array header length, expected 2 bytes got 0"),
+        ("a.parquet", b"id,a\n1,2\n", "is named .parquet but holds text; a .parquet file must hold parquet"),
+        ("a.parquet", b"PAR1 cut off", "cannot be read: "),
+        ("a.csv", b"PAR1\x00\x01", "is named .csv but holds parquet; a .csv file must hold comma-separated text"),
+        (
+            "a.csv",
+            b"\xff\x00\xfe",
+            "is named .csv but holds unknown binary data; a .csv file must hold comma-separated",
+        ),
+        ("a.csv", b"\n\n", "cannot be read: No columns to parse from file"),
+        (
+            "a.csv",
+            b"a,b\n1,2\n1,2,3\n",
+            "cannot be read: Error tokenizing data. C error: Expected 2 fields in line 3, ",
+        ),
+        ("a.csv", b"a,b\n1,2,3\n", "cannot be read: Length of header or names does not match length of data."),
+        ("a.csv", b"a,b\n1,2\n3\n", "features hold 1 NaN values, the first at row 1, column 1 ('b'); only finite"),
+        ("a.csv", b"a,b\nnan,2\n3,NA\n", "features hold 2 NaN values, the first at row 0, column 0 ('a'); only finite"),
+        ("a.csv", b"a,b\n1,inf\n", "features hold 1 infinite values, the first at row 0, column 1 ('b'); only finite"),
+        (
+            "a.csv",
+            b"a,b\n1,2\n3,x\n",
+            "column 'b' is not numeric ('x' in row 1); features are numbers (comma-separated",
+        ),
+        (
+            "a.csv",
+            b"a;b\n1;2\n",
+            "column 'a;b' is not numeric ('1;2' in row 0); features are numbers (comma-separated in",
+        ),
+        ("a.csv", b"0.5,0.25\n1,2\n", "the first line (0.5, 0.25) is data; it must name the columns"),
+        ("a.csv", b",a\n0,1\n1,2\n", "column 0 has no name (a row index?); name it id or leave it out"),
+        ("a.csv", b"a,a\n0,1\n", "column 'a' stands twice; column names must differ"),
+        ("a.csv", b"id,a\nu,1\nu,2\n", "id 'u' stands twice (again in row 1); ids must differ"),
+        ("a.csv", b"id,a\nu,1\n,2\n", "1 ids are missing, the first in row 1"),
+        ("a.csv", b"id,Id,a\nu,u,1\n", "columns id, Id could all be the id; keep one"),
+        ("a.csv", b"id,label\nu,1\n", "empty graph (1 nodes, 0 features); at least one of each is needed"),
+        ("a.csv", b"a,b\n", "empty graph (0 nodes, 2 features); at least one of each is needed"),
+        (
+            "a.csv",
+            b"a,label\n1,x\n2,\n",
+            "1 labels are missing, the first in row 1; label every node or give no labels",
+        ),
+        ("a.txt", b"1 2", "unknown kind of file '.txt'; allowed: .npz, .npy, .csv, .parquet"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert _message(path, knn=1).startswith(f"{path}: {message}")
+
+
+GOOD = {"x": np.eye(3), "edge_index": EDGES, "y": [0, 1, 1]}
+CSR = {"x_indptr": [0, 1, 2, 3], "x_indices": [0, 1, 2], "x_shape": [3, 3], "edge_index": EDGES}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"edge_index": EDGES}, "no features: needs x, or x_indptr, x_indices, x_shape (CSR); found edge_index"),
+        ({k: v for k, v in CSR.items() if k != "x_shape"}, "features as CSR need x_shape beside x_indptr"),
+        (CSR | {"x_indices": [0, 1, 3]}, "CSR column 3 is not in 0..2"),
+        (CSR | {"x_indices": [0, 1, -1]}, "CSR column -1 is not in 0..2"),
+        (CSR | {"x_indptr": [0, 2, 1, 3]}, "cannot be read: "),
+        (CSR | {"x_indptr": [0, 1, 2, 9]}, "cannot be read: "),
+        (CSR | {"x_data": [1.0]}, "cannot be read: "),
+        (CSR | {"x_shape": [4, 3]}, "cannot be read: "),
+        (CSR | {"x_shape": [3]}, "CSR features need two sizes and numbers, found 1 sizes"),
+        (CSR | {"x_indices": [0.0, 1, 2]}, "the CSR array indices must be whole numbers [n], found float64 (3,)"),
+        (CSR | {"x_data": [1, np.nan, 1]}, "features hold 1 NaN values, the first at row 1, column 1; only finite"),
+        ({"x": np.eye(3), "edges": EDGES}, "no edges; give edges, or --knn 10 to link every row to its 10 nearest"),
+        (GOOD | {"edge_index": np.zeros((2, 0))}, "no edges; a graph needs at least one"),
+        (GOOD | {"edge_index": [[0, 1], [1, 3]]}, "edge 1 is (1, 3): ids must be in 0..2 (N = 3)"),
+        (GOOD | {"edge_index": [[0, 1], [-1, 2]]}, "edge 0 is (0, -1): ids must be in 0..2 (N = 3)"),
+        (GOOD | {"edge_index": [[0, 1], [1, 0.5]]}, "edge 1 is (1.0, 0.5): ids must be whole numbers"),
+        (GOOD | {"y": [0, 1]}, "2 labels for 3 nodes; there must be one per node, in the same order"),
+        (GOOD | {"ids": ["a", "b"]}, "2 ids for 3 rows"),
+        (GOOD | {"x": np.zeros((0, 3))}, "empty graph (0 nodes, 3 features); at least one of each is needed"),
+        (GOOD | {"x": np.array([[None] * 3] * 3)}, "cannot be read: it holds Python objects (pickle), which are never"),
+    ],
+)
+def test_a_npz_that_does_not_fit(tmp_path, arrays, message):
+    path = tmp_path / "g.npz"
+    np.savez(path, **arrays)
+    assert _message(path).startswith(f"{path}: {message}")
+
+
+def test_unknown_arrays_are_said(tmp_path):
+    np.savez(tmp_path / "g.npz", train_mask=[True], **GOOD)
+    assert load(str(tmp_path / "g.npz"))[0].notes[-1] == "arrays ignored: train_mask"
+
+
+@given(cut=st.floats(0, 1), junk=st.binary(max_size=8), suffix=st.sampled_from([".npz", ".npy", ".parquet"]))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_cut_anywhere_is_one_line(tmp_path, cut, junk, suffix):
+    path = tmp_path / f"g{suffix}"
+    x = np.random.default_rng(0).standard_normal((20, 5))
+    if suffix == ".npz":
+        np.savez_compressed(path, x=x, edge_index=EDGES)
+    elif suffix == ".npy":
+        np.save(path, x)
+    else:
+        pd.DataFrame(x).to_parquet(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(cut * (len(whole) - 1))] + junk)
+    message = _failure(path, knn=0 if suffix == ".npz" else 2)
+    if message is None:  # only junk that happens to be the missing byte may load
+        assert path.read_bytes() == whole
+    else:
+        assert message.startswith(f"{path}: ")
+        assert "\n" not in message
+
+
+def _failure(path, knn):
+    try:
+        load(str(path), knn=knn)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _folder(tmp_path, **files):
+    for name, content in files.items():
+        path = tmp_path / name.replace("_", ".")
+        if path.suffix == ".npy":
+            np.save(path, content)
+        else:
+            path.write_text(content)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, ": no features: needs features.{npy,npz,parquet,csv}; found nothing"),
+        ({"features_npy": np.eye(3)}, ": no edges; give edges, or --knn 10 to link every row to its 10 nearest"),
+        (
+            {"features_npy": np.eye(3), "features_csv": "a\n1\n"},
+            ": more than one features file: features.csv, features.npy; keep one",
+        ),
+        ({"features_txt": "1"}, "/features.txt: unknown kind of file; allowed: features.{npy,npz,parquet,csv}"),
+        (
+            {"features_npy": np.eye(3), "edges_npy": np.zeros((3, 3))},
+            "/edges.npy: edges must have the shape [2, E] or [E, 2], found (3, 3)",
+        ),
+        (
+            {"features_npy": np.eye(3), "edges_csv": "source,target\na,b\n"},
+            "/edges.csv: edge 0 is ('a', 'b'): without an id column in the features, edges are row numbers from 0",
+        ),
+        (
+            {"features_npy": np.eye(3), "edges_csv": "source,target\n0,\n"},
+            "/edges.csv: 1 values of column 'target' are missing, the first in row 0; every edge needs two ends",
+        ),
+        (
+            {"features_npy": np.eye(3), "edges_csv": "source\n0\n"},
+            "/edges.csv: edges need two columns (source,target), found source",
+        ),
+        (
+            {"features_npy": np.eye(3), "edges_csv": "source,to\n0,1\n"},
+            "/edges.csv: edges need both columns source,target or src,dst (or neither name), found source, to",
+        ),
+        (
+            {"features_npy": np.eye(3), "edges_csv": "0,1\n1,2\n"},
+            "/edges.csv: the first line (0, 1) is data; it must name the columns",
+        ),
+        (
+            {"features_npy": np.eye(3), "edges_csv": "a,b\n0,2\n3,1\n"},
+            ": edge 1 is (3, 1): ids must be in 0..2 (N = 3)",
+        ),
+        (
+            {"features_npy": np.eye(3), "edges_csv": "a,b\n1,2\n2,3\n1,3\n"},
+            ": edge 1 is (2, 3): ids must be in 0..2 (N = 3); the ids seem to count from 1, subtract 1",
+        ),
+        (
+            {"features_csv": "id,a\n5,1\n7,2\n", "edges_csv": "a,b\n5,7\n7,9\n"},
+            "/edges.csv: edge 1 is ('7', '9'): '9' is not among the ids of the features",
+        ),
+        (
+            {"features_csv": "id,a\n5,1\n7,2\n", "edges_npy": [[5.0, 5.5], [7.0, 7.0]]},
+            "/edges.npy: edge 1 is ('5.5', '7.0'): '5.5' is not among the ids of the features",
+        ),
+        (
+            {"features_csv": "a,label\n1,0\n2,1\n", "edges_csv": "a,b\n0,1\n", "labels_npy": [0, 1]},
+            ": labels stand twice, as a column of features.csv and as labels.npy; keep one",
+        ),
+        (
+            {"features_npy": np.eye(3), "edges_npy": EDGES, "labels_csv": "a,b\n0,1\n"},
+            "/labels.csv: labels need one column named label, found a, b",
+        ),
+        (
+            {"features_npy": np.eye(3), "edges_npy": EDGES, "labels_npy": [0, 1]},
+            ": 2 labels for 3 nodes; there must be one per node, in the same order",
+        ),
+        (
+            {"features_npy": np.eye(2), "edges_npy": [[0], [1]], "labels_csv": "id,label\n0,a\n2,b\n"},
+            "/labels.csv: id 2 is not among the ids of the features",
+        ),
+    ],
+)
+def test_a_folder_that_does_not_fit(tmp_path, files, message):
+    assert _message(_folder(tmp_path, **files)) == f"{tmp_path}{message}"
+
+
+def test_a_sparse_matrix_of_another_kind(tmp_path):
+    sparse.save_npz(tmp_path / "features.npz", sparse.coo_matrix(np.eye(3)))
+    assert _message(tmp_path) == (
+        f"{tmp_path}/features.npz: a sparse matrix as 'coo'; allowed: csr, csc (save it after .tocsr())"
+    )
+
+
+def test_columns_of_lists_or_images_are_not_features(tmp_path):
+    path = tmp_path / "a.parquet"
+    pd.DataFrame({"image": [b"jpg", b"jpg"], "label": [0, 1]}).to_parquet(path)
+    assert _message(path, knn=1) == f"{path}: column 'image' holds bytes values, not numbers"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a\n1\n")
+    path.chmod(0)
+    assert _message(path).startswith(f"{path}: cannot be read: ")
+
+
+@given(graph_seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_labels_and_the_order_of_edges_never_change_the_digest(tmp_path_factory, graph_seed):
+    rng = np.random.default_rng(graph_seed)
+    folder = tmp_path_factory.mktemp("g")
+    np.save(folder / "features.npy", rng.standard_normal((8, 3)))
+    edges = rng.integers(0, 8, size=(2, 12))
+    np.save(folder / "edges.npy", edges)
+    before = load(str(folder))[0].digest()
+    np.save(folder / "edges.npy", edges[:, rng.permutation(12)])
+    np.save(folder / "labels.npy", rng.integers(0, 3, size=8))
+    graph, labels = load(str(folder))
+    assert labels is not None
+    assert graph.digest() == before
+    edges[0, 0] = (edges[1, 0] + 1) % 8
+    edges[:, 1:] = edges[:, :1]
+    np.save(folder / "edges.npy", edges)
+    assert load(str(folder))[0].digest() != before
