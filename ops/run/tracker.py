@@ -147,7 +147,10 @@ class Tracker:
         require: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        """SettingsError where the URI is of no known kind or its SQLite file cannot be written."""
+        """SettingsError where the URI is of no known kind or its SQLite file cannot be written.
+
+        `say` is called from another thread; default: a line on standard error.
+        """
         self.root, self.uri, self.experiment, self.require = root.absolute(), check_uri(uri), experiment, require
         self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
         self._process: subprocess.Popen[str] | None = None
@@ -204,8 +207,7 @@ class Tracker:
             self.close()
 
     def _error(self, advice: str) -> ServiceError:
-        reason = self._reason or "no answer"
-        return ServiceError(f"MLflow at {mask(self.uri)} cannot be reached ({reason}); {advice}")
+        return ServiceError(f"MLflow at {mask(self.uri)} cannot be reached ({self._reason or 'no answer'}); {advice}")
 
     def _spawn(self) -> None:
         # Not on the command line, which every user of the machine can read; -P: no `ops` of the current folder.
@@ -227,11 +229,11 @@ class Tracker:
         for restart in range(RESTARTS + 1):
             process = self._process
             assert process is not None
-            assert process.stdout is not None
-            for line in process.stdout:
-                with suppress(ValueError):  # a library's own print is no event
+            for line in process.stdout or ():
+                if line.startswith('{"event"'):  # else a library's own print
                     self._event(json.loads(line))
             code = process.wait()
+            hang_up(process)
             if self._over.is_set() or restart == RESTARTS:
                 break
             self._say(f"the MLflow writer ended with code {code}; it is started again, nothing is lost")
@@ -243,8 +245,7 @@ class Tracker:
         self._over.set()
 
     def _event(self, event: dict[str, str]) -> None:
-        name, reason = event["event"], event.get("reason", "")
-        where = mask(self.uri)
+        name, reason, where = event["event"], event.get("reason", ""), mask(self.uri)
         if name == "ready":
             self._ready.set()
         elif name == "away":
@@ -261,12 +262,11 @@ class Tracker:
 
     def _tell(self) -> None:
         """Pass the order to finish on, once there is one."""
-        process = self._process
-        if self._finish and process is not None and process.stdin is not None:
+        if self._finish and self._process is not None and (pipe := self._process.stdin) is not None:
             left = max(self._finish - time.monotonic(), 0.0)
-            with suppress(OSError):  # it has just died: the next one is told
-                process.stdin.write(f"{left} {left if self.require else min(left, GRACE)}\n")
-                process.stdin.flush()
+            with suppress(OSError, ValueError):  # it has just died: the next one is told
+                pipe.write(f"{left} {left if self.require else min(left, GRACE)}\n")
+                pipe.flush()
 
     def _stop(self, timeout: float) -> None:
         if self._thread is None or self._process is None:
@@ -279,11 +279,15 @@ class Tracker:
         if self._process.poll() is None:
             self._process.kill()
         self._thread.join(GRACE)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
         self._thread = None
+
+
+def hang_up(process: subprocess.Popen[str]) -> None:
+    """Close the pipes of a process that has ended."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):  # an order that it did not live to read
+                pipe.close()
 
 
 def sync(root: Path, uri: str, experiment: str = "tessera", timeout: float = 60) -> Pending:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, runtime_checkable
 
 from ops.run.journal import Record, read, read_from
 from ops.run.tracker import LOCK, Cursors, journals
@@ -42,6 +42,7 @@ class Late(Exception):
     """The time given to finish is over; the rest waits in the journals."""
 
 
+@runtime_checkable  # the tests check annotations while they run
 class Sink(Protocol):
     """Where records go. Every call may raise Away, Refused or Gone, and may be made twice without harm."""
 
