@@ -67,7 +67,7 @@ def _features(path: Path) -> FeatureTable:
 
 def _edges(path: Path, ids: NDArray[Any] | None) -> tuple[NDArray[Any], list[str]]:
     if path.suffix.lower() != ".npy":
-        source, target, notes = edge_table(path)
+        source, target, notes = edge_table(path, ids)
         return resolve_edges(source, target, ids, origin=str(path)), notes
     array = read_npy(path)
     if array.ndim != 2 or 2 not in array.shape:

@@ -6,6 +6,7 @@ The downloading runs in a process of its own (`ops.data.fetch`): torch_geometric
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from typing import Any
 from ops.data.files import read_file
 from ops.data.raw import Raw
 from ops.errors import DataError
+
+log = logging.getLogger(__name__)
 
 FIRST_BYTE_S = 45  # the start of Python and torch_geometric included
 _DOWNLOAD_S = 1800
@@ -105,6 +108,7 @@ def read_named(name: str) -> Raw:
 def _download(name: str, path: Path) -> None:
     if SOURCES[name] is None:
         raise DataError(_missing(name, path, "torch_geometric offers no download of it"))
+    log.info("downloading %s to %s", name, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=path.parent) as folder:
@@ -136,14 +140,14 @@ def _fetch(name: str, folder: Path) -> str:
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=(log := (folder / "log").open("wb")),
+        stderr=(output := (folder / "log").open("wb")),
     )
     try:
         late = _wait(child, folder)
     finally:
         child.kill()
         child.wait()
-        log.close()
+        output.close()
     if late:
         return late
     if child.returncode == 0 and (folder / "graph.npz").is_file():

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ops.errors import DataError
+from ops.errors import DataError, ResourceError
 
 _MAGIC = (
     (b"PK", "a zip archive"),
@@ -89,13 +89,15 @@ def check_header(path: Path, table: pd.DataFrame) -> None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn every failure of a reader into one line that names the file and what is wrong with it."""
+    """Turn every failure of a reader into one line that names the file: DataError, or ResourceError for memory."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             yield
     except DataError:
         raise
+    except MemoryError as error:
+        raise ResourceError(f"{path}: does not fit the memory: {error}; use fewer rows or columns") from error
     # the readers raise two dozen classes (zip, zlib, arrow, value, unicode, memory ...), all of them about the file
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__

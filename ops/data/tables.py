@@ -46,10 +46,11 @@ def feature_table(path: Path) -> FeatureTable:
     return FeatureTable(x, names, ids, labels, notes)
 
 
-def edge_table(path: Path) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
+def edge_table(path: Path, ids: NDArray[Any] | None = None) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
     """Both ends [E], [E] of the edges as they stand (numbers or text), and notes on ignored columns.
 
-    Columns source,target or src,dst, in any place; otherwise the first two. DataError where a value is missing.
+    Columns source,target or src,dst, in any place; otherwise the first two. DataError where a value is missing, or
+    where the header line of a CSV is an edge between two of the `ids`.
     """
     table = read_table(path)
     if table.shape[1] < 2:
@@ -58,6 +59,8 @@ def edge_table(path: Path) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
     ends = [next((c for c in table.columns if c.strip().lower() in names), "") for names in (_SOURCES, _TARGETS)]
     if ends == ["", ""]:
         ends = list(table.columns[:2])
+        if ids is not None and path.suffix.lower() == ".csv" and (find_rows(np.array(ends), ids) >= 0).all():
+            raise DataError(f"{path}: the first line ({', '.join(ends)}) is an edge; it must name the columns")
     elif "" in ends:
         found = ", ".join(table.columns[:5])
         raise DataError(f"{path}: edges need both columns source,target or src,dst (or neither name), found {found}")

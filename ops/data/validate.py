@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from ops.data.types import AttributedGraph
@@ -106,7 +105,7 @@ def check_ids(ids: NDArray[Any], n: int, *, origin: str = "ids") -> NDArray[Any]
     """Unique row names [n] as int64 where all are whole numbers, else as text; DataError otherwise."""
     if ids.shape != (n,):
         raise DataError(f"{origin}: {ids.shape[0] if ids.ndim else 0} ids for {n} rows")
-    missing = pd.isna(ids)
+    missing = _missing(ids)
     if missing.any():
         raise DataError(f"{origin}: {int(missing.sum())} ids are missing, the first in row {int(missing.argmax())}")
     keys = as_keys(ids)
@@ -138,7 +137,7 @@ def make_labels(y: NDArray[Any], n: int, *, origin: str = "labels") -> NDArray[n
         raise DataError(f"{origin}: labels must be one value per node [N], found shape {y.shape}")
     if flat.size != n:
         raise DataError(f"{origin}: {flat.size} labels for {n} nodes; there must be one per node, in the same order")
-    missing = np.asarray(pd.isna(flat)) | (flat == "" if flat.dtype.kind in "OU" else False)
+    missing = _missing(flat)
     if missing.any():
         raise DataError(
             f"{origin}: {int(missing.sum())} labels are missing, the first in row {int(missing.argmax())}; "
@@ -186,6 +185,14 @@ def _tidy(edges: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], list[str
     if isolated:
         notes.append(f"{count(isolated, 'isolated node')}")
     return np.stack([source, target]), notes
+
+
+def _missing(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a value is NaN, None or empty text."""
+    import pandas as pd
+
+    missing = np.asarray(pd.isna(values), dtype=np.bool_)
+    return missing | (values == "") if values.dtype.kind in "OU" else missing
 
 
 def _cell(bad: NDArray[np.bool_], names: Sequence[str] | None) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from ops.data.load import load
-from ops.errors import DataError
+from ops.errors import DataError, ResourceError
 
 EDGES = np.array([[0, 1], [1, 2]])
 
@@ -120,13 +120,21 @@ def test_a_npz_that_does_not_fit(tmp_path, arrays, message):
     assert _message(path).startswith(f"{path}: {message}")
 
 
+def test_features_beyond_the_memory(tmp_path):
+    path = tmp_path / "g.npz"
+    np.savez(path, **(CSR | {"x_shape": [3, 10**14]}))
+    with pytest.raises(ResourceError) as caught:
+        load(str(path))
+    assert str(caught.value).startswith(f"{path}: does not fit the memory: Unable to allocate")
+
+
 def test_unknown_arrays_are_said(tmp_path):
     np.savez(tmp_path / "g.npz", train_mask=[True], **GOOD)
     assert load(str(tmp_path / "g.npz"))[0].notes[-1] == "arrays ignored: train_mask"
 
 
 @given(cut=st.floats(0, 1), junk=st.binary(max_size=8), suffix=st.sampled_from([".npz", ".npy", ".parquet"]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_cut_anywhere_is_one_line(tmp_path, cut, junk, suffix):
     path = tmp_path / f"g{suffix}"
     x = np.random.default_rng(0).standard_normal((20, 5))
@@ -139,8 +147,8 @@ def test_a_file_cut_anywhere_is_one_line(tmp_path, cut, junk, suffix):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(cut * (len(whole) - 1))] + junk)
     message = _failure(path, knn=0 if suffix == ".npz" else 2)
-    if message is None:  # only junk that happens to be the missing byte may load
-        assert path.read_bytes() == whole
+    if message is None:  # junk in the place of the last bytes of an array, which .npy has no checksum for
+        assert path.stat().st_size >= len(whole)
     else:
         assert message.startswith(f"{path}: ")
         assert "\n" not in message
@@ -209,6 +217,10 @@ def _folder(tmp_path, **files):
         (
             {"features_csv": "id,a\n5,1\n7,2\n", "edges_csv": "a,b\n5,7\n7,9\n"},
             "/edges.csv: edge 1 is ('7', '9'): '9' is not among the ids of the features",
+        ),
+        (
+            {"features_csv": "id,a\nann,1\nbob,2\neve,3\n", "edges_csv": "ann,bob\nbob,eve\n"},
+            "/edges.csv: the first line (ann, bob) is an edge; it must name the columns",
         ),
         (
             {"features_csv": "id,a\n5,1\n7,2\n", "edges_npy": [[5.0, 5.5], [7.0, 7.0]]},
