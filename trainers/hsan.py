@@ -43,6 +43,7 @@ from ops.run.types import Result, Run, State
 
 NAME = "hsan"
 SEARCHED = ("temperature", "confidence", "beta")  # what a search varies unless told otherwise
+ADVICE = "lower --pair-memory (pair weights are then recomputed) or --embedding-dim"
 PUBLISHED = {"gradients": "accumulate", "weights": "stale", "kmeans": "released"}
 
 

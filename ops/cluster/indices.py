@@ -61,7 +61,7 @@ def feature_indices(space: NDArray[np.float32], clusters: NDArray[np.int64], see
 
     With fewer than two clusters none is defined: the worst values stand for them (-1, infinity is avoided: 1e3, 0).
     """
-    from sklearn import metrics
+    from sklearn import config_context, metrics
 
     if len(np.unique(clusters)) < 2:
         return {"silhouette": -1.0, "davies_bouldin": 1e3, "calinski_harabasz": 0.0}
@@ -69,9 +69,12 @@ def feature_indices(space: NDArray[np.float32], clusters: NDArray[np.int64], see
     if len(rows) > SAMPLE_ABOVE:
         rows = np.sort(generator(seed, "silhouette").choice(rows, SAMPLE_ABOVE, replace=False))
     sampled = clusters[rows]
-    single = len(np.unique(sampled)) < 2
+    silhouette = -1.0
+    if len(np.unique(sampled)) > 1:
+        with config_context(working_memory=64):  # MiB a chunk: the default of 1 GiB would top the training's own peak
+            silhouette = float(metrics.silhouette_score(space[rows], sampled))
     return {
-        "silhouette": -1.0 if single else float(metrics.silhouette_score(space[rows], sampled)),
+        "silhouette": silhouette,
         "davies_bouldin": float(metrics.davies_bouldin_score(space, clusters)),
         "calinski_harabasz": float(metrics.calinski_harabasz_score(space, clusters)),
     }

@@ -1,0 +1,132 @@
+"""Flags, presets and YAML files become one validated set of settings that remembers where each value came from."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import yaml
+
+from ops.errors import SettingsError
+from ops.run.settings import (
+    LaunchSettings,
+    MethodSettings,
+    Settings,
+    allowed,
+    build,
+    check_keys,
+    fields,
+    nearest,
+    search_domain,
+)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a command asks for: the method's settings, how to launch them, and each key's source."""
+
+    method: ModuleType
+    settings: MethodSettings
+    launch: LaunchSettings
+    sources: dict[str, str]
+    command: str
+
+    def with_settings(self, source: str, **values: Any) -> Resolved:
+        """The same with some of the method's settings replaced, e.g. by a trial."""
+        merged = self.settings.model_dump(by_alias=True) | values
+        sources = self.sources | dict.fromkeys(values, source)
+        return replace(self, settings=build(type(self.settings), merged, sources), sources=sources)
+
+    def with_launch(self, **values: Any) -> Resolved:
+        """The same, launched otherwise."""
+        return replace(self, launch=self.launch.model_copy(update=values))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}; --help lists all flags")
+
+
+def flag(key: str) -> str:
+    """A setting's flag."""
+    return "--" + key.replace("_", "-")
+
+
+def parser(program: str, description: str, *models: type[Settings]) -> argparse.ArgumentParser:
+    """An argument parser with one flag a setting; values stay text until the settings validate them."""
+    made = _Parser(prog=program, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    groups = {model: made.add_argument_group(f"{model.__module__.split('.')[-1]} settings") for model in models}
+    for key, (info, model) in fields(*models).items():
+        domain = search_domain(model, key)
+        searched = f"; searched over {', '.join(f'{k} {v}' for k, v in domain.items())}" if domain else ""
+        text = f"{info.description} [{allowed(info)}; default: {info.default}{searched}]".replace("%", "%%")
+        if info.annotation is bool:
+            groups[model].add_argument(flag(key), dest=key, help=text, action=argparse.BooleanOptionalAction)
+        else:
+            groups[model].add_argument(flag(key), dest=key, help=text, metavar=key.upper())
+    return made
+
+
+def resolve(
+    argv: Sequence[str], method: ModuleType, launch: type[LaunchSettings], presets: Path, program: str
+) -> Resolved:
+    """Defaults < preset < `--config` < flags, validated. Raises SettingsError in one line for anything wrong."""
+    models = (method.Settings, launch)
+    known = fields(*models)
+    made = parser(program, (method.__doc__ or "").splitlines()[0], *models)
+    given, unknown = made.parse_known_args(list(argv))
+    if unknown:
+        hint = nearest(unknown[0].split("=")[0], [flag(key) for key in known])
+        raise SettingsError(f"{unknown[0]}: unknown flag or value{hint}; --help lists all flags")
+    flags = vars(given)
+    config = read_yaml(Path(flags["config"]), known) if "config" in flags else {}
+    merged = config | flags
+    preset = _preset(str(merged.get("preset", "auto")), str(merged.get("dataset", "")), method, presets)
+    base = read_yaml(preset, known) if preset else {}
+    sources = (
+        dict.fromkeys(base, f"preset {preset.stem}" if preset else "")
+        | dict.fromkeys(config, str(flags.get("config")))
+        | dict.fromkeys(flags, "flag")
+    )
+    values = base | merged
+    settings = build(method.Settings, values, sources)
+    derived = {k for k, v in settings.model_dump(by_alias=True).items() if v != known[k][0].default and k not in values}
+    sources |= dict.fromkeys(derived, "protocol")
+    return Resolved(method, settings, build(launch, values, sources), sources, shlex.join(["python", program, *argv]))
+
+
+def read_yaml(path: Path, known: Any) -> dict[str, Any]:
+    """A YAML mapping of known settings. Raises SettingsError naming the file and what is wrong with it."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}); give an existing YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"{path}: is not YAML ({reason}); expected lines such as `epochs: 100`") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: holds {type(values).__name__}, expected lines such as `epochs: 100`")
+    values = {str(key).replace("-", "_"): value for key, value in values.items()}
+    check_keys(values, known, str(path))
+    return values
+
+
+def _preset(name: str, dataset: str, method: ModuleType, folder: Path) -> Path | None:
+    """The preset's file: named, by path, or the data set's own where there is one."""
+    if name == "none":
+        return None
+    if name == "auto":
+        own = folder / f"{method.NAME}-{dataset}.yaml"
+        return own if dataset and "/" not in dataset and own.is_file() else None
+    for candidate in (Path(name), folder / f"{name}.yaml", folder / f"{method.NAME}-{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    have = sorted(p.stem for p in folder.glob(f"{method.NAME}-*.yaml"))
+    raise SettingsError(f"--preset {name}: no such preset or file{nearest(name, have)}; presets: {', '.join(have)}")

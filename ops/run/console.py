@@ -1,0 +1,72 @@
+"""What a run tells: one live line on a terminal, plain lines elsewhere, nothing with `--quiet`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Console:
+    """Words go to standard output, or to standard error where that must stay JSON; progress goes to standard error."""
+
+    quiet: bool = False
+    json_only: bool = False
+    _live: bool = field(default=False, init=False)
+
+    def say(self, text: str = "") -> None:
+        """A line of results or of the plan."""
+        if not self.quiet:
+            self._end_line()
+            print(text, file=sys.stderr if self.json_only else sys.stdout, flush=True)
+
+    def warn(self, text: str) -> None:
+        """A line that is shown even with `--quiet`."""
+        self._end_line()
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    def progress(self, text: str, *, milestone: bool) -> None:
+        """Where the run stands: each call redraws the live line; elsewhere only milestones are printed."""
+        if self.quiet:
+            return
+        if sys.stderr.isatty():
+            print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
+            self._live = True
+        elif milestone:
+            print(text, file=sys.stderr, flush=True)
+
+    def _end_line(self) -> None:
+        if self._live:
+            print(file=sys.stderr, flush=True)
+            self._live = False
+
+
+@dataclass
+class Clock:
+    """Epochs done and time spent since `first`, for the estimate of what is left."""
+
+    first: int
+    last: int
+    started: float = field(default_factory=time.monotonic)
+
+    def line(self, who: str, epoch: int, metrics: Mapping[str, float]) -> str:
+        """`seed 0  epoch 120/400  loss 8.1234  silhouette 0.123  modularity 0.71  sizes 98-812  3 min left`."""
+        done = max(epoch - self.first + 1, 1)
+        left = (time.monotonic() - self.started) / done * max(self.last - epoch, 0)
+        parts = [who, f"epoch {epoch + 1}/{self.last + 1}"]
+        if "train/loss" in metrics:
+            parts.append(f"loss {metrics['train/loss']:.4f}")
+        parts += [
+            f"{k} {metrics[f'cluster/{k}']:.3f}" for k in ("silhouette", "modularity") if f"cluster/{k}" in metrics
+        ]
+        if "cluster/size_min" in metrics:
+            parts.append(f"sizes {metrics['cluster/size_min']:.0f}-{metrics['cluster/size_max']:.0f}")
+        return "  ".join([*parts, f"{_span(left)} left" if left >= 1 else ""]).rstrip()
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

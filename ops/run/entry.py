@@ -1,0 +1,25 @@
+"""The outer edge of every workflow: errors become one line and the documented exit code."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+
+from ops.errors import Interrupted, TesseraError
+
+
+def entry(main: Callable[[list[str]], None]) -> None:
+    """Run `main(argv)` and leave with its exit code: 0, a TesseraError's, 130 for an interrupt, 1 for a bug of ours."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries; ours are errors in the tests
+    try:
+        main(sys.argv[1:])
+    except (Interrupted, KeyboardInterrupt) as error:
+        again = " ".join(["python", *sys.argv])
+        print(f"{error or 'interrupted'}\nresume with: {again.replace(' --fresh', '')}", file=sys.stderr)
+        sys.exit(Interrupted.code)
+    except TesseraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.code)
+    except BrokenPipeError:  # the reader of our output has gone: nothing is left to say
+        sys.exit(0)

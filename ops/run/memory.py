@@ -1,0 +1,61 @@
+"""What memory a process uses and may use; bytes throughout."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from ops.errors import ResourceError
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(key)
+
+
+def resident() -> int:
+    """Resident memory of this process now."""
+    return _status("VmRSS")
+
+
+def peak() -> int:
+    """The most it was since the last `reset_peak` (or the start)."""
+    return _status("VmHWM")
+
+
+def reset_peak() -> None:
+    """Start the peak anew, so that a second seed in the same process has its own; ignored where the kernel refuses."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def available() -> int:
+    """What this process may use: the machine's memory, or the cgroup's limit where that is lower."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            limits.append(int(Path(path).read_text()))
+    return min(limits)
+
+
+def preload() -> int:
+    """Import what a training imports late, so that the baseline holds it; returns the resident memory afterwards."""
+    import sklearn.decomposition
+    import sklearn.metrics  # noqa: F401
+    import torch
+
+    # the first product and the first optimiser step load the kernels and start the thread pool
+    torch.mm(torch.ones(64, 64), torch.ones(64, 64))
+    return resident()
+
+
+def check_fits(planned: int, limit_gib: float, advice: str) -> None:
+    """Raise ResourceError where the plan exceeds `limit_gib` (0: what there is), with the settings that would fit."""
+    limit = int(limit_gib * 2**30) or available()
+    if planned > limit:
+        raise ResourceError(
+            f"the training is planned to need {planned / 2**30:.2f} GiB, there are {limit / 2**30:.2f} GiB: {advice}"
+        )

@@ -1,0 +1,151 @@
+"""From the history of a seed to its figures, and from the seeds of a run to `result.json` and `assignments.parquet`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.cluster.selection import panel
+from ops.data.types import AttributedGraph
+from ops.errors import ResourceError
+from ops.rng import generator
+from ops.run.checkpoint import save_model, write_json
+from ops.run.seedrun import Record, SeedRun
+from ops.run.types import Result
+
+FIGURE_ROWS = 2000
+SCORE = ("cluster/", "eval/", "tune/")
+
+
+def evaluated(history: Sequence[Record]) -> list[Record]:
+    """The records at which clusters were scored, without the untrained start (epoch -1)."""
+    return [r for r in history if "cluster/size_max" in r and r["epoch"] >= 0]
+
+
+def short(record: Record) -> dict[str, float]:
+    """A record's scores without their group: `eval/acc` -> `acc`; with the epoch."""
+    return {k.split("/")[1]: v for k, v in record.items() if k.startswith(SCORE)} | {"epoch": record["epoch"]}
+
+
+def figures_of(history: Sequence[Record]) -> dict[str, Any]:
+    """last, selected (by the label-free panel) and oracle (by ACC, or None without labels), with their epochs."""
+    records = evaluated(history)
+    verdict = panel([short(r) for r in records])
+    labelled = [r for r in history if "eval/acc" in r]  # the released code counts the untrained start too
+    best = max(labelled, key=lambda r: r["eval/acc"]) if labelled else None
+    return {
+        "last": short(records[-1]),
+        "selected": short(records[verdict.chosen]),
+        "selected_by": verdict.sentence(),
+        "oracle": short(best) if best else None,
+    }
+
+
+def finish_seed(
+    run: SeedRun, result: Result, data: AttributedGraph, labels: NDArray[np.int64] | None, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write all that a finished seed leaves in its folder, `result.json` last: it alone marks the seed as done."""
+    found = figures_of(run.history)
+    chosen = run.assignments[int(found["selected"]["epoch"])]
+    save_arrays(run.folder / "assignments.npz", last=result.assignment, confidence=result.confidence, selected=chosen)
+    save_model(run.folder / "model", result.model, settings)
+    save_arrays(run.folder / "figures.npz", **figure_arrays(data, result, labels))
+    summary = {
+        "seed": run.seed,
+        "epochs": len(run.history),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "resumed_from": run.resumed_from,
+        **found,
+        "sizes": np.bincount(result.assignment).tolist(),
+        **run.spent(),
+        "warnings": run.warnings,
+    }
+    write_json(run.folder / "result.json", summary)
+    run.drop_checkpoints()
+    return summary
+
+
+def figure_arrays(data: AttributedGraph, result: Result, labels: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
+    """At most 2,000 rows of the input (50 principal columns) and the embedding, for figures drawn without the data."""
+    n = data.n_nodes
+    rows = np.arange(n) if n <= FIGURE_ROWS else np.sort(generator(0, "figures").choice(n, FIGURE_ROWS, replace=False))
+    centred = data.x[rows] - data.x[rows].mean(0)
+    _, vectors = np.linalg.eigh((centred.T @ centred) if centred.shape[1] <= len(rows) else (centred @ centred.T))
+    top = vectors[:, ::-1][:, :50]
+    before = centred @ top if centred.shape[1] <= len(rows) else top * np.linalg.norm(centred.T @ top, axis=0)
+    arrays = {"rows": rows, "before": before.astype(np.float32), "after": result.embedding[rows]}
+    arrays["cluster"] = result.assignment[rows]
+    return arrays if labels is None else arrays | {"label": labels[rows]}
+
+
+def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """`np.savez_compressed` to a temporary name, then renamed. Raises ResourceError on a full disk."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ResourceError(f"{path}: {error.strerror}; free some space and start the same command again") from None
+
+
+def spread(values: Sequence[float | None]) -> dict[str, Any]:
+    """{"values", "mean", "std"} over seeds, ddof = 1; the deviation of a single value is None."""
+    clean = [float(v) for v in values if v is not None and math.isfinite(v)]
+    mean = float(np.mean(clean)) if clean else None
+    return {"values": list(values), "mean": mean, "std": float(np.std(clean, ddof=1)) if len(clean) > 1 else None}
+
+
+def over_seeds(each: Sequence[Mapping[str, float] | None]) -> dict[str, Any] | None:
+    """Per metric the spread over seeds; `epoch` becomes `epochs`. None where no seed has any."""
+    present = [e for e in each if e]
+    if not present:
+        return None
+    keys = [k for k in present[0] if k != "epoch"]
+    table: dict[str, Any] = {k: spread([e.get(k) for e in present]) for k in keys}
+    epochs = [int(e["epoch"]) for e in present if "epoch" in e]
+    return table | ({"epochs": epochs} if epochs else {})
+
+
+def stability(assignments: Sequence[NDArray[np.int64]]) -> float | None:
+    """Mean adjusted Rand index between the seeds' last assignments; None for a single seed."""
+    from sklearn.metrics import adjusted_rand_score
+
+    pairs = [(a, b) for i, a in enumerate(assignments) for b in assignments[:i]]
+    return float(np.mean([adjusted_rand_score(a, b) for a, b in pairs])) if pairs else None
+
+
+def write_assignments(path: Path, data: AttributedGraph, folders: Mapping[int, Path]) -> list[NDArray[np.int64]]:
+    """`assignments.parquet`: seed, id (the user's own), cluster, confidence of the last epoch; returns the clusters."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables, clusters = [], []
+    ids = np.arange(data.n_nodes) if data.ids is None else data.ids
+    for seed, folder in folders.items():
+        with np.load(folder / "assignments.npz", allow_pickle=False) as stored:
+            last, confidence = stored["last"], stored["confidence"]
+        clusters.append(last)
+        columns = {"seed": np.full(len(last), seed), "id": ids, "cluster": last, "confidence": confidence}
+        tables.append(pa.table(columns))
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(pa.concat_tables(tables), temporary)
+    temporary.replace(path)
+    return clusters
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None where the file is missing or not whole."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return value

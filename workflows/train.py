@@ -1,0 +1,42 @@
+"""Train one method on one data set, all seeds: `python workflows/train.py hsan --dataset cora --seeds 3`."""
+
+import json
+from pathlib import Path
+
+from ops.errors import SettingsError
+from ops.run.cli import resolve
+from ops.run.console import Console
+from ops.run.entry import entry
+from ops.run.launch import run_training
+from ops.run.report import summary_table
+from ops.run.settings import LaunchSettings, nearest
+from ops.run.tracker import Tracker, default_uri
+from trainers import hsan
+
+METHODS = {"hsan": hsan}
+PRESETS = Path(__file__).parent / "presets"
+
+
+def main(argv: list[str]) -> None:
+    """Parse, train, print."""
+    if not argv or argv[0] not in METHODS:
+        known = ", ".join(METHODS)
+        if argv and argv[0] in ("-h", "--help"):
+            print(f"usage: python workflows/train.py METHOD [flags]\n\nMETHOD: {known}; METHOD --help lists its flags")
+            return
+        given = argv[0] if argv else "nothing"
+        raise SettingsError(f"METHOD: got {given}; allowed: {known}{nearest(given, METHODS)}")
+    resolved = resolve(argv[1:], METHODS[argv[0]], LaunchSettings, PRESETS, f"workflows/train.py {argv[0]}")
+    launch = resolved.launch
+    console = Console(launch.quiet, launch.json_output)
+    folder, result = run_training(resolved, console)
+    if launch.json_output:
+        print(json.dumps(result))
+    console.say(summary_table(result))
+    console.say(f"report: {folder / 'report.html'}")
+    uri = launch.tracking_uri or default_uri(Path(launch.out).expanduser())
+    console.say(f"MLflow: {Tracker.ui_command(uri)}")
+
+
+if __name__ == "__main__":
+    entry(main)
