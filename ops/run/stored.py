@@ -99,7 +99,20 @@ def read_result(run: Path) -> dict[str, Any]:
     for key in ("dataset", "settings", "last"):
         if not isinstance(result[key], dict):
             raise DataError(f"{run / 'result.json'}: {key} is a {type(result[key]).__name__}, expected an object")
+    for key, setting in result["settings"].items():
+        if not isinstance(setting, dict) or "value" not in setting:
+            raise DataError(f"{run / 'result.json'}: setting {key} is no object with value and source")
     return result
+
+
+def read_auto(path: Path) -> dict[str, Any] | None:
+    """auto.json, None where there is none; raises DataError when it is damaged."""
+    if not path.is_file():
+        return None
+    auto = read_json(path)
+    if not isinstance(auto.get("k"), list) or not isinstance(auto.get("chosen"), int):
+        raise DataError(f"{path}: lacks k (a list) or chosen (a whole number); the file is damaged")
+    return auto
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -156,7 +169,7 @@ def read_run(run: Path) -> StoredRun:
         seeds={s: read_json(f / "result.json") for s, f in folders.items() if (f / "result.json").is_file()},
         histories={s: read_history(f / "history.jsonl") for s, f in folders.items()},
         sample=next((s for s in samples if s is not None), None),
-        auto=read_json(run / "auto.json") if (run / "auto.json").is_file() else None,
+        auto=read_auto(run / "auto.json"),
     )
 
 

@@ -87,7 +87,9 @@ def baseline_rows(result: Mapping[str, Any]) -> list[Row]:
 
 def _epochs(metrics: Mapping[str, Any]) -> str:
     epochs = metrics.get("epochs") or []
-    return f" (epoch {', '.join(str(e) for e in epochs)})" if epochs else ""
+    if len(epochs) > 5:
+        return f" (epochs {min(epochs)} to {max(epochs)})"
+    return f" (epoch{'s' if len(epochs) > 1 else ''} {', '.join(str(e) for e in epochs)})" if epochs else ""
 
 
 def columns(rows: Sequence[Row], keys: Sequence[str] = tuple(TITLES)) -> list[str]:

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -70,6 +71,7 @@ def test_tables_stand_in_the_fixed_order(run: Path) -> None:
     rows = re.findall(r'<th scope="row">(.*?)<small>(.*?)</small>', html)
     assert [name for name, _ in rows] == ["last", "selected", "oracle", "k-means on X", "filter + k-means"]
     assert rows[2][1].startswith("uses labels, not a result")
+    assert rows[1][1].endswith("(epochs 150, 150)")
     assert re.search(r"<td>beta</td>\s*<td[^>]*>2</td>\s*<td[^>]*>preset</td>", html)
 
 
@@ -125,6 +127,15 @@ def test_a_run_with_result_json_only_still_has_a_report(tmp_path: Path) -> None:
     html = write_report(bare(tmp_path)).read_text()
     assert "Results" in headings(html)
     assert "Figures" not in headings(html)
+
+
+def test_optional_keys_may_be_absent(tmp_path: Path) -> None:
+    least = {"method": "hsan", "dataset": {}, "settings": {"lr": {"value": 1}}, "seeds": [0], "last": {"acc": None}}
+    (tmp_path / "seed-0").mkdir()
+    (tmp_path / "seed-0" / "result.json").write_text("{}")
+    (tmp_path / "result.json").write_text(json.dumps(least))
+    assert "unnamed data" in write_report(tmp_path).read_text()
+    assert summary_table(least).startswith("hsan on unnamed data, 1 seed")
 
 
 def test_markup_in_names_and_values_is_escaped(tmp_path: Path) -> None:
@@ -214,6 +225,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no object": (result_text("[1]"), "expected a JSON object"),
     "other JSON": (result_text('{"method": "hsan"}'), "lacks dataset"),
     "wrong type": (lambda run: make_broken(run, last=3), "last is a int"),
+    "plain settings": (lambda run: make_broken(run, settings={"lr": 0.1}), "setting lr"),
+    "damaged sweep": (lambda run: (run / "auto.json").write_text("{}"), "lacks k"),
     "cut history": (lambda run: cut(run / "seed-0" / "history.jsonl"), "line 200"),
     "cut arrays": (lambda run: cut(run / "seed-0" / "figures.npz"), "not a readable npz"),
     "text as arrays": (lambda run: (run / "seed-0" / "figures.npz").write_text("hello"), "not a readable npz"),
@@ -248,10 +261,12 @@ def test_arrays_that_hold_objects_are_not_unpickled(tmp_path: Path) -> None:
 
 
 def test_unwritable_place_is_a_settings_error(tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", rows=5, seeds=1)
-    (folder / "figures").write_text("in the way")
+    folder = bare(tmp_path)
+    (folder / "report.html").mkdir()
     with pytest.raises(SettingsError, match="cannot be written"):
         write_report(folder)
+    assert not list(folder.glob("*.tmp*"))
+    assert not list(folder.glob(".*.tmp"))
 
 
 def test_damaged_study(tmp_path: Path) -> None:
@@ -265,3 +280,9 @@ def test_workflow_prints_where_the_report_is(tmp_path: Path, capsys: pytest.Capt
     folder = bare(tmp_path)
     assert main([str(folder)]) == 0
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
+
+
+def test_importing_reports_loads_no_heavy_library() -> None:
+    code = "import sys, ops.run.report, ops.run.compare; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"matplotlib", "sklearn", "scipy", "jinja2", "torch", "ray", "mlflow"} & set(loaded)
