@@ -177,6 +177,23 @@ def read_from(path: Path, offset: int = 0) -> Iterator[tuple[Record, int]]:
             yield record, offset
 
 
+def batches(path: Path, offset: int, size: int) -> Iterator[tuple[list[Record], int]]:
+    """The records from an offset on, metrics in groups of up to `size`, others alone; each group with its end."""
+    group: list[Record] = []
+    end = offset
+    for record, behind in read_from(path, offset):
+        if group and (record["op"] != "metric" or len(group) == size):
+            yield group, end
+            group = []
+        group.append(record)
+        end = behind
+        if record["op"] != "metric":
+            yield group, end
+            group = []
+    if group:
+        yield group, end
+
+
 def number(value: float | str) -> float:
     """A metric's value as it was given, from how `Journal` wrote it."""
     return float(value)

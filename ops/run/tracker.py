@@ -213,10 +213,10 @@ class Tracker:
         # Not on the command line, which every user of the machine can read; -P: no `ops` of the current folder.
         path = [str(Path(ops.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = {**os.environ, "MLFLOW_TRACKING_URI": self.uri, "PYTHONPATH": os.pathsep.join(path)}
-        command = [sys.executable, "-P", "-m", "ops.run.tracking", "--root", str(self.root)]
+        command = [sys.executable, "-P", "-m", "ops.run.tracking", "--experiment", self.experiment]
         # Its own session: Ctrl-C goes to the driver, which then tells the writer to finish.
         self._process = subprocess.Popen(  # noqa: S603
-            [*command, "--experiment", self.experiment],
+            [*command, "--root", str(self.root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -257,7 +257,7 @@ class Tracker:
             self._say(f"MLflow at {where} is back; the records that waited are being sent")
         elif name == "refused":
             self._say(f"MLflow at {where} refused a record ({reason}); it stays in the journal")
-        elif name == "done":
+        elif name == "done" and self._finish:  # else SIGTERM ended it, and work goes on
             self._over.set()
 
     def _tell(self) -> None:
@@ -295,6 +295,5 @@ def sync(root: Path, uri: str, experiment: str = "tessera", timeout: float = 60)
     uri = check_uri(uri)
     if not root.is_dir() or waiting(root, uri) == 0:
         return Pending(0)
-    tracker = Tracker(root, uri, experiment)
-    tracker.start()
+    (tracker := Tracker(root, uri, experiment)).start()
     return tracker.close(timeout)

@@ -9,13 +9,14 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
 
-from ops.run.journal import Record, read, read_from
+from ops.run.journal import Record, batches, read
 from ops.run.tracker import LOCK, Cursors, journals
 
 BATCH = 1000  # metrics that MLflow takes in one call
@@ -23,6 +24,7 @@ EVERY, RESCAN = 0.5, 2.0  # seconds between looks at the journals, and for new o
 SHARE = 20  # the writer rests so many times as long as it worked: at most 5 % of a core beside the training
 BACKOFF = 15.0  # seconds at most between tries while the server is away
 LAST = 10.0  # seconds for a last flush when the driver is dead
+TRIES = 3  # for a file
 RESETS = 3  # a server that forgets runs more often is broken
 
 
@@ -109,8 +111,10 @@ class Writer:
         wait = 1.0
         while True:
             # Read before the pass: what was recorded before the order to finish is in this pass.
-            finishing, began = self.deadline is not None, time.monotonic()
+            finishing = self.deadline is not None
             try:
+                self._connect()
+                began = time.monotonic()
                 self._pass()
                 if finishing:
                     return
@@ -129,13 +133,15 @@ class Writer:
                 self._listen(min(wait, 1.0) if finishing else wait)
                 wait = min(2 * wait, BACKOFF)
 
-    def _pass(self) -> None:
-        """Send what every journal holds; raises Away at the first failure (that journal is last in the next pass)."""
+    def _connect(self) -> None:
         if not self.connected:
             self.sink.connect()
             self.connected = True
             tell("ready")
             self._reached()
+
+    def _pass(self) -> None:
+        """Send what every journal holds; raises Away at the first failure (that journal is last in the next pass)."""
         self._scan()
         for tail in sorted(self.tails.values(), key=lambda t: t.failed):
             try:
@@ -179,7 +185,7 @@ class Writer:
         if not tail.journal:
             return
         try:
-            for records, offset in batches(tail):
+            for records, offset in batches(tail.path, tail.offset, BATCH):
                 if self.deadline is not None and time.monotonic() > self.deadline:
                     raise Late
                 try:
@@ -213,12 +219,23 @@ class Writer:
         elif op == "end":
             self.sink.status(tail.run_id, record["status"], record["time"])
         elif op == "artifact":
-            self.sink.artifact(tail.run_id, folder / record["path"], record["target"])
+            self._file(partial(self.sink.artifact, tail.run_id, folder / record["path"], record["target"]))
         elif op == "model":
-            self.sink.model(tail.run_id, folder / record["path"], record)
+            self._file(partial(self.sink.model, tail.run_id, folder / record["path"], record))
         else:
             raise Refused(f"unknown record {op!r}")
         return True
+
+    def _file(self, send: Callable[[], None]) -> None:
+        """Send a file; a store of files that fails while the server is there must not hold up what comes behind."""
+        for _ in range(TRIES):
+            try:
+                return send()
+            except Away as error:
+                reason = str(error)
+                self.sink.connect()  # raises Away where it is the server
+                self._listen(1.0)
+        raise Refused(reason)
 
     def _start(self, tail: Tail, record: Record) -> bool:
         parent = None
@@ -266,23 +283,6 @@ class Writer:
                     self.stdin_closed = True
                     if self.deadline is None:
                         self._finish(LAST, 0.0)
-
-
-def batches(tail: Tail) -> Iterator[tuple[list[Record], int]]:
-    """The records behind the tail's offset: metrics in groups of up to BATCH, others alone; each with its end."""
-    group: list[Record] = []
-    end = tail.offset
-    for record, offset in read_from(tail.path, tail.offset):
-        if group and (record["op"] != "metric" or len(group) == BATCH):
-            yield group, end
-            group = []
-        group.append(record)
-        end = offset
-        if record["op"] != "metric":
-            yield group, end
-            group = []
-    if group:
-        yield group, end
 
 
 def tell(event: str, reason: str = "") -> None:

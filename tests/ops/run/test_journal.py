@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.run.journal import FILENAME, Journal, number, read, read_from
+from ops.run.journal import FILENAME, Journal, batches, number, read, read_from
 
 Steps = list[dict[str, float]]
 steps = st.lists(
@@ -129,6 +129,20 @@ def test_reading_from_an_offset_goes_on_behind_the_last_whole_line(tmp_path: Pat
     with path.open("ab") as file:
         file.write(b'{"op": "metric", "ke')
     assert list(read_from(path, middle)) == everything[3:]
+
+
+def test_batches_keep_order_and_every_record_and_can_go_on_behind_any_of_them(tmp_path: Path) -> None:
+    record(tmp_path, [{"a": 1.0, "b": 2.0}] * 5)
+    path = tmp_path / FILENAME
+    groups = list(batches(path, 0, 4))
+    assert [[r["op"] for r in group] for group, _ in groups] == [
+        *(["header"], ["start"]),
+        *(["metric"] * 4, ["metric"] * 4, ["metric"] * 2),
+        *(["artifact"], ["end"]),
+    ]
+    assert [r for group, _ in groups for r in group] == list(read(path))
+    for i, (_, end) in enumerate(groups):
+        assert list(batches(path, end, 4)) == groups[i + 1 :]
 
 
 CHILD = """
