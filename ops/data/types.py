@@ -24,7 +24,7 @@ class AttributedGraph:
     name: str
     x: NDArray[np.float32]
     edge_index: NDArray[np.int64]
-    ids: NDArray[np.str_] | NDArray[np.int64] | None = None
+    ids: NDArray[np.character] | NDArray[np.int64] | None = None
     feature_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = field(default=())
 

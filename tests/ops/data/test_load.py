@@ -9,16 +9,12 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jaxtyping import TypeCheckError
 from scipy import sparse
 
 from ops.data.load import known_names, load
 from ops.data.planted import planted_graph
 from ops.data.validate import make_graph
 from ops.errors import DataError, SettingsError
-
-# ops/data/types.py says NDArray[np.str_], which no array of words of any length is; remove once it says np.character
-text_ids = pytest.mark.xfail(raises=TypeCheckError, strict=True, reason="AttributedGraph.ids cannot hold text yet")
 
 
 @st.composite
@@ -179,7 +175,6 @@ def test_a_column_that_looks_like_labels_is_said(tmp_path):
     assert graph.notes[-2] == "column 'class' is taken as a feature; name it label if it holds the classes"
 
 
-@text_ids
 def test_ids_may_be_words_even_na(tmp_path):
     pd.DataFrame({"id": ["NA", "de", "fr"], "gdp": [1.5, 4, 3]}).to_csv(tmp_path / "features.csv", index=False)
     pd.DataFrame({"a": ["fr", "NA"], "b": ["de", "de"]}).to_csv(tmp_path / "edges.csv", index=False)
