@@ -13,6 +13,7 @@ parameters, tags and files are overwritten by themselves; MLflow drops a metric 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import sys
 import tempfile
@@ -85,12 +86,14 @@ class Server:
         with translated():
             from mlflow import MlflowClient
 
+            file = sqlite_file(self.uri)
+            if file is not None:
+                make_database(file)
             self.client = MlflowClient(self.uri)
             found = self.client.get_experiment_by_name(self.experiment)
             if found is not None:
                 self.experiment_id = found.experiment_id
                 return
-            file = sqlite_file(self.uri)
             place = (file.parent / "mlartifacts").as_uri() if file else None
             try:
                 self.experiment_id = self.client.create_experiment(self.experiment, artifact_location=place)
@@ -216,6 +219,23 @@ class Server:
             name, source, run_id, mark, await_creation_for=30, model_id=model.model_id
         )
         return str(made.version)
+
+
+def make_database(file: Path) -> None:
+    """Make MLflow's SQLite file where there is none: under a lock and another name, renamed when it is whole.
+
+    MLflow's migrations spoil the file for good when two processes run them at once, or when one is killed in them.
+    """
+    from mlflow import MlflowClient
+
+    with file.with_name(file.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if file.exists() and file.stat().st_size > 0:
+            return
+        part = file.with_name(file.name + ".part")
+        part.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+        os.replace(part, file)
 
 
 def fit(value: str) -> str:

@@ -119,6 +119,27 @@ def test_a_writer_ended_again_and_again_loses_and_doubles_nothing(out: Path) -> 
     assert rows(out / "mlflow.db", "select name, version from model_versions") == [("tessera-toy", 1)]
 
 
+@pytest.mark.slow
+def test_two_first_runs_at_once_share_a_database_that_neither_a_race_nor_a_kill_spoils(tmp_path: Path) -> None:
+    said: list[str] = []
+    studies = [Study(tmp_path / name).start().epochs(20) for name in "ab"]
+    trackers = [Tracker(study.root, default_uri(tmp_path), say=said.append) for study in studies]
+    for tracker in trackers:
+        tracker.start()
+    until((tmp_path / "mlflow.db.part").exists)
+    assert not (tmp_path / "mlflow.db").exists()
+    for tracker in trackers:  # one of them is making the database
+        assert tracker._process is not None
+        os.kill(tracker._process.pid, signal.SIGKILL)
+    for study in studies:
+        study.end()
+    assert [tracker.close(120).records for tracker in trackers] == [0, 0]
+    logged = rows(tmp_path / "mlflow.db", "select key, step, timestamp from metrics order by key, step, timestamp")
+    assert logged == sorted(studies[0].recorded() + studies[1].recorded())
+    assert rows(tmp_path / "mlflow.db", "select count(*) from runs where status = 'FINISHED'") == [(4,)]
+    assert not any("cannot be reached" in line for line in said), said
+
+
 DRIVER = """
 import sys, time
 from pathlib import Path
