@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -133,11 +134,18 @@ def curves(
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         for number, (seed, history) in enumerate(histories.items()):
-            _curve(
-                ax, _points(history, metric), f"seed {seed}" if number == 0 else "", (selected or {}).get(seed), theme
-            )
-    legend(figure, axes[0] if len(_points(next(iter(histories.values())), next(iter(present)))[0]) else axes[-1], theme)
+            look = _Look(f"seed {seed}", (selected or {}).get(seed)) if number == 0 else _Look()
+            _curve(ax, history, metric, look, theme)
+    legend(figure, max(axes, key=lambda ax: len(ax.get_legend_handles_labels()[1])), theme)
     return figure
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How a seed's curve is drawn: with its name and chosen epoch, or (None) as one of the thin others."""
+
+    name: str | None = None
+    chosen: int | None = None
 
 
 def _points(history: History, metric: str) -> tuple[list[int], list[float]]:
@@ -147,21 +155,21 @@ def _points(history: History, metric: str) -> tuple[list[int], list[float]]:
     return [e for e, _ in pairs], [v for _, v in pairs]
 
 
-def _curve(ax: Axes, points: tuple[list[int], list[float]], name: str, chosen: int | None, theme: Theme) -> None:
-    epochs, values = points
+def _curve(ax: Axes, history: History, metric: str, look: _Look, theme: Theme) -> None:
+    epochs, values = _points(history, metric)
     if not epochs:
         return
-    if not name:  # another seed: thin, behind, unmarked
+    if look.name is None:  # another seed: thin, behind, unmarked
         ax.plot(epochs, values, color=theme.muted, linewidth=0.8, alpha=0.55, zorder=2)
         return
-    colour = theme.cycle[0]
-    ax.plot(epochs, values, color=colour, linewidth=1.9, zorder=4, label=name)
-    ax.plot(epochs[-1], values[-1], "o", color=colour, markersize=6, zorder=6, label="last epoch (the result)")
+    colour, mark, chosen = theme.cycle[0], theme.cycle[6], look.chosen
+    ax.plot(epochs, values, color=colour, linewidth=1.9, zorder=4, label=look.name)
+    if epochs[-1] == int(history[-1]["epoch"]):  # some values are known at update epochs only
+        ax.plot(epochs[-1], values[-1], "o", color=colour, markersize=7, zorder=5, label="last epoch (the result)")
     if chosen is not None:
-        ax.axvline(
-            chosen, color=theme.cycle[6], linewidth=1.1, linestyle="--", zorder=3, label=f"selected epoch ({chosen})"
-        )
-        ax.plot(chosen, np.interp(chosen, epochs, values), "D", color=theme.cycle[6], markersize=5.5, zorder=5)
+        ax.axvline(chosen, color=mark, linewidth=1.1, linestyle="--", zorder=3, label=f"selected epoch ({chosen})")
+        if epochs[0] <= chosen <= epochs[-1]:
+            ax.plot(chosen, np.interp(chosen, epochs, values), "D", color=mark, markersize=4.5, zorder=6)
 
 
 def sizes(counts: Sequence[int], theme: Theme = LIGHT) -> Figure:

@@ -202,6 +202,7 @@ def _run_page(run: StoredRun) -> dict[str, Any]:
     values = {
         "result": result, "rows": rows, "columns": tables.columns(rows), "k": k, "k_source": source,
         "labels": tables.has_labels(result), "seeds": run.seeds, "facts": _facts(result),
+        "chosen_by": [(s, own["selected_by"]) for s, own in run.seeds.items() if own.get("selected_by")],
     }  # fmt: skip
     return {"study": None, "trials": None, "run": values, "n_search": 0}
 
@@ -215,6 +216,8 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     peak, planned = result.get("peak_memory_gib"), result.get("planned_memory_gib")
     if peak is not None:
         facts.append(("Peak memory", f"{peak:.2f} GiB" + (f" (planned {planned:.2f} GiB)" if planned else "")))
+    if result.get("stability") is not None:
+        facts.append(("Stability", f"{result['stability']:.3f} (mean ARI between the seeds' clusters)"))
     for seed, epochs in (result.get("resumed_from") or {}).items():
         if epochs:
             facts.append((f"Seed {seed} resumed", "at epoch " + ", ".join(str(e) for e in epochs)))

@@ -54,9 +54,9 @@ class StoredRun:
         if self.auto is not None:
             return int(self.auto["chosen"]), "chosen by --n-clusters auto"
         if isinstance(value, int):
-            return value, source
+            return value, f"from {source}"
         sizes = next((s["sizes"] for s in self.seeds.values() if s.get("sizes")), None)
-        return (len(sizes) if sizes else None), source
+        return (len(sizes) if sizes else None), f"from {source}"
 
 
 def is_study(path: Path) -> bool:

@@ -86,6 +86,16 @@ def test_curves_mark_the_selected_and_the_last_epoch_of_the_first_seed() -> None
     assert list(last.get_xdata()) == [29]
 
 
+def test_a_value_known_at_update_epochs_only_has_no_last_epoch() -> None:
+    record = history(30)
+    record[0]["hard/fraction"] = 0.5
+    record[10]["hard/fraction"] = 0.4
+    figure = plots.curves({0: record}, plots.HARD, {0: 20})
+    assert figure is not None
+    assert figure.axes[0].get_legend_handles_labels()[1] == ["seed 0", "selected epoch (20)"]
+    assert len(figure.axes[0].lines) == 2  # no mark beside the curve
+
+
 def test_curves_leave_out_missing_and_non_finite_values() -> None:
     rough = [{"epoch": 0, "train/loss": math.nan}, {"epoch": 1, "train/loss": None}, {"epoch": 2, "train/loss": 0.5}]
     figure = plots.curves({0: rough}, plots.CURVES)

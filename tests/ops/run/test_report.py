@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from ops.errors import DataError, SettingsError, TesseraError
+from ops.run.entry import entry
 from ops.run.report import summary_table, trials_table, tsne, write_report
 from ops.run.stored import Sample, read_sample
 from workflows.report import main
@@ -57,13 +59,23 @@ def test_first_lines_tell_what_was_run_and_the_headline(run: Path) -> None:
         "hsan on digits",
         "1,797 rows",
         "3f2a91c0d4e5",
-        "K = 10 (chosen by --n-clusters auto)",
+        "K = 10, chosen by --n-clusters auto",
         "85.8",
         "0.717",
     ):
         assert part in head
     for part in ("83.2 s", "151.7 s", "0.91 GiB (planned 0.88 GiB)", "at epoch 120", "train.py hsan --dataset digits"):
         assert part in head
+
+
+def test_warnings_notes_and_the_reasons_of_the_choice_are_told(tmp_path: Path) -> None:
+    told = {"warnings": ["seed 0 collapsed"], "stability": 0.9, "dataset": {"name": "mine", "notes": ["3 self loops"]}}
+    folder = bare(tmp_path, **told)
+    (folder / "seed-0").mkdir()
+    (folder / "seed-0" / "result.json").write_text('{"selected_by": "indices DISAGREE"}')
+    html = write_report(folder).read_text()
+    for part in ("Warning: seed 0 collapsed", "0.900", "3 self loops", "indices DISAGREE", "K = 10, from default"):
+        assert part in html
 
 
 def test_tables_stand_in_the_fixed_order(run: Path) -> None:
@@ -243,11 +255,18 @@ def make_broken(run: Path, **changes: object) -> None:
 
 @pytest.mark.parametrize(("spoil", "told"), BAD.values(), ids=BAD)
 def test_bad_folders_end_with_one_line(
-    tmp_path: Path, spoil: Callable[[Path], object], told: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    spoil: Callable[[Path], object],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = make_run(tmp_path / "run", rows=20, seeds=1)
     spoil(folder)
-    assert main([str(folder)]) == DataError.code
+    monkeypatch.setattr(sys, "argv", ["report.py", str(folder)])
+    with pytest.raises(SystemExit) as left, warnings.catch_warnings():
+        entry(main)
+    assert left.value.code == DataError.code
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
@@ -278,7 +297,7 @@ def test_damaged_study(tmp_path: Path) -> None:
 
 def test_workflow_prints_where_the_report_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = bare(tmp_path)
-    assert main([str(folder)]) == 0
+    main([str(folder)])
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
 
 
