@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from ops.cluster.baselines import baselines
 from ops.cluster.indices import GraphJudge
 from ops.cluster.scores import Evaluator
-from ops.cluster.selection import panel
+from ops.cluster.selection import PANEL, panel
 from ops.data.load import load
 from ops.data.types import AttributedGraph
 from ops.data.validate import check_clusters
@@ -34,7 +33,7 @@ from ops.run.console import Console
 from ops.run.journal import Journal
 from ops.run.seedrun import Judges, SeedRun
 from ops.run.settings import flat
-from ops.run.tracker import Tracker, check_uri, default_uri, sync
+from ops.run.tracker import Pending, Tracker, check_uri, default_uri, sync
 
 
 @dataclass
@@ -139,7 +138,7 @@ def run_job(job: Job, out: Path, root: Path | None) -> tuple[Path, dict[str, Any
         if stored and stored["seeds"] == seeds:
             job.console.say(f"{folder}: finished on {stored['finished']}, --fresh runs it again")
             if root is None:
-                _tell_pending(job, sync(folder, job.uri))
+                tell_pending(job.console, sync(folder, job.uri))
             return folder, stored
         planned = plan(job)
         job.console.say(f"  results in {folder}, MLflow in {Tracker.ui_command(job.uri).split(' --host')[0]}")
@@ -148,13 +147,14 @@ def run_job(job: Job, out: Path, root: Path | None) -> tuple[Path, dict[str, Any
         tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=job.console.warn)
         with tracker:
             result = _train_all(job, folder, name, None, planned)
-            _tell_pending(job, tracker.close())
+            tell_pending(job.console, tracker.close())
     return folder, result
 
 
-def _tell_pending(job: Job, pending: Any) -> None:
+def tell_pending(console: Console, pending: Pending) -> None:
+    """Say what MLflow has not got yet; it stays in the journals."""
     if pending.records:
-        job.console.warn(f"{pending.records} records wait for MLflow ({pending.reason}); the same command sends them")
+        console.warn(f"{pending.records} records wait for MLflow ({pending.reason}); the same command sends them")
 
 
 def _train_all(job: Job, folder: Path, key: str, parent: str | None, planned: int) -> dict[str, Any]:
@@ -240,10 +240,11 @@ def collect(job: Job, folder: Path, planned: int) -> dict[str, Any]:
         "model_seed": chosen,
         "warnings": [w for e in each for w in e["warnings"]],
         "command": job.resolved.command,
-        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "finished": results.now(),
         "paths": {"folder": str(folder), "assignments": "assignments.parquet", "model": "model",
                   "report": "report.html"},
     }  # fmt: skip
+    result["selected"]["indices"] = list(PANEL)
     write_json(folder / "result.json", result)
     return results.read_json(folder / "result.json") or {}
 

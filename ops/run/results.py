@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.cluster.selection import panel
+from ops.cluster.selection import PANEL, panel
 from ops.data.types import AttributedGraph
 from ops.errors import ResourceError
 from ops.rng import generator
@@ -60,7 +60,7 @@ def finish_seed(
     summary = {
         "seed": run.seed,
         "epochs": len(run.history),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": now(),
         "resumed_from": run.resumed_from,
         **found,
         "sizes": np.bincount(result.assignment).tolist(),
@@ -140,6 +140,11 @@ def write_assignments(path: Path, data: AttributedGraph, folders: Mapping[int, P
     pq.write_table(pa.concat_tables(tables), temporary)
     temporary.replace(path)
     return clusters
+
+
+def now() -> str:
+    """The time in UTC, to the second, as it stands in results."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -1,0 +1,274 @@
+"""A search with Ray Tune: trials of one method on one data set, pruned by ASHA on a score that needs no labels.
+
+A trial is a run of one seed in its own folder, found again by its settings: a search that was killed goes on with the
+same command, ended trials are told to the scheduler from their stored curves, broken ones from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ops.cluster.selection import panel
+from ops.errors import Interrupted, SettingsError
+from ops.run import place, results
+from ops.run.checkpoint import write_json
+from ops.run.cli import Resolved
+from ops.run.console import Console
+from ops.run.journal import Journal
+from ops.run.launch import Job, make_job, plan, run_job, tell_pending, train_seed
+from ops.run.settings import SearchSettings, fields, flat, nearest, search_domain
+from ops.run.tracker import Tracker, default_uri, sync
+
+REDUCTION = 3  # ASHA keeps the best third at each rung
+ENDED = ("finished", "stopped")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What every trial process needs; travels through Ray's object store."""
+
+    job: Job
+    folder: Path
+    searched: tuple[str, ...]
+
+
+def run_search(resolved: Resolved, console: Console) -> tuple[Path, dict[str, Any]]:
+    """Search, then train the best setting over several seeds; returns the study's folder and its trials."""
+    launch = resolved.launch
+    assert isinstance(launch, SearchSettings)
+    searched = _searched(resolved, launch)
+    job = make_job(resolved, console)
+    value = _identity(job, launch, searched)
+    folder = place.open_folder(launch.out, launch.name or place.default_name("tune-hsan", job.data.name, value))
+    with place.lock(folder):
+        place.claim(folder, value, fresh=launch.fresh)
+        stored = results.read_json(folder / "trials.json")
+        if stored and stored["finished"] and len(stored["trials"]) >= launch.trials:
+            console.say(f"{folder}: finished on {stored['finished']}, --fresh runs it again")
+            tell_pending(console, sync(folder, job.uri))
+            return folder, stored
+        plan(job)
+        console.say(f"  searching {', '.join(searched)}: {launch.trials} trials, ranked by {launch.objective}")
+        tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=console.warn)
+        with tracker:
+            study = Study(job, folder.absolute(), searched)
+            trials = _run(study, launch)
+            tell_pending(console, tracker.close())
+    return folder, trials
+
+
+def _run(study: Study, launch: SearchSettings) -> dict[str, Any]:
+    job, folder = study.job, study.folder
+    with Journal(folder, folder.name) as journal:
+        params = {k: v for k, v in flat(job.resolved.settings).items() if k not in study.searched}
+        params |= {"searched": ",".join(study.searched), "trials": launch.trials, "objective": launch.objective}
+        journal.start(folder.name, None, params, {"method": job.resolved.method.NAME, "dataset": job.data.name})
+        try:
+            _tune(study, launch)
+            trials = rank(study, launch)
+            best = next((t for t in trials["trials"] if t["trial"] == trials["best"]), None)
+            if best is not None and launch.best_seeds:
+                _train_best(study, launch, best["settings"])
+        except BaseException as error:
+            journal.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
+            raise
+        trials["finished"] = results.now()
+        write_json(folder / "trials.json", trials)
+        if best is not None:
+            journal.metrics({"tune/score": best["score"]}, job.resolved.settings.epochs - 1)
+        if launch.report:
+            from ops.run.report import write_report
+
+            journal.artifact(write_report(folder).relative_to(folder))
+        journal.artifact(Path("trials.json"))
+        journal.end("FINISHED")
+    return trials
+
+
+def _train_best(study: Study, launch: SearchSettings, settings: Mapping[str, Any]) -> None:
+    resolved = study.job.resolved.with_settings("trial", **settings)
+    resolved = resolved.with_launch(name="best", seeds=launch.best_seeds, fresh=False)
+    job = replace(study.job, resolved=resolved)
+    job.console.say(f"training the best setting over {launch.best_seeds} seeds")
+    run_job(job, study.folder, root=study.folder)
+
+
+def _searched(resolved: Resolved, launch: SearchSettings) -> tuple[str, ...]:
+    model = type(resolved.settings)
+    can = [key for key in fields(model) if search_domain(model, key)]
+    keys = tuple(k.strip().replace("-", "_") for k in launch.search.split(",") if k.strip())
+    for key in keys:
+        if key not in can:
+            raise SettingsError(
+                f"--search {key}: has no search domain{nearest(key, can)}; can be searched: {', '.join(can)}"
+            )
+    return keys or tuple(resolved.method.SEARCHED)
+
+
+def _identity(job: Job, launch: SearchSettings, searched: tuple[str, ...]) -> dict[str, Any]:
+    fixed = {k: v for k, v in flat(job.resolved.settings).items() if k not in searched}
+    space = {"search_seed": launch.search_seed, "objective": launch.objective, "searched": ",".join(searched)}
+    return place.identity(job.resolved.method.NAME, fixed | space, job.data.digest())
+
+
+def _tune(study: Study, launch: SearchSettings) -> None:
+    """All trials through Ray Tune. Raises Interrupted where a signal ended it early."""
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    from ops.run.cluster import ray_session, trial_callback
+
+    settings = study.job.resolved.settings
+    concurrent = launch.concurrent or len(os.sched_getaffinity(0))
+    job = replace(study.job, threads=max(1, study.job.threads // concurrent), console=Console(quiet=True))
+    space = {key: _domain(search_domain(type(settings), key)) for key in study.searched}
+    start = {key: getattr(settings, key) for key in study.searched}
+    asked: list[int] = []
+    with ray_session(concurrent), _interruptible(asked):
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(_trial, study=replace(study, job=job)), {"cpu": 1}),
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                metric="score", mode="max", num_samples=launch.trials, max_concurrent_trials=concurrent,
+                reuse_actors=True,
+                search_alg=BasicVariantGenerator(points_to_evaluate=[start], random_state=launch.search_seed),
+                scheduler=ASHAScheduler(
+                    # one more than the last report, which ASHA would otherwise end as if it were pruned
+                    time_attr="epoch", max_t=settings.epochs + 1, reduction_factor=REDUCTION,
+                    grace_period=max(1, settings.epochs // REDUCTION**2),
+                ),
+            ),
+            run_config=tune.RunConfig(
+                name="ray", storage_path=str(study.folder), verbose=0,
+                callbacks=[trial_callback(study.job.console, launch.trials)],
+                failure_config=tune.FailureConfig(max_failures=1),
+            ),
+        )  # fmt: skip
+        tuner.fit()
+    if asked:
+        raise Interrupted("the search was stopped; finished trials and the checkpoints of the others are kept")
+
+
+def _interruptible(asked: list[int]) -> Any:
+    """SIGTERM becomes the SIGINT that Ray Tune ends a search by; the first one is remembered in `asked`."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def inside() -> Any:
+        def handler(number: int, frame: object) -> None:
+            asked.append(number)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        old = signal.signal(signal.SIGTERM, handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, old)
+
+    return inside()
+
+
+def _domain(declared: Mapping[str, Any] | None) -> Any:
+    from ray import tune
+
+    assert declared is not None
+    kind, values = next(iter(declared.items()))
+    makers = {"uniform": tune.uniform, "loguniform": tune.loguniform, "randint": tune.randint}
+    return tune.choice(values) if kind == "choice" else makers[kind](*values)
+
+
+def _trial(config: dict[str, Any], study: Study) -> None:
+    """One trial inside its (reused) actor: trains one seed, or tells the stored curve of an ended one."""
+    from ray import tune
+
+    job = replace(study.job, resolved=study.job.resolved.with_settings("trial", **config))
+    torch.set_num_threads(job.threads)
+    name = f"trial-{place.fingerprint(job.identity)[:8]}"
+    folder = study.folder / name
+    stored = results.read_json(folder / "trial.json")
+    seed = job.resolved.launch.first_seed
+    history = folder / f"seed-{seed}" / "history.jsonl"
+    if stored and stored["status"] in ENDED:
+        for line in history.read_text().splitlines():
+            _report(tune, json.loads(line), name)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    ending = {"trial": name, "settings": config, "status": "failed", "epochs": 0, "metrics": {}}
+    key = f"{study.folder.name}/{name}"
+    with place.lock(folder), Journal(folder, key) as journal:
+        journal.start(name, study.folder.name, config, {"method": job.resolved.method.NAME})
+        try:
+            train_seed(job, folder, f"{key}/seed-{seed}", key, seed, lambda: False, lambda r: _report(tune, r, name))
+            ending["status"] = "finished"
+        except SystemExit:  # how Ray Tune stops a function whose trial the scheduler has ended; it must pass on
+            ending["status"] = "stopped"
+            raise
+        except Exception as error:
+            ending["error"] = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            _end_trial(folder, seed, ending, journal)
+
+
+def _end_trial(folder: Path, seed: int, ending: dict[str, Any], journal: Journal) -> None:
+    lines = (folder / f"seed-{seed}" / "history.jsonl").read_text().splitlines()
+    records = results.evaluated([json.loads(line) for line in lines])
+    if records:
+        ending["epochs"] = int(records[-1]["epoch"]) + 1
+        ending["metrics"] = results.short(records[-1])
+        journal.metrics({k: v for k, v in records[-1].items() if k != "epoch"}, int(records[-1]["epoch"]))
+    write_json(folder / "trial.json", ending)
+    journal.end("FAILED" if ending["status"] == "failed" else "FINISHED")
+
+
+def _report(tune: Any, record: Mapping[str, float], name: str) -> None:
+    if "tune/score" in record and record["epoch"] >= 0:
+        tune.report({"score": record["tune/score"], "epoch": int(record["epoch"]) + 1, "trial": name})
+
+
+def rank(study: Study, launch: SearchSettings) -> dict[str, Any]:
+    """The table of trials: finished ones by the objective's order (the panel for `tune/score`), then the others."""
+    found = [t for p in sorted(study.folder.glob("trial-*/trial.json")) if (t := results.read_json(p))]
+    finished = [t for t in found if t["status"] == "finished"]
+    rest = sorted((t for t in found if t["status"] != "finished"), key=lambda t: -t["epochs"])
+    agreement, best = "no trial finished", None
+    if finished:
+        verdict = panel([t["metrics"] for t in finished])
+        key = launch.objective.split("/")[1]
+        for trial, mean_rank in zip(finished, verdict.ranks, strict=True):
+            trial["rank"] = float(mean_rank)
+        agreement = verdict.sentence()
+        if launch.objective == "tune/score":
+            finished.sort(key=lambda t: (t["rank"], -t["metrics"]["score"]))
+        else:
+            finished.sort(key=lambda t: -t["metrics"].get(key, float("-inf")))
+            agreement = f"ranked by {launch.objective}: TUNED WITH LABELS; " + agreement
+        best = finished[0]["trial"]
+    for trial in found:
+        trial["score"] = trial["metrics"].get("score")
+    return {
+        "method": study.job.resolved.method.NAME, "dataset": study.job.data.name, "objective": launch.objective,
+        "trials": finished + rest, "best": best, "agreement": agreement, "command": study.job.resolved.command,
+        "finished": None,
+    }  # fmt: skip
+
+
+def print_study(folder: Path, trials: dict[str, Any], resolved: Resolved, console: Console) -> None:
+    """The trials' table, the best setting's results, and where to look further."""
+    from ops.run.report import summary_table, trials_table
+
+    console.say(trials_table(trials))
+    best = results.read_json(folder / "best" / "result.json")
+    if best:
+        console.say(summary_table(best))
+    console.say(f"report: {folder / 'report.html'}")
+    console.say(f"MLflow: {Tracker.ui_command(resolved.launch.tracking_uri or default_uri(Path(resolved.launch.out)))}")

@@ -1,0 +1,27 @@
+"""Search HSAN's settings with Ray Tune: `python workflows/tune_hsan.py --dataset digits --trials 8`."""
+
+import json
+from pathlib import Path
+
+from ops.run.cli import resolve
+from ops.run.console import Console
+from ops.run.entry import entry
+from ops.run.search import print_study, run_search
+from ops.run.settings import SearchSettings
+from trainers import hsan
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def main(argv: list[str]) -> None:
+    """Parse, search, print."""
+    resolved = resolve(argv, hsan, SearchSettings, PRESETS, "workflows/tune_hsan.py")
+    console = Console(resolved.launch.quiet, resolved.launch.json_output)
+    folder, trials = run_search(resolved, console)
+    if resolved.launch.json_output:
+        print(json.dumps(trials))
+    print_study(folder, trials, resolved, console)
+
+
+if __name__ == "__main__":
+    entry(main)
