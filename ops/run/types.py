@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ class State:
     parts: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
 
+@runtime_checkable  # the tests check every annotation
 class Run(Protocol):
     """What a method sees of its run; a plain object in tests, Ray Train's or Tune's report under Ray."""
 
