@@ -64,7 +64,7 @@ class Settings(MethodSettings):
     kmeans_starts: int = setting(10, "k-means++ starts, the lowest inertia wins", ge=1, le=1000)
     self_loops: Literal["keep", "drop"] = setting("keep", "the graph's own self loops in the structure encoder")
     pair_storage: Literal["auto", "float", "uint16", "recompute"] = setting("auto", "how pair weights are held")
-    pair_memory: float = setting(0.5, "GiB for pair weights and kept tiles together", ge=0)
+    pair_memory: float = setting(0.5, "GiB for pair weights and kept tiles together", ge=0, le=1e6)
     tile_rows: int = setting(512, "rows of a tile of the pairwise loss", ge=16, le=8192)
     protocol: Literal["honest", "published"] = setting("honest", "published: the released code's rules throughout")
 

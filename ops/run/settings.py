@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from ops.errors import SettingsError
@@ -29,6 +29,14 @@ class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys and NaN refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, info: Any) -> Any:
+        # pydantic alone reads `epochs: yes` in YAML as 1
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("neither true nor false is a value of this setting")
+        return value
 
 
 S = TypeVar("S", bound=Settings)
@@ -65,7 +73,9 @@ class LaunchSettings(Settings):
     fresh: bool = setting(False, "forget a stored run of this name and start over")
     workers: Literal["auto"] | int = setting("auto", "training workers; 0: in this process; auto: as the machine has")
     threads: int = setting(0, "CPU threads of a training process; 0: all cores there are", ge=0, le=1024)
-    memory_limit: float = setting(0, "GiB a training process may plan for; 0: what the machine (cgroup) has", ge=0)
+    memory_limit: float = setting(
+        0, "GiB a training process may plan for; 0: what the machine (cgroup) has", ge=0, le=1e6
+    )
     report: bool = setting(True, "draw figures and the HTML report")
     stop_on_collapse: bool = setting(False, "end with exit code 5 when the clusters collapse")
     tracking_uri: str | None = setting(None, "MLflow server or database; default MLFLOW_TRACKING_URI or OUT/mlflow.db")
