@@ -55,7 +55,7 @@ def panel(candidates: Sequence[Mapping[str, float]], indices: Mapping[str, bool]
     used = [name for name in indices if all(name in c for c in candidates)]
     if not candidates or not used:
         raise ValueError(f"nothing to choose from: {len(candidates)} candidates, common indices {used}")
-    table = np.array([[c[name] * (-1 if indices[name] else 1) for name in used] for c in candidates])
+    table = np.array([[c[name] * (-1.0 if indices[name] else 1.0) for name in used] for c in candidates])
     table[~np.isfinite(table)] = np.inf
     each = np.stack([rankdata(column, method="average") for column in table.T], axis=1)
     mean = each.mean(1)
