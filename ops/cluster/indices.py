@@ -59,18 +59,19 @@ def size_indices(clusters: NDArray[np.int64], n_clusters: int) -> dict[str, floa
 def feature_indices(space: NDArray[np.float32], clusters: NDArray[np.int64], seed: int = 0) -> dict[str, float]:
     """Silhouette (on a fixed sample above 10,000 rows), Davies-Bouldin and Calinski-Harabasz in `space` [N, F].
 
-    With fewer than two clusters none is defined: the worst values stand for them (-1, infinity is avoided: 1e3, 0).
+    With fewer than two clusters, or none of two rows, none is defined: the worst values stand for them (-1, infinity
+    is avoided: 1e3, 0).
     """
     from sklearn import config_context, metrics
 
-    if len(np.unique(clusters)) < 2:
+    if not 1 < len(np.unique(clusters)) < len(clusters):
         return {"silhouette": -1.0, "davies_bouldin": 1e3, "calinski_harabasz": 0.0}
     rows = np.arange(len(clusters))
     if len(rows) > SAMPLE_ABOVE:
         rows = np.sort(generator(seed, "silhouette").choice(rows, SAMPLE_ABOVE, replace=False))
     sampled = clusters[rows]
     silhouette = -1.0
-    if len(np.unique(sampled)) > 1:
+    if 1 < len(np.unique(sampled)) < len(sampled):
         with config_context(working_memory=64):  # MiB a chunk: the default of 1 GiB would top the training's own peak
             silhouette = float(metrics.silhouette_score(space[rows], sampled))
     return {
