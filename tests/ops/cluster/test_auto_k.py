@@ -1,0 +1,54 @@
+"""--n-clusters auto: right and sure where there are clusters, NOT sure where there are none."""
+
+import numpy as np
+import pytest
+
+from ops.cluster.auto_k import INDICES, sweep
+from ops.cluster.selection import PANEL
+from ops.data.planted import planted_graph
+from ops.data.validate import make_graph
+from ops.errors import DataError
+
+
+@pytest.mark.parametrize(("clusters", "seed"), [(2, 0), (5, 1), (8, 2)])
+def test_a_planted_number_is_found_and_sure(clusters, seed):
+    graph, _ = planted_graph(250, clusters, 16, mixing=0.05, separation=6, seed=seed)
+    found = sweep(graph)
+    assert found["chosen"] == clusters
+    assert found["confidence"] >= 0.8
+    assert found["reason"].startswith("sure, ")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_pure_noise_is_not_sure(seed):
+    """Features of one normal cloud, edges between nodes at random: no number of clusters is right."""
+    graph, _ = planted_graph(250, 2, 16, mixing=0.5, separation=0, seed=seed)
+    found = sweep(graph)
+    assert found["confidence"] < 0.5
+    assert found["reason"].startswith("NOT sure, ")
+    assert "also plausible: " in found["reason"]
+    assert "DISAGREE" in found["reason"]
+
+
+def test_what_is_handed_over():
+    graph, _ = planted_graph(100, 3, 8, mixing=0.05, separation=6)
+    found = sweep(graph, largest=6)
+    assert found["k"] == [2, 3, 4, 5, 6]
+    assert set(found["indices"]) == set(INDICES) == {*PANEL, "stability"}
+    assert all(len(values) == 5 for values in [*found["indices"].values(), found["rank"]])
+    assert found["k"][int(np.argmin(found["rank"]))] == found["chosen"] == 3
+    assert found["indices"]["stability"][1] == 1.0  # every start finds the planted clusters
+    assert found == sweep(graph, largest=6)
+
+
+def test_never_more_clusters_than_the_root_of_n():
+    graph, _ = planted_graph(30, 3, 4, degree=4)
+    assert sweep(graph)["k"] == [2, 3, 4, 5]
+
+
+def test_too_few_nodes():
+    x, edges = np.random.default_rng(0).standard_normal((8, 2)), np.array([[0], [1]])
+    with pytest.raises(DataError, match="tiny has 8 nodes, too few for --n-clusters auto: give K"):
+        sweep(make_graph("tiny", x, edges))
+    nine = make_graph("nine", np.concatenate([x, x[:1]]), edges)
+    assert sweep(nine)["k"] == [2, 3]
