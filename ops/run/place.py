@@ -17,7 +17,7 @@ from ops.errors import SettingsError
 from ops.run.checkpoint import write_json
 from ops.run.results import read_json
 
-RUN_FILE, LOCK_FILE = "run.json", ".lock"
+RUN_FILE, LOCK_FILE, PROBE = "run.json", ".lock", ".write-test"
 
 
 def identity(method: str, settings: Mapping[str, Any], digest: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def open_folder(out: str, name: str) -> Path:
     folder = Path(out).expanduser() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-test"
+        probe = folder / PROBE
         probe.write_text("")
         probe.unlink()
     except OSError as error:
@@ -74,22 +74,22 @@ def claim(folder: Path, value: Mapping[str, Any], *, fresh: bool) -> None:
 
     Raises SettingsError naming the keys that differ where the name belongs to another run.
     """
+    run_file = folder / RUN_FILE
+    files = [p for p in folder.iterdir() if p.name not in (LOCK_FILE, PROBE, f".{RUN_FILE}.tmp")]
+    if files and not run_file.exists():  # not even `fresh` may empty what is no run's
+        raise SettingsError(f"{folder}: holds files that are no run's ({files[0].name}); give another --name")
     if fresh:
-        for path in folder.iterdir():
-            if path.name != LOCK_FILE:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    there = read_json(folder / RUN_FILE)
+        for path in sorted(files, key=lambda p: p == run_file):  # the identity last: a kill leaves a run's folder
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    there = read_json(run_file)
     if there is None:
-        strangers = [p.name for p in folder.iterdir() if p.name not in (LOCK_FILE, f".{RUN_FILE}.tmp")]
-        if strangers:
-            raise SettingsError(
-                f"{folder}: holds files that are no run's ({strangers[0]}); give another --name, or empty it"
-            )
-        write_json(folder / RUN_FILE, value)
+        if run_file.exists():
+            raise SettingsError(f"{run_file}: is damaged; give another --name, or --fresh")
+        write_json(run_file, value)
         return
     if there == json.loads(json.dumps(value)):
         return
     old, new = there.get("settings", {}), value["settings"]
-    keys = [f"{k} ({old.get(k)} there, {new.get(k)} now)" for k in new if old.get(k) != new[k]]
+    keys = [f"{k} ({old.get(k)} there, {new.get(k)} now)" for k in old | new if old.get(k) != new.get(k)]
     keys += [k for k in ("method", "data") if there.get(k) != value[k]]
     raise SettingsError(f"{folder}: is another run: {', '.join(keys)} differ; give another --name, or --fresh")
