@@ -12,6 +12,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,16 @@ _CHECKSUMS = "checksums.json"
 
 def atomic_write(path: Path, content: bytes | str) -> None:
     """Write to a temporary name beside `path`, flush to disk, rename. Raises ResourceError on a full disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _drop(temporary)
         raise ResourceError(f"{path}: {error.strerror}; free some space and start the same command again") from None
 
 
@@ -66,7 +67,8 @@ def save(folder: Path, state: State) -> Path:
         temporary.mkdir(parents=True)
         _write_files(temporary, state)
         sums = {p.name: _digest(p) for p in sorted(temporary.iterdir())}
-        atomic_write(temporary / _CHECKSUMS, json.dumps(sums, indent=1))
+        (temporary / _CHECKSUMS).write_text(json.dumps(sums, indent=1))
+        _sync(temporary / _CHECKSUMS)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         _sync(folder)
@@ -91,18 +93,23 @@ def load_latest(folder: Path) -> State | None:
 
 def _write_files(folder: Path, state: State) -> None:
     tensors = {k: v for k, v in state.shared.items() if isinstance(v, Tensor)}
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / "shared.safetensors")
+    save_file(_plain_tensors(tensors), folder / "shared.safetensors")
     for part, arrays in state.parts.items():
-        save_file(dict(arrays), folder / f"part-{part:05d}.safetensors")
+        save_file(_plain_tensors(arrays), folder / f"part-{part:05d}.safetensors")
     rest = {k: v for k, v in state.shared.items() if not isinstance(v, Tensor)}
     (folder / "shared.json").write_text(json.dumps({"epoch": state.epoch, "shared": rest}))
     for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(path)
+
+
+def _plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
 
 
 def _load(path: Path) -> State:
     sums = json.loads((path / _CHECKSUMS).read_text())
+    if not isinstance(sums, dict) or {*sums, _CHECKSUMS} != {p.name for p in path.iterdir()}:
+        raise ValueError("its files are not those of its checksums")
     for name, digest in sums.items():
         if _digest(path / name) != digest:
             raise ValueError(f"checksum of {name} differs")
@@ -114,15 +121,22 @@ def _load(path: Path) -> State:
 
 def save_model(folder: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
     """A model for `predict`: `model.safetensors` and `settings.json` (which names its method), renamed into place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".model.safetensors.tmp"
+    model, words = folder / ".model.safetensors.tmp", folder / ".settings.json.tmp"
     try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
-        temporary.replace(folder / "model.safetensors")
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(_plain_tensors(tensors), model)
+        words.write_text(json.dumps(plain(settings), indent=1, allow_nan=False) + "\n")
+        model.replace(folder / "model.safetensors")
+        words.replace(folder / "settings.json")
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        _drop(model, words)
         raise ResourceError(f"{folder}: {error}; free some space and start the same command again") from None
-    write_json(folder / "settings.json", settings)
+
+
+def _drop(*temporaries: Path) -> None:
+    for path in temporaries:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _digest(path: Path) -> str:
@@ -130,8 +144,8 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
