@@ -1,0 +1,179 @@
+"""The house, read from the source: who may import whom, what an import may cost, how long files and functions are."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+PACKAGES = ("ops", "trainers", "workflows")
+FILES = sorted(p for package in PACKAGES for p in (PROJECT / package).rglob("*.py"))
+SCORES = "ops.cluster.scores"
+HEAVY = ("ray", "mlflow", "matplotlib", "sklearn", "torch_geometric", "torchvision", "boto3")
+# A stored model names its trainer, which MLflow's loader (outside of any workflow) has to find.
+BY_NAME = ("ops.run.mlflow_model",)
+
+
+def module_of(path):
+    parts = path.relative_to(PROJECT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(p): p for p in FILES}
+
+
+@cache
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(module, at_import_only=False):
+    """Every module that `module` imports, wherever in the file; names of our own modules resolved fully."""
+    found = set()
+
+    def visit(node):
+        for child in ast.iter_child_nodes(node):
+            if at_import_only and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                continue
+            if at_import_only and isinstance(child, ast.If) and getattr(child.test, "id", "") == "TYPE_CHECKING":
+                continue
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{module}: relative import"
+                found.add(child.module)
+                found.update(f"{child.module}.{alias.name}" for alias in child.names)
+            elif isinstance(child, ast.Call) and module not in BY_NAME:
+                name = getattr(child.func, "attr", getattr(child.func, "id", ""))
+                assert name not in ("import_module", "__import__"), f"{module}:{child.lineno}: imports by name"
+            visit(child)
+
+    visit(tree(MODULES[module]))
+    return frozenset(found)
+
+
+def ours(names):
+    """Our own modules among `names`, with the packages they lie in (which Python imports too)."""
+    return {".".join(n.split(".")[: i + 1]) for n in names for i in range(n.count(".") + 1)} & set(MODULES)
+
+
+def closure(module, at_import_only=False):
+    """`module` and all of ours that it imports, at once or (unless `at_import_only`) later, directly or not."""
+    reached, waiting = set(), [module]
+    while waiting:
+        here = waiting.pop()
+        if here not in reached:
+            reached.add(here)
+            waiting += ours(imports(here, at_import_only))
+    return reached
+
+
+def tops(names):
+    return {name.split(".")[0] for name in names}
+
+
+def test_the_source_is_found():
+    assert {"ops.run.settings", "trainers.hsan", "workflows.train", SCORES} <= set(MODULES)
+    assert SCORES in closure("ops.run.launch")
+    assert "ops.run.report" in closure("ops.run.launch")  # also what is imported inside a function
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_go_one_way(module):
+    allowed = {"ops": {"ops"}, "trainers": {"ops", "trainers"}, "workflows": set(PACKAGES)}[module.split(".")[0]]
+    assert (tops(imports(module)) & {*PACKAGES, "tests"}) <= allowed
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_ray_and_mlflow_stay_where_they_belong(module):
+    found = tops(imports(module))
+    if not module.startswith("ops.run.") and module not in ("ops.graph.partition", "ops.graph.store"):
+        assert "ray" not in found
+    if module not in ("ops.run.tracking", "ops.run.mlflow_model"):
+        assert "mlflow" not in found
+
+
+def test_settings_reach_neither_ray_nor_mlflow():
+    assert not {"ray", "mlflow"} & {top for module in closure("ops.run.settings") for top in tops(imports(module))}
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if m.startswith("trainers")))
+def test_no_trainer_reaches_the_scores(module):
+    assert SCORES not in closure(module)
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if m.startswith(("trainers", "workflows"))))
+def test_importing_a_trainer_or_a_workflow_imports_nothing_heavy(module):
+    for reached in sorted(closure(module, at_import_only=True)):
+        assert not tops(imports(reached, at_import_only=True)) & set(HEAVY), reached
+
+
+def loaded_by(code, tmp_path):
+    """The top-level modules that a fresh Python has loaded after `code`."""
+    code += "\nimport sys; print('LOADED', *{m.split('.')[0] for m in sys.modules}, file=sys.stderr)"
+    made = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    line = next(line for line in made.stderr.splitlines() if line.startswith("LOADED"))
+    assert list(tmp_path.iterdir()) == [], "an import wrote files"
+    return set(line.split()[1:]), made.stdout
+
+
+def test_importing_a_trainer_does_no_work(tmp_path):
+    loaded, _ = loaded_by("import trainers.hsan", tmp_path)
+    assert "torch" in loaded
+    assert not loaded & set(HEAVY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("workflow", "argv"), [("train", ["hsan", "--help"]), ("train", ["--help"]), ("tune_hsan", ["--help"])]
+)
+def test_help_needs_nothing_heavy(tmp_path, workflow, argv):
+    code = (
+        f"import contextlib\nfrom workflows.{workflow} import main\nwith contextlib.suppress(SystemExit): main({argv})"
+    )
+    loaded, out = loaded_by(code, tmp_path)
+    assert "usage: " in out
+    assert not loaded & set(HEAVY)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PROJECT)))
+def test_files_and_functions_are_short(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= 300
+    long = {
+        node.name: node.end_lineno - node.lineno + 1
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno + 1 > 40
+    }
+    assert long == {}
+
+
+def public_functions(node, inside_class=False):
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
+            yield child, inside_class
+        elif isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+            yield from public_functions(child, True)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PROJECT)))
+def test_public_functions_say_what_they_do_and_take(path):
+    assert ast.get_docstring(tree(path)) or not path.read_text().strip()
+    for function, inside_class in public_functions(tree(path)):
+        assert ast.get_docstring(function), function.name
+        assert function.returns is not None, function.name
+        given = function.args
+        names = [*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
+        static = any(getattr(d, "id", "") == "staticmethod" for d in function.decorator_list)
+        for argument in names[1:] if inside_class and not static else names:
+            assert argument.annotation is not None, f"{function.name}({argument.arg})"
