@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,11 +14,12 @@ from ops.errors import Interrupted, TesseraError
 def entry(main: Callable[[list[str]], None]) -> None:
     """Run `main(argv)` and leave with its exit code: 0, a TesseraError's, 130 for an interrupt, 1 for a bug of ours."""
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries; ours are errors in the tests
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an interrupt wherever nobody listens for it
     try:
         main(sys.argv[1:])
     except (Interrupted, KeyboardInterrupt) as error:
-        again = " ".join(["python", *sys.argv])
-        print(f"{error or 'interrupted'}\nresume with: {again.replace(' --fresh', '')}", file=sys.stderr)
+        again = shlex.join(["python", *(a for a in sys.argv if a != "--fresh")])
+        print(f"{str(error) or 'interrupted'}\nresume with: {again}", file=sys.stderr)
         sys.exit(Interrupted.code)
     except TesseraError as error:
         print(f"error: {error}", file=sys.stderr)
