@@ -24,6 +24,7 @@ import math
 import os
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -175,6 +176,13 @@ def read_from(path: Path, offset: int = 0) -> Iterator[tuple[Record, int]]:
                 return
             offset += len(line)
             yield record, offset
+
+
+def finished(folder: Path) -> bool:
+    """Whether the folder's journal ends with FINISHED: report, files and model, which follow the results, stand too."""
+    path = folder / FILENAME
+    records = deque(read(path), maxlen=1) if path.exists() else []
+    return any(record.get("status") == "FINISHED" for record in records)
 
 
 def batches(path: Path, offset: int, size: int) -> Iterator[tuple[list[Record], int]]:

@@ -5,6 +5,7 @@ data -> K -> identity -> plan -> one seed after the other (each resumable) -> ta
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -30,7 +31,7 @@ from ops.run import memory, place, results
 from ops.run.checkpoint import write_json
 from ops.run.cli import Resolved
 from ops.run.console import Console
-from ops.run.journal import Journal
+from ops.run.journal import Journal, finished
 from ops.run.seedrun import Judges, SeedRun
 from ops.run.settings import flat
 from ops.run.tracker import Pending, Tracker, check_uri, default_uri, sync
@@ -135,7 +136,7 @@ def run_job(job: Job, out: Path, root: Path | None) -> tuple[Path, dict[str, Any
         place.claim(folder, job.identity, fresh=launch.fresh)
         seeds = list(range(launch.first_seed, launch.first_seed + launch.seeds))
         stored = results.read_json(folder / "result.json")
-        if stored and stored["seeds"] == seeds:
+        if stored and stored["seeds"] == seeds and finished(folder):
             job.console.say(f"{folder}: finished on {stored['finished']}, --fresh runs it again")
             if root is None:
                 tell_pending(job.console, sync(folder, job.uri))
@@ -165,45 +166,61 @@ def _train_all(job: Job, folder: Path, key: str, parent: str | None, planned: in
         try:
             with stop_signals() as stop:
                 for seed in range(launch.first_seed, launch.first_seed + launch.seeds):
-                    if results.read_json(folder / f"seed-{seed}" / "result.json") is None:
+                    own = folder / f"seed-{seed}"
+                    if results.read_json(own / "result.json") is None or not finished(own):
                         train_seed(job, folder, f"{key}/seed-{seed}", key, seed, stop)
+                    if stop():  # asked after the seed's last report
+                        raise Interrupted(f"stopped after seed {seed}; its results are kept")
+            result = collect(job, folder, planned)
+            finish_journal(job, folder, journal, result)
         except BaseException as error:
             journal.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
             raise
-        result = collect(job, folder, planned)
-        finish_journal(job, folder, journal, result)
     return result
 
 
 def train_seed(
     job: Job, folder: Path, key: str, parent: str, seed: int, stop: Any, on_record: Any = None
 ) -> dict[str, Any]:
-    """Train one seed to its end in `folder/seed-S`, from its checkpoint where it has one."""
+    """Train one seed in `folder/seed-S` from where it was; `on_record` hears of earlier processes' epochs too."""
     settings, method = job.resolved.settings, job.resolved.method
     own = folder / f"seed-{seed}"
     with Journal(own, key) as journal:
         params = flat(settings) | {"seed": seed, "threads": job.threads, "dataset": job.data.name}
         journal.start(f"seed-{seed}", parent, params, {"method": method.NAME, "dataset": job.data.name})
-        run = SeedRun(
-            own, seed, settings.epochs, job.judges, journal, job.console, threads=job.threads,
-            device="cuda" if torch.cuda.is_available() else "cpu", stop=stop, on_record=on_record,
-            stop_on_collapse=job.resolved.launch.stop_on_collapse,
-        )  # fmt: skip
-        try:
-            result = method.train(settings, job.data, run)
-            stored = {"method": method.NAME, "dataset": job.data.name, **flat(settings)}
-            summary = results.finish_seed(run, result, job.data, job.labels, stored)
-        except BaseException as error:
-            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-            journal.end("KILLED" if stopped else "FAILED")
-            raise
-        finally:
-            run.close()
+        summary = results.read_json(own / "result.json")
+        if summary is None:
+            summary = _train_seed(job, own, seed, journal, stop, on_record)
+        else:  # killed behind its results
+            shutil.rmtree(own / "checkpoints", ignore_errors=True)
+            for line in (own / "history.jsonl").read_text().splitlines() if on_record else ():
+                on_record(json.loads(line))
         for group in ("last", "selected", "oracle"):
             values = {f"{group}/{k}": v for k, v in (summary[group] or {}).items() if k != "epoch"}
             journal.metrics(values, settings.epochs - 1)
         journal.end("FINISHED")
     return summary
+
+
+def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_record: Any) -> dict[str, Any]:
+    settings, method = job.resolved.settings, job.resolved.method
+    run = SeedRun(
+        own, seed, settings.epochs, job.judges, journal, job.console, threads=job.threads,
+        device="cuda" if torch.cuda.is_available() else "cpu", stop=stop, on_record=on_record,
+        stop_on_collapse=job.resolved.launch.stop_on_collapse,
+    )  # fmt: skip
+    try:
+        for record in run.history if on_record else ():
+            on_record(record)
+        result = method.train(settings, job.data, run)
+        stored = {"method": method.NAME, "dataset": job.data.name, **flat(settings)}
+        return results.finish_seed(run, result, job.data, job.labels, stored)
+    except BaseException as error:
+        failed = isinstance(error, Exception) and not isinstance(error, Interrupted)  # a pruned trial exits
+        journal.end("FAILED" if failed else "KILLED")
+        raise
+    finally:
+        run.close()
 
 
 def collect(job: Job, folder: Path, planned: int) -> dict[str, Any]:
