@@ -1,0 +1,220 @@
+"""Real workflow processes for the tests: started cheaply, killed at a chosen moment, waited for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ops
+
+PROJECT = Path(ops.__file__).parents[1]
+TRAIN = PROJECT / "workflows" / "train.py"
+
+# Importing takes seconds, so one process imports once and forks a process per command. Each fork is a process of its
+# own, which checkpoints at every update and can end itself with SIGKILL just before the n-th change to a file whose
+# path contains a text; what files it changes, in order, it writes down on request.
+NURSERY = r"""
+import ast, json, os, signal, sys
+from ops.run import memory, seedrun
+import pyarrow.parquet, sklearn.cluster, workflows.train
+from ops.run.entry import entry
+memory.preload()
+seedrun.CHECKPOINT_SECONDS = 0
+
+def changes(event, args):
+    if event == "open":
+        path, mode, flags = args
+        if isinstance(path, (str, bytes)):
+            reads = not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            return ("read" if reads else "open"), os.fsdecode(path)
+    elif event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"):
+        if isinstance(args[0], (str, os.PathLike)):
+            return event, os.fspath(args[1] if event == "os.rename" else args[0])
+    return None, None
+
+def watch(order):
+    left = order["nth"]
+    def hook(event, args):
+        nonlocal left
+        event, path = changes(event, args)
+        if path is None or order["below"] not in os.path.abspath(path):
+            return
+        if order["diary"]:
+            os.write(diary, f"{event} {path}\n".encode())
+        if order["part"] in path and (event == order["event"] or (not order["event"] and event != "read")):
+            left -= 1
+            if left == 0:
+                if order["writer"]:  # as when the machine loses its power
+                    for task in os.listdir("/proc/self/task"):
+                        for child in open(f"/proc/self/task/{task}/children").read().split():
+                            os.kill(int(child), signal.SIGKILL)
+                os.kill(os.getpid(), order["signal"])
+    if order["diary"]:
+        diary = os.open(order["diary"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    sys.addaudithook(hook)
+
+for line in sys.stdin:
+    order = json.loads(line)
+    pid = os.fork()
+    if pid:
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        continue
+    code = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.argv = ["workflows/train.py", *order["argv"]]
+        if order["nth"] or order["diary"]:
+            watch(order)
+        entry(workflows.train.main)
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+"""
+
+
+def environment() -> dict[str, str]:
+    """This process's, with one thread a product, the project on the path and no MLflow server from outside."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Nursery:
+    """Runs `workflows/train.py` commands, one at a time, in forks of a process that has imported everything."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pid = 0
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen([sys.executable, "-c", NURSERY], env=environment(), cwd=folder, **pipes)
+
+    def start(
+        self, argv: list[str], *, event: str = "", part: str = "", nth: int = 0, writer: bool = False,
+        sent: int = signal.SIGKILL, diary: Path | None = None,
+    ) -> int:  # fmt: skip
+        """Start a command; returns its pid. Just before its nth `event` on a path with `part` it sends itself `sent`.
+
+        nth 0: never; no event: any that changes a file; `writer`: its writer to MLflow dies too.
+        """
+        order = {
+            "argv": argv, "event": event, "part": part, "nth": nth,
+            "signal": int(sent), "writer": writer, "diary": str(diary or ""),
+            "below": argv[argv.index("--out") + 1],
+            "out": str(self.folder / "out.txt"), "err": str(self.folder / "err.txt"),
+        }  # fmt: skip
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        self.pid = int(self.process.stdout.readline())
+        return self.pid
+
+    def wait(self) -> Ended:
+        """Wait for the command; its exit code is minus the signal that killed it."""
+        assert self.process.stdout is not None
+        code = int(self.process.stdout.readline())
+        return Ended(code, (self.folder / "out.txt").read_text(), (self.folder / "err.txt").read_text())
+
+    def run(self, argv: list[str], **kill: Any) -> Ended:
+        """Start and wait."""
+        self.start(argv, **kill)
+        return self.wait()
+
+    def close(self) -> None:
+        """End the importing process; its forks have ended."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait(30)
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait for a condition of the world; fail loudly rather than hang."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "waited too long"
+        time.sleep(0.002)
+
+
+def lines(path: Path) -> int:
+    """Whole lines of a file, 0 where there is none."""
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """A seed's history without what a machine's speed decides."""
+    records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if not k.startswith("sys/")} for r in records]
+
+
+def rows(database: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    """What a query finds in MLflow's SQLite file."""
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    try:
+        return connection.execute(query, values).fetchall()
+    finally:
+        connection.close()
+
+
+def tree(database: Path) -> dict[str, dict[str, Any]]:
+    """Every MLflow run by Tessera's key: id, name, status, parent's key, params and metrics {(key, step): n}."""
+    tags: dict[str, dict[str, str]] = {}
+    for run, key, value in rows(database, "SELECT run_uuid, key, value FROM tags"):
+        tags.setdefault(run, {})[key] = value
+    key_of = {run: t["tessera.run"] for run, t in tags.items()}
+    found: dict[str, dict[str, Any]] = {}
+    for run, name, status in rows(database, "SELECT run_uuid, name, status FROM runs"):
+        key = key_of[run]
+        assert key not in found, f"{key} has two MLflow runs"
+        counted = rows(database, "SELECT key, step, count(*) FROM metrics WHERE run_uuid = ? GROUP BY key, step", run)
+        found[key] = {
+            "id": run, "name": name, "status": status, "parent": key_of.get(tags[run].get("mlflow.parentRunId", "")),
+            "params": dict(rows(database, "SELECT key, value FROM params WHERE run_uuid = ?", run)),
+            "metrics": {(k, s): n for k, s, n in counted},
+        }  # fmt: skip
+    return found
+
+
+def end_group(process: subprocess.Popen[Any]) -> None:
+    """SIGKILL for a process started in its own session, and for all that is left in that session."""
+    members = [process.pid]
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            session = int(stat.read_text().rpartition(")")[2].split()[3])
+        except (OSError, IndexError):
+            continue
+        if session == process.pid:
+            members.append(int(stat.parent.name))
+    for pid in members:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait(30)
