@@ -91,7 +91,7 @@ class SearchSettings(LaunchSettings):
     concurrent: int = setting(0, "trials at a time; 0: one per core", ge=0)
     search_seed: int = setting(0, "seed of the search's draws", ge=0)
     search: str = setting("", "comma-separated settings to search; default: the method's own choice")
-    objective: str = setting(
+    objective: Literal["tune/score", "last/acc", "last/nmi", "last/ari", "last/f1"] = setting(
         "tune/score", "what finished trials are ranked by; last/acc marks the study as tuned with labels"
     )
     best_seeds: int = setting(3, "seeds to train the best setting with; 0: do not", ge=0)
