@@ -1,0 +1,246 @@
+"""Every wrong input: its exit code, one line that says what to do, nothing half-written, no work begun."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from commands import TINY, Shell, temporary
+
+from workflows import tune_hsan
+
+PROJECT = Path(__file__).parents[2]
+X, EDGES, Y = np.eye(6), np.array([[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]]), np.array([0, 0, 0, 1, 1, 1])
+
+
+@pytest.fixture
+def shell(capsys, monkeypatch, tmp_path):
+    return Shell(capsys, monkeypatch, tmp_path)
+
+
+def write_inputs(folder):
+    """Data files, configurations and places that the table below names."""
+
+    def graph(name, **changes):
+        arrays = {"x": X, "edge_index": EDGES, "y": Y} | changes
+        np.savez(folder / name, **{k: v for k, v in arrays.items() if v is not None})
+
+    nan, inf = X.copy(), X.copy()
+    nan[1, 2], inf[3, 0] = np.nan, -np.inf
+    graph("good.npz")
+    graph("nolabels.npz", y=None)
+    graph("nan.npz", x=nan)
+    graph("inf.npz", x=inf)
+    graph("outside.npz", edge_index=EDGES + 1)
+    graph("negative.npz", edge_index=EDGES - 1)
+    graph("fractional.npz", edge_index=EDGES + 0.5)
+    graph("labels.npz", y=Y[:4])
+    graph("empty.npz", x=X[:0], edge_index=EDGES[:, :0], y=Y[:0])
+    graph("noedges.npz", edge_index=EDGES[:, :0])
+    graph("table.npz", edge_index=None)
+    graph("objects.npz", x=np.array([[None] * 6] * 6))
+    (folder / "text.npz").write_text("hello, world\n")
+    (folder / "zip.csv").write_bytes((folder / "good.npz").read_bytes())
+    (folder / "cut.npz").write_bytes((folder / "good.npz").read_bytes()[:300])
+    (folder / "a.txt").write_text("1 2 3")
+    (folder / "broken.yaml").write_text("epochs: [3\n")
+    (folder / "unknown.yaml").write_text("epoch: 3\n")
+    (folder / "wrong.yaml").write_text("epochs: true\n")
+    (folder / "file").write_text("x")
+    (folder / "nothing").mkdir()
+    (folder / "csv").mkdir()
+    (folder / "csv" / "features.csv").write_text("id,a\nu,1\nv,2\nw,3\n")
+    (folder / "csv" / "edges.csv").write_text("source,target\nu,v\nv,q\n")
+    (folder / "runs" / "mine").mkdir(parents=True)
+    (folder / "runs" / "mine" / "thesis.tex").write_text("years")
+
+
+SETTINGS = [
+    ("", r"METHOD: got nothing; allowed: hsan$"),
+    ("hsam", r"METHOD: got hsam; allowed: hsan; nearest known: hsan$"),
+    ("hsan --temprature 1", r"--temprature: unknown flag or value; nearest known: --temperature; "),
+    ("hsan --epochs", r"argument --epochs: expected one argument"),
+    ("hsan extra", r"extra: unknown flag or value"),
+    ("hsan --epochs ten", r"--epochs: got 'ten'; allowed: whole number in "),
+    ("hsan --epochs 2.5", r"--epochs: got '2.5'; "),
+    ("hsan --confidence 1.5", r"--confidence: got '1.5'; allowed: number in \[0, 1\]$"),
+    ("hsan --lr nan", r"--lr: got 'nan'; allowed: number in \(0, 1\]$"),
+    ("hsan --beta inf", r"--beta: got 'inf'; "),
+    ("hsan --memory-limit 1e308", r"--memory-limit: got '1e308'; "),
+    ("hsan --pair-memory 1e308", r"--pair-memory: got '1e308'; "),
+    ("hsan --weights old", r"--weights: got 'old'; allowed: paper or stale$"),
+    ("hsan --protocol published --gradients standard", r"--protocol published sets gradients=accumulate: got "),
+    ("hsan --preset corra", r"--preset corra: no such preset or file; nearest known: hsan-cora; presets: "),
+    ("hsan --config missing.yaml", r"missing\.yaml: cannot be read \(No such file or directory\); "),
+    ("hsan --config broken.yaml", r"broken\.yaml: is not YAML "),
+    ("hsan --config unknown.yaml", r"unknown\.yaml: unknown setting 'epoch'; nearest known: epochs; "),
+    ("hsan --config wrong.yaml", r"wrong\.yaml: epochs: got True; "),
+    ("hsan --dataset good.npz --n-clusters 1", r"n_clusters=1 must be >= 2"),
+    ("hsan --dataset good.npz --n-clusters -3", r"n_clusters=-3 must be >= 2"),
+    ("hsan --dataset nolabels.npz", r"nolabels has no labels to count: give --n-clusters K or --n-clusters auto$"),
+    ("hsan --dataset good.npz --knn 3", r".*--knn"),
+    ("hsan --dataset planted:nodes=x", r"--dataset planted: nodes=x must be a whole number$"),
+    ("hsan --dataset planted:size=9", r"--dataset planted: unknown 'size'; allowed: "),
+    ("hsan --workers 3", r"--workers 3: "),
+    (f"{TINY} --out file", r"--out file: cannot be written \("),
+    (f"{TINY} --out file/below", r"--out file/below: cannot be written \("),
+    (f"{TINY} --name a/b", r"--name 'a/b': allowed are letters, digits and "),
+    (f"{TINY} --name ..", r"--name '\.\.': allowed are letters, digits and "),
+    (f"{TINY} --name mine", r"runs/mine: holds files that are no run's \(thesis\.tex\); "),
+    (f"{TINY} --name mine --fresh", r"runs/mine: holds files that are no run's \(thesis\.tex\); "),
+    (f"{TINY} --tracking-uri ftp://h/x", r"tracking URI 'ftp://h/x' is of no kind that MLflow takes; give "),
+    (f"{TINY} --tracking-uri nonsense", r"tracking URI 'nonsense' is of no kind "),
+    (f"{TINY} --tracking-uri sqlite:////", r"tracking URI "),
+    (f"{TINY} --tracking-uri sqlite:///file/x.db", r"tracking URI .*cannot be made"),
+]
+DATA = [
+    ("missing.npz", r"missing\.npz: no such file or folder"),
+    ("./missing", r"\./missing: no such file or folder"),
+    ("citesier", r"'citesier': no such data set, file or folder; nearest names: citeseer"),
+    ("text.npz", r"text\.npz: is named \.npz but holds text; "),
+    ("zip.csv", r"zip\.csv: is named \.csv but holds a zip archive; "),
+    ("cut.npz", r"cut\.npz: cannot be read: "),
+    ("a.txt", r"a\.txt: unknown kind of file '\.txt'; allowed: "),
+    ("nothing", r"nothing: no features: needs features"),
+    ("csv", r"csv/edges\.csv: "),
+    ("nan.npz", r"nan\.npz: features hold 1 NaN values, the first at row 1, column 2; "),
+    ("inf.npz", r"inf\.npz: features hold 1 infinite values, the first at row 3, column 0; "),
+    ("objects.npz", r"objects\.npz: .*pickle"),
+    ("outside.npz", r"outside\.npz: edge 4 is \(5, 6\): ids must be in 0\.\.5 \(N = 6\)"),
+    ("negative.npz", r"negative\.npz: edge 0 is \(-1, 0\): ids must be in "),
+    ("fractional.npz", r"fractional\.npz: edge 0 is \(0\.5, 1\.5\): ids must be whole numbers"),
+    ("labels.npz", r"labels\.npz: 4 labels for 6 nodes; "),
+    ("empty.npz", r"empty\.npz: empty graph \(0 nodes, 6 features\); "),
+    ("noedges.npz", r"noedges\.npz: no edges; "),
+    ("table.npz", r"table\.npz: no edges; give edges, or --knn 10 "),
+    ("good.npz --n-clusters 7", r"n_clusters=7 must be <= n_nodes=6$"),
+    ("table.npz --knn 6", r"n_neighbors=6 must be < n_nodes=6"),
+]
+RESOURCES = [
+    (f"{TINY} --memory-limit 0.1", r"the training is planned to need \d\.\d\d GiB, there are 0\.10 GiB: lower "),
+    (f"{TINY} --pair-memory 0 --pair-storage float", r"paper pair weights as float of 60 nodes need "),
+]
+TABLE = (
+    [(2, line, message) for line, message in SETTINGS]
+    + [(3, f"hsan --dataset {rest}", message) for rest, message in DATA]
+    + [(4, line, message) for line, message in RESOURCES]
+)
+
+
+@pytest.mark.parametrize(("code", "line", "message"), TABLE, ids=[f"{c} {line}" for c, line, _ in TABLE])
+def test_wrong_input_is_one_line_and_its_exit_code(shell, tmp_path, code, line, message):
+    write_inputs(tmp_path)
+    ended = shell(line)
+    assert len(ended.errors) == 1, ended.err
+    assert re.match(f"error: (?:.*/)?(?:{message})", ended.errors[0]), ended.errors[0]
+    assert ended.code == code
+    assert ended.err.splitlines() == ended.errors
+    assert "Traceback" not in ended.out + ended.err
+    assert temporary(tmp_path) == []
+    begun = [
+        str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.name in ("mlflow.db", "journal.jsonl", "seed-0")
+    ]
+    assert begun == []
+    assert [p.name for p in (tmp_path / "runs" / "mine").iterdir() if p.name != ".lock"] == ["thesis.tex"]
+    assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--trails 3", r"--trails: unknown flag or value; nearest known: --trials; "),
+        ("--trials 0", r"--trials: got '0'; allowed: whole number in \[1, 100000\]$"),
+        (
+            "--search temperatur",
+            r"--search temperatur: has no search domain; nearest known: temperature; can be searched: ",
+        ),
+        ("--search weights", r"--search weights: has no search domain"),
+        (
+            "--dataset planted:nodes=60,clusters=3 --objective last/speed",
+            r"--objective: got 'last/speed'; allowed: tune/score or last/acc ",
+        ),
+    ],
+)
+def test_a_searchs_wrong_input(shell, tmp_path, line, message):
+    ended = shell(line, tune_hsan.main, "workflows/tune_hsan.py")
+    assert len(ended.errors) == 1, ended.err
+    assert re.match(f"error: {message}", ended.errors[0]), ended.errors[0]
+    assert ended.code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", ["--help", "hsan --help", "-h"])
+def test_help_is_no_error(shell, line):
+    ended = shell(line)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("usage: ")
+
+
+def outside(folder, *argv, **variables):
+    """A real process in `folder`."""
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    environment |= {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"} | variables
+    command = [sys.executable, str(PROJECT / "workflows" / "train.py"), *argv]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_a_real_process_ends_the_same_way(tmp_path):
+    write_inputs(tmp_path)
+    ended = outside(tmp_path, "hsan", "--dataset", "nan.npz")
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert re.fullmatch(r"error: nan\.npz: features hold 1 NaN values, .*\n", ended.stderr)
+
+
+@pytest.mark.slow
+def test_required_tracking_that_cannot_be_reached(shell, tmp_path):
+    with socket.socket() as taken:  # bound, not listening: nobody answers
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        ended = shell(f"{TINY} --require-tracking --tracking-uri {uri}")
+    assert ended.code == 6
+    assert len(ended.errors) == 1
+    assert re.match(rf"error: MLflow at {uri} cannot be reached \(.*\); ", ended.errors[0])
+    assert "Traceback" not in ended.err
+    assert temporary(tmp_path) == []
+    assert not list(tmp_path.rglob("seed-*"))
+
+
+@pytest.mark.slow
+def test_json_finished_runs_and_taken_names(shell, tmp_path):
+    first = outside(tmp_path, *TINY.split(), "--json", "--name", "one")
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout)["seeds"] == [0]
+    stored = json.loads((tmp_path / "runs" / "one" / "result.json").read_text())
+    assert json.loads(first.stdout) == stored
+    assert temporary(tmp_path) == []
+
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs" / "one").rglob("*") if p.name != ".lock"}
+    again = shell(f"{TINY} --name one")
+    assert again.code == 0
+    assert re.search(rf"^runs/one: finished on {stored['finished']}, --fresh runs it again$", again.out, re.MULTILINE)
+    quiet = shell(f"{TINY} --name one --json --quiet")
+    assert (quiet.code, json.loads(quiet.out), quiet.err) == (0, stored, "")
+    told = shell(f"{TINY} --name one --json")
+    assert json.loads(told.out) == stored
+    assert "finished on" in told.err
+
+    other = shell(f"{TINY} --name one --beta 2 --lr 0.5")
+    assert other.code == 2
+    assert other.errors == [
+        "error: runs/one: is another run: lr (0.001 there, 0.5 now), beta (1.0 there, 2.0 now) differ; "
+        "give another --name, or --fresh"
+    ]
+    data = shell(f"{TINY.replace('nodes=60', 'nodes=60,seed=1')} --name one")
+    assert data.code == 2
+    assert data.errors == ["error: runs/one: is another run: data differ; give another --name, or --fresh"]
+    assert {p: p.stat().st_mtime_ns for p in files} == files
