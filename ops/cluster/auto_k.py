@@ -39,7 +39,9 @@ def sweep(data: AttributedGraph, largest: int = LARGEST) -> dict[str, Any]:
     verdict = panel(candidates, INDICES)
     confidence, rivals = _confidence(candidates, ks, verdict.chosen)
     also = f"; also plausible: {', '.join(map(str, rivals))}" if rivals else ""
-    sure = "sure" if confidence >= 0.8 else "fairly sure" if confidence >= 0.5 else "NOT sure"
+    # panels of three share indices: on noise they may all follow one of them, but then the indices disagree
+    unsure = confidence < 0.5 or verdict.agreement <= 0.4
+    sure = "NOT sure" if unsure else "sure" if confidence >= 0.8 else "fairly sure"
     return {
         "k": ks,
         "indices": {name: [c[name] for c in candidates] for name in INDICES},
