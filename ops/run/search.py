@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from ops.run import place, results
 from ops.run.checkpoint import write_json
 from ops.run.cli import Resolved
 from ops.run.console import Console
-from ops.run.journal import Journal
+from ops.run.journal import Journal, Status, finished
 from ops.run.launch import Job, make_job, plan, run_job, tell_pending, train_seed
 from ops.run.settings import SearchSettings, fields, flat, nearest, search_domain
 from ops.run.tracker import Tracker, default_uri, sync
 
 REDUCTION = 3  # ASHA keeps the best third at each rung
 ENDED = ("finished", "stopped")
+ENDS: dict[str, Status] = {"failed": "FAILED", "interrupted": "KILLED"}  # how MLflow calls them
+INTERRUPTED = ".interrupted"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def run_search(resolved: Resolved, console: Console) -> tuple[Path, dict[str, An
     with place.lock(folder):
         place.claim(folder, value, fresh=launch.fresh)
         stored = results.read_json(folder / "trials.json")
-        if stored and stored["finished"] and len(stored["trials"]) >= launch.trials:
+        if stored and stored["finished"] and len(stored["trials"]) >= launch.trials and finished(folder):
             console.say(f"{folder}: finished on {stored['finished']}, --fresh runs it again")
             tell_pending(console, sync(folder, job.uri))
             return folder, stored
@@ -132,8 +135,7 @@ def _tune(study: Study, launch: SearchSettings) -> None:
     job = replace(study.job, threads=max(1, study.job.threads // concurrent), console=Console(quiet=True))
     space = {key: _domain(search_domain(type(settings), key)) for key in study.searched}
     start = {key: getattr(settings, key) for key in study.searched}
-    asked: list[int] = []
-    with ray_session(concurrent), _interruptible(asked):
+    with ray_session(concurrent), _interruptible(study.folder) as asked:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_trial, study=replace(study, job=job)), {"cpu": 1}),
             param_space=space,
@@ -158,23 +160,28 @@ def _tune(study: Study, launch: SearchSettings) -> None:
         raise Interrupted("the search was stopped; finished trials and the checkpoints of the others are kept")
 
 
-def _interruptible(asked: list[int]) -> Any:
-    """SIGTERM becomes the SIGINT that Ray Tune ends a search by; the first one is remembered in `asked`."""
-    from contextlib import contextmanager
+@contextmanager
+def _interruptible(folder: Path) -> Iterator[list[int]]:
+    """A first SIGINT or SIGTERM has Ray Tune end the search (it listens to SIGUSR1), a second one ends it at once.
 
-    @contextmanager
-    def inside() -> Any:
-        def handler(number: int, frame: object) -> None:
-            asked.append(number)
-            os.kill(os.getpid(), signal.SIGINT)
+    Yields the signals so far. Ray Tune ends a trial in the same way as a pruned one; a file tells the trial which.
+    """
+    asked: list[int] = []
+    (folder / INTERRUPTED).unlink(missing_ok=True)
 
-        old = signal.signal(signal.SIGTERM, handler)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, old)
+    def handler(number: int, frame: object) -> None:
+        asked.append(number)
+        (folder / INTERRUPTED).touch()
+        if len(asked) > 1 or not callable(signal.getsignal(signal.SIGUSR1)):
+            raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGUSR1)
 
-    return inside()
+    old = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, previous in old.items():
+            signal.signal(number, previous)
 
 
 def _domain(declared: Mapping[str, Any] | None) -> Any:
@@ -210,7 +217,7 @@ def _trial(config: dict[str, Any], study: Study) -> None:
             train_seed(job, folder, f"{key}/seed-{seed}", key, seed, lambda: False, lambda r: _report(tune, r, name))
             ending["status"] = "finished"
         except SystemExit:  # how Ray Tune stops a function whose trial the scheduler has ended; it must pass on
-            ending["status"] = "stopped"
+            ending["status"] = "interrupted" if (study.folder / INTERRUPTED).exists() else "stopped"
             raise
         except Exception as error:
             ending["error"] = f"{type(error).__name__}: {error}"
@@ -227,7 +234,7 @@ def _end_trial(folder: Path, seed: int, ending: dict[str, Any], journal: Journal
         ending["metrics"] = results.short(records[-1])
         journal.metrics({k: v for k, v in records[-1].items() if k != "epoch"}, int(records[-1]["epoch"]))
     write_json(folder / "trial.json", ending)
-    journal.end("FAILED" if ending["status"] == "failed" else "FINISHED")
+    journal.end(ENDS.get(ending["status"], "FINISHED"))
 
 
 def _report(tune: Any, record: Mapping[str, float], name: str) -> None:
