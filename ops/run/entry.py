@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import signal
 import sys
 import warnings
 from collections.abc import Callable
 
-from ops.errors import Interrupted, TesseraError
+from ops.errors import Interrupted, ResourceError, TesseraError
 
 
 def entry(main: Callable[[list[str]], None]) -> None:
@@ -26,3 +27,9 @@ def entry(main: Callable[[list[str]], None]) -> None:
         sys.exit(error.code)
     except BrokenPipeError:  # the reader of our output has gone: nothing is left to say
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}; free some space and start the same command again", file=sys.stderr)
+        sys.exit(ResourceError.code)
