@@ -185,6 +185,23 @@ def test_help_is_no_error(shell, line):
     assert ended.out.startswith("usage: ")
 
 
+def test_a_full_disk_under_the_output(shell, tmp_path):
+    (tmp_path / "small").mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tessera-test", str(tmp_path / "small")]
+    made = subprocess.run(command, check=False, capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"cannot mount a small file system here: {made.stderr.strip()}")
+    try:
+        free = os.statvfs(tmp_path / "small")
+        (tmp_path / "small" / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize))
+        ended = shell(f"{TINY} --out small")
+        assert temporary(tmp_path) == []
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path / "small")], check=True)
+    assert ended.code == 4
+    assert ended.err == "error: No space left on device; free some space and start the same command again\n"
+
+
 def outside(folder, *argv, **variables):
     """A real process in `folder`."""
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
