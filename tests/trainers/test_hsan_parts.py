@@ -1,0 +1,227 @@
+"""HSAN's parts, settings and estimator: trusted rows, storage, the published protocol, scikit-learn's words."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ops.cluster.kmeans import kmeans
+from ops.cluster.scores import scores
+from ops.data.planted import planted_graph
+from ops.data.validate import make_graph
+from ops.errors import DataError, DivergedError, ResourceError, SettingsError
+from ops.graph.adjacency import low_pass
+from ops.graph.pca import fit_pca
+from ops.run.settings import build
+from ops.run.types import PlainRun
+from trainers import hsan
+from trainers.hsan import Settings, storage_for, train, trusted_rows
+
+sys.path.insert(0, str(Path(__file__).parent))
+from hsan_small import SMALL, made, small_graph, trained
+
+WORDS = {k: v for k, v in SMALL.items() if k != "n_clusters"}
+
+
+def test_trusted_rows_by_the_paper():
+    """The least softmax over squared distances, at or below the floor(N (1 - tau))-th largest of them."""
+    g = torch.Generator().manual_seed(0)
+    fused, centres = torch.randn(40, 3, generator=g), torch.randn(4, 3, generator=g)
+    value = [min(math.exp(d) for d in row) / sum(math.exp(d) for d in row)
+             for row in torch.cdist(fused.double(), centres.double()).square().tolist()]  # fmt: skip
+    for tau in (0.25, 0.5, 0.75):
+        bar = sorted(value, reverse=True)[math.floor(40 * (1 - tau)) - 1]
+        expected = [v <= bar * (1 + 1e-6) for v in value]
+        assert trusted_rows(fused, centres, tau).tolist() == expected
+        assert sum(expected) == 40 * tau + 1
+    assert trusted_rows(fused, centres, 1.0).all()
+    assert trusted_rows(fused, centres, 0.0).sum() == 1  # the row with the least value alone
+
+
+def test_trusted_rows_keep_ties_and_prefer_rows_near_a_centre():
+    centres = torch.tensor([[0.0], [10.0]])
+    near, middle = torch.tensor([[0.1]]), torch.tensor([[5.0]])
+    chosen = trusted_rows(torch.cat([near.repeat(4, 1), middle.repeat(4, 1)]), centres, 0.25)
+    assert chosen.tolist() == [True] * 4 + [False] * 4  # the sixth largest is one of four equal near rows: all stay
+    chosen = trusted_rows(torch.cat([near.repeat(3, 1), middle]), centres, 0.5)
+    assert chosen.tolist() == [True, True, True, False]
+
+
+def gib(pairs_bytes):
+    return pairs_bytes / 2**30
+
+
+def test_storage_by_budget():
+    """96 rows in tiles of 16: 21 upper tiles of 256 pairs."""
+    pairs = 21 * 256
+    paper = lambda memory, **v: storage_for(48, made(pair_memory=gib(memory), **v))  # noqa: E731
+    assert paper(4 * pairs) == ("float", 0)
+    assert paper(4 * pairs + 100) == ("float", 100)
+    assert paper(4 * pairs - 1) == ("recompute", 4 * pairs - 1)
+    assert paper(0) == ("recompute", 0)
+    assert paper(2 * pairs, pair_storage="uint16") == ("uint16", 0)
+    assert paper(10 * pairs, pair_storage="recompute") == ("recompute", 10 * pairs)
+    assert paper(4 * pairs, weights="stale") == ("float", 0)
+    assert paper(4 * pairs - 1, weights="stale") == ("uint16", 2 * pairs - 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"weights": "stale"}, "stale pair weights as float or uint16 of 48 nodes .* raise it or use --weights paper"),
+        ({"pair_storage": "float"}, "paper pair weights as float of 48 nodes .* use --pair-storage recompute"),
+        ({"pair_storage": "uint16"}, "paper pair weights as uint16 of 48 nodes .* use --pair-storage recompute"),
+    ],
+)
+def test_storage_over_the_budget(values, line):
+    with pytest.raises(ResourceError, match=line) as caught:
+        storage_for(48, made(pair_memory=0, **values))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ResourceError):
+        trained(pair_memory=0, **values)
+
+
+def test_stale_weights_are_never_recomputed():
+    with pytest.raises(ResourceError, match="--weights paper"):
+        storage_for(48, made(weights="stale", pair_storage="recompute"))
+
+
+@pytest.mark.parametrize(("weights", "storage", "bar"), [("paper", "recompute", 1e-4), ("paper", "uint16", 1e-3),
+                                                         ("stale", "uint16", 1e-3)])  # fmt: skip
+def test_how_weights_are_held_does_not_move_the_losses(weights, storage, bar):
+    losses = [
+        [r["train/loss"] for r in trained(weights=weights, pair_storage=s)[1].history] for s in ("float", storage)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=bar)
+
+
+def test_an_absurd_learning_rate_diverges_in_one_line():
+    with pytest.raises(DivergedError, match=r"epoch \d+: .*lower --lr or raise --temperature") as caught:
+        trained(lr=1.0, temperature=0.01, epochs=400, update_every=100)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_published_protocol_sets_three_settings_and_counts_the_untrained_start():
+    settings = build(Settings, SMALL | {"protocol": "published"}, {})
+    assert (settings.gradients, settings.weights, settings.kmeans) == ("accumulate", "stale", "released")
+    assert made().model_dump() | hsan.PUBLISHED | {"protocol": "published"} == settings.model_dump()
+    data, _ = small_graph()
+    run = PlainRun(0)
+    train(settings, data, run)
+    assert [r["epoch"] for r in run.history] == [-1, 0, 1, 2, 3, 4]
+    filtered = torch.from_numpy(low_pass(data.x, data.edge_index, 2))
+    assert np.array_equal(run.assignments[-1], kmeans(filtered, 3, (0, 0), init="released").labels.numpy())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("gradients", "standard"), ("weights", "paper"), ("kmeans", "euclidean"), ("kmeans", "spherical")],
+)
+def test_the_published_protocol_refuses_contradictions(key, value):
+    with pytest.raises(SettingsError, match=f"--protocol published sets {key}=.*got {key}='{value}'; drop one"):
+        build(Settings, SMALL | {"protocol": "published", key: value}, {})
+
+
+def test_the_published_protocol_may_be_repeated():
+    assert build(Settings, SMALL | {"protocol": "published"} | hsan.PUBLISHED, {}).weights == "stale"
+
+
+def test_activation_changes_the_rows():
+    plain, sigmoid = (trained(activation=a)[0].embedding for a in ("identity", "sigmoid"))
+    assert (sigmoid > 0).all()
+    assert (plain < 0).any()
+
+
+def test_spherical_clusters():
+    data, _ = small_graph()
+    result, _ = trained(data, kmeans="spherical")
+    assert torch.allclose(result.model["centres"].norm(dim=1), torch.ones(3), atol=1e-5)
+    labels, confidence = hsan.predict(result.model, made(kmeans="spherical").model_dump(), data.x, data.edge_index)
+    assert np.array_equal(labels, result.assignment)
+    assert np.array_equal(confidence, result.confidence)
+
+
+def test_pca_comes_before_the_filter_and_goes_with_the_model():
+    data, _ = small_graph()
+    result, _ = trained(data, pca_dim=4)
+    assert result.model["attribute_weight"].shape == (2, 4, 12)
+    projection = fit_pca(data.x, 4)
+    assert np.array_equal(result.model["pca.components"].numpy(), projection.components)
+    x, _ = hsan.prepare(made(pca_dim=4), data)
+    assert np.array_equal(x.numpy(), low_pass(projection(data.x), data.edge_index, 2))
+    labels, _ = hsan.predict(result.model, made(pca_dim=4).model_dump(), data.x, data.edge_index)
+    assert np.array_equal(labels, result.assignment)
+    with pytest.raises(ValueError, match="x has 3 features, the model was fitted on 10"):
+        hsan.predict(result.model, made(pca_dim=4).model_dump(), data.x[:, :3])
+
+
+def test_as_many_components_as_features_are_no_pca():
+    assert "pca.mean" not in trained(pca_dim=10)[0].model
+
+
+def test_self_loops_matter_to_the_structure_encoder_only_where_there_are_any():
+    data, _ = small_graph()
+    loops = np.concatenate([data.edge_index, [[1, 5, 9], [1, 5, 9]]], axis=1)
+    looped = make_graph("looped", data.x, loops)
+    plain, keep, drop = (
+        [r["train/loss"] for r in trained(d, self_loops=s)[1].history]
+        for d, s in ((data, "keep"), (looped, "keep"), (looped, "drop"))
+    )
+    assert drop == plain != keep
+    assert plain == [r["train/loss"] for r in trained(data, self_loops="drop")[1].history]
+
+
+def test_the_estimator_is_the_trainer():
+    data, labels = small_graph()
+    model = hsan.HSAN(3, seed=2, **WORDS).fit(data.x, data.edge_index)
+    result, run = trained(data, seed=2)
+    assert np.array_equal(model.labels_, result.assignment)
+    assert np.array_equal(model.embedding_, result.embedding)
+    assert np.array_equal(model.confidence_, result.confidence)
+    assert model.history_ == run.history
+    assert np.array_equal(model.predict(data.x, data.edge_index), model.labels_)
+    assert np.array_equal(model.transform(data.x, data.edge_index), model.embedding_)
+    assert np.array_equal(hsan.HSAN(3, seed=2, **WORDS).fit_predict(data.x, data.edge_index, labels), model.labels_)
+
+
+def test_labels_never_enter():
+    data, labels = small_graph()
+    shuffled = np.random.default_rng(0).permutation(labels)
+    fits = [hsan.HSAN(3, **WORDS).fit(data.x, data.edge_index, y) for y in (None, labels, shuffled, "no labels")]
+    assert all(np.array_equal(f.labels_, fits[0].labels_) for f in fits)
+    assert all(np.array_equal(f.embedding_, fits[0].embedding_) for f in fits)
+
+
+def test_new_rows_without_edges():
+    data, labels = planted_graph(120, 3, 10, degree=8, seed=0, separation=5.0)
+    model = hsan.HSAN(3, **(WORDS | {"epochs": 10})).fit(data.x, data.edge_index)
+    new = planted_graph(120, 3, 10, degree=8, seed=0, separation=5.0)[0].x[:20]
+    assert model.transform(new).shape == (20, 12)
+    assert np.mean(model.predict(new) == model.labels_[:20]) > 0.8
+    assert scores(labels, model.labels_)["acc"] > 0.95
+
+
+def test_one_direction_of_each_edge_is_enough():
+    data, _ = small_graph()
+    half = data.edge_index[:, data.edge_index[0] <= data.edge_index[1]]
+    first, second = (hsan.HSAN(3, **WORDS).fit(data.x.tolist(), e) for e in (half, data.edge_index))
+    assert np.array_equal(first.labels_, second.labels_)
+    assert np.array_equal(first.predict(data.x, half), first.labels_)
+
+
+def test_a_mistyped_hyperparameter_names_the_nearest():
+    with pytest.raises(SettingsError, match="HSAN: unknown setting 'temprature'; nearest known: temperature"):
+        hsan.HSAN(3, temprature=0.5)
+    with pytest.raises(SettingsError, match=r"beta: got -1; allowed: number in \(0, 20\]"):
+        hsan.HSAN(3, beta=-1)
+
+
+def test_more_clusters_than_nodes_and_predicting_too_early():
+    data, _ = small_graph()
+    with pytest.raises(DataError, match="n_clusters=49 must be <= n_nodes=48"):
+        hsan.HSAN(49, **WORDS).fit(data.x, data.edge_index)
+    with pytest.raises(ValueError, match="HSAN is not fitted yet: call fit first"):
+        hsan.HSAN(3).predict(data.x)
