@@ -1,0 +1,283 @@
+"""`workflows/tune_hsan.py` with a real Ray: killed, interrupted, ended; blind to labels; nothing of Ray stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ops.data.files import write_npz
+from ops.data.planted import planted_graph
+from ops.data.raw import Raw
+from ops.errors import SettingsError
+from ops.run.cli import resolve
+from ops.run.console import Console
+from ops.run.launch import make_job
+from ops.run.report import trials_table, write_report
+from ops.run.search import Study, rank
+from ops.run.settings import SearchSettings
+from tests.workflows.processes import PROJECT, environment, history, lines, tree, until
+from trainers import hsan
+from workflows import compare, report, tune_hsan
+
+pytestmark = pytest.mark.slow
+
+EPOCHS, TRIALS = 30, 5
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    return [
+        "--dataset", str(folder / "data.npz"), "--out", str(folder), "--name", "study", "--embedding-dim", "16",
+        "--epochs", str(EPOCHS), "--update-every", "3", "--search", "lr,temperature", "--trials", str(TRIALS),
+        "--concurrent", "1", "--threads", "1", "--best-seeds", "2", *more,
+    ]  # fmt: skip
+
+
+def write_data(folder: Path, *, permuted: bool) -> None:
+    data, labels = planted_graph(200, 4, separation=1.5, mixing=0.4)
+    if permuted:
+        labels = np.random.default_rng(1).permutation(labels)
+    folder.mkdir(exist_ok=True)
+    write_npz(folder / "data.npz", Raw("data", "data", data.x, data.edge_index, labels=labels))
+
+
+class Search:
+    """A search as a user starts it; everything that it starts in turn is found by a mark in its environment."""
+
+    def __init__(self, folder: Path, *more: str) -> None:
+        self.mark = f"TESSERA_TEST_MARK={uuid.uuid4().hex}"
+        key, _, value = self.mark.partition("=")
+        self.log = folder / "log.txt"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(PROJECT / "workflows" / "tune_hsan.py"), *command(folder, *more)],
+                env=environment() | {key: value}, cwd=folder, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def left(self) -> dict[int, str]:
+        """The processes that carry the mark, with their names."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark.encode() in (path / "environ").read_bytes() and int(path.name) != os.getpid():
+                    found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:150]
+            except OSError:
+                continue
+        return found
+
+    def wait(self, seconds: float = 150) -> int:
+        return self.process.wait(seconds)
+
+    def clean(self) -> dict[int, str]:
+        """Wait for everything to end by itself; kill, and return, what has not."""
+        limit = time.monotonic() + 20
+        while (left := self.left()) and time.monotonic() < limit:
+            time.sleep(0.2)
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait(30)
+        return left
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Search]]:
+    """Starts searches, and sees to their end whatever happens in the test."""
+    started: list[Search] = []
+
+    def begin(*arguments: Any) -> Search:
+        started.append(Search(*arguments))
+        return started[-1]
+
+    yield begin
+    for search in started:
+        if not search.ended():
+            search.process.kill()
+        search.clean()
+
+
+def trial_files(study: Path) -> dict[Path, int]:
+    return {p: p.stat().st_mtime_ns for p in study.glob("trial-*/trial.json")}
+
+
+@dataclass
+class Disturbed:
+    """What the disturbed search left."""
+
+    study: Path
+    said: str
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
+    """A search that is killed after a trial, started again, interrupted after another, and started again."""
+    folder = tmp_path_factory.mktemp("disturbed")
+    write_data(folder, permuted=False)
+    study = folder / "study"
+    searches = []
+    try:
+        searches.append(killed := Search(folder))
+        until(lambda: len(trial_files(study)) >= 1 or killed.ended(), 120)
+        until(lambda: sum(lines(p) for p in study.glob("trial-*/seed-0/history.jsonl")) % EPOCHS > 4, 60)
+        assert not killed.ended(), killed.log.read_text()
+        killed.process.kill()
+        killed.wait()
+        before = trial_files(study)
+
+        searches.append(stopped := Search(folder))
+        until(lambda: len(trial_files(study)) > len(before) or stopped.ended(), 120)
+        assert not stopped.ended(), stopped.log.read_text()
+        stopped.process.send_signal(signal.SIGINT)
+        assert stopped.wait() == 130, stopped.log.read_text()
+        assert "resume with: python " in stopped.log.read_text().splitlines()[-1]
+        assert not (study / "best").exists()
+        assert not (study / "trials.json").exists()
+        middle = trial_files(study)
+        assert len(middle) < TRIALS
+        ended = {p: t for p, t in middle.items() if json.loads(p.read_text())["status"] != "interrupted"}
+        assert before.items() <= ended.items(), "an ended trial was trained again"
+
+        searches.append(last := Search(folder))
+        assert last.wait() == 0, last.log.read_text()
+        assert ended.items() <= trial_files(study).items(), "an ended trial was trained again"
+        for search in searches:
+            assert search.clean() == {}, "processes stayed behind"
+        return Disturbed(study, last.log.read_text())
+    finally:
+        for search in searches:
+            if not search.ended():
+                search.process.kill()
+            search.clean()
+
+
+def test_disturbed_search_ends_whole(disturbed: Disturbed) -> None:
+    study = disturbed.study
+    stored = json.loads((study / "trials.json").read_text())
+    trials = stored["trials"]
+    assert len(trials) == TRIALS
+    assert stored["finished"]
+    assert stored["objective"] == "tune/score"
+    assert {t["status"] for t in trials} <= {"finished", "stopped"}
+    assert {p.name for p in study.glob("trial-*")} == {t["trial"] for t in trials}
+    finished = [t for t in trials if t["status"] == "finished"]
+    assert trials[: len(finished)] == finished
+    ranks = [t["rank"] for t in finished]
+    assert ranks == sorted(ranks)
+    assert stored["best"] == trials[0]["trial"]
+    for trial in trials:
+        assert set(trial["settings"]) == {"lr", "temperature"}
+        epochs = [r["epoch"] for r in history(study / trial["trial"] / "seed-0")]
+        assert epochs == list(range(len(epochs)))
+        assert trial["epochs"] == EPOCHS if trial["status"] == "finished" else trial["epochs"] < EPOCHS
+    best = json.loads((study / "best" / "result.json").read_text())
+    assert best["seeds"] == [0, 1]
+    assert {k: best["settings"][k]["value"] for k in ("lr", "temperature")} == trials[0]["settings"]
+    assert {best["settings"][k]["source"] for k in ("lr", "temperature")} == {"trial"}
+    assert best["last"]["acc"]["values"][0] == trials[0]["metrics"]["acc"], "seed 0 is the trial's own"
+    page = (study / "report.html").read_text()
+    assert all(t["trial"] in page for t in trials)
+    assert trials[0]["trial"] in disturbed.said
+
+
+def test_disturbed_search_is_nested_in_mlflow(disturbed: Disturbed) -> None:
+    study = disturbed.study
+    stored = json.loads((study / "trials.json").read_text())
+    runs = tree(study.parent / "mlflow.db")
+    expected: dict[str, str | None] = {"study": None, "study/best": "study"}
+    expected |= {f"study/best/seed-{s}": "study/best" for s in (0, 1)}
+    for trial in stored["trials"]:
+        key = f"study/{trial['trial']}"
+        expected |= {key: "study", f"{key}/seed-0": key}
+        for name, value in trial["settings"].items():
+            assert float(runs[key]["params"][name]) == value
+            assert float(runs[f"{key}/seed-0"]["params"][name]) == value
+        assert ("tune/score", trial["epochs"] - 1) in runs[key]["metrics"]
+    assert {key: run["parent"] for key, run in runs.items()} == expected
+    assert runs["study"]["params"]["searched"] == "lr,temperature"
+    pruned = {f"study/{t['trial']}/seed-0" for t in stored["trials"] if t["status"] == "stopped"}
+    assert {k: r["status"] for k, r in runs.items()} == {k: "KILLED" if k in pruned else "FINISHED" for k in runs}
+    for key, run in runs.items():
+        assert set(run["metrics"].values()) <= {1}, f"{key}: a metric stands twice"
+
+
+def test_permuted_labels_change_nothing(disturbed: Disturbed, start: Callable[..., Search], tmp_path: Path) -> None:
+    write_data(tmp_path, permuted=True)
+    search = start(tmp_path, "--best-seeds", "0", "--no-report")
+    assert search.wait() == 0, search.log.read_text()
+    assert search.clean() == {}, "processes stayed behind"
+    one = json.loads((disturbed.study / "trials.json").read_text())
+    other = json.loads((tmp_path / "study" / "trials.json").read_text())
+    kept = ("trial", "status", "epochs", "score", "settings")
+    assert [{k: t[k] for k in kept} for t in one["trials"]] == [{k: t[k] for k in kept} for t in other["trials"]]
+    assert one["best"] == other["best"]
+    assert one["agreement"] == other["agreement"]
+    assert one["trials"][0]["metrics"]["acc"] != other["trials"][0]["metrics"]["acc"], "the labels are others"
+
+
+def test_tuning_with_labels_is_marked(disturbed: Disturbed, tmp_path: Path) -> None:
+    argv = [*command(disturbed.study.parent), "--objective", "last/acc"]
+    resolved = resolve(argv, hsan, SearchSettings, PROJECT / "workflows" / "presets", "workflows/tune_hsan.py")
+    assert isinstance(resolved.launch, SearchSettings)
+    copy = tmp_path / "study"
+    shutil.copytree(disturbed.study, copy, ignore=shutil.ignore_patterns("ray"))
+    study = Study(make_job(resolved, Console(quiet=True)), copy, ("lr", "temperature"))
+    trials = rank(study, resolved.launch)
+    assert trials["agreement"].startswith("ranked by last/acc: TUNED WITH LABELS")
+    finished = [t for t in trials["trials"] if t["status"] == "finished"]
+    assert [t["metrics"]["acc"] for t in finished] == sorted((t["metrics"]["acc"] for t in finished), reverse=True)
+    assert "TUNED WITH LABELS" in trials_table(trials)
+    (copy / "trials.json").write_text(json.dumps(trials))
+    assert "TUNED WITH LABELS" in write_report(copy).read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("temprature", "nearest known: temperature"), ("update_every", "can be searched: "), ("seeds", "")],
+)
+def test_what_cannot_be_searched_is_refused_before_any_work(tmp_path: Path, key: str, hint: str) -> None:
+    write_data(tmp_path, permuted=False)
+    with pytest.raises(SettingsError, match=f"--search {key}: has no search domain.*{hint}") as error:
+        tune_hsan.main([*command(tmp_path), "--search", f"lr,{key}"])
+    assert error.value.code == 2
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "study").exists()
+
+
+def test_real_runs_are_redrawn_and_compared(
+    disturbed: Disturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(disturbed.study, copy, ignore=shutil.ignore_patterns("ray"))
+    kept = {
+        p: p.read_bytes() for p in copy.rglob("*") if p.name in ("result.json", "model.safetensors", "history.jsonl")
+    }
+    for run in (copy / "best", copy):
+        (run / "report.html").unlink()
+        shutil.rmtree(run / "figures", ignore_errors=True)
+        report.main([str(run)])
+        assert capsys.readouterr().out.strip() == str(run / "report.html")
+        assert (run / "report.html").read_text().count("data:image/png") >= 5
+    compare.main([str(copy), str(copy / "best"), "--out", str(tmp_path / "compare.html")])
+    out = capsys.readouterr().out
+    assert out.strip().endswith("compare.html")
+    acc = json.loads((copy / "best" / "result.json").read_text())["last"]["acc"]["mean"]
+    assert out.count(f"{100 * acc:.1f}") >= 2
+    assert "k-means on X" in out
+    assert {p: p.read_bytes() for p in kept} == kept, "nothing was trained"
