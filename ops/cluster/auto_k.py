@@ -1,7 +1,8 @@
 """`--n-clusters auto`: a sweep over K on the filtered features, judged without labels.
 
 For every K, k-means on X filtered with t = 2; the panel's indices and a stability (how alike the clusters of two random
-starts are) rank the candidates. How sure the choice is: the share of half-samples of the indices' votes that agree.
+starts are) rank the candidates. How sure the choice is: the share of all panels of three indices that choose the same
+K, times Kendall's W of the whole panel (panels of three share indices: on noise they may all follow one of them).
 """
 
 from __future__ import annotations
@@ -37,18 +38,17 @@ def sweep(data: AttributedGraph, largest: int = LARGEST) -> dict[str, Any]:
     ks = list(range(2, min(largest, math.isqrt(data.n_nodes)) + 1))
     candidates = [_candidate(data, x, k) for k in ks]
     verdict = panel(candidates, INDICES)
-    confidence, rivals = _confidence(candidates, ks, verdict.chosen)
+    share, rivals = _votes(candidates, ks, verdict.chosen)
+    confidence = share * verdict.agreement
     also = f"; also plausible: {', '.join(map(str, rivals))}" if rivals else ""
-    # panels of three share indices: on noise they may all follow one of them, but then the indices disagree
-    unsure = confidence < 0.5 or verdict.agreement <= 0.4
-    sure = "NOT sure" if unsure else "sure" if confidence >= 0.8 else "fairly sure"
+    sure = "sure" if confidence >= 0.6 else "fairly sure" if confidence >= 0.4 else "NOT sure"
     return {
         "k": ks,
         "indices": {name: [c[name] for c in candidates] for name in INDICES},
         "rank": verdict.ranks.tolist(),
         "chosen": ks[verdict.chosen],
         "confidence": confidence,
-        "reason": f"{sure}, {confidence:.0%} of the panels of 3 indices choose it, {verdict.sentence()}{also}",
+        "reason": f"{sure} ({confidence:.2f}): {share:.0%} of the panels of 3 indices choose it, {verdict.sentence()}{also}",
     }
 
 
@@ -61,7 +61,7 @@ def _candidate(data: AttributedGraph, x: torch.Tensor, k: int) -> dict[str, floa
     return GraphJudge(data, k)(best.labels.numpy()) | {"stability": float(np.mean(pairs))}
 
 
-def _confidence(candidates: list[dict[str, float]], ks: list[int], chosen: int) -> tuple[float, list[int]]:
+def _votes(candidates: list[dict[str, float]], ks: list[int], chosen: int) -> tuple[float, list[int]]:
     """The share of all panels of three indices that choose the same K, and the other Ks that some panel chooses."""
     votes = [panel(candidates, {name: INDICES[name] for name in names}).chosen for names in combinations(INDICES, 3)]
     return votes.count(chosen) / len(votes), sorted({ks[v] for v in votes} - {ks[chosen]})

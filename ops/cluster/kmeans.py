@@ -8,7 +8,7 @@ Axes: N rows, D width, K clusters, S starts, B rows of a block.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -61,14 +61,17 @@ def kmeans(
     n = x.shape[0]
     if not 1 <= n_clusters <= n:
         raise ValueError(f"n_clusters={n_clusters} must be between 1 and n_samples={n}")
-    x = normalize(x) if spherical else x
+    # far from the origin |x|^2 - 2 x c + |c|^2 cancels: Euclidean distances are taken around the mean
+    shift = torch.zeros_like(x[:1]) if spherical else x.mean(0, keepdim=True)
+    x = normalize(x) if spherical else x - shift
     if init == "released":
         centres = _released_start(x, n_clusters, seed)[None]
         limit, bound = 500, None
     else:
         centres = _plus_plus(x, n_clusters, seed, starts)
         limit, bound = max_iterations, tolerance * float(x.var(dim=0, correction=0).mean())
-    return _lloyd(x, centres, spherical, limit, bound)
+    found = _lloyd(x, centres, spherical, limit, bound)
+    return replace(found, centres=found.centres + shift)
 
 
 def _lloyd(x: Tensor, centres: Float[Tensor, "S K D"], spherical: bool, limit: int, bound: float | None) -> KMeans:

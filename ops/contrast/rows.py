@@ -15,23 +15,28 @@ from torch import Tensor
 _EPS = 1e-12
 
 
-def unit_rows(x: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
-    """`x_i / max(|x_i|, 1e-12)`, differentiable: dx = (g - y <y, g>) / |x|. A zero row stays zero."""
-    y: Tensor = _UnitRows.apply(x)
+def unit_rows(x: Float[Tensor, "M D"], *, in_place: bool = False) -> Float[Tensor, "M D"]:
+    """`x_i / max(|x_i|, 1e-12)`, differentiable: dx = (g - y <y, g>) / |x|. A zero row stays zero.
+
+    `in_place` overwrites `x`: for a sum or product that nothing else reads (torch raises where a backward pass would).
+    """
+    y: Tensor = _UnitRows.apply(x, in_place)
     return y
 
 
 class _UnitRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, in_place: bool) -> Tensor:
         length = x.norm(dim=1, keepdim=True).clamp_min_(_EPS)
-        y = x / length
+        if in_place:
+            ctx.mark_dirty(x)
+        y = x.div_(length) if in_place else x / length
         ctx.save_for_backward(y, length)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         y, length = ctx.saved_tensors
         g = grad_outputs[0]
         along = torch.linalg.vecdot(y, g, dim=1)[:, None]
-        return torch.addcmul(g, y, along, value=-1).div_(length)
+        return torch.addcmul(g, y, along, value=-1).div_(length), None

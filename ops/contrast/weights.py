@@ -102,12 +102,10 @@ class PairWeights:
         A pair is hard where |Q - norm(S)| > 0.5: its similarity contradicts its pseudo labels. NaN if H is empty.
         """
         buffers = TileBuffers(self.tile_rows, z)
-        in_place = self.storage == "float" and self.mode == "paper"
-        low, high = float("inf"), float("-inf")
+        in_place = self.storage == "float" and self.mode == "paper"  # S is kept where its weights will stand
         if not self._tiles and self.storage != "recompute":
-            dtype = z.dtype if self.storage == "float" else torch.uint16
-            one = _one(self.storage)
-            self._tiles = [torch.full(t.shape, one, dtype=dtype, device=z.device) for t in self._walk()]
+            self._tiles = self._all_ones(z)
+        low, high = float("inf"), float("-inf")
         for tile in self._walk():
             out = self._tiles[tile.index] if in_place else buffers.take("s", tile.shape)
             s = similarity_tile(tile, z, e, (alpha, 1 - alpha), out)
@@ -127,10 +125,7 @@ class PairWeights:
                 self._keep(tile, base, inside)
         self._update_positive(z, e)
         self.updated = True
-        if self.storage == "recompute":
-            self._snapshot |= {"z": z.clone(), "e": e.clone()}
-        else:
-            self._snapshot = {}
+        self._snapshot = self._snapshot | {"z": z.clone(), "e": e.clone()} if self.storage == "recompute" else {}
         return hard / pairs if pairs else float("nan")
 
     def tensors(self) -> dict[str, Tensor]:
@@ -142,11 +137,18 @@ class PairWeights:
         return {"positive": self._positive} | tiles | {f"snapshot.{k}": v for k, v in self._snapshot.items()}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `tensors`; an empty dict is the state before the first update."""
+        """The inverse of `tensors`; an empty dict is the state before the first update.
+
+        Takes the tensors over (the next update writes into them): a copy would double the memory of the pairs.
+        """
         self.updated = bool(tensors)
         self._positive = tensors.get("positive")
         self._tiles = [tensors[f"tile.{i}"] for i in range(sum(k.startswith("tile.") for k in tensors))]
         self._snapshot = {k.removeprefix("snapshot."): v for k, v in tensors.items() if k.startswith("snapshot.")}
+
+    def _all_ones(self, like: Tensor) -> list[Tensor]:
+        dtype = like.dtype if self.storage == "float" else torch.uint16
+        return [torch.full(t.shape, _one(self.storage), dtype=dtype, device=like.device) for t in self._walk()]
 
     def _walk(self) -> list[Tile]:
         return list(upper_tiles(self.n_rows, self.tile_rows))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.cluster.selection import PANEL, panel
+from ops.cluster.selection import panel
 from ops.data.types import AttributedGraph
 from ops.errors import ResourceError
 from ops.rng import generator
@@ -137,8 +137,12 @@ def write_assignments(path: Path, data: AttributedGraph, folders: Mapping[int, P
         columns = {"seed": np.full(len(last), seed), "id": ids, "cluster": last, "confidence": confidence}
         tables.append(pa.table(columns))
     temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.concat_tables(tables), temporary)
-    temporary.replace(path)
+    try:
+        pq.write_table(pa.concat_tables(tables), temporary)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ResourceError(f"{path}: {error.strerror}; free some space and start the same command again") from None
     return clusters
 
 
