@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ops.run.journal import FILENAME, read
-from tests.workflows.processes import TRAIN, Nursery, environment, history, lines, tree, until
+
+sys.path.insert(0, str(Path(__file__).parent))
+from processes import TRAIN, Nursery, environment, history, lines, tree, until
 
 pytestmark = pytest.mark.slow
 

@@ -24,13 +24,15 @@ from ops.data.raw import Raw
 from ops.errors import SettingsError
 from ops.run.cli import resolve
 from ops.run.console import Console
-from ops.run.launch import make_job
+from ops.run.job import make_job
 from ops.run.report import trials_table, write_report
-from ops.run.search import Study, rank
+from ops.run.search import Study, make_job, rank
 from ops.run.settings import SearchSettings
-from tests.workflows.processes import PROJECT, environment, history, lines, tree, until
 from trainers import hsan
 from workflows import compare, report, tune_hsan
+
+sys.path.insert(0, str(Path(__file__).parent))
+from processes import PROJECT, environment, history, lines, tree, until
 
 pytestmark = pytest.mark.slow
 
