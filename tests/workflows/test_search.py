@@ -26,7 +26,7 @@ from ops.run.cli import resolve
 from ops.run.console import Console
 from ops.run.job import make_job
 from ops.run.report import trials_table, write_report
-from ops.run.search import Study, make_job, rank
+from ops.run.search import Study, rank
 from ops.run.settings import SearchSettings
 from trainers import hsan
 from workflows import compare, report, tune_hsan
