@@ -15,7 +15,8 @@ from ops.data.planted import planted_graph
 from ops.errors import Interrupted
 from ops.run.cli import resolve
 from ops.run.console import Console
-from ops.run.launch import make_job, run_job, train_seed
+from ops.run.job import make_job
+from ops.run.launch import run_job, train_seed
 from ops.run.results import read_json
 from ops.run.settings import LaunchSettings
 from trainers import hsan

@@ -27,12 +27,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ops.cluster.kmeans import KMeans, kmeans, squared_distances
+from ops.contrast.budget import storage_within
 from ops.contrast.infonce import hard_infonce
 from ops.contrast.rows import unit_rows
 from ops.contrast.tiles import upper_numel
 from ops.contrast.weights import PairWeights, Storage
 from ops.data.types import AttributedGraph
-from ops.errors import DivergedError, ResourceError
+from ops.errors import DivergedError
 from ops.graph.adjacency import adjacency, low_pass, sparse_matrix, symmetric_product
 from ops.graph.pca import Projection, fit_pca
 from ops.rng import torch_generator
@@ -72,7 +73,9 @@ class Settings(MethodSettings):
     @model_validator(mode="after")
     def _storage(self) -> Settings:
         if self.weights == "stale" and self.pair_storage == "recompute":
-            raise ValueError("--weights stale cannot be recomputed (they have no snapshot): drop --pair-storage recompute")
+            raise ValueError(
+                "--weights stale cannot be recomputed (they have no snapshot): drop --pair-storage recompute"
+            )
         return self
 
     @model_validator(mode="before")
@@ -129,26 +132,9 @@ def trusted_rows(fused: Float[Tensor, "N D"], centres: Float[Tensor, "K D"], con
 
 
 def storage_for(n_nodes: int, settings: Settings) -> tuple[Storage, int]:
-    """How to hold the pair weights within `pair_memory`, and the bytes left for kept tiles.
-
-    Exact forms first: float, then (stale weights have no snapshot) uint16 for stale and recompute for paper weights.
-    Raises ResourceError where the form asked for, or any form for stale weights, needs more.
-    """
-    budget = int(settings.pair_memory * 2**30)
+    """How to hold the pair weights within `pair_memory`, and the bytes left for kept tiles; ResourceError if nohow."""
     pairs = upper_numel(2 * n_nodes, settings.tile_rows)
-    need = {"float": 4 * pairs, "uint16": 2 * pairs, "recompute": 0}
-    stale = settings.weights == "stale"
-    choices: list[Storage] = ["float", "uint16"] if stale else ["float", "recompute"]
-    if settings.pair_storage != "auto":
-        choices = [settings.pair_storage]
-    for choice in choices:
-        if need[choice] <= budget:
-            return choice, budget - need[choice]
-    raise ResourceError(
-        f"{settings.weights} pair weights as {' or '.join(choices)} of {n_nodes} nodes need "
-        f"{need[choices[-1]] / 2**30:.2f} GiB, --pair-memory allows {settings.pair_memory:g}: raise it"
-        + (" or use --weights paper" if stale else " or use --pair-storage recompute")
-    )
+    return storage_within(settings.pair_memory, pairs, settings.weights, settings.pair_storage)
 
 
 def estimate(settings: Settings, data: AttributedGraph) -> int:
@@ -172,6 +158,12 @@ def prepare(settings: Settings, data: AttributedGraph) -> tuple[Float[Tensor, "N
     return torch.from_numpy(low_pass(x, data.edge_index, settings.low_pass_order)), projection
 
 
+def structure_matrix(settings: Settings, data: AttributedGraph, device: torch.device) -> Tensor:
+    """A, sparse [N, N], with the graph's own self loops or without."""
+    loops = settings.self_loops == "keep"
+    return sparse_matrix(adjacency(data.edge_index, data.n_nodes, self_loops=loops), device)
+
+
 def cluster(fused: Float[Tensor, "N D"], settings: Settings, seed: int, epoch: int) -> KMeans:
     """k-means by the settings' rule; the draws are keyed by seed and epoch."""
     if settings.kmeans == "released":
@@ -186,9 +178,7 @@ def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
     Raises DivergedError on a loss that is not finite, ResourceError where the pair weights exceed their budget.
     """
     x, projection = prepare(settings, data)
-    x = x.to(run.device)
-    loops = settings.self_loops == "keep"
-    a = sparse_matrix(adjacency(data.edge_index, data.n_nodes, self_loops=loops), run.device)
+    x, a = x.to(run.device), structure_matrix(settings, data, run.device)
     storage, cache = storage_for(data.n_nodes, settings)
     weights = PairWeights(2 * data.n_nodes, settings.beta, settings.weights, storage, settings.tile_rows)
     model = Encoders(data.n_nodes, x.shape[1], settings, run.seed).to(run.device)

@@ -41,14 +41,15 @@ def sweep(data: AttributedGraph, largest: int = LARGEST) -> dict[str, Any]:
     share, rivals = _votes(candidates, ks, verdict.chosen)
     confidence = share * verdict.agreement
     also = f"; also plausible: {', '.join(map(str, rivals))}" if rivals else ""
-    sure = "sure" if confidence >= 0.6 else "fairly sure" if confidence >= 0.4 else "NOT sure"
+    sure = "sure" if confidence >= 0.55 else "fairly sure" if confidence >= 0.4 else "NOT sure"
+    votes = f"{share:.0%} of the panels of 3 indices choose it"
     return {
         "k": ks,
         "indices": {name: [c[name] for c in candidates] for name in INDICES},
         "rank": verdict.ranks.tolist(),
         "chosen": ks[verdict.chosen],
         "confidence": confidence,
-        "reason": f"{sure} ({confidence:.2f}): {share:.0%} of the panels of 3 indices choose it, {verdict.sentence()}{also}",
+        "reason": f"{sure} ({confidence:.2f}): {votes}, {verdict.sentence()}{also}",
     }
 
 

@@ -22,7 +22,8 @@ def structure_indices(edge_index: NDArray[np.int64], clusters: NDArray[np.int64]
     """Modularity, mean conductance, cut ratio and coverage of an undirected graph; self loops are left out.
 
     modularity: sum_c (e_c / m - (d_c / 2m)^2) (Newman 2006). conductance of c: cut_c / min(vol_c, vol_rest), mean over
-    non-empty clusters (0 where a side has no edges; 1, the worst, for a single cluster). cut ratio of c: cut_c / (n_c (N - n_c)), mean likewise.
+    non-empty clusters (0 where a side has no edges). cut ratio of c: cut_c / (n_c (N - n_c)), mean likewise. A single
+    cluster gets the worst values.
     coverage: the share of edges inside clusters.
     """
     source, target = edge_index[:, edge_index[0] != edge_index[1]]

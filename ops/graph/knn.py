@@ -26,9 +26,9 @@ def knn_graph(
     if metric not in METRICS:
         raise SettingsError(f"knn_metric={metric!r} must be one of: {', '.join(METRICS)}")
     if k < 1:
-        raise SettingsError(f"n_neighbors={k} must be >= 1")
+        raise SettingsError(f"--knn: n_neighbors={k} must be >= 1")
     if k >= n:
-        raise DataError(f"n_neighbors={k} must be < n_nodes={n}")
+        raise DataError(f"--knn: n_neighbors={k} must be < n_nodes={n}")
     rows = _scaled(x, metric)
     nearest = [_block(rows, metric, k, at, min(at + block_rows, n)) for at in range(0, n, block_rows)]
     source, target = np.repeat(np.arange(n), k), np.concatenate(nearest).reshape(-1)

@@ -97,7 +97,8 @@ def resolve(
     settings = build(method.Settings, values, sources)
     derived = {k for k, v in settings.model_dump(by_alias=True).items() if v != known[k][0].default and k not in values}
     sources |= dict.fromkeys(derived, "protocol")
-    return Resolved(method, settings, build(launch, values, sources), sources, f"python {program} {shlex.join(argv)}".strip())
+    command = f"python {program} {shlex.join(argv)}".strip()
+    return Resolved(method, settings, build(launch, values, sources), sources, command)
 
 
 def read_yaml(path: Path, known: Any) -> dict[str, Any]:

@@ -6,119 +6,25 @@ data -> K -> identity -> plan -> one seed after the other (each resumable) -> ta
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from ops.cluster.baselines import baselines
-from ops.cluster.indices import GraphJudge
-from ops.cluster.scores import Evaluator
-from ops.cluster.selection import PANEL, panel
-from ops.data.load import load
-from ops.data.types import AttributedGraph
-from ops.data.validate import check_clusters
-from ops.errors import Interrupted, SettingsError
-from ops.run import memory, place, results
-from ops.run.checkpoint import write_json
+from ops.errors import Interrupted
+from ops.run import place, results
 from ops.run.cli import Resolved
+from ops.run.collect import GROUPS, collect, finish_journal
 from ops.run.console import Console
+from ops.run.job import Job, make_job, plan
 from ops.run.journal import Journal, finished
-from ops.run.seedrun import Judges, SeedRun
+from ops.run.seedrun import SeedRun
 from ops.run.settings import flat
-from ops.run.tracker import Pending, Tracker, check_uri, default_uri, sync
-
-
-@dataclass
-class Job:
-    """A resolved command with its data loaded: everything a training needs, on this machine."""
-
-    resolved: Resolved
-    data: AttributedGraph
-    labels: NDArray[np.int64] | None
-    console: Console
-    threads: int
-    auto: dict[str, Any] | None = None  # the sweep behind `--n-clusters auto`
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Of the run: one training's identity without its seed."""
-        return place.identity(self.resolved.method.NAME, flat(self.resolved.settings), self.data.digest())
-
-    @property
-    def judges(self) -> Judges:
-        """Who scores this job's assignments."""
-        k = self.resolved.settings.k
-        return Judges(GraphJudge(self.data, k), Evaluator(self.labels), k)
-
-    @property
-    def uri(self) -> str:
-        """The MLflow store of this job."""
-        launch = self.resolved.launch
-        return check_uri(launch.tracking_uri or default_uri(Path(launch.out).expanduser()))
-
-
-def make_job(resolved: Resolved, console: Console) -> Job:
-    """Load and check the data, settle K. Raises DataError or SettingsError before any work starts."""
-    launch = resolved.launch
-    if launch.workers not in ("auto", 0):
-        raise SettingsError(
-            f"--workers {launch.workers}: training over several workers is not built yet; give --workers 0"
-        )
-    data, labels = load(launch.dataset, knn=launch.knn, knn_metric=launch.knn_metric)
-    threads = launch.threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
-    job = Job(resolved, data, labels, console, threads)
-    return settle_clusters(job)
-
-
-def settle_clusters(job: Job) -> Job:
-    """K from the settings, the sweep (`auto`) or, said so, the number of classes. Raises SettingsError or DataError."""
-    wanted = job.resolved.settings.n_clusters
-    if wanted is None:
-        if job.labels is None:
-            raise SettingsError(f"{job.data.name} has no labels to count: give --n-clusters K or --n-clusters auto")
-        wanted, source = len(np.unique(job.labels)), "labels (number of classes)"
-    elif wanted == "auto":
-        from ops.cluster.auto_k import sweep
-
-        job.console.say("choosing the number of clusters without labels ...")
-        job.auto = sweep(job.data)
-        wanted, source = job.auto["chosen"], "auto"
-        job.console.say(f"K = {wanted}: {job.auto['reason']}")
-    else:
-        source = job.resolved.sources.get("n_clusters", "default")
-    check_clusters(wanted, job.data.n_nodes)
-    job.resolved = job.resolved.with_settings(source, n_clusters=wanted)
-    return job
-
-
-def plan(job: Job) -> int:
-    """Print what will run and where; returns the planned peak bytes. Raises ResourceError where it does not fit."""
-    settings, launch, data = job.resolved.settings, job.resolved.launch, job.data
-    planned: int = memory.preload() + job.resolved.method.estimate(settings, data)
-    edges = data.edge_index.shape[1]
-    say = job.console.say
-    say(f"{job.resolved.method.NAME} on {data.name}: {data.n_nodes:,} nodes, {data.n_features:,} features, "
-        f"{edges:,} directed edges, data {data.digest()[:8]}")  # fmt: skip
-    for note in data.notes:
-        say(f"  {note}")
-    say(f"  K = {settings.k} (from {job.resolved.sources['n_clusters']}), {settings.epochs} epochs, "
-        f"seeds {launch.first_seed}-{launch.first_seed + launch.seeds - 1}")  # fmt: skip
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    disk = shutil.disk_usage(Path(launch.out).expanduser()).free
-    say(f"  in this process on {device}, {job.threads} threads; planned peak {planned / 2**30:.2f} GiB "
-        f"of {memory.available() / 2**30:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
-    memory.check_fits(planned, launch.memory_limit, job.resolved.method.ADVICE)
-    return planned
+from ops.run.tracker import Pending, Tracker, sync
 
 
 def run_training(resolved: Resolved, console: Console) -> tuple[Path, dict[str, Any]]:
@@ -134,9 +40,8 @@ def run_job(job: Job, out: Path, root: Path | None) -> tuple[Path, dict[str, Any
     folder = place.open_folder(str(out), name)
     with place.lock(folder):
         place.claim(folder, job.identity, fresh=launch.fresh)
-        seeds = list(range(launch.first_seed, launch.first_seed + launch.seeds))
         stored = results.read_json(folder / "result.json")
-        if stored and stored["seeds"] == seeds and finished(folder):
+        if stored and set(job.seeds) <= set(stored["seeds"]) and finished(folder):
             job.console.say(f"{folder}: finished on {stored['finished']}, --fresh runs it again")
             if root is None:
                 tell_pending(job.console, sync(folder, job.uri))
@@ -165,7 +70,7 @@ def _train_all(job: Job, folder: Path, key: str, parent: str | None, planned: in
         journal.start(folder.name, parent, params, {"method": job.resolved.method.NAME, "dataset": job.data.name})
         try:
             with stop_signals() as stop:
-                for seed in range(launch.first_seed, launch.first_seed + launch.seeds):
+                for seed in job.seeds:
                     own = folder / f"seed-{seed}"
                     if results.read_json(own / "result.json") is None or not finished(own):
                         train_seed(job, folder, f"{key}/seed-{seed}", key, seed, stop)
@@ -195,7 +100,7 @@ def train_seed(
             shutil.rmtree(own / "checkpoints", ignore_errors=True)
             for line in (own / "history.jsonl").read_text().splitlines() if on_record else ():
                 on_record(json.loads(line))
-        for group in ("last", "selected", "oracle"):
+        for group in GROUPS:
             values = {f"{group}/{k}": v for k, v in (summary[group] or {}).items() if k != "epoch"}
             journal.metrics(values, settings.epochs - 1)
         journal.end("FINISHED")
@@ -221,65 +126,6 @@ def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_
         raise
     finally:
         run.close()
-
-
-def collect(job: Job, folder: Path, planned: int) -> dict[str, Any]:
-    """Everything of a run that spans its seeds: assignments, model, baselines, `result.json`."""
-    launch, settings = job.resolved.launch, job.resolved.settings
-    seeds = list(range(launch.first_seed, launch.first_seed + launch.seeds))
-    folders = {seed: folder / f"seed-{seed}" for seed in seeds}
-    each = [results.read_json(f / "result.json") or {} for f in folders.values()]
-    clusters = results.write_assignments(folder / "assignments.parquet", job.data, folders)
-    chosen = seeds[panel([e["last"] for e in each]).chosen]
-    shutil.copytree(folders[chosen] / "model", folder / "model", dirs_exist_ok=True)
-    if job.auto:
-        write_json(folder / "auto.json", job.auto)
-    judge, evaluator = job.judges.unlabelled, job.judges.evaluator
-    rows: dict[str, list[dict[str, float]]] = {}
-    for name, _, found in baselines(job.data, settings.k, seeds, getattr(settings, "low_pass_order", 2)):
-        rows.setdefault(name, []).append(judge(found) | evaluator(found))
-    sources = {k: job.resolved.sources.get(k, "default") for k in flat(settings)}
-    result = {
-        "schema": 1,
-        "method": job.resolved.method.NAME,
-        "dataset": {"name": job.data.name, "hash": job.data.digest(), "rows": job.data.n_nodes,
-                    "notes": job.data.notes},
-        "settings": {k: {"value": v, "source": sources[k]} for k, v in flat(settings).items()},
-        "seeds": seeds,
-        "resumed_from": {str(s): e["resumed_from"] for s, e in zip(seeds, each, strict=True)},
-        **{group: results.over_seeds([e[group] for e in each]) for group in ("last", "selected", "oracle")},
-        "selected_by": [e["selected_by"] for e in each],
-        "baselines": {name: results.over_seeds(found) for name, found in rows.items()},
-        "stability": results.stability(clusters),
-        **{k: sum(e[k] for e in each) for k in ("seconds", "cpu_seconds")},
-        "peak_memory_gib": max(e["peak_memory_gib"] for e in each),
-        "planned_memory_gib": planned / 2**30,
-        "model_seed": chosen,
-        "warnings": [w for e in each for w in e["warnings"]],
-        "command": job.resolved.command,
-        "finished": results.now(),
-        "paths": {"folder": str(folder), "assignments": "assignments.parquet", "model": "model",
-                  "report": "report.html"},
-    }  # fmt: skip
-    result["selected"]["indices"] = list(PANEL)
-    write_json(folder / "result.json", result)
-    return results.read_json(folder / "result.json") or {}
-
-
-def finish_journal(job: Job, folder: Path, journal: Journal, result: dict[str, Any]) -> None:
-    """The run's summary metrics, figures, report and model as records for MLflow."""
-    for group in ("last", "selected", "oracle"):
-        means = {f"{group}/{k}": v["mean"] for k, v in (result[group] or {}).items() if isinstance(v, dict)}
-        journal.metrics({k: v for k, v in means.items() if v is not None}, job.resolved.settings.epochs - 1)
-    if job.resolved.launch.report:
-        from ops.run.report import write_report
-
-        journal.artifact(write_report(folder).relative_to(folder))
-        journal.artifact(Path("figures"), "figures")
-    for file in ("assignments.parquet", "result.json"):
-        journal.artifact(Path(file))
-    journal.model("model", f"tessera-{job.resolved.method.NAME}")
-    journal.end("FINISHED")
 
 
 @contextmanager

@@ -40,6 +40,8 @@ def open_folder(out: str, name: str) -> Path:
     """OUT/NAME, made if need be. Raises SettingsError where the name is no plain name or nothing can be written."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}", name):
         raise SettingsError(f"--name {name!r}: allowed are letters, digits and . _ - (at most 120, no folder)")
+    if "://" in out:
+        raise SettingsError(f"--out {out}: results go to a folder of this machine so far; give its path")
     folder = Path(out).expanduser() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,9 @@ from ops.run import place, results
 from ops.run.checkpoint import write_json
 from ops.run.cli import Resolved
 from ops.run.console import Console
+from ops.run.job import Job, make_job, plan
 from ops.run.journal import Journal, Status, finished
-from ops.run.launch import Job, make_job, plan, run_job, tell_pending, train_seed
+from ops.run.launch import run_job, tell_pending, train_seed
 from ops.run.settings import SearchSettings, fields, flat, nearest, search_domain
 from ops.run.tracker import Tracker, default_uri, sync
 
@@ -50,7 +51,9 @@ def run_search(resolved: Resolved, console: Console) -> tuple[Path, dict[str, An
     searched = _searched(resolved, launch)
     job = make_job(resolved, console)
     value = _identity(job, launch, searched)
-    folder = place.open_folder(launch.out, launch.name or place.default_name("tune-hsan", job.data.name, value))
+    folder = place.open_folder(
+        launch.out, launch.name or place.default_name(f"tune-{job.resolved.method.NAME}", job.data.name, value)
+    )
     with place.lock(folder):
         place.claim(folder, value, fresh=launch.fresh)
         stored = results.read_json(folder / "trials.json")

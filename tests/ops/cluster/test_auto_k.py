@@ -15,8 +15,8 @@ def test_a_planted_number_is_found_and_sure(clusters, seed):
     graph, _ = planted_graph(250, clusters, 16, mixing=0.05, separation=6, seed=seed)
     found = sweep(graph)
     assert found["chosen"] == clusters
-    assert found["confidence"] >= 0.8
-    assert found["reason"].startswith("sure, ")
+    assert found["confidence"] >= 0.55
+    assert found["reason"].startswith("sure (")
 
 
 def noise(nodes, seed):
@@ -28,7 +28,7 @@ def test_pure_noise_is_not_sure():
     found = [sweep(noise(250, seed)) for seed in range(4)]
     assert np.mean([f["confidence"] for f in found]) < 0.4
     for reason in [f["reason"] for f in found]:
-        assert reason.startswith("NOT sure, ")
+        assert reason.startswith("NOT sure (")
         assert "also plausible: " in reason
         assert "DISAGREE" in reason
 
@@ -36,8 +36,9 @@ def test_pure_noise_is_not_sure():
 def test_panels_that_all_follow_one_index_on_noise_are_not_sure():
     """Ten panels of three choose the same K here by chance; the indices themselves disagree."""
     found = sweep(noise(100, 1))
-    assert found["confidence"] >= 0.8
-    assert found["reason"].startswith("NOT sure, ")
+    assert "100% of the panels of 3 indices choose it" in found["reason"]
+    assert found["confidence"] < 0.4
+    assert found["reason"].startswith("NOT sure (")
 
 
 def test_what_is_handed_over():

@@ -37,6 +37,8 @@ def by_hand(edges, clusters):
         side = min(volume, sum(degree) - volume)
         found["conductance"].append(cut / side if side else 0.0)
         found["cut_ratio"].append(cut / (size * (n - size)) if size < n else 0.0)
+    if len(found["conductance"]) == 1:  # a single cluster cuts nothing, and is the worst all the same
+        found |= {"conductance": 1.0, "cut_ratio": 1.0}
     return {k: float(np.mean(v)) for k, v in found.items()}
 
 
@@ -49,7 +51,12 @@ def test_two_triangles():
 
 def test_collapse_to_one_cluster():
     found = structure_indices(both(TRIANGLES), np.zeros(6, dtype=np.int64))
-    assert found == {"modularity": 0.0, "conductance": 0.0, "cut_ratio": 0.0, "coverage": 1.0}
+    assert found == {
+        "modularity": 0.0,
+        "conductance": 1.0,
+        "cut_ratio": 1.0,
+        "coverage": 1.0,
+    }  # the worst, not the best
     space = np.eye(6, dtype=np.float32)
     worst = feature_indices(space, np.zeros(6, dtype=np.int64))
     assert worst == {"silhouette": -1.0, "davies_bouldin": 1e3, "calinski_harabasz": 0.0}

@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import normalize
+
 from ops.contrast.infonce import hard_infonce
 from ops.contrast.weights import PairWeights
-from torch.nn.functional import normalize
 
 
 def dense_weights(z, e, alpha, labels, trusted, beta):
@@ -108,7 +109,7 @@ def test_before_the_first_update_all_weights_are_one():
 
 
 def test_exponents_beyond_float32_switch_to_float64():
-    z, e, labels, mask = case(20, 4, torch.float32, "full")
+    z, e, _, _ = case(20, 4, torch.float32, "full")
     weights = PairWeights(40, 1, tile_rows=16)
     ours = with_gradients(lambda *x: hard_infonce(*x, weights, 0.005, 1 << 20), z, e, 0.9)
     theirs = with_gradients(lambda *x: dense_loss(*x, torch.ones(40, 40), 0.005), z.double(), e.double(), 0.9)

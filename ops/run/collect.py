@@ -1,0 +1,85 @@
+"""Everything of a run that spans its seeds: assignments, model, baselines, `result.json`, the report, its journal."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ops.cluster.baselines import baselines
+from ops.cluster.selection import PANEL, panel
+from ops.run import results
+from ops.run.checkpoint import write_json
+from ops.run.job import Job
+from ops.run.journal import Journal
+from ops.run.settings import flat
+
+GROUPS = ("last", "selected", "oracle")  # always in this order: the headline first
+
+
+def collect(job: Job, folder: Path, planned: int) -> dict[str, Any]:
+    """Write what the finished seeds of `folder` come to together; returns the content of `result.json`."""
+    seeds = job.seeds
+    folders = {seed: folder / f"seed-{seed}" for seed in seeds}
+    each = [results.read_json(f / "result.json") or {} for f in folders.values()]
+    clusters = results.write_assignments(folder / "assignments.parquet", job.data, folders)
+    chosen = seeds[panel([e["last"] for e in each]).chosen]
+    shutil.copytree(folders[chosen] / "model", folder / "model", dirs_exist_ok=True)
+    if job.auto:
+        write_json(folder / "auto.json", job.auto)
+    result = _what(job) | {
+        "resumed_from": {str(s): e["resumed_from"] for s, e in zip(seeds, each, strict=True)},
+        **{group: results.over_seeds([e[group] for e in each]) for group in GROUPS},
+        "selected_by": [e["selected_by"] for e in each],
+        "baselines": _baselines(job),
+        "stability": results.stability(clusters),
+        **{k: sum(e[k] for e in each) for k in ("seconds", "cpu_seconds")},
+        "peak_memory_gib": max(e["peak_memory_gib"] for e in each),
+        "planned_memory_gib": planned / 2**30,
+        "model_seed": chosen,
+        "warnings": [w for e in each for w in e["warnings"]],
+        "finished": results.now(),
+        "paths": {"folder": str(folder), "assignments": "assignments.parquet", "model": "model",
+                  "report": "report.html"},
+    }  # fmt: skip
+    result["selected"]["indices"] = list(PANEL)
+    write_json(folder / "result.json", result)
+    return results.read_json(folder / "result.json") or {}
+
+
+def _what(job: Job) -> dict[str, Any]:
+    values = flat(job.resolved.settings)
+    return {
+        "schema": 1,
+        "method": job.resolved.method.NAME,
+        "dataset": {"name": job.data.name, "hash": job.data.digest(), "rows": job.data.n_nodes,
+                    "notes": job.data.notes},
+        "settings": {k: {"value": v, "source": job.resolved.sources.get(k, "default")} for k, v in values.items()},
+        "seeds": job.seeds,
+        "command": job.resolved.command,
+    }  # fmt: skip
+
+
+def _baselines(job: Job) -> dict[str, Any]:
+    judge, evaluator = job.judges.unlabelled, job.judges.evaluator
+    settings = job.resolved.settings
+    rows: dict[str, list[dict[str, float]]] = {}
+    for name, _, found in baselines(job.data, settings.k, job.seeds, getattr(settings, "low_pass_order", 2)):
+        rows.setdefault(name, []).append(judge(found) | evaluator(found))
+    return {name: results.over_seeds(found) for name, found in rows.items()}
+
+
+def finish_journal(job: Job, folder: Path, journal: Journal, result: dict[str, Any]) -> None:
+    """The run's summary metrics, figures, report and model as records for MLflow."""
+    for group in GROUPS:
+        means = {f"{group}/{k}": v["mean"] for k, v in (result[group] or {}).items() if isinstance(v, dict)}
+        journal.metrics({k: v for k, v in means.items() if v is not None}, job.resolved.settings.epochs - 1)
+    if job.resolved.launch.report:
+        from ops.run.report import write_report
+
+        journal.artifact(write_report(folder).relative_to(folder))
+        journal.artifact(Path("figures"), "figures")
+    for file in ("assignments.parquet", "result.json"):
+        journal.artifact(Path(file))
+    journal.model("model", f"tessera-{job.resolved.method.NAME}")
+    journal.end("FINISHED")

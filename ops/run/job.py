@@ -1,0 +1,116 @@
+"""A resolved command with its data: what K is, what it will cost, and whether it can run at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ops.cluster.indices import GraphJudge
+from ops.cluster.scores import Evaluator
+from ops.data.load import load
+from ops.data.types import AttributedGraph
+from ops.data.validate import check_clusters
+from ops.errors import SettingsError
+from ops.run import memory, place
+from ops.run.cli import Resolved
+from ops.run.console import Console
+from ops.run.seedrun import Judges
+from ops.run.settings import flat
+from ops.run.tracker import check_uri, default_uri
+
+
+@dataclass
+class Job:
+    """A resolved command with its data loaded: everything a training needs, on this machine."""
+
+    resolved: Resolved
+    data: AttributedGraph
+    labels: NDArray[np.int64] | None
+    console: Console
+    threads: int
+    auto: dict[str, Any] | None = None  # the sweep behind `--n-clusters auto`
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds asked for."""
+        launch = self.resolved.launch
+        return list(range(launch.first_seed, launch.first_seed + launch.seeds))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Of the run: one training's identity without its seed."""
+        return place.identity(self.resolved.method.NAME, flat(self.resolved.settings), self.data.digest())
+
+    @property
+    def judges(self) -> Judges:
+        """Who scores this job's assignments."""
+        k = self.resolved.settings.k
+        return Judges(GraphJudge(self.data, k), Evaluator(self.labels), k)
+
+    @property
+    def uri(self) -> str:
+        """The MLflow store of this job."""
+        launch = self.resolved.launch
+        return check_uri(launch.tracking_uri or default_uri(Path(launch.out).expanduser()))
+
+
+def make_job(resolved: Resolved, console: Console) -> Job:
+    """Load and check the data, settle K. Raises DataError or SettingsError before any work starts."""
+    launch = resolved.launch
+    if launch.workers not in ("auto", 0):
+        raise SettingsError(
+            f"--workers {launch.workers}: training over several workers is not built yet; give --workers 0"
+        )
+    data, labels = load(launch.dataset, knn=launch.knn, knn_metric=launch.knn_metric)
+    threads = launch.threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    job = Job(resolved, data, labels, console, threads)
+    return settle_clusters(job)
+
+
+def settle_clusters(job: Job) -> Job:
+    """K from the settings, the sweep (`auto`) or, said so, the number of classes. Raises SettingsError or DataError."""
+    wanted = job.resolved.settings.n_clusters
+    if wanted is None:
+        if job.labels is None:
+            raise SettingsError(f"{job.data.name} has no labels to count: give --n-clusters K or --n-clusters auto")
+        wanted, source = len(np.unique(job.labels)), "labels (number of classes)"
+    elif wanted == "auto":
+        from ops.cluster.auto_k import sweep
+
+        job.console.say("choosing the number of clusters without labels ...")
+        job.auto = sweep(job.data)
+        wanted, source = job.auto["chosen"], "auto"
+        job.console.say(f"K = {wanted}: {job.auto['reason']}")
+    else:
+        source = job.resolved.sources.get("n_clusters", "default")
+    check_clusters(wanted, job.data.n_nodes)
+    job.resolved = job.resolved.with_settings(source, n_clusters=wanted)
+    return job
+
+
+def plan(job: Job) -> int:
+    """Print what will run and where; returns the planned peak bytes. Raises ResourceError where it does not fit."""
+    settings, launch, data = job.resolved.settings, job.resolved.launch, job.data
+    planned: int = memory.preload() + job.resolved.method.estimate(settings, data)
+    edges = data.edge_index.shape[1]
+    say = job.console.say
+    say(f"{job.resolved.method.NAME} on {data.name}: {data.n_nodes:,} nodes, {data.n_features:,} features, "
+        f"{edges:,} directed edges, data {data.digest()[:8]}")  # fmt: skip
+    for note in data.notes:
+        say(f"  {note}")
+    say(f"  K = {settings.k} (from {job.resolved.sources['n_clusters']}), {settings.epochs} epochs, "
+        f"seeds {launch.first_seed}-{launch.first_seed + launch.seeds - 1}")  # fmt: skip
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    disk = shutil.disk_usage(Path(launch.out).expanduser()).free
+    say(f"  in this process on {device}, {job.threads} threads; planned peak {planned / 2**30:.2f} GiB "
+        f"of {memory.available() / 2**30:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
+    memory.check_fits(planned, launch.memory_limit, job.resolved.method.ADVICE)
+    return planned
