@@ -37,7 +37,7 @@ def structure_indices(edge_index: NDArray[np.int64], clusters: NDArray[np.int64]
     side = np.minimum(volume, volume.sum() - volume)
     pairs = size * (n - size)
     if present.sum() < 2:  # nothing is cut, which would be the best value for the worst clustering
-        return {"modularity": 0.0, "conductance": 1.0, "cut_ratio": 1.0, "coverage": 1.0}
+        return {"modularity": 0.0, "conductance": 1.0, "cut_ratio": 1.0, "coverage": float(inside.sum() / total)}
     return {
         "modularity": float(np.sum(inside / total - (volume / total) ** 2)),
         "conductance": float(np.mean((cut / np.maximum(side, 1))[present])),

@@ -29,7 +29,7 @@ from ops.run.launch import run_job, tell_pending, train_seed
 from ops.run.settings import SearchSettings, fields, flat, nearest, search_domain
 from ops.run.tracker import Tracker, default_uri, sync
 
-REDUCTION = 3  # ASHA keeps the best third at each rung
+REDUCTION = 2  # ASHA keeps the better half at each rung
 ENDED = ("finished", "stopped")
 ENDS: dict[str, Status] = {"failed": "FAILED", "interrupted": "KILLED"}  # how MLflow calls them
 INTERRUPTED = ".interrupted"
@@ -149,7 +149,7 @@ def _tune(study: Study, launch: SearchSettings) -> None:
                 scheduler=ASHAScheduler(
                     # one more than the last report, which ASHA would otherwise end as if it were pruned
                     time_attr="epoch", max_t=settings.epochs + 1, reduction_factor=REDUCTION,
-                    grace_period=max(1, settings.epochs // REDUCTION**2),
+                    grace_period=max(1, settings.epochs // REDUCTION**3),
                 ),
             ),
             run_config=tune.RunConfig(

@@ -2,12 +2,13 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hsan_small import Recorder, made, small_graph, trained
+from test_infonce import dense_loss, dense_weights
 from torch.nn.functional import normalize
 
 from ops.cluster.kmeans import kmeans
@@ -15,11 +16,6 @@ from ops.cluster.scores import scores
 from ops.data.planted import planted_graph
 from ops.run.types import PlainRun
 from trainers.hsan import Encoders, train
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "ops" / "contrast"))
-from hsan_small import Recorder, made, small_graph, trained
-from test_infonce import dense_loss, dense_weights
 
 GOLDEN = Path(__file__).with_name("hsan_golden.json")
 # a high learning rate and few trusted rows, so that H moves and the modes differ far beyond the bar in five epochs

@@ -1,12 +1,11 @@
 """HSAN's parts, settings and estimator: trusted rows, storage, the published protocol, scikit-learn's words."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hsan_small import SMALL, made, small_graph, trained
 
 from ops.cluster.kmeans import kmeans
 from ops.cluster.scores import scores
@@ -19,9 +18,6 @@ from ops.run.settings import build
 from ops.run.types import PlainRun
 from trainers import hsan
 from trainers.hsan import Settings, storage_for, train, trusted_rows
-
-sys.path.insert(0, str(Path(__file__).parent))
-from hsan_small import SMALL, made, small_graph, trained
 
 WORDS = {k: v for k, v in SMALL.items() if k != "n_clusters"}
 
@@ -88,7 +84,7 @@ def test_storage_over_the_budget(values, line):
 
 
 def test_stale_weights_are_never_recomputed():
-    with pytest.raises(ValueError, match="they have no snapshot.: drop --pair-storage recompute"):
+    with pytest.raises(ValueError, match=r"they have no snapshot.: drop --pair-storage recompute"):
         made(weights="stale", pair_storage="recompute")
 
 

@@ -16,11 +16,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from processes import TRAIN, Nursery, environment, history, lines, tree, until
 
 from ops.run.journal import FILENAME, read
-
-sys.path.insert(0, str(Path(__file__).parent))
-from processes import TRAIN, Nursery, environment, history, lines, tree, until
 
 pytestmark = pytest.mark.slow
 

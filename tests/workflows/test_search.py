@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import PROJECT, environment, history, lines, tree, until
 
 from ops.data.files import write_npz
 from ops.data.planted import planted_graph
@@ -30,9 +31,6 @@ from ops.run.search import Study, rank
 from ops.run.settings import SearchSettings
 from trainers import hsan
 from workflows import compare, report, tune_hsan
-
-sys.path.insert(0, str(Path(__file__).parent))
-from processes import PROJECT, environment, history, lines, tree, until
 
 pytestmark = pytest.mark.slow
 

@@ -1,18 +1,13 @@
 """Pair weights over several updates against a dense matrix that keeps its history, and through a checkpoint."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_infonce import dense_weights, rows
 
 from ops.contrast.tiles import TileBuffers, upper_tiles
 from ops.contrast.weights import PairWeights, raise_to
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_infonce import dense_weights, rows
 
 N, D, TILE = 23, 6, 16
 WAYS = [("paper", "float"), ("paper", "uint16"), ("paper", "recompute"), ("stale", "float"), ("stale", "uint16")]

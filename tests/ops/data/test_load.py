@@ -153,7 +153,7 @@ def test_a_feature_table_is_linked_by_its_neighbours(tmp_path, suffix):
     with pytest.raises(DataError) as caught:
         load(str(path))
     assert str(caught.value) == f"{path}: no edges; give edges, or --knn 10 to link every row to its 10 nearest"
-    with pytest.raises(DataError, match=r"^n_neighbors=30 must be < n_nodes=30$"):
+    with pytest.raises(DataError, match=r"^--knn: n_neighbors=30 must be < n_nodes=30$"):
         load(str(path), knn=30)
 
 
@@ -243,7 +243,7 @@ def test_a_bare_known_name_is_a_name_first_and_says_so(tmp_path, monkeypatch):
         ("planted:mixing=nan", 0, SettingsError, "planted: mixing=nan must be in [0, 1]"),
         ("planted", 10, SettingsError, "--knn 10: planted has edges; --knn is for feature tables"),
         ("digits", -1, SettingsError, "--knn -1 must be >= 0"),
-        ("digits", 1797, DataError, "n_neighbors=1797 must be < n_nodes=1797"),
+        ("digits", 1797, DataError, "--knn: n_neighbors=1797 must be < n_nodes=1797"),
     ],
 )
 def test_wrong_names_and_values_are_one_line(tmp_path, monkeypatch, spec, knn, error, message):

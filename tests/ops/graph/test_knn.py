@@ -80,9 +80,9 @@ def test_cosine_is_blind_to_length_and_zero_rows_are_similar_to_none():
 
 def test_bad_arguments_are_one_line():
     x = np.zeros((4, 2), dtype=np.float32)
-    with pytest.raises(DataError, match=r"^n_neighbors=4 must be < n_nodes=4$"):
+    with pytest.raises(DataError, match=r"^--knn: n_neighbors=4 must be < n_nodes=4$"):
         knn_graph(x, 4)
-    with pytest.raises(SettingsError, match=r"^n_neighbors=0 must be >= 1$"):
+    with pytest.raises(SettingsError, match=r"^--knn: n_neighbors=0 must be >= 1$"):
         knn_graph(x, 0)
     with pytest.raises(SettingsError, match=r"^knn_metric='manhattan' must be one of: euclidean, cosine$"):
         knn_graph(x, 1, "manhattan")

@@ -1,16 +1,13 @@
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from fabricate import SETTINGS, make_run, make_study
 
 from ops.errors import DataError, SettingsError
 from ops.run.compare import comparison_table, write_compare
 from workflows.compare import main
-
-sys.path.insert(0, str(Path(__file__).parent))
-from fabricate import SETTINGS, make_run, make_study
 
 
 def settings(**changes: object) -> dict[str, dict[str, object]]:

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fabricate import AUTO, make_run, make_study
 
 from ops.errors import DataError, SettingsError, TesseraError
 from ops.run.entry import entry
 from ops.run.report import summary_table, trials_table, tsne, write_report
 from ops.run.stored import Sample, read_sample
 from workflows.report import main
-
-sys.path.insert(0, str(Path(__file__).parent))
-from fabricate import AUTO, make_run, make_study
 
 PICTURES = {"tsne", "similarity", "curves", "scores", "sizes", "hard"}
 

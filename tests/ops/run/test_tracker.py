@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from mlflow_world import MlflowServer, Study, until
 
 from ops.errors import ServiceError, SettingsError
 from ops.run import tracker as driver
 from ops.run.tracking import Tracker, check_uri, default_uri, fit, mask
-
-sys.path.insert(0, str(Path(__file__).parent))
-from mlflow_world import MlflowServer, Study, until
 
 
 @pytest.mark.slow

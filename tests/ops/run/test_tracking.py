@@ -13,13 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow_world import PROJECT, STUDY, MlflowServer, Study, alive, check_whole, load_and_predict, rows, until
 
 from ops.run import tracker as driver
 from ops.run.journal import Journal
 from ops.run.tracking import Tracker, default_uri, sync, waiting
-
-sys.path.insert(0, str(Path(__file__).parent))
-from mlflow_world import PROJECT, STUDY, MlflowServer, Study, alive, check_whole, load_and_predict, rows, until
 
 
 @pytest.fixture(scope="module")

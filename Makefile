@@ -1,0 +1,37 @@
+# Everything sets itself up: the first target that runs makes .venv (Python 3.11+, about 6 GB, some minutes).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TRACKING := OMP_NUM_THREADS=1
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-7s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## make .venv with Tessera and its tools
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup ## search, train and report on scikit-learn's digits: about 2 minutes
+	$(BIN)/python workflows/tune_hsan.py --dataset digits --trials 10 --best-seeds 5 --name demo
+
+check: setup ## lint, types and unit tests: under 3 minutes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(TRACKING) $(BIN)/python -m pytest -m 'not slow' -n 2
+
+test: check ## check, then the tests that start servers, kill runs and search with Ray
+	$(TRACKING) $(BIN)/python -m pytest -m slow
+
+bench: setup ## speed and memory against dense forms and the published code, ratios of one run: about 10 minutes alone
+	$(BIN)/python tests/bench/loss.py
+	$(BIN)/python tests/bench/train.py
+
+clean: ## remove .venv and caches; results in runs/ stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
