@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TRACKING := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench clean
+.PHONY: help setup demo check test bench docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-7s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test: check ## check, then the tests that start servers, kill runs and search wi
 bench: setup ## speed and memory against dense forms and the published code, ratios of one run: about 10 minutes alone
 	$(BIN)/python tests/bench/loss.py
 	$(BIN)/python tests/bench/train.py
+
+docs: setup ## write the page of settings anew
+	$(BIN)/python workflows/docs.py > workflows/SETTINGS.md
 
 clean: ## remove .venv and caches; results in runs/ stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

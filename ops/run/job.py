@@ -52,7 +52,7 @@ class Job:
     def judges(self) -> Judges:
         """Who scores this job's assignments."""
         k = self.resolved.settings.k
-        return Judges(GraphJudge(self.data, k), Evaluator(self.labels), k)
+        return Judges(GraphJudge(self.data, k), Evaluator(self.labels), k, self.data.n_nodes)
 
     @property
     def uri(self) -> str:

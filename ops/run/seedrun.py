@@ -40,6 +40,7 @@ class Judges:
     unlabelled: Callable[[NDArray[np.int64]], dict[str, float]]
     evaluator: Evaluator
     n_clusters: int
+    rows: int
 
 
 class SeedRun:
@@ -100,7 +101,9 @@ class SeedRun:
             self.assignments[epoch] = assignment
             record |= self._score(assignment)
         now = time.monotonic()
-        record |= {"sys/epoch_s": now - self._last_epoch_at, "sys/peak_memory_gib": memory.peak() / 2**30}
+        took = now - self._last_epoch_at
+        record |= {"sys/epoch_s": took, "sys/samples_per_s": self._judges.rows / max(took, 1e-9)}
+        record["sys/peak_memory_gib"] = memory.peak() / 2**30
         self.history.append(record)
         self._history_file.write(json.dumps(checkpoint.plain(record)) + "\n")
         self._history_file.flush()

@@ -1,0 +1,22 @@
+"""Write the settings of every workflow as Markdown tables: `python workflows/docs.py > workflows/SETTINGS.md`."""
+
+from ops.run.settings import LaunchSettings, SearchSettings, docs_table
+from trainers import hsan
+
+METHODS = {"hsan": hsan}
+
+
+def page() -> str:
+    """The page; a test holds `workflows/SETTINGS.md` against it."""
+    parts = ["# Settings\n\nMade by `make docs` from the declarations in `trainers/` and `ops/run/settings.py`.\n"]
+    parts += [f"## {name}\n\n{docs_table(module.Settings)}\n" for name, module in METHODS.items()]
+    parts.append(f"## Launching (every workflow)\n\n{docs_table(LaunchSettings)}\n")
+    own = {k: v for k, v in SearchSettings.model_fields.items() if k not in LaunchSettings.model_fields}
+    table = docs_table(SearchSettings).splitlines()
+    kept = [line for line in table if not line.startswith("| `") or line.split("`")[1][2:].replace("-", "_") in own]
+    parts.append("## Searching (tune workflows)\n\n" + "\n".join(kept) + "\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")
