@@ -78,7 +78,8 @@ def valid_values(info):
 def any_valid(model):
     """A strategy for mappings of some keys of `model` to valid values."""
     each = {k: valid_values(info) for k, (info, _) in fields(model).items() if k != "protocol"}
-    return st.fixed_dictionaries({}, optional=each)
+    contradiction = {"weights": "stale", "pair_storage": "recompute"}.items()
+    return st.fixed_dictionaries({}, optional=each).filter(lambda values: not contradiction <= values.items())
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: f"{m.__module__}.{m.__name__}")
