@@ -27,7 +27,7 @@ check: setup ## lint, types and unit tests: under 3 minutes
 	$(TRACKING) $(BIN)/python -m pytest -m 'not slow' -n 2
 
 test: check ## check, then the tests that start servers, kill runs and search with Ray
-	$(TRACKING) $(BIN)/python -m pytest -m slow
+	$(TRACKING) $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 bench: setup ## speed and memory against dense forms and the published code, ratios of one run: about 10 minutes alone
 	$(BIN)/python tests/bench/loss.py
