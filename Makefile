@@ -1,8 +1,8 @@
-# Everything sets itself up: the first target that runs makes .venv (Python 3.11+, about 6 GB, some minutes).
+# Everything sets itself up: the first target that runs makes .venv (Python 3.11+, about 7 GB, some minutes).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-TRACKING := OMP_NUM_THREADS=1
+ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test bench docs clean
 
@@ -18,16 +18,16 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup ## search, train and report on scikit-learn's digits: about 2 minutes
-	$(BIN)/python workflows/tune_hsan.py --dataset digits --trials 10 --best-seeds 5 --name demo
+	$(BIN)/python workflows/tune_hsan.py --dataset digits --trials 10 --first-seed 5 --seeds 5 --name demo
 
 check: setup ## lint, types and unit tests: under 3 minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(TRACKING) $(BIN)/python -m pytest -m 'not slow' -n 2
+	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not slow' -n 2
 
 test: check ## check, then the tests that start servers, kill runs and search with Ray
-	$(TRACKING) $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	$(ONE_THREAD) $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 bench: setup ## speed and memory against dense forms and the published code, ratios of one run: about 10 minutes alone
 	$(BIN)/python tests/bench/loss.py

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor
@@ -31,7 +31,7 @@ from ops.contrast.budget import storage_within
 from ops.contrast.infonce import hard_infonce
 from ops.contrast.rows import unit_rows
 from ops.contrast.tiles import upper_numel
-from ops.contrast.weights import PairWeights, Storage
+from ops.contrast.weights import PairWeights, Storage, trusted_rows
 from ops.data.types import AttributedGraph
 from ops.errors import DivergedError
 from ops.graph.adjacency import adjacency, low_pass, sparse_matrix, symmetric_product
@@ -124,13 +124,6 @@ def fuse(z: Float[Tensor, "M D"]) -> Float[Tensor, "N D"]:
     return (first + second) / 2
 
 
-def trusted_rows(fused: Float[Tensor, "N D"], centres: Float[Tensor, "K D"], confidence: float) -> Bool[Tensor, "N"]:
-    """H: a row's least softmax over its K squared distances, where at or below the floor(N (1 - tau))-th largest."""
-    value = squared_distances(fused, centres).softmax(1).min(1).values
-    place = math.floor(len(value) * (1 - confidence))
-    return value <= value.sort(descending=True).values[max(place - 1, 0)]
-
-
 def storage_for(n_nodes: int, settings: Settings) -> tuple[Storage, int]:
     """How to hold the pair weights within `pair_memory`, and the bytes left for kept tiles; ResourceError if nohow."""
     pairs = upper_numel(2 * n_nodes, settings.tile_rows)
@@ -139,7 +132,8 @@ def storage_for(n_nodes: int, settings: Settings) -> tuple[Storage, int]:
 
 def estimate(settings: Settings, data: AttributedGraph) -> int:
     """Peak bytes of one training above the import baseline; checked against measured peaks by tests/bench/train.py."""
-    n, f, d = data.n_nodes, settings.pca_dim or data.n_features, settings.embedding_dim
+    n, d = data.n_nodes, settings.embedding_dim
+    f = min(settings.pca_dim or data.n_features, data.n_features, n)
     storage, cache = storage_for(n, settings)
     pairs = 4 * upper_numel(2 * n, settings.tile_rows)
     kept = {"float": pairs, "uint16": pairs // 2, "recompute": 0}[storage] + min(pairs, cache)
@@ -149,6 +143,11 @@ def estimate(settings: Settings, data: AttributedGraph) -> int:
     preparing = 2 * data.x.nbytes + 3 * 8 * n * f  # PCA's copy; the filter works in float64
     inputs = 2 * data.x.nbytes + 4 * n * f + 4 * data.edge_index.nbytes
     return int(THREADS_AND_KERNELS + inputs + max(training, preparing))
+
+
+def baseline_order(settings: Settings) -> int:
+    """The filter of the baseline `filter + k-means`: the method's own."""
+    return settings.low_pass_order
 
 
 def prepare(settings: Settings, data: AttributedGraph) -> tuple[Float[Tensor, "N F"], Projection | None]:
@@ -191,9 +190,10 @@ def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
 
     if run.start is not None:
         unpack_training(run.start.shared, model, optimizer)
-        weights.load({k.removeprefix("weights."): v for k, v in run.start.shared.items() if k.startswith("weights.")})
+        stored = {k: v for k, v in run.start.shared.items() if k.startswith("weights.")}
+        weights.load({k.removeprefix("weights."): v for k, v in stored.items()}, run.device)
     elif settings.protocol == "published":  # its best accuracy starts from the untrained filter + k-means
-        run.report(-1, {}, cluster(x, settings, run.seed, -1).labels.numpy())
+        run.report(-1, {}, cluster(x, settings, run.seed, -1).labels.cpu().numpy())
     found: KMeans | None = None
     for epoch in range(run.start.epoch + 1 if run.start else 0, settings.epochs):
         if not keep:

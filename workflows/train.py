@@ -7,10 +7,9 @@ from ops.errors import SettingsError
 from ops.run.cli import resolve
 from ops.run.console import Console
 from ops.run.entry import entry
-from ops.run.launch import run_training
+from ops.run.launch import run_training, where
 from ops.run.report import summary_table
 from ops.run.settings import LaunchSettings, nearest
-from ops.run.tracker import Tracker, default_uri
 from trainers import hsan
 
 METHODS = {"hsan": hsan}
@@ -33,9 +32,7 @@ def main(argv: list[str]) -> None:
     if launch.json_output:
         print(json.dumps(result))
     console.say(summary_table(result))
-    console.say(f"report: {folder / 'report.html'}")
-    uri = launch.tracking_uri or default_uri(Path(launch.out).expanduser())
-    console.say(f"MLflow: {Tracker.ui_command(uri)}")
+    where(folder, resolved, console)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from pathlib import Path
 from ops.run.cli import resolve
 from ops.run.console import Console
 from ops.run.entry import entry
-from ops.run.search import print_study, run_search
+from ops.run.search import run_search
 from ops.run.settings import SearchSettings
+from ops.run.study import print_study
 from trainers import hsan
 
 PRESETS = Path(__file__).parent / "presets"

@@ -59,7 +59,7 @@ def _candidate(data: AttributedGraph, x: torch.Tensor, k: int) -> dict[str, floa
     runs = [kmeans(x, k, (seed, k), starts=5) for seed in range(RESTARTS)]
     best = min(runs, key=lambda r: r.inertia)
     pairs = [adjusted_rand_score(a.labels.numpy(), b.labels.numpy()) for a, b in combinations(runs, 2)]
-    return GraphJudge(data, k)(best.labels.numpy()) | {"stability": float(np.mean(pairs))}
+    return GraphJudge(data, k, x.numpy())(best.labels.numpy()) | {"stability": float(np.mean(pairs))}
 
 
 def _votes(candidates: list[dict[str, float]], ks: list[int], chosen: int) -> tuple[float, list[int]]:

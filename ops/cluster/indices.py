@@ -96,9 +96,11 @@ class GraphJudge:
 
     data: AttributedGraph
     n_clusters: int
+    space: NDArray[np.float32] | None = None  # the fixed space, where the caller has it already
 
     def __post_init__(self) -> None:
-        self._space = low_pass(self.data.x, self.data.edge_index, FIXED_ORDER)
+        fixed = self.space
+        self._space = low_pass(self.data.x, self.data.edge_index, FIXED_ORDER) if fixed is None else fixed
 
     def __call__(self, clusters: NDArray[np.int64]) -> dict[str, float]:
         """All indices of this module by name, with `tune_score` as `score`."""

@@ -8,8 +8,8 @@ With e_ij = exp(w_ij S_ij / T) and r_i = sum_{j != i} e_ij:  `L = mean_i( log r_
 `dZ = alpha G Z`, `dE = (1 - alpha) G E`, `dalpha = 1/2 (<G Z, Z> - <G E, E>)`.
 
 Pass 1 sums r over the tiles and keeps w_ij e_ij of as many tiles as the budget holds; pass 2 forms G tile by tile
-(recomputing what was not kept). No M x M array exists. Cost: 2 M^2 D multiply-adds' worth of products for pass 1, 4 for
-pass 2, up to 2 more for recomputation (in units where the dense similarity alone is 4).
+(recomputing what was not kept). No M x M array exists. Operations: 2 M^2 D in
+pass 1, 4 in pass 2, up to 2 more for recomputed tiles (the dense similarity alone is 4, a dense training step 12).
 
 Axes: N nodes, M = 2N rows (view 1, then view 2), D width, R x C one tile.
 """

@@ -9,17 +9,19 @@ Three ways to hold them, each smaller and slower than the one before: `float` ti
 fixed point, 8e-6 at most from the true one, and raises it when served: w itself in fixed point would lose the light
 pairs, whose sum makes most of the gradient once all rows are trusted.
 
-Axes: N nodes, M = 2N rows (view 1, then view 2), D width, R x C one tile.
+Axes: N nodes, M = 2N rows (view 1, then view 2), D width, K clusters, R x C one tile.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from ops.cluster.kmeans import squared_distances
 from ops.contrast.tiles import TILE_ROWS, Tile, TileBuffers, similarity_tile, upper_tiles
 
 Storage = Literal["float", "uint16", "recompute"]
@@ -39,6 +41,13 @@ def raise_to(base: Float[Tensor, "*any"], beta: float) -> Float[Tensor, "*any"]:
             base.mul_(factor)
         return base
     return base.pow_(beta)
+
+
+def trusted_rows(fused: Float[Tensor, "N D"], centres: Float[Tensor, "K D"], confidence: float) -> Bool[Tensor, "N"]:
+    """H: a row's least softmax over its K squared distances, where at or below the floor(N (1 - tau))-th largest."""
+    value = squared_distances(fused, centres).softmax(1).min(1).values
+    place = math.floor(len(value) * (1 - confidence))
+    return value <= value.sort(descending=True).values[max(place - 1, 0)]
 
 
 def _one(storage: Storage) -> int:
@@ -136,11 +145,12 @@ class PairWeights:
         tiles = {f"tile.{i}": t for i, t in enumerate(self._tiles)}
         return {"positive": self._positive} | tiles | {f"snapshot.{k}": v for k, v in self._snapshot.items()}
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
+    def load(self, tensors: dict[str, Tensor], device: torch.device | str = "cpu") -> None:
         """The inverse of `tensors`; an empty dict is the state before the first update.
 
         Takes the tensors over (the next update writes into them): a copy would double the memory of the pairs.
         """
+        tensors = {k: v if k == "snapshot.scalars" else v.to(device) for k, v in tensors.items()}
         self.updated = bool(tensors)
         self._positive = tensors.get("positive")
         self._tiles = [tensors[f"tile.{i}"] for i in range(sum(k.startswith("tile.") for k in tensors))]

@@ -1,7 +1,7 @@
 """Data sets by name: a file in TESSERA_DATA, then the cache, then torch_geometric's download into the cache.
 
 The downloading runs in a process of its own (`ops.data.fetch`): torch_geometric loads files of its own by
-`torch.load` and has no timeouts; neither reaches this process.
+`torch.load` and has no timeouts; neither happens in this process (a process of the same user is no sandbox, though).
 """
 
 from __future__ import annotations

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ops.errors import ResourceError
+from ops.files import replacing, sync, unwritable
 from ops.run.types import State
 
 KEEP = 2
@@ -28,18 +27,9 @@ _CHECKSUMS = "checksums.json"
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """Write to a temporary name beside `path`, flush to disk, rename. Raises ResourceError on a full disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        _drop(temporary)
-        raise ResourceError(f"{path}: {error.strerror}; free some space and start the same command again") from None
+    """Write a whole file or none (`ops.files.replacing`)."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -68,14 +58,15 @@ def save(folder: Path, state: State) -> Path:
         _write_files(temporary, state)
         sums = {p.name: _digest(p) for p in sorted(temporary.iterdir())}
         (temporary / _CHECKSUMS).write_text(json.dumps(sums, indent=1))
-        _sync(temporary / _CHECKSUMS)
+        sync(temporary / _CHECKSUMS)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-        _sync(folder)
+        sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or error
-        raise ResourceError(f"{final}: {reason}; free some space and start the same command again") from None
+        if isinstance(error, OSError):
+            raise unwritable(final, error) from None
+        raise ResourceError(f"{final}: {error}; free some space and start the same command again") from None
     for old in sorted(folder.glob("epoch-*"))[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -99,7 +90,7 @@ def _write_files(folder: Path, state: State) -> None:
     rest = {k: v for k, v in state.shared.items() if not isinstance(v, Tensor)}
     (folder / "shared.json").write_text(json.dumps({"epoch": state.epoch, "shared": rest}))
     for path in folder.iterdir():
-        _sync(path)
+        sync(path)
 
 
 def _plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -121,32 +112,14 @@ def _load(path: Path) -> State:
 
 def save_model(folder: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
     """A model for `predict`: `model.safetensors` and `settings.json` (which names its method), renamed into place."""
-    model, words = folder / ".model.safetensors.tmp", folder / ".settings.json.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(_plain_tensors(tensors), model)
-        words.write_text(json.dumps(plain(settings), indent=1, allow_nan=False) + "\n")
-        model.replace(folder / "model.safetensors")
-        words.replace(folder / "settings.json")
-    except (OSError, SafetensorError) as error:
-        _drop(model, words)
+    try:  # both are on disk before either is renamed
+        with replacing(folder / "settings.json") as words, replacing(folder / "model.safetensors") as model:
+            save_file(_plain_tensors(tensors), model)
+            words.write_text(json.dumps(plain(settings), indent=1, allow_nan=False) + "\n")
+    except SafetensorError as error:  # how it tells of a full disk
         raise ResourceError(f"{folder}: {error}; free some space and start the same command again") from None
-
-
-def _drop(*temporaries: Path) -> None:
-    for path in temporaries:
-        with suppress(OSError):
-            path.unlink()
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

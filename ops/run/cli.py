@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from ops.data.named import canonical
 from ops.errors import SettingsError
 from ops.run.settings import (
     LaunchSettings,
@@ -25,6 +26,8 @@ from ops.run.settings import (
     search_domain,
 )
 
+REMARK = "remark"  # a preset's own key: how it was chosen
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -35,6 +38,7 @@ class Resolved:
     launch: LaunchSettings
     sources: dict[str, str]
     command: str
+    remarks: tuple[str, ...] = ()  # what the plan and the report must say of the settings
 
     def with_settings(self, source: str, **values: Any) -> Resolved:
         """The same with some of the method's settings replaced, e.g. by a trial."""
@@ -86,8 +90,10 @@ def resolve(
     flags = vars(given)
     config = read_yaml(Path(flags["config"]), known) if "config" in flags else {}
     merged = config | flags
-    preset = _preset(str(merged.get("preset", "auto")), str(merged.get("dataset", "")), method, presets)
-    base = read_yaml(preset, known) if preset else {}
+    dataset = str(merged.get("dataset", launch.model_fields["dataset"].default))
+    preset = _preset(str(merged.get("preset", "auto")), canonical(dataset) or dataset.lower(), method, presets)
+    base = read_yaml(preset, [*known, REMARK]) if preset else {}
+    remark = base.pop(REMARK, None)
     sources = (
         dict.fromkeys(base, f"preset {preset.stem}" if preset else "")
         | dict.fromkeys(config, str(flags.get("config")))
@@ -98,7 +104,8 @@ def resolve(
     derived = {k for k, v in settings.model_dump(by_alias=True).items() if v != known[k][0].default and k not in values}
     sources |= dict.fromkeys(derived, "protocol")
     command = f"python {program} {shlex.join(argv)}".strip()
-    return Resolved(method, settings, build(launch, values, sources), sources, command)
+    remarks = (f"preset {preset.stem}: {remark}",) if preset and remark else ()
+    return Resolved(method, settings, build(launch, values, sources), sources, command, remarks)
 
 
 def read_yaml(path: Path, known: Any) -> dict[str, Any]:
@@ -116,6 +123,8 @@ def read_yaml(path: Path, known: Any) -> dict[str, Any]:
         raise SettingsError(f"{path}: holds {type(values).__name__}, expected lines such as `epochs: 100`")
     values = {str(key).replace("-", "_"): value for key, value in values.items()}
     check_keys(values, known, str(path))
+    if "config" in values:
+        raise SettingsError(f"{path}: config names a file from the command line only; give --config")
     return values
 
 

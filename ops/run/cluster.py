@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ops.errors import SettingsError
 from ops.run.console import Console
 
 # Read by Ray when it is imported or started; a user's own value stays.
@@ -27,23 +28,29 @@ def ray_session(cpus: int) -> Iterator[None]:
     """Connect to the cluster that RAY_ADDRESS names, or start one of `cpus` CPUs here; ends what it began."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    local = not os.environ.get("RAY_ADDRESS")
+    if local:  # without it Ray swaps 127.0.0.1 for the machine's address and listens there
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
     began = not ray.is_initialized()
     if began:
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(**quiet)
+        if local:
+            ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         else:
-            ray.init(num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            ray.init(**quiet)
     try:
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        if sum(node["Alive"] for node in nodes) > 1:
+            raise SettingsError("--out: the cluster has several nodes, which need a shared place; not built yet")
         yield
     finally:
         if began:
             ray.shutdown()
 
 
-def trial_callback(console: Console, trials: int) -> Any:
+def trial_callback(console: Console, total: int) -> Any:
     """A Ray Tune callback that tells how the trials go, in the run's own voice."""
     from ray.tune import Callback
 
@@ -60,12 +67,11 @@ def trial_callback(console: Console, trials: int) -> Any:
             self.ended += 1
             result = trial.last_result or {}
             chosen = "  ".join(f"{k} {v:.4g}" for k, v in trial.config.items())
-            console.say(f"trial {self.ended}/{count}  {chosen}  epochs {result.get('epoch')}  "
+            console.say(f"trial {self.ended}/{total}  {chosen}  epochs {result.get('epoch')}  "
                         f"score {result.get('score', float('nan')):.4f}")  # fmt: skip
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             """A failed trial is said at once; the search goes on."""
             console.warn(f"a trial failed: {trial.config}; see {trial.local_path}")
 
-    count = trials
     return Told()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from ops.cluster.baselines import baselines
 from ops.cluster.selection import PANEL, panel
 from ops.run import results
-from ops.run.checkpoint import write_json
+from ops.run.checkpoint import atomic_write, write_json
 from ops.run.job import Job
 from ops.run.journal import Journal
 from ops.run.settings import flat
+from ops.run.tracker import mask
 
 GROUPS = ("last", "selected", "oracle")  # always in this order: the headline first
 
@@ -24,7 +24,8 @@ def collect(job: Job, folder: Path, planned: int) -> dict[str, Any]:
     each = [results.read_json(f / "result.json") or {} for f in folders.values()]
     clusters = results.write_assignments(folder / "assignments.parquet", job.data, folders)
     chosen = seeds[panel([e["last"] for e in each]).chosen]
-    shutil.copytree(folders[chosen] / "model", folder / "model", dirs_exist_ok=True)
+    for file in ("settings.json", "model.safetensors"):
+        atomic_write(folder / "model" / file, (folders[chosen] / "model" / file).read_bytes())
     if job.auto:
         write_json(folder / "auto.json", job.auto)
     result = _what(job) | {
@@ -53,10 +54,10 @@ def _what(job: Job) -> dict[str, Any]:
         "schema": 1,
         "method": job.resolved.method.NAME,
         "dataset": {"name": job.data.name, "hash": job.data.digest(), "rows": job.data.n_nodes,
-                    "notes": job.data.notes},
+                    "notes": [*job.data.notes, *job.resolved.remarks]},
         "settings": {k: {"value": v, "source": job.resolved.sources.get(k, "default")} for k, v in values.items()},
         "seeds": job.seeds,
-        "command": job.resolved.command,
+        "command": mask(job.resolved.command),
     }  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def _baselines(job: Job) -> dict[str, Any]:
     judge, evaluator = job.judges.unlabelled, job.judges.evaluator
     settings = job.resolved.settings
     rows: dict[str, list[dict[str, float]]] = {}
-    for name, _, found in baselines(job.data, settings.k, job.seeds, getattr(settings, "low_pass_order", 2)):
+    for name, _, found in baselines(job.data, settings.k, job.seeds, job.resolved.method.baseline_order(settings)):
         rows.setdefault(name, []).append(judge(found) | evaluator(found))
     return {name: results.over_seeds(found) for name, found in rows.items()}
 

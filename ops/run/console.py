@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -18,9 +19,14 @@ class Console:
 
     def say(self, text: str = "") -> None:
         """A line of results or of the plan."""
-        if not self.quiet:
-            self._end_line()
+        if self.quiet:
+            return
+        self._end_line()
+        try:
             print(text, file=sys.stderr if self.json_only else sys.stdout, flush=True)
+        except BrokenPipeError:  # its reader (`| head`) has gone; the training has not
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def warn(self, text: str) -> None:
         """A line that is shown even with `--quiet`."""

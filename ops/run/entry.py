@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shlex
 import signal
 import sys
@@ -10,6 +9,10 @@ import warnings
 from collections.abc import Callable
 
 from ops.errors import Interrupted, ResourceError, TesseraError
+from ops.files import FULL
+from ops.run.tracker import mask
+
+_NO_MEMORY = ("can't allocate memory", "out of memory")  # torch's words, on the CPU and on CUDA
 
 
 def entry(main: Callable[[list[str]], None]) -> None:
@@ -19,16 +22,19 @@ def entry(main: Callable[[list[str]], None]) -> None:
     try:
         main(sys.argv[1:])
     except (Interrupted, KeyboardInterrupt) as error:
-        again = shlex.join(["python", *(a for a in sys.argv if a != "--fresh")])
+        again = mask(shlex.join(["python", *(a for a in sys.argv if a != "--fresh")]))
         print(f"{str(error) or 'interrupted'}\nresume with: {again}", file=sys.stderr)
         sys.exit(Interrupted.code)
     except TesseraError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.code)
-    except BrokenPipeError:  # the reader of our output has gone: nothing is left to say
-        sys.exit(0)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        print("error: out of memory; give smaller settings (--help) or a machine with more", file=sys.stderr)
+        sys.exit(ResourceError.code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror}; free some space and start the same command again", file=sys.stderr)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ops.data.types import AttributedGraph
-from ops.data.validate import check_clusters, make_graph
+from ops.data.validate import check_clusters, check_features, make_graph
+from ops.errors import SettingsError
 from ops.run.settings import build, check_keys, fields
 from ops.run.types import PlainRun, Result
 
@@ -30,7 +31,14 @@ class GraphClusterer:
         values = {"n_clusters": n_clusters, **hyperparameters}
         check_keys(values, fields(self.method.Settings), type(self).__name__)
         self.settings = build(self.method.Settings, values, {})
-        self.n_clusters, self.seed = n_clusters, seed
+        if not isinstance(self.settings.n_clusters, int):
+            raise SettingsError(f"{type(self).__name__}: n_clusters={n_clusters!r} must be a whole number")
+        self.n_clusters, self.seed = self.settings.n_clusters, seed
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters, as scikit-learn's `clone` asks for them."""
+        del deep
+        return {"seed": self.seed, **self.settings.model_dump()}
 
     def fit(self: G, x: ArrayLike, edge_index: ArrayLike, y: object = None) -> G:
         """Cluster features `x` [N, F] on the graph `edge_index` [2, E]; `y` is ignored, as labels never enter."""
@@ -67,7 +75,7 @@ class GraphClusterer:
 
     def _rows(self, x: ArrayLike, edge_index: ArrayLike | None) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         if edge_index is None:
-            return np.asarray(x, dtype=np.float32), np.empty((2, 0), dtype=np.int64)
+            return check_features(np.asarray(x), origin=type(self).__name__), np.empty((2, 0), dtype=np.int64)
         data = self._graph(x, edge_index)
         return data.x, data.edge_index
 

@@ -96,15 +96,18 @@ def settle_clusters(job: Job) -> Job:
     return job
 
 
-def plan(job: Job) -> int:
-    """Print what will run and where; returns the planned peak bytes. Raises ResourceError where it does not fit."""
+def plan(job: Job, at_once: int = 1) -> int:
+    """Print what will run and where; returns the planned peak bytes. Raises ResourceError where it does not fit.
+
+    `at_once` trainings share the machine's memory (the trials of a search).
+    """
     settings, launch, data = job.resolved.settings, job.resolved.launch, job.data
     planned: int = memory.preload() + job.resolved.method.estimate(settings, data)
     edges = data.edge_index.shape[1]
     say = job.console.say
     say(f"{job.resolved.method.NAME} on {data.name}: {data.n_nodes:,} nodes, {data.n_features:,} features, "
         f"{edges:,} directed edges, data {data.digest()[:8]}")  # fmt: skip
-    for note in data.notes:
+    for note in (*data.notes, *job.resolved.remarks):
         say(f"  {note}")
     say(f"  K = {settings.k} (from {job.resolved.sources['n_clusters']}), {settings.epochs} epochs, "
         f"seeds {launch.first_seed}-{launch.first_seed + launch.seeds - 1}")  # fmt: skip
@@ -112,5 +115,5 @@ def plan(job: Job) -> int:
     disk = shutil.disk_usage(Path(launch.out).expanduser()).free
     say(f"  in this process on {device}, {job.threads} threads; planned peak {planned / 2**30:.2f} GiB "
         f"of {memory.available() / 2**30:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
-    memory.check_fits(planned, launch.memory_limit, job.resolved.method.ADVICE)
+    memory.check_fits(planned * at_once, launch.memory_limit, job.resolved.method.ADVICE)
     return planned

@@ -24,7 +24,7 @@ from ops.run.job import Job, make_job, plan
 from ops.run.journal import Journal, finished
 from ops.run.seedrun import SeedRun
 from ops.run.settings import flat
-from ops.run.tracker import Pending, Tracker, sync
+from ops.run.tracker import Pending, Tracker, default_uri, sync
 
 
 def run_training(resolved: Resolved, console: Console) -> tuple[Path, dict[str, Any]]:
@@ -55,6 +55,14 @@ def run_job(job: Job, out: Path, root: Path | None) -> tuple[Path, dict[str, Any
             result = _train_all(job, folder, name, None, planned)
             tell_pending(job.console, tracker.close())
     return folder, result
+
+
+def where(folder: Path, resolved: Resolved, console: Console) -> None:
+    """Say where the report and MLflow's pages are."""
+    if (folder / "report.html").is_file():
+        console.say(f"report: {folder / 'report.html'}")
+    launch = resolved.launch
+    console.say(f"MLflow: {Tracker.ui_command(launch.tracking_uri or default_uri(Path(launch.out).expanduser()))}")
 
 
 def tell_pending(console: Console, pending: Pending) -> None:

@@ -54,12 +54,12 @@ def open_folder(out: str, name: str) -> Path:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which dies with the process. Raises SettingsError while another process holds it."""
+def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the folder's lock, which dies with the process; `wait` for it, or raise SettingsError while it is held."""
     with (folder / LOCK_FILE).open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
             file.seek(0)
             raise SettingsError(
                 f"{folder}: process {file.read().strip() or 'unknown'} is at work on this run; "

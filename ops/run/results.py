@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ops.cluster.selection import panel
 from ops.data.types import AttributedGraph
-from ops.errors import ResourceError
+from ops.files import replacing
 from ops.rng import generator
 from ops.run.checkpoint import save_model, write_json
 from ops.run.seedrun import Record, SeedRun
@@ -86,15 +86,9 @@ def figure_arrays(data: AttributedGraph, result: Result, labels: NDArray[np.int6
 
 
 def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
-    """`np.savez_compressed` to a temporary name, then renamed. Raises ResourceError on a full disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ResourceError(f"{path}: {error.strerror}; free some space and start the same command again") from None
+    """A whole compressed npz file or none (`ops.files.replacing`)."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any]:
@@ -136,13 +130,8 @@ def write_assignments(path: Path, data: AttributedGraph, folders: Mapping[int, P
         clusters.append(last)
         columns = {"seed": np.full(len(last), seed), "id": ids, "cluster": last, "confidence": confidence}
         tables.append(pa.table(columns))
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ResourceError(f"{path}: {error.strerror}; free some space and start the same command again") from None
     return clusters
 
 

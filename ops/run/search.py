@@ -17,9 +17,8 @@ from typing import Any
 
 import torch
 
-from ops.cluster.selection import panel
 from ops.errors import Interrupted, SettingsError
-from ops.run import place, results
+from ops.run import memory, place, results
 from ops.run.checkpoint import write_json
 from ops.run.cli import Resolved
 from ops.run.console import Console
@@ -27,7 +26,9 @@ from ops.run.job import Job, make_job, plan
 from ops.run.journal import Journal, Status, finished
 from ops.run.launch import run_job, tell_pending, train_seed
 from ops.run.settings import SearchSettings, fields, flat, nearest, search_domain
-from ops.run.tracker import Tracker, default_uri, sync
+from ops.run.stored import read_history
+from ops.run.study import best_trial, rank
+from ops.run.tracker import Tracker, sync
 
 REDUCTION = 2  # ASHA keeps the better half at each rung
 ENDED = ("finished", "stopped")
@@ -57,11 +58,11 @@ def run_search(resolved: Resolved, console: Console) -> tuple[Path, dict[str, An
     with place.lock(folder):
         place.claim(folder, value, fresh=launch.fresh)
         stored = results.read_json(folder / "trials.json")
-        if stored and stored["finished"] and len(stored["trials"]) >= launch.trials and finished(folder):
+        if stored and _covers(folder, stored, launch) and finished(folder):
             console.say(f"{folder}: finished on {stored['finished']}, --fresh runs it again")
             tell_pending(console, sync(folder, job.uri))
             return folder, stored
-        plan(job)
+        plan(job, at_once=_concurrent(launch))
         console.say(f"  searching {', '.join(searched)}: {launch.trials} trials, ranked by {launch.objective}")
         tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=console.warn)
         with tracker:
@@ -79,17 +80,16 @@ def _run(study: Study, launch: SearchSettings) -> dict[str, Any]:
         journal.start(folder.name, None, params, {"method": job.resolved.method.NAME, "dataset": job.data.name})
         try:
             _tune(study, launch)
-            trials = rank(study, launch)
-            best = next((t for t in trials["trials"] if t["trial"] == trials["best"]), None)
-            if best is not None and launch.best_seeds:
+            trials = rank(folder, job.resolved, job.data.name)
+            best = best_trial(trials)
+            if launch.seeds:
                 _train_best(study, launch, best["settings"])
         except BaseException as error:
             journal.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
             raise
         trials["finished"] = results.now()
         write_json(folder / "trials.json", trials)
-        if best is not None:
-            journal.metrics({"tune/score": best["score"]}, job.resolved.settings.epochs - 1)
+        journal.metrics({"tune/score": best["score"]}, job.resolved.settings.epochs - 1)
         if launch.report:
             from ops.run.report import write_report
 
@@ -101,10 +101,23 @@ def _run(study: Study, launch: SearchSettings) -> dict[str, Any]:
 
 def _train_best(study: Study, launch: SearchSettings, settings: Mapping[str, Any]) -> None:
     resolved = study.job.resolved.with_settings("trial", **settings)
-    resolved = resolved.with_launch(name="best", seeds=launch.best_seeds, fresh=False)
-    job = replace(study.job, resolved=resolved)
-    job.console.say(f"training the best setting over {launch.best_seeds} seeds")
+    job = replace(study.job, resolved=resolved.with_launch(name="best", fresh=False))
+    old = results.read_json(study.folder / "best" / place.RUN_FILE)
+    if old is not None and old != json.loads(json.dumps(job.identity)):  # more trials have found a better one
+        job.resolved = job.resolved.with_launch(fresh=True)
+    job.console.say(f"training the best setting over {launch.seeds} seeds")
     run_job(job, study.folder, root=study.folder)
+
+
+def _covers(folder: Path, stored: Mapping[str, Any], launch: SearchSettings) -> bool:
+    """Whether a stored study has all that is asked for."""
+    best = results.read_json(folder / "best" / "result.json")
+    seeds = len(best["seeds"]) if best else 0
+    return bool(stored["finished"]) and stored["asked"] >= launch.trials and seeds >= launch.seeds
+
+
+def _concurrent(launch: SearchSettings) -> int:
+    return min(launch.concurrent or len(os.sched_getaffinity(0)), launch.trials)
 
 
 def _searched(resolved: Resolved, launch: SearchSettings) -> tuple[str, ...]:
@@ -134,10 +147,10 @@ def _tune(study: Study, launch: SearchSettings) -> None:
     from ops.run.cluster import ray_session, trial_callback
 
     settings = study.job.resolved.settings
-    concurrent = launch.concurrent or len(os.sched_getaffinity(0))
+    concurrent = _concurrent(launch)
     job = replace(study.job, threads=max(1, study.job.threads // concurrent), console=Console(quiet=True))
     space = {key: _domain(search_domain(type(settings), key)) for key in study.searched}
-    start = {key: getattr(settings, key) for key in study.searched}
+    start = {key: _start(study, key) for key in study.searched}
     with ray_session(concurrent), _interruptible(study.folder) as asked:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_trial, study=replace(study, job=job)), {"cpu": 1}),
@@ -187,6 +200,14 @@ def _interruptible(folder: Path) -> Iterator[list[int]]:
             signal.signal(number, previous)
 
 
+def _start(study: Study, key: str) -> Any:
+    """What the first trial takes: the user's value or the default, never a preset's, which was chosen with labels."""
+    resolved = study.job.resolved
+    if resolved.sources.get(key, "").startswith("preset"):
+        return type(resolved.settings).model_fields[key].default
+    return getattr(resolved.settings, key)
+
+
 def _domain(declared: Mapping[str, Any] | None) -> Any:
     from ray import tune
 
@@ -201,20 +222,21 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     from ray import tune
 
     job = replace(study.job, resolved=study.job.resolved.with_settings("trial", **config))
+    memory.preload()
     torch.set_num_threads(job.threads)
     name = f"trial-{place.fingerprint(job.identity)[:8]}"
     folder = study.folder / name
-    stored = results.read_json(folder / "trial.json")
     seed = job.resolved.launch.first_seed
-    history = folder / f"seed-{seed}" / "history.jsonl"
-    if stored and stored["status"] in ENDED:
-        for line in history.read_text().splitlines():
-            _report(tune, json.loads(line), name)
-        return
     folder.mkdir(parents=True, exist_ok=True)
-    ending = {"trial": name, "settings": config, "status": "failed", "epochs": 0, "metrics": {}}
+    ending: dict[str, Any] = {"trial": name, "settings": config, "status": "failed", "epochs": 0, "metrics": {}}
     key = f"{study.folder.name}/{name}"
-    with place.lock(folder), Journal(folder, key) as journal:
+    # another trial may have drawn the same settings, or a killed driver's trial may still be ending
+    with place.lock(folder, wait=True), Journal(folder, key) as journal:
+        stored = results.read_json(folder / "trial.json")
+        if stored and stored["status"] in ENDED:
+            for record in read_history(folder / f"seed-{seed}" / "history.jsonl"):
+                _report(tune, record, name)
+            return
         journal.start(name, study.folder.name, config, {"method": job.resolved.method.NAME})
         try:
             train_seed(job, folder, f"{key}/seed-{seed}", key, seed, lambda: False, lambda r: _report(tune, r, name))
@@ -223,15 +245,15 @@ def _trial(config: dict[str, Any], study: Study) -> None:
             ending["status"] = "interrupted" if (study.folder / INTERRUPTED).exists() else "stopped"
             raise
         except Exception as error:
-            ending["error"] = f"{type(error).__name__}: {error}"
+            ending |= {"error": f"{type(error).__name__}: {error}", "code": getattr(error, "code", 1)}
             raise
         finally:
             _end_trial(folder, seed, ending, journal)
 
 
 def _end_trial(folder: Path, seed: int, ending: dict[str, Any], journal: Journal) -> None:
-    lines = (folder / f"seed-{seed}" / "history.jsonl").read_text().splitlines()
-    records = results.evaluated([json.loads(line) for line in lines])
+    path = folder / f"seed-{seed}" / "history.jsonl"
+    records = results.evaluated(read_history(path)) if path.is_file() else []
     if records:
         ending["epochs"] = int(records[-1]["epoch"]) + 1
         ending["metrics"] = results.short(records[-1])
@@ -243,42 +265,3 @@ def _end_trial(folder: Path, seed: int, ending: dict[str, Any], journal: Journal
 def _report(tune: Any, record: Mapping[str, float], name: str) -> None:
     if "tune/score" in record and record["epoch"] >= 0:
         tune.report({"score": record["tune/score"], "epoch": int(record["epoch"]) + 1, "trial": name})
-
-
-def rank(study: Study, launch: SearchSettings) -> dict[str, Any]:
-    """The table of trials: finished ones by the objective's order (the panel for `tune/score`), then the others."""
-    found = [t for p in sorted(study.folder.glob("trial-*/trial.json")) if (t := results.read_json(p))]
-    finished = [t for t in found if t["status"] == "finished"]
-    rest = sorted((t for t in found if t["status"] != "finished"), key=lambda t: -t["epochs"])
-    agreement, best = "no trial finished", None
-    if finished:
-        verdict = panel([t["metrics"] for t in finished])
-        key = launch.objective.split("/")[1]
-        for trial, mean_rank in zip(finished, verdict.ranks, strict=True):
-            trial["rank"] = float(mean_rank)
-        agreement = verdict.sentence()
-        if launch.objective == "tune/score":
-            finished.sort(key=lambda t: (t["rank"], -t["metrics"]["score"]))
-        else:
-            finished.sort(key=lambda t: -t["metrics"].get(key, float("-inf")))
-            agreement = f"ranked by {launch.objective}: TUNED WITH LABELS; " + agreement
-        best = finished[0]["trial"]
-    for trial in found:
-        trial["score"] = trial["metrics"].get("score")
-    return {
-        "method": study.job.resolved.method.NAME, "dataset": study.job.data.name, "objective": launch.objective,
-        "trials": finished + rest, "best": best, "agreement": agreement, "command": study.job.resolved.command,
-        "finished": None,
-    }  # fmt: skip
-
-
-def print_study(folder: Path, trials: dict[str, Any], resolved: Resolved, console: Console) -> None:
-    """The trials' table, the best setting's results, and where to look further."""
-    from ops.run.report import summary_table, trials_table
-
-    console.say(trials_table(trials))
-    best = results.read_json(folder / "best" / "result.json")
-    if best:
-        console.say(summary_table(best))
-    console.say(f"report: {folder / 'report.html'}")
-    console.say(f"MLflow: {Tracker.ui_command(resolved.launch.tracking_uri or default_uri(Path(resolved.launch.out)))}")

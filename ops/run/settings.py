@@ -94,7 +94,7 @@ class SearchSettings(LaunchSettings):
     objective: Literal["tune/score", "last/acc", "last/nmi", "last/ari", "last/f1"] = setting(
         "tune/score", "what finished trials are ranked by; last/acc marks the study as tuned with labels"
     )
-    best_seeds: int = setting(3, "seeds to train the best setting with; 0: do not", ge=0)
+    seeds: int = setting(3, "seeds to train the best setting with; 0: do not", ge=0, le=10_000)
 
 
 def key_of(name: str, info: FieldInfo) -> str:

@@ -27,7 +27,9 @@ def unpack_training(tensors: Mapping[str, Tensor], model: torch.nn.Module, optim
             parameter.copy_(tensors[f"model.{name}"])
         prefix = f"optimizer.{name}."
         optimizer.state[parameter] = {
-            key.removeprefix(prefix): value.clone() for key, value in tensors.items() if key.startswith(prefix)
+            key.removeprefix(prefix): value.to(parameter.device, copy=True)
+            for key, value in tensors.items()
+            if key.startswith(prefix)
         }
         gradient = tensors.get(f"gradient.{name}")
-        parameter.grad = None if gradient is None else gradient.clone()
+        parameter.grad = None if gradient is None else gradient.to(parameter.device, copy=True)

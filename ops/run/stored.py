@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.errors import DataError, SettingsError
+from ops.errors import DataError
+from ops.files import replacing
 
 NEEDED = ("method", "dataset", "settings", "seeds", "last")
 ARRAYS = ("before", "after", "cluster")
@@ -174,15 +174,9 @@ def read_run(run: Path) -> StoredRun:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write by a temporary name and a rename, making the folders; raises SettingsError where that is impossible."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a whole file or none (`ops.files.replacing`)."""
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
-        raise SettingsError(f"{path}: cannot be written ({error.strerror}); choose a place that can") from error
 
 
 def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:

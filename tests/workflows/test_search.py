@@ -27,8 +27,8 @@ from ops.run.cli import resolve
 from ops.run.console import Console
 from ops.run.job import make_job
 from ops.run.report import trials_table, write_report
-from ops.run.search import Study, rank
 from ops.run.settings import SearchSettings
+from ops.run.study import rank
 from trainers import hsan
 from workflows import compare, report, tune_hsan
 
@@ -41,7 +41,7 @@ def command(folder: Path, *more: str) -> list[str]:
     return [
         "--dataset", str(folder / "data.npz"), "--out", str(folder), "--name", "study", "--embedding-dim", "16",
         "--epochs", str(EPOCHS), "--update-every", "3", "--search", "lr,temperature", "--trials", str(TRIALS),
-        "--concurrent", "1", "--threads", "1", "--best-seeds", "2", *more,
+        "--concurrent", "1", "--threads", "1", "--seeds", "2", *more,
     ]  # fmt: skip
 
 
@@ -219,7 +219,7 @@ def test_disturbed_search_is_nested_in_mlflow(disturbed: Disturbed) -> None:
 
 def test_permuted_labels_change_nothing(disturbed: Disturbed, start: Callable[..., Search], tmp_path: Path) -> None:
     write_data(tmp_path, permuted=True)
-    search = start(tmp_path, "--best-seeds", "0", "--no-report")
+    search = start(tmp_path, "--seeds", "0", "--no-report")
     assert search.wait() == 0, search.log.read_text()
     assert search.clean() == {}, "processes stayed behind"
     one = json.loads((disturbed.study / "trials.json").read_text())
@@ -237,8 +237,7 @@ def test_tuning_with_labels_is_marked(disturbed: Disturbed, tmp_path: Path) -> N
     assert isinstance(resolved.launch, SearchSettings)
     copy = tmp_path / "study"
     shutil.copytree(disturbed.study, copy, ignore=shutil.ignore_patterns("ray"))
-    study = Study(make_job(resolved, Console(quiet=True)), copy, ("lr", "temperature"))
-    trials = rank(study, resolved.launch)
+    trials = rank(copy, resolved, make_job(resolved, Console(quiet=True)).data.name)
     assert trials["agreement"].startswith("ranked by last/acc: TUNED WITH LABELS")
     finished = [t for t in trials["trials"] if t["status"] == "finished"]
     assert [t["metrics"]["acc"] for t in finished] == sorted((t["metrics"]["acc"] for t in finished), reverse=True)

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from ops.errors import ResourceError
+from ops.errors import ResourceError, SettingsError
 from ops.run.checkpoint import KEEP, atomic_write, load_latest, save, save_model, write_json
 from ops.run.types import State
 
@@ -343,7 +343,7 @@ def test_a_full_disk_under_a_model_leaves_the_model_before(tmp_path, left_kib):
                          ids=["save_model", "save", "atomic_write"])  # fmt: skip
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path, write):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ResourceError) as caught:
+    with pytest.raises(SettingsError) as caught:
         write(tmp_path / "file" / "below")
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "file") in str(caught.value)

@@ -245,6 +245,8 @@ def test_each_shipped_preset_is_valid_and_holds_only_what_differs(path):
     found = resolved(f"--dataset {dataset}", PRESETS)
     stored = yaml.safe_load(path.read_text())
     default = resolved(f"--dataset {dataset} --preset none", PRESETS)
+    assert "WITH labels" in stored.pop("remark")  # the plan and the report say how a preset was chosen
+    assert found.remarks
     assert stored
     for key, value in stored.items():
         assert found.sources[key] == f"preset {path.stem}"

@@ -1,0 +1,49 @@
+"""Writing files so that they are whole or not there: a temporary name, flushed to disk, one rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ops.errors import ResourceError, SettingsError, TesseraError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def unwritable(path: Path, error: OSError) -> TesseraError:
+    """The one line for a file that could not be written: ResourceError on a full disk, else SettingsError."""
+    if error.errno in FULL:
+        return ResourceError(f"{path}: {error.strerror}; free some space and start the same command again")
+    return SettingsError(f"{path}: cannot be written ({error.strerror or error}); choose a place that can")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; afterwards it is flushed and renamed to `path`, or removed if anything failed.
+
+    Makes the folders above. Raises ResourceError on a full disk, SettingsError where the place cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder's list of names to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,66 @@
+"""The trials of a study as one table: their order, the best one, and what is printed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ops.cluster.selection import panel
+from ops.errors import TesseraError
+from ops.run import results
+from ops.run.cli import Resolved
+from ops.run.console import Console
+from ops.run.launch import where
+from ops.run.settings import SearchSettings
+from ops.run.tracker import mask
+
+
+def best_trial(trials: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The best trial; where none finished, the first one's error with its exit code."""
+    for trial in trials["trials"]:
+        if trial["trial"] == trials["best"]:
+            return dict(trial)
+    failed = next((t for t in trials["trials"] if "error" in t), {"error": "all were stopped", "code": 1})
+    kind = next((k for k in TesseraError.__subclasses__() if k.code == failed["code"]), TesseraError)
+    raise kind(f"no trial finished, the first says: {failed['error']}")
+
+
+def rank(folder: Path, resolved: Resolved, dataset: str) -> dict[str, Any]:
+    """The table of trials: finished ones by the objective's order (the panel for `tune/score`), then the others."""
+    launch = resolved.launch
+    assert isinstance(launch, SearchSettings)
+    found = [t for p in sorted(folder.glob("trial-*/trial.json")) if (t := results.read_json(p))]
+    finished = [t for t in found if t["status"] == "finished"]
+    rest = sorted((t for t in found if t["status"] != "finished"), key=lambda t: -t["epochs"])
+    agreement, best = "no trial finished", None
+    if finished:
+        verdict = panel([t["metrics"] for t in finished])
+        key = launch.objective.split("/")[1]
+        for trial, mean_rank in zip(finished, verdict.ranks, strict=True):
+            trial["rank"] = float(mean_rank)
+        agreement = verdict.sentence()
+        if launch.objective == "tune/score":
+            finished.sort(key=lambda t: (t["rank"], -t["metrics"]["score"]))
+        else:
+            finished.sort(key=lambda t: -t["metrics"].get(key, float("-inf")))
+            agreement = f"ranked by {launch.objective}: TUNED WITH LABELS; " + agreement
+        best = finished[0]["trial"]
+    for trial in found:
+        trial["score"] = trial["metrics"].get("score")
+    return {
+        "method": resolved.method.NAME, "dataset": dataset, "objective": launch.objective,
+        "trials": finished + rest, "best": best, "agreement": agreement, "command": mask(resolved.command),
+        "asked": launch.trials, "finished": None,
+    }  # fmt: skip
+
+
+def print_study(folder: Path, trials: dict[str, Any], resolved: Resolved, console: Console) -> None:
+    """The trials' table, the best setting's results, and where to look further."""
+    from ops.run.report import summary_table, trials_table
+
+    console.say(trials_table(trials))
+    best = results.read_json(folder / "best" / "result.json")
+    if best:
+        console.say(summary_table(best))
+    where(folder, resolved, console)
