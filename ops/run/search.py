@@ -162,7 +162,7 @@ def _tune(study: Study, launch: SearchSettings) -> None:
                 scheduler=ASHAScheduler(
                     # one more than the last report, which ASHA would otherwise end as if it were pruned
                     time_attr="epoch", max_t=settings.epochs + 1, reduction_factor=REDUCTION,
-                    grace_period=max(1, settings.epochs // REDUCTION**3),
+                    grace_period=settings.epochs // REDUCTION**3 + 1,  # so that no rung falls on the last epoch
                 ),
             ),
             run_config=tune.RunConfig(
