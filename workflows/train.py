@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
     if launch.json_output:
         print(json.dumps(result))
     console.say(summary_table(result))
+    console.say(result["verdict"])
     where(folder, resolved, console)
 
 

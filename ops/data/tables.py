@@ -15,7 +15,8 @@ from ops.data.validate import as_keys, check_ids
 from ops.errors import DataError
 
 _SOURCES, _TARGETS = ("source", "src"), ("target", "dst")
-_LABEL_LIKE = ("labels", "y", "class", "classes", "target", "cluster", "category")
+# A table that is trained on must not carry its answer: `y` may be a coordinate, the others are most likely labels.
+_LABEL_LIKE = ("labels", "class", "classes", "target", "cluster", "category")
 _MISSING = ("nan", "na", "n/a", "null", "none")
 
 
@@ -38,12 +39,30 @@ def feature_table(path: Path) -> FeatureTable:
     # a data frame written without names has the header 0,1,2,...: names, not data
     if names != [str(i) for i in range(len(names))]:
         check_header(path, table)
-    guess = [c for c in names if c.strip().lower() in _LABEL_LIKE]
-    notes = [f"column {c!r} is taken as a feature; name it label if it holds the classes" for c in guess]
+    for name in names:
+        if name.strip().lower() in _LABEL_LIKE:
+            raise DataError(
+                f"{path}: column {name!r}: name it label if it holds the classes, else give it another name"
+            )
+    notes = [f"column {c!r} is taken as a feature; name it label if it holds the classes" for c in names if c in "yY"]
     x = np.column_stack([_numbers(path, table[c]) for c in names]) if names else np.zeros((len(table), 0))
+    notes += _doubtful(x, names)
     ids = None if special["id"] is None else check_ids(_values(table[special["id"]]), len(table), origin=str(path))
     labels = None if special["label"] is None else _values(table[special["label"]])
     return FeatureTable(x, names, ids, labels, notes)
+
+
+def _doubtful(x: NDArray[Any], names: list[str]) -> list[str]:
+    """Notes on columns that spoil distances between rows: one that numbers the rows, one that outweighs all others."""
+    if len(x) < 3 or x.shape[1] < 2:
+        return []
+    counts = [n for n, column in zip(names, x.T, strict=True) if (np.diff(np.sort(column)) == 1).all()]
+    notes = [f"column {n!r} numbers the rows and is taken as a feature; name it id if it is none" for n in counts]
+    variance = x.astype(np.float64).var(axis=0)
+    if variance.max() > 0.9 * variance.sum():
+        name = names[int(variance.argmax())]
+        notes.append(f"column {name!r} holds over 90 % of the variance; features are not rescaled: do it beforehand")
+    return notes
 
 
 def edge_table(path: Path, ids: NDArray[Any] | None = None) -> tuple[NDArray[Any], NDArray[Any], list[str]]:

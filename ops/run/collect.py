@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,8 @@ def collect(job: Job, folder: Path, planned: int) -> dict[str, Any]:
                   "report": "report.html"},
     }  # fmt: skip
     result["selected"]["indices"] = list(PANEL)
+    result["verdict"] = results.verdict(result)
+    result["dataset"]["notes"] += [result["verdict"], _made_by(job)]
     write_json(folder / "result.json", result)
     return results.read_json(folder / "result.json") or {}
 
@@ -59,6 +63,12 @@ def _what(job: Job) -> dict[str, Any]:
         "seeds": job.seeds,
         "command": mask(job.resolved.command),
     }  # fmt: skip
+
+
+def _made_by(job: Job) -> str:
+    names = ("tessera", "torch", "ray", "numpy", "scikit-learn")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    return f"made by {versions}, Python {platform.python_version()}, {job.threads} threads, on {results.now()}"
 
 
 def _baselines(job: Job) -> dict[str, Any]:

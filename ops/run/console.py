@@ -58,10 +58,13 @@ class Clock:
     started: float = field(default_factory=time.monotonic)
 
     def line(self, who: str, epoch: int, metrics: Mapping[str, float]) -> str:
-        """`seed 0  epoch 120/400  loss 8.1234  silhouette 0.123  modularity 0.71  sizes 98-812  3 min left`."""
-        done = max(epoch - self.first + 1, 1)
-        left = (time.monotonic() - self.started) / done * max(self.last - epoch, 0)
-        parts = [who, f"epoch {epoch + 1}/{self.last + 1}"]
+        """`seed 0  epoch 119 of 0-399  loss 8.1234  silhouette 0.123  modularity 0.71  sizes 98-812  3 min left`.
+
+        The first epochs pay for the start and say nothing of the others: no estimate before the fourth.
+        """
+        done = epoch - self.first + 1
+        left = (time.monotonic() - self.started) / done * (self.last - epoch) if done > 3 else 0
+        parts = [who, f"epoch {epoch} of 0-{self.last}"]
         if "train/loss" in metrics:
             parts.append(f"loss {metrics['train/loss']:.4f}")
         parts += [

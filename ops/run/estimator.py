@@ -35,6 +35,9 @@ class GraphClusterer:
             raise SettingsError(f"{type(self).__name__}: n_clusters={n_clusters!r} must be a whole number")
         self.n_clusters, self.seed = self.settings.n_clusters, seed
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(n_clusters={self.n_clusters}, seed={self.seed})"
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The parameters, as scikit-learn's `clone` asks for them."""
         del deep

@@ -24,7 +24,7 @@ from ops.run.job import Job, make_job, plan
 from ops.run.journal import Journal, finished
 from ops.run.seedrun import SeedRun
 from ops.run.settings import flat
-from ops.run.tracker import Pending, Tracker, default_uri, sync
+from ops.run.tracker import Pending, Tracker, default_uri, mask, sync
 
 
 def run_training(resolved: Resolved, console: Console) -> tuple[Path, dict[str, Any]]:
@@ -42,12 +42,13 @@ def run_job(job: Job, out: Path, root: Path | None) -> tuple[Path, dict[str, Any
         place.claim(folder, job.identity, fresh=launch.fresh)
         stored = results.read_json(folder / "result.json")
         if stored and set(job.seeds) <= set(stored["seeds"]) and finished(folder):
-            job.console.say(f"{folder}: finished on {stored['finished']}, --fresh runs it again")
+            seeds = ", ".join(map(str, stored["seeds"]))
+            job.console.say(f"{folder}: finished on {stored['finished']} with seeds {seeds}, --fresh runs it again")
             if root is None:
                 tell_pending(job.console, sync(folder, job.uri))
             return folder, stored
         planned = plan(job)
-        job.console.say(f"  results in {folder}, MLflow in {Tracker.ui_command(job.uri).split(' --host')[0]}")
+        job.console.say(f"  results in {folder}, records in MLflow at {mask(job.uri)}")
         if root is not None:
             return folder, _train_all(job, folder, f"{root.name}/{name}", root.name, planned)
         tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=job.console.warn)

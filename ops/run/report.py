@@ -210,7 +210,7 @@ def _run_page(run: StoredRun) -> dict[str, Any]:
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Name and value of what the run cost."""
     facts = []
-    for key, name in (("seconds", "Time"), ("cpu_seconds", "CPU time")):
+    for key, name in (("seconds", "Training time, all seeds"), ("cpu_seconds", "CPU time of it")):
         if result.get(key) is not None:
             facts.append((name, f"{result[key]:,.1f} s"))
     peak, planned = result.get("peak_memory_gib"), result.get("planned_memory_gib")

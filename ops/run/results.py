@@ -109,6 +109,18 @@ def over_seeds(each: Sequence[Mapping[str, float] | None]) -> dict[str, Any] | N
     return table | ({"epochs": epochs} if epochs else {})
 
 
+def verdict(result: Mapping[str, Any]) -> str:
+    """One sentence: `last` against the better baseline, in ACC where there are labels, else in the label-free score."""
+    key, name, scale = ("acc", "ACC", 100) if "acc" in result["last"] else ("score", "tune/score", 1)
+    ours = result["last"][key]
+    best = max(result["baselines"], key=lambda b: result["baselines"][b][key]["mean"])
+    theirs = result["baselines"][best][key]
+    gap = scale * (ours["mean"] - theirs["mean"])
+    noise = scale * max(ours["std"] or 0.0, theirs["std"] or 0.0)
+    word = "above" if gap > noise else "below" if gap < -noise else "within a standard deviation of"
+    return f"last is {word} the better baseline ({best}) in {name}: {gap:+.{1 if scale == 100 else 3}f}"
+
+
 def stability(assignments: Sequence[NDArray[np.int64]]) -> float | None:
     """Mean adjusted Rand index between the seeds' last assignments; None for a single seed."""
     from sklearn.metrics import adjusted_rand_score

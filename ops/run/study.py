@@ -63,4 +63,5 @@ def print_study(folder: Path, trials: dict[str, Any], resolved: Resolved, consol
     best = results.read_json(folder / "best" / "result.json")
     if best:
         console.say(summary_table(best))
+        console.say(best["verdict"])
     where(folder, resolved, console)

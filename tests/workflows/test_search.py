@@ -280,3 +280,25 @@ def test_real_runs_are_redrawn_and_compared(
     assert out.count(f"{100 * acc:.1f}") >= 2
     assert "k-means on X" in out
     assert {p: p.read_bytes() for p in kept} == kept, "nothing was trained"
+
+
+def test_equal_draws_and_more_trials(tmp_path: Path) -> None:
+    """Two choices drawn four times: fewer folders than trials, a finished study, and a best one that may change."""
+    argv = ["--dataset", "planted:nodes=60,clusters=3", "--epochs", "4", "--update-every", "2", "--threads", "1"]
+    argv += ["--search", "low-pass-order", "--concurrent", "2", "--seeds", "1", "--no-report", "--name", "draws"]
+    argv += ["--embedding-dim", "8", "--out", str(tmp_path)]
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(PROJECT / "workflows" / "tune_hsan.py"), *argv, *more]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+
+    assert "finished on" not in run("--trials", "12").stdout
+    stored = json.loads((tmp_path / "draws" / "trials.json").read_text())
+    assert len(stored["trials"]) < 12
+    assert stored["asked"] == 12
+    assert "finished on" in run("--trials", "12").stdout
+    best = tmp_path / "draws" / "best" / "run.json"
+    value = json.loads(best.read_text())
+    best.write_text(json.dumps(value | {"settings": value["settings"] | {"low_pass_order": 99}}))
+    assert "training the best setting" in run("--trials", "13").stdout  # the old best is replaced, not refused
+    assert json.loads(best.read_text()) == value

@@ -168,11 +168,26 @@ def test_a_label_column_is_never_a_feature(tmp_path):
     assert graph.digest() == load(str(without), knn=1)[0].digest()
 
 
-def test_a_column_that_looks_like_labels_is_said(tmp_path):
-    pd.DataFrame({"a": [0.0, 1, 2], "class": [0, 1, 0]}).to_csv(tmp_path / "t.csv", index=False)
+def test_a_column_called_y_is_said(tmp_path):
+    pd.DataFrame({"x": [0.0, 1, 3], "y": [0, 3, 1]}).to_csv(tmp_path / "t.csv", index=False)
     graph, labels = load(str(tmp_path / "t.csv"), knn=1)
     assert labels is None
-    assert graph.notes[-2] == "column 'class' is taken as a feature; name it label if it holds the classes"
+    assert graph.notes[-2] == "column 'y' is taken as a feature; name it label if it holds the classes"
+
+
+def test_columns_that_spoil_distances_are_said(tmp_path):
+    table = {"node_id": [2, 0, 1, 3], "a": [0.1, 0.5, 0.2, 0.2], "pay": [1e6, 2e6, 1e6, 4e6]}
+    pd.DataFrame(table).to_csv(tmp_path / "t.csv", index=False)
+    notes = load(str(tmp_path / "t.csv"), knn=1)[0].notes
+    assert "column 'node_id' numbers the rows and is taken as a feature; name it id if it is none" in notes
+    assert "column 'pay' holds over 90 % of the variance; features are not rescaled: do it beforehand" in notes
+
+
+@pytest.mark.parametrize("name", ["labels", "Class", "target", "cluster"])
+def test_a_column_that_looks_like_labels_is_never_trained_on(tmp_path, name):
+    pd.DataFrame({"a": [0.0, 1, 2], name: [0, 1, 0]}).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(DataError, match=f"column '{name}': name it label if it holds the classes"):
+        load(str(tmp_path / "t.csv"), knn=1)
 
 
 def test_ids_may_be_words_even_na(tmp_path):

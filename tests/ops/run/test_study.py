@@ -1,0 +1,43 @@
+"""A study's order of trials and what it says when none finished."""
+
+import json
+
+import pytest
+
+from ops.errors import DivergedError
+from ops.run.cli import resolve
+from ops.run.settings import SearchSettings
+from ops.run.study import best_trial, rank
+from trainers import hsan
+
+
+def trial(name, status, **metrics):
+    values = {"silhouette": 0.1, "davies_bouldin": 1.0, "modularity": 0.1, "conductance": 0.5, "score": 0.5} | metrics
+    return {"trial": name, "settings": {}, "status": status, "epochs": 3, "metrics": values}
+
+
+def ranked(tmp_path, trials, *flags):
+    for each in trials:
+        (tmp_path / each["trial"]).mkdir()
+        (tmp_path / each["trial"] / "trial.json").write_text(json.dumps(each))
+    resolved = resolve(flags, hsan, SearchSettings, tmp_path, "tune")
+    return rank(tmp_path, resolved, "toy")
+
+
+def test_finished_trials_come_first_by_the_panel(tmp_path):
+    found = ranked(tmp_path, [trial("trial-a", "stopped", modularity=0.9), trial("trial-b", "finished"),
+                              trial("trial-c", "finished", modularity=0.6, conductance=0.2)])  # fmt: skip
+    assert [t["trial"] for t in found["trials"]] == ["trial-c", "trial-b", "trial-a"]
+    assert found["best"] == best_trial(found)["trial"] == "trial-c"
+    assert found["asked"] == 8
+
+
+def test_a_search_without_a_finished_trial_ends_with_the_first_error(tmp_path):
+    failed = trial("trial-a", "failed") | {"error": "DivergedError: the loss is nan", "code": 5}
+    with pytest.raises(DivergedError, match="no trial finished, the first says: DivergedError: the loss is nan"):
+        best_trial(ranked(tmp_path, [failed]))
+
+
+def test_passwords_are_not_stored(tmp_path):
+    found = ranked(tmp_path, [trial("trial-a", "finished")], "--tracking-uri", "http://me:secret@host")
+    assert "secret" not in json.dumps(found)
