@@ -34,7 +34,7 @@ LABELS = {
 }
 FLAGS = f"--n-clusters {K} --epochs 25 --embedding-dim 8 --lr 0.01 --threads 1 --no-report --quiet --seeds 2"
 # Differ between any two runs: time, memory and place.
-TIMES = ("sys/", "seconds", "cpu_seconds", "peak", "finished", "command", "paths", "planned")
+TIMES = ("sys/", "seconds", "cpu_seconds", "verdict", "peak", "finished", "command", "paths", "planned")
 
 
 def input_folder(place, labels):

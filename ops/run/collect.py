@@ -47,7 +47,6 @@ def collect(job: Job, folder: Path, planned: int) -> dict[str, Any]:
     }  # fmt: skip
     result["selected"]["indices"] = list(PANEL)
     result["verdict"] = results.verdict(result)
-    result["dataset"]["notes"] += [result["verdict"], _made_by(job)]
     write_json(folder / "result.json", result)
     return results.read_json(folder / "result.json") or {}
 
@@ -62,13 +61,14 @@ def _what(job: Job) -> dict[str, Any]:
         "settings": {k: {"value": v, "source": job.resolved.sources.get(k, "default")} for k, v in values.items()},
         "seeds": job.seeds,
         "command": mask(job.resolved.command),
+        "made_by": _made_by(job),
     }  # fmt: skip
 
 
 def _made_by(job: Job) -> str:
     names = ("tessera", "torch", "ray", "numpy", "scikit-learn")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
-    return f"made by {versions}, Python {platform.python_version()}, {job.threads} threads, on {results.now()}"
+    return f"{versions}, Python {platform.python_version()}, {job.threads} threads"
 
 
 def _baselines(job: Job) -> dict[str, Any]:

@@ -30,8 +30,9 @@ class ClusterModel(PythonModel):
         from safetensors.torch import load_file
 
         folder = Path(context.artifacts[ARTIFACT])
-        self.settings: dict[str, Any] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        method = self.settings.get("method")
+        stored: dict[str, Any] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        method = stored.get("method")
+        self.settings = {k: v for k, v in stored.items() if k not in ("method", "dataset")}
         # The name becomes an import: only a plain word may pass, never a dotted path out of a file.
         if not isinstance(method, str) or not re.fullmatch(r"[a-z]+", method):
             raise DataError(f"{folder / 'settings.json'}: method is {method!r}; it must be one lower-case word")

@@ -218,6 +218,9 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("Peak memory", f"{peak:.2f} GiB" + (f" (planned {planned:.2f} GiB)" if planned else "")))
     if result.get("stability") is not None:
         facts.append(("Stability", f"{result['stability']:.3f} (mean ARI between the seeds' clusters)"))
+    for key, name in (("finished", "Finished"), ("made_by", "Made by")):
+        if result.get(key):
+            facts.append((name, str(result[key])))
     for seed, epochs in (result.get("resumed_from") or {}).items():
         if epochs:
             facts.append((f"Seed {seed} resumed", "at epoch " + ", ".join(str(e) for e in epochs)))

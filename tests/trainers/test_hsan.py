@@ -166,3 +166,29 @@ def test_resuming_anywhere_ends_bit_identical(gradients, weights, storage):
         assert all(torch.equal(found.model[k], expected.model[k]) for k in expected.model)
         tail = [r for r in whole.history if r["epoch"] > state.epoch]
         assert run.history == tail  # the same losses to the bit, and no epoch trained twice
+
+
+def test_the_stored_model_predicts_through_mlflow(tmp_path):
+    """What a run stores is what MLflow's model loads: in a process of its own, as MLflow does."""
+    import subprocess
+    import sys
+
+    import numpy as np
+
+    from ops.data.planted import planted_graph
+    from ops.run.checkpoint import save_model
+    from trainers.hsan import HSAN
+
+    graph, _ = planted_graph(60, 3, 8)
+    model = HSAN(3, epochs=2, embedding_dim=8).fit(graph.x, graph.edge_index)
+    save_model(tmp_path, model._result.model, {"method": "hsan", "dataset": "toy", **model.settings.model_dump()})
+    np.save(tmp_path / "x.npy", graph.x)
+    script = f"""
+import types, numpy as np, pandas as pd
+from ops.run.mlflow_model import ClusterModel
+model = ClusterModel()
+model.load_context(types.SimpleNamespace(artifacts={{"model": {str(tmp_path)!r}}}))
+print(*model.predict(None, pd.DataFrame(np.load({str(tmp_path / "x.npy")!r})))["cluster"])
+"""
+    found = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
+    assert [int(word) for word in found.stdout.split()] == model.predict(graph.x).tolist()

@@ -242,7 +242,9 @@ def test_json_finished_runs_and_taken_names(shell, tmp_path):
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs" / "one").rglob("*") if p.name != ".lock"}
     again = shell(f"{TINY} --name one")
     assert again.code == 0
-    assert re.search(rf"^runs/one: finished on {stored['finished']}, --fresh runs it again$", again.out, re.MULTILINE)
+    assert re.search(
+        rf"^runs/one: finished on {stored['finished']} with seeds 0, --fresh runs it again$", again.out, re.MULTILINE
+    )
     quiet = shell(f"{TINY} --name one --json --quiet")
     assert (quiet.code, json.loads(quiet.out), quiet.err) == (0, stored, "")
     told = shell(f"{TINY} --name one --json")

@@ -258,7 +258,7 @@ def test_finished_runs_are_shown_extended_refused_and_done_again(nursery: Nurser
     ended = nursery.run(argv)
     assert ended.code == 0
     stored = json.loads((folder / "result.json").read_text())
-    assert f"finished on {stored['finished']}, --fresh runs it again" in ended.out
+    assert f"finished on {stored['finished']} with seeds" in ended.out
     assert {k: v for k, v in files_of(folder).items() if k != ".lock"} == {
         k: v for k, v in first.items() if k != ".lock"
     }
