@@ -160,7 +160,7 @@ except Exception as error:
 """
 TOY = """
 def predict(tensors, settings, x, edge_index):
-    assert settings["method"] == "toy" and edge_index is None and x.dtype == "float32"
+    assert "method" not in settings and edge_index is None and x.dtype == "float32"
     z = x @ tensors["centres"].numpy().T
     return z.argmax(1), z.max(1)
 """
