@@ -15,7 +15,8 @@ from ops.cluster.kmeans import kmeans
 from ops.cluster.scores import scores
 from ops.data.planted import planted_graph
 from ops.run.types import PlainRun
-from trainers.hsan import Encoders, train
+from trainers.hsan import train
+from trainers.hsan.model import Encoders
 
 GOLDEN = Path(__file__).with_name("hsan_golden.json")
 # a high learning rate and few trusted rows, so that H moves and the modes differ far beyond the bar in five epochs

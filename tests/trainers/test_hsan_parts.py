@@ -9,6 +9,7 @@ from hsan_small import SMALL, made, small_graph, trained
 
 from ops.cluster.kmeans import kmeans
 from ops.cluster.scores import scores
+from ops.contrast.weights import trusted_rows
 from ops.data.planted import planted_graph
 from ops.data.validate import make_graph
 from ops.errors import DataError, DivergedError, ResourceError, SettingsError
@@ -17,7 +18,9 @@ from ops.graph.pca import fit_pca
 from ops.run.settings import build
 from ops.run.types import PlainRun
 from trainers import hsan
-from trainers.hsan import Settings, storage_for, train, trusted_rows
+from trainers.hsan import Settings, train
+from trainers.hsan.cost import storage_for
+from trainers.hsan.model import prepare
 
 WORDS = {k: v for k, v in SMALL.items() if k != "n_clusters"}
 
@@ -149,7 +152,7 @@ def test_pca_comes_before_the_filter_and_goes_with_the_model():
     assert result.model["attribute_weight"].shape == (2, 4, 12)
     projection = fit_pca(data.x, 4)
     assert np.array_equal(result.model["pca.components"].numpy(), projection.components)
-    x, _ = hsan.prepare(made(pca_dim=4), data)
+    x, _ = prepare(made(pca_dim=4), data)
     assert np.array_equal(x.numpy(), low_pass(projection(data.x), data.edge_index, 2))
     labels, _ = hsan.predict(result.model, made(pca_dim=4).model_dump(), data.x, data.edge_index)
     assert np.array_equal(labels, result.assignment)

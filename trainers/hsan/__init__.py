@@ -1,0 +1,51 @@
+"""HSAN: hard sample aware contrastive clustering of attributed graphs (Liu et al., AAAI 2023, arXiv 2212.08665).
+
+Two attribute encoders and two structure encoders, each one linear layer, give two views of every node:
+`Z_v = act(X~ W_v + b_v)`, `E_v = A U_v + c_v`, rows of unit length (eq. 2-4), X~ the low-pass filtered features.
+The loss is a weighted InfoNCE over the 2N rows with S = alpha Z Z^T + (1 - alpha) E E^T (eq. 5, 10; `ops.contrast`).
+Every `update_every` epochs k-means on the fused Z gives pseudo labels, trusted rows H and new pair weights (eq. 6-9).
+
+Axes: N nodes, F features (after PCA where set), D embedding width, K clusters, M = 2N rows (view 1, then view 2).
+
+Deviations from the paper: a temperature T (the paper has 1); ten k-means++ starts instead of one random start; the
+structure encoder is a sparse product; nothing is chosen with labels. `protocol=published` restores the released code.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ops.run.estimator import GraphClusterer
+from trainers.hsan.cost import estimate
+from trainers.hsan.inference import embed, predict
+from trainers.hsan.settings import PUBLISHED, Settings
+from trainers.hsan.training import train
+
+NAME = "hsan"
+SEARCHED = ("temperature", "confidence", "beta")  # what a search varies unless told otherwise
+ADVICE = "lower --pair-memory (pair weights are then recomputed) or --embedding-dim"
+
+__all__ = [
+    "ADVICE",
+    "HSAN",
+    "NAME",
+    "PUBLISHED",
+    "SEARCHED",
+    "Settings",
+    "baseline_order",
+    "embed",
+    "estimate",
+    "predict",
+    "train",
+]
+
+
+def baseline_order(settings: Settings) -> int:
+    """The filter of the baseline `filter + k-means`: the method's own."""
+    return settings.low_pass_order
+
+
+class HSAN(GraphClusterer):
+    """scikit-learn-like estimator: `HSAN(n_clusters=7, epochs=100).fit(x, edge_index).labels_`."""
+
+    method = sys.modules[__name__]

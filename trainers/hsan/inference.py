@@ -1,0 +1,62 @@
+"""A trained HSAN at work on rows it may never have seen: the attribute encoders and the nearest centre.
+
+Axes: n rows, N nodes, F features, D embedding width, K clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ops.cluster.kmeans import squared_distances
+from ops.graph.adjacency import low_pass
+from ops.graph.pca import Projection
+from trainers.hsan.model import Encoders, fuse
+from trainers.hsan.settings import Settings
+
+
+def assign(
+    fused: Float[Tensor, "N D"], centres: Float[Tensor, "K D"], settings: Settings
+) -> tuple[Int64[Tensor, "N"], Float[Tensor, "N"]]:
+    """Nearest centre, and a confidence in [0, 1]: 1 - (distance to it) / (distance to the next centre)."""
+    space = normalize(fused) if settings.kmeans == "spherical" else fused
+    near = squared_distances(space, centres).sqrt().topk(2, largest=False)
+    return near.indices[:, 0], 1 - near.values[:, 0] / near.values[:, 1].clamp_min(1e-12)
+
+
+@torch.no_grad()
+def embed(
+    tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: NDArray[np.float32], edge_index: NDArray[np.int64]
+) -> Float[Tensor, "N D"]:
+    """Fused rows of a stored model for features `x` [N, F] filtered over `edge_index` [2, E] (which may be empty)."""
+    chosen = Settings.model_validate(settings)
+    projection = Projection.load(tensors)
+    filtered = low_pass(projection(x) if projection else x, edge_index, chosen.low_pass_order)
+    model = Encoders(1, filtered.shape[1], chosen, seed=0)
+    for part in ("attribute_weight", "attribute_bias"):
+        model.get_parameter(part).copy_(tensors[part])
+    return fuse(model.attributes(torch.from_numpy(filtered)))
+
+
+def predict(
+    tensors: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    x: NDArray[np.float32],
+    edge_index: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(cluster [n], confidence [n]) of rows `x` [n, F], by the attribute encoders and the nearest centre.
+
+    Edges among the rows are used for the filter; without them each row stands alone. The structure encoders are
+    transductive (one weight row a training node) and shape the clusters through training only.
+    """
+    edges = np.empty((2, 0), dtype=np.int64) if edge_index is None else edge_index
+    fused = embed(tensors, settings, x, edges)
+    labels, confidence = assign(fused, tensors["centres"], Settings.model_validate(settings))
+    return labels.numpy(), confidence.numpy()

@@ -1,0 +1,54 @@
+"""Hyperparameters of HSAN and the values that its released code fixes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from ops.run.settings import MethodSettings, setting
+
+PUBLISHED = {"gradients": "accumulate", "weights": "stale", "kmeans": "released"}
+
+
+class Settings(MethodSettings):
+    """Hyperparameters of HSAN, under the paper's names."""
+
+    embedding_dim: int = setting(500, "embedding width D", ge=2, le=65536, search={"choice": [250, 500, 1000, 1500]})
+    low_pass_order: int = setting(2, "filter order t", ge=0, le=100, search={"randint": [1, 9]})
+    pca_dim: int = setting(0, "columns that PCA keeps before the filter; 0: no PCA", ge=0)
+    activation: Literal["identity", "sigmoid"] = setting("identity", "activation of the attribute encoders")
+    temperature: float = setting(1.0, "temperature T of the loss", ge=0.01, le=100, search={"loguniform": [0.1, 2.0]})
+    confidence: float = setting(0.9, "share tau of rows to trust", ge=0, le=1, search={"uniform": [0.1, 0.95]})
+    beta: float = setting(1.0, "focusing factor of the pair weights", gt=0, le=20, search={"uniform": [0.5, 6.0]})
+    update_every: int = setting(10, "epochs between updates of the pair weights", ge=1)
+    gradients: Literal["standard", "accumulate"] = setting("standard", "accumulate: never clear them (released code)")
+    weights: Literal["paper", "stale"] = setting("paper", "stale: an update leaves pairs outside H as they were")
+    kmeans: Literal["euclidean", "spherical", "released"] = setting("euclidean", "which k-means makes the clusters")
+    kmeans_starts: int = setting(10, "k-means++ starts, the lowest inertia wins", ge=1, le=1000)
+    self_loops: Literal["keep", "drop"] = setting("keep", "the graph's own self loops in the structure encoder")
+    pair_storage: Literal["auto", "float", "uint16", "recompute"] = setting("auto", "how pair weights are held")
+    pair_memory: float = setting(0.5, "GiB for pair weights and kept tiles together", ge=0, le=1e6)
+    tile_rows: int = setting(512, "rows of a tile of the pairwise loss", ge=16, le=8192)
+    protocol: Literal["honest", "published"] = setting("honest", "published: the released code's rules throughout")
+
+    @model_validator(mode="after")
+    def _storage(self) -> Settings:
+        if self.weights == "stale" and self.pair_storage == "recompute":
+            raise ValueError(
+                "--weights stale cannot be recomputed (they have no snapshot): drop --pair-storage recompute"
+            )
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("protocol") != "published":
+            return values
+        for key, fixed in PUBLISHED.items():
+            if values.get(key, fixed) != fixed:
+                raise ValueError(
+                    f"--protocol published sets {key}={fixed}: got {key}={values[key]!r}; drop one of them"
+                )
+        return {**values, **PUBLISHED}
