@@ -91,6 +91,38 @@ def test_stale_weights_are_never_recomputed():
         made(weights="stale", pair_storage="recompute")
 
 
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"batch_nodes": 9, "parts": 4}, "--batch-nodes and --parts exclude each other: got 9 and 4; drop one of them"),
+        ({"blocks": 5, "parts": 4}, "--blocks 5 must be at most --parts, which is 4: lower --blocks or raise --parts"),
+        ({"blocks": 2}, "--blocks 2 must be at most --parts, which is 0: lower --blocks or raise --parts"),
+        (
+            {"batch_nodes": 9, "weights": "stale"},
+            "--weights stale (also of --protocol published) needs all pairs in every step: use --weights paper or "
+            "drop --batch-nodes 9",
+        ),
+        (
+            {"parts": 4, "protocol": "published"},
+            "--weights stale (also of --protocol published) needs all pairs in every step: use --weights paper or "
+            "drop --parts 4",
+        ),
+        ({"batch_nodes": 2}, "--batch-nodes 2 must be at least 3 (the clusters): raise it"),
+        ({"batch_nodes": 1, "n_clusters": "auto"}, "--batch-nodes 1 must be at least 2: raise it"),
+    ],
+)
+def test_batches_that_contradict_other_settings(values, line):
+    with pytest.raises(SettingsError) as caught:
+        build(Settings, SMALL | values, {})
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("values", [{"batch_nodes": 3}, {"parts": 4, "blocks": 4}, {"parts": 4}, {"batch_nodes": 2,
+                                    "n_clusters": None}])  # fmt: skip
+def test_batches_that_agree_with_the_other_settings(values):
+    assert made(**values).model_dump() == made().model_dump() | values
+
+
 @pytest.mark.parametrize(("weights", "storage", "bar"), [("paper", "recompute", 1e-4), ("paper", "uint16", 1e-3),
                                                          ("stale", "uint16", 1e-3)])  # fmt: skip
 def test_how_weights_are_held_does_not_move_the_losses(weights, storage, bar):

@@ -31,6 +31,10 @@ class Settings(MethodSettings):
     pair_storage: Literal["auto", "float", "uint16", "recompute"] = setting("auto", "how pair weights are held")
     pair_memory: float = setting(0.5, "GiB for pair weights and kept tiles together", ge=0, le=1e6)
     tile_rows: int = setting(512, "rows of a tile of the pairwise loss", ge=16, le=8192)
+    batch_nodes: int = setting(0, "nodes a step takes, drawn anew every epoch; 0: all pairs", ge=0)
+    parts: int = setting(0, "parts to cut the graph into, some of them a step; 0: none", ge=0)
+    blocks: int = setting(1, "parts a step takes, with the edges between them", ge=1)
+    partition: Literal["metis", "hash"] = setting("metis", "how the graph is cut; hash ignores its edges")
     protocol: Literal["honest", "published"] = setting("honest", "published: the released code's rules throughout")
 
     @model_validator(mode="after")
@@ -39,6 +43,27 @@ class Settings(MethodSettings):
             raise ValueError(
                 "--weights stale cannot be recomputed (they have no snapshot): drop --pair-storage recompute"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _batches(self) -> Settings:
+        b, p, q, k = self.batch_nodes, self.parts, self.blocks, self.n_clusters
+        given, wrong = f"--batch-nodes {b}" if b else f"--parts {p}", ""
+        if b and p:
+            wrong = f"--batch-nodes and --parts exclude each other: got {b} and {p}; drop one of them"
+        elif q > max(p, 1):
+            wrong = f"--blocks {q} must be at most --parts, which is {p}: lower --blocks or raise --parts"
+        elif (b or p) and self.weights == "stale":
+            wrong = (
+                "--weights stale (also of --protocol published) needs all pairs in every step: use --weights paper "
+                f"or drop {given}"
+            )
+        elif b == 1 or (b and isinstance(k, int) and b < k):
+            wrong = (
+                f"--batch-nodes {b} must be at least {k if b > 1 else 2}" + " (the clusters)" * (b > 1) + ": raise it"
+            )
+        if wrong:
+            raise ValueError(wrong)
         return self
 
     @model_validator(mode="before")

@@ -78,8 +78,23 @@ def valid_values(info):
 def any_valid(model):
     """A strategy for mappings of some keys of `model` to valid values."""
     each = {k: valid_values(info) for k, (info, _) in fields(model).items() if k != "protocol"}
-    contradiction = {"weights": "stale", "pair_storage": "recompute"}.items()
-    return st.fixed_dictionaries({}, optional=each).filter(lambda values: not contradiction <= values.items())
+    return st.fixed_dictionaries({}, optional=each).map(agreeing)
+
+
+def agreeing(values):
+    """`values` without those that contradict another by a rule between settings."""
+    dropped = set()
+    if values.get("weights") == "stale":
+        dropped |= {"batch_nodes", "parts", "blocks"} | {"pair_storage"} & {
+            k for k, v in values.items() if v == "recompute"
+        }
+    k = values.get("n_clusters")
+    if values.get("batch_nodes"):
+        dropped |= {"parts", "blocks"}
+        values = values | {"batch_nodes": max(values["batch_nodes"], 2, k if isinstance(k, int) else 0)}
+    if values.get("blocks", 1) > max(values.get("parts", 0), 1):
+        dropped.add("blocks")
+    return {key: value for key, value in values.items() if key not in dropped}
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: f"{m.__module__}.{m.__name__}")
