@@ -6,6 +6,10 @@ error and end with `code`; anything else that escapes is a bug of ours and ends 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class TesseraError(Exception):
     """Base of every error that ends a run with one clear line."""
@@ -47,3 +51,12 @@ class Interrupted(TesseraError):
     """A signal stopped the run; its checkpoint lets the same command go on."""
 
     code = 130
+
+
+@contextmanager
+def naming(path: Path, place: str) -> Iterator[None]:
+    """Errors from inside call the local copy at `path` by the `place` that the user gave."""
+    try:
+        yield
+    except TesseraError as error:
+        raise type(error)(str(error).replace(str(path), place)) from None

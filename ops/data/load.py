@@ -1,10 +1,12 @@
-"""`load(spec)`: a name, a file or a folder -> (AttributedGraph, labels or None)."""
+"""`load(spec)`: a name, a file or a folder, here or on S3 -> (AttributedGraph, labels or None)."""
 
 from __future__ import annotations
 
 import difflib
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +16,10 @@ from ops.data.folder import read_folder
 from ops.data.named import ALIASES, SOURCES, canonical, data_file, read_named
 from ops.data.planted import planted_graph
 from ops.data.raw import Raw, check_knn, finish
+from ops.data.remote import read_remote
 from ops.data.types import AttributedGraph
 from ops.errors import DataError, SettingsError
+from ops.storage import is_s3
 
 DIGITS_KNN = 10
 _PLANTED: dict[str, type[int] | type[float]] = {
@@ -35,7 +39,7 @@ def load(spec: str, *, knn: int = 0, knn_metric: str = "euclidean") -> Loaded:
     """Load and check a data set; labels int64 [N] in 0..K-1 come back beside the graph, never in it.
 
     `spec` is, in this order: a known name without slash or suffix (`cora`, `digits`, `planted:nodes=500,seed=1`; write
-    `./cora` for a file or folder of that name), a folder, a file, or the NAME of a NAME.npz in TESSERA_DATA.
+    `./cora` for a file or folder of that name), s3://..., a folder, a file, or the NAME of a NAME.npz in TESSERA_DATA.
     `knn` > 0 links every row of a feature table without edges to its nearest others; digits takes 10 by itself.
     Raises DataError for input that is missing or malformed, SettingsError for a wrong `knn`, metric or planted value.
     """
@@ -58,12 +62,45 @@ def load(spec: str, *, knn: int = 0, knn_metric: str = "euclidean") -> Loaded:
     return finish(_from_path(spec, bare), knn, knn_metric)
 
 
+def read_rows(spec: str, known: NDArray[Any] | None = None) -> Raw:
+    """What `load` reads, unchecked and without labels, for rows that come to a trained model: edges may be missing.
+
+    In a folder whose features have ids, edges may also end in the ids `known` of other nodes (`read_folder`).
+    Raises as `load` does for what cannot be read.
+    """
+    name = spec.partition(":")[0]
+    bare = _is_bare(name) and "://" not in spec
+    canon = canonical(name) if bare else None
+    if canon:
+        return replace(read_named(canon), labels=None)
+    key = name.strip().lower()
+    if bare and key == "digits":
+        return replace(_digits(), labels=None)
+    if bare and key == "planted":
+        graph, _ = load(spec)
+        return Raw(graph.name, spec, graph.x, graph.edge_index)
+    path = os.path.expanduser(spec)
+    raw = read_folder(Path(path), known) if spec and os.path.isdir(path) else _from_path(spec, bare)
+    return replace(raw, labels=None)
+
+
+def table_file(spec: str) -> Path | None:
+    """The one file of a feature table without edges (.csv .parquet .npy, or a folder of only that), else None."""
+    path = Path(os.path.expanduser(spec))
+    if path.is_dir():
+        parts = {p.stem: p for p in path.iterdir() if not p.name.startswith(".")}
+        path = parts.get("features", path) if "edges" not in parts else path
+    return path if path.is_file() and path.suffix.lower() in (".csv", ".parquet", ".npy") else None
+
+
 def known_names() -> list[str]:
     """Every name `load` knows, aliases included, sorted."""
     return sorted({"digits", "planted", *SOURCES, *ALIASES})
 
 
 def _from_path(spec: str, bare: bool) -> Raw:
+    if is_s3(spec):
+        return read_remote(spec)
     path = os.path.expanduser(spec)
     if spec and os.path.isdir(path):
         return read_folder(Path(path))
@@ -75,7 +112,7 @@ def _from_path(spec: str, bare: bool) -> Raw:
             return read_file(own)
         raise DataError(_unknown(spec))
     if "://" in spec:
-        raise DataError(f"{spec}: only local files and folders can be read; download it first")
+        raise DataError(f"{spec}: only local files, folders and s3:// can be read; download it first")
     stem = canonical(Path(path).stem)
     hint = f"; the known data set is --dataset {stem}" if stem else ""
     raise DataError(f"{spec}: no such file or folder{hint}")

@@ -1,0 +1,65 @@
+"""Data on S3, by way of a local cache: `s3://bucket/path/x.npz`, or a prefix that holds features.* and edges.*."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from ops import storage
+from ops.data.files import SUFFIXES, read_file
+from ops.data.folder import read_folder
+from ops.data.named import cache_file
+from ops.data.raw import Raw
+from ops.errors import DataError, naming
+
+KINDS = ("features", "edges", "labels")
+
+
+def read_remote(spec: str) -> Raw:
+    """Read a file or folder on S3; messages name `spec`, never the cache.
+
+    Raises DataError where nothing is there or it is malformed, ServiceError where storage cannot be asked.
+    """
+    place = storage.parse(spec)
+    try:
+        found = {place.name: storage.stat(place)} if place.key else {}
+        folder = False
+    except storage.Missing:
+        found = {}
+    if not found:
+        below = storage.listing(place, deep=False)
+        found = {n: s for n, s in below.items() if n.rpartition(".")[0] in KINDS}
+        folder = True
+        if not found:
+            what = f"holds {', '.join(sorted(below)[:5])}, but no features.*" if below else "no such object or folder"
+            raise DataError(
+                f"{place}: {what} (endpoint {storage.endpoint()}); "
+                f"give a file ({' '.join(SUFFIXES)}) or a folder with features.* and edges.*"
+            )
+    path = _cached(place, found, folder)
+    with naming(path, str(place)):
+        raw = read_folder(path) if folder else read_file(path)
+    return replace(raw, origin=str(place))
+
+
+def _cached(place: storage.Location, found: dict[str, storage.Stored], folder: bool) -> Path:
+    """The local copy; one that has the same names, sizes and ETags is used again."""
+    words = [storage.endpoint(), str(place), *(f"{n} {s.size} {s.etag}" for n, s in sorted(found.items()))]
+    digest = hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
+    home = cache_file("x").parent / "s3" / digest
+    path = home / place.name
+    try:
+        for name, stored in found.items():
+            own = path / name if folder else path
+            if not own.is_file() or own.stat().st_size != stored.size:
+                source = place / name if folder else place
+                if storage.download(source, own) != stored:
+                    own.unlink()
+                    raise DataError(f"{source}: was replaced while it was read; start the same command again")
+    except storage.Missing as error:
+        raise DataError(f"{error}: was removed while it was read; start the same command again") from None
+    except OSError as error:
+        raise DataError(f"{home}: cannot be written ({os.strerror(error.errno or 0)}); set TESSERA_CACHE") from None
+    return path
