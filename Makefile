@@ -29,9 +29,10 @@ check: setup ## lint, types and unit tests: under 3 minutes
 test: check ## check, then the tests that start servers, kill runs and search with Ray
 	$(ONE_THREAD) $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
-bench: setup ## speed and memory against dense forms and the published code, ratios of one run: about 10 minutes alone
+bench: setup ## speed and memory against dense forms and the published code, large graphs: about 20 minutes alone
 	$(BIN)/python tests/bench/loss.py
 	$(BIN)/python tests/bench/train.py
+	$(BIN)/python tests/bench/scale.py
 
 docs: setup ## write the page of settings anew
 	$(BIN)/python workflows/docs.py > workflows/SETTINGS.md

@@ -1,15 +1,13 @@
 """Loss and gradient of HSAN: tiles against the lean dense form, CPU seconds, memory, share of the matmul peak.
 
-`python tests/bench/loss.py` prints everything; `python tests/bench/loss.py FORM N D` measures one case in a process of
-its own (memory peaks are a process's). CPU seconds are those of one thread.
+`python tests/bench/loss.py` prints everything, each case measured in a process of its own (memory peaks are a
+process's). CPU seconds are those of one thread.
 """
 
-import json
-import subprocess
-import sys
 import time
 
 import torch
+from cases import in_process, matmul_rate, run
 from lean import dense_weights, lean_loss
 from torch.nn.functional import normalize
 
@@ -22,19 +20,9 @@ CASES = [(2708, 1500, 2.0, 1.8), (7650, 500, 2.8, 8.0)]
 REPEATS = 3
 
 
-def matmul_rate():
-    """GFLOP per CPU second of a large float32 product: the machine's peak, measured beside everything else."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    best = 0.0
-    for _ in range(5):
-        start = time.process_time()
-        a @ b
-        best = max(best, 2 * 2048**3 / (time.process_time() - start) / 1e9)
-    return best
-
-
 def measure(form, n, d):
     """CPU seconds (median of 3), GiB above the import baseline and the matmul rate of one form."""
+    n, d = int(n), int(d)
     torch.set_num_threads(1)
     g = torch.Generator().manual_seed(0)
     rate = matmul_rate()
@@ -64,18 +52,12 @@ def measure(form, n, d):
     return {"cpu": sorted(seconds)[REPEATS // 2], "gib": (memory.peak() - base) / 2**30, "rate": rate}
 
 
-def in_process(form, n, d):
-    """`measure` in a fresh process."""
-    out = subprocess.run([sys.executable, __file__, form, str(n), str(d)], capture_output=True, text=True, check=True)
-    return json.loads(out.stdout)
-
-
 def main():
     """Print one line a case and form, and the ratios against the bars."""
     for n, d, cpu_bar, memory_bar in CASES:
-        dense = in_process("dense", n, d)
+        dense = in_process(__file__, "dense", n, d)
         for form in ("default", "uint16", "recompute"):
-            tiles = in_process(form, n, d)
+            tiles = in_process(__file__, form, n, d)
             share = 8 * (2 * n) ** 2 * d / 1e9 / tiles["cpu"] / tiles["rate"]
             bars = f"(bars {cpu_bar:g}x, {memory_bar:g}x)" if form == "default" else ""
             print(
@@ -88,7 +70,4 @@ def main():
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
-    else:
-        main()
+    run(measure, main)

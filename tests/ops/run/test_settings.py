@@ -85,9 +85,9 @@ def agreeing(values):
     """`values` without those that contradict another by a rule between settings."""
     dropped = set()
     if values.get("weights") == "stale":
-        dropped |= {"batch_nodes", "parts", "blocks"} | {"pair_storage"} & {
-            k for k, v in values.items() if v == "recompute"
-        }
+        dropped |= {"batch_nodes", "parts", "blocks"}
+        if values.get("pair_storage") == "recompute":
+            dropped.add("pair_storage")
     k = values.get("n_clusters")
     if values.get("batch_nodes"):
         dropped |= {"parts", "blocks"}
