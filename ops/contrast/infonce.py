@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ops.contrast.tiles import Tile, TileBuffers, similarity_tile, upper_tiles
+from ops.contrast.tiles import Tile, TileBuffers, similarity_tile
 from ops.contrast.weights import PairWeights
 
 # |w S / T| <= (|alpha| + |1 - alpha|) / T since rows are unit length and 0 <= w <= 1. Up to this bound no exponential
@@ -44,6 +44,9 @@ def hard_infonce(
     Rows of `z` and `e` must have unit length (the exponents are bounded by that). `cache_bytes` is how much memory
     the kept tiles may take; 0 recomputes all of them. Raises OverflowError if (|alpha| + |1 - alpha|) / T > 600, where
     even float64 exponentials overflow: the run has diverged.
+
+    Over the workers of `weights.team` every one has all rows, walks its own share of the tiles and gets the whole
+    loss; its gradients are those of its tiles and sum over the workers to the gradients of one process.
     """
     loss: Tensor = _HardInfoNCE.apply(z, e, alpha, weights, temperature, cache_bytes)
     return loss
@@ -84,7 +87,7 @@ class _Walk:
         self.z, self.e, self.alpha, self.weights, self.temperature = z, e, alpha, weights, temperature
         self.wide = z.dtype == torch.float64 or bound > _FLOAT32_BOUND
         self.buffers = TileBuffers(weights.tile_rows, z)
-        self.tiles = list(upper_tiles(z.shape[0], weights.tile_rows))
+        self.team, self.tiles = weights.team, weights.share
         self.kept: dict[int, Tensor] = {}
         self.room = cache_bytes
 
@@ -111,6 +114,7 @@ class _Walk:
             if size <= self.room:
                 self.room -= size
                 self.kept[tile.index] = u.clone() if u is p else u
+        self.team.sum_(totals)
         n = self.z.shape[0] // 2
         z, e = self.z, self.e
         positive = self.alpha * (z[:n] * z[n:]).sum(1) + (1 - self.alpha) * (e[:n] * e[n:]).sum(1)
@@ -118,7 +122,7 @@ class _Walk:
         return mean.to(z.dtype), totals
 
     def gradients(self, totals: Float[Tensor, "M"]) -> tuple[Tensor, Tensor, Tensor]:
-        """(dZ [M, D], dE [M, D], dalpha) from the row totals."""
+        """(dZ [M, D], dE [M, D], dalpha) of this worker's tiles from the row totals."""
         z, e = self.z, self.e
         m, n = z.shape[0], z.shape[0] // 2
         gz, ge = torch.zeros_like(z), torch.zeros_like(e)
@@ -132,10 +136,12 @@ class _Walk:
                 total[tile.rows].addmm_(g, x[tile.cols])
                 if not tile.diagonal:
                     total[tile.cols].addmm_(g.T, x[tile.rows])
-        pull = (self.weights.positive(z) * (-2 / (m * self.temperature)))[:, None]
+        own = self.team.own(n)  # the positive pairs are shared out like the nodes
+        other = slice(own.start + n, own.stop + n)
+        pull = (self.weights.positive(z)[own] * (-2 / (m * self.temperature)))[:, None]
         for total, x in ((gz, z), (ge, e)):
-            total[:n].addcmul_(pull, x[n:])
-            total[n:].addcmul_(pull, x[:n])
+            total[own].addcmul_(pull, x[other])
+            total[other].addcmul_(pull, x[own])
         dalpha = ((gz * z).sum(dtype=torch.float64) - (ge * e).sum(dtype=torch.float64)) / 2
         return gz.mul_(self.alpha), ge.mul_(1 - self.alpha), dalpha.to(z.dtype)
 

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ops.cluster.kmeans import squared_distances
+from ops.contrast.team import Team
 from ops.contrast.tiles import TILE_ROWS, Tile, TileBuffers, similarity_tile, upper_tiles
 
 Storage = Literal["float", "uint16", "recompute"]
@@ -59,6 +60,8 @@ class PairWeights:
 
     `mode="paper"`: an update resets every pair outside H x H to 1. `mode="stale"` (the released code): it overwrites
     the pairs inside H x H and leaves the others as they were; that history has no snapshot, so `recompute` is refused.
+    Each worker of `team` holds and serves the tiles of its own `share`; what an update learns of all pairs (least and
+    largest similarity, counts) is reduced over the workers.
     """
 
     def __init__(
@@ -68,14 +71,17 @@ class PairWeights:
         mode: Literal["paper", "stale"] = "paper",
         storage: Storage = "float",
         tile_rows: int = TILE_ROWS,
+        team: Team | None = None,
     ) -> None:
         if mode == "stale" and storage == "recompute":
             raise ValueError("stale weights cannot be recomputed from one snapshot: keep them (float or uint16)")
         if n_rows % 2:
             raise ValueError(f"n_rows={n_rows} must be even: two views of every node")
         self.n_rows, self.beta, self.mode, self.storage, self.tile_rows = n_rows, beta, mode, storage, tile_rows
+        self.team = team or Team()
+        self.share = [t for t in upper_tiles(n_rows, tile_rows) if t.index % self.team.world == self.team.rank]
         self.updated = False
-        self._tiles: list[Tensor] = []
+        self._tiles: dict[int, Tensor] = {}
         self._snapshot: dict[str, Tensor] = {}
         self._positive: Tensor | None = None
 
@@ -114,17 +120,13 @@ class PairWeights:
         in_place = self.storage == "float" and self.mode == "paper"  # S is kept where its weights will stand
         if not self._tiles and self.storage != "recompute":
             self._tiles = self._all_ones(z)
-        low, high = float("inf"), float("-inf")
-        for tile in self._walk():
-            out = self._tiles[tile.index] if in_place else buffers.take("s", tile.shape)
-            s = similarity_tile(tile, z, e, (alpha, 1 - alpha), out)
-            low, high = min(low, float(s.min())), max(high, float(s.max()))
+        low, high = self._range(z, e, alpha, buffers, in_place)
         self._snapshot = {
             "z": z, "e": e, "labels": labels.repeat(2), "trusted": trusted.repeat(2),
             "scalars": torch.tensor([alpha, low, high], dtype=torch.float64),
         }  # fmt: skip
         pairs = hard = 0
-        for tile in self._walk():
+        for tile in self.share:
             s = self._tiles[tile.index] if in_place else self._similarity(tile, buffers)
             base, inside = self._base(tile, s, buffers)
             times = 1 if tile.diagonal else 2
@@ -135,33 +137,42 @@ class PairWeights:
         self._update_positive(z, e)
         self.updated = True
         self._snapshot = self._snapshot | {"z": z.clone(), "e": e.clone()} if self.storage == "recompute" else {}
+        pairs, hard = self.team.sum_(torch.tensor([pairs, hard], device=z.device)).tolist()
         return hard / pairs if pairs else float("nan")
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that `load` needs to serve the same weights to the bit."""
+        """All that `load` needs to serve the same weights to the bit; of the tiles, those of this worker's share."""
         if not self.updated:
             return {}
         assert self._positive is not None
-        tiles = {f"tile.{i}": t for i, t in enumerate(self._tiles)}
+        tiles = {f"tile.{i}": t for i, t in self._tiles.items()}
         return {"positive": self._positive} | tiles | {f"snapshot.{k}": v for k, v in self._snapshot.items()}
 
     def load(self, tensors: dict[str, Tensor], device: torch.device | str = "cpu") -> None:
-        """The inverse of `tensors`; an empty dict is the state before the first update.
+        """The inverse of `tensors`, also of all workers' together; an empty dict is the state before the first update.
 
         Takes the tensors over (the next update writes into them): a copy would double the memory of the pairs.
         """
         tensors = {k: v if k == "snapshot.scalars" else v.to(device) for k, v in tensors.items()}
         self.updated = bool(tensors)
         self._positive = tensors.get("positive")
-        self._tiles = [tensors[f"tile.{i}"] for i in range(sum(k.startswith("tile.") for k in tensors))]
+        kept = any(k.startswith("tile.") for k in tensors)
+        self._tiles = {t.index: tensors[f"tile.{t.index}"] for t in self.share} if kept else {}
         self._snapshot = {k.removeprefix("snapshot."): v for k, v in tensors.items() if k.startswith("snapshot.")}
 
-    def _all_ones(self, like: Tensor) -> list[Tensor]:
-        dtype = like.dtype if self.storage == "float" else torch.uint16
-        return [torch.full(t.shape, _one(self.storage), dtype=dtype, device=like.device) for t in self._walk()]
+    def _all_ones(self, like: Tensor) -> dict[int, Tensor]:
+        dtype, one = like.dtype if self.storage == "float" else torch.uint16, _one(self.storage)
+        return {t.index: torch.full(t.shape, one, dtype=dtype, device=like.device) for t in self.share}
 
-    def _walk(self) -> list[Tile]:
-        return list(upper_tiles(self.n_rows, self.tile_rows))
+    def _range(self, z: Tensor, e: Tensor, alpha: float, buffers: TileBuffers, in_place: bool) -> tuple[float, float]:
+        """Least and largest entry of S over all workers' tiles; `in_place` leaves S in the tiles that are kept."""
+        low, high = float("inf"), float("-inf")
+        for tile in self.share:
+            out = self._tiles[tile.index] if in_place else buffers.take("s", tile.shape)
+            s = similarity_tile(tile, z, e, (alpha, 1 - alpha), out)
+            low, high = min(low, float(s.min())), max(high, float(s.max()))
+        ends = self.team.maximum_(torch.tensor([-low, high], dtype=torch.float64, device=z.device))
+        return -float(ends[0]), float(ends[1])
 
     def _similarity(self, tile: Tile, buffers: TileBuffers) -> Float[Tensor, "R C"]:
         alpha = float(self._snapshot["scalars"][0])

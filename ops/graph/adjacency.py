@@ -1,11 +1,12 @@
 """Adjacency matrices, the low-pass filter, and a sparse product with gradient.
 
-Axes: N nodes, F features, D width, E directed edges, V views.
+Axes: N nodes, n of them, F features, D width, E directed edges, V views.
 """
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -55,25 +56,38 @@ def sparse_matrix(a: sp.csr_array, device: torch.device) -> Tensor:
         )
 
 
-def symmetric_product(a: Tensor, w: Float32[Tensor, "V N D"]) -> Float32[Tensor, "V N D"]:
-    """`A W_v` for a symmetric sparse A [N, N], differentiable in W only (the gradient is again `A G_v`)."""
-    out: Tensor = _SymmetricProduct.apply(a, w)
+@dataclass(frozen=True)
+class SparseRows:
+    """Some rows of A for a product with gradient: torch CSR `rows` [n, N] and its transpose [N, n]."""
+
+    rows: Tensor
+    transposed: Tensor
+
+
+def sparse_rows(a: sp.csr_array, device: torch.device) -> SparseRows:
+    """Rows of a SciPy matrix [n, N] on `device`, ready for `sparse_product`."""
+    return SparseRows(sparse_matrix(a, device), sparse_matrix(sp.csr_array(a.T), device))
+
+
+def sparse_product(a: SparseRows, w: Float32[Tensor, "V N D"]) -> Float32[Tensor, "V n D"]:
+    """`A W_v` for the rows of A that `a` holds, differentiable in W only (the gradient is `A^T G_v`)."""
+    out: Tensor = _SparseProduct.apply(a, w)
     return out
 
 
-class _SymmetricProduct(torch.autograd.Function):
+class _SparseProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, w: Tensor) -> Tensor:
+    def forward(ctx: Any, a: SparseRows, w: Tensor) -> Tensor:
         ctx.a = a
-        return _each_view(a, w)
+        return _each_view(a.rows, w)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
-        return None, _each_view(ctx.a, grad_outputs[0])
+        return None, _each_view(ctx.a.transposed, grad_outputs[0])
 
 
 def _each_view(a: Tensor, w: Tensor) -> Tensor:
-    out = torch.empty_like(w, memory_format=torch.contiguous_format)
+    out = w.new_empty(w.shape[0], a.shape[0], w.shape[2])
     for result, view in zip(out, w, strict=True):
         result.copy_(a @ view.contiguous())
     return out

@@ -39,4 +39,5 @@ class Recorder(PlainRun):
         if state is not None:
             now = state()
             shared = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in now.shared.items()}
-            self.states.append(State(now.epoch, shared, now.parts))
+            parts = {i: {k: v.clone() for k, v in part.items()} for i, part in now.parts.items()}
+            self.states.append(State(now.epoch, shared, parts))

@@ -16,25 +16,28 @@ from __future__ import annotations
 import sys
 
 from ops.run.estimator import GraphClusterer
-from trainers.hsan.cost import estimate
+from trainers.hsan.cost import estimate, exchanged
 from trainers.hsan.inference import embed, predict
 from trainers.hsan.settings import PUBLISHED, Settings
 from trainers.hsan.training import train
 
 NAME = "hsan"
 SEARCHED = ("temperature", "confidence", "beta")  # what a search varies unless told otherwise
+NEW_ROWS = "the structure encoders have one weight row per training node and say nothing of new ones"
 ADVICE = "lower --pair-memory (pair weights are then recomputed) or --embedding-dim"
 
 __all__ = [
     "ADVICE",
     "HSAN",
     "NAME",
+    "NEW_ROWS",
     "PUBLISHED",
     "SEARCHED",
     "Settings",
     "baseline_order",
     "embed",
     "estimate",
+    "exchanged",
     "predict",
     "train",
 ]

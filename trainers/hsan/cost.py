@@ -1,8 +1,9 @@
-"""What a training of HSAN needs, told before it starts: how pair weights are held, peak memory."""
+"""What a training of HSAN needs, told before it starts: how pair weights are held, peak memory, traffic."""
 
 from __future__ import annotations
 
 from ops.contrast.budget import storage_within
+from ops.contrast.team import traffic
 from ops.contrast.tiles import upper_numel
 from ops.contrast.weights import Storage
 from ops.data.types import AttributedGraph
@@ -11,18 +12,26 @@ from trainers.hsan.settings import Settings
 THREADS_AND_KERNELS = 160 * 2**20  # what torch, BLAS and scikit-learn take at their first real work, measured on bat
 
 
-def storage_for(n_nodes: int, settings: Settings) -> tuple[Storage, int]:
-    """How to hold the pair weights within `pair_memory`, and the bytes left for kept tiles; ResourceError if nohow."""
-    pairs = upper_numel(2 * n_nodes, settings.tile_rows)
+def storage_for(n_nodes: int, settings: Settings, world: int = 1) -> tuple[Storage, int]:
+    """How a worker holds its share of the pair weights within `pair_memory`, and the bytes left for kept tiles.
+
+    Raises ResourceError where no way fits.
+    """
+    pairs = -(-upper_numel(2 * n_nodes, settings.tile_rows) // world)
     return storage_within(settings.pair_memory, pairs, settings.weights, settings.pair_storage)
 
 
-def estimate(settings: Settings, data: AttributedGraph) -> int:
-    """Peak bytes of one training above the import baseline; checked against measured peaks by tests/bench/train.py."""
+def columns(settings: Settings, data: AttributedGraph) -> int:
+    """F: the columns that reach the encoders."""
+    return min(settings.pca_dim or data.n_features, data.n_features, data.n_nodes)
+
+
+def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
+    """Peak bytes of one worker above the import baseline; checked against measured peaks by tests/bench/train.py."""
     n, d = data.n_nodes, settings.embedding_dim
-    f = min(settings.pca_dim or data.n_features, data.n_features, n)
-    storage, cache = storage_for(n, settings)
-    pairs = 4 * upper_numel(2 * n, settings.tile_rows)
+    f = columns(settings, data)
+    storage, cache = storage_for(n, settings, world)
+    pairs = 4 * upper_numel(2 * n, settings.tile_rows) // world
     kept = {"float": pairs, "uint16": pairs // 2, "recompute": 0}[storage] + min(pairs, cache)
     rows, parameters = 4 * 2 * n * d, 4 * 2 * (n + f) * d
     # parameters with gradients and Adam's moments; Z, E, their gradients and what the encoders' backward pass adds
@@ -30,3 +39,11 @@ def estimate(settings: Settings, data: AttributedGraph) -> int:
     preparing = 2 * data.x.nbytes + 3 * 8 * n * f  # PCA's copy; the filter works in float64
     inputs = 2 * data.x.nbytes + 4 * n * f + 4 * data.edge_index.nbytes
     return int(THREADS_AND_KERNELS + inputs + max(training, preparing))
+
+
+def exchanged(settings: Settings, data: AttributedGraph, world: int) -> int:
+    """Bytes that one worker sends in a step over all pairs: Z and E and their gradients, row totals, gradients."""
+    n, d, f = data.n_nodes, settings.embedding_dim, columns(settings, data)
+    gathered = 4 * (4 * 2 * world * -(-n // world) * d)
+    parameters = 2 * (n + f + 2) * d + 1
+    return traffic(gathered, 8 * 2 * n + 4 * parameters, world)

@@ -42,7 +42,7 @@ def embed(
     model = Encoders(1, filtered.shape[1], chosen, seed=0)
     for part in ("attribute_weight", "attribute_bias"):
         model.get_parameter(part).copy_(tensors[part])
-    return fuse(model.attributes(torch.from_numpy(filtered)))
+    return fuse(model.own_attributes(torch.from_numpy(filtered)).flatten(0, 1))
 
 
 def predict(

@@ -1,22 +1,35 @@
 """HSAN's encoders and what goes into them: X~ (eq. 1) and the sparse adjacency matrix.
 
-Axes: N nodes, F features (after PCA where set), D embedding width, M = 2N rows (view 1, then view 2).
+Axes: N nodes, n of them on this worker, F features (after PCA where set), D embedding width, M = 2N rows (view 1,
+then view 2).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import scipy.sparse as sp
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ops.contrast.rows import unit_rows
+from ops.contrast.team import Team
 from ops.data.types import AttributedGraph
-from ops.graph.adjacency import adjacency, low_pass, sparse_matrix, symmetric_product
+from ops.graph.adjacency import SparseRows, adjacency, low_pass, sparse_product, sparse_rows
 from ops.graph.pca import Projection, fit_pca
 from ops.rng import torch_generator
 from trainers.hsan.settings import Settings
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one worker encodes in a step: its rows of X~ and of A, and how many nodes all workers have together."""
+
+    x: Float[Tensor, "n F"]
+    a: SparseRows
+    total: int
 
 
 class Encoders(torch.nn.Module):
@@ -34,16 +47,23 @@ class Encoders(torch.nn.Module):
         self.alpha = torch.nn.Parameter(torch.tensor(0.99999))
         self.activation = settings.activation
 
-    def attributes(self, x: Float[Tensor, "N F"]) -> Float[Tensor, "M D"]:
-        """Z, both views, rows of unit length."""
-        weight, bias = self.get_parameter("attribute_weight"), self.get_parameter("attribute_bias")
-        z = (x @ weight).add_(bias).flatten(0, 1)
-        return unit_rows(z.sigmoid()) if self.activation == "sigmoid" else unit_rows(z, in_place=True)
+    def attributes(self, rows: Rows, team: Team) -> Float[Tensor, "M D"]:
+        """Z of all nodes, both views, rows of unit length; this worker encodes its own and gathers the others'."""
+        return team.gather(self.own_attributes(rows.x), rows.total)
 
-    def structure(self, a: Tensor) -> Float[Tensor, "M D"]:
-        """E, both views, rows of unit length; `a` is the sparse adjacency matrix [N, N]."""
+    def own_attributes(self, x: Float[Tensor, "n F"]) -> Float[Tensor, "2 n D"]:
+        """Both views of rows of X~, of unit length."""
+        weight, bias = self.get_parameter("attribute_weight"), self.get_parameter("attribute_bias")
+        z = (x @ weight).add_(bias)
+        z = unit_rows(z.sigmoid()) if self.activation == "sigmoid" else unit_rows(z, in_place=True)
+        return z
+
+    def encode(self, rows: Rows, team: Team) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"]]:
+        """(Z, E) of all nodes of a step, both views, rows of unit length."""
         weight, bias = self.get_parameter("structure_weight"), self.get_parameter("structure_bias")
-        return unit_rows(symmetric_product(a, weight).add_(bias).flatten(0, 1), in_place=True)
+        z = self.attributes(rows, team)
+        e = unit_rows(sparse_product(rows.a, weight).add_(bias), in_place=True)
+        return z, team.gather(e, rows.total)
 
 
 def fuse(z: Float[Tensor, "M D"]) -> Float[Tensor, "N D"]:
@@ -59,7 +79,13 @@ def prepare(settings: Settings, data: AttributedGraph) -> tuple[Float[Tensor, "N
     return torch.from_numpy(low_pass(x, data.edge_index, settings.low_pass_order)), projection
 
 
-def structure_matrix(settings: Settings, data: AttributedGraph, device: torch.device) -> Tensor:
-    """A, sparse [N, N], with the graph's own self loops or without."""
-    loops = settings.self_loops == "keep"
-    return sparse_matrix(adjacency(data.edge_index, data.n_nodes, self_loops=loops), device)
+def structure_matrix(settings: Settings, data: AttributedGraph) -> sp.csr_array:
+    """A [N, N], with the graph's own self loops or without."""
+    return adjacency(data.edge_index, data.n_nodes, self_loops=settings.self_loops == "keep")
+
+
+def rows_of(x: Float[Tensor, "N F"], a: sp.csr_array, team: Team, device: torch.device) -> Rows:
+    """This worker's share of X~ and A; a slice of one worker is the whole, not a copy."""
+    own = team.own(x.shape[0])
+    mine = x[own] if team.world == 1 else x[own].clone()
+    return Rows(mine.to(device), sparse_rows(a if team.world == 1 else sp.csr_array(a[own]), device), x.shape[0])

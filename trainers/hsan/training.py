@@ -1,26 +1,30 @@
 """Algorithm 1 of HSAN: the loss by tiles, pseudo labels and pair weights every `update_every` epochs.
 
+All pairs: one step an epoch, the pair weights of the last update held. In batches: a step a batch of nodes, its pair
+weights computed from the step's own rows with the last pseudo labels (the paper has no batches). Over W workers each
+owns N / W rows of a step and an equal share of its tiles; parameters are replicated, their gradients summed.
+
 Axes: N nodes, F features (after PCA where set), D embedding width, K clusters, M = 2N rows (view 1, then view 2).
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from ops.cluster.kmeans import KMeans, kmeans
 from ops.contrast.infonce import hard_infonce
+from ops.contrast.team import Team
 from ops.contrast.weights import PairWeights, trusted_rows
 from ops.data.types import AttributedGraph
 from ops.errors import DivergedError
-from ops.graph.pca import Projection
 from ops.run.state import pack_training, unpack_training
 from ops.run.types import Result, Run, State
 from trainers.hsan.cost import storage_for
 from trainers.hsan.inference import assign
-from trainers.hsan.model import Encoders, fuse, prepare, structure_matrix
+from trainers.hsan.model import Encoders, Rows, fuse, prepare, rows_of, structure_matrix
 from trainers.hsan.settings import Settings
 
 
@@ -37,77 +41,126 @@ def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
 
     Raises DivergedError on a loss that is not finite, ResourceError where the pair weights exceed their budget.
     """
-    x, projection = prepare(settings, data)
-    x, a = x.to(run.device), structure_matrix(settings, data, run.device)
-    storage, cache = storage_for(data.n_nodes, settings)
-    weights = PairWeights(2 * data.n_nodes, settings.beta, settings.weights, storage, settings.tile_rows)
-    model = Encoders(data.n_nodes, x.shape[1], settings, run.seed).to(run.device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr, fused=True)
-    keep = settings.gradients == "accumulate"
-
-    def state() -> State:
-        stored = {f"weights.{k}": v for k, v in weights.tensors().items()}
-        return State(epoch, pack_training(model, optimizer, gradients=keep) | stored)
-
-    if run.start is not None:
-        unpack_training(run.start.shared, model, optimizer)
-        stored = {k: v for k, v in run.start.shared.items() if k.startswith("weights.")}
-        weights.load({k.removeprefix("weights."): v for k, v in stored.items()}, run.device)
-    elif settings.protocol == "published":  # its best accuracy starts from the untrained filter + k-means
-        run.report(-1, {}, cluster(x, settings, run.seed, -1).labels.cpu().numpy())
+    training = Training(settings, data, run)
     found: KMeans | None = None
     for epoch in range(run.start.epoch + 1 if run.start else 0, settings.epochs):
-        if not keep:
-            optimizer.zero_grad(set_to_none=True)
-        loss = _loss(model, x, a, weights, settings, cache, epoch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        metrics = {"train/loss": float(loss.detach()), "train/alpha": float(model.alpha.detach())}
+        metrics = training.step(epoch)
         found = None
         if epoch % settings.update_every == 0:
-            found, hard = _update(model, x, a, weights, settings, (run.seed, epoch))
-            metrics["hard/fraction"] = hard
+            found, metrics["hard/fraction"] = training.update(epoch)
         elif epoch == settings.epochs - 1:
-            with torch.no_grad():
-                found = cluster(fuse(model.attributes(x)), settings, run.seed, epoch)
-        run.report(epoch, metrics, None if found is None else found.labels.cpu().numpy(), state)
-    return _result(model, x, projection, settings, run.seed, found)
+            found = training.cluster(training.fused(), epoch)
+        assignment = None if found is None else found.labels.cpu().numpy()
+        run.report(epoch, metrics, assignment, lambda epoch=epoch: training.state(epoch))  # type: ignore[misc]
+    return training.result(found)
 
 
-def _loss(
-    model: Encoders, x: Tensor, a: Tensor, weights: PairWeights, settings: Settings, cache: int, epoch: int
-) -> Tensor:
-    try:
-        loss = hard_infonce(model.attributes(x), model.structure(a), model.alpha, weights, settings.temperature, cache)
-    except OverflowError as error:
-        raise DivergedError(f"epoch {epoch}: {error}; lower --lr or raise --temperature") from None
-    if not torch.isfinite(loss):
-        raise DivergedError(f"epoch {epoch}: the loss is {float(loss)}; lower --lr or raise --temperature")
-    return loss
+class Training:
+    """Model, optimiser and pair weights of one seed between two epochs; `run.start` is taken over where there is one.
 
+    Every worker builds the same from the same data and keeps its own rows of it.
+    """
 
-@torch.no_grad()
-def _update(
-    model: Encoders, x: Tensor, a: Tensor, weights: PairWeights, settings: Settings, key: tuple[int, int]
-) -> tuple[KMeans, float]:
-    """Pseudo labels from re-encoded rows, then the weights of the coming epochs (eq. 6-9); no gradient."""
-    z = model.attributes(x)
-    fused = fuse(z)
-    found = cluster(fused, settings, *key)
-    space = normalize(fused) if settings.kmeans == "spherical" else fused
-    trusted = trusted_rows(space, found.centres, settings.confidence)
-    return found, weights.update(z, model.structure(a), float(model.alpha), found.labels, trusted)
+    def __init__(self, settings: Settings, data: AttributedGraph, run: Run) -> None:
+        self.settings, self.seed, self.n_nodes = settings, run.seed, data.n_nodes
+        self.team = Team(run.rank, run.world)
+        x, self.projection = prepare(settings, data)
+        self.rows: Rows = rows_of(x, structure_matrix(settings, data), self.team, run.device)
+        storage, self.cache = storage_for(data.n_nodes, settings, run.world)
+        self.weights = PairWeights(
+            2 * data.n_nodes, settings.beta, settings.weights, storage, settings.tile_rows, self.team
+        )
+        self.model = Encoders(data.n_nodes, x.shape[1], settings, run.seed).to(run.device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
+        if run.start is not None:
+            self._load(run.start, run.device)
+        elif settings.protocol == "published":  # its best accuracy starts from the untrained filter + k-means
+            run.report(-1, {}, self.cluster(x.to(run.device), -1).labels.cpu().numpy())
 
+    def step(self, epoch: int) -> dict[str, float]:
+        """One epoch's optimiser step over all pairs; its metrics."""
+        before = self.team.gathered, self.team.reduced
+        loss = self._loss(epoch)
+        self._learn(loss)
+        metrics = {"train/loss": float(loss.detach()), "train/alpha": float(self.model.alpha.detach())}
+        if self.team.world > 1:
+            metrics["sys/sent_bytes"] = float(self.team.sent_since(*before))
+        return metrics
 
-@torch.no_grad()
-def _result(
-    model: Encoders, x: Tensor, projection: Projection | None, settings: Settings, seed: int, found: KMeans | None
-) -> Result:
-    fused = fuse(model.attributes(x))
-    if found is None:  # resumed from the state of the last epoch: nothing was left to train
-        found = cluster(fused, settings, seed, settings.epochs - 1)
-    tensors = {name: p.detach().cpu() for name, p in model.named_parameters()} | {"centres": found.centres.cpu()}
-    if projection is not None:
-        tensors |= projection.tensors()
-    _, confidence = assign(fused, found.centres, settings)
-    return Result(found.labels.cpu().numpy(), confidence.cpu().numpy(), fused.cpu().numpy(), tensors)
+    def _loss(self, epoch: int) -> Tensor:
+        z, e = self.model.encode(self.rows, self.team)
+        try:
+            loss = hard_infonce(z, e, self.model.alpha, self.weights, self.settings.temperature, self.cache)
+        except OverflowError as error:
+            raise DivergedError(f"epoch {epoch}: {error}; lower --lr or raise --temperature") from None
+        if not torch.isfinite(loss):
+            raise DivergedError(f"epoch {epoch}: the loss is {float(loss)}; lower --lr or raise --temperature")
+        return loss
+
+    def _learn(self, loss: Tensor) -> None:
+        """Gradients of this worker's rows and tiles, summed over the workers, then Adam's step on each of them."""
+        if self.settings.gradients == "standard":
+            self.optimizer.zero_grad(set_to_none=True)
+        parameters = list(self.model.parameters())
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            self.team.sum_(gradient)
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def update(self, epoch: int) -> tuple[KMeans, float]:
+        """Pseudo labels from re-encoded rows, then the weights of the coming epochs (eq. 6-9); no gradient."""
+        z, e = self.model.encode(self.rows, self.team)
+        fused = fuse(z)
+        found = self.cluster(fused, epoch)
+        trusted = self._trusted(fused, found)
+        return found, self.weights.update(z, e, float(self.model.alpha), found.labels, trusted)
+
+    def _trusted(self, fused: Float[Tensor, "N D"], found: KMeans) -> Bool[Tensor, "N"]:
+        space = normalize(fused) if self.settings.kmeans == "spherical" else fused
+        return self.team.from_first_(trusted_rows(space, found.centres, self.settings.confidence))
+
+    @torch.no_grad()
+    def fused(self) -> Float[Tensor, "N D"]:
+        """The fused rows of all nodes, on every worker."""
+        return fuse(self.model.attributes(self.rows, self.team))
+
+    def cluster(self, fused: Float[Tensor, "N D"], epoch: int) -> KMeans:
+        """`cluster`, by the first worker for all."""
+        if self.team.rank == 0:
+            found = cluster(fused, self.settings, self.seed, epoch)
+        else:
+            labels: Int64[Tensor, "N"] = torch.empty(len(fused), dtype=torch.int64, device=fused.device)
+            found = KMeans(labels, fused.new_empty(self.settings.k, fused.shape[1]), float("nan"), 0)
+        self.team.from_first_(found.labels)
+        self.team.from_first_(found.centres)
+        return found
+
+    def state(self, epoch: int) -> State:
+        """All that a resumed run needs; the pair weights in parts, each worker's tiles by their number."""
+        stored = {f"weights.{k}": v for k, v in self.weights.tensors().items()}
+        tiles = {k: v for k, v in stored.items() if k.startswith("weights.tile.")}
+        rest = {k: v for k, v in stored.items() if k not in tiles}
+        packed = pack_training(self.model, self.optimizer, gradients=self.settings.gradients == "accumulate")
+        return State(epoch, packed | rest, {self.team.rank: tiles} if tiles else {})
+
+    def _load(self, start: State, device: torch.device) -> None:
+        unpack_training(start.shared, self.model, self.optimizer)
+        stored = dict(start.shared)
+        for part in start.parts.values():
+            stored |= part
+        prefix = "weights."
+        self.weights.load({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}, device)
+
+    @torch.no_grad()
+    def result(self, found: KMeans | None) -> Result:
+        """Clusters, confidence, embedding and model as they stand."""
+        fused = self.fused()
+        if found is None:  # resumed from the state of the last epoch: nothing was left to train
+            found = self.cluster(fused, self.settings.epochs - 1)
+        tensors = {name: p.detach().cpu() for name, p in self.model.named_parameters()}
+        tensors["centres"] = found.centres.cpu()
+        if self.projection is not None:
+            tensors |= self.projection.tensors()
+        _, confidence = assign(fused, found.centres, self.settings)
+        return Result(found.labels.cpu().numpy(), confidence.cpu().numpy(), fused.cpu().numpy(), tensors)

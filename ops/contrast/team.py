@@ -1,0 +1,98 @@
+"""The workers of one training: who owns which rows, what they exchange, and how much that is.
+
+Rows are gathered with their true gradient: forward an all-gather, backward a reduce-scatter, so that the gradients of
+W workers sum to those of one process (design decision 5). Traffic is counted as ring collectives send it: a worker
+sends (W - 1) / W of a gathered or scattered tensor and twice that of a reduced one.
+
+Axes: N nodes, n nodes of one worker, V views, M = V N rows, D width, W workers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+
+def traffic(gathered: int, reduced: int, world: int) -> int:
+    """Bytes that one of `world` workers sends for that many gathered (or scattered) and reduced bytes."""
+    return (gathered + 2 * reduced) * (world - 1) // world
+
+
+@dataclass
+class Team:
+    """Rank and size of the default process group; a team of one exchanges nothing and needs no group."""
+
+    rank: int = 0
+    world: int = 1
+    gathered: int = 0  # bytes of all tensors gathered or scattered so far, at full size
+    reduced: int = 0  # bytes of all tensors reduced so far
+
+    def sent_since(self, gathered: int, reduced: int) -> int:
+        """Bytes this worker has sent since its counters stood there."""
+        return traffic(self.gathered - gathered, self.reduced - reduced, self.world)
+
+    def own(self, n_nodes: int) -> slice:
+        """This worker's block of `n_nodes` rows: ceil(N / W) each, the last ones fewer or none."""
+        size = -(-n_nodes // self.world)
+        return slice(min(self.rank * size, n_nodes), min((self.rank + 1) * size, n_nodes))
+
+    def sum_(self, x: Tensor) -> Tensor:
+        """Sum over the workers, in place; every worker ends with the same bits."""
+        return self._reduce(x, dist.ReduceOp.SUM)
+
+    def maximum_(self, x: Tensor) -> Tensor:
+        """Maximum over the workers, in place."""
+        return self._reduce(x, dist.ReduceOp.MAX)
+
+    def from_first_(self, x: Tensor) -> Tensor:
+        """Rank 0's values for all, in place: workers on unlike hardware must not differ in a single label."""
+        if self.world > 1:
+            dist.broadcast(x, src=0)
+        return x
+
+    def _reduce(self, x: Tensor, how: Any) -> Tensor:
+        if self.world > 1:
+            dist.all_reduce(x, op=how)
+            self.reduced += x.nbytes
+        return x
+
+    def gather(self, views: Float[Tensor, "V n D"], n_nodes: int) -> Float[Tensor, "M D"]:
+        """All workers' rows, view after view in node order; the gradient comes back to the row's owner."""
+        if self.world == 1:
+            return views.flatten(0, 1)
+        rows: Tensor = _Gather.apply(views, self, n_nodes)
+        return rows
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, views: Tensor, team: Team, n_nodes: int) -> Tensor:
+        v, n, d = views.shape
+        ctx.team, ctx.views, ctx.own = team, v, n
+        size = -(-n_nodes // team.world)
+        sent = views.new_zeros(v, size, d)
+        sent[:, :n] = views
+        received = views.new_empty(team.world, v, size, d)
+        dist.all_gather(list(received.unbind(0)), sent)
+        team.gathered += received.nbytes
+        return received.transpose(0, 1).reshape(v, -1, d)[:, :n_nodes].flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        team, v, rows = ctx.team, ctx.views, grad_outputs[0]
+        d = rows.shape[1]
+        per_view = rows.view(v, -1, d)
+        size = -(-per_view.shape[1] // team.world)
+        sent = rows.new_zeros(team.world, v, size, d)
+        for rank in range(team.world):
+            block = per_view[:, rank * size : (rank + 1) * size]
+            sent[rank, :, : block.shape[1]] = block
+        received = rows.new_empty(v, size, d)
+        dist.reduce_scatter(received, list(sent.unbind(0)))
+        team.gathered += sent.nbytes
+        return received[:, : ctx.own], None, None

@@ -1,0 +1,129 @@
+"""W workers compute what one process computes: gather, loss, gradients, trainings; real gloo groups of 2 and 3."""
+
+import hsan_workers
+import numpy as np
+import pytest
+import torch
+from gloo import run_in_processes
+from hsan_small import made, small_graph
+
+from ops.contrast.team import Team
+from trainers import hsan
+
+pytestmark = pytest.mark.slow
+VARIANTS = [
+    {},
+    {"pair_storage": "recompute", "beta": 2.5, "activation": "sigmoid"},
+    {"weights": "stale", "pair_storage": "uint16", "gradients": "accumulate", "temperature": 0.5},
+    {"protocol": "published"},
+]
+
+
+def loss_case(options):
+    rng = np.random.default_rng(1)
+    z, e = (rng.standard_normal((70, 5)) for _ in range(2))
+    z, e = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (z, e))
+    return z, e, rng.integers(0, 3, 35), rng.random(35) < 0.7, 1.2, options
+
+
+LOSSES = [
+    {"beta": 2.0, "mode": "paper", "storage": "float", "cache": 0},
+    {"beta": 0.7, "mode": "paper", "storage": "recompute", "cache": 5000},
+]
+CALLS = [
+    *(("first_gradients", (words, 3)) for words in VARIANTS),
+    *(("trained", (words,)) for words in VARIANTS),
+    *(("loss_of_doubles", loss_case(options)) for options in LOSSES),
+    *(("gathered", (n, 2, 3)) for n in (1, 2, 7, 12)),
+]
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def both(request):
+    """What one process and what each of W found, call by call."""
+    world = request.param
+    one = [getattr(hsan_workers, name)(0, 1, *arguments) for name, arguments in CALLS]
+    many = run_in_processes(world, hsan_workers.many, CALLS)
+    return world, one, many
+
+
+def calls(name):
+    return [i for i, call in enumerate(CALLS) if call[0] == name]
+
+
+def close(a, b, bar):
+    scale = max(np.abs(b).max(), 1e-12)
+    assert np.abs(a - b).max() <= bar * scale
+
+
+def test_loss_and_gradients_of_a_step_equal_those_of_one_process(both):
+    world, one, many = both
+    for i in calls("first_gradients"):
+        for rank in range(world):
+            assert many[rank][i][0]["train/loss"] == pytest.approx(one[i][0]["train/loss"], rel=1e-5)
+            for name, gradient in many[rank][i][1].items():
+                close(gradient, one[i][1][name], 1e-5)
+
+
+def test_in_float64_the_shares_sum_to_the_whole(both):
+    world, one, many = both
+    for i in calls("loss_of_doubles"):
+        loss, gradients, hard = one[i]
+        for rank in range(world):
+            assert many[rank][i][0] == pytest.approx(loss, rel=1e-12)
+            assert many[rank][i][2] == hard
+        for part, whole in enumerate(gradients):
+            close(sum(many[rank][i][1][part] for rank in range(world)), whole, 1e-12)
+
+
+def test_every_worker_ends_with_the_same_bits_and_one_process_finds_the_same_clusters(both):
+    world, one, many = both
+    for i in calls("trained"):
+        history, assignments, last, embedding = many[0][i]
+        for rank in range(1, world):
+            assert np.array_equal(many[rank][i][2], last)
+            assert np.array_equal(many[rank][i][3], embedding)
+            assert [r["train/loss"] for r in many[rank][i][0][1:]] == [r["train/loss"] for r in history[1:]]
+        assert assignments.keys() == one[i][1].keys()
+        assert np.array_equal(last, one[i][2])
+        close(embedding, one[i][3], 1e-4)
+
+
+def test_a_row_is_gathered_in_node_order_and_its_gradient_comes_home(both):
+    world, one, many = both
+    for i in calls("gathered"):
+        n = CALLS[i][1][0]
+        total = world * (world + 1) / 2  # each rank weighs its loss by rank + 1
+        for rank in range(world):
+            rows, gradient, (gathered, sent) = many[rank][i]
+            assert np.array_equal(rows, one[i][0])
+            assert np.array_equal(gradient, total * one[i][1][:, Team(rank, world).own(n)])
+            assert gathered == 2 * 2 * world * -(-n // world) * 3 * 8
+            assert sent == gathered * (world - 1) // world
+
+
+def test_what_a_step_sends_is_what_the_plan_says(both):
+    world, _, many = both
+    data, _ = small_graph()
+    for i, words in zip(calls("first_gradients"), VARIANTS, strict=True):
+        planned = hsan.exchanged(made(**words), data, world)
+        assert planned > 0
+        assert {many[rank][i][0]["sys/sent_bytes"] for rank in range(world)} == {float(planned)}
+
+
+def test_a_team_of_one_needs_no_group_and_sends_nothing():
+    team = Team()
+    x = torch.ones(3)
+    assert team.sum_(x) is x
+    assert team.maximum_(x) is x
+    assert team.from_first_(x) is x
+    assert team.gather(torch.ones(2, 3, 1), 3).shape == (6, 1)
+    assert (team.gathered, team.reduced) == (0, 0)
+    assert hsan.exchanged(made(), small_graph()[0], 1) == 0
+
+
+@pytest.mark.parametrize("n", [1, 5, 12, 13])
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+def test_blocks_cover_every_node_once(n, world):
+    owned = [i for rank in range(world) for i in range(n)[Team(rank, world).own(n)]]
+    assert owned == list(range(n))

@@ -1,0 +1,59 @@
+"""HSAN from the model of an earlier run (`--warm-start`).
+
+Attribute encoders, alpha and the structure rows of known nodes go on from where they were; new nodes' structure rows
+have the usual start. Features pass through the PCA that the encoders were trained behind: another one, fitted to the
+grown data, would turn their input space under them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ops.data.types import AttributedGraph
+from ops.graph.adjacency import low_pass
+from ops.graph.pca import Projection
+from ops.run.types import Result, Warm
+from ops.run.warm import matched_ids
+from trainers.hsan.model import Encoders, prepare
+from trainers.hsan.settings import Settings
+
+
+def prepare_warm(
+    settings: Settings, data: AttributedGraph, warm: Warm | None
+) -> tuple[Float[Tensor, "N F"], Projection | None]:
+    """`prepare`, with the warm model's PCA where there is one."""
+    projection = None if warm is None else Projection.load(warm.model)
+    if projection is None:
+        return prepare(settings, data)
+    filtered = low_pass(projection(data.x), data.edge_index, settings.low_pass_order)
+    return torch.from_numpy(filtered), projection
+
+
+@torch.no_grad()
+def begin_warm(model: Encoders, warm: Warm | None) -> None:
+    """Write the warm model's weights into a new `model`, in place; nothing without one."""
+    if warm is None:
+        return
+    rows = torch.from_numpy(warm.rows)
+    known = rows >= 0
+    for name, parameter in model.named_parameters():
+        stored = warm.model[name].to(parameter.device)
+        if name == "structure_weight":
+            parameter[:, known.to(parameter.device)] = stored[:, rows[known].to(parameter.device)]
+        else:
+            parameter.copy_(stored)
+
+
+def match_ids(result: Result, settings: Settings, warm: Warm | None) -> Result:
+    """The result with the last run's cluster ids: in its assignment and in the order of its centres."""
+    if warm is None:
+        return result
+    ids = matched_ids(warm, result.assignment, settings.k)
+    order = torch.from_numpy(np.argsort(ids))  # the new cluster that has id 0, 1, ...
+    model = result.model | {"centres": result.model["centres"][order].contiguous()}
+    return replace(result, assignment=ids[result.assignment], model=model)
