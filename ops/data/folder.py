@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.files import features_npz
 from ops.data.raw import Raw
 from ops.data.readers import read_npy, read_npz
-from ops.data.tables import FeatureTable, edge_table, feature_table, label_table, resolve_edges
+from ops.data.tables import FeatureTable, edge_table, feature_table, find_rows, label_table, resolve_edges
+from ops.data.validate import as_keys
 from ops.errors import DataError
 
 _KINDS = {
@@ -20,19 +22,20 @@ _KINDS = {
 }
 
 
-def read_folder(path: Path) -> Raw:
+def read_folder(path: Path, known: NDArray[Any] | None = None) -> Raw:
     """Read a folder; the graph is named after it. Edges may be left out where a k-NN graph is asked for.
 
     With an `id` column in the features, edges (and labels with an `id` column) refer to those ids; otherwise to row
-    numbers counted from 0. edges.npy is [2, E] or [E, 2] (2 x 2: [2, E]). DataError where a part is missing, stands
-    there twice, or does not fit.
+    numbers counted from 0. edges.npy is [2, E] or [E, 2] (2 x 2: [2, E]). Edges may also end in `known` ids
+    of other nodes: those that are not among the features' own are rows N, N + 1, ... then, in their order. DataError where a part is
+    missing, stands there twice, or does not fit.
     """
     features, edges, labels = (_part(path, kind) for kind in _KINDS)
     if features is None:
         found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
         raise DataError(f"{path}: no features: needs features.{{npy,npz,parquet,csv}}; found {found}")
     table = _features(features)
-    ends, notes = (None, []) if edges is None else _edges(edges, table.ids)
+    ends, notes = (None, []) if edges is None else _edges(edges, _joined(table.ids, known))
     y = table.labels
     if labels is not None:
         if y is not None:
@@ -42,6 +45,16 @@ def read_folder(path: Path) -> Raw:
         y = read_npy(labels) if labels.suffix.lower() == ".npy" else label_table(labels, table.x.shape[0], table.ids)
     names = table.feature_names or None
     return Raw(path.resolve().name, str(path), table.x, ends, y, table.ids, names, [*table.notes, *notes])
+
+
+def _joined(ids: NDArray[Any] | None, known: NDArray[Any] | None) -> NDArray[Any] | None:
+    """The ids that edges may end in: the features' own, then those of `known` that are not among them."""
+    if ids is None or known is None:
+        return ids
+    parts = [as_keys(ids), as_keys(known[find_rows(known, as_keys(ids)) < 0])]
+    if parts[0].dtype.kind != parts[1].dtype.kind:  # then they compare as text
+        parts = [part.astype(np.str_) for part in parts]
+    return np.concatenate(parts)
 
 
 def _part(path: Path, kind: str) -> Path | None:

@@ -65,12 +65,26 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     check_kind(path)
     with reading(path):
-        if path.suffix.lower() == ".csv":
-            table = _csv(path)
-        else:
-            table = pd.read_parquet(path)
-            if any(name is not None for name in table.index.names):
-                table = table.reset_index()
+        table = _csv(path) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
+    return _checked(path, table)
+
+
+def read_table_by(path: Path, rows: int) -> Iterator[pd.DataFrame]:
+    """`read_table` in tables of at most `rows` rows, one at a time in memory; nothing for a table without rows."""
+    check_kind(path)
+    with reading(path):
+        pieces = _csv_by(path, rows) if path.suffix.lower() == ".csv" else _parquet_by(path, rows)
+    while True:
+        with reading(path):
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield _checked(path, piece)
+
+
+def _checked(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    if any(name is not None for name in table.index.names):
+        table = table.reset_index()
     table.columns = [str(c) for c in table.columns]
     nameless = [i for i, c in enumerate(table.columns) if not c.strip() or c.startswith("Unnamed: ")]
     if nameless:
@@ -107,12 +121,33 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _csv(path: Path) -> pd.DataFrame:
-    # read apart, because pandas renames a repeated name
-    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+    header = _header(path)
     # index_col: a row longer than the header is an error, not a hidden index
     table: pd.DataFrame = pd.read_csv(path, index_col=False, keep_default_na=False, na_values=[""], low_memory=False)
-    table.columns = [str(c).strip() for c in header.iloc[0]]
+    table.columns = header
     return table
+
+
+def _csv_by(path: Path, rows: int) -> Iterator[pd.DataFrame]:
+    header = _header(path)
+    with pd.read_csv(path, index_col=False, keep_default_na=False, na_values=[""], chunksize=rows) as pieces:
+        for piece in pieces:
+            piece.columns = header
+            yield piece.reset_index(drop=True)
+
+
+def _header(path: Path) -> Any:
+    # read apart, because pandas renames a repeated name
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+    return [str(c).strip() for c in header.iloc[0]]
+
+
+def _parquet_by(path: Path, rows: int) -> Iterator[pd.DataFrame]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=rows):
+            yield batch.to_pandas()
 
 
 def _kind(start: bytes) -> str:

@@ -33,7 +33,11 @@ class FeatureTable:
 
 def feature_table(path: Path) -> FeatureTable:
     """Read features from .csv or .parquet: numeric columns, an optional `id`, an optional `label` (never a feature)."""
-    table = read_table(path)
+    return split_table(path, read_table(path))
+
+
+def split_table(path: Path, table: pd.DataFrame) -> FeatureTable:
+    """A table of `path` (or some rows of it) as features, ids and labels; DataError names what does not fit."""
     special = {c: _only(path, table, c) for c in ("id", "label")}
     names = [c for c in table.columns if c not in special.values()]
     # a data frame written without names has the header 0,1,2,...: names, not data

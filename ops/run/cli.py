@@ -17,6 +17,7 @@ from ops.errors import SettingsError
 from ops.run.settings import (
     LaunchSettings,
     MethodSettings,
+    S,
     Settings,
     allowed,
     build,
@@ -25,6 +26,7 @@ from ops.run.settings import (
     nearest,
     search_domain,
 )
+from ops.run.stored import read_result
 
 REMARK = "remark"  # a preset's own key: how it was chosen
 
@@ -91,21 +93,42 @@ def resolve(
     config = read_yaml(Path(flags["config"]), known) if "config" in flags else {}
     merged = config | flags
     dataset = str(merged.get("dataset", launch.model_fields["dataset"].default))
-    preset = _preset(str(merged.get("preset", "auto")), canonical(dataset) or dataset.lower(), method, presets)
+    chosen = str(merged.get("preset", "none" if merged.get("warm_start") else "auto"))
+    preset = _preset(chosen, canonical(dataset) or dataset.lower(), method, presets)
     base = read_yaml(preset, [*known, REMARK]) if preset else {}
+    warm = merged.get("warm_start")
+    before = {} if warm is None else read_settings_of(Path(str(warm)).expanduser(), fields(method.Settings))
     remark = base.pop(REMARK, None)
     sources = (
-        dict.fromkeys(base, f"preset {preset.stem}" if preset else "")
+        dict.fromkeys(before, f"warm start {warm}")
+        | dict.fromkeys(base, f"preset {preset.stem}" if preset else "")
         | dict.fromkeys(config, str(flags.get("config")))
         | dict.fromkeys(flags, "flag")
     )
-    values = base | merged
+    values = before | base | merged
     settings = build(method.Settings, values, sources)
     derived = {k for k, v in settings.model_dump(by_alias=True).items() if v != known[k][0].default and k not in values}
     sources |= dict.fromkeys(derived, "protocol")
     command = f"python {program} {shlex.join(argv)}".strip()
     remarks = (f"preset {preset.stem}: {remark}",) if preset and remark else ()
     return Resolved(method, settings, build(launch, values, sources), sources, command, remarks)
+
+
+def read_settings_of(run: Path, known: Any) -> dict[str, Any]:
+    """The method's settings of a finished run, as far as they are `known`: what a warm start goes on from."""
+    found = read_result(run)["settings"]
+    return {key: value["value"] for key, value in found.items() if key in known}
+
+
+def read_settings(made: argparse.ArgumentParser, argv: Sequence[str], model: type[S], first: str) -> tuple[str, S]:
+    """(the argument `first` or "", the validated settings) of a workflow without a method; SettingsError in one line."""
+    given, unknown = made.parse_known_args(list(argv))
+    if unknown:
+        hint = nearest(unknown[0].split("=")[0], [flag(key) for key in fields(model)])
+        raise SettingsError(f"{unknown[0]}: unknown flag or value{hint}; --help lists all flags")
+    values = vars(given)
+    name = str(values.pop(first, ""))
+    return name, build(model, values, dict.fromkeys(values, "flag"))
 
 
 def read_yaml(path: Path, known: Any) -> dict[str, Any]:

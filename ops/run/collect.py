@@ -9,7 +9,7 @@ from typing import Any
 
 from ops.cluster.baselines import baselines
 from ops.cluster.selection import PANEL, panel
-from ops.run import results
+from ops.run import known, results
 from ops.run.checkpoint import atomic_write, write_json
 from ops.run.job import Job
 from ops.run.journal import Journal
@@ -57,7 +57,7 @@ def _what(job: Job) -> dict[str, Any]:
         "schema": 1,
         "method": job.resolved.method.NAME,
         "dataset": {"name": job.data.name, "hash": job.data.digest(), "rows": job.data.n_nodes,
-                    "notes": [*job.data.notes, *job.resolved.remarks]},
+                    "notes": [*job.data.notes, *job.resolved.remarks], **known.record(job.resolved.launch)},
         "settings": {k: {"value": v, "source": job.resolved.sources.get(k, "default")} for k, v in values.items()},
         "seeds": job.seeds,
         "command": mask(job.resolved.command),

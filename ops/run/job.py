@@ -18,12 +18,13 @@ from ops.data.load import load
 from ops.data.types import AttributedGraph
 from ops.data.validate import check_clusters
 from ops.errors import SettingsError
-from ops.run import memory, place
+from ops.run import memory, place, warm
 from ops.run.cli import Resolved
 from ops.run.console import Console
 from ops.run.seedrun import Judges
 from ops.run.settings import flat
 from ops.run.tracker import check_uri, default_uri
+from ops.run.types import Warm
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Job:
     console: Console
     threads: int
     auto: dict[str, Any] | None = None  # the sweep behind `--n-clusters auto`
+    warm: Warm | None = None  # the run that `--warm-start` names
 
     @property
     def seeds(self) -> list[int]:
@@ -46,7 +48,8 @@ class Job:
     @property
     def identity(self) -> dict[str, Any]:
         """Of the run: one training's identity without its seed."""
-        return place.identity(self.resolved.method.NAME, flat(self.resolved.settings), self.data.digest())
+        value = place.identity(self.resolved.method.NAME, flat(self.resolved.settings), self.data.digest())
+        return value if self.warm is None else value | {"warm": self.warm.digest}
 
     @property
     def judges(self) -> Judges:
@@ -71,8 +74,11 @@ def make_job(resolved: Resolved, console: Console) -> Job:
     data, labels = load(launch.dataset, knn=launch.knn, knn_metric=launch.knn_metric)
     threads = launch.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
-    job = Job(resolved, data, labels, console, threads)
-    return settle_clusters(job)
+    job = settle_clusters(Job(resolved, data, labels, console, threads))
+    if launch.warm_start is not None:
+        method = resolved.method
+        job.warm = warm.load_warm(launch.warm_start, method.NAME, method.SHAPED, job.resolved.settings, data)
+    return job
 
 
 def settle_clusters(job: Job) -> Job:
@@ -109,6 +115,8 @@ def plan(job: Job, at_once: int = 1) -> int:
         f"{edges:,} directed edges, data {data.digest()[:8]}")  # fmt: skip
     for note in (*data.notes, *job.resolved.remarks):
         say(f"  {note}")
+    if job.warm is not None:
+        say(f"  {warm.sentence(job.warm)}")
     say(f"  K = {settings.k} (from {job.resolved.sources['n_clusters']}), {settings.epochs} epochs, "
         f"seeds {launch.first_seed}-{launch.first_seed + launch.seeds - 1}")  # fmt: skip
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -22,6 +22,7 @@ from ops.run.collect import GROUPS, collect, finish_journal
 from ops.run.console import Console
 from ops.run.job import Job, make_job, plan
 from ops.run.journal import Journal, finished
+from ops.run.model import describe
 from ops.run.seedrun import SeedRun
 from ops.run.settings import flat
 from ops.run.tracker import Pending, Tracker, default_uri, mask, sync
@@ -121,13 +122,13 @@ def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_
     run = SeedRun(
         own, seed, settings.epochs, job.judges, journal, job.console, threads=job.threads,
         device="cuda" if torch.cuda.is_available() else "cpu", stop=stop, on_record=on_record,
-        stop_on_collapse=job.resolved.launch.stop_on_collapse,
+        stop_on_collapse=job.resolved.launch.stop_on_collapse, warm=job.warm,
     )  # fmt: skip
     try:
         for record in run.history if on_record else ():
             on_record(record)
         result = method.train(settings, job.data, run)
-        stored = {"method": method.NAME, "dataset": job.data.name, **flat(settings)}
+        stored = describe(method.NAME, job.data) | flat(settings)
         return results.finish_seed(run, result, job.data, job.labels, stored)
     except BaseException as error:
         failed = isinstance(error, Exception) and not isinstance(error, Interrupted)  # a pruned trial exits

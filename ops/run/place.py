@@ -1,4 +1,7 @@
-"""Where a run lives: its identity, its name, its folder and the lock on it (design decision 2)."""
+"""Where a run lives: its identity, its name, its folder and the lock on it (design decision 2).
+
+A run for S3 lives in a scratch folder of this machine, which `ops.run.mirror` keeps the same in the bucket.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,20 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ops.errors import SettingsError
+from ops.errors import SettingsError, naming
 from ops.run.checkpoint import write_json
 from ops.run.results import read_json
+from ops.run.settings import LaunchSettings
+from ops.storage import Location, is_s3, parse
 
 RUN_FILE, LOCK_FILE, PROBE = "run.json", ".lock", ".write-test"
+MARK_FILE = ".mirror.json"  # whose image in the bucket the folder is
 
 
 def identity(method: str, settings: Mapping[str, Any], digest: str) -> dict[str, Any]:
@@ -36,12 +43,53 @@ def default_name(method: str, dataset: str, value: Mapping[str, Any]) -> str:
     return f"{method}-{clean[:40]}-{fingerprint(value)[:8]}"
 
 
+def scratch(chosen: str = "") -> Path:
+    """The folder for runs that belong on S3: the chosen one, or this user's below the system's temporary folder.
+
+    Raises SettingsError where it cannot be made, or somebody else has made it.
+    """
+    folder = Path(chosen).expanduser() if chosen else Path(tempfile.gettempdir()) / f"tessera-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        raise SettingsError(f"--scratch {folder}: cannot be made ({error.strerror}); give another folder") from None
+    if not chosen and owner != os.getuid():
+        raise SettingsError(f"--scratch {folder}: belongs to another user; give a folder of your own")
+    return folder
+
+
+def local_out(launch: LaunchSettings) -> Path:
+    """The folder of this machine in which runs for `--out` are worked on: OUT itself, or scratch/BUCKET/PREFIX."""
+    if not is_s3(launch.out):
+        return Path(launch.out).expanduser()
+    there = parse(launch.out)
+    return scratch(launch.scratch) / there.bucket / there.key
+
+
+def remote(launch: LaunchSettings, *names: str) -> Location | None:
+    """Where OUT/NAME... is on S3, None where OUT is a folder."""
+    if not is_s3(launch.out):
+        return None
+    there = parse(launch.out)
+    for name in names:
+        there = there / name
+    return there
+
+
+def shown(launch: LaunchSettings, path: Path) -> str:
+    """A path below `local_out` as the user knows it: the URI where it is for S3."""
+    if not is_s3(launch.out):
+        return str(path)
+    return str(remote(launch, *path.relative_to(local_out(launch)).parts))
+
+
 def open_folder(out: str, name: str) -> Path:
     """OUT/NAME, made if need be. Raises SettingsError where the name is no plain name or nothing can be written."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}", name):
         raise SettingsError(f"--name {name!r}: allowed are letters, digits and . _ - (at most 120, no folder)")
     if "://" in out:
-        raise SettingsError(f"--out {out}: results go to a folder of this machine so far; give its path")
+        raise SettingsError(f"--out {out}: results go to a folder or to s3://BUCKET/PREFIX; give one of them")
     folder = Path(out).expanduser() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,13 +119,19 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
-def claim(folder: Path, value: Mapping[str, Any], *, fresh: bool) -> None:
+def claim(folder: Path, value: Mapping[str, Any], *, fresh: bool, name: str = "") -> None:
     """Write the identity into a new folder, or check it against the one there; `fresh` empties the folder first.
 
-    Raises SettingsError naming the keys that differ where the name belongs to another run.
+    Raises SettingsError naming the keys that differ where the name belongs to another run; `name`: what messages call
+    the folder.
     """
+    with naming(folder, name or str(folder)):
+        _claim(folder, value, fresh=fresh)
+
+
+def _claim(folder: Path, value: Mapping[str, Any], *, fresh: bool) -> None:
     run_file = folder / RUN_FILE
-    files = [p for p in folder.iterdir() if p.name not in (LOCK_FILE, PROBE, f".{RUN_FILE}.tmp")]
+    files = [p for p in folder.iterdir() if p.name not in (LOCK_FILE, PROBE, MARK_FILE, f".{RUN_FILE}.tmp")]
     if files and not run_file.exists():  # not even `fresh` may empty what is no run's
         raise SettingsError(f"{folder}: holds files that are no run's ({files[0].name}); give another --name")
     if fresh:
@@ -93,5 +147,5 @@ def claim(folder: Path, value: Mapping[str, Any], *, fresh: bool) -> None:
         return
     old, new = there.get("settings", {}), value["settings"]
     keys = [f"{k} ({old.get(k)} there, {new.get(k)} now)" for k in old | new if old.get(k) != new.get(k)]
-    keys += [k for k in ("method", "data") if there.get(k) != value[k]]
+    keys += [k for k in ("method", "data", "warm") if there.get(k) != value.get(k)]
     raise SettingsError(f"{folder}: is another run: {', '.join(keys)} differ; give another --name, or --fresh")

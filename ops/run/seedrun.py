@@ -25,7 +25,7 @@ from ops.errors import DivergedError, Interrupted
 from ops.run import checkpoint, memory
 from ops.run.console import Clock, Console
 from ops.run.journal import Journal
-from ops.run.types import State
+from ops.run.types import State, Warm
 
 CHECKPOINT_SECONDS = 60.0
 COLLAPSED_SHARE, COLLAPSED_TIMES = 0.95, 3
@@ -53,10 +53,10 @@ class SeedRun:
     def __init__(
         self, folder: Path, seed: int, epochs: int, judges: Judges, journal: Journal, console: Console, *,
         threads: int, device: str = "cpu", stop: Callable[[], bool] = lambda: False,
-        on_record: Callable[[Record], None] | None = None, stop_on_collapse: bool = False,
+        on_record: Callable[[Record], None] | None = None, stop_on_collapse: bool = False, warm: Warm | None = None,
     ) -> None:  # fmt: skip
         self.folder, self.seed, self.rank, self.world = folder, seed, 0, 1
-        self.device = torch.device(device)
+        self.device, self.warm = torch.device(device), warm
         self.history: list[Record] = []
         self.assignments: dict[int, NDArray[np.int64]] = {}
         self.warnings: list[str] = []

@@ -59,14 +59,15 @@ class MethodSettings(Settings):
 
 
 class LaunchSettings(Settings):
-    """Where and how a run happens; none of it changes what is computed, so none enters the identity."""
+    """Where and how a run happens; only `warm_start` changes what is computed, and its model enters the identity."""
 
-    dataset: str = setting("digits", "a name, a file or a folder")
+    dataset: str = setting("digits", "a name, a file or a folder; the latter two also as s3://BUCKET/PATH")
     knn: int = setting(0, "build a k-nearest-neighbour graph for a feature table; 0: the data has edges", ge=0)
     knn_metric: Literal["euclidean", "cosine"] = setting("euclidean", "distance of the k-NN graph")
     preset: str = setting("auto", "a preset's name or path; auto: the data set's own, none: defaults only")
     config: str | None = setting(None, "YAML file with any of these settings")
-    out: str = setting("runs", "folder for results")
+    out: str = setting("runs", "folder for results, or s3://BUCKET/PREFIX")
+    scratch: str = setting("", "folder of this machine for the work on a run on S3; default TMP/tessera-UID")
     name: str | None = setting(None, "name of the run; default METHOD-DATASET-first 8 characters of its identity")
     seeds: int = setting(1, "how many seeds to train", ge=1, le=10_000)
     first_seed: int = setting(0, "the first seed", ge=0, le=2**31)
@@ -76,7 +77,9 @@ class LaunchSettings(Settings):
     memory_limit: float = setting(
         0, "GiB a training process may plan for; 0: what the machine (cgroup) has", ge=0, le=1e6
     )
+    warm_start: str | None = setting(None, "a finished run to go on from: its settings, model and cluster ids")
     report: bool = setting(True, "draw figures and the HTML report")
+    explain: bool = setting(True, "tell in the report, and in explain.json, which features set each cluster apart")
     stop_on_collapse: bool = setting(False, "end with exit code 5 when the clusters collapse")
     tracking_uri: str | None = setting(None, "MLflow server or database; default MLFLOW_TRACKING_URI or OUT/mlflow.db")
     require_tracking: bool = setting(False, "end with exit code 6 when MLflow cannot be reached")
@@ -95,6 +98,20 @@ class SearchSettings(LaunchSettings):
         "tune/score", "what finished trials are ranked by; last/acc marks the study as tuned with labels"
     )
     seeds: int = setting(3, "seeds to train the best setting with; 0: do not", ge=0, le=10_000)
+
+
+class PredictSettings(Settings):
+    """What `workflows/predict.py` takes beside the model."""
+
+    data: str = setting("", "rows to cluster: whatever a training takes, or a feature table without edges")
+    out: str = setting("", "parquet file to write: id, cluster, confidence")
+    known: str | None = setting(None, "the training data, where the run does not lead to it or the model is in MLflow")
+    knn: int = setting(0, "the k of the training's k-NN graph, for --known and a model in MLflow", ge=0)
+    knn_metric: Literal["euclidean", "cosine"] = setting("euclidean", "distance of that k-NN graph")
+    batch_rows: int = setting(16384, "rows of a feature table in memory at a time", ge=1)
+    tracking_uri: str | None = setting(None, "MLflow server or database; default MLFLOW_TRACKING_URI or runs/mlflow.db")
+    json_output: bool = setting(False, "print a JSON summary and nothing else on standard output", alias="json")
+    quiet: bool = setting(False, "print errors only")
 
 
 def key_of(name: str, info: FieldInfo) -> str:

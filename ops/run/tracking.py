@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ops.errors import DataError, ServiceError
 from ops.run.journal import Record, number
 from ops.run.tracker import Pending, Tracker, check_uri, default_uri, mask, sqlite_file, sync, waiting
 from ops.run.writer import Away, Gone, Refused, Writer
@@ -219,6 +220,34 @@ class Server:
             name, source, run_id, mark, await_creation_for=30, model_id=model.model_id
         )
         return str(made.version)
+
+
+def download_model(uri: str, tracking_uri: str | None) -> Path:
+    """The `model/` folder behind models:/NAME@ALIAS, models:/NAME/VERSION or models:/ID, brought to this machine.
+
+    Raises DataError where there is no such model or it is not one of ours, ServiceError where MLflow is away.
+    """
+    store = check_uri(tracking_uri or default_uri(Path("runs")))
+    file = sqlite_file(store)
+    if file is not None and not file.exists():  # MLflow would make an empty one
+        raise DataError(f"{uri}: there is no MLflow database {file}; give --tracking-uri or MLFLOW_TRACKING_URI")
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    try:
+        with warnings.catch_warnings(action="ignore"), translated(files=True):
+            import mlflow
+
+            mlflow.set_tracking_uri(store)
+            mlflow.set_registry_uri(store)
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except (Gone, Refused) as error:
+        raise DataError(f"{uri}: {mask(store)} has no such model ({error}); give models:/NAME@ALIAS") from None
+    except Away as error:
+        raise ServiceError(f"{uri}: MLflow at {mask(store)} cannot be reached ({error})") from None
+    found = sorted(folder.glob("artifacts/*/model.safetensors"))
+    if not found:
+        raise DataError(f"{uri}: is no model of this program (no model.safetensors in it)")
+    return found[0].parent
 
 
 def make_database(file: Path) -> None:

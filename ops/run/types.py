@@ -25,12 +25,35 @@ class State:
     parts: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Warm:
+    """The finished run that a training starts from (`--warm-start`).
+
+    `model` holds its tensors; `rows` int64 [N] has for each node of this data its row in that run, -1 for a new node;
+    `clusters` int64 [N there] are that run's last clusters; `digest` names all three. `by_number`: nodes were matched
+    by row number, as the data has no ids.
+    """
+
+    run: str
+    model: dict[str, Tensor]
+    rows: NDArray[np.int64]
+    clusters: NDArray[np.int64]
+    digest: str
+    by_number: bool = False
+
+    @property
+    def n_known(self) -> int:
+        """How many nodes of this data that run knew."""
+        return int((self.rows >= 0).sum())
+
+
 @runtime_checkable  # the tests check every annotation
 class Run(Protocol):
     """What a method sees of its run; a plain object in tests, Ray Train's or Tune's report under Ray."""
 
     seed: int
     start: State | None
+    warm: Warm | None
     rank: int
     world: int
     device: torch.device
@@ -66,9 +89,12 @@ class Result:
 class PlainRun:
     """A run without files, Ray or tracking: what estimators, notebooks and tests pass to `train`."""
 
-    def __init__(self, seed: int = 0, start: State | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self, seed: int = 0, start: State | None = None, device: str = "cpu", warm: Warm | None = None
+    ) -> None:
         self.seed = seed
         self.start = start
+        self.warm = warm
         self.rank = 0
         self.world = 1
         self.device = torch.device(device)

@@ -24,8 +24,9 @@ from ops.run.state import pack_training, unpack_training
 from ops.run.types import Result, Run, State
 from trainers.hsan.cost import storage_for
 from trainers.hsan.inference import assign
-from trainers.hsan.model import Encoders, Rows, fuse, prepare, rows_of, structure_matrix
+from trainers.hsan.model import Encoders, Rows, fuse, rows_of, structure_matrix
 from trainers.hsan.settings import Settings
+from trainers.hsan.warm import begin_warm, match_ids, prepare_warm
 
 
 def cluster(fused: Float[Tensor, "N D"], settings: Settings, seed: int, epoch: int) -> KMeans:
@@ -52,7 +53,7 @@ def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
             found = training.cluster(training.fused(), epoch)
         assignment = None if found is None else found.labels.cpu().numpy()
         run.report(epoch, metrics, assignment, lambda epoch=epoch: training.state(epoch))  # type: ignore[misc]
-    return training.result(found)
+    return match_ids(training.result(found), settings, run.warm)
 
 
 class Training:
@@ -64,13 +65,14 @@ class Training:
     def __init__(self, settings: Settings, data: AttributedGraph, run: Run) -> None:
         self.settings, self.seed, self.n_nodes = settings, run.seed, data.n_nodes
         self.team = Team(run.rank, run.world)
-        x, self.projection = prepare(settings, data)
+        x, self.projection = prepare_warm(settings, data, run.warm)
         self.rows: Rows = rows_of(x, structure_matrix(settings, data), self.team, run.device)
         storage, self.cache = storage_for(data.n_nodes, settings, run.world)
         self.weights = PairWeights(
             2 * data.n_nodes, settings.beta, settings.weights, storage, settings.tile_rows, self.team
         )
         self.model = Encoders(data.n_nodes, x.shape[1], settings, run.seed).to(run.device)
+        begin_warm(self.model, run.warm)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
         if run.start is not None:
             self._load(run.start, run.device)

@@ -1,0 +1,186 @@
+"""Clusters for rows by a trained model, known rows or new ones: what `workflows/predict.py` runs.
+
+A feature table without edges comes and goes in pieces. Otherwise all rows and the known nodes that matter make one
+graph, over which the method filters.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.data.grown import begins_with, grow, known_rows
+from ops.data.load import load, read_rows, table_file
+from ops.data.raw import Raw
+from ops.data.stream import TableStream
+from ops.data.validate import as_keys, check_features, check_ids
+from ops.errors import DataError, SettingsError
+from ops.files import replacing
+from ops.run.console import Console
+from ops.run.known import Known, Source, open_run
+from ops.run.model import StoredModel, in_order, read_model
+from ops.run.settings import PredictSettings
+
+Found = tuple[NDArray[np.int64], NDArray[np.float32]]  # clusters [n] and confidences [n]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The rows' ids (None: row numbers), which of them are known (row or -1), and their clusters piece by piece."""
+
+    ids: NDArray[Any] | None
+    rows: NDArray[np.int64]
+    linked: str  # what the rows were filtered over, in words
+    pieces: Iterator[Found]
+
+
+def run_prediction(
+    run: str, request: PredictSettings, methods: Mapping[str, ModuleType], console: Console
+) -> dict[str, Any]:
+    """Write id, cluster and confidence of every row of `request.data` to `request.out`; returns a summary.
+
+    Raises SettingsError or DataError before anything is written; ServiceError where MLflow or a store is away.
+    """
+    began = time.monotonic()
+    model, known = open_model(run, request)
+    if model.method not in methods:
+        raise DataError(f"{run}: is a model of {model.method!r}, which this program does not have")
+    method = methods[model.method]
+    answer = _answer(model, known, request, method)
+    n, n_known = len(answer.rows), int((answer.rows >= 0).sum())
+    of = f"known to {known.owner}" if known else "known (which ones are is told by --known DATASET only)"
+    console.say(f"{n:,} rows: {n_known:,} {of}, {n - n_known:,} new; filtered over {answer.linked}")
+    if n_known < n:
+        console.say(f"new rows are placed by their attributes only: {method.NEW_ROWS}")
+    clusters = _write(Path(request.out).expanduser(), answer)
+    summary = {
+        "out": request.out, "model": run, "method": model.method, "rows": n, "known": n_known, "new": n - n_known,
+        "changed": None, "sizes": np.bincount(clusters, minlength=model.settings["n_clusters"]).tolist(),
+        "filtered_over": answer.linked,
+    }  # fmt: skip
+    if known is not None and known.clusters is not None and n_known:
+        at = answer.rows >= 0
+        summary["changed"] = int((clusters[at] != known.clusters[answer.rows[at]]).sum())
+        console.say(f"{summary['changed']:,} of the {n_known:,} known rows are in another cluster than in training")
+    summary["seconds"] = time.monotonic() - began
+    return summary
+
+
+def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, Known | None]:
+    """The model behind RUN or models:/NAME@ALIAS, and the nodes it was trained on where they can be told.
+
+    The one place where a kind of address is told from another.
+    """
+    if run.startswith("models:"):
+        if not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[^/@]+)?", run):
+            raise SettingsError(f"{run}: give models:/NAME@ALIAS or models:/NAME/VERSION")
+        from ops.run.tracking import download_model
+
+        model, known = read_model(download_model(run, request.tracking_uri)), None
+    elif "://" in run:
+        raise SettingsError(f"{run}: a model is read from a run's folder or from models:/NAME@ALIAS")
+    else:
+        model, known = open_run(Path(run).expanduser())
+    if request.known is None:
+        return model, known
+    if known is not None:
+        return model, known.with_graph(Source(request.known, request.knn or known.source.knn, known.source.knn_metric))
+    graph, _ = load(request.known, knn=request.knn, knn_metric=request.knn_metric)
+    source = Source(request.known, request.knn, request.knn_metric)
+    made = Known(graph.n_nodes, graph.ids, None, model.about.get("data"), source, run)
+    _ = made.graph  # its hash is checked now, before any work
+    return model, made
+
+
+def _answer(model: StoredModel, known: Known | None, request: PredictSettings, method: ModuleType) -> Answer:
+    path = table_file(request.data)
+    if path is not None:
+        stream = TableStream(path, request.batch_rows)
+        rows = _match(stream, known)
+        if (rows < 0).all():
+            pieces = (
+                method.predict(model.tensors, model.settings, in_order(p.x, p.feature_names, model, str(path)), None)
+                for p in stream.pieces()
+            )
+            return Answer(stream.ids, rows, "no edges", pieces)
+    theirs = None if known is None else as_keys(np.arange(known.n) if known.ids is None else known.ids)
+    raw = read_rows(request.data, theirs)
+    x = in_order(check_features(raw.x, feature_names=raw.feature_names, origin=raw.origin), raw.feature_names, model,
+                 raw.origin)  # fmt: skip
+    ids = None if raw.ids is None else check_ids(raw.ids, len(x), origin=raw.origin)
+    rows = _match_all(x, ids, known)
+    beside = _beside(raw, rows, known)
+    features, edges = grow(raw, x, rows, known.graph if known and beside else None)
+    linked = [
+        words for words, on in (("their own edges", raw.edges is not None), ("the training data's", beside)) if on
+    ]
+    found = method.predict(model.tensors, model.settings, features, edges)
+    n = len(x)
+    return Answer(ids, rows, " and ".join(linked) or "no edges", iter([(found[0][:n], found[1][:n])]))
+
+
+def _beside(raw: Raw, rows: NDArray[np.int64], known: Known | None) -> bool:
+    """Whether the known nodes' features and edges are needed beside the new data's."""
+    if known is None:
+        return False
+    if raw.edges is None:
+        return bool((rows >= 0).any())
+    if len(np.unique(rows[rows >= 0])) == known.n:  # the grown graph as a whole: its edges are the ones that count
+        return False
+    outside = bool(raw.edges.size) and raw.ids is not None and bool((raw.edges >= len(rows)).any())
+    return outside or bool((rows >= 0).any())
+
+
+def _match(stream: TableStream, known: Known | None) -> NDArray[np.int64]:
+    """Which known node each row of a table is, -1 for none; by id, or feature for feature where there are no ids."""
+    new = np.full(stream.n_rows, -1, dtype=np.int64)
+    if known is None:
+        return new
+    if stream.ids is not None:
+        return known_rows(stream.ids, stream.n_rows, known.ids, known.n)
+    if stream.n_rows < known.n:
+        return new
+    theirs = known.graph.x
+    same = all(begins_with(p.x, theirs, p.first) for p in stream.pieces() if p.first < known.n)
+    return np.where(np.arange(stream.n_rows) < known.n, np.arange(stream.n_rows), -1) if same else new
+
+
+def _match_all(x: NDArray[np.float32], ids: NDArray[Any] | None, known: Known | None) -> NDArray[np.int64]:
+    n = len(x)
+    if known is None:
+        return np.full(n, -1, dtype=np.int64)
+    if ids is not None:
+        return known_rows(ids, n, known.ids, known.n)
+    same = n >= known.n and begins_with(x, known.graph.x)
+    return np.where(np.arange(n) < known.n, np.arange(n), -1) if same else np.full(n, -1, dtype=np.int64)
+
+
+def _write(out: Path, answer: Answer) -> NDArray[np.int64]:
+    """id, cluster, confidence as parquet, whole or not there; returns all clusters."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ids = np.arange(len(answer.rows)) if answer.ids is None else answer.ids
+    clusters, first = [], 0
+    with replacing(out) as temporary:
+        writer: Any = None
+        try:
+            for cluster, confidence in answer.pieces:
+                part = ids[first : first + len(cluster)]
+                table = pa.table({"id": part, "cluster": cluster, "confidence": confidence})
+                writer = writer or pq.ParquetWriter(temporary, table.schema)
+                writer.write_table(table)
+                clusters.append(cluster)
+                first += len(cluster)
+        finally:
+            if writer is not None:
+                writer.close()
+    return np.concatenate(clusters)

@@ -1,0 +1,208 @@
+"""`workflows/predict.py` on a real run: known rows, new rows alone, new rows with edges to known ones, a grown graph."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands import Shell, temporary
+from grown_data import (
+    ALL_ROWS,
+    CLUSTERS,
+    FLAGS,
+    GRAPH,
+    IDS,
+    LABELS,
+    NAMES,
+    NEW_ROWS,
+    OLD,
+    OLD_ROWS,
+    edges_among,
+    edges_touching,
+    write_folder,
+)
+from processes import PROJECT
+
+from workflows import predict, train
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with old/ (the data), runs/a (trained on it, two seeds) and runs/mlflow.db."""
+    folder = tmp_path_factory.mktemp("predict")
+    write_folder(folder / "old", OLD_ROWS, edges_among(OLD_ROWS))
+    old, here = sys.argv, os.getcwd()
+    os.chdir(folder)
+    try:
+        train.main(["hsan", "--dataset", "old", "--name", "a", "--seeds", "2", "--no-report", *FLAGS.split()])
+    finally:
+        sys.argv = old
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture
+def shell(capsys, monkeypatch, world, tmp_path):
+    made = Shell(capsys, monkeypatch, tmp_path)
+    return lambda line: made(line, predict.main, "workflows/predict.py")
+
+
+def trained(world) -> pd.DataFrame:
+    """id, cluster, confidence of the model's seed."""
+    seed = json.loads((world / "runs/a/result.json").read_text())["model_seed"]
+    table = pd.read_parquet(world / "runs/a/assignments.parquet")
+    return table[table.seed == seed].drop(columns="seed").reset_index(drop=True)
+
+
+def predicted(shell, line, out) -> tuple[pd.DataFrame, dict]:
+    ended = shell(f"{line} --out {out} --json")
+    assert ended.code == 0, ended.err
+    return pd.read_parquet(out), {**json.loads(ended.out), "said": ended.err}
+
+
+def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    assert one.columns.tolist() == ["id", "cluster", "confidence"]
+    assert one.id.tolist() == other.id.tolist()
+    assert one.cluster.tolist() == other.cluster.tolist()
+    np.testing.assert_allclose(one.confidence, other.confidence, atol=1e-5)
+
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_training_nodes_get_the_runs_own_clusters(world, shell, tmp_path) -> None:
+    own = trained(world)
+    table, told = predicted(shell, f"{world}/runs/a --data {world}/old", tmp_path / "p.parquet")
+    same(table, own)
+    assert (told["known"], told["new"], told["changed"]) == (OLD, 0, 0)
+    # their feature table alone, columns in another order: features and edges come from the recorded data
+    write_folder(tmp_path / "table", OLD_ROWS[::-1], names=NAMES[::-1])
+    for data in ("table", "table/features.csv"):
+        table, told = predicted(shell, f"{world}/runs/a --data {data} --batch-rows 7", tmp_path / "p.parquet")
+        same(table, own[::-1])
+        assert told["filtered_over"] == "the training data's"
+    assert not temporary(tmp_path)
+
+
+def test_new_rows_without_edges_come_in_pieces_each_for_itself(world, shell, tmp_path) -> None:
+    write_folder(tmp_path / "new", NEW_ROWS)
+    whole, told = predicted(shell, f"{world}/runs/a --data new", tmp_path / "whole.parquet")
+    assert (told["known"], told["new"], told["filtered_over"]) == (0, len(NEW_ROWS), "no edges")
+    assert "weight row per training node" in told["said"]
+    pieces, _ = predicted(shell, f"{world}/runs/a --data new --batch-rows 7", tmp_path / "pieces.parquet")
+    same(pieces, whole)
+    pd.read_csv(tmp_path / "new/features.csv").to_parquet(tmp_path / "new.parquet")
+    np.save(tmp_path / "new.npy", GRAPH.x[NEW_ROWS])
+    same(predicted(shell, f"{world}/runs/a --data new.parquet --batch-rows 11", tmp_path / "p.parquet")[0], whole)
+    from_npy, _ = predicted(shell, f"{world}/runs/a --data new.npy --batch-rows 11", tmp_path / "q.parquet")
+    assert from_npy.id.tolist() == list(range(len(NEW_ROWS)))
+    np.testing.assert_array_equal(from_npy.cluster, whole.cluster)
+
+
+def test_edges_to_known_nodes_count_and_the_whole_grown_graph_says_the_same(world, shell, tmp_path) -> None:
+    write_folder(tmp_path / "new", NEW_ROWS, edges_touching(NEW_ROWS))
+    beside, told = predicted(shell, f"{world}/runs/a --data new", tmp_path / "new.parquet")
+    assert told["filtered_over"] == "their own edges and the training data's"
+    write_folder(tmp_path / "all", ALL_ROWS, GRAPH.edge_index)
+    grown, told = predicted(shell, f"{world}/runs/a --data all", tmp_path / "all.parquet")
+    assert (told["known"], told["new"]) == (OLD, len(NEW_ROWS))
+    same(beside, grown[OLD:].reset_index(drop=True))
+    # the clusters are the planted ones: the run's, carried over to the new nodes by their labels
+    name = [np.bincount(trained(world).cluster[LABELS[:OLD] == k]).argmax() for k in range(CLUSTERS)]
+    assert (grown.cluster[OLD:].to_numpy() == np.array(name)[LABELS[OLD:]]).mean() > 0.9
+    alone, _ = predicted(shell, f"{world}/runs/a --data new/features.csv", tmp_path / "alone.parquet")
+    assert not np.allclose(alone.confidence, beside.confidence)
+
+
+def test_training_data_that_moved_or_changed(world, shell, tmp_path) -> None:
+    write_folder(tmp_path / "new", NEW_ROWS, edges_touching(NEW_ROWS))
+    write_folder(tmp_path / "moved", OLD_ROWS, edges_among(OLD_ROWS))
+    write_folder(tmp_path / "other", OLD_ROWS, edges_among(OLD_ROWS)[:, 4:])
+    expected, _ = predicted(shell, f"{world}/runs/a --data new", tmp_path / "p.parquet")
+    same(predicted(shell, f"{world}/runs/a --data new --known moved", tmp_path / "q.parquet")[0], expected)
+    for line, words in {
+        f"{world}/runs/a --data new --known other": "is not the data",
+        f"{world}/runs/a --data new --known nowhere": "no such data set",
+    }.items():
+        ended = shell(f"{line} --out r.parquet")
+        assert ended.code == 3
+        assert len(ended.errors) == 1
+        assert words in ended.err
+        assert not (tmp_path / "r.parquet").exists()
+
+
+def test_the_registered_model_predicts_the_same(world, shell, tmp_path, monkeypatch) -> None:
+    uri = f"sqlite:///{world}/runs/mlflow.db"
+    write_folder(tmp_path / "new", NEW_ROWS, edges_touching(NEW_ROWS))
+    script = f"""
+import mlflow, pandas as pd
+mlflow.set_tracking_uri({uri!r})
+model = mlflow.pyfunc.load_model("models:/tessera-hsan@last")
+rows = pd.read_csv("new/features.csv", index_col="id")
+model.predict(rows[rows.columns[::-1]]).reset_index().to_parquet("pyfunc.parquet")
+try:
+    model.predict(rows[rows.columns[1:]])
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "lacks f0" in done.stdout
+    alone, _ = predicted(shell, f"{world}/runs/a --data new/features.csv", tmp_path / "alone.parquet")
+    same(pd.read_parquet(tmp_path / "pyfunc.parquet"), alone)
+    # the command, in a process of its own: MLflow's addresses are a process's
+    command = [sys.executable, "-W", "ignore", str(PROJECT / "workflows/predict.py"), "models:/tessera-hsan@last",
+               "--tracking-uri", uri, "--data", "new", "--out", "m.parquet"]  # fmt: skip
+    done = subprocess.run(
+        [*command, "--known", str(world / "old")], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    same(
+        pd.read_parquet(tmp_path / "m.parquet"),
+        predicted(shell, f"{world}/runs/a --data new", tmp_path / "p.parquet")[0],
+    )
+    for given, code in {"models:/nothing@last": 3, "models:/": 2}.items():
+        command[4] = given
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == code
+        assert len(done.stderr.splitlines()) == 1
+    command[4], command[6] = "models:/tessera-hsan@last", "http://127.0.0.1:9"
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 6
+    assert "cannot be reached" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("{run} --data narrow.npy --out o.parquet", 3, "5 features, the model was trained on 8"),
+        ("{run} --data renamed --out o.parquet", 3, "lacks f7 and has besides g"),
+        ("{run} --data far --out o.parquet", 3, "'n999' is not among the ids"),
+        ("nowhere --data narrow.npy --out o.parquet", 3, "no such folder"),
+        ("{run} --out o.parquet", 2, "--data"),
+        ("{run} --data narrow.npy", 2, "--out"),
+        ("{run} --data narrow.npy --out o.parquet --batch-rows 0", 2, "--batch-rows"),
+        ("{run} --dta x --out o.parquet", 2, "--data"),
+        ("ftp://x/y --data narrow.npy --out o.parquet", 2, "models:/NAME"),
+    ],
+)
+def test_mistakes_end_in_one_line(world, shell, tmp_path, line, code, words) -> None:
+    np.save(tmp_path / "narrow.npy", GRAPH.x[:, :5])
+    folder = write_folder(tmp_path / "renamed", NEW_ROWS)
+    text = (folder / "features.csv").read_text()
+    (folder / "features.csv").write_text(text.replace("f7", "g", 1))
+    write_folder(tmp_path / "far", NEW_ROWS, edges_touching(NEW_ROWS))
+    with (tmp_path / "far/edges.csv").open("a") as file:
+        file.write(f"{IDS[-1]},n999\n")
+    ended = shell(line.format(run=world / "runs/a"))
+    assert ended.code == code
+    assert len(ended.errors) == 1
+    assert words in ended.err
+    assert not (tmp_path / "o.parquet").exists()

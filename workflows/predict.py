@@ -1,0 +1,40 @@
+"""Clusters of rows by a trained model: `python workflows/predict.py RUN|models:/NAME@last --data NEW --out FILE.parquet`.
+
+NEW may be new rows alone, new rows with edges to known ones, or the whole grown graph.
+"""
+
+import argparse
+import json
+
+from ops.errors import SettingsError
+from ops.run.cli import parser, read_settings
+from ops.run.console import Console
+from ops.run.entry import entry
+from ops.run.predict import run_prediction
+from ops.run.settings import PredictSettings
+from trainers import hsan
+
+METHODS = {"hsan": hsan}
+
+
+def main(argv: list[str]) -> None:
+    """Parse, predict, print."""
+    made = parser("predict.py", "Clusters of known and new rows by a trained model.", PredictSettings)
+    made.add_argument("run", nargs="?", default=argparse.SUPPRESS, metavar="RUN|models:/NAME@ALIAS",
+                      help="folder of a finished run or search (OUT/NAME), or a model in MLflow")  # fmt: skip
+    run, request = read_settings(made, argv, PredictSettings, "run")
+    if not run:
+        raise SettingsError("give a run's folder OUT/NAME or models:/NAME@ALIAS; --help lists all flags")
+    for flag, value in (("--data", request.data), ("--out", request.out)):
+        if not value:
+            raise SettingsError(f"{flag}: is missing; predict.py RUN --data NEW --out FILE.parquet")
+    console = Console(request.quiet, request.json_output)
+    summary = run_prediction(run, request, METHODS, console)
+    if request.json_output:
+        print(json.dumps(summary))
+    sizes = ", ".join(f"{size:,}" for size in summary["sizes"])
+    console.say(f"cluster sizes: {sizes}\n{request.out}: id, cluster, confidence of {summary['rows']:,} rows")
+
+
+if __name__ == "__main__":
+    entry(main)
