@@ -36,6 +36,10 @@ class Conflict(Exception):
     """A conditional write met another object than it was meant for."""
 
 
+class Unsupported(Exception):
+    """The server does not know what was asked of it."""
+
+
 @dataclass(frozen=True)
 class Location:
     """An object, or all objects below `key`/; the key has no slash at its ends and may be empty (the bucket)."""
@@ -119,7 +123,7 @@ def endpoint() -> str:
 
 @contextmanager
 def _translated(location: Location) -> Iterator[None]:
-    """Whatever boto3 raises as Missing, Conflict, or ServiceError in one line."""
+    """Whatever boto3 raises as Missing, Conflict, Unsupported, or ServiceError in one line."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -131,6 +135,8 @@ def _translated(location: Location) -> Iterator[None]:
             raise Missing(str(location)) from None
         if code in _CLASH:
             raise Conflict(str(location)) from None
+        if code in ("501", "NotImplemented"):
+            raise Unsupported(str(location)) from None
         raise _error(location, *_told(code, location)) from None
     except (BotoCoreError, Boto3Error) as error:
         raise _error(location, *_untold(error)) from None
@@ -232,14 +238,20 @@ def read(location: Location, *, patient: bool = True) -> Content | None:
 def write(location: Location, data: bytes, *, only_if: str | None = None, patient: bool = True) -> str:
     """Write a small object; returns its ETag. `only_if`: "" = none is there, else the ETag of the one there.
 
-    Raises Conflict where that is not so (if the server looks: not all do), ServiceError.
+    Raises Conflict where that is not so (if the server knows conditions: not all do), ServiceError.
     """
     condition = {} if only_if is None else {"IfMatch": only_if} if only_if else {"IfNoneMatch": "*"}
     try:
         with _translated(location):
             put = client(patient).put_object(Bucket=location.bucket, Key=location.key, Body=data, **condition)
-    except Missing:  # the object that `only_if` names has gone
-        raise Conflict(str(location)) from None
+    except Unsupported:
+        if not condition:
+            raise _error(location, *_told("NotImplemented", location)) from None
+        return write(location, data, patient=patient)
+    except Missing:
+        if only_if:  # the object that it names has gone
+            raise Conflict(str(location)) from None
+        raise _error(location, *_told("NoSuchBucket", location)) from None
     return str(put["ETag"])
 
 
