@@ -1,6 +1,5 @@
 """What the processes of `test_hsan_workers.py` run; a module of its own, as a spawned process imports it by name."""
 
-import numpy as np
 import torch
 from hsan_small import made, small_graph
 

@@ -19,6 +19,7 @@ from ops.run.estimator import GraphClusterer
 from trainers.hsan.cost import estimate, exchanged
 from trainers.hsan.inference import embed, predict
 from trainers.hsan.settings import PUBLISHED, Settings
+from trainers.hsan.source import remarks
 from trainers.hsan.training import train
 
 NAME = "hsan"
@@ -41,6 +42,7 @@ __all__ = [
     "estimate",
     "exchanged",
     "predict",
+    "remarks",
     "train",
 ]
 

@@ -26,24 +26,37 @@ def columns(settings: Settings, data: AttributedGraph) -> int:
     return min(settings.pca_dim or data.n_features, data.n_features, data.n_nodes)
 
 
+def step_nodes(settings: Settings, n_nodes: int) -> int:
+    """Nodes of the largest step; METIS keeps its parts within a few percent of each other."""
+    if settings.batch_nodes:
+        return -(-n_nodes // -(-n_nodes // settings.batch_nodes))
+    if settings.parts:
+        return min(n_nodes, int(1.05 * n_nodes * settings.blocks / settings.parts) + 1)
+    return n_nodes
+
+
 def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     """Peak bytes of one worker above the import baseline; checked against measured peaks by tests/bench/train.py."""
-    n, d = data.n_nodes, settings.embedding_dim
+    n, d, b = data.n_nodes, settings.embedding_dim, step_nodes(settings, data.n_nodes)
     f = columns(settings, data)
-    storage, cache = storage_for(n, settings, world)
-    pairs = 4 * upper_numel(2 * n, settings.tile_rows) // world
+    storage, cache = storage_for(b, settings, world)
+    pairs = 4 * upper_numel(2 * b, settings.tile_rows) // world
     kept = {"float": pairs, "uint16": pairs // 2, "recompute": 0}[storage] + min(pairs, cache)
-    rows, parameters = 4 * 2 * n * d, 4 * 2 * (n + f) * d
+    rows, parameters = 4 * 2 * b * d, 4 * 2 * (n + f) * d
     # parameters with gradients and Adam's moments; Z, E, their gradients and what the encoders' backward pass adds
     training = 4 * parameters + 5.5 * rows + kept + 4 * 4 * settings.tile_rows**2
+    clustering = 4 * parameters + 5 * 4 * n * d if b < n else 0  # Z of all nodes, fused and what k-means adds
     preparing = 2 * data.x.nbytes + 3 * 8 * n * f  # PCA's copy; the filter works in float64
     inputs = 2 * data.x.nbytes + 4 * n * f + 4 * data.edge_index.nbytes
-    return int(THREADS_AND_KERNELS + inputs + max(training, preparing))
+    return int(THREADS_AND_KERNELS + inputs + max(training, preparing, clustering))
 
 
 def exchanged(settings: Settings, data: AttributedGraph, world: int) -> int:
-    """Bytes that one worker sends in a step over all pairs: Z and E and their gradients, row totals, gradients."""
-    n, d, f = data.n_nodes, settings.embedding_dim, columns(settings, data)
-    gathered = 4 * (4 * 2 * world * -(-n // world) * d)
-    parameters = 2 * (n + f + 2) * d + 1
-    return traffic(gathered, 8 * 2 * n + 4 * parameters, world)
+    """Bytes that one worker sends in a step: Z and E and their gradients, row totals, parameter gradients.
+
+    Batches differ in size by little, and where weights are updated in a step their range and counts are 32 bytes more.
+    """
+    b, d, f = step_nodes(settings, data.n_nodes), settings.embedding_dim, columns(settings, data)
+    gathered = 4 * (4 * 2 * world * -(-b // world) * d)
+    parameters = 2 * (data.n_nodes + f + 2) * d + 1
+    return traffic(gathered, 8 * 2 * b + 4 * parameters, world)

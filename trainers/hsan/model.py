@@ -1,7 +1,7 @@
 """HSAN's encoders and what goes into them: X~ (eq. 1) and the sparse adjacency matrix.
 
-Axes: N nodes, n of them on this worker, F features (after PCA where set), D embedding width, M = 2N rows (view 1,
-then view 2).
+Axes: N nodes, n of them on this worker, B of a batch, F features (after PCA where set), D embedding width,
+M = 2N rows (view 1, then view 2).
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import scipy.sparse as sp
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ops.contrast.rows import unit_rows
 from ops.contrast.team import Team
 from ops.data.types import AttributedGraph
 from ops.graph.adjacency import SparseRows, adjacency, low_pass, sparse_product, sparse_rows
+from ops.graph.batches import Batch
 from ops.graph.pca import Projection, fit_pca
 from ops.rng import torch_generator
 from trainers.hsan.settings import Settings
@@ -30,6 +31,7 @@ class Rows:
     x: Float[Tensor, "n F"]
     a: SparseRows
     total: int
+    columns: Int64[Tensor, "B"] | None = None  # the nodes that A's columns stand for; None: all
 
 
 class Encoders(torch.nn.Module):
@@ -62,7 +64,8 @@ class Encoders(torch.nn.Module):
         """(Z, E) of all nodes of a step, both views, rows of unit length."""
         weight, bias = self.get_parameter("structure_weight"), self.get_parameter("structure_bias")
         z = self.attributes(rows, team)
-        e = unit_rows(sparse_product(rows.a, weight).add_(bias), in_place=True)
+        seen = weight if rows.columns is None else weight[:, rows.columns]
+        e = unit_rows(sparse_product(rows.a, seen).add_(bias), in_place=True)
         return z, team.gather(e, rows.total)
 
 
@@ -89,3 +92,11 @@ def rows_of(x: Float[Tensor, "N F"], a: sp.csr_array, team: Team, device: torch.
     own = team.own(x.shape[0])
     mine = x[own] if team.world == 1 else x[own].clone()
     return Rows(mine.to(device), sparse_rows(a if team.world == 1 else sp.csr_array(a[own]), device), x.shape[0])
+
+
+def batch_rows(x: Float[Tensor, "N F"], a: sp.csr_array, batch: Batch, team: Team, device: torch.device) -> Rows:
+    """This worker's share of one batch: its nodes' rows of X~, and of A what the batch sees of it."""
+    seen, own = batch.adjacency(a), team.own(len(batch.nodes))
+    columns = torch.from_numpy(batch.nodes).to(device) if batch.inside else None
+    share = x[torch.from_numpy(batch.nodes[own])].to(device)
+    return Rows(share, sparse_rows(sp.csr_array(seen[own]), device), len(batch.nodes), columns)

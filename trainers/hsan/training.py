@@ -24,8 +24,9 @@ from ops.run.state import pack_training, unpack_training
 from ops.run.types import Result, Run, State
 from trainers.hsan.cost import storage_for
 from trainers.hsan.inference import assign
-from trainers.hsan.model import Encoders, Rows, fuse, rows_of, structure_matrix
+from trainers.hsan.model import Encoders, batch_rows, fuse, rows_of, structure_matrix
 from trainers.hsan.settings import Settings
+from trainers.hsan.source import Source, source_of
 from trainers.hsan.warm import begin_warm, match_ids, prepare_warm
 
 
@@ -48,7 +49,8 @@ def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
         metrics = training.step(epoch)
         found = None
         if epoch % settings.update_every == 0:
-            found, metrics["hard/fraction"] = training.update(epoch)
+            found, more = training.update(epoch)
+            metrics |= more
         elif epoch == settings.epochs - 1:
             found = training.cluster(training.fused(), epoch)
         assignment = None if found is None else found.labels.cpu().numpy()
@@ -65,12 +67,14 @@ class Training:
     def __init__(self, settings: Settings, data: AttributedGraph, run: Run) -> None:
         self.settings, self.seed, self.n_nodes = settings, run.seed, data.n_nodes
         self.team = Team(run.rank, run.world)
+        self.device = run.device
         x, self.projection = prepare_warm(settings, data, run.warm)
-        self.rows: Rows = rows_of(x, structure_matrix(settings, data), self.team, run.device)
-        storage, self.cache = storage_for(data.n_nodes, settings, run.world)
-        self.weights = PairWeights(
-            2 * data.n_nodes, settings.beta, settings.weights, storage, settings.tile_rows, self.team
-        )
+        a = structure_matrix(settings, data)
+        self.source = source_of(settings, data, x, a)
+        self.rows = rows_of(x, a, self.team, run.device)
+        self.weights = self._weights(data.n_nodes if self.source is None else 1)  # a batch makes its own
+        self.labels: Int64[Tensor, "N"] | None = None
+        self.trusted: Bool[Tensor, "N"] | None = None
         self.model = Encoders(data.n_nodes, x.shape[1], settings, run.seed).to(run.device)
         begin_warm(self.model, run.warm)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
@@ -80,19 +84,49 @@ class Training:
             run.report(-1, {}, self.cluster(x.to(run.device), -1).labels.cpu().numpy())
 
     def step(self, epoch: int) -> dict[str, float]:
-        """One epoch's optimiser step over all pairs; its metrics."""
+        """One epoch: a step over all pairs or one a batch; its metrics, means over the steps."""
         before = self.team.gathered, self.team.reduced
-        loss = self._loss(epoch)
-        self._learn(loss)
-        metrics = {"train/loss": float(loss.detach()), "train/alpha": float(self.model.alpha.detach())}
+        found = [self._all_pairs(epoch)] if self.source is None else self._batches(self.source, epoch)
+        metrics = {key: sum(each[key] for each in found) / len(found) for key in found[0]}
+        metrics["train/alpha"] = float(self.model.alpha.detach())
         if self.team.world > 1:
-            metrics["sys/sent_bytes"] = float(self.team.sent_since(*before))
+            metrics["sys/sent_bytes"] = self.team.sent_since(*before) / len(found)
         return metrics
 
-    def _loss(self, epoch: int) -> Tensor:
+    def _all_pairs(self, epoch: int) -> dict[str, float]:
         z, e = self.model.encode(self.rows, self.team)
+        loss = self._loss(z, e, self.weights, epoch)
+        self._learn(loss)
+        return {"train/loss": float(loss.detach())}
+
+    def _batches(self, source: Source, epoch: int) -> list[dict[str, float]]:
+        found = []
+        for batch in source.batches(self.seed, epoch):
+            rows = batch_rows(source.x, source.a, batch, self.team, self.device)
+            z, e = self.model.encode(rows, self.team)
+            weights = self._weights(len(batch.nodes))
+            metrics = {}
+            if self.labels is not None and self.trusted is not None:
+                nodes = torch.from_numpy(batch.nodes).to(self.device)
+                with torch.no_grad():
+                    hard = weights.update(
+                        z.detach(), e.detach(), float(self.model.alpha.detach()), self.labels[nodes],
+                        self.trusted[nodes],
+                    )  # fmt: skip
+                metrics["hard/fraction"] = hard
+            loss = self._loss(z, e, weights, epoch)
+            self._learn(loss)
+            found.append(metrics | {"train/loss": float(loss.detach())})
+        return found
+
+    def _weights(self, n_nodes: int) -> PairWeights:
+        s = self.settings
+        storage, self.cache = storage_for(n_nodes, s, self.team.world)
+        return PairWeights(2 * n_nodes, s.beta, s.weights, storage, s.tile_rows, self.team)
+
+    def _loss(self, z: Float[Tensor, "M D"], e: Float[Tensor, "M D"], weights: PairWeights, epoch: int) -> Tensor:
         try:
-            loss = hard_infonce(z, e, self.model.alpha, self.weights, self.settings.temperature, self.cache)
+            loss = hard_infonce(z, e, self.model.alpha, weights, self.settings.temperature, self.cache)
         except OverflowError as error:
             raise DivergedError(f"epoch {epoch}: {error}; lower --lr or raise --temperature") from None
         if not torch.isfinite(loss):
@@ -110,13 +144,21 @@ class Training:
         self.optimizer.step()
 
     @torch.no_grad()
-    def update(self, epoch: int) -> tuple[KMeans, float]:
-        """Pseudo labels from re-encoded rows, then the weights of the coming epochs (eq. 6-9); no gradient."""
+    def update(self, epoch: int) -> tuple[KMeans, dict[str, float]]:
+        """Pseudo labels from re-encoded rows, then the weights of the coming epochs (eq. 6-9); no gradient.
+
+        In batches only labels and H are kept: a batch's weights come from its own rows, when it is trained on.
+        """
+        if self.source is not None:
+            fused = self.fused()
+            found = self.cluster(fused, epoch)
+            self.labels, self.trusted = found.labels, self._trusted(fused, found)
+            return found, {}
         z, e = self.model.encode(self.rows, self.team)
         fused = fuse(z)
         found = self.cluster(fused, epoch)
         trusted = self._trusted(fused, found)
-        return found, self.weights.update(z, e, float(self.model.alpha), found.labels, trusted)
+        return found, {"hard/fraction": self.weights.update(z, e, float(self.model.alpha), found.labels, trusted)}
 
     def _trusted(self, fused: Float[Tensor, "N D"], found: KMeans) -> Bool[Tensor, "N"]:
         space = normalize(fused) if self.settings.kmeans == "spherical" else fused
@@ -143,6 +185,8 @@ class Training:
         stored = {f"weights.{k}": v for k, v in self.weights.tensors().items()}
         tiles = {k: v for k, v in stored.items() if k.startswith("weights.tile.")}
         rest = {k: v for k, v in stored.items() if k not in tiles}
+        if self.labels is not None and self.trusted is not None:
+            rest |= {"pseudo.labels": self.labels, "pseudo.trusted": self.trusted}
         packed = pack_training(self.model, self.optimizer, gradients=self.settings.gradients == "accumulate")
         return State(epoch, packed | rest, {self.team.rank: tiles} if tiles else {})
 
@@ -153,6 +197,8 @@ class Training:
             stored |= part
         prefix = "weights."
         self.weights.load({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}, device)
+        if "pseudo.labels" in stored:
+            self.labels, self.trusted = stored["pseudo.labels"].to(device), stored["pseudo.trusted"].to(device)
 
     @torch.no_grad()
     def result(self, found: KMeans | None) -> Result:

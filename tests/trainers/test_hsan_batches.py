@@ -1,0 +1,90 @@
+"""HSAN in batches: what a step sees, one batch of all nodes equals all pairs, resume, recovery of clusters."""
+
+import numpy as np
+import pytest
+import torch
+from hsan_small import Recorder, made, small_graph
+
+from ops.cluster.scores import scores
+from ops.contrast.team import Team
+from ops.data.planted import planted_graph
+from ops.run.types import PlainRun
+from trainers import hsan
+from trainers.hsan import train
+from trainers.hsan.model import batch_rows, prepare, structure_matrix
+from trainers.hsan.source import source_of
+from trainers.hsan.training import Training
+
+BATCHED = [{"batch_nodes": 20}, {"parts": 6, "blocks": 2}, {"parts": 6, "blocks": 4, "partition": "hash"}]
+CPU = torch.device("cpu")
+
+
+def source(settings, data):
+    x, _ = prepare(settings, data)
+    return source_of(settings, data, x, structure_matrix(settings, data))
+
+
+def test_one_batch_of_all_nodes_trains_its_first_epoch_as_all_pairs_do():
+    """Weights are 1 in epoch 0; later ones come from the step's own rows, so only the first epoch can be equal."""
+    data, _ = small_graph()
+    gradients = []
+    for words in ({}, {"batch_nodes": 48}, {"parts": 4, "blocks": 4}):
+        training = Training(made(**words), data, PlainRun(0))
+        loss = training.step(0)["train/loss"]
+        gradients.append((loss, [p.grad for p in training.model.parameters()]))
+    for loss, found in gradients[1:]:
+        assert loss == pytest.approx(gradients[0][0], rel=1e-5)
+        for ours, theirs in zip(found, gradients[0][1], strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("words", BATCHED)
+def test_a_batch_holds_its_nodes_rows_and_only_the_edges_it_may_see(words):
+    data, _ = small_graph()
+    settings = made(**words)
+    drawn = source(settings, data)
+    seen = []
+    for batch in drawn.batches(0, 3):
+        rows = batch_rows(drawn.x, drawn.a, batch, Team(), CPU)
+        assert torch.equal(rows.x, drawn.x[torch.from_numpy(batch.nodes)])
+        full = drawn.a.toarray()[batch.nodes]
+        expected = full[:, batch.nodes] if "parts" in words else full
+        assert np.array_equal(rows.a.rows.to_dense().numpy(), expected)
+        assert (rows.columns is not None) == ("parts" in words)
+        seen.append(batch.nodes)
+    assert len(seen) > 1
+    assert np.array_equal(np.sort(np.concatenate(seen)), np.arange(data.n_nodes))
+
+
+@pytest.mark.parametrize("words", BATCHED)
+@pytest.mark.parametrize("at", [0, 2, 3])
+def test_resuming_ends_bit_identical(words, at):
+    data, _ = small_graph()
+    whole = Recorder()
+    settings = made(**words)
+    result = train(settings, data, whole)
+    resumed = PlainRun(0, start=whole.states[at])
+    again = train(settings, data, resumed)
+    assert np.array_equal(again.assignment, result.assignment)
+    assert np.array_equal(again.embedding, result.embedding)
+    assert resumed.history == whole.history[at + 1 :]
+
+
+@pytest.mark.parametrize("words", [{"batch_nodes": 60}, {"parts": 8, "blocks": 2}])
+def test_planted_clusters_are_recovered(words):
+    data, labels = planted_graph(240, 3, 12, degree=8, seed=1, separation=2.5)
+    settings = made(epochs=25, update_every=5, embedding_dim=16, **words)
+    run = PlainRun(0)
+    result = train(settings, data, run)
+    assert scores(labels, result.assignment)["acc"] > 0.95
+    assert all(0 <= r["hard/fraction"] <= 1 for r in run.history[1:])
+
+
+def test_the_plan_says_what_a_step_does_not_see():
+    data, _ = small_graph()
+    assert hsan.remarks(made(), data) == []
+    assert "batches of 16 nodes, 3 steps an epoch" in hsan.remarks(made(batch_nodes=20), data)[0]
+    whole = hsan.remarks(made(parts=4, blocks=4), data)[0]
+    assert "1 steps" in whole
+    assert "0.0% are lost" in whole
+    assert "are lost to a step" in hsan.remarks(made(parts=4, blocks=1), data)[0]
