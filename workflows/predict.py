@@ -1,4 +1,6 @@
-"""Clusters of rows by a trained model: `python workflows/predict.py RUN|models:/NAME@last --data NEW --out FILE.parquet`.
+"""Clusters of rows by a trained model.
+
+python workflows/predict.py RUN|models:/tessera-hsan@last --data NEW --out FILE.parquet
 
 NEW may be new rows alone, new rows with edges to known ones, or the whole grown graph.
 """

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ops.cluster.baselines import baselines
+from ops.cluster.explain import explain
 from ops.cluster.selection import PANEL, panel
-from ops.run import known, results
+from ops.run import known, place, results
 from ops.run.checkpoint import atomic_write, write_json
 from ops.run.job import Job
 from ops.run.journal import Journal
 from ops.run.settings import flat
 from ops.run.tracker import mask
 
+EXPLAIN = "explain.json"
 GROUPS = ("last", "selected", "oracle")  # always in this order: the headline first
 
 
@@ -30,6 +32,10 @@ def collect(job: Job, folder: Path, planned: int) -> dict[str, Any]:
         atomic_write(folder / "model" / file, (folders[chosen] / "model" / file).read_bytes())
     if job.auto:
         write_json(folder / "auto.json", job.auto)
+    if job.resolved.launch.explain:
+        own = clusters[seeds.index(chosen)]
+        found = explain(job.data.x, own, job.resolved.settings.k, job.data.feature_names)
+        write_json(folder / EXPLAIN, {"seed": chosen, "clusters": found})
     result = _what(job) | {
         "resumed_from": {str(s): e["resumed_from"] for s, e in zip(seeds, each, strict=True)},
         **{group: results.over_seeds([e[group] for e in each]) for group in GROUPS},
@@ -40,15 +46,25 @@ def collect(job: Job, folder: Path, planned: int) -> dict[str, Any]:
         "peak_memory_gib": max(e["peak_memory_gib"] for e in each),
         "planned_memory_gib": planned / 2**30,
         "model_seed": chosen,
+        **warm_start(job, each),
         "warnings": [w for e in each for w in e["warnings"]],
         "finished": results.now(),
-        "paths": {"folder": str(folder), "assignments": "assignments.parquet", "model": "model",
-                  "report": "report.html"},
+        "paths": {"folder": place.shown(job.resolved.launch, folder), "assignments": "assignments.parquet",
+                  "model": "model", "report": "report.html"},
     }  # fmt: skip
     result["selected"]["indices"] = list(PANEL)
     result["verdict"] = results.verdict(result)
     write_json(folder / "result.json", result)
     return results.read_json(folder / "result.json") or {}
+
+
+def warm_start(job: Job, each: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `result.json` says of a warm start: the run it went on from, nodes by kind, the share kept per seed."""
+    if job.warm is None:
+        return {}
+    known = job.warm.n_known
+    counts = {"known": known, "new": len(job.warm.rows) - known, "gone": len(job.warm.clusters) - known}
+    return {"warm": {"run": job.warm.run, **counts, "kept": [e["kept"] for e in each]}}
 
 
 def _what(job: Job) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ops.run.collect import GROUPS, collect, finish_journal
 from ops.run.console import Console
 from ops.run.job import Job, make_job, plan
 from ops.run.journal import Journal, finished
+from ops.run.mirror import shared
 from ops.run.model import describe
 from ops.run.seedrun import SeedRun
 from ops.run.settings import flat
@@ -31,7 +33,7 @@ from ops.run.tracker import Pending, Tracker, default_uri, mask, sync
 def run_training(resolved: Resolved, console: Console) -> tuple[Path, dict[str, Any]]:
     """Train what `resolved` asks for, or what is missing of it; returns the run's folder and its result."""
     job = make_job(resolved, console)
-    return run_job(job, Path(job.resolved.launch.out).expanduser(), root=None)
+    return run_job(job, place.local_out(job.resolved.launch), root=None)
 
 
 def run_job(job: Job, out: Path, root: Path | None) -> tuple[Path, dict[str, Any]]:
@@ -40,31 +42,43 @@ def run_job(job: Job, out: Path, root: Path | None) -> tuple[Path, dict[str, Any
     name = launch.name or place.default_name(job.resolved.method.NAME, job.data.name, job.identity)
     folder = place.open_folder(str(out), name)
     with place.lock(folder):
-        place.claim(folder, job.identity, fresh=launch.fresh)
-        stored = results.read_json(folder / "result.json")
-        if stored and set(job.seeds) <= set(stored["seeds"]) and finished(folder):
-            seeds = ", ".join(map(str, stored["seeds"]))
-            job.console.say(f"{folder}: finished on {stored['finished']} with seeds {seeds}, --fresh runs it again")
-            if root is None:
-                tell_pending(job.console, sync(folder, job.uri))
-            return folder, stored
-        planned = plan(job)
-        job.console.say(f"  results in {folder}, records in MLflow at {mask(job.uri)}")
-        if root is not None:
-            return folder, _train_all(job, folder, f"{root.name}/{name}", root.name, planned)
-        tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=job.console.warn)
-        with tracker:
-            result = _train_all(job, folder, name, None, planned)
-            tell_pending(job.console, tracker.close())
-    return folder, result
+        if root is not None:  # the study's mirror is the best run's too
+            return folder, _run(job, folder, root)
+        with shared(folder, place.remote(launch, name), job.console.say, job.console.warn) as mirror:
+            return folder, _run(replace(job, mirror=mirror), folder, None)
+
+
+def _run(job: Job, folder: Path, root: Path | None) -> dict[str, Any]:
+    launch, known = job.resolved.launch, place.shown(job.resolved.launch, folder)
+    place.claim(folder, job.identity, fresh=launch.fresh, name=known)
+    if launch.fresh and root is None and job.mirror is not None:
+        job.mirror.clear()
+    stored = results.read_json(folder / "result.json")
+    if stored and set(job.seeds) <= set(stored["seeds"]) and finished(folder):
+        seeds = ", ".join(map(str, stored["seeds"]))
+        job.console.say(f"{known}: finished on {stored['finished']} with seeds {seeds}, --fresh runs it again")
+        if root is None:
+            tell_pending(job.console, sync(folder, job.uri))
+        return stored
+    planned = plan(job)
+    by_way = f" by way of {folder}" if job.mirror is not None else ""
+    job.console.say(f"  results in {known}{by_way}, records in MLflow at {mask(job.uri)}")
+    if root is not None:
+        return _train_all(job, folder, f"{root.name}/{folder.name}", root.name, planned)
+    tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=job.console.warn)
+    with tracker:
+        result = _train_all(job, folder, folder.name, None, planned)
+        tell_pending(job.console, tracker.close())
+    return result
 
 
 def where(folder: Path, resolved: Resolved, console: Console) -> None:
     """Say where the report and MLflow's pages are."""
-    if (folder / "report.html").is_file():
-        console.say(f"report: {folder / 'report.html'}")
-    launch = resolved.launch
-    console.say(f"MLflow: {Tracker.ui_command(launch.tracking_uri or default_uri(Path(launch.out).expanduser()))}")
+    launch, page = resolved.launch, folder / "report.html"
+    if page.is_file():
+        known = place.shown(launch, page)
+        console.say(f"report: {known}" + (f" (here: {page})" if known != str(page) else ""))
+    console.say(f"MLflow: {Tracker.ui_command(launch.tracking_uri or default_uri(place.local_out(launch)))}")
 
 
 def tell_pending(console: Console, pending: Pending) -> None:
@@ -114,6 +128,7 @@ def train_seed(
             values = {f"{group}/{k}": v for k, v in (summary[group] or {}).items() if k != "epoch"}
             journal.metrics(values, settings.epochs - 1)
         journal.end("FINISHED")
+    job.saved()
     return summary
 
 
@@ -121,7 +136,7 @@ def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_
     settings, method = job.resolved.settings, job.resolved.method
     run = SeedRun(
         own, seed, settings.epochs, job.judges, journal, job.console, threads=job.threads,
-        device="cuda" if torch.cuda.is_available() else "cpu", stop=stop, on_record=on_record,
+        device="cuda" if torch.cuda.is_available() else "cpu", stop=stop, on_record=on_record, on_checkpoint=job.saved,
         stop_on_collapse=job.resolved.launch.stop_on_collapse, warm=job.warm,
     )  # fmt: skip
     try:
@@ -129,7 +144,10 @@ def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_
             on_record(record)
         result = method.train(settings, job.data, run)
         stored = describe(method.NAME, job.data) | flat(settings)
-        return results.finish_seed(run, result, job.data, job.labels, stored)
+        summary = results.finish_seed(run, result, job.data, job.labels, stored)
+        if job.warm is not None:
+            job.console.say(f"seed {seed}: {summary['kept']:.1%} of the shared nodes kept their cluster")
+        return summary
     except BaseException as error:
         failed = isinstance(error, Exception) and not isinstance(error, Interrupted)  # a pruned trial exits
         journal.end("FAILED" if failed else "KILLED")

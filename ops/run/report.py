@@ -56,8 +56,9 @@ def render(template: str, **values: Any) -> str:
     env = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     env.filters["embed"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode()
     env.globals.update(
-        number=tables.number, mean=tables.mean_of, spread=tables.spread, plain=tables.plain, titles=tables.TITLES
-    )
+        number=tables.number, mean=tables.mean_of, spread=tables.spread, plain=tables.plain, titles=tables.TITLES,
+        strongest=tables.strongest,
+    )  # fmt: skip
     return env.get_template(template).render(values)
 
 
@@ -202,6 +203,7 @@ def _run_page(run: StoredRun) -> dict[str, Any]:
     values = {
         "result": result, "rows": rows, "columns": tables.columns(rows), "k": k, "k_source": source,
         "labels": tables.has_labels(result), "seeds": run.seeds, "facts": _facts(result),
+        "explained": run.explained, "model_seed": result.get("model_seed"),
         "chosen_by": [(s, own["selected_by"]) for s, own in run.seeds.items() if own.get("selected_by")],
     }  # fmt: skip
     return {"study": None, "trials": None, "run": values, "n_search": 0}
@@ -221,6 +223,10 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, name in (("finished", "Finished"), ("made_by", "Made by")):
         if result.get(key):
             facts.append((name, str(result[key])))
+    if warm := result.get("warm"):
+        kept = ", ".join(f"{share:.1%}" for share in warm["kept"])
+        counts = f"{warm['known']:,} known nodes, {warm['new']:,} new"
+        facts.append(("Warm start", f"from {warm['run']}: {counts}; {kept} of the known kept their cluster"))
     for seed, epochs in (result.get("resumed_from") or {}).items():
         if epochs:
             facts.append((f"Seed {seed} resumed", "at epoch " + ", ".join(str(e) for e in epochs)))

@@ -19,6 +19,7 @@ from ops.rng import generator
 from ops.run.checkpoint import save_model, write_json
 from ops.run.seedrun import Record, SeedRun
 from ops.run.types import Result
+from ops.run.warm import kept
 
 FIGURE_ROWS = 2000
 SCORE = ("cluster/", "eval/", "tune/")
@@ -67,6 +68,8 @@ def finish_seed(
         **run.spent(),
         "warnings": run.warnings,
     }
+    if run.warm is not None:
+        summary["kept"] = kept(run.warm, result.assignment)
     write_json(run.folder / "result.json", summary)
     run.drop_checkpoints()
     return summary

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,18 +20,20 @@ from ops.run import memory, place, results
 from ops.run.checkpoint import write_json
 from ops.run.cli import Resolved
 from ops.run.console import Console
+from ops.run.interrupt import interruptible, was_interrupted
 from ops.run.job import Job, make_job, plan
 from ops.run.journal import Journal, Status, finished
 from ops.run.launch import run_job, tell_pending, train_seed
+from ops.run.mirror import shared
 from ops.run.settings import SearchSettings, fields, flat, nearest, search_domain
 from ops.run.stored import read_history
 from ops.run.study import best_trial, rank
-from ops.run.tracker import Tracker, sync
+from ops.run.tracker import Tracker, mask, sync
+from ops.run.trials import RAY, TRIAL, followed
 
 REDUCTION = 2  # ASHA keeps the better half at each rung
 ENDED = ("finished", "stopped")
 ENDS: dict[str, Status] = {"failed": "FAILED", "interrupted": "KILLED"}  # how MLflow calls them
-INTERRUPTED = ".interrupted"
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,42 @@ def run_search(resolved: Resolved, console: Console) -> tuple[Path, dict[str, An
     """Search, then train the best setting over several seeds; returns the study's folder and its trials."""
     launch = resolved.launch
     assert isinstance(launch, SearchSettings)
+    if launch.warm_start is not None:
+        raise SettingsError(
+            f"--warm-start {launch.warm_start}: only train.py takes it; train the found setting with it"
+        )
     searched = _searched(resolved, launch)
     job = make_job(resolved, console)
     value = _identity(job, launch, searched)
-    folder = place.open_folder(
-        launch.out, launch.name or place.default_name(f"tune-{job.resolved.method.NAME}", job.data.name, value)
-    )
-    with place.lock(folder):
-        place.claim(folder, value, fresh=launch.fresh)
-        stored = results.read_json(folder / "trials.json")
-        if stored and _covers(folder, stored, launch) and finished(folder):
-            console.say(f"{folder}: finished on {stored['finished']}, --fresh runs it again")
-            tell_pending(console, sync(folder, job.uri))
-            return folder, stored
-        plan(job, at_once=_concurrent(launch))
-        console.say(f"  searching {', '.join(searched)}: {launch.trials} trials, ranked by {launch.objective}")
-        tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=console.warn)
-        with tracker:
-            study = Study(job, folder.absolute(), searched)
-            trials = _run(study, launch)
-            tell_pending(console, tracker.close())
-    return folder, trials
+    name = launch.name or place.default_name(f"tune-{job.resolved.method.NAME}", job.data.name, value)
+    folder = place.open_folder(str(place.local_out(launch)), name)
+    skip = (f"{TRIAL}*", RAY)  # each trial sends its own folder, and Ray its files
+    with (
+        place.lock(folder),
+        shared(folder, place.remote(launch, name), console.say, console.warn, skip=skip) as mirror,
+    ):
+        return folder, _search(Study(replace(job, mirror=mirror), folder.absolute(), searched), launch, value)
+
+
+def _search(study: Study, launch: SearchSettings, value: Mapping[str, Any]) -> dict[str, Any]:
+    job, folder, known = study.job, study.folder, place.shown(launch, study.folder)
+    place.claim(folder, value, fresh=launch.fresh, name=known)
+    if launch.fresh and job.mirror is not None:
+        job.mirror.clear()
+    stored = results.read_json(folder / "trials.json")
+    if stored and _covers(folder, stored, launch) and finished(folder):
+        job.console.say(f"{known}: finished on {stored['finished']}, --fresh runs it again")
+        tell_pending(job.console, sync(folder, job.uri))
+        return stored
+    plan(job, at_once=_concurrent(launch))
+    job.console.say(f"  searching {', '.join(study.searched)}: {launch.trials} trials, ranked by {launch.objective}")
+    if job.mirror is not None:
+        job.console.say(f"  results in {known} by way of {folder}, records in MLflow at {mask(job.uri)}")
+    tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=job.console.warn)
+    with tracker:
+        trials = _run(study, launch)
+        tell_pending(job.console, tracker.close())
+    return trials
 
 
 def _run(study: Study, launch: SearchSettings) -> dict[str, Any]:
@@ -79,7 +94,8 @@ def _run(study: Study, launch: SearchSettings) -> dict[str, Any]:
         params |= {"searched": ",".join(study.searched), "trials": launch.trials, "objective": launch.objective}
         journal.start(folder.name, None, params, {"method": job.resolved.method.NAME, "dataset": job.data.name})
         try:
-            _tune(study, launch)
+            with followed(folder, place.remote(launch, folder.name), job.console.warn):
+                _tune(study, launch)
             trials = rank(folder, job.resolved, job.data.name)
             best = best_trial(trials)
             if launch.seeds:
@@ -148,10 +164,12 @@ def _tune(study: Study, launch: SearchSettings) -> None:
 
     settings = study.job.resolved.settings
     concurrent = _concurrent(launch)
-    job = replace(study.job, threads=max(1, study.job.threads // concurrent), console=Console(quiet=True))
+    threads = max(1, study.job.threads // concurrent)
+    job = replace(study.job, threads=threads, console=Console(quiet=True), mirror=None)
+    there = place.remote(launch, study.folder.name)
     space = {key: _domain(search_domain(type(settings), key)) for key in study.searched}
     start = {key: _start(study, key) for key in study.searched}
-    with ray_session(concurrent), _interruptible(study.folder) as asked:
+    with ray_session(concurrent, shared=there is not None), interruptible(study.folder, there) as asked:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_trial, study=replace(study, job=job)), {"cpu": 1}),
             param_space=space,
@@ -166,7 +184,7 @@ def _tune(study: Study, launch: SearchSettings) -> None:
                 ),
             ),
             run_config=tune.RunConfig(
-                name="ray", storage_path=str(study.folder), verbose=0,
+                name=RAY, storage_path=str(there or study.folder), verbose=0,
                 callbacks=[trial_callback(study.job.console, launch.trials)],
                 failure_config=tune.FailureConfig(max_failures=1),
             ),
@@ -174,30 +192,6 @@ def _tune(study: Study, launch: SearchSettings) -> None:
         tuner.fit()
     if asked:
         raise Interrupted("the search was stopped; finished trials and the checkpoints of the others are kept")
-
-
-@contextmanager
-def _interruptible(folder: Path) -> Iterator[list[int]]:
-    """A first SIGINT or SIGTERM has Ray Tune end the search (it listens to SIGUSR1), a second one ends it at once.
-
-    Yields the signals so far. Ray Tune ends a trial in the same way as a pruned one; a file tells the trial which.
-    """
-    asked: list[int] = []
-    (folder / INTERRUPTED).unlink(missing_ok=True)
-
-    def handler(number: int, frame: object) -> None:
-        asked.append(number)
-        (folder / INTERRUPTED).touch()
-        if len(asked) > 1 or not callable(signal.getsignal(signal.SIGUSR1)):
-            raise KeyboardInterrupt
-        os.kill(os.getpid(), signal.SIGUSR1)
-
-    old = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)
 
 
 def _start(study: Study, key: str) -> Any:
@@ -224,14 +218,22 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     job = replace(study.job, resolved=study.job.resolved.with_settings("trial", **config))
     memory.preload()
     torch.set_num_threads(job.threads)
-    name = f"trial-{place.fingerprint(job.identity)[:8]}"
-    folder = study.folder / name
+    name = f"{TRIAL}{place.fingerprint(job.identity)[:8]}"
+    there = place.remote(job.resolved.launch, study.folder.name)
+    root = study.folder if there is None else place.local_out(job.resolved.launch) / study.folder.name  # of this node
+    folder = root / name
     seed = job.resolved.launch.first_seed
     folder.mkdir(parents=True, exist_ok=True)
     ending: dict[str, Any] = {"trial": name, "settings": config, "status": "failed", "epochs": 0, "metrics": {}}
     key = f"{study.folder.name}/{name}"
     # another trial may have drawn the same settings, or a killed driver's trial may still be ending
-    with place.lock(folder, wait=True), Journal(folder, key) as journal:
+    say = job.console
+    with (
+        place.lock(folder, wait=True),
+        shared(folder, there and there / name, say.say, say.warn, wait=True) as mirror,
+        Journal(folder, key) as journal,
+    ):
+        job = replace(job, mirror=mirror)
         stored = results.read_json(folder / "trial.json")
         if stored and stored["status"] in ENDED:
             for record in read_history(folder / f"seed-{seed}" / "history.jsonl"):
@@ -242,7 +244,7 @@ def _trial(config: dict[str, Any], study: Study) -> None:
             train_seed(job, folder, f"{key}/seed-{seed}", key, seed, lambda: False, lambda r: _report(tune, r, name))
             ending["status"] = "finished"
         except SystemExit:  # how Ray Tune stops a function whose trial the scheduler has ended; it must pass on
-            ending["status"] = "interrupted" if (study.folder / INTERRUPTED).exists() else "stopped"
+            ending["status"] = "interrupted" if was_interrupted(root, there) else "stopped"
             raise
         except Exception as error:
             ending |= {"error": f"{type(error).__name__}: {error}", "code": getattr(error, "code", 1)}

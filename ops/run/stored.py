@@ -45,6 +45,7 @@ class StoredRun:
     histories: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     sample: Sample | None = None
     auto: dict[str, Any] | None = None
+    explained: list[dict[str, Any]] | None = None
 
     @property
     def n_clusters(self) -> tuple[int | None, str]:
@@ -115,6 +116,21 @@ def read_auto(path: Path) -> dict[str, Any] | None:
     return auto
 
 
+def read_explained(path: Path) -> list[dict[str, Any]] | None:
+    """The clusters of explain.json with their features, None where there is none; DataError when it is damaged."""
+    if not path.is_file():
+        return None
+    clusters = read_json(path).get("clusters")
+    needed = {"feature", "binary", "inside", "outside", "difference"}
+    whole = isinstance(clusters, list) and all(
+        isinstance(c, dict) and isinstance(c.get("features"), list) and all(needed <= set(f) for f in c["features"])
+        for c in clusters
+    )
+    if not whole:
+        raise DataError(f"{path}: lacks clusters with their features; the file is damaged")
+    return list(clusters)
+
+
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The epochs of history.jsonl, ascending; of an epoch written twice the later line counts. Missing file: []."""
     if not path.is_file():
@@ -170,6 +186,7 @@ def read_run(run: Path) -> StoredRun:
         histories={s: read_history(f / "history.jsonl") for s, f in folders.items()},
         sample=next((s for s in samples if s is not None), None),
         auto=read_auto(run / "auto.json"),
+        explained=read_explained(run / "explain.json"),
     )
 
 

@@ -179,3 +179,8 @@ def trials_table(trials: Mapping[str, Any]) -> str:
     if trials.get("agreement"):
         notes.append(str(trials["agreement"]))
     return "\n".join([text_table(header, lines), *notes])
+
+
+def strongest(explained: Sequence[Mapping[str, Any]]) -> float:
+    """The largest |difference| among all clusters' features, at least a hair: what a full bar stands for."""
+    return max((abs(f["difference"]) for c in explained for f in c["features"]), default=1.0) or 1.0

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -123,7 +122,8 @@ def test_edges_to_known_nodes_count_and_the_whole_grown_graph_says_the_same(worl
 def test_training_data_that_moved_or_changed(world, shell, tmp_path) -> None:
     write_folder(tmp_path / "new", NEW_ROWS, edges_touching(NEW_ROWS))
     write_folder(tmp_path / "moved", OLD_ROWS, edges_among(OLD_ROWS))
-    write_folder(tmp_path / "other", OLD_ROWS, edges_among(OLD_ROWS)[:, 4:])
+    fewer = edges_among(OLD_ROWS)
+    write_folder(tmp_path / "other", OLD_ROWS, fewer[:, (fewer != 5).all(axis=0)])
     expected, _ = predicted(shell, f"{world}/runs/a --data new", tmp_path / "p.parquet")
     same(predicted(shell, f"{world}/runs/a --data new --known moved", tmp_path / "q.parquet")[0], expected)
     for line, words in {
@@ -152,7 +152,9 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "lacks f0" in done.stdout
     alone, _ = predicted(shell, f"{world}/runs/a --data new/features.csv", tmp_path / "alone.parquet")
@@ -161,7 +163,7 @@ except Exception as error:
     command = [sys.executable, "-W", "ignore", str(PROJECT / "workflows/predict.py"), "models:/tessera-hsan@last",
                "--tracking-uri", uri, "--data", "new", "--out", "m.parquet"]  # fmt: skip
     done = subprocess.run(
-        [*command, "--known", str(world / "old")], cwd=tmp_path, env=env, capture_output=True, text=True
+        [*command, "--known", str(world / "old")], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     same(
@@ -170,11 +172,11 @@ except Exception as error:
     )
     for given, code in {"models:/nothing@last": 3, "models:/": 2}.items():
         command[4] = given
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == code
         assert len(done.stderr.splitlines()) == 1
     command[4], command[6] = "models:/tessera-hsan@last", "http://127.0.0.1:9"
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 6
     assert "cannot be reached" in done.stderr
 
