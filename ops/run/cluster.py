@@ -24,8 +24,11 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def ray_session(cpus: int) -> Iterator[None]:
-    """Connect to the cluster that RAY_ADDRESS names, or start one of `cpus` CPUs here; ends what it began."""
+def ray_session(cpus: int, *, shared: bool = False) -> Iterator[None]:
+    """Connect to the cluster that RAY_ADDRESS names, or start one of `cpus` CPUs here; ends what it began.
+
+    Raises SettingsError for a cluster of several nodes unless the results' place is `shared` by them.
+    """
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     local = not os.environ.get("RAY_ADDRESS")
@@ -42,8 +45,10 @@ def ray_session(cpus: int) -> Iterator[None]:
             ray.init(**quiet)
     try:
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        if sum(node["Alive"] for node in nodes) > 1:
-            raise SettingsError("--out: the cluster has several nodes, which need a shared place; not built yet")
+        if sum(node["Alive"] for node in nodes) > 1 and not shared:
+            raise SettingsError(
+                "--out: the cluster has several nodes, which need a shared place; give s3://BUCKET/PREFIX"
+            )
         yield
     finally:
         if began:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ops.errors import SettingsError
 from ops.run import memory, place, warm
 from ops.run.cli import Resolved
 from ops.run.console import Console
+from ops.run.mirror import Mirror
 from ops.run.seedrun import Judges
 from ops.run.settings import flat
 from ops.run.tracker import check_uri, default_uri
@@ -38,6 +38,7 @@ class Job:
     threads: int
     auto: dict[str, Any] | None = None  # the sweep behind `--n-clusters auto`
     warm: Warm | None = None  # the run that `--warm-start` names
+    mirror: Mirror | None = None  # of the run's folder, where it belongs on S3
 
     @property
     def seeds(self) -> list[int]:
@@ -61,7 +62,12 @@ class Job:
     def uri(self) -> str:
         """The MLflow store of this job."""
         launch = self.resolved.launch
-        return check_uri(launch.tracking_uri or default_uri(Path(launch.out).expanduser()))
+        return check_uri(launch.tracking_uri or default_uri(place.local_out(launch)))
+
+    def saved(self) -> None:
+        """Something worth keeping is on disk: send it where the run belongs."""
+        if self.mirror is not None:
+            self.mirror.offer()
 
 
 def make_job(resolved: Resolved, console: Console) -> Job:
@@ -120,7 +126,7 @@ def plan(job: Job, at_once: int = 1) -> int:
     say(f"  K = {settings.k} (from {job.resolved.sources['n_clusters']}), {settings.epochs} epochs, "
         f"seeds {launch.first_seed}-{launch.first_seed + launch.seeds - 1}")  # fmt: skip
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    disk = shutil.disk_usage(Path(launch.out).expanduser()).free
+    disk = shutil.disk_usage(place.local_out(launch)).free
     say(f"  in this process on {device}, {job.threads} threads; planned peak {planned / 2**30:.2f} GiB "
         f"of {memory.available() / 2**30:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
     memory.check_fits(planned * at_once, launch.memory_limit, job.resolved.method.ADVICE)

@@ -118,7 +118,8 @@ class Mirror:
         mark = storage.read(self.place / MARK_FILE) if MARK_FILE in listed else None
         ours = mark is not None and mark.data.decode(errors="replace") == self._id
         if ours or (not there and not self._known):
-            self._known = {n: s for n, s in self._known.items() if n in there and there[n].etag == s.etag}
+            known = {n: s for n, s in self._known.items() if n in there and there[n].etag == s.etag}
+            self._known = {n: Sent(-1, 0, s.etag) for n, s in there.items()} | known  # others go, or are sent again
         else:
             self._replace(there)
         self._save()

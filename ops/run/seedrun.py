@@ -53,7 +53,8 @@ class SeedRun:
     def __init__(
         self, folder: Path, seed: int, epochs: int, judges: Judges, journal: Journal, console: Console, *,
         threads: int, device: str = "cpu", stop: Callable[[], bool] = lambda: False,
-        on_record: Callable[[Record], None] | None = None, stop_on_collapse: bool = False, warm: Warm | None = None,
+        on_record: Callable[[Record], None] | None = None, on_checkpoint: Callable[[], None] = lambda: None,
+        stop_on_collapse: bool = False, warm: Warm | None = None,
     ) -> None:  # fmt: skip
         self.folder, self.seed, self.rank, self.world = folder, seed, 0, 1
         self.device, self.warm = torch.device(device), warm
@@ -61,11 +62,13 @@ class SeedRun:
         self.assignments: dict[int, NDArray[np.int64]] = {}
         self.warnings: list[str] = []
         self._judges, self._journal, self._console, self._stop = judges, journal, console, stop
+        self._on_checkpoint = on_checkpoint
         self._on_record, self._stop_on_collapse, self._threads = on_record, stop_on_collapse, threads
         self._collapsed = 0
         self._before = {"seconds": 0.0, "cpu_seconds": 0.0, "peak": 0.0}  # by earlier processes of this seed
         self._began, self._cpu = time.monotonic(), time.process_time()
         self._last_epoch_at = self._began
+        self.workers_spent = (0.0, 0.0)  # CPU seconds of all and the largest peak (bytes) of one, where others train
         self._checkpointed = float("-inf")
         folder.mkdir(parents=True, exist_ok=True)
         memory.reset_peak()
@@ -84,9 +87,13 @@ class SeedRun:
         """Seconds, CPU seconds and peak GiB of this seed, earlier processes included."""
         return {
             "seconds": self._before["seconds"] + time.monotonic() - self._began,
-            "cpu_seconds": self._before["cpu_seconds"] + time.process_time() - self._cpu,
-            "peak_memory_gib": max(self._before["peak"], memory.peak() / 2**30),
+            "cpu_seconds": self._before["cpu_seconds"] + time.process_time() - self._cpu + self.workers_spent[0],
+            "peak_memory_gib": max(self._before["peak"], self._peak()),
         }
+
+    def _peak(self) -> float:
+        """GiB of the process that trains."""
+        return (self.workers_spent[1] or memory.peak()) / 2**30
 
     def report(
         self,
@@ -103,7 +110,7 @@ class SeedRun:
         now = time.monotonic()
         took = now - self._last_epoch_at
         record |= {"sys/epoch_s": took, "sys/samples_per_s": self._judges.rows / max(took, 1e-9)}
-        record["sys/peak_memory_gib"] = memory.peak() / 2**30
+        record["sys/peak_memory_gib"] = self._peak()
         self.history.append(record)
         self._history_file.write(json.dumps(checkpoint.plain(record)) + "\n")
         self._history_file.flush()
@@ -164,6 +171,7 @@ class SeedRun:
             if self.assignments:
                 extra["run.assignments"] = torch.from_numpy(np.stack(list(self.assignments.values())).astype(np.int32))
             checkpoint.save(self.folder / "checkpoints", State(made.epoch, made.shared | extra, made.parts))
+            self._on_checkpoint()
             self._checkpointed = time.monotonic()
         if stopping:
             epoch = self.history[-1]["epoch"]
