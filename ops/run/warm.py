@@ -79,8 +79,10 @@ def matched_ids(warm: Warm, assignment: NDArray[np.int64], k: int) -> NDArray[np
     inside = old < k
     np.add.at(table, (assignment[shared][inside], old[inside]), 1)
     new, ids = linear_sum_assignment(-table)
-    out = np.empty(k, dtype=np.int64)
-    out[new] = ids
+    partners = table[new, ids] > 0
+    out = np.full(k, -1, dtype=np.int64)
+    out[new[partners]] = ids[partners]
+    out[out < 0] = np.setdiff1d(np.arange(k), out)
     return out
 
 

@@ -1,4 +1,4 @@
-"""`workflows/predict.py` on a real run: known rows, new rows alone, new rows with edges to known ones, a grown graph."""
+"""`workflows/predict.py` on a real run: known rows, new rows alone or with edges to known ones, a grown graph."""
 
 from __future__ import annotations
 

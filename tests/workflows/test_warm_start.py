@@ -88,7 +88,7 @@ def test_another_model_is_another_run_and_mistakes_end_in_one_line(nursery, worl
     for words, code, message in (
         (["--dataset", "renamed"], 3, "column 0 is 'f1'"),
         (["--dataset", "nameless"], 3, "has no ids"),
-        (["--dataset", "planted:nodes=50,clusters=3"], 3, "64 features"),
+        (["--dataset", "planted:nodes=90,clusters=3"], 3, "64 features"),
         (["--warm-start", "runs/nothing"], 3, "no such folder"),
         (["--embedding-dim", "9"], 2, "was trained with 8"),
     ):

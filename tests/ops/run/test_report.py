@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fabricate import AUTO, make_run, make_study
 
+from ops.cluster.explain import explain
 from ops.errors import DataError, SettingsError, TesseraError
 from ops.run.entry import entry
 from ops.run.report import summary_table, trials_table, tsne, write_report
@@ -303,3 +304,33 @@ def test_importing_reports_loads_no_heavy_library() -> None:
     code = "import sys, ops.run.report, ops.run.compare; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"matplotlib", "sklearn", "scipy", "jinja2", "torch", "ray", "mlflow"} & set(loaded)
+
+
+def test_what_sets_clusters_apart_is_a_section_and_its_absence_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run(tmp_path / "run")
+    main([str(folder)])
+    assert "no " + str(folder / "explain.json") in capsys.readouterr().err
+    assert "sets each cluster apart" not in (folder / "report.html").read_text()
+    x = np.zeros((60, 2), dtype=np.float32)
+    x[:20, 0], x[:, 1] = 1, 7
+    clusters = explain(x, np.repeat([0, 1], [20, 40]), 3, ["word <b>", "constant"])
+    (folder / "explain.json").write_text(json.dumps({"seed": 0, "clusters": clusters}))
+    main([str(folder)])
+    assert not capsys.readouterr().err
+    html = (folder / "report.html").read_text()
+    section = html.split("What sets each cluster apart")[1].split("</section>")[0]
+    assert re.findall(r"<b>(Cluster \d)</b>, (\d+) rows", section) == [
+        ("Cluster 0", "20"),
+        ("Cluster 1", "40"),
+        ("Cluster 2", "0"),
+    ]
+    assert section.count("word &lt;b&gt;") == 2
+    assert re.findall(r"</span>([+-][\d.]+)", section) == ["+2.1", "-2.1"]
+    assert section.count("100\u00a0%") == 2
+    assert section.count("No feature differs") == 1
+    assert "constant" not in section
+    (folder / "explain.json").write_text('{"clusters": [1]}')
+    with pytest.raises(DataError, match="the file is damaged"):
+        write_report(folder)
