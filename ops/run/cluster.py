@@ -10,6 +10,10 @@ from typing import Any
 
 from ops.errors import SettingsError
 from ops.run.console import Console
+from ops.run.settings import LaunchSettings
+from ops.run.workers import Workers
+
+CPUS_A_WORKER = 4  # of `--workers auto`
 
 # Read by Ray when it is imported or started; a user's own value stays.
 ENVIRONMENT = {
@@ -53,6 +57,64 @@ def ray_session(cpus: int, *, shared: bool = False) -> Iterator[None]:
     finally:
         if began:
             ray.shutdown()
+
+
+def on_cluster() -> bool:
+    """Whether a running cluster is to be used."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+@contextmanager
+def crew(launch: LaunchSettings, console: Console) -> Iterator[Workers | None]:
+    """The workers of a training, with Ray running while inside; None: it runs in this process.
+
+    Raises SettingsError for GPUs that no node has.
+    """
+    if launch.workers == 0 or (launch.workers == "auto" and not on_cluster()):
+        yield None
+        return
+    cores = len(os.sched_getaffinity(0))
+    wanted = 1 if launch.workers == "auto" else launch.workers
+    threads = launch.threads or max(1, cores // wanted)
+    with ray_session(wanted * threads + 1, shared=True):  # the driver alone touches the results
+        workers = _sized(launch, threads)
+        have = resources().get("CPU", 0)
+        if workers.count * workers.threads > have:
+            console.warn(f"{workers} need {workers.count * workers.threads} CPUs, the cluster has {have:g}: "
+                         "the training waits until it has grown")  # fmt: skip
+        yield workers
+
+
+def resources(*, free: bool = False) -> dict[str, float]:
+    """What the cluster has, by name; `free`: what nobody uses at the moment. Ray must be running."""
+    import ray
+
+    found: dict[str, float] = (ray.available_resources if free else ray.cluster_resources)()  # type: ignore[no-untyped-call]
+    return found
+
+
+def gpus_each(launch: LaunchSettings) -> float:
+    """GPUs of one worker or trial. Raises SettingsError where the cluster has none of those asked for."""
+    have = resources().get("GPU", 0)
+    wanted = min(have, 1) if launch.gpus_per_worker is None else launch.gpus_per_worker
+    if wanted > have:
+        raise SettingsError(
+            f"--gpus-per-worker {wanted:g}: the cluster has {have:g} GPUs; give 0, or none for what there is"
+        )
+    return wanted
+
+
+def _sized(launch: LaunchSettings, threads: int) -> Workers:
+    """`--workers N` as asked; auto: one a GPU, else one per 4 free CPUs, at least one."""
+    cluster, gpus = on_cluster(), gpus_each(launch)
+    if launch.workers != "auto":
+        cpus = int(resources().get("CPU", 1)) if cluster else threads
+        return Workers(launch.workers, launch.threads or min(threads, max(1, cpus // launch.workers)), gpus, cluster)
+    if gpus:
+        return Workers(max(1, int(resources(free=True).get("GPU", 0) // gpus)), launch.threads or 1, gpus, cluster)
+    cpus = int(resources(free=True).get("CPU", 0))
+    each = launch.threads or min(CPUS_A_WORKER, max(1, cpus))
+    return Workers(max(1, cpus // max(each, CPUS_A_WORKER)), each, 0.0, cluster)
 
 
 def trial_callback(console: Console, total: int) -> Any:

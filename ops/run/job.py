@@ -25,6 +25,7 @@ from ops.run.seedrun import Judges
 from ops.run.settings import flat
 from ops.run.tracker import check_uri, default_uri
 from ops.run.types import Warm
+from ops.run.workers import Workers
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Job:
     auto: dict[str, Any] | None = None  # the sweep behind `--n-clusters auto`
     warm: Warm | None = None  # the run that `--warm-start` names
     mirror: Mirror | None = None  # of the run's folder, where it belongs on S3
+    workers: Workers | None = None  # None: train in this process
 
     @property
     def seeds(self) -> list[int]:
@@ -73,10 +75,6 @@ class Job:
 def make_job(resolved: Resolved, console: Console) -> Job:
     """Load and check the data, settle K. Raises DataError or SettingsError before any work starts."""
     launch = resolved.launch
-    if launch.workers not in ("auto", 0):
-        raise SettingsError(
-            f"--workers {launch.workers}: training over several workers is not built yet; give --workers 0"
-        )
     data, labels = load(launch.dataset, knn=launch.knn, knn_metric=launch.knn_metric)
     threads = launch.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
@@ -114,20 +112,29 @@ def plan(job: Job, at_once: int = 1) -> int:
     `at_once` trainings share the machine's memory (the trials of a search).
     """
     settings, launch, data = job.resolved.settings, job.resolved.launch, job.data
-    planned: int = memory.preload() + job.resolved.method.estimate(settings, data)
+    world = job.workers.count if job.workers else 1
+    planned: int = memory.preload() + job.resolved.method.estimate(settings, data, world)
     edges = data.edge_index.shape[1]
     say = job.console.say
     say(f"{job.resolved.method.NAME} on {data.name}: {data.n_nodes:,} nodes, {data.n_features:,} features, "
         f"{edges:,} directed edges, data {data.digest()[:8]}")  # fmt: skip
-    for note in (*data.notes, *job.resolved.remarks):
+    for note in (*data.notes, *job.resolved.remarks, *job.resolved.method.remarks(settings, data)):
         say(f"  {note}")
     if job.warm is not None:
         say(f"  {warm.sentence(job.warm)}")
     say(f"  K = {settings.k} (from {job.resolved.sources['n_clusters']}), {settings.epochs} epochs, "
         f"seeds {launch.first_seed}-{launch.first_seed + launch.seeds - 1}")  # fmt: skip
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     disk = shutil.disk_usage(place.local_out(launch)).free
-    say(f"  in this process on {device}, {job.threads} threads; planned peak {planned / 2**30:.2f} GiB "
+    say(f"  {_place(job)}; planned peak {planned / 2**30:.2f} GiB{' each' if job.workers else ''} "
         f"of {memory.available() / 2**30:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
-    memory.check_fits(planned * at_once, launch.memory_limit, job.resolved.method.ADVICE)
+    here = world if job.workers and not job.workers.cluster else 1
+    memory.check_fits(planned * at_once * here, launch.memory_limit, job.resolved.method.ADVICE)
     return planned
+
+
+def _place(job: Job) -> str:
+    """Where the training runs, and what its workers will send each other."""
+    if job.workers is None:
+        return f"in this process on {'cuda' if torch.cuda.is_available() else 'cpu'}, {job.threads} threads"
+    sent = job.resolved.method.exchanged(job.resolved.settings, job.data, job.workers.count)
+    return f"{job.workers}, each sends {sent / 2**20:.1f} MiB a step"

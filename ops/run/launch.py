@@ -19,6 +19,7 @@ import torch
 from ops.errors import Interrupted
 from ops.run import place, results
 from ops.run.cli import Resolved
+from ops.run.cluster import crew
 from ops.run.collect import GROUPS, collect, finish_journal
 from ops.run.console import Console
 from ops.run.job import Job, make_job, plan
@@ -28,6 +29,7 @@ from ops.run.model import describe
 from ops.run.seedrun import SeedRun
 from ops.run.settings import flat
 from ops.run.tracker import Pending, Tracker, default_uri, mask, sync
+from ops.run.workers import Driver
 
 
 def run_training(resolved: Resolved, console: Console) -> tuple[Path, dict[str, Any]]:
@@ -60,7 +62,12 @@ def _run(job: Job, folder: Path, root: Path | None) -> dict[str, Any]:
         if root is None:
             tell_pending(job.console, sync(folder, job.uri))
         return stored
-    planned = plan(job)
+    with crew(launch, job.console) as workers:
+        return _work(replace(job, workers=workers), folder, root, known)
+
+
+def _work(job: Job, folder: Path, root: Path | None, known: str) -> dict[str, Any]:
+    launch, planned = job.resolved.launch, plan(job)
     by_way = f" by way of {folder}" if job.mirror is not None else ""
     job.console.say(f"  results in {known}{by_way}, records in MLflow at {mask(job.uri)}")
     if root is not None:
@@ -134,15 +141,24 @@ def train_seed(
 
 def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_record: Any) -> dict[str, Any]:
     settings, method = job.resolved.settings, job.resolved.method
-    run = SeedRun(
-        own, seed, settings.epochs, job.judges, journal, job.console, threads=job.threads,
-        device="cuda" if torch.cuda.is_available() else "cpu", stop=stop, on_record=on_record, on_checkpoint=job.saved,
-        stop_on_collapse=job.resolved.launch.stop_on_collapse, warm=job.warm,
-    )  # fmt: skip
+    workers = job.workers
+
+    def begin() -> SeedRun:
+        return SeedRun(
+            own, seed, settings.epochs, job.judges, journal, job.console, workers=workers.count if workers else 0,
+            threads=workers.threads if workers else job.threads, device="cuda" if torch.cuda.is_available() else "cpu",
+            stop=stop, on_record=on_record, on_checkpoint=job.saved, warm=job.warm,
+            stop_on_collapse=job.resolved.launch.stop_on_collapse,
+        )  # fmt: skip
+
+    run = begin()
     try:
         for record in run.history if on_record else ():
             on_record(record)
-        result = method.train(settings, job.data, run)
+        if workers is None:
+            result = method.train(settings, job.data, run)
+        else:
+            run, result = Driver(method, settings, job.data, run, begin, workers, job.console).train(own / "ray")
         stored = describe(method.NAME, job.data) | flat(settings)
         summary = results.finish_seed(run, result, job.data, job.labels, stored)
         if job.warm is not None:

@@ -54,7 +54,7 @@ class SeedRun:
         self, folder: Path, seed: int, epochs: int, judges: Judges, journal: Journal, console: Console, *,
         threads: int, device: str = "cpu", stop: Callable[[], bool] = lambda: False,
         on_record: Callable[[Record], None] | None = None, on_checkpoint: Callable[[], None] = lambda: None,
-        stop_on_collapse: bool = False, warm: Warm | None = None,
+        stop_on_collapse: bool = False, warm: Warm | None = None, workers: int = 0,
     ) -> None:  # fmt: skip
         self.folder, self.seed, self.rank, self.world = folder, seed, 0, 1
         self.device, self.warm = torch.device(device), warm
@@ -63,7 +63,7 @@ class SeedRun:
         self.warnings: list[str] = []
         self._judges, self._journal, self._console, self._stop = judges, journal, console, stop
         self._on_checkpoint = on_checkpoint
-        self._on_record, self._stop_on_collapse, self._threads = on_record, stop_on_collapse, threads
+        self._on_record, self._stop_on_collapse, self._threads = on_record, stop_on_collapse, [workers, threads]
         self._collapsed = 0
         self._before = {"seconds": 0.0, "cpu_seconds": 0.0, "peak": 0.0}  # by earlier processes of this seed
         self._began, self._cpu = time.monotonic(), time.process_time()
@@ -193,8 +193,9 @@ class SeedRun:
             checkpoint.write_json(self.folder / "resumed.json", [*self.resumed_from, state.epoch])
             self._console.say(f"seed {self.seed}: resumed after epoch {state.epoch}")
             if own["run.threads"] != self._threads:
+                before, now = (f"{w} workers of {t} threads" for w, t in (own["run.threads"], self._threads))
                 self._console.warn(
-                    f"seed {self.seed} began with {own['run.threads']} threads and goes on with {self._threads}: "
+                    f"seed {self.seed} began with {before} and goes on with {now} (0 workers: in this process): "
                     "the result may differ from an undisturbed run's in the last bits"
                 )
         lines = "".join(json.dumps(checkpoint.plain(r)) + "\n" for r in self.history)

@@ -72,7 +72,13 @@ class LaunchSettings(Settings):
     seeds: int = setting(1, "how many seeds to train", ge=1, le=10_000)
     first_seed: int = setting(0, "the first seed", ge=0, le=2**31)
     fresh: bool = setting(False, "forget a stored run of this name and start over")
-    workers: Literal["auto"] | int = setting("auto", "training workers; 0: in this process; auto: as the machine has")
+    workers: Literal["auto"] | int = setting(
+        "auto",
+        "training workers; 0: in this process; auto: 0 without a cluster, else one a GPU or one per 4 free CPUs",
+    )
+    gpus_per_worker: float | None = setting(
+        None, "GPUs a worker or trial takes; default: 1 where the cluster has any", ge=0, le=64
+    )
     threads: int = setting(0, "CPU threads of a training process; 0: all cores there are", ge=0, le=1024)
     memory_limit: float = setting(
         0, "GiB a training process may plan for; 0: what the machine (cgroup) has", ge=0, le=1e6
@@ -85,6 +91,13 @@ class LaunchSettings(Settings):
     require_tracking: bool = setting(False, "end with exit code 6 when MLflow cannot be reached")
     json_output: bool = setting(False, "print result.json and nothing else on standard output", alias="json")
     quiet: bool = setting(False, "print errors only")
+
+    @field_validator("workers")
+    @classmethod
+    def _not_negative(cls, value: Any) -> Any:
+        if value != "auto" and value < 0:
+            raise ValueError("a number of workers is 0 or more")
+        return value
 
 
 class SearchSettings(LaunchSettings):
