@@ -54,13 +54,13 @@ class Marked(PlainRun):
 
     def __init__(self, job, until):
         super().__init__(0)
-        self.job, self.until = job, until
+        self.judges, self.until = job.judges, until  # once, as launching does: it filters the features too
         self.update_every = job.resolved.settings.update_every
         self.cpu, self.wall = [], []
 
     def report(self, epoch, metrics, assignment=None, state=None):
         if assignment is not None:
-            self.job.judges.unlabelled(assignment)
+            self.judges.unlabelled(assignment)
         self.cpu.append(time.process_time())
         self.wall.append(time.perf_counter())
         if epoch == self.until:
