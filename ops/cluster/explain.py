@@ -47,10 +47,10 @@ def explain(
             difference = np.divide(inside - outside, deviation, out=np.zeros(f), where=deviation > 0)
             for j in np.argsort(-np.abs(difference), kind="stable")[:top].tolist():
                 if abs(difference[j]) >= WEAK:
-                    shift = float(x[0, j])
-                    own = {"feature": names[j] if names else f"column {j}", "binary": bool(binary[j])}
-                    own |= {"inside": float(inside[j]) + shift, "outside": float(outside[j]) + shift}
-                    odds = _log_odds(own["inside"], size, own["outside"], n - size) if binary[j] else None
+                    a, b = float(inside[j] + x[0, j]), float(outside[j] + x[0, j])
+                    odds = _log_odds(a, size, b, n - size) if binary[j] else None
+                    name = names[j] if names else f"column {j}"
+                    own = {"feature": name, "binary": bool(binary[j]), "inside": a, "outside": b}
                     features.append(own | {"difference": float(difference[j]), "log_odds": odds})
         found.append({"cluster": k, "rows": size, "features": features})
     return found

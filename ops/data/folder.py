@@ -27,8 +27,8 @@ def read_folder(path: Path, known: NDArray[Any] | None = None) -> Raw:
 
     With an `id` column in the features, edges (and labels with an `id` column) refer to those ids; otherwise to row
     numbers counted from 0. edges.npy is [2, E] or [E, 2] (2 x 2: [2, E]). Edges may also end in `known` ids
-    of other nodes: those that are not among the features' own are rows N, N + 1, ... then, in their order. DataError where a part is
-    missing, stands there twice, or does not fit.
+    of other nodes: those that are not among the features' own are rows N, N + 1, ... then, in their order. DataError
+    where a part is missing, stands there twice, or does not fit.
     """
     features, edges, labels = (_part(path, kind) for kind in _KINDS)
     if features is None:

@@ -15,7 +15,6 @@ from ops.data.tables import split_table
 from ops.data.validate import as_keys, check_features, check_ids
 from ops.errors import DataError
 
-
 _Raw = tuple[int, NDArray[Any], tuple[str, ...] | None, NDArray[Any] | None]  # first row, x unchecked, names, ids
 
 

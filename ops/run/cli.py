@@ -14,6 +14,7 @@ import yaml
 
 from ops.data.named import canonical
 from ops.errors import SettingsError
+from ops.run.address import local_folder
 from ops.run.settings import (
     LaunchSettings,
     MethodSettings,
@@ -97,7 +98,7 @@ def resolve(
     preset = _preset(chosen, canonical(dataset) or dataset.lower(), method, presets)
     base = read_yaml(preset, [*known, REMARK]) if preset else {}
     warm = merged.get("warm_start")
-    before = {} if warm is None else read_settings_of(Path(str(warm)).expanduser(), fields(method.Settings))
+    before = {} if warm is None else read_settings_of(str(warm), fields(method.Settings))
     remark = base.pop(REMARK, None)
     sources = (
         dict.fromkeys(before, f"warm start {warm}")
@@ -114,14 +115,14 @@ def resolve(
     return Resolved(method, settings, build(launch, values, sources), sources, command, remarks)
 
 
-def read_settings_of(run: Path, known: Any) -> dict[str, Any]:
+def read_settings_of(run: str, known: Any) -> dict[str, Any]:
     """The method's settings of a finished run, as far as they are `known`: what a warm start goes on from."""
-    found = read_result(run)["settings"]
+    found = read_result(local_folder(run))["settings"]
     return {key: value["value"] for key, value in found.items() if key in known}
 
 
 def read_settings(made: argparse.ArgumentParser, argv: Sequence[str], model: type[S], first: str) -> tuple[str, S]:
-    """(the argument `first` or "", the validated settings) of a workflow without a method; SettingsError in one line."""
+    """(the argument `first` or "", the settings) of a workflow without a method; SettingsError in one line."""
     given, unknown = made.parse_known_args(list(argv))
     if unknown:
         hint = nearest(unknown[0].split("=")[0], [flag(key) for key in fields(model)])

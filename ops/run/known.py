@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ops.data.load import load
 from ops.data.types import AttributedGraph
 from ops.errors import DataError, SettingsError
+from ops.run.address import local_folder
 from ops.run.model import StoredModel, read_model
 from ops.run.settings import LaunchSettings
 from ops.run.stored import is_study, read_result
@@ -67,14 +68,15 @@ def record(launch: LaunchSettings) -> dict[str, Any]:
     return {"spec": spec, "knn": launch.knn, "knn_metric": launch.knn_metric}
 
 
-def open_run(run: Path) -> tuple[StoredModel, Known]:
+def open_run(address: str) -> tuple[StoredModel, Known]:
     """The model of a finished run (of the best one of a study) and its nodes. Raises DataError for anything else."""
+    run = local_folder(address)
     result = read_result(run)
     folder = run / "best" if is_study(run) and not (run / "result.json").is_file() else run
     data = result["dataset"]
     source = Source(data.get("spec"), int(data.get("knn", 0)), data.get("knn_metric", "euclidean"))
     ids, clusters = _assignments(folder / "assignments.parquet", int(result.get("model_seed", result["seeds"][0])))
-    return read_model(folder / "model"), Known(len(clusters), ids, clusters, data.get("hash"), source, str(folder))
+    return read_model(folder / "model"), Known(len(clusters), ids, clusters, data.get("hash"), source, address)
 
 
 def _assignments(path: Path, seed: int) -> tuple[NDArray[Any] | None, NDArray[np.int64]]:

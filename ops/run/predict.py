@@ -75,20 +75,15 @@ def run_prediction(
 
 
 def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, Known | None]:
-    """The model behind RUN or models:/NAME@ALIAS, and the nodes it was trained on where they can be told.
-
-    The one place where a kind of address is told from another.
-    """
+    """The model behind RUN or models:/NAME@ALIAS, and the nodes it was trained on where they can be told."""
     if run.startswith("models:"):
         if not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[^/@]+)?", run):
             raise SettingsError(f"{run}: give models:/NAME@ALIAS or models:/NAME/VERSION")
         from ops.run.tracking import download_model
 
         model, known = read_model(download_model(run, request.tracking_uri)), None
-    elif "://" in run:
-        raise SettingsError(f"{run}: a model is read from a run's folder or from models:/NAME@ALIAS")
     else:
-        model, known = open_run(Path(run).expanduser())
+        model, known = open_run(run)
     if request.known is None:
         return model, known
     if known is not None:

@@ -19,7 +19,6 @@ from ops.rng import generator
 from ops.run.checkpoint import save_model, write_json
 from ops.run.seedrun import Record, SeedRun
 from ops.run.types import Result
-from ops.run.warm import kept
 
 FIGURE_ROWS = 2000
 SCORE = ("cluster/", "eval/", "tune/")
@@ -69,7 +68,7 @@ def finish_seed(
         "warnings": run.warnings,
     }
     if run.warm is not None:
-        summary["kept"] = kept(run.warm, result.assignment)
+        summary["kept"] = run.warm.kept(result.assignment)
     write_json(run.folder / "result.json", summary)
     run.drop_checkpoints()
     return summary

@@ -122,13 +122,12 @@ def read_explained(path: Path) -> list[dict[str, Any]] | None:
         return None
     clusters = read_json(path).get("clusters")
     needed = {"feature", "binary", "inside", "outside", "difference"}
-    whole = isinstance(clusters, list) and all(
+    if not isinstance(clusters, list) or not all(
         isinstance(c, dict) and isinstance(c.get("features"), list) and all(needed <= set(f) for f in c["features"])
         for c in clusters
-    )
-    if not whole:
+    ):
         raise DataError(f"{path}: lacks clusters with their features; the file is damaged")
-    return list(clusters)
+    return clusters
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

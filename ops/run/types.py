@@ -46,6 +46,16 @@ class Warm:
         """How many nodes of this data that run knew."""
         return int((self.rows >= 0).sum())
 
+    def shared(self, assignment: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The clusters of the shared nodes: in `assignment` [N], and in that run."""
+        known = self.rows >= 0
+        return assignment[known], self.clusters[self.rows[known]]
+
+    def kept(self, assignment: NDArray[np.int64]) -> float:
+        """The share of the shared nodes that are in the cluster they were in."""
+        now, before = self.shared(assignment)
+        return float((now == before).mean())
+
 
 @runtime_checkable  # the tests check every annotation
 class Run(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ def load_warm(run: str, method: str, shaped: Iterable[str], settings: MethodSett
     `shaped` are the settings that must be the run's. Raises DataError for a folder that is no finished run, other
     columns, or data that shares no node with it; SettingsError for another method or other `shaped` settings.
     """
-    model, known = open_run(Path(run).expanduser())
+    model, known = open_run(run)
     if model.method != method:
         raise SettingsError(f"--warm-start {run}: is a run of {model.method}; give one of {method}")
     for key in shaped:
@@ -57,33 +56,6 @@ def sentence(warm: Warm) -> str:
     by = "row number, as the data has no ids" if warm.by_number else "id"
     words = f"warm start from {warm.run}: {known:,} known nodes (matched by {by}), {len(warm.rows) - known:,} new"
     return words + (f", {gone:,} gone" if gone else "")
-
-
-def kept(warm: Warm, assignment: NDArray[np.int64]) -> float:
-    """The share of the shared nodes that are in the cluster they were in; `assignment` [N] has matched ids."""
-    shared = warm.rows >= 0
-    return float((assignment[shared] == warm.clusters[warm.rows[shared]]).mean())
-
-
-def matched_ids(warm: Warm, assignment: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """For each of the K new clusters the id of the last run's cluster that it shares most nodes with: int64 [K].
-
-    One to one (the assignment problem on the table of shared nodes). Clusters without a partner take the ids that are
-    left in their order. Where K has shrunk, only the ids below K are given.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    shared = warm.rows >= 0
-    old = warm.clusters[warm.rows[shared]]
-    table = np.zeros((k, k), dtype=np.int64)
-    inside = old < k
-    np.add.at(table, (assignment[shared][inside], old[inside]), 1)
-    new, ids = linear_sum_assignment(-table)
-    partners = table[new, ids] > 0
-    out = np.full(k, -1, dtype=np.int64)
-    out[new[partners]] = ids[partners]
-    out[out < 0] = np.setdiff1d(np.arange(k), out)
-    return out
 
 
 def _first(ids: NDArray[np.character] | NDArray[np.int64] | None) -> str:

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ops.cluster.match import matched_ids
 from ops.data.types import AttributedGraph
 from ops.graph.adjacency import low_pass
 from ops.graph.pca import Projection
 from ops.run.types import Result, Warm
-from ops.run.warm import matched_ids
 from trainers.hsan.model import Encoders, prepare
 from trainers.hsan.settings import Settings
 
@@ -53,7 +53,7 @@ def match_ids(result: Result, settings: Settings, warm: Warm | None) -> Result:
     """The result with the last run's cluster ids: in its assignment and in the order of its centres."""
     if warm is None:
         return result
-    ids = matched_ids(warm, result.assignment, settings.k)
+    ids = matched_ids(*warm.shared(result.assignment), settings.k)
     order = torch.from_numpy(np.argsort(ids))  # the new cluster that has id 0, 1, ...
     model = result.model | {"centres": result.model["centres"][order].contiguous()}
     return replace(result, assignment=ids[result.assignment], model=model)

@@ -1,0 +1,27 @@
+"""Cluster ids that stay when data is clustered again."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int64
+from numpy.typing import NDArray
+
+
+def matched_ids(found: Int64[np.ndarray, "n"], before: Int64[np.ndarray, "n"], n_clusters: int) -> NDArray[np.int64]:
+    """For each of K clusters the id of the earlier cluster that it shares most nodes with: int64 [K].
+
+    `found` [n] in [0, K) and `before` [n] are the clusters of the shared nodes, now and earlier. One to one: the pairs
+    that keep most nodes in all (the assignment problem on the table of counts). Clusters without a partner take the
+    ids that are left, in order; of earlier ids only those below K are given, as K may have shrunk.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    table = np.zeros((n_clusters, n_clusters), dtype=np.int64)
+    inside = before < n_clusters
+    np.add.at(table, (found[inside], before[inside]), 1)
+    new, ids = linear_sum_assignment(-table)
+    partners = table[new, ids] > 0
+    out = np.full(n_clusters, -1, dtype=np.int64)
+    out[new[partners]] = ids[partners]
+    out[out < 0] = np.setdiff1d(np.arange(n_clusters), out)
+    return out
