@@ -22,6 +22,15 @@ def read_remote(spec: str) -> Raw:
 
     Raises DataError where nothing is there or it is malformed, ServiceError where storage cannot be asked.
     """
+    path = local_copy(spec)
+    place = str(storage.parse(spec))
+    with naming(path, place):
+        raw = read_folder(path) if path.is_dir() else read_file(path)
+    return replace(raw, origin=place)
+
+
+def local_copy(spec: str) -> Path:
+    """The file or folder on S3 in the local cache, as fresh as it is there. Raises as `read_remote` does."""
     place = storage.parse(spec)
     try:
         found = {place.name: storage.stat(place)} if place.key else {}
@@ -38,10 +47,7 @@ def read_remote(spec: str) -> Raw:
                 f"{place}: {what} (endpoint {storage.endpoint()}); "
                 f"give a file ({' '.join(SUFFIXES)}) or a folder with features.* and edges.*"
             )
-    path = _cached(place, found, folder)
-    with naming(path, str(place)):
-        raw = read_folder(path) if folder else read_file(path)
-    return replace(raw, origin=str(place))
+    return _cached(place, found, folder)
 
 
 def _cached(place: storage.Location, found: dict[str, storage.Stored], folder: bool) -> Path:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -20,14 +22,17 @@ from numpy.typing import NDArray
 from ops.data.grown import begins_with, grow, known_rows
 from ops.data.load import load, read_rows, table_file
 from ops.data.raw import Raw
+from ops.data.remote import local_copy
 from ops.data.stream import TableStream
 from ops.data.validate import as_keys, check_features, check_ids
-from ops.errors import DataError, SettingsError
+from ops.errors import DataError, SettingsError, naming
 from ops.files import replacing
 from ops.run.console import Console
 from ops.run.known import Known, Source, open_run
 from ops.run.model import StoredModel, in_order, read_model
+from ops.run.place import scratch
 from ops.run.settings import PredictSettings
+from ops.storage import is_s3, parse, upload
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]  # clusters [n] and confidences [n]
 
@@ -49,18 +54,28 @@ def run_prediction(
 
     Raises SettingsError or DataError before anything is written; ServiceError where MLflow or a store is away.
     """
-    began = time.monotonic()
     model, known = open_model(run, request)
     if model.method not in methods:
         raise DataError(f"{run}: is a model of {model.method!r}, which this program does not have")
     method = methods[model.method]
+    data = local_copy(request.data) if is_s3(request.data) else None
+    with naming(data, request.data) if data else nullcontext():
+        return _predict(
+            run, model, known, request.model_copy(update={"data": str(data or request.data)}), method, console
+        )
+
+
+def _predict(
+    run: str, model: StoredModel, known: Known | None, request: PredictSettings, method: ModuleType, console: Console
+) -> dict[str, Any]:
+    began = time.monotonic()
     answer = _answer(model, known, request, method)
     n, n_known = len(answer.rows), int((answer.rows >= 0).sum())
     of = f"known to {known.owner}" if known else "known (which ones are is told by --known DATASET only)"
     console.say(f"{n:,} rows: {n_known:,} {of}, {n - n_known:,} new; filtered over {answer.linked}")
     if n_known < n:
         console.say(f"new rows are placed by their attributes only: {method.NEW_ROWS}")
-    clusters = _write(Path(request.out).expanduser(), answer)
+    clusters = _write(request.out, answer)
     summary = {
         "out": request.out, "model": run, "method": model.method, "rows": n, "known": n_known, "new": n - n_known,
         "changed": None, "sizes": np.bincount(clusters, minlength=model.settings["n_clusters"]).tolist(),
@@ -158,8 +173,18 @@ def _match_all(x: NDArray[np.float32], ids: NDArray[Any] | None, known: Known | 
     return np.where(np.arange(n) < known.n, np.arange(n), -1) if same else np.full(n, -1, dtype=np.int64)
 
 
-def _write(out: Path, answer: Answer) -> NDArray[np.int64]:
-    """id, cluster, confidence as parquet, whole or not there; returns all clusters."""
+def _write(out: str, answer: Answer) -> NDArray[np.int64]:
+    """id, cluster, confidence as parquet to a file or object, whole or not there; returns all clusters."""
+    if not is_s3(out):
+        return _write_file(Path(out).expanduser(), answer)
+    place = parse(out)
+    with TemporaryDirectory(dir=scratch(), prefix="predict-") as temporary:
+        clusters = _write_file(Path(temporary) / place.name, answer)
+        upload(Path(temporary) / place.name, place)
+    return clusters
+
+
+def _write_file(out: Path, answer: Answer) -> NDArray[np.int64]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ from grown_data import (
     write_folder,
 )
 from processes import PROJECT
+from s3_world import BUCKET
 
 from workflows import predict, train
 
@@ -181,6 +183,29 @@ except Exception as error:
     assert "cannot be reached" in done.stderr
 
 
+def test_run_data_and_result_may_be_on_s3(world, shell, tmp_path, s3, monkeypatch) -> None:
+    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "cache"))
+    write_folder(tmp_path / "new", NEW_ROWS, edges_touching(NEW_ROWS))
+    expected, _ = predicted(shell, f"{world}/runs/a --data new", tmp_path / "p.parquet")
+    for folder, key in ((world / "runs/a", "runs/a"), (tmp_path / "new", "new")):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                s3.put(f"{key}/{path.relative_to(folder)}", path.read_bytes())
+    place = f"s3://{BUCKET}"
+    ended = shell(f"{place}/runs/a --data {place}/new --out {place}/found/q.parquet")
+    assert ended.code == 0, ended.err
+    assert f"known to {place}/runs/a" in ended.out
+    same(pd.read_parquet(io.BytesIO(s3.get("found/q.parquet"))), expected)
+    table, _ = predicted(shell, f"{place}/runs/a --data {place}/new/features.csv", tmp_path / "r.parquet")
+    assert table.id.tolist() == expected.id.tolist()
+    for line, words in {
+        f"{place}/runs/b --data new": "no finished run",
+        f"{place}/runs/a --data {place}/nothing": f"{place}/nothing",
+    }.items():
+        ended = shell(f"{line} --out x.parquet")
+        assert (ended.code, len(ended.errors), words in ended.err) == (3, 1, True)
+
+
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [
@@ -192,7 +217,7 @@ except Exception as error:
         ("{run} --data narrow.npy", 2, "--out"),
         ("{run} --data narrow.npy --out o.parquet --batch-rows 0", 2, "--batch-rows"),
         ("{run} --dta x --out o.parquet", 2, "--data"),
-        ("ftp://x/y --data narrow.npy --out o.parquet", 2, "models:/NAME"),
+        ("ftp://x/y --data narrow.npy --out o.parquet", 2, "s3://BUCKET/OUT/NAME"),
     ],
 )
 def test_mistakes_end_in_one_line(world, shell, tmp_path, line, code, words) -> None:
