@@ -143,7 +143,8 @@ def _translated(location: Location) -> Iterator[None]:
 
 
 def _error(location: Location, cause: str, advice: str) -> ServiceError:
-    return ServiceError(f"{location}: {cause} (endpoint {endpoint()}); {advice}")
+    place = str(location).split("/.")[0]  # what begins with a dot is ours, the user knows what it belongs to
+    return ServiceError(f"{place}: {cause} (endpoint {endpoint()}); {advice}")
 
 
 def _told(code: str, location: Location) -> tuple[str, str]:

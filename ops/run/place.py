@@ -60,8 +60,12 @@ def scratch(chosen: str = "") -> Path:
 
 
 def local_out(launch: LaunchSettings) -> Path:
-    """The folder of this machine in which runs for `--out` are worked on: OUT itself, or scratch/BUCKET/PREFIX."""
+    """The folder of this machine in which runs for `--out` are worked on: OUT itself, or scratch/BUCKET/PREFIX.
+
+    Raises SettingsError for a place that is neither a folder nor on S3.
+    """
     if not is_s3(launch.out):
+        _check_out(launch.out)
         return Path(launch.out).expanduser()
     there = parse(launch.out)
     return scratch(launch.scratch) / there.bucket / there.key
@@ -88,8 +92,7 @@ def open_folder(out: str, name: str) -> Path:
     """OUT/NAME, made if need be. Raises SettingsError where the name is no plain name or nothing can be written."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}", name):
         raise SettingsError(f"--name {name!r}: allowed are letters, digits and . _ - (at most 120, no folder)")
-    if "://" in out:
-        raise SettingsError(f"--out {out}: results go to a folder or to s3://BUCKET/PREFIX; give one of them")
+    _check_out(out)
     folder = Path(out).expanduser() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +102,11 @@ def open_folder(out: str, name: str) -> Path:
     except OSError as error:
         raise SettingsError(f"--out {out}: cannot be written ({error.strerror}); give a folder that can") from None
     return folder
+
+
+def _check_out(out: str) -> None:
+    if "://" in out:
+        raise SettingsError(f"--out {out}: results go to a folder or to s3://BUCKET/PREFIX; give one of them")
 
 
 @contextmanager

@@ -16,9 +16,12 @@ READER, READER_SECRET = "reader", "nur-lesen"
 
 
 def ports(count: int) -> list[int]:
-    """Free ports whose gRPC sisters, 10,000 higher, are free too; others than a test process beside this one takes."""
+    """Free ports whose gRPC sisters, 10,000 higher, are free too; others than a test process beside this one takes.
+
+    All are below those that the system gives to outgoing connections, so that a server that is started again gets them.
+    """
     found: list[int] = []
-    port = 20_000 + os.getpid() % 1500 * 10
+    port = 11_000 + os.getpid() % 1000 * 10
     while len(found) < count:
         port += 1
         with socket.socket() as one, socket.socket() as other:
