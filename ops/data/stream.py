@@ -65,9 +65,14 @@ class TableStream:
 
     def _npy(self) -> Iterator[_Raw]:
         check_kind(self.path)
+        shape = self._map().shape
+        if len(shape) != 2:
+            raise DataError(f"{self.path}: features must be a table [N, F], found shape {shape}")
+        for first in range(0, shape[0], self.batch_rows):
+            # mapped anew each time: pages that were read would count as this process's until the map is gone
+            yield first, np.array(self._map()[first : first + self.batch_rows]), None, None
+
+    def _map(self) -> NDArray[Any]:
         with reading(self.path):
-            array = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        if array.ndim != 2:
-            raise DataError(f"{self.path}: features must be a table [N, F], found shape {array.shape}")
-        for first in range(0, len(array), self.batch_rows):
-            yield first, np.asarray(array[first : first + self.batch_rows]), None, None
+            array: NDArray[Any] = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return array
