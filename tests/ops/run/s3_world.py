@@ -85,17 +85,23 @@ class S3:
             try:
                 if BUCKET not in [b["Name"] for b in client.list_buckets()["Buckets"]]:
                     client.create_bucket(Bucket=BUCKET)
-                client.put_object(Bucket=BUCKET, Key="started", Body=b"")
+                if "started" in self.keys("started"):  # what it had before is there again
+                    self.get("started")
+                client.put_object(Bucket=BUCKET, Key="started", Body=b"yes")
                 break
             except Exception:
                 assert time.monotonic() < limit, (self.folder / "log").read_text()[-3000:]
                 time.sleep(0.2)
 
     def stop(self) -> None:
-        """End it at once; its data stay. It leaves sockets named after its ports in the system's temporary folder."""
+        """End it; its data stay. It leaves sockets named after its ports in the system's temporary folder."""
         if self.process is not None:
-            self.process.kill()
-            self.process.wait(30)
+            self.process.terminate()  # a killed one may lose what it has just taken
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(30)
             self.process = None
         for port in (*self.ports, *(p + 10_000 for p in self.ports)):
             for each in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
