@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
-from ops.errors import SettingsError
+from ops.errors import ServiceError, SettingsError
+from ops.run import sizing
 from ops.run.console import Console
-from ops.run.settings import LaunchSettings
+from ops.run.settings import LaunchSettings, SearchSettings
+from ops.run.sizing import on_cluster
 from ops.run.workers import Workers
 
-CPUS_A_WORKER = 4  # of `--workers auto`
+ANSWERS_WITHIN, NODE_ANSWERS_WITHIN = 10.0, 120.0  # seconds: a cluster's port, a task that first starts a process
 
 # Read by Ray when it is imported or started; a user's own value stays.
 ENVIRONMENT = {
@@ -28,93 +34,130 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def ray_session(cpus: int, *, shared: bool = False) -> Iterator[None]:
+def ray_session(cpus: int) -> Iterator[None]:
     """Connect to the cluster that RAY_ADDRESS names, or start one of `cpus` CPUs here; ends what it began.
 
-    Raises SettingsError for a cluster of several nodes unless the results' place is `shared` by them.
+    Within another session it is that one. Raises SettingsError for an address that cannot be used, ServiceError where
+    no cluster answers.
     """
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    local = not os.environ.get("RAY_ADDRESS")
-    if local:  # without it Ray swaps 127.0.0.1 for the machine's address and listens there
+    cluster = on_cluster()
+    if not cluster:  # without it Ray swaps 127.0.0.1 for the machine's address and listens there
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
-    began = not ray.is_initialized()
-    if began:
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if local:
-            ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-        else:
-            ray.init(**quiet)
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if cluster:
+        _connect(ray, quiet)
+    else:
+        ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     try:
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        if sum(node["Alive"] for node in nodes) > 1 and not shared:
-            raise SettingsError(
-                "--out: the cluster has several nodes, which need a shared place; give s3://BUCKET/PREFIX"
-            )
         yield
     finally:
-        if began:
-            ray.shutdown()
+        ray.shutdown()
 
 
-def on_cluster() -> bool:
-    """Whether a running cluster is to be used."""
-    return bool(os.environ.get("RAY_ADDRESS"))
+def _connect(ray: Any, options: dict[str, Any]) -> None:
+    address = os.environ["RAY_ADDRESS"]
+    if "://" in address:
+        raise SettingsError(
+            f"RAY_ADDRESS={address}: is for `ray job submit`; submit this command, or give HOST:PORT of the head"
+        )
+    host, _, port = address.rpartition(":")
+    try:
+        if port.isdigit():  # Ray itself would try for two minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
+        ray.init(**options)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError, SystemExit) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ServiceError(
+            f"RAY_ADDRESS={address}: no Ray cluster can be used there ({reason}); start it, or unset RAY_ADDRESS"
+        ) from None
+
+
+@contextmanager
+def cluster_session() -> Iterator[None]:
+    """A session while inside where there is a running cluster; nothing where there is none."""
+    with ray_session(0) if on_cluster() else nullcontext():
+        yield
+
+
+def check_seen(folder: Path, out: str) -> None:
+    """Raise SettingsError unless all nodes with CPUs see `folder` of this one, ServiceError where one is silent."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    own, probe = ray.get_runtime_context().get_node_id(), folder / f".probe-{secrets.token_hex(8)}"
+    others = [node for node in sizing.nodes() if node.cpus and node.id != own]
+    look = ray.remote(num_cpus=0)(_seen)
+    probe.touch()
+    try:
+        asked = [look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n.id, soft=False)) for n in others]
+        found = ray.get([each.remote(str(probe)) for each in asked], timeout=NODE_ANSWERS_WITHIN)
+    except ray.exceptions.RayError as error:
+        raise ServiceError(f"a node of the cluster does not answer ({type(error).__name__}); try again") from None
+    finally:
+        probe.unlink(missing_ok=True)
+    if not all(found):
+        unseen = others[found.index(False)].address
+        raise SettingsError(
+            f"--out {out}: trials run on several nodes and {unseen} does not see this folder; "
+            "give s3://BUCKET/PREFIX, or a folder that all nodes share"
+        )
+
+
+def _seen(path: str) -> bool:
+    return os.path.exists(path)
 
 
 @contextmanager
 def crew(launch: LaunchSettings, console: Console) -> Iterator[Workers | None]:
     """The workers of a training, with Ray running while inside; None: it runs in this process.
 
-    Raises SettingsError for GPUs that no node has.
+    Raises SettingsError for GPUs that no node has, ServiceError where the cluster cannot be reached.
     """
     if launch.workers == 0 or (launch.workers == "auto" and not on_cluster()):
         yield None
         return
-    cores = len(os.sched_getaffinity(0))
-    wanted = 1 if launch.workers == "auto" else launch.workers
-    threads = launch.threads or max(1, cores // wanted)
-    with ray_session(wanted * threads + 1, shared=True):  # the driver alone touches the results
-        workers = _sized(launch, threads)
-        have = resources().get("CPU", 0)
-        if workers.count * workers.threads > have:
-            console.warn(f"{workers} need {workers.count * workers.threads} CPUs, the cluster has {have:g}: "
+    if not on_cluster():
+        workers = sizing.local_workers(launch)
+        with ray_session(workers.count * workers.threads + 1):
+            yield workers
+        return
+    with ray_session(0):
+        have = sizing.nodes()
+        workers = sizing.cluster_workers(launch, have, _settled())
+        if sizing.places(have, workers.threads) < workers.count:
+            total = sum(node.cpus for node in have)
+            console.warn(f"{workers} do not fit, the cluster has {total:g} CPUs on {len(have)} nodes: "
                          "the training waits until it has grown")  # fmt: skip
         yield workers
 
 
-def resources(*, free: bool = False) -> dict[str, float]:
-    """What the cluster has, by name; `free`: what nobody uses at the moment. Ray must be running."""
-    import ray
+def _settled() -> dict[str, float]:
+    """What is free, once what has just ended has given it back."""
+    before: dict[str, float] = {}
+    for _ in range(10):
+        now = sizing.free()
+        if now == before:
+            break
+        before = now
+        time.sleep(0.5)
+    return before
 
-    found: dict[str, float] = (ray.available_resources if free else ray.cluster_resources)()  # type: ignore[no-untyped-call]
+
+def share(launch: SearchSettings, console: Console) -> sizing.Share:
+    """How a search's trials share the cluster (within a `cluster_session`) or this machine."""
+    if not on_cluster():
+        return sizing.local_share(launch)
+    found, have = sizing.cluster_share(launch, sizing.nodes(), sizing.free()), sum(n.cpus for n in sizing.nodes())
+    if found.cpus > have:
+        console.warn(f"{found} need {found.cpus} CPUs, the cluster has {have:g}: the search waits until it has grown")
     return found
-
-
-def gpus_each(launch: LaunchSettings) -> float:
-    """GPUs of one worker or trial. Raises SettingsError where the cluster has none of those asked for."""
-    have = resources().get("GPU", 0)
-    wanted = min(have, 1) if launch.gpus_per_worker is None else launch.gpus_per_worker
-    if wanted > have:
-        raise SettingsError(
-            f"--gpus-per-worker {wanted:g}: the cluster has {have:g} GPUs; give 0, or none for what there is"
-        )
-    return wanted
-
-
-def _sized(launch: LaunchSettings, threads: int) -> Workers:
-    """`--workers N` as asked; auto: one a GPU, else one per 4 free CPUs, at least one."""
-    cluster, gpus = on_cluster(), gpus_each(launch)
-    if launch.workers != "auto":
-        cpus = int(resources().get("CPU", 1)) if cluster else threads
-        return Workers(launch.workers, launch.threads or min(threads, max(1, cpus // launch.workers)), gpus, cluster)
-    if gpus:
-        return Workers(max(1, int(resources(free=True).get("GPU", 0) // gpus)), launch.threads or 1, gpus, cluster)
-    cpus = int(resources(free=True).get("CPU", 0))
-    each = launch.threads or min(CPUS_A_WORKER, max(1, cpus))
-    return Workers(max(1, cpus // max(each, CPUS_A_WORKER)), each, 0.0, cluster)
 
 
 def trial_callback(console: Console, total: int) -> Any:

@@ -7,8 +7,13 @@ for its start and hands over what it finds. A worker that was killed leaves noth
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
+import socket
+import struct
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -20,6 +25,8 @@ from torch import Tensor
 from ops.errors import Interrupted, TesseraError
 from ops.run import memory
 from ops.run.types import State
+
+_GET_ADDRESS = 0x8915  # SIOCGIFADDR of Linux: an interface's IPv4 address
 
 GO_ON, SAVE, STOP = 0, 1, 2  # the driver's answers to a report
 
@@ -132,6 +139,23 @@ def joined(stored: list[tuple[int, dict[str, Any], dict[int, dict[str, Any]]]]) 
     shared = next(each[1] for each in stored if each[1])
     parts = {part: _tensors(arrays) for each in stored for part, arrays in each[2].items()}
     return State(stored[0][0], _tensors(shared), parts)
+
+
+def choose_interface() -> None:
+    """Have gloo and NCCL use the interface that has this node's address in Ray, unless the user names one.
+
+    By itself gloo asks what the host's name stands for, which is often 127.0.0.1: no other node reaches that.
+    """
+    import ray
+
+    address = socket.inet_aton(ray.util.get_node_ip_address())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # it has no address
+                found = fcntl.ioctl(asking, _GET_ADDRESS, struct.pack("256s", name.encode()[:15]))
+                if found[20:24] == address:
+                    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+                        os.environ.setdefault(variable, name)
 
 
 def work(config: Mapping[str, Any]) -> None:

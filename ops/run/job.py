@@ -23,6 +23,7 @@ from ops.run.console import Console
 from ops.run.mirror import Mirror
 from ops.run.seedrun import Judges
 from ops.run.settings import flat
+from ops.run.sizing import Share, nodes, on_cluster, room
 from ops.run.tracker import check_uri, default_uri
 from ops.run.types import Warm
 from ops.run.workers import Workers
@@ -75,6 +76,8 @@ class Job:
 def make_job(resolved: Resolved, console: Console) -> Job:
     """Load and check the data, settle K. Raises DataError or SettingsError before any work starts."""
     launch = resolved.launch
+    if launch.workers != "auto" and launch.workers < 0:
+        raise SettingsError(f"--workers {launch.workers}: allowed are auto, 0 (in this process) and more")
     data, labels = load(launch.dataset, knn=launch.knn, knn_metric=launch.knn_metric)
     threads = launch.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
@@ -106,13 +109,14 @@ def settle_clusters(job: Job) -> Job:
     return job
 
 
-def plan(job: Job, at_once: int = 1) -> int:
+def plan(job: Job, share: Share | None = None) -> int:
     """Print what will run and where; returns the planned peak bytes. Raises ResourceError where it does not fit.
 
-    `at_once` trainings share the machine's memory (the trials of a search).
+    `share`: how the trials of a search share the memory; else `job.workers` do.
     """
     settings, launch, data = job.resolved.settings, job.resolved.launch, job.data
-    world = job.workers.count if job.workers else 1
+    workers = share.workers if share else job.workers
+    world = workers.count if workers else 1
     planned: int = memory.preload() + job.resolved.method.estimate(settings, data, world)
     edges = data.edge_index.shape[1]
     say = job.console.say
@@ -125,15 +129,29 @@ def plan(job: Job, at_once: int = 1) -> int:
     say(f"  K = {settings.k} (from {job.resolved.sources['n_clusters']}), {settings.epochs} epochs, "
         f"seeds {launch.first_seed}-{launch.first_seed + launch.seeds - 1}")  # fmt: skip
     disk = shutil.disk_usage(place.local_out(launch)).free
-    say(f"  {_place(job)}; planned peak {planned / 2**30:.2f} GiB{' each' if job.workers else ''} "
-        f"of {memory.available() / 2**30:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
-    here = world if job.workers and not job.workers.cluster else 1
-    memory.check_fits(planned * at_once * here, launch.memory_limit, job.resolved.method.ADVICE)
+    limit = launch.memory_limit or _room(job, share) / 2**30
+    say(f"  {_place(job, share)}; planned peak {planned / 2**30:.2f} GiB{' each' if workers or share else ''} "
+        f"of {limit:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
+    memory.check_fits(planned, limit, job.resolved.method.ADVICE)
     return planned
 
 
-def _place(job: Job) -> str:
+def _room(job: Job, share: Share | None) -> float:
+    """Bytes of memory for one training process, where all are at work."""
+    if on_cluster() and (share or job.workers):
+        if share:
+            return share.room or memory.available()
+        assert job.workers is not None
+        return room(nodes(), job.workers.threads, job.workers.count) or memory.available()
+    at_once = share.concurrent if share else 1
+    workers = share.workers if share else job.workers
+    return memory.available() / (at_once * (workers.count if workers else 1))
+
+
+def _place(job: Job, share: Share | None) -> str:
     """Where the training runs, and what its workers will send each other."""
+    if share is not None:
+        return f"{share}{' on the cluster' if on_cluster() else ''}"
     if job.workers is None:
         return f"in this process on {'cuda' if torch.cuda.is_available() else 'cpu'}, {job.threads} threads"
     sent = job.resolved.method.exchanged(job.resolved.settings, job.data, job.workers.count)

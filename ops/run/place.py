@@ -66,9 +66,22 @@ def local_out(launch: LaunchSettings) -> Path:
     """
     if not is_s3(launch.out):
         _check_out(launch.out)
-        return Path(launch.out).expanduser()
+        folder = Path(launch.out).expanduser()
+        if _thrown_away(folder):
+            raise SettingsError(
+                f"--out {launch.out}: is in the job's copy of --working-dir, which is thrown away; "
+                "give an absolute folder, or s3://BUCKET/PREFIX"
+            )
+        return folder
     there = parse(launch.out)
     return scratch(launch.scratch) / there.bucket / there.key
+
+
+def _thrown_away(folder: Path) -> bool:
+    """Whether a folder is in a Ray job's copy of its working directory, on whatever node the driver runs."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    copied = (job.get("runtime_env") or {}).get("working_dir")
+    return bool(copied) and folder.resolve().is_relative_to(Path.cwd().resolve())
 
 
 def remote(launch: LaunchSettings, *names: str) -> Location | None:

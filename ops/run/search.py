@@ -7,7 +7,6 @@ same command, ended trials are told to the scheduler from their stored curves, b
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from ops.errors import Interrupted, SettingsError
 from ops.run import memory, place, results
 from ops.run.checkpoint import write_json
 from ops.run.cli import Resolved
+from ops.run.cluster import check_seen, cluster_session, ray_session, share, trial_callback
 from ops.run.console import Console
 from ops.run.interrupt import interruptible, was_interrupted
 from ops.run.job import Job, make_job, plan
@@ -26,6 +26,7 @@ from ops.run.journal import Journal, Status, finished
 from ops.run.launch import run_job, tell_pending, train_seed
 from ops.run.mirror import shared
 from ops.run.settings import SearchSettings, fields, flat, nearest, search_domain
+from ops.run.sizing import Share, on_cluster
 from ops.run.stored import read_history
 from ops.run.study import best_trial, rank
 from ops.run.tracker import Tracker, mask, sync
@@ -76,18 +77,26 @@ def _search(study: Study, launch: SearchSettings, value: Mapping[str, Any]) -> d
         job.console.say(f"{known}: finished on {stored['finished']}, --fresh runs it again")
         tell_pending(job.console, sync(folder, job.uri))
         return stored
-    plan(job, at_once=_concurrent(launch))
+    with cluster_session():
+        if on_cluster() and job.mirror is None:
+            check_seen(folder, launch.out)
+        return _work(study, launch, known)
+
+
+def _work(study: Study, launch: SearchSettings, known: str) -> dict[str, Any]:
+    job, folder, each = study.job, study.folder, share(launch, study.job.console)
+    plan(job, each)
     job.console.say(f"  searching {', '.join(study.searched)}: {launch.trials} trials, ranked by {launch.objective}")
     if job.mirror is not None:
         job.console.say(f"  results in {known} by way of {folder}, records in MLflow at {mask(job.uri)}")
     tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=job.console.warn)
     with tracker:
-        trials = _run(study, launch)
+        trials = _run(study, launch, each)
         tell_pending(job.console, tracker.close())
     return trials
 
 
-def _run(study: Study, launch: SearchSettings) -> dict[str, Any]:
+def _run(study: Study, launch: SearchSettings, each: Share) -> dict[str, Any]:
     job, folder = study.job, study.folder
     with Journal(folder, folder.name) as journal:
         params = {k: v for k, v in flat(job.resolved.settings).items() if k not in study.searched}
@@ -95,7 +104,7 @@ def _run(study: Study, launch: SearchSettings) -> dict[str, Any]:
         journal.start(folder.name, None, params, {"method": job.resolved.method.NAME, "dataset": job.data.name})
         try:
             with followed(folder, place.remote(launch, folder.name), job.console.warn):
-                _tune(study, launch)
+                _tune(study, launch, each)
             trials = rank(folder, job.resolved, job.data.name)
             best = best_trial(trials)
             if launch.seeds:
@@ -132,10 +141,6 @@ def _covers(folder: Path, stored: Mapping[str, Any], launch: SearchSettings) -> 
     return bool(stored["finished"]) and stored["asked"] >= launch.trials and seeds >= launch.seeds
 
 
-def _concurrent(launch: SearchSettings) -> int:
-    return min(launch.concurrent or len(os.sched_getaffinity(0)), launch.trials)
-
-
 def _searched(resolved: Resolved, launch: SearchSettings) -> tuple[str, ...]:
     model = type(resolved.settings)
     can = [key for key in fields(model) if search_domain(model, key)]
@@ -154,27 +159,24 @@ def _identity(job: Job, launch: SearchSettings, searched: tuple[str, ...]) -> di
     return place.identity(job.resolved.method.NAME, fixed | space, job.data.digest())
 
 
-def _tune(study: Study, launch: SearchSettings) -> None:
+def _tune(study: Study, launch: SearchSettings, each: Share) -> None:
     """All trials through Ray Tune. Raises Interrupted where a signal ended it early."""
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
-    from ops.run.cluster import ray_session, trial_callback
-
     settings = study.job.resolved.settings
-    concurrent = _concurrent(launch)
-    threads = max(1, study.job.threads // concurrent)
-    job = replace(study.job, threads=threads, console=Console(quiet=True), mirror=None)
+    quiet = Console(quiet=True)
+    job = replace(study.job, threads=each.threads, workers=each.workers, console=quiet, mirror=None)
     there = place.remote(launch, study.folder.name)
     space = {key: _domain(search_domain(type(settings), key)) for key in study.searched}
     start = {key: _start(study, key) for key in study.searched}
-    with ray_session(concurrent, shared=there is not None), interruptible(study.folder, there) as asked:
+    with ray_session(each.cpus), interruptible(study.folder, there) as asked:
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_trial, study=replace(study, job=job)), {"cpu": 1}),
+            tune.with_resources(tune.with_parameters(_trial, study=replace(study, job=job)), each.resources),
             param_space=space,
             tune_config=tune.TuneConfig(
-                metric="score", mode="max", num_samples=launch.trials, max_concurrent_trials=concurrent,
+                metric="score", mode="max", num_samples=launch.trials, max_concurrent_trials=each.concurrent,
                 reuse_actors=True,
                 search_alg=BasicVariantGenerator(points_to_evaluate=[start], random_state=launch.search_seed),
                 scheduler=ASHAScheduler(

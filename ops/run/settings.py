@@ -92,13 +92,6 @@ class LaunchSettings(Settings):
     json_output: bool = setting(False, "print result.json and nothing else on standard output", alias="json")
     quiet: bool = setting(False, "print errors only")
 
-    @field_validator("workers")
-    @classmethod
-    def _not_negative(cls, value: Any) -> Any:
-        if value != "auto" and value < 0:
-            raise ValueError("a number of workers is 0 or more")
-        return value
-
 
 class SearchSettings(LaunchSettings):
     """A search on top of a launch."""

@@ -17,7 +17,7 @@ from typing import Any
 from ops.data.types import AttributedGraph
 from ops.errors import ResourceError
 from ops.run.console import Console
-from ops.run.desk import GO_ON, SAVE, STOP, Desk, Message, joined, packed, work
+from ops.run.desk import GO_ON, SAVE, STOP, Desk, Message, choose_interface, joined, packed, work
 from ops.run.seedrun import SeedRun
 from ops.run.settings import MethodSettings
 from ops.run.types import Result, State
@@ -65,8 +65,10 @@ class Driver:
         cannot place the workers or they keep failing.
         """
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        desk = ray.remote(num_cpus=0)(Desk).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        desk = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote()  # lost with this process's node only
         place.mkdir(parents=True, exist_ok=True)
         trainer = _trainer(self, desk, place)
         ended: list[Any] = []
@@ -172,7 +174,7 @@ def _reason(ended: list[Any]) -> str:
 
 def _trainer(driver: Driver, desk: Any, place: Path) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     workers = driver.workers
     resources = {"CPU": float(workers.threads)} | ({"GPU": workers.gpus} if workers.gpus else {})
@@ -182,10 +184,29 @@ def _trainer(driver: Driver, desk: Any, place: Path) -> Any:
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
         ),
-        torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
+        torch_config=_torch_config("nccl" if workers.gpus else "gloo"),
         run_config=RunConfig(
             name=f"{place.name}-{time.time_ns()}",  # Ray would take a name it knows for the run to go on with
             storage_path=str(place.absolute()),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
         ),
     )
+
+
+def _torch_config(backend: str) -> Any:
+    """Ray Train's, whose workers choose their network interface before they make the group."""
+    from ray.train.torch import TorchConfig
+
+    class Config(TorchConfig):
+        @property
+        def backend_cls(self) -> Any:
+            parent: Any = super().backend_cls
+
+            class Backend(parent):  # type: ignore[misc]
+                def on_start(self, worker_group: Any, backend_config: Any) -> None:
+                    worker_group.execute(choose_interface)
+                    parent.on_start(self, worker_group, backend_config)
+
+            return Backend
+
+    return Config(backend=backend)

@@ -88,7 +88,7 @@ SETTINGS = [
     ("hsan --dataset good.npz --knn 3", r".*--knn"),
     ("hsan --dataset planted:nodes=x", r"--dataset planted: nodes=x must be a whole number$"),
     ("hsan --dataset planted:size=9", r"--dataset planted: unknown 'size'; allowed: "),
-    ("hsan --workers 3", r"--workers 3: "),
+    ("hsan --workers=-1", r"--workers -1: "),
     (f"{TINY} --out file", r"--out file: cannot be written \("),
     (f"{TINY} --out file/below", r"--out file/below: cannot be written \("),
     (f"{TINY} --name a/b", r"--name 'a/b': allowed are letters, digits and "),
