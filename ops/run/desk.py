@@ -148,12 +148,13 @@ def choose_interface() -> None:
     """
     import ray
 
-    address = socket.inet_aton(ray.util.get_node_ip_address())
+    address = socket.inet_aton(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    loopback = socket.inet_aton("127.0.0.1")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for _, name in socket.if_nameindex():
             with suppress(OSError):  # it has no address
                 found = fcntl.ioctl(asking, _GET_ADDRESS, struct.pack("256s", name.encode()[:15]))
-                if found[20:24] == address:
+                if found[20:24] == (loopback if address[0] == loopback[0] else address):
                     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
                         os.environ.setdefault(variable, name)
 

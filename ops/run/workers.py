@@ -68,7 +68,8 @@ class Driver:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        desk = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote()  # lost with this process's node only
+        # on this process's node: it is lost with that only
+        desk = ray.remote(num_cpus=0)(Desk).options(scheduling_strategy=here).remote()
         place.mkdir(parents=True, exist_ok=True)
         trainer = _trainer(self, desk, place)
         ended: list[Any] = []
