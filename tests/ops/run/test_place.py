@@ -248,3 +248,19 @@ def test_a_damaged_identity_is_not_taken_for_the_same_run(tmp_path):
     assert text == f"{tmp_path / place.RUN_FILE}: is damaged; give another --name, or --fresh"
     place.claim(tmp_path, VALUE, fresh=True)  # it is a run's folder, and may be emptied
     assert json.loads((tmp_path / place.RUN_FILE).read_text()) == VALUE
+
+
+@pytest.mark.parametrize(("out", "kept"), [("runs", False), ("../runs", True), ("ABSOLUTE", True), ("a/../b", False)])
+def test_a_job_keeps_no_results_in_its_copy_of_the_working_directory(tmp_path, monkeypatch, out, kept):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    monkeypatch.chdir(copy)
+    launch = LaunchSettings(out=out.replace("ABSOLUTE", str(tmp_path / "elsewhere")))
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"runtime_env": {"working_dir": "gcs://_ray_pkg_1.zip"}}')
+    if kept:
+        assert place.local_out(launch)
+    else:
+        with pytest.raises(SettingsError, match=f"--out {out}: is in the job's copy of --working-dir"):
+            place.local_out(launch)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"runtime_env": {}}')  # the bare `ray job submit`
+    assert place.local_out(launch)
