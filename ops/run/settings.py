@@ -97,7 +97,7 @@ class SearchSettings(LaunchSettings):
     """A search on top of a launch."""
 
     trials: int = setting(8, "how many settings to try", ge=1, le=100_000)
-    concurrent: int = setting(0, "trials at a time; 0: one per core", ge=0)
+    concurrent: int = setting(0, "trials at a time; 0: one per core of the machine or the cluster", ge=0)
     search_seed: int = setting(0, "seed of the search's draws", ge=0)
     search: str = setting("", "comma-separated settings to search; default: the method's own choice")
     objective: Literal["tune/score", "last/acc", "last/nmi", "last/ari", "last/f1"] = setting(
