@@ -11,7 +11,9 @@ from ops.data.types import AttributedGraph
 from ops.run.types import PlainRun, Result, State
 from trainers.hsan import Settings, train
 
-SMALL = {"n_clusters": 3, "embedding_dim": 12, "epochs": 5, "update_every": 2, "confidence": 0.6, "tile_rows": 16}
+SIZES = {"n_clusters": 3, "embedding_dim": 12, "epochs": 5, "update_every": 2, "confidence": 0.6, "tile_rows": 16}
+PLAIN = {"gradients": "standard", "kmeans": "euclidean", "ema": 0.0}  # the paper's text, whatever the defaults are
+SMALL = SIZES | PLAIN
 
 
 def small_graph() -> tuple[AttributedGraph, NDArray[np.int64]]:
@@ -19,7 +21,7 @@ def small_graph() -> tuple[AttributedGraph, NDArray[np.int64]]:
 
 
 def made(**values: Any) -> Settings:
-    return Settings.model_validate(SMALL | values)
+    return Settings.model_validate((SIZES if "protocol" in values else SMALL) | values)
 
 
 def trained(data: AttributedGraph | None = None, seed: int = 0, **values: Any) -> tuple[Result, PlainRun]:

@@ -15,7 +15,7 @@ from ops.cluster.kmeans import kmeans
 from ops.cluster.scores import scores
 from ops.data.planted import planted_graph
 from ops.run.types import PlainRun
-from trainers.hsan import train
+from trainers.hsan import predict, train
 from trainers.hsan.model import Encoders
 
 GOLDEN = Path(__file__).with_name("hsan_golden.json")
@@ -167,6 +167,27 @@ def test_resuming_anywhere_ends_bit_identical(gradients, weights, storage):
         assert all(torch.equal(found.model[k], expected.model[k]) for k in expected.model)
         tail = [r for r in whole.history if r["epoch"] > state.epoch]
         assert run.history == tail  # the same losses to the bit, and no epoch trained twice
+
+
+def test_clusters_come_from_the_averaged_encoders_and_training_from_the_present_ones():
+    """Mean after epoch 0 = the encoders, then ema mean + (1 - ema) encoders; resume keeps it to the bit."""
+    data, _ = small_graph()
+    plain, averaged = Recorder(), Recorder()
+    train(made(epochs=4), data, plain)
+    found = train(made(epochs=4, ema=0.7), data, averaged)
+    assert [r["train/loss"] for r in averaged.history] == [r["train/loss"] for r in plain.history]
+    encoders = [s.shared["model.attribute_weight"].double() for s in averaged.states]
+    mean = encoders[0]
+    for each in encoders[1:]:
+        mean = 0.7 * mean + 0.3 * each
+    assert torch.allclose(found.model["attribute_weight"].double(), mean, atol=1e-6)
+    assert not torch.allclose(found.model["attribute_weight"].double(), encoders[-1], atol=1e-6)
+    labels, confidence = predict(found.model, made(ema=0.7).model_dump(), data.x, data.edge_index)
+    assert np.array_equal(labels, found.assignment)
+    assert np.allclose(confidence, found.confidence, atol=1e-5)
+    for state in averaged.states:
+        again = train(made(epochs=4, ema=0.7), data, PlainRun(0, start=state))
+        assert all(torch.equal(again.model[k], found.model[k]) for k in found.model)
 
 
 def test_the_stored_model_predicts_through_mlflow(tmp_path):

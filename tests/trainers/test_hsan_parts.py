@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hsan_small import SMALL, made, small_graph, trained
+from hsan_small import SIZES, SMALL, made, small_graph, trained
 
 from ops.cluster.kmeans import kmeans
 from ops.cluster.scores import scores
@@ -103,7 +103,7 @@ def test_stale_weights_are_never_recomputed():
             "drop --batch-nodes 9",
         ),
         (
-            {"parts": 4, "protocol": "published"},
+            {"parts": 4, "protocol": "published", **hsan.PUBLISHED},
             "--weights stale (also of --protocol published) needs all pairs in every step: use --weights paper or "
             "drop --parts 4",
         ),
@@ -139,7 +139,7 @@ def test_an_absurd_learning_rate_diverges_in_one_line():
 
 
 def test_the_published_protocol_sets_three_settings_and_counts_the_untrained_start():
-    settings = build(Settings, SMALL | {"protocol": "published"}, {})
+    settings = build(Settings, SIZES | {"protocol": "published"}, {})
     assert (settings.gradients, settings.weights, settings.kmeans) == ("accumulate", "stale", "released")
     assert made().model_dump() | hsan.PUBLISHED | {"protocol": "published"} == settings.model_dump()
     data, _ = small_graph()
@@ -156,11 +156,11 @@ def test_the_published_protocol_sets_three_settings_and_counts_the_untrained_sta
 )
 def test_the_published_protocol_refuses_contradictions(key, value):
     with pytest.raises(SettingsError, match=f"--protocol published sets {key}=.*got {key}='{value}'; drop one"):
-        build(Settings, SMALL | {"protocol": "published", key: value}, {})
+        build(Settings, SIZES | {"protocol": "published", key: value}, {})
 
 
 def test_the_published_protocol_may_be_repeated():
-    assert build(Settings, SMALL | {"protocol": "published"} | hsan.PUBLISHED, {}).weights == "stale"
+    assert build(Settings, SIZES | {"protocol": "published"} | hsan.PUBLISHED, {}).weights == "stale"
 
 
 def test_activation_changes_the_rows():

@@ -16,6 +16,7 @@ VARIANTS = [
     {"pair_storage": "recompute", "beta": 2.5, "activation": "sigmoid"},
     {"weights": "stale", "pair_storage": "uint16", "gradients": "accumulate", "temperature": 0.5},
     {"protocol": "published"},
+    {"ema": 0.8, "kmeans": "spherical"},
     {"batch_nodes": 20},
     {"parts": 5, "blocks": 2, "gradients": "accumulate", "beta": 2.0},
 ]

@@ -7,6 +7,7 @@ M = 2N rows (view 1, then view 2).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import scipy.sparse as sp
@@ -22,6 +23,8 @@ from ops.graph.batches import Batch
 from ops.graph.pca import Projection, fit_pca
 from ops.rng import torch_generator
 from trainers.hsan.settings import Settings
+
+ATTRIBUTE = ("attribute_weight", "attribute_bias")  # parameters of the attribute encoders
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,13 @@ class Encoders(torch.nn.Module):
         self.alpha = torch.nn.Parameter(torch.tensor(0.99999))
         self.activation = settings.activation
 
-    def attributes(self, rows: Rows, team: Team) -> Float[Tensor, "M D"]:
+    def attributes(self, rows: Rows, team: Team, of: Mapping[str, Tensor] | None = None) -> Float[Tensor, "M D"]:
         """Z of all nodes, both views, rows of unit length; this worker encodes its own and gathers the others'."""
-        return team.gather(self.own_attributes(rows.x), rows.total)
+        return team.gather(self.own_attributes(rows.x, of), rows.total)
 
-    def own_attributes(self, x: Float[Tensor, "n F"]) -> Float[Tensor, "2 n D"]:
-        """Both views of rows of X~, of unit length."""
-        weight, bias = self.get_parameter("attribute_weight"), self.get_parameter("attribute_bias")
+    def own_attributes(self, x: Float[Tensor, "n F"], of: Mapping[str, Tensor] | None = None) -> Float[Tensor, "2 n D"]:
+        """Both views of rows of X~, of unit length; `of`: other encoders than the present ones, by parameter name."""
+        weight, bias = (self.get_parameter(name) if of is None else of[name] for name in ATTRIBUTE)
         z = (x @ weight).add_(bias)
         z = unit_rows(z.sigmoid()) if self.activation == "sigmoid" else unit_rows(z, in_place=True)
         return z

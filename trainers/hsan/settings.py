@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from ops.run.settings import MethodSettings, setting
 
-PUBLISHED = {"gradients": "accumulate", "weights": "stale", "kmeans": "released"}
+PUBLISHED = {"gradients": "accumulate", "weights": "stale", "kmeans": "released", "ema": 0.0}
 
 
 class Settings(MethodSettings):
@@ -23,10 +23,13 @@ class Settings(MethodSettings):
     confidence: float = setting(0.9, "share tau of rows to trust", ge=0, le=1, search={"uniform": [0.1, 0.95]})
     beta: float = setting(1.0, "focusing factor of the pair weights", gt=0, le=20, search={"uniform": [0.5, 6.0]})
     update_every: int = setting(10, "epochs between updates of the pair weights", ge=1)
-    gradients: Literal["standard", "accumulate"] = setting("standard", "accumulate: never clear them (released code)")
+    gradients: Literal["standard", "accumulate"] = setting("accumulate", "accumulate: never clear them (released code)")
     weights: Literal["paper", "stale"] = setting("paper", "stale: an update leaves pairs outside H as they were")
-    kmeans: Literal["euclidean", "spherical", "released"] = setting("euclidean", "which k-means makes the clusters")
+    kmeans: Literal["euclidean", "spherical", "released"] = setting("spherical", "which k-means makes the clusters")
     kmeans_starts: int = setting(10, "k-means++ starts, the lowest inertia wins", ge=1, le=1000)
+    ema: float = setting(
+        0.97, "decay an epoch of the averaged attribute encoders, which give the clusters; 0: the last ones", ge=0, lt=1
+    )
     self_loops: Literal["keep", "drop"] = setting("keep", "the graph's own self loops in the structure encoder")
     pair_storage: Literal["auto", "float", "uint16", "recompute"] = setting("auto", "how pair weights are held")
     pair_memory: float = setting(0.5, "GiB for pair weights and kept tiles together", ge=0, le=1e6)

@@ -24,7 +24,7 @@ from ops.run.state import pack_training, unpack_training
 from ops.run.types import Result, Run, State
 from trainers.hsan.cost import storage_for
 from trainers.hsan.inference import assign
-from trainers.hsan.model import Encoders, batch_rows, fuse, rows_of, structure_matrix
+from trainers.hsan.model import ATTRIBUTE, Encoders, batch_rows, fuse, rows_of, structure_matrix
 from trainers.hsan.settings import Settings
 from trainers.hsan.source import Source, source_of
 from trainers.hsan.warm import begin_warm, match_ids, prepare_warm
@@ -77,6 +77,10 @@ class Training:
         self.trusted: Bool[Tensor, "N"] | None = None
         self.model = Encoders(data.n_nodes, x.shape[1], settings, run.seed).to(run.device)
         begin_warm(self.model, run.warm)
+        # of the attribute encoders, where clusters come from an average of them
+        self.average: dict[str, Tensor] | None = None
+        if settings.ema:
+            self.average = {name: self.model.get_parameter(name).detach().clone() for name in ATTRIBUTE}
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
         if run.start is not None:
             self._load(run.start, run.device)
@@ -88,6 +92,7 @@ class Training:
         before = self.team.gathered, self.team.reduced
         found = [self._all_pairs(epoch)] if self.source is None else self._batches(self.source, epoch)
         metrics = {key: sum(each[key] for each in found) / len(found) for key in found[0]}
+        self._follow(epoch)
         metrics["train/alpha"] = float(self.model.alpha.detach())
         if self.team.world > 1:
             metrics["sys/sent_bytes"] = self.team.sent_since(*before) / len(found)
@@ -144,21 +149,31 @@ class Training:
         self.optimizer.step()
 
     @torch.no_grad()
+    def _follow(self, epoch: int) -> None:
+        for name, mean in (self.average or {}).items():
+            mean.lerp_(self.model.get_parameter(name), 1 - self.settings.ema if epoch else 1.0)
+
+    @torch.no_grad()
     def update(self, epoch: int) -> tuple[KMeans, dict[str, float]]:
         """Pseudo labels from re-encoded rows, then the weights of the coming epochs (eq. 6-9); no gradient.
 
         In batches only labels and H are kept: a batch's weights come from its own rows, when it is trained on.
         """
         if self.source is not None:
-            fused = self.fused()
+            fused = fuse(self.model.attributes(self.rows, self.team))
             found = self.cluster(fused, epoch)
             self.labels, self.trusted = found.labels, self._trusted(fused, found)
-            return found, {}
+            return self._reported(found, epoch), {}
         z, e = self.model.encode(self.rows, self.team)
         fused = fuse(z)
         found = self.cluster(fused, epoch)
         trusted = self._trusted(fused, found)
-        return found, {"hard/fraction": self.weights.update(z, e, float(self.model.alpha), found.labels, trusted)}
+        hard = self.weights.update(z, e, float(self.model.alpha), found.labels, trusted)
+        return self._reported(found, epoch), {"hard/fraction": hard}
+
+    def _reported(self, found: KMeans, epoch: int) -> KMeans:
+        """The clusters to report: of the averaged encoders where they are averaged; training takes the present ones."""
+        return found if self.average is None else self.cluster(self.fused(), epoch)
 
     def _trusted(self, fused: Float[Tensor, "N D"], found: KMeans) -> Bool[Tensor, "N"]:
         space = normalize(fused) if self.settings.kmeans == "spherical" else fused
@@ -166,8 +181,8 @@ class Training:
 
     @torch.no_grad()
     def fused(self) -> Float[Tensor, "N D"]:
-        """The fused rows of all nodes, on every worker."""
-        return fuse(self.model.attributes(self.rows, self.team))
+        """The fused rows of all nodes that results come from (averaged encoders where set), on every worker."""
+        return fuse(self.model.attributes(self.rows, self.team, self.average))
 
     def cluster(self, fused: Float[Tensor, "N D"], epoch: int) -> KMeans:
         """`cluster`, by the first worker for all."""
@@ -187,6 +202,7 @@ class Training:
         rest = {k: v for k, v in stored.items() if k not in tiles}
         if self.labels is not None and self.trusted is not None:
             rest |= {"pseudo.labels": self.labels, "pseudo.trusted": self.trusted}
+        rest |= {f"average.{name}": mean for name, mean in (self.average or {}).items()}
         packed = pack_training(self.model, self.optimizer, gradients=self.settings.gradients == "accumulate")
         return State(epoch, packed | rest, {self.team.rank: tiles} if tiles else {})
 
@@ -197,6 +213,8 @@ class Training:
             stored |= part
         prefix = "weights."
         self.weights.load({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}, device)
+        for name, mean in (self.average or {}).items():
+            mean.copy_(stored[f"average.{name}"])
         if "pseudo.labels" in stored:
             self.labels, self.trusted = stored["pseudo.labels"].to(device), stored["pseudo.trusted"].to(device)
 
@@ -207,6 +225,7 @@ class Training:
         if found is None:  # resumed from the state of the last epoch: nothing was left to train
             found = self.cluster(fused, self.settings.epochs - 1)
         tensors = {name: p.detach().cpu() for name, p in self.model.named_parameters()}
+        tensors |= {name: mean.cpu() for name, mean in (self.average or {}).items()}
         tensors["centres"] = found.centres.cpu()
         if self.projection is not None:
             tensors |= self.projection.tensors()
