@@ -6,10 +6,15 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 # an int is welcome where a float is asked for, as everywhere in Python
 install_import_hook(["ops", "trainers"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+# a busy machine is slow, not wrong
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

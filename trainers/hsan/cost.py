@@ -44,9 +44,12 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     kept = {"float": pairs, "uint16": pairs // 2, "recompute": 0}[storage] + min(pairs, cache)
     rows, parameters = 4 * 2 * b * d, 4 * 2 * (n + f) * d
     # parameters with gradients and Adam's moments; Z, E, their gradients and what the encoders' backward pass adds
-    training = 4 * parameters + 5.5 * rows + kept + 4 * 4 * settings.tile_rows**2
+    snapshot = 2 * rows if storage == "recompute" else 0
+    training = 4 * parameters + 5.5 * rows + kept + snapshot + 4 * 4 * settings.tile_rows**2
     clustering = 4 * parameters + 5 * 4 * n * d if b < n else 0  # Z of all nodes, fused and what k-means adds
-    preparing = 2 * data.x.nbytes + 3 * 8 * n * f  # PCA's copy; the filter works in float64
+    preparing = 2 * 8 * n * f + (
+        2 * data.x.nbytes if f < data.n_features else 0
+    )  # the filter is in float64; PCA copies
     inputs = 2 * data.x.nbytes + 4 * n * f + 4 * data.edge_index.nbytes
     return int(THREADS_AND_KERNELS + inputs + max(training, preparing, clustering))
 
