@@ -1,0 +1,158 @@
+"""A real Ray cluster for tests: nodes with loopback addresses of their own, tokens on, ended by their pids.
+
+Ray takes 127.0.0.1 for the machine's outer address; it leaves the addresses behind it alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import Any
+
+from processes import PROJECT, environment, until
+
+PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+def port() -> int:
+    """A free one."""
+    with socket.socket() as one:
+        one.bind(("", 0))
+        return int(one.getsockname()[1])
+
+
+class Cluster:
+    """Nodes of a few declared CPUs each. Everything that they start carries a mark in its environment."""
+
+    def __init__(self, *cpus: int, extra: dict[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="tr-", dir="/tmp"))  # short: Ray's sockets lie below it
+        self.mark = uuid.uuid4().hex
+        token = self.folder / "token"
+        token.write_text(secrets.token_hex(32))
+        token.chmod(0o600)
+        self.environment = environment() | (extra or {}) | {
+            "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "TESSERA_TEST_MARK": self.mark,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        }  # fmt: skip
+        self.environment.pop("PYTHONPATH")  # the code comes with the job
+        self.token = token.read_text()
+        self.gcs, self.dashboard = f"127.0.0.2:{port()}", f"http://127.0.0.1:{port()}"
+        head = [
+            "--head", f"--port={self.gcs.rpartition(':')[2]}", "--include-dashboard=true", f"--num-cpus={cpus[0]}",
+            "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard.rpartition(':')[2]}",
+        ]  # fmt: skip
+        self.own = self.folder / "own"  # every node sees a folder of its own there
+        self.own.mkdir()
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._start(head)
+        until(self._answers, 90)
+        for count in cpus[1:]:
+            self._start([f"--address={self.gcs}", f"--num-cpus={count}"])
+        until(lambda: len(self.get("/nodes?view=summary")["data"]["summary"]) == len(cpus), 90)
+
+    def _start(self, more: list[str]) -> None:
+        number = len(self.processes)
+        options = [
+            f"--node-ip-address=127.0.0.{number + 2}", "--object-store-memory=100000000", "--disable-usage-stats",
+            "--min-worker-port=0", "--max-worker-port=0",
+            f"--temp-dir={self.folder}/{number}",  # two nodes in one would unpack a job's code over each other
+            *(f"--{each}={port()}" for each in PORTS),
+        ]  # fmt: skip
+        command = [RAY, "start", "--block", *options, *more]
+        if number:
+            mount = f'mount -t tmpfs none {shlex.quote(str(self.own))} && exec "$@"'
+            command = ["unshare", "--mount", "sh", "-c", mount, "sh", *command]
+        with (self.folder / "log").open("ab") as log:
+            started = subprocess.Popen(command, env=self.environment, cwd=PROJECT, stdout=log, stderr=log)
+        self.processes.append(started)
+
+    def _answers(self) -> bool:
+        assert self.processes[0].poll() is None, (self.folder / "log").read_text()[-3000:]
+        try:
+            return bool(self.get("/api/version"))
+        except OSError:
+            return False
+
+    def get(self, path: str) -> Any:
+        """What the head's dashboard answers."""
+        request = urllib.request.Request(self.dashboard + path, headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+
+    def call(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """`ray job ...`, as typed by somebody who has the token."""
+        command = [RAY, "job", arguments[0], "--address", self.dashboard, *arguments[1:]]
+        return subprocess.run(
+            command, env=self.environment | variables, cwd=PROJECT, capture_output=True, text=True, timeout=240,
+            check=False,
+        )  # fmt: skip
+
+    def submit(self, *entrypoint: str, options: tuple[str, ...] = ("--working-dir", ".")) -> str:
+        """Submit a job; returns its id."""
+        done = self.call("submit", "--no-wait", *options, "--", *entrypoint)
+        found = re.search(r"'(raysubmit_\w+)' submitted successfully", done.stdout)
+        assert found, done.stdout + done.stderr
+        return found[1]
+
+    def info(self, job: str) -> dict[str, Any]:
+        """The job's record: status, driver_exit_code, ..."""
+        return dict(self.get(f"/api/jobs/{job}"))
+
+    def logs(self, job: str) -> str:
+        """What the job's driver has printed."""
+        return str(self.get(f"/api/jobs/{job}/logs")["logs"])
+
+    def wait(self, job: str, seconds: float = 180) -> tuple[int | None, str]:
+        """Wait for the job's end; returns its driver's exit code and what it printed."""
+        limit = time.monotonic() + seconds
+        while self.info(job)["status"] in ("PENDING", "RUNNING"):
+            assert time.monotonic() < limit, self.logs(job)
+            time.sleep(0.3)
+        return self.info(job)["driver_exit_code"], self.logs(job)
+
+    def driver(self, job: str) -> int:
+        """The pid of the job's python process."""
+        for pid in self.left():
+            with contextlib.suppress(OSError):
+                title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if title[0].endswith(b"python") and title[1:2] and title[1].startswith(b"workflows/") \
+                        and job.encode() in Path(f"/proc/{pid}/environ").read_bytes():  # fmt: skip
+                    return pid
+        raise AssertionError(self.logs(job))
+
+    def left(self) -> list[int]:
+        """The processes that carry the mark."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if self.mark.encode() in (path / "environ").read_bytes() and int(path.name) != os.getpid():
+                    found.append(int(path.name))
+        return found
+
+    def stop(self) -> None:
+        """End the nodes and all that they have started; asked gently, Ray takes half a minute of a busy machine."""
+        until(self._none_left, 60)
+        for process in self.processes:
+            process.wait(30)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _none_left(self) -> bool:
+        for pid in (left := self.left()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
