@@ -32,6 +32,7 @@ test: check ## check, then the tests that start servers, kill runs and search wi
 bench: setup ## speed and memory against dense forms and the published code, large graphs: about 20 minutes alone
 	$(BIN)/python tests/bench/loss.py
 	$(BIN)/python tests/bench/train.py
+	$(BIN)/python tests/bench/workers.py
 	$(BIN)/python tests/bench/scale.py
 
 docs: setup ## write the page of settings anew
