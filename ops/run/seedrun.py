@@ -193,10 +193,8 @@ class SeedRun:
             checkpoint.write_json(self.folder / "resumed.json", [*self.resumed_from, state.epoch])
             self._console.say(f"seed {self.seed}: resumed after epoch {state.epoch}")
             if own["run.threads"] != self._threads:
-                before, now = (
-                    f"{w} workers of {t} threads" if w else f"{t} threads"
-                    for w, t in (own["run.threads"], self._threads)
-                )
+                both = (own["run.threads"], self._threads)
+                before, now = (f"{w} workers of {t} threads" if w else f"{t} threads" for w, t in both)
                 self._console.warn(
                     f"seed {self.seed} began with {before} and goes on with {now}: "
                     "the result may differ from an undisturbed run's in the last bits"
