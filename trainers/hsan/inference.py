@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ops.cluster.kmeans import squared_distances
-from ops.graph.adjacency import low_pass
 from ops.graph.pca import Projection
-from trainers.hsan.model import Encoders, fuse
+from trainers.hsan.model import Encoders, filtered, fuse
 from trainers.hsan.settings import Settings
 
 
@@ -37,12 +36,9 @@ def embed(
 ) -> Float[Tensor, "N D"]:
     """Fused rows of a stored model for features `x` [N, F] filtered over `edge_index` [2, E] (which may be empty)."""
     chosen = Settings.model_validate(settings)
-    projection = Projection.load(tensors)
-    filtered = low_pass(projection(x) if projection else x, edge_index, chosen.low_pass_order)
-    model = Encoders(1, filtered.shape[1], chosen, seed=0)
-    for part in ("attribute_weight", "attribute_bias"):
-        model.get_parameter(part).copy_(tensors[part])
-    return fuse(model.own_attributes(torch.from_numpy(filtered)).flatten(0, 1))
+    rows = filtered(chosen, x, edge_index, Projection.load(tensors))
+    # the encoders are the stored ones: a model of one node and one feature tells how rows are made of them
+    return fuse(Encoders(1, 1, chosen, seed=0).own_attributes(rows, tensors).flatten(0, 1))
 
 
 def predict(

@@ -10,9 +10,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from jaxtyping import Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.contrast.rows import unit_rows
@@ -78,11 +80,20 @@ def fuse(z: Float[Tensor, "M D"]) -> Float[Tensor, "N D"]:
     return (first + second) / 2
 
 
-def prepare(settings: Settings, data: AttributedGraph) -> tuple[Float[Tensor, "N F"], Projection | None]:
-    """X~: PCA where set, then the low-pass filter (eq. 1)."""
-    projection = fit_pca(data.x, settings.pca_dim) if 0 < settings.pca_dim < data.n_features else None
-    x = projection(data.x) if projection else data.x
-    return torch.from_numpy(low_pass(x, data.edge_index, settings.low_pass_order)), projection
+def prepare(
+    settings: Settings, data: AttributedGraph, projection: Projection | None = None
+) -> tuple[Float[Tensor, "N F"], Projection | None]:
+    """X~: PCA where set (`projection`: one that is there already), then the low-pass filter (eq. 1)."""
+    if projection is None and 0 < settings.pca_dim < data.n_features:
+        projection = fit_pca(data.x, settings.pca_dim)
+    return filtered(settings, data.x, data.edge_index, projection), projection
+
+
+def filtered(
+    settings: Settings, x: NDArray[np.float32], edge_index: NDArray[np.int64], projection: Projection | None
+) -> Float[Tensor, "N F"]:
+    """Features as the attribute encoders take them: projected where there is a PCA, filtered over their edges."""
+    return torch.from_numpy(low_pass(projection(x) if projection else x, edge_index, settings.low_pass_order))
 
 
 def structure_matrix(settings: Settings, data: AttributedGraph) -> sp.csr_array:

@@ -65,7 +65,7 @@ class Training:
     """
 
     def __init__(self, settings: Settings, data: AttributedGraph, run: Run) -> None:
-        self.settings, self.seed, self.n_nodes = settings, run.seed, data.n_nodes
+        self.settings, self.seed = settings, run.seed
         self.team = Team(run.rank, run.world)
         self.device = run.device
         x, self.projection = prepare_warm(settings, data, run.warm)

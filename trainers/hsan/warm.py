@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ops.cluster.match import matched_ids
 from ops.data.types import AttributedGraph
-from ops.graph.adjacency import low_pass
 from ops.graph.pca import Projection
 from ops.run.types import Result, Warm
 from trainers.hsan.model import Encoders, prepare
@@ -27,11 +26,7 @@ def prepare_warm(
     settings: Settings, data: AttributedGraph, warm: Warm | None
 ) -> tuple[Float[Tensor, "N F"], Projection | None]:
     """`prepare`, with the warm model's PCA where there is one."""
-    projection = None if warm is None else Projection.load(warm.model)
-    if projection is None:
-        return prepare(settings, data)
-    filtered = low_pass(projection(data.x), data.edge_index, settings.low_pass_order)
-    return torch.from_numpy(filtered), projection
+    return prepare(settings, data, None if warm is None else Projection.load(warm.model))
 
 
 @torch.no_grad()
