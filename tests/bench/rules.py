@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from ops.cluster.kmeans import kmeans
+from ops.cluster.match import matched_ids
 
 EPOCHS, DECAYS, LAST = 200, (0.9, 0.97), 11
 ROOT = Path(__file__).parents[2]
@@ -66,21 +66,11 @@ def record(name, gradients, seed, folder):
     np.savez(Path(folder) / f"{name}-{gradients}-{seed}.npz", **kept)
 
 
-def aligned(reference, clusters, k):
-    """`clusters` under the names of the `reference` clusters that they share most rows with."""
-    table = np.zeros((k, k))
-    np.add.at(table, (clusters, reference), 1)
-    rows, columns = linear_sum_assignment(-table)
-    names = np.empty(k, dtype=np.int64)
-    names[rows] = columns
-    return names[clusters]
-
-
 def vote(assignments, k):
     """The cluster that most of several assignments put a row into; three rounds of aligning them to the result."""
     found = assignments[-1]
     for _ in range(3):
-        votes = sum(np.eye(k)[aligned(found, each, k)] for each in assignments)
+        votes = sum(np.eye(k)[matched_ids(each, found, k)[each]] for each in assignments)
         found = votes.argmax(1)
     return found
 
