@@ -126,7 +126,7 @@ class Nursery:
         order = {
             "argv": argv, "event": event, "part": part, "nth": nth,
             "signal": int(sent), "writer": writer, "diary": str(diary or ""),
-            "below": argv[argv.index("--out") + 1],
+            "below": argv[argv.index("--scratch" if "--scratch" in argv else "--out") + 1],
             "out": str(self.folder / "out.txt"), "err": str(self.folder / "err.txt"),
         }  # fmt: skip
         assert self.process.stdin is not None
@@ -162,6 +162,11 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < limit, "waited too long"
         time.sleep(0.002)
+
+
+def stopped(pid: int) -> bool:
+    """Whether a process has been stopped by a signal (SIGSTOP), and waits for SIGCONT."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def lines(path: Path) -> int:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from commands import TINY, Shell
-from processes import PROJECT, Nursery, environment, history, until
+from processes import PROJECT, Nursery, environment, history, stopped, until
 from s3_world import BUCKET, S3
 
 from ops import storage
@@ -22,6 +23,7 @@ from ops.data.files import write_npz
 from ops.data.planted import planted_graph
 from ops.data.raw import Raw
 from ops.run import lease, place
+from ops.run.place import MARK_FILE
 from ops.run.trials import Trials
 from workflows import compare, report
 
@@ -56,6 +58,10 @@ def shell(
     return Shell(capsys, monkeypatch, tmp_path / "shell")
 
 
+# A push ends with a note of what is in the bucket: the fourth is written when the first checkpoints are there.
+AFTER_PUSHES: dict[str, Any] = {"event": "os.rename", "part": MARK_FILE, "nth": 4}
+
+
 def command(data: str, out: str, name: str, scratch: Path, epochs: int, *more: str) -> list[str]:
     where = ["--dataset", data, "--out", out, "--name", name, "--scratch", str(scratch), "--epochs", str(epochs)]
     return ["hsan", *where, *SHAPE, *more]
@@ -79,11 +85,13 @@ def test_a_killed_run_goes_on_on_another_machine_and_ends_as_undisturbed(
     quiet = nursery.run(command(data, str(tmp_path), "quiet", tmp_path / "unused", 31))
     assert quiet.code == 0, quiet.err
     out, scratch = f"s3://{BUCKET}/out", tmp_path / "scratch"
-    for kill in range(2):
-        pid = nursery.start(command(data, out, "moved", scratch, 31))
-        until(lambda seen=kill: len(checkpoints(s3, "out/moved")) > 0 and (seen == 0 or later(s3)))
-        os.kill(pid, signal.SIGKILL)
-        assert nursery.wait().code == -signal.SIGKILL
+    held: list[str] = []
+    for _ in range(2):
+        killed = nursery.run(command(data, out, "moved", scratch, 31), **AFTER_PUSHES)
+        assert killed.code == -signal.SIGKILL, killed.err
+        assert checkpoints(s3, "out/moved")
+        assert checkpoints(s3, "out/moved") != held, "the second kill is where the first was"
+        held = checkpoints(s3, "out/moved")
         shutil.rmtree(scratch)
     assert "out/moved/result.json" not in s3.keys("out/moved/")
     ended = nursery.run(command(data, out, "moved", scratch, 31))
@@ -105,11 +113,6 @@ def test_a_killed_run_goes_on_on_another_machine_and_ends_as_undisturbed(
     assert result["paths"]["folder"] == f"{out}/moved"
     assert checkpoints(s3, "out/moved") == []
     assert not [k for k in s3.keys("out/moved/") if k.endswith(lease.LEASE_FILE)]
-
-
-def later(s3: S3) -> bool:
-    """Whether a checkpoint behind epoch 9 has come: the second kill is not where the first was."""
-    return any(int(k.split("epoch-")[1].split("/")[0]) > 9 for k in checkpoints(s3, "out/moved"))
 
 
 def test_a_second_start_says_who_is_at_work_and_an_interrupt_sends_all(
@@ -140,9 +143,11 @@ def test_storage_that_goes_away_stops_no_training_and_the_same_command_sends_all
     s3: S3, nursery: Nursery, tmp_path: Path
 ) -> None:
     argv = command("planted:nodes=60,clusters=3", f"s3://{BUCKET}/out", "cut", tmp_path / "scratch", 150)
-    nursery.start(argv)
-    until(lambda: checkpoints(s3, "out/cut"))
+    pid = nursery.start(argv, **AFTER_PUSHES, sent=signal.SIGSTOP)
+    until(lambda: stopped(pid))
+    assert checkpoints(s3, "out/cut")
     s3.stop()
+    os.kill(pid, signal.SIGCONT)
     try:
         ended = nursery.wait()
     finally:
