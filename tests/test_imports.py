@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[1]
 PACKAGES = ("ops", "trainers", "workflows")
 FILES = sorted(p for package in PACKAGES for p in (PROJECT / package).rglob("*.py"))
 SCORES = "ops.cluster.scores"
-HEAVY = ("ray", "mlflow", "matplotlib", "sklearn", "torch_geometric", "torchvision", "boto3", "pymetis")
+HEAVY = ("ray", "mlflow", "matplotlib", "sklearn", "torch_geometric", "torchvision", "boto3", "pymetis", "numba")
 # A stored model names its trainer, which MLflow's loader (outside of any workflow) has to find.
 BY_NAME = ("ops.run.mlflow_model",)
 
