@@ -24,3 +24,8 @@ def torch_generator(seed: int, purpose: str, *position: int) -> torch.Generator:
     """The same for torch, on the CPU (so that every device starts from the same numbers)."""
     state = int(_key(seed, purpose, position).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(state & (2**63 - 1))
+
+
+def key64(seed: int, purpose: str, *position: int) -> int:
+    """64 bits for draws that are hashes of (key, position)."""
+    return int(_key(seed, purpose, position).generate_state(1, np.uint64)[0])

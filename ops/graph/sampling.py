@@ -1,0 +1,210 @@
+"""Sampled neighbourhoods of a partitioned graph as dense blocks, the same whoever answers and however often.
+
+A client asks the owner of each node, one request per (part, hop) with all relations in it. Every draw is keyed by
+(seed, epoch, part, number, hop, relation, node, slot): a retried request, a restarted shard, another number of workers
+or another order of requests returns the same sample.
+
+Axes: B rows of a block, F fan-out, N nodes of a type at a depth, P parts, L hops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ops.data.hetero import Relation, relation_name
+from ops.rng import key64
+
+Mode = str
+MODES = {"replace": 0, "distinct": 1, "padded": 2}
+Ids = Mapping[str, NDArray[np.int64]]  # node type -> global numbers
+Drawn = tuple[NDArray[np.int64], NDArray[np.bool_]]  # source numbers [B F], mask [B F]
+Block = tuple[Int64[Tensor, "B F"], Bool[Tensor, "B F"]]
+
+
+@dataclass(frozen=True)
+class Book:
+    """Who owns what: of each type the parts' first numbers [P + 1], and the relations with their ends."""
+
+    offsets: dict[str, NDArray[np.int64]]
+    relations: tuple[Relation, ...]
+
+    @property
+    def parts(self) -> int:
+        """P."""
+        return len(next(iter(self.offsets.values()))) - 1
+
+    def count(self, kind: str) -> int:
+        """How many nodes of a type there are."""
+        return int(self.offsets[kind][-1])
+
+    def owner(self, kind: str, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The part of each node of a type."""
+        return np.searchsorted(self.offsets[kind], ids, side="right") - 1
+
+    def into(self, kind: str) -> list[Relation]:
+        """The relations that end in a type."""
+        return [r for r in self.relations if r[2] == kind]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a part is asked at one hop: its own nodes by type, the key of each relation, fan-out and mode."""
+
+    nodes: dict[str, NDArray[np.int64]]
+    keys: dict[Relation, int]
+    fanout: int
+    mode: int
+
+
+class Topology(Protocol):
+    """Whoever answers requests; the parts of one call are independent of each other."""
+
+    book: Book
+
+    def draw(self, requests: Mapping[int, Request]) -> dict[int, dict[Relation, Drawn]]:
+        """Per part and relation, the neighbours of the request's nodes of the relation's destination type."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An L-hop neighbourhood.
+
+    `nodes[d]`: global numbers of depth d by type, roots first; depth d + 1 begins with the nodes of depth d in the same
+    order. `blocks[d]`: a row per node of depth d, entries are positions among the sources of depth d + 1, where the
+    mask is True. `features`: float32 [N F] of the outermost nodes.
+    """
+
+    nodes: tuple[dict[str, NDArray[np.int64]], ...]
+    blocks: tuple[dict[Relation, Block], ...]
+    features: dict[str, Float[Tensor, "N F"]]
+
+    @property
+    def edges(self) -> int:
+        """How many edges were drawn."""
+        return sum(int(mask.sum()) for hop in self.blocks for _, mask in hop.values())
+
+
+def sample(
+    graph: Topology,
+    roots: Ids,
+    fanout: Sequence[int],
+    key: tuple[int, ...],
+    mode: Mode = "distinct",
+    without: tuple[Relation, NDArray[np.int64]] | None = None,
+) -> Sample:
+    """The neighbourhood of `roots` (unique within a type), one hop per entry of `fanout`, without features.
+
+    `key` = (seed, epoch, part, number) keys the draws. `without` = (label relation, pairs int64 [2 M] of global
+    numbers): no edge between the ends of one of these pairs is in the sample, whatever its relation or direction; all
+    ends must be roots. `mode`: with replacement, distinct (all neighbours where there are few enough), or distinct and
+    circularly padded.
+    """
+    from ops.graph.draws import renumber
+
+    nodes, blocks = [{kind: np.ascontiguousarray(ids) for kind, ids in roots.items()}], []
+    forbidden = None if without is None else _pair_keys(graph.book, *without)
+    n_roots = {kind: len(ids) for kind, ids in roots.items()}
+    for hop, width in enumerate(fanout):
+        drawn = _hop(graph, nodes[-1], hop, width, key, MODES[mode])
+        if forbidden is not None:
+            _forbid(graph.book, drawn, nodes[-1], n_roots, *forbidden)
+        deeper, block = dict(nodes[-1]), {}
+        for kind in graph.book.offsets:
+            sources = [r for r in drawn if r[0] == kind]
+            known = nodes[-1].get(kind, np.empty(0, np.int64))
+            if not sources:
+                continue
+            ids = np.concatenate([drawn[r][0].ravel() for r in sources])
+            mask = np.concatenate([drawn[r][1].ravel() for r in sources])
+            places, new = renumber(known, ids, mask)
+            deeper[kind] = np.concatenate([known, new])
+            at = 0
+            for r in sources:
+                shape = drawn[r][0].shape
+                own = places[at : at + drawn[r][0].size].reshape(shape)
+                block[r] = (torch.from_numpy(own), torch.from_numpy(drawn[r][1]))
+                at += drawn[r][0].size
+        nodes.append({kind: ids for kind, ids in deeper.items() if len(ids)})
+        blocks.append({r: block[r] for r in graph.book.relations if r in block})
+    return Sample(tuple(nodes), tuple(blocks), {})
+
+
+def answer(
+    stored: Mapping[Relation, tuple[NDArray[np.int64], NDArray[np.integer]]], first: Mapping[str, int], asked: Request
+) -> dict[Relation, Drawn]:
+    """A part's answer: `stored` has (indptr, indices) per relation, `first` the part's first number per type."""
+    from ops.graph.draws import neighbours
+
+    found = {}
+    for relation, key in asked.keys.items():
+        nodes = asked.nodes[relation[2]]
+        ids = np.empty((len(nodes), asked.fanout), np.int64)
+        mask = np.empty((len(nodes), asked.fanout), np.bool_)
+        indptr, indices = stored[relation]
+        rows = nodes - first[relation[2]]
+        neighbours(indptr, indices, rows, nodes, np.uint64(key), asked.fanout, asked.mode, ids, mask)
+        found[relation] = ids, mask
+    return found
+
+
+def by_owner(book: Book, kind: str, ids: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """Positions of `ids` by the part that owns them, ascending within a part; parts without any are left out."""
+    if book.parts == 1:
+        return {0: np.arange(len(ids))} if len(ids) else {}
+    owner = book.owner(kind, ids)
+    order = np.argsort(owner, kind="stable")
+    ends = np.searchsorted(owner[order], np.arange(book.parts + 1))
+    return {p: order[ends[p] : ends[p + 1]] for p in range(book.parts) if ends[p] < ends[p + 1]}
+
+
+def _hop(
+    graph: Topology, nodes: Ids, hop: int, width: int, key: tuple[int, ...], mode: int
+) -> dict[Relation, Drawn]:
+    book = graph.book
+    relations = [r for r in book.relations if len(nodes.get(r[2], ()))]
+    keys = {r: key64(key[0], f"sample {relation_name(r)}", *key[1:], hop) for r in relations}
+    places = {kind: by_owner(book, kind, ids) for kind, ids in nodes.items()}
+    requests = {}
+    for part in range(book.parts):
+        own = {kind: nodes[kind][at[part]] for kind, at in places.items() if part in at}
+        asked = {r: keys[r] for r in relations if r[2] in own}
+        if asked:
+            requests[part] = Request(own, asked, width, mode)
+    answers = graph.draw(requests)
+    found: dict[Relation, Drawn] = {}
+    for r in relations:
+        shape = len(nodes[r[2]]), width
+        ids, mask = np.empty(shape, np.int64), np.empty(shape, np.bool_)
+        for part, at in places[r[2]].items():
+            ids[at], mask[at] = answers[part][r]
+        found[r] = ids, mask
+    return found
+
+
+def _pair_keys(book: Book, relation: Relation, pairs: NDArray[np.int64]) -> tuple[Relation, NDArray[np.int64]]:
+    """The pairs as sorted single numbers."""
+    return relation, np.unique(pairs[0] * book.count(relation[2]) + pairs[1])
+
+
+def _forbid(
+    book: Book, drawn: dict[Relation, Drawn], nodes: Ids, n_roots: Mapping[str, int], label: Relation,
+    forbidden: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """Unmask every edge between the ends of a forbidden pair; only roots, the first rows, can be such an end."""
+    source, _, target = label
+    many = book.count(target)
+    for r, (ids, mask) in drawn.items():
+        own = nodes[r[2]][: n_roots.get(r[2], 0), None]
+        there = ids[: len(own)]
+        for ends, keys in (((source, target), there * many + own), ((target, source), own * many + there)):
+            if (r[0], r[2]) == ends and len(own):
+                at = np.searchsorted(forbidden, keys)
+                mask[: len(own)] &= forbidden[np.minimum(at, len(forbidden) - 1)] != keys

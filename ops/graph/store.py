@@ -1,0 +1,268 @@
+"""The graph service: the parts of a partitioned graph behind one client, in this process or in Ray actors.
+
+An actor owns one part, read-only; a restarted one reads its files again and answers as before. The client routes by
+the book, keeps the features of the busiest nodes, and turns answers into samples. Local and remote answers are the
+same to the last bit.
+
+Axes: N nodes, M pairs, F features, P parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ops.data.hetero import Relation
+from ops.errors import ServiceError
+from ops.graph.sampling import Book, Drawn, Mode, Request, Sample, answer, by_owner, sample
+from ops.graph.shards import Manifest, Shard, open_shard
+from ops.rng import generator
+
+MAX_RESTARTS, MAX_TASK_RETRIES = 8, 8  # finite: a request that kills its actor must not restart it without end
+PREFETCH_THREADS = 2
+
+
+class Backend(Protocol):
+    """Whoever holds the parts."""
+
+    book: Book
+
+    def draw(self, requests: Mapping[int, Request]) -> dict[int, dict[Relation, Drawn]]:
+        """See `ops.graph.sampling.Topology`."""
+
+    def call(self, name: str, asked: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
+        """The answer of each part's `PartService.<name>` to its arguments."""
+
+
+class PartService:
+    """What the owner of a part answers; the body of a shard actor, and of the local backend."""
+
+    def __init__(self, folder: str, manifest: Manifest, part: int, verify: bool = True) -> None:
+        from ops.graph.shards import local_part
+
+        self._open(open_shard(local_part(folder, manifest, part), manifest, part, verify=verify))
+
+    def _open(self, shard: Shard) -> None:
+        self.shard = shard
+        self._csr = {r: (csr.indptr, csr.indices) for r, csr in shard.relations.items()}
+        self._order: tuple[Any, NDArray[np.int64]] | None = None
+
+    def health(self) -> dict[str, int]:
+        """Nodes by type."""
+        return {kind: len(ids) for kind, ids in self.shard.ids.items()}
+
+    def ids(self, kind: str) -> NDArray[Any]:
+        """The original ids of the part's nodes."""
+        return np.asarray(self.shard.ids[kind])
+
+    def sample(self, request: Request) -> dict[Relation, Drawn]:
+        """Keyed neighbours of the part's nodes, all relations of the request in one call."""
+        return answer(self._csr, self.shard.first, request)
+
+    def features(self, kind: str, ids: NDArray[np.int64]) -> NDArray[Any]:
+        """[M F] in the stored precision."""
+        return np.asarray(self.shard.features[kind][ids - self.shard.first[kind]])
+
+    def busiest(self, kind: str, share: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """The share of the part's nodes with the most incoming edges, ascending, and their features."""
+        degrees = sum((np.diff(csr.indptr) for r, csr in self.shard.relations.items() if r[2] == kind), np.int64(0))
+        count = len(self.shard.ids[kind])
+        if np.ndim(degrees) == 0:
+            degrees = np.zeros(count, np.int64)
+        top = np.sort(np.argsort(-degrees, kind="stable")[: int(share * count)])
+        return top + self.shard.first[kind], np.asarray(self.shard.features[kind][top])
+
+    def sizes(self) -> dict[Relation, int]:
+        """Edges by relation."""
+        return {r: len(csr.indices) for r, csr in self.shard.relations.items()}
+
+    def seed_edges(
+        self, relations: Sequence[Relation], seed: int, epoch: int, number: int, size: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Batch `number` of the part's edges in keyed order: pairs int64 [2 M] of global numbers, relation [M]."""
+        key = tuple(relations), seed, epoch
+        if self._order is None or self._order[0] != key:
+            total = sum(len(self._csr[r][1]) for r in relations)
+            self._order = key, generator(seed, "pairs", epoch, self.shard.part).permutation(total)
+        chosen = np.sort(self._order[1][number * size : (number + 1) * size])
+        pairs, which, before = np.empty((2, len(chosen)), np.int64), np.empty(len(chosen), np.int64), 0
+        for i, relation in enumerate(relations):
+            indptr, indices = self._csr[relation]
+            low, high = np.searchsorted(chosen, [before, before + len(indices)])
+            places = chosen[low:high] - before
+            pairs[0, low:high] = indices[places]
+            pairs[1, low:high] = np.searchsorted(indptr, places, side="right") - 1 + self.shard.first[relation[2]]
+            which[low:high] = i
+            before += len(indices)
+        return pairs, which
+
+
+@dataclass
+class LocalBackend:
+    """All parts in this process, mapped from their files."""
+
+    book: Book
+    parts: list[PartService]
+
+    def draw(self, requests: Mapping[int, Request]) -> dict[int, dict[Relation, Drawn]]:
+        """One after the other."""
+        return {part: self.parts[part].sample(request) for part, request in requests.items()}
+
+    def call(self, name: str, asked: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
+        """One after the other."""
+        return {part: getattr(self.parts[part], name)(*arguments) for part, arguments in asked.items()}
+
+
+@dataclass
+class RemoteBackend:
+    """One actor a part. Raises ServiceError where one has died for good."""
+
+    book: Book
+    actors: Sequence[Any]
+    topology: LocalBackend | None = None  # replicated: neighbours are drawn here, features come from the actors
+
+    def draw(self, requests: Mapping[int, Request]) -> dict[int, dict[Relation, Drawn]]:
+        """All parts at once."""
+        if self.topology is not None:
+            return self.topology.draw(requests)
+        return self.call("sample", {part: (request,) for part, request in requests.items()})
+
+    def call(self, name: str, asked: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
+        """All parts at once."""
+        import ray
+
+        waiting = {part: getattr(self.actors[part], name).remote(*arguments) for part, arguments in asked.items()}
+        try:
+            return dict(zip(waiting, ray.get(list(waiting.values())), strict=True))
+        except ray.exceptions.RayActorError as error:
+            raise ServiceError(
+                f"the graph service has lost a part for good after {MAX_RESTARTS} restarts "
+                f"({str(error).splitlines()[0]}); the checkpoint is kept, give the same command again"
+            ) from None
+
+
+@dataclass
+class Client:
+    """Samples, features and seed edges of the whole graph, wherever its parts are."""
+
+    backend: Backend
+    cache_share: float = 0.1
+    _cached: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = field(default_factory=dict)
+
+    @property
+    def book(self) -> Book:
+        """Who owns what."""
+        return self.backend.book
+
+    def sample(
+        self, roots: Mapping[str, NDArray[np.int64]], fanout: Sequence[int], key: tuple[int, ...],
+        mode: Mode = "distinct", without: tuple[Relation, NDArray[np.int64]] | None = None,
+        featured: Iterable[str] = (),
+    ) -> Sample:  # fmt: skip
+        """`ops.graph.sampling.sample` with the features of the types `featured` at the outermost depth."""
+        found = sample(self.backend, roots, fanout, key, mode, without)
+        outer = found.nodes[-1]
+        features = {kind: torch.from_numpy(self.features(kind, outer[kind])) for kind in featured if kind in outer}
+        return replace(found, features=features)
+
+    def features(self, kind: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32 [M F] of nodes by their global numbers: the busiest from the cache, the others from their owners."""
+        hot, rows = self._hot(kind)
+        at = np.minimum(np.searchsorted(hot, ids), max(len(hot) - 1, 0))
+        cached = hot[at] == ids if len(hot) else np.zeros(len(ids), np.bool_)
+        found = np.empty((len(ids), rows.shape[1]), np.float32)
+        found[cached] = rows[at[cached]]
+        missing = np.flatnonzero(~cached)
+        places = by_owner(self.book, kind, ids[missing])
+        answers = self.backend.call("features", {part: (kind, ids[missing[own]]) for part, own in places.items()})
+        for part, own in places.items():
+            found[missing[own]] = answers[part]
+        return found
+
+    def seed_edges(
+        self, relations: Sequence[Relation], part: int, key: tuple[int, int, int], size: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Batch (part, number) of an epoch, key = (seed, epoch, number): pairs [2 M], which of `relations` [M]."""
+        found: tuple[NDArray[np.int64], NDArray[np.int64]]
+        found = self.backend.call("seed_edges", {part: (tuple(relations), *key, size)})[part]
+        return found
+
+    def sizes(self) -> list[dict[Relation, int]]:
+        """Edges by relation of every part."""
+        found = self.backend.call("sizes", {part: () for part in range(self.book.parts)})
+        return [found[part] for part in range(self.book.parts)]
+
+    def ids(self, kind: str) -> NDArray[Any]:
+        """The original ids of all nodes of a type, in the order of their global numbers."""
+        found = self.backend.call("ids", {part: (kind,) for part in range(self.book.parts)})
+        return np.concatenate([found[part] for part in range(self.book.parts)])
+
+    def _hot(self, kind: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        if kind not in self._cached:
+            # in process the page cache is the cache
+            share = 0.0 if isinstance(self.backend, LocalBackend) else self.cache_share
+            found = self.backend.call("busiest", {part: (kind, share) for part in range(self.book.parts)})
+            each = [found[part] for part in range(self.book.parts)]
+            self._cached[kind] = np.concatenate([e[0] for e in each]), np.concatenate([e[1] for e in each])
+        return self._cached[kind]
+
+
+def book_of(manifest: Manifest) -> Book:
+    """Who owns what, from the manifest alone."""
+    offsets = {kind: np.asarray(nodes.offsets, np.int64) for kind, nodes in manifest.nodes.items()}
+    return Book(offsets, tuple(manifest.relations))
+
+
+def local_client(folder: str | Path, manifest: Manifest, *, verify: bool = True) -> Client:
+    """A client whose parts are mapped in this process. Raises DataError for a damaged or missing part."""
+    parts = [PartService(str(folder), manifest, part, verify) for part in range(manifest.parts)]
+    return Client(LocalBackend(book_of(manifest), parts))
+
+
+def start_service(folder: str, manifest: Manifest) -> list[Any]:
+    """One actor a part, spread over the nodes; Ray must be running. They end with their last handle or the session.
+
+    Raises DataError or ServiceError where a part cannot be read.
+    """
+    import ray
+
+    actor = ray.remote(num_cpus=0, max_restarts=MAX_RESTARTS, max_task_retries=MAX_TASK_RETRIES)(PartService)
+    spread = actor.options(scheduling_strategy="SPREAD")
+    actors = [spread.remote(folder, manifest, part) for part in range(manifest.parts)]
+    try:
+        ray.get([each.health.remote() for each in actors])
+    except ray.exceptions.RayActorError as error:
+        cause = getattr(error, "cause", None) or error
+        raise ServiceError(f"{folder}: a part cannot be served ({str(cause).splitlines()[-1]})") from None
+    return actors
+
+
+def remote_client(folder: str, manifest: Manifest, actors: Sequence[Any], *, replicated: bool = False) -> Client:
+    """A client of running actors; `replicated`: the topology is mapped in this process besides."""
+    local = local_client(folder, manifest, verify=False).backend if replicated else None
+    assert local is None or isinstance(local, LocalBackend)
+    return Client(RemoteBackend(book_of(manifest), actors, local))
+
+
+def prefetched(makers: Iterable[Callable[[], Any]], ahead: int = PREFETCH_THREADS) -> Iterator[Any]:
+    """What each maker makes, in order, with up to `ahead` of them at work in threads; 0: none ahead."""
+    if ahead == 0:
+        for make in makers:
+            yield make()
+        return
+    waiting = iter(makers)
+    with ThreadPoolExecutor(ahead) as pool:
+        futures = [pool.submit(make) for make in islice(waiting, ahead)]
+        while futures:
+            done = futures.pop(0)
+            result = done.result()
+            futures += [pool.submit(make) for make in islice(waiting, 1)]
+            yield result
