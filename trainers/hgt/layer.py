@@ -1,0 +1,152 @@
+"""One layer of the Heterogeneous Graph Transformer (Hu, Dong, Wang & Sun, WWW 2020, arXiv 2003.01332) over blocks.
+
+For a target t and each of its neighbours s over relation r, per head:
+`att = softmax_s( (K h_s) W_att[r] (Q h_t)^T mu[r] / sqrt(d) )` over ALL neighbours of all relations together (eq. 3),
+message `(V h_s) W_msg[r]` (eq. 4), `h_t' = g A(gelu(sum_s att * message)) + (1 - g) h_t`, `g = sigmoid(skip)` (eq. 5),
+K, Q, V, A, skip by node type; no skip where widths differ. Equals torch_geometric's HGTConv on the same edges.
+
+Both relation matrices are applied at the target, `(K h_s) W (Q h_t)^T = (K h_s) (Q h_t W^T)^T` and
+`sum_s a_s (V h_s W) = (sum_s a_s V h_s) W`: B rows each instead of one per source and relation, and K and V of a
+source are computed and gathered once for all relations that leave its type.
+
+Axes: N nodes of a type (its first B the targets), B targets, F neighbours a target over one relation, S over all
+relations, I width in, W width out = heads A times d.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ops.data.hetero import Relation, relation_name
+from ops.rng import torch_generator
+
+Weights = Mapping[str, Tensor]  # by readable name, as a safetensors file holds them
+Block = tuple[Int64[Tensor, "_ _"], Bool[Tensor, "_ _"]]  # [B F]: rows of the source type, and False: no edge
+
+
+def linear_weights(name: str, n_in: int, n_out: int, seed: int) -> dict[str, Tensor]:
+    """`NAME.weight` [n_in n_out] and `NAME.bias` [n_out]: torch.nn.Linear's start, keyed by (seed, name)."""
+    g, bound = torch_generator(seed, f"hgt {name}"), 1 / math.sqrt(n_in)
+    shapes = {"weight": (n_in, n_out), "bias": (n_out,)}
+    return {f"{name}.{k}": torch.empty(shape).uniform_(-bound, bound, generator=g) for k, shape in shapes.items()}
+
+
+def layer_weights(
+    prefix: str, types: Sequence[str], relations: Sequence[Relation], widths: tuple[int, int], heads: int, seed: int
+) -> dict[str, Tensor]:
+    """Every weight of a layer under `prefix` (`layer1.`), a dict ordered by name; `widths` (in, out).
+
+    Per type `key|query|value|out.TYPE.weight|bias` and `skip.TYPE` [] (1 at first); per relation, reverse ones too,
+    `attention|message.RELATION` [A d d] (Glorot uniform) and `prior.RELATION` [A] (1 at first). Each start is keyed
+    by its own name, so another type or relation changes no other. Raises ValueError unless heads divide the width.
+    """
+    n_in, n_out = widths
+    if n_out % heads:
+        raise ValueError(f"{heads} heads do not divide the width {n_out}")
+    d, made = n_out // heads, {}
+    for kind in types:
+        for role in ("key", "query", "value", "out"):
+            made |= linear_weights(f"{prefix}{role}.{kind}", n_out if role == "out" else n_in, n_out, seed)
+        made[f"{prefix}skip.{kind}"] = torch.tensor(1.0)
+    for relation in relations:
+        for role in ("attention", "message"):
+            name = f"{prefix}{role}.{relation_name(relation)}"
+            bound, g = math.sqrt(6 / (2 * d)), torch_generator(seed, f"hgt {name}")
+            made[name] = torch.empty(heads, d, d).uniform_(-bound, bound, generator=g)
+        made[f"{prefix}prior.{relation_name(relation)}"] = torch.ones(heads)
+    return dict(sorted(made.items()))
+
+
+def linear(weights: Weights, name: str, x: Float[Tensor, "N I"]) -> Float[Tensor, "N W"]:
+    """`x W + b` of the linear called `name`."""
+    return torch.addmm(weights[f"{name}.bias"], x, weights[f"{name}.weight"])
+
+
+def dropout(x: Float[Tensor, "*shape"], rate: float, generator: torch.Generator | None) -> Float[Tensor, "*shape"]:
+    """Zero a share `rate` of the entries and scale the others by 1 / (1 - rate); drawn on the CPU, whatever `x` is on.
+
+    Without a generator (evaluation) or with rate 0 it returns `x` and draws nothing.
+    """
+    if generator is None or rate == 0:
+        return x
+    keep = torch.rand(x.shape, generator=generator).ge_(rate).div_(1 - rate)
+    return x * keep.to(x)
+
+
+def hgt_layer(
+    weights: Weights,
+    prefix: str,
+    h: Mapping[str, Float[Tensor, "_ _"]],
+    blocks: Mapping[Relation, Block],
+    n_targets: Mapping[str, int],
+    rate: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> dict[str, Float[Tensor, "_ W"]]:
+    """New states [B W] of the first `n_targets[type]` rows of `h[type]` [N I], types in alphabetical order.
+
+    The order of relations and types changes nothing, not a bit. A target without neighbours gets the message 0.
+    `rate`, `generator`: dropout of A's output (before the skip), as in the authors' code; HGTConv has none.
+    """
+    key_value = {kind: _key_value(weights, prefix, kind, h[kind]) for kind in sorted({r[0] for r in blocks} & set(h))}
+    out = {}
+    for kind in sorted(n_targets):
+        own = h[kind][: n_targets[kind]]
+        into = [r for r in sorted(blocks) if r[2] == kind and r[0] in key_value and blocks[r][0].numel()]
+        message = _messages(weights, prefix, kind, own, {r: (key_value[r[0]], *blocks[r]) for r in into})
+        new = linear(weights, f"{prefix}out.{kind}", torch.nn.functional.gelu(message))
+        new = dropout(new, rate, generator)
+        if new.shape == own.shape:
+            gate = weights[f"{prefix}skip.{kind}"].sigmoid()
+            new = gate * new + (1 - gate) * own
+        out[kind] = new
+    return out
+
+
+def _key_value(weights: Weights, prefix: str, kind: str, h: Float[Tensor, "N I"]) -> Float[Tensor, "N W2"]:
+    """K and V of every node side by side: one product here and one gather a relation."""
+    names = [f"{prefix}{role}.{kind}" for role in ("key", "value")]
+    weight = torch.cat([weights[f"{name}.weight"] for name in names], 1)
+    return torch.addmm(torch.cat([weights[f"{name}.bias"] for name in names]), h, weight)
+
+
+def _messages(
+    weights: Weights,
+    prefix: str,
+    kind: str,
+    own: Float[Tensor, "B I"],
+    sources: Mapping[Relation, tuple[Float[Tensor, "_ W2"], Int64[Tensor, "B _"], Bool[Tensor, "B _"]]],
+) -> Float[Tensor, "B W"]:
+    """The attention-weighted sum of messages, heads side by side; `sources`: K and V, neighbours, mask a relation."""
+    query = linear(weights, f"{prefix}query.{kind}", own)
+    if not sources:
+        return torch.zeros_like(query)
+    scores, values = [], []
+    for relation, (key_value, neighbours, _) in sources.items():
+        name = relation_name(relation)
+        attention, prior = weights[f"{prefix}attention.{name}"], weights[f"{prefix}prior.{name}"]
+        heads, d, _ = attention.shape
+        # embedding: the fastest gather with a fixed order of sums in its backward pass
+        gathered = torch.nn.functional.embedding(neighbours, key_value)
+        key, value = gathered.view(*neighbours.shape, 2, heads, d).unbind(2)  # [B F A d] each
+        turned = torch.einsum("bhe,hde->bhd", query.view(-1, heads, d), attention)  # Q W^T
+        scores.append(torch.linalg.vecdot(turned[:, None], key) * (prior / math.sqrt(d)))  # [B F A]
+        values.append(value)
+    share = _masked_softmax(torch.cat(scores, 1), torch.cat([mask for _, _, mask in sources.values()], 1))
+    shares = share.split([value.shape[1] for value in values], 1)
+    summed = [
+        torch.einsum("bhd,hde->bhe", (part[..., None] * value).sum(1), weights[f"{prefix}message.{relation_name(r)}"])
+        for part, value, r in zip(shares, values, sources, strict=True)
+    ]
+    return torch.stack(summed).sum(0).flatten(1)
+
+
+def _masked_softmax(scores: Float[Tensor, "B S A"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B S A"]:
+    """Softmax over S where the mask is True, 0 elsewhere; a row without any True is 0, value and gradient."""
+    seen = mask[..., None]
+    least = torch.finfo(scores.dtype).min  # not -inf: a row of it would be NaN before it is masked
+    return scores.masked_fill(~seen, least).softmax(1) * seen
