@@ -48,7 +48,8 @@ def layer_weights(
     n_in, n_out = widths
     if n_out % heads:
         raise ValueError(f"{heads} heads do not divide the width {n_out}")
-    d, made = n_out // heads, {}
+    d = n_out // heads
+    made: dict[str, Tensor] = {}
     for kind in types:
         for role in ("key", "query", "value", "out"):
             made |= linear_weights(f"{prefix}{role}.{kind}", n_out if role == "out" else n_in, n_out, seed)
@@ -137,7 +138,7 @@ def _messages(
         scores.append(torch.linalg.vecdot(turned[:, None], key) * (prior / math.sqrt(d)))  # [B F A]
         values.append(value)
     share = _masked_softmax(torch.cat(scores, 1), torch.cat([mask for _, _, mask in sources.values()], 1))
-    shares = share.split([value.shape[1] for value in values], 1)
+    shares = torch.split(share, [value.shape[1] for value in values], 1)
     summed = [
         torch.einsum("bhd,hde->bhe", (part[..., None] * value).sum(1), weights[f"{prefix}message.{relation_name(r)}"])
         for part, value, r in zip(shares, values, sources, strict=True)

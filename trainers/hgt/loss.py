@@ -1,0 +1,124 @@
+"""Link losses on cosines, as (sum, count) pairs that add up over workers.
+
+BPR: `-log sigmoid(scale (cos(a, p) - cos(a, n)))` of an anchor a, its positive p and each of its negatives n, averaged
+over both directions (user against notes, note against users). Softmax: `-log softmax_j(scale cos(a_i, p_j) - log q_j)`
+at j = i over the batch, q_j how often p_j is drawn as a positive (Yi et al., RecSys 2019): scores then tend to
+log P(p | a), without the correction to log P(p | a) / q. Rows have unit length.
+
+A mean over all workers is `mean(sums, counts)` with the counts of all of them: gradients of workers then add up to
+those of one process, whoever had how many pairs.
+
+Axes: P positive pairs, n negatives a pair, C candidates, D width, S sums (one a direction).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+Sum = tuple[Float[Tensor, ""], Int64[Tensor, ""]]  # of terms, and how many they are
+CANDIDATES = 50  # uniform ones that hard negatives are picked from
+
+
+def bpr(
+    anchors: Float[Tensor, "P D"],
+    positives: Float[Tensor, "P D"],
+    negatives: Float[Tensor, "P n D"],
+    scale: float,
+    keep: Bool[Tensor, "P n"] | None = None,
+) -> Sum:
+    """Sum over pairs and their own negatives (`negatives[i]` are pair i's); those with `keep` False do not count.
+
+    A flat list of negatives [P * n, D] must hold pair i's in rows i n to i n + n - 1 (`repeat_interleave`, `view`).
+    """
+    nearer = (anchors * positives).sum(1)[:, None] - torch.einsum("pd,pnd->pn", anchors, negatives)
+    terms = torch.nn.functional.softplus(-scale * nearer)
+    if keep is None:
+        return terms.sum(), torch.tensor(terms.numel(), device=terms.device)
+    return (terms * keep).sum(), keep.sum()
+
+
+def softmax(
+    anchors: Float[Tensor, "P D"],
+    positives: Float[Tensor, "P D"],
+    scale: float,
+    log_q: Float[Tensor, "P"],
+    others: Bool[Tensor, "P P"],
+) -> Sum:
+    """Sum of cross entropies of each anchor's positive against those of the batch where `others` is True.
+
+    `log_q`: log of how often each positive is drawn (any constant more or less changes nothing).
+    `others[i, j]`: p_j is a negative of a_i (`~known(...)`; its diagonal is not read).
+    """
+    logits = scale * (anchors @ positives.T) - log_q
+    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    logits = logits.masked_fill(~(others | own), -torch.inf)
+    return (logits.logsumexp(1) - logits.diagonal()).sum(), torch.tensor(len(logits), device=logits.device)
+
+
+def both_ways(users: Float[Tensor, "_ D"], notes: Float[Tensor, "_ D"], pairs: Int64[Tensor, "2 P"],
+    negative_notes: Int64[Tensor, "P n"], negative_users: Int64[Tensor, "P n"], scale: float,
+) -> tuple[Float[Tensor, "2"], Int64[Tensor, "2"]]:  # fmt: skip
+    """BPR of user -> negative notes and of note -> negative users: (sums, counts), one entry a direction.
+
+    `pairs` and negatives are rows of `users` and `notes`; a negative that the batch has as a positive of the same
+    anchor does not count.
+    """
+    u, v = pairs
+    first = bpr(users[u], notes[v], notes[negative_notes], scale, ~known(pairs, u, negative_notes))
+    second = bpr(notes[v], users[u], users[negative_users], scale, ~known(pairs.flip(0), v, negative_users))
+    return torch.stack([first[0], second[0]]), torch.stack([first[1], second[1]])
+
+
+def both_ways_softmax(
+    users: Float[Tensor, "_ D"], notes: Float[Tensor, "_ D"], pairs: Int64[Tensor, "2 P"],
+    scale: float, log_q_users: Float[Tensor, "P"], log_q_notes: Float[Tensor, "P"],
+) -> tuple[Float[Tensor, "2"], Int64[Tensor, "2"]]:  # fmt: skip
+    """The softmax loss of users over the batch's notes and of notes over its users: (sums, counts)."""
+    u, v = pairs
+    p = len(u)
+    first = softmax(users[u], notes[v], scale, log_q_notes, ~known(pairs, u, v.expand(p, p)))
+    second = softmax(notes[v], users[u], scale, log_q_users, ~known(pairs.flip(0), v, u.expand(p, p)))
+    return torch.stack([first[0], second[0]]), torch.stack([first[1], second[1]])
+
+
+def known(
+    pairs: Int64[Tensor, "2 P"], anchors: Int64[Tensor, "Q"], candidates: Int64[Tensor, "Q n"]
+) -> Bool[Tensor, "Q n"]:
+    """Whether each (anchor, candidate) is one of `pairs` (anchor's rows first)."""
+    width = 1 + max(int(pairs[1].max()) if pairs.numel() else 0, int(candidates.max()) if candidates.numel() else 0)
+    return torch.isin(anchors[:, None] * width + candidates, pairs[0] * width + pairs[1])
+
+
+def pick(
+    scores: Float[Tensor, "P C"], allowed: Bool[Tensor, "P C"], n: int, hardness: float
+) -> tuple[Int64[Tensor, "P n"], Bool[Tensor, "P n"]]:
+    """Columns of each pair's `n` negatives among its uniform candidates, and whether they are allowed ones.
+
+    A share `hardness` of them are the allowed candidates of the highest `scores` (ties: the first), the others the
+    first allowed ones that are left, which is a uniform choice. Where `hardness n` is no whole number, pairs take turns
+    such that the share holds over the batch. Raises ValueError for fewer than n candidates.
+    """
+    pairs, candidates = scores.shape
+    if candidates < n:
+        raise ValueError(f"{n} negatives cannot be picked from {candidates} candidates")
+    place = torch.arange(1, pairs + 1, device=scores.device, dtype=torch.float64)
+    share = hardness * n
+    hard = (torch.floor(place * share + 1e-9) - torch.floor((place - 1) * share + 1e-9))[:, None]
+    rank = torch.empty_like(scores, dtype=torch.int64)
+    order = scores.masked_fill(~allowed, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    columns = torch.arange(candidates, device=scores.device).expand(pairs, -1)
+    rank.scatter_(1, order, columns)
+    # hard ones first by rank, then allowed ones in the order they were drawn, forbidden ones last
+    key = torch.where(rank < hard, rank, candidates + columns) + 2 * candidates * ~allowed
+    chosen = key.argsort(dim=1, stable=True)[:, :n]
+    return chosen, allowed.gather(1, chosen)
+
+
+def mean(sums: Float[Tensor, "S"], counts: Int64[Tensor, "S"]) -> Float[Tensor, ""]:
+    """The mean over directions of sum / count, one without terms being 0.
+
+    With the counts of all workers and this worker's sums it is this worker's share of the mean.
+    """
+    return (sums / counts.clamp(min=1)).sum() / len(sums)
