@@ -208,6 +208,19 @@ def download(location: Location, path: Path, *, patient: bool = True) -> Stored:
     return Stored(size, str(got["ETag"]))
 
 
+def read_range(location: Location, first: int, count: int, *, etag: str = "") -> bytes:
+    """`count` bytes of an object from byte `first` on. Raises Missing, ServiceError, Conflict where `etag` changed."""
+    if count <= 0:
+        return b""
+    asked = {"Range": f"bytes={first}-{first + count - 1}"} | ({"IfMatch": etag} if etag else {})
+    with _translated(location):
+        got = client().get_object(Bucket=location.bucket, Key=location.key, **asked)
+        data: bytes = got["Body"].read()
+    if len(data) != int(got["ContentLength"]):
+        raise _error(location, "the connection broke off", "give the same command again")
+    return data
+
+
 def upload(path: Path, location: Location, *, patient: bool = True) -> Stored:
     """The file as an object, which appears whole. Raises ServiceError, FileNotFoundError."""
     size = path.stat().st_size
