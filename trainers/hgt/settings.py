@@ -14,6 +14,12 @@ class GraphSettings(MethodSettings):
 
     epochs: int = setting(20, "passes over the label relations' edges", ge=1, le=1_000_000)
     batch: int = setting(1024, "edges of the label relations in a step", ge=2, le=1_000_000)
+    step_batches: int = setting(
+        4, "batches that make one step of the optimiser; workers share them, so that their number changes no sum", ge=1,
+        le=65536,
+    )  # fmt: skip
+    update_every: int = setting(5, "epochs between looks at the clusters", ge=1)
+    prefetch: int = setting(2, "batches that a worker has drawn ahead in threads; 0: none", ge=0, le=64)
     label_relations: str = setting(
         "", "comma-separated relations whose edges are predicted; default: the data set's own, else all"
     )

@@ -1,0 +1,126 @@
+"""The HGT network: linear inputs by node type, one layer a hop, embeddings of unit length. Tensors in, tensors out.
+
+`h_0 = x W_type + b_type` (a type without features: a learned vector; with `id_buckets`: plus a learned row of the
+node's own), `h_{l+1} = layer(h_l)` over the blocks from the outermost hop inwards, then rows of length 1. Weights are a
+plain dict by readable name, so that an optimiser, a checkpoint and an all-reduce see the same thing.
+
+Axes: N nodes of a type at a depth, B roots of a type, H hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ops.contrast.rows import unit_rows
+from ops.data.hetero import Relation
+from ops.errors import SettingsError
+from ops.rng import torch_generator
+from trainers.hgt.layer import Block, Weights, dropout, hgt_layer, layer_weights, linear, linear_weights
+from trainers.hgt.settings import Settings
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the network's shape depends on: nodes and feature width (0: none) by type, relations with reverse ones."""
+
+    counts: Mapping[str, int]
+    features: Mapping[str, int]
+    relations: tuple[Relation, ...]
+
+
+@runtime_checkable  # the tests check every annotation
+class Sample(Protocol):
+    """What the network reads of `ops.graph.sampling.Sample`: nodes by depth, blocks by hop, the outermost features."""
+
+    @property
+    def nodes(self) -> tuple[dict[str, NDArray[np.int64]], ...]:
+        """Node numbers by type, roots first; a depth begins with the nodes of the one before."""
+
+    @property
+    def blocks(self) -> tuple[dict[Relation, Block], ...]:
+        """`blocks[d]`: a row per node of depth d, entries are positions among the sources of depth d + 1."""
+
+    @property
+    def features(self) -> dict[str, Float[Tensor, "_ _"]]:
+        """Float [N F] of the nodes of the last depth, for types with features."""
+
+
+def parameters(settings: Settings, metadata: Metadata, seed: int) -> dict[str, Tensor]:
+    """All weights by name, float32, alphabetical, requiring gradients; each start is keyed by (seed, its name).
+
+    `input.TYPE.weight` [F H], `input.TYPE.bias` [H], `input.TYPE.ids` [min(nodes, id_buckets) H], then those of every
+    layer (`layer_weights`). Raises SettingsError where nothing would tell one node from another.
+    """
+    if not settings.id_buckets and not any(metadata.features.values()):
+        raise SettingsError(
+            "no node type has features, so all nodes would look alike: give --id-buckets, "
+            f"e.g. {max(metadata.counts.values())} (a learned row a node)"
+        )
+    made: dict[str, Tensor] = {}
+    for kind, count in metadata.counts.items():
+        made |= _input_weights(kind, count, metadata.features.get(kind, 0), settings, seed)
+    types, widths = sorted(metadata.counts), (settings.hidden, settings.hidden)
+    for number in range(1, settings.layers + 1):
+        made |= layer_weights(f"layer{number}.", types, metadata.relations, widths, settings.heads, seed)
+    return {name: made[name].requires_grad_() for name in sorted(made)}
+
+
+def forward(
+    weights: Weights, settings: Settings, sample: Sample, generator: torch.Generator | None = None
+) -> dict[str, Float[Tensor, "_ H"]]:
+    """Embeddings [B H] of the roots by type, rows of length 1; with a `generator` as in training (dropout), else not.
+
+    A node number of -1 (a node that training has not seen) gets no row of `input.TYPE.ids`. A weight that the sample
+    does not reach gets no gradient (`grad` stays None).
+    """
+    if len(sample.blocks) != settings.layers:
+        raise ValueError(f"a sample of {len(sample.blocks)} hops for a network of {settings.layers} layers")
+    outermost = sample.nodes[-1]
+    h = {kind: _inputs(weights, kind, outermost[kind], sample.features.get(kind)) for kind in sorted(outermost)}
+    h = {kind: dropout(x, settings.dropout, generator) for kind, x in h.items()}
+    for number, depth in enumerate(reversed(range(settings.layers)), start=1):
+        targets = {kind: len(ids) for kind, ids in sample.nodes[depth].items()}
+        h = hgt_layer(weights, f"layer{number}.", h, sample.blocks[depth], targets, settings.dropout, generator)
+        if settings.norm == "layer":
+            h = {kind: torch.nn.functional.layer_norm(x, x.shape[1:]) for kind, x in h.items()}
+    return {kind: unit_rows(x) for kind, x in h.items()}
+
+
+def _input_weights(kind: str, count: int, features: int, settings: Settings, seed: int) -> dict[str, Tensor]:
+    made: dict[str, Tensor] = {}
+    if features:
+        made |= linear_weights(f"input.{kind}", features, settings.hidden, seed)
+    free = {} if features else {"bias": (settings.hidden,)}
+    if settings.id_buckets:
+        free["ids"] = (min(count, settings.id_buckets), settings.hidden)
+    for part, shape in free.items():
+        # entries of variance 1/3, like those of a linear on standardised features
+        g = torch_generator(seed, f"hgt input.{kind}.{part}")
+        made[f"input.{kind}.{part}"] = torch.empty(shape).uniform_(-1, 1, generator=g)
+    return made
+
+
+def _inputs(
+    weights: Weights, kind: str, ids: NDArray[np.int64], x: Float[Tensor, "N F"] | None
+) -> Float[Tensor, "N H"]:
+    name, bias = f"input.{kind}", weights[f"input.{kind}.bias"]
+    if f"{name}.weight" in weights:
+        if x is None:
+            raise ValueError(f"the sample has no features of type {kind}, which the network was made for")
+        h = linear(weights, name, x)
+    else:
+        h = bias.expand(len(ids), -1)
+    table = weights.get(f"{name}.ids")
+    if table is None:
+        return h
+    rows = torch.from_numpy(ids).to(table.device)
+    own = torch.nn.functional.embedding(rows.clamp(min=0) % len(table), table)
+    return h + own * (rows >= 0)[:, None]
