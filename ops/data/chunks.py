@@ -76,14 +76,17 @@ def tables(spec: str) -> Tables:
     Raises DataError for headers that do not fit, tables without rows, columns that differ between files of a table.
     """
     layout = find_layout(spec)
-    if layout is None:
-        return _of_graph(spec)
+    return _of_graph(spec) if layout is None else tables_of(layout)
+
+
+def tables_of(layout: Layout) -> Tables:
+    """The chunks of a folder's files. Raises as `tables` does."""
     nodes: dict[str, tuple[Chunk, ...]] = {}
     for kind, files in layout.nodes.items():
         columns = [node_columns(file) for file in files]
         _alike(files, [c.features for c in columns], "ragged features: the feature columns")
         width = _width(files, columns[0], kind)
-        nodes[kind] = _cut(files, columns, kind, width)
+        nodes[kind] = chunks_of(files, columns, kind, width)
     return _with_edges(layout, nodes)
 
 
@@ -199,7 +202,7 @@ def _with_edges(layout: Layout, nodes: dict[str, tuple[Chunk, ...]]) -> Tables:
     for relation, files in layout.edges.items():
         columns = [edge_columns(file) for file in files]
         _alike(files, [tuple(sorted(filter(None, c.roles))) for c in columns], "columns")
-        edges[relation] = _cut(files, columns, relation_name(relation))
+        edges[relation] = chunks_of(files, columns, relation_name(relation))
         weight += [relation] if columns[0].named("weight") else []
         time += [relation] if columns[0].named("time") else []
         rest = sorted({n for c in columns for n, r in zip(c.names, c.roles, strict=True) if not r})
@@ -219,7 +222,7 @@ def _alike(files: Files, found: list[tuple[str, ...]], what: str) -> None:
             )
 
 
-def _cut(files: Files, columns: list[Columns], key: str, width: int = 0) -> tuple[Chunk, ...]:
+def chunks_of(files: Files, columns: list[Columns], key: str, width: int = 0) -> tuple[Chunk, ...]:
     """The chunks of all files of one table. Raises DataError where they hold no rows."""
     found: list[Chunk] = []
     for file, own in zip(files, columns, strict=True):

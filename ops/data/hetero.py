@@ -18,7 +18,7 @@ from ops.data.types import AttributedGraph
 from ops.errors import DataError, SettingsError
 
 Relation = tuple[str, str, str]  # (source type, relation, destination type)
-Ids = NDArray[np.int64] | NDArray[np.str_]
+Ids = NDArray[np.int64] | NDArray[np.character]
 
 NODE, EDGE = "node", ("node", "edge", "node")  # the one type and relation of a homogeneous graph
 # names become file names joined by "__": no such pair, and no "_" at an end, may be in them

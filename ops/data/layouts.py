@@ -79,7 +79,8 @@ def _typed(file: Source) -> bool:
     return file.size > 0 and read_bytes(file, 0, 16).lstrip(b"\xef\xbb\xbf").startswith((b"id:", b"src_id:"))
 
 
-def _name(place: str) -> str:
+def place_name(place: str) -> str:
+    """What a graph read from there is called: the last part of the path."""
     name = storage.parse(place).name if storage.is_s3(place) else Path(place).expanduser().resolve().name
     return name or "graph"
 
@@ -112,7 +113,7 @@ def _layout(
             raise DataError(f"{edges[name][0].uri}: {error}") from None
 
     return Layout(
-        _name(place), place,
+        place_name(place), place,
         {check_type_name(t, place): tuple(f) for t, f in nodes.items()},
         {relation(name): tuple(f) for name, f in edges.items()},
         {t: tuple(f) for t, f in labels.items()},
