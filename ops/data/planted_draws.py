@@ -90,7 +90,8 @@ def degrees(count: int, mean: float, most: float, alpha: float, rng: np.random.G
     ratio = (least / most) ** alpha
     x = least * (1.0 - rng.random(count) * (1.0 - ratio)) ** (-1.0 / alpha)
     # rounding up with the chance of the fraction keeps the mean
-    return np.clip(np.floor(x + rng.random(count)), 1, np.floor(most)).astype(np.int64)
+    rounded: Int = np.clip(np.floor(x + rng.random(count)), 1, np.floor(most)).astype(np.int64)
+    return rounded
 
 
 def _least(mean: float, most: float, alpha: float) -> float:

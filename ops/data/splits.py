@@ -1,0 +1,195 @@
+"""Training, validation and test edges: by global time, or by each source node's own time.
+
+A pair is a (source, destination) of the label relations, at the time of its latest edge there. What is hidden, a pair
+of validation or test, leaves ALL relations between the two types, in either direction; no training edge of any relation
+is younger than the cut. Axes: M pairs, N sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int64
+from numpy.typing import NDArray
+
+from ops.data.hetero import Edges, HeteroGraph, Relation, find_relations
+from ops.data.validate import count
+from ops.errors import DataError, SettingsError
+from ops.rng import generator
+
+How = Literal["time", "user"]
+Pairs = Int64[np.ndarray, "M 2"]
+BY_USER = ("ml-100k",)  # data sets whose global cut leaves most users without a history
+_NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a method may train on, and hidden pairs (source row, destination row), sorted, each once, never in training.
+
+    `cuts`: the first times of validation and test (None: by user, or without times). `counts`: pairs of each part,
+    edges that left the training graph, and what was left out of the evaluation. `relations`: the label relations.
+    """
+
+    train: HeteroGraph
+    valid: Pairs
+    test: Pairs
+    cuts: tuple[int, int] | None
+    counts: dict[str, int]
+    how: How
+    relations: tuple[Relation, ...]
+
+
+def split(
+    graph: HeteroGraph,
+    how: How | None = None,
+    valid: float = 0.1,
+    test: float = 0.2,
+    label_relations: Sequence[str] = (),
+    seed: int = 0,
+) -> Split:
+    """Split as hgt.md's evaluation: "time" by global time (the default), "user" by each source's own (ml-100k's).
+
+    "time": the first 1 - valid - test of all pairs train; pairs at a cut's very second are behind it. "user": of n
+    pairs of a source the last n - floor((1 - test) n) are test, those before them from floor((1 - valid - test) n) on
+    validation, and at least one is kept for training. Without times the order is random, keyed by `seed`; the notes
+    say so. Sources that keep no training edge are counted and left out of `valid` and `test`.
+    No `label_relations`: all that join the first relation's types. Raises SettingsError for shares out of range or
+    label relations between different types, DataError where nothing is left to train on or to test.
+    """
+    if not (valid >= 0 and test > 0 and valid + test < 1):
+        raise SettingsError(f"valid={valid:g}, test={test:g}: shares must be >= 0, test > 0, and their sum below 1")
+    how = how or ("user" if graph.name in BY_USER else "time")
+    labels = _label_relations(graph, label_relations)
+    source, target = labels[0][0], labels[0][2]
+    codes, times, notes = _pairs(graph, labels, seed)
+    timed = all(graph.edges[r].time is not None for r in labels)
+    n_targets = graph.nodes[target].count
+    owners = codes // n_targets
+    parts, cuts = _by_user(owners, times, valid, test) if how == "user" else _by_time(times, valid, test)
+    before = np.full(graph.nodes[source].count, _NEVER)  # training edges of a source are older than this
+    if timed and how == "user":
+        np.minimum.at(before, owners[parts > 0], times[parts > 0])
+    elif timed:
+        before[:] = cuts[0]
+    train = _without(graph, labels, codes[parts > 0], before)
+    known = np.zeros(graph.nodes[source].count, dtype=bool)
+    for relation, edges in train.edges.items():
+        for end, rows in ((relation[0], edges.src), (relation[2], edges.dst)):
+            if end == source:
+                known[rows] = True
+    counts = _counts(graph, train, owners, parts, known)
+    if not counts["train pairs"] or not counts["test pairs"]:
+        raise DataError(
+            f"{graph.name}: split by {how}: {counts['train pairs']} pairs left to train on, {counts['test pairs']} to "
+            "test; both are needed (many equal times? split by user, or give more data)"
+        )
+    if counts["sources left out"]:
+        notes.append(f"{count(counts['sources left out'], source)} without training edges: left out of the evaluation")
+    held = [np.stack([c // n_targets, c % n_targets], axis=1)
+            for c in (codes[(parts == i) & known[owners]] for i in (1, 2))]  # fmt: skip
+    cut = (int(cuts[0]), int(cuts[1])) if timed and how == "time" else None
+    return Split(train.with_notes(*notes), held[0], held[1], cut, counts, how, labels)
+
+
+def _label_relations(graph: HeteroGraph, names: Sequence[str]) -> tuple[Relation, ...]:
+    found = find_relations(graph.edges, names)
+    if not names:
+        found = tuple(r for r in found if (r[0], r[2]) == (found[0][0], found[0][2]))
+    ends = sorted({(r[0], r[2]) for r in found})
+    if len(ends) > 1:
+        raise SettingsError(f"label relations join different types ({ends[0]} and {ends[1]}); choose those of one pair")
+    return found
+
+
+def _pairs(
+    graph: HeteroGraph, labels: tuple[Relation, ...], seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+    """Every pair once as a sorted code source * n_targets + target, the time of its latest edge, notes."""
+    n_targets = graph.nodes[labels[0][2]].count
+    edges = [graph.edges[r] for r in labels]
+    codes = np.concatenate([e.src * n_targets + e.dst for e in edges])
+    stamps = [e.time for e in edges if e.time is not None]
+    if len(stamps) < len(edges):
+        unique = np.unique(codes)
+        order = generator(seed, "split without times").permutation(unique.size)
+        return unique, order.astype(np.int64), [f"edges without times: split at random (seed {seed})"]
+    times = np.concatenate(stamps)
+    order = np.lexsort((times, codes))
+    codes, times = codes[order], times[order]
+    last = np.ones(codes.size, dtype=bool)
+    last[:-1] = codes[1:] != codes[:-1]
+    return codes[last], times[last], []
+
+
+def _share(n: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    """floor(share * n), not one less where the product is a whole number but for rounding."""
+    whole: NDArray[np.int64] = np.floor(n * share + 1e-9).astype(np.int64)
+    return whole
+
+
+def _by_time(times: NDArray[np.int64], valid: float, test: float) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """0 train, 1 validation, 2 test of each pair, and the two cut times."""
+    ordered = np.sort(times)
+    places: NDArray[np.int64] = np.floor(times.size * np.array([1 - valid - test, 1 - test]) + 1e-9).astype(np.int64)
+    cuts = ordered[np.minimum(places, times.size - 1)]
+    return (times >= cuts[0]).astype(np.int64) + (times >= cuts[1]), (int(cuts[0]), int(cuts[1]))
+
+
+def _by_user(
+    owners: NDArray[np.int64], times: NDArray[np.int64], valid: float, test: float
+) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """0 train, 1 validation, 2 test of each pair; equal times count in the order of the pairs."""
+    order = np.lexsort((np.arange(owners.size), times, owners))
+    _, starts, sizes = np.unique(owners[order], return_index=True, return_counts=True)
+    rank = np.arange(owners.size) - np.repeat(starts, sizes)
+    first = np.maximum(_share(sizes, 1 - valid - test), 1)
+    second = np.maximum(_share(sizes, 1 - test), first)
+    parts = np.empty(owners.size, dtype=np.int64)
+    parts[order] = (rank >= np.repeat(first, sizes)).astype(np.int64) + (rank >= np.repeat(second, sizes))
+    return parts, (_NEVER, _NEVER)
+
+
+def _without(
+    graph: HeteroGraph, labels: tuple[Relation, ...], hidden: NDArray[np.int64], before: NDArray[np.int64]
+) -> HeteroGraph:
+    """The graph without hidden pairs in any relation, and without other relations' edges from `before[source]` on."""
+    ends = (labels[0][0], labels[0][2])
+    n_targets = graph.nodes[ends[1]].count
+    kept: dict[Relation, Edges] = {}
+    for relation, edges in graph.edges.items():
+        stays = np.ones(edges.count, dtype=bool)
+        for source, target, at, to in (
+            (relation[0], relation[2], edges.src, edges.dst),
+            (relation[2], relation[0], edges.dst, edges.src),
+        ):
+            if (source, target) != ends:
+                continue
+            stays &= ~np.isin(at * n_targets + to, hidden)
+            if edges.time is not None and relation not in labels:
+                stays &= edges.time < before[at]
+        kept[relation] = edges.take(stays)
+    return replace(graph, edges=kept)
+
+
+def _counts(
+    graph: HeteroGraph,
+    train: HeteroGraph,
+    owners: NDArray[np.int64],
+    parts: NDArray[np.int64],
+    known: NDArray[np.bool_],
+) -> dict[str, int]:
+    shown = known[owners]
+    held = np.unique(owners[parts > 0])
+    return {
+        "train pairs": int((parts == 0).sum()),
+        "valid pairs": int(((parts == 1) & shown).sum()),
+        "test pairs": int(((parts == 2) & shown).sum()),
+        "pairs left out": int(((parts > 0) & ~shown).sum()),
+        "sources left out": int((~known[held]).sum()),
+        "test sources": int(np.unique(owners[(parts == 2) & shown]).size),
+        "edges hidden": sum(e.count for e in graph.edges.values()) - sum(e.count for e in train.edges.values()),
+    }
