@@ -7,7 +7,7 @@ K, Q, V, A, skip by node type; no skip where widths differ. Equals torch_geometr
 
 Both relation matrices are applied at the target, `(K h_s) W (Q h_t)^T = (K h_s) (Q h_t W^T)^T` and
 `sum_s a_s (V h_s W) = (sum_s a_s V h_s) W`: B rows each instead of one per source and relation, and K and V of a
-source are computed and gathered once for all relations that leave its type.
+source are computed once for all relations that leave its type.
 
 Axes: N nodes of a type (its first B the targets), B targets, F neighbours a target over one relation, S over all
 relations, I width in, W width out = heads A times d.
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ops.data.hetero import Relation, relation_name
 from ops.rng import torch_generator
+from trainers.hgt.attention import edge_scores, edge_sums
 
 Weights = Mapping[str, Tensor]  # by readable name, as a safetensors file holds them
 Block = tuple[Int64[Tensor, "_ _"], Bool[Tensor, "_ _"]]  # [B F]: rows of the source type, and False: no edge
@@ -93,12 +94,16 @@ def hgt_layer(
     The order of relations and types changes nothing, not a bit. A target without neighbours gets the message 0.
     `rate`, `generator`: dropout of A's output (before the skip), as in the authors' code; HGTConv has none.
     """
-    key_value = {kind: _key_value(weights, prefix, kind, h[kind]) for kind in sorted({r[0] for r in blocks} & set(h))}
+    key, value = (
+        {kind: linear(weights, f"{prefix}{role}.{kind}", h[kind]) for kind in sorted({r[0] for r in blocks} & set(h))}
+        for role in ("key", "value")
+    )
     out = {}
     for kind in sorted(n_targets):
         own = h[kind][: n_targets[kind]]
-        into = [r for r in sorted(blocks) if r[2] == kind and r[0] in key_value and blocks[r][0].numel()]
-        message = _messages(weights, prefix, kind, own, {r: (key_value[r[0]], *blocks[r]) for r in into})
+        into = [r for r in sorted(blocks) if r[2] == kind and r[0] in key and blocks[r][0].numel()]
+        query = linear(weights, f"{prefix}query.{kind}", own)
+        message = _messages(weights, prefix, query, {r: (key[r[0]], value[r[0]], blocks[r]) for r in into})
         new = linear(weights, f"{prefix}out.{kind}", torch.nn.functional.gelu(message))
         new = dropout(new, rate, generator)
         if new.shape == own.shape:
@@ -108,42 +113,37 @@ def hgt_layer(
     return out
 
 
-def _key_value(weights: Weights, prefix: str, kind: str, h: Float[Tensor, "N I"]) -> Float[Tensor, "N W2"]:
-    """K and V of every node side by side: one product here and one gather a relation."""
-    names = [f"{prefix}{role}.{kind}" for role in ("key", "value")]
-    weight = torch.cat([weights[f"{name}.weight"] for name in names], 1)
-    return torch.addmm(torch.cat([weights[f"{name}.bias"] for name in names]), h, weight)
+def _by_head(x: Float[Tensor, "N W"], heads: int) -> Float[Tensor, "N A d"]:
+    return x.view(len(x), heads, -1)
 
 
 def _messages(
     weights: Weights,
     prefix: str,
-    kind: str,
-    own: Float[Tensor, "B I"],
-    sources: Mapping[Relation, tuple[Float[Tensor, "_ W2"], Int64[Tensor, "B _"], Bool[Tensor, "B _"]]],
+    query: Float[Tensor, "B W"],
+    sources: Mapping[Relation, tuple[Float[Tensor, "_ W"], Float[Tensor, "_ W"], Block]],
 ) -> Float[Tensor, "B W"]:
-    """The attention-weighted sum of messages, heads side by side; `sources`: K and V, neighbours, mask a relation."""
-    query = linear(weights, f"{prefix}query.{kind}", own)
+    """The attention-weighted sum of messages, heads side by side; `sources`: K, V and the block of each relation."""
     if not sources:
         return torch.zeros_like(query)
-    scores, values = [], []
-    for relation, (key_value, neighbours, _) in sources.items():
+    scores, masks = [], []
+    for relation, (key, _, (neighbours, mask)) in sources.items():
         name = relation_name(relation)
         attention, prior = weights[f"{prefix}attention.{name}"], weights[f"{prefix}prior.{name}"]
         heads, d, _ = attention.shape
-        # embedding: the fastest gather with a fixed order of sums in its backward pass
-        gathered = torch.nn.functional.embedding(neighbours, key_value)
-        key, value = gathered.view(*neighbours.shape, 2, heads, d).unbind(2)  # [B F A d] each
-        turned = torch.einsum("bhe,hde->bhd", query.view(-1, heads, d), attention)  # Q W^T
-        scores.append(torch.linalg.vecdot(turned[:, None], key) * (prior / math.sqrt(d)))  # [B F A]
-        values.append(value)
-    share = _masked_softmax(torch.cat(scores, 1), torch.cat([mask for _, _, mask in sources.values()], 1))
-    shares = torch.split(share, [value.shape[1] for value in values], 1)
-    summed = [
-        torch.einsum("bhd,hde->bhe", (part[..., None] * value).sum(1), weights[f"{prefix}message.{relation_name(r)}"])
-        for part, value, r in zip(shares, values, sources, strict=True)
-    ]
-    return torch.stack(summed).sum(0).flatten(1)
+        turned = torch.einsum("bhe,hde->bhd", _by_head(query, heads), attention)  # Q W^T
+        turned = turned * (prior / math.sqrt(d))[:, None]
+        scores.append(edge_scores(turned, _by_head(key, heads), neighbours, mask))
+        masks.append(mask)
+    share = _masked_softmax(torch.cat(scores, 1), torch.cat(masks, 1))
+    found = torch.zeros_like(query)
+    shares = torch.split(share, [mask.shape[1] for mask in masks], 1)
+    for part, (relation, (_, value, (neighbours, mask))) in zip(shares, sources.items(), strict=True):
+        summed = edge_sums(part, _by_head(value, part.shape[2]), neighbours, mask)
+        found = found + torch.einsum(
+            "bhd,hde->bhe", summed, weights[f"{prefix}message.{relation_name(relation)}"]
+        ).flatten(1)
+    return found
 
 
 def _masked_softmax(scores: Float[Tensor, "B S A"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B S A"]:
