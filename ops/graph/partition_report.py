@@ -1,4 +1,4 @@
-"""What a partition is worth: edge cut, balance by node type and edge type, halo sizes; as values, text and a picture.
+"""What a partition is worth: edge cut, balance by node type and edge type, halo sizes; as values and as text.
 
 Axes: P parts.
 """

@@ -127,22 +127,19 @@ def write_shards(
     symmetric = {r: is_symmetric(r, prints[relation_name(r)]) for r in graph.edges}
     relations = all_relations(symmetric)
     runs = {r: _runs(graph, r, origin, book, parts) for r, origin in relations.items()}
+    nodes = {
+        k: NodeInfo(n.count, book[k].offsets, n.n_features, feature_dtype, id_dtype(n.ids.dtype))
+        for k, n in sorted(graph.nodes.items())
+    }
+    edges = {r: _edge_info(graph, r, origin, symmetric.get(r, False)) for r, origin in relations.items()}
+    digest = graph_digest({kind: node_print(n.ids, n.x, 0) for kind, n in graph.nodes.items()}, prints)
     files: dict[str, dict[str, Any]] = {}
     counts = []
     for part in range(parts):
         arrays, counted = _one_part(graph, book, runs, part, feature_dtype)
         files |= write_part(folder, part, arrays)
         counts.append(counted)
-    manifest = Manifest(
-        graph.name,
-        graph_digest({kind: node_print(n.ids, n.x, 0) for kind, n in graph.nodes.items()}, prints),
-        dict(partitioner or {"method": "given"}),
-        parts,
-        {k: NodeInfo(n.count, book[k].offsets, n.n_features, feature_dtype, id_dtype(n.ids.dtype))
-         for k, n in sorted(graph.nodes.items())},
-        {r: _edge_info(graph, r, origin, symmetric.get(r, False)) for r, origin in relations.items()},
-        files,
-    )  # fmt: skip
+    manifest = Manifest(graph.name, digest, dict(partitioner or {"method": "given"}), parts, nodes, edges, files)
     manifest = with_counts(manifest, counts)
     write_manifest(folder, manifest)
     return manifest

@@ -120,6 +120,29 @@ class PredictSettings(Settings):
     quiet: bool = setting(False, "print errors only")
 
 
+class PartitionSettings(Settings):
+    """What `workflows/partition_graph.py` takes."""
+
+    graph: str = setting("", "node and edge tables, a graph file or a name; tables and files also as s3://BUCKET/PATH")
+    parts: int = setting(4, "how many parts", ge=1, le=1_000_000)
+    method: Literal["auto", "hash", "fennel", "metis"] = setting(
+        "auto", "how nodes get their part; auto: metis for one node type and up to 50 M directed edges, else fennel"
+    )
+    out: str = setting("", "folder for the parts, or s3://BUCKET/PREFIX")
+    seed: int = setting(0, "seed of the assignment", ge=0, le=2**31)
+    fennel: Literal["auto", "stream", "waves"] = setting(
+        "auto", "one stream over the graph in memory, or waves of tasks; auto: the stream up to 4 M edges"
+    )
+    tasks: Literal["auto"] | int = setting(
+        "auto", "Ray tasks at a time; 0: in this process; auto: 0 for a small graph without a cluster, else all CPUs"
+    )
+    feature_dtype: Literal["float32", "float16"] = setting("float32", "how features are stored")
+    scratch: str = setting("", "folder of this machine for the work on parts on S3; default TMP/tessera-UID")
+    fresh: bool = setting(False, "forget a partition, finished or not, in --out and start over")
+    json_output: bool = setting(False, "print the report as JSON and nothing else on standard output", alias="json")
+    quiet: bool = setting(False, "print errors only")
+
+
 def key_of(name: str, info: FieldInfo) -> str:
     """A field's key in YAML files and, with dashes, its flag."""
     return info.alias or name
