@@ -107,16 +107,16 @@ def make_hetero(
 ) -> HeteroGraph:
     """A sound HeteroGraph of arrays: everything checked, duplicate edges merged, what was found counted in notes.
 
-    `edges` hold row numbers. Raises DataError: no nodes or edges, ids that repeat, features that are ragged or not
+    `edges` hold row numbers. Types and relations come in the order of their names, whatever they were read from. Raises DataError: no nodes or edges, ids that repeat, features that are ragged or not
     finite, rows out of range, weights negative or not finite, a relation of a type that has no nodes.
     """
     where, said = origin or name, list(notes)
     if not nodes or not edges:
         raise DataError(f"{where}: empty graph: {len(nodes)} node types, {len(edges)} relations; at least one of each")
-    checked = {kind: _nodes(where, kind, given) for kind, given in nodes.items()}
+    checked = {kind: _nodes(where, kind, given) for kind, given in sorted(nodes.items())}
     linked = {kind: np.zeros(given.count, dtype=bool) for kind, given in checked.items()}
     tidy: dict[Relation, Edges] = {}
-    for relation, given in edges.items():
+    for relation, given in sorted(edges.items()):
         title = _check_relation(where, relation, checked)
         _check_edges(f"{where}: {title}", given, checked[relation[0]].count, checked[relation[2]].count)
         tidy[relation], merged = merge_edges(given, checked[relation[2]].count)

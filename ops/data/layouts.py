@@ -114,9 +114,9 @@ def _layout(
 
     return Layout(
         place_name(place), place,
-        {check_type_name(t, place): tuple(f) for t, f in nodes.items()},
-        {relation(name): tuple(f) for name, f in edges.items()},
-        {t: tuple(f) for t, f in labels.items()},
+        {check_type_name(t, place): tuple(f) for t, f in sorted(nodes.items())},
+        dict(sorted((relation(name), tuple(f)) for name, f in edges.items())),
+        {t: tuple(f) for t, f in sorted(labels.items())},
     )  # fmt: skip
 
 
