@@ -107,7 +107,8 @@ def make_hetero(
 ) -> HeteroGraph:
     """A sound HeteroGraph of arrays: everything checked, duplicate edges merged, what was found counted in notes.
 
-    `edges` hold row numbers. Types and relations come in the order of their names, whatever they were read from. Raises DataError: no nodes or edges, ids that repeat, features that are ragged or not
+    `edges` hold row numbers. Types and relations come in the order of their names, whatever they were read
+    from. Raises DataError: no nodes or edges, ids that repeat, features that are ragged or not
     finite, rows out of range, weights negative or not finite, a relation of a type that has no nodes.
     """
     where, said = origin or name, list(notes)
