@@ -8,11 +8,12 @@ from ops.run.cli import resolve
 from ops.run.console import Console
 from ops.run.entry import entry
 from ops.run.launch import run_training, where
+from ops.run.recall_table import links_line, stored_table
 from ops.run.report import summary_table
 from ops.run.settings import LaunchSettings, nearest
-from trainers import hsan
+from trainers import hgt, hsan, twhin
 
-METHODS = {"hsan": hsan}
+METHODS = {"hgt": hgt, "hsan": hsan, "twhin": twhin}
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -32,6 +33,9 @@ def main(argv: list[str]) -> None:
     if launch.json_output:
         print(json.dumps(result))
     console.say(summary_table(result))
+    if "recall" in result:
+        console.say(stored_table(result["recall"]))
+        console.say(links_line(result["links"]))
     console.say(result["verdict"])
     where(folder, resolved, console)
 

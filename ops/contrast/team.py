@@ -9,6 +9,7 @@ Axes: N nodes, n nodes of one worker, V views, M = V N rows, D width, W workers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,24 @@ class Team:
         if self.world > 1:
             dist.broadcast(x, src=0)
         return x
+
+    def lists(self, own: Sequence[Tensor], count: int, like: Tensor) -> list[Tensor]:
+        """All workers' tensors in order: worker r has numbers r, r + W, ... of `count`; they differ in length only.
+
+        `like` [0, ...] has their other sizes and dtype, for a worker that has none.
+        """
+        if self.world == 1:
+            return list(own)
+        lengths = torch.zeros(count, dtype=torch.int64, device=like.device)
+        lengths[self.rank :: self.world] = torch.tensor([len(x) for x in own], dtype=torch.int64, device=like.device)
+        found = []
+        for number, length in enumerate(self.sum_(lengths).tolist()):
+            source, place = number % self.world, number // self.world
+            sent = own[place].contiguous() if source == self.rank else like.new_empty(length, *like.shape[1:])
+            dist.broadcast(sent, src=source)
+            self.gathered += sent.nbytes
+            found.append(sent)
+        return found
 
     def _reduce(self, x: Tensor, how: Any) -> Tensor:
         if self.world > 1:

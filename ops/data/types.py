@@ -7,9 +7,42 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@runtime_checkable  # the tests check every annotation
+class Data(Protocol):
+    """What a run knows of its data, whatever kind it is: a method's own data has more."""
+
+    @property
+    def name(self) -> str:
+        """The data set's, for people."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What loading changed or found, one sentence each."""
+
+    @property
+    def ids(self) -> NDArray[Any] | None:
+        """The user's own names of the rows that are clustered."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """Of the rows' features."""
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows are clustered."""
+
+    @property
+    def n_features(self) -> int:
+        """How many features they have."""
+
+    def digest(self) -> str:
+        """SHA-256 of all that training may see."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +65,11 @@ class AttributedGraph:
     def n_nodes(self) -> int:
         """N."""
         return int(self.x.shape[0])
+
+    @property
+    def n_rows(self) -> int:
+        """N: the nodes are what is clustered."""
+        return self.n_nodes
 
     @property
     def n_features(self) -> int:

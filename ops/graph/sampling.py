@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ Mode = str
 MODES = {"replace": 0, "distinct": 1, "padded": 2}
 Ids = Mapping[str, NDArray[np.int64]]  # node type -> global numbers
 Drawn = tuple[NDArray[np.int64], NDArray[np.bool_]]  # source numbers [B F], mask [B F]
-Block = tuple[Int64[Tensor, "B F"], Bool[Tensor, "B F"]]
+Block = tuple[Int64[Tensor, "_ _"], Bool[Tensor, "_ _"]]  # [B F], other B and F for each
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Request:
     mode: int
 
 
+@runtime_checkable  # the tests check every annotation
 class Topology(Protocol):
     """Whoever answers requests; the parts of one call are independent of each other."""
 
@@ -84,7 +85,7 @@ class Sample:
 
     nodes: tuple[dict[str, NDArray[np.int64]], ...]
     blocks: tuple[dict[Relation, Block], ...]
-    features: dict[str, Float[Tensor, "N F"]]
+    features: dict[str, Float[Tensor, "_ _"]]
 
     @property
     def edges(self) -> int:
@@ -107,7 +108,7 @@ def sample(
     ends must be roots. `mode`: with replacement, distinct (all neighbours where there are few enough), or distinct and
     circularly padded.
     """
-    from ops.graph.draws import renumber
+    from ops.graph.kernels_draws import renumber
 
     nodes, blocks = [{kind: np.ascontiguousarray(ids) for kind, ids in roots.items()}], []
     forbidden = None if without is None else _pair_keys(graph.book, *without)
@@ -141,7 +142,7 @@ def answer(
     stored: Mapping[Relation, tuple[NDArray[np.int64], NDArray[np.integer]]], first: Mapping[str, int], asked: Request
 ) -> dict[Relation, Drawn]:
     """A part's answer: `stored` has (indptr, indices) per relation, `first` the part's first number per type."""
-    from ops.graph.draws import neighbours
+    from ops.graph.kernels_draws import neighbours
 
     found = {}
     for relation, key in asked.keys.items():
@@ -165,9 +166,7 @@ def by_owner(book: Book, kind: str, ids: NDArray[np.int64]) -> dict[int, NDArray
     return {p: order[ends[p] : ends[p + 1]] for p in range(book.parts) if ends[p] < ends[p + 1]}
 
 
-def _hop(
-    graph: Topology, nodes: Ids, hop: int, width: int, key: tuple[int, ...], mode: int
-) -> dict[Relation, Drawn]:
+def _hop(graph: Topology, nodes: Ids, hop: int, width: int, key: tuple[int, ...], mode: int) -> dict[Relation, Drawn]:
     book = graph.book
     relations = [r for r in book.relations if len(nodes.get(r[2], ()))]
     keys = {r: key64(key[0], f"sample {relation_name(r)}", *key[1:], hop) for r in relations}

@@ -9,27 +9,33 @@ Axes: N nodes, M pairs, F features, P parts.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ops.data.hetero import Relation
+from ops.data.named import cache_file
 from ops.errors import ServiceError
 from ops.graph.sampling import Book, Drawn, Mode, Request, Sample, answer, by_owner, sample
-from ops.graph.shards import Manifest, Shard, open_shard
+from ops.graph.shards import Manifest, Shard, fetch_shards, open_shard
 from ops.rng import generator
+from ops.storage import is_s3
 
 MAX_RESTARTS, MAX_TASK_RETRIES = 8, 8  # finite: a request that kills its actor must not restart it without end
 PREFETCH_THREADS = 2
 
 
+@runtime_checkable
 class Backend(Protocol):
     """Whoever holds the parts."""
 
@@ -43,21 +49,30 @@ class Backend(Protocol):
 
 
 class PartService:
-    """What the owner of a part answers; the body of a shard actor, and of the local backend."""
+    """What the owner of a part answers; the body of a shard actor, and of the local backend.
+
+    The part is opened by the first question: what is wrong with its files is an answer, not a dead actor.
+    """
 
     def __init__(self, folder: str, manifest: Manifest, part: int, verify: bool = True) -> None:
-        from ops.graph.shards import local_part
-
-        self._open(open_shard(local_part(folder, manifest, part), manifest, part, verify=verify))
-
-    def _open(self, shard: Shard) -> None:
-        self.shard = shard
-        self._csr = {r: (csr.indptr, csr.indices) for r, csr in shard.relations.items()}
+        self._where = folder, manifest, part, verify
+        self.first = {kind: int(nodes.offsets[part]) for kind, nodes in manifest.nodes.items()}
         self._order: tuple[Any, NDArray[np.int64]] | None = None
 
+    @cached_property
+    def shard(self) -> Shard:
+        """The part's arrays, mapped from its files."""
+        folder, manifest, part, verify = self._where
+        here = cached(folder, [part]) if is_s3(folder) else Path(folder)
+        return open_shard(here, manifest, part, verify=verify)
+
+    @cached_property
+    def _csr(self) -> dict[Relation, tuple[NDArray[np.int64], NDArray[Any]]]:
+        return {r: (csr.indptr, csr.indices) for r, csr in self.shard.relations.items()}
+
     def health(self) -> dict[str, int]:
-        """Nodes by type."""
-        return {kind: len(ids) for kind, ids in self.shard.ids.items()}
+        """The process that answers, and its part's nodes by type."""
+        return {"pid": os.getpid()} | {kind: len(ids) for kind, ids in self.shard.ids.items()}
 
     def ids(self, kind: str) -> NDArray[Any]:
         """The original ids of the part's nodes."""
@@ -65,11 +80,11 @@ class PartService:
 
     def sample(self, request: Request) -> dict[Relation, Drawn]:
         """Keyed neighbours of the part's nodes, all relations of the request in one call."""
-        return answer(self._csr, self.shard.first, request)
+        return answer(self._csr, self.first, request)
 
     def features(self, kind: str, ids: NDArray[np.int64]) -> NDArray[Any]:
         """[M F] in the stored precision."""
-        return np.asarray(self.shard.features[kind][ids - self.shard.first[kind]])
+        return np.asarray(self.shard.features[kind][ids - self.first[kind]])
 
     def busiest(self, kind: str, share: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """The share of the part's nodes with the most incoming edges, ascending, and their features."""
@@ -78,7 +93,7 @@ class PartService:
         if np.ndim(degrees) == 0:
             degrees = np.zeros(count, np.int64)
         top = np.sort(np.argsort(-degrees, kind="stable")[: int(share * count)])
-        return top + self.shard.first[kind], np.asarray(self.shard.features[kind][top])
+        return top + self.first[kind], np.asarray(self.shard.features[kind][top])
 
     def sizes(self) -> dict[Relation, int]:
         """Edges by relation."""
@@ -99,7 +114,7 @@ class PartService:
             low, high = np.searchsorted(chosen, [before, before + len(indices)])
             places = chosen[low:high] - before
             pairs[0, low:high] = indices[places]
-            pairs[1, low:high] = np.searchsorted(indptr, places, side="right") - 1 + self.shard.first[relation[2]]
+            pairs[1, low:high] = np.searchsorted(indptr, places, side="right") - 1 + self.first[relation[2]]
             which[low:high] = i
             before += len(indices)
         return pairs, which
@@ -142,6 +157,8 @@ class RemoteBackend:
         waiting = {part: getattr(self.actors[part], name).remote(*arguments) for part, arguments in asked.items()}
         try:
             return dict(zip(waiting, ray.get(list(waiting.values())), strict=True))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
         except ray.exceptions.RayActorError as error:
             raise ServiceError(
                 f"the graph service has lost a part for good after {MAX_RESTARTS} restarts "
@@ -197,19 +214,19 @@ class Client:
 
     def sizes(self) -> list[dict[Relation, int]]:
         """Edges by relation of every part."""
-        found = self.backend.call("sizes", {part: () for part in range(self.book.parts)})
+        found = self.backend.call("sizes", dict.fromkeys(range(self.book.parts), ()))
         return [found[part] for part in range(self.book.parts)]
 
     def ids(self, kind: str) -> NDArray[Any]:
         """The original ids of all nodes of a type, in the order of their global numbers."""
-        found = self.backend.call("ids", {part: (kind,) for part in range(self.book.parts)})
+        found = self.backend.call("ids", dict.fromkeys(range(self.book.parts), (kind,)))
         return np.concatenate([found[part] for part in range(self.book.parts)])
 
     def _hot(self, kind: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
         if kind not in self._cached:
             # in process the page cache is the cache
             share = 0.0 if isinstance(self.backend, LocalBackend) else self.cache_share
-            found = self.backend.call("busiest", {part: (kind, share) for part in range(self.book.parts)})
+            found = self.backend.call("busiest", dict.fromkeys(range(self.book.parts), (kind, share)))
             each = [found[part] for part in range(self.book.parts)]
             self._cached[kind] = np.concatenate([e[0] for e in each]), np.concatenate([e[1] for e in each])
         return self._cached[kind]
@@ -218,13 +235,22 @@ class Client:
 def book_of(manifest: Manifest) -> Book:
     """Who owns what, from the manifest alone."""
     offsets = {kind: np.asarray(nodes.offsets, np.int64) for kind, nodes in manifest.nodes.items()}
-    return Book(offsets, tuple(manifest.relations))
+    return Book(offsets, tuple(manifest.edges))
 
 
 def local_client(folder: str | Path, manifest: Manifest, *, verify: bool = True) -> Client:
     """A client whose parts are mapped in this process. Raises DataError for a damaged or missing part."""
     parts = [PartService(str(folder), manifest, part, verify) for part in range(manifest.parts)]
+    for each in parts:
+        each.health()
     return Client(LocalBackend(book_of(manifest), parts))
+
+
+def cached(place: str, parts: Sequence[int]) -> Path:
+    """A folder of this machine that holds these parts of a partition on S3."""
+    folder = cache_file("x").parent / "partitions" / hashlib.sha256(place.encode()).hexdigest()[:16]
+    fetch_shards(place, folder, parts)
+    return folder
 
 
 def start_service(folder: str, manifest: Manifest) -> list[Any]:
@@ -237,12 +263,16 @@ def start_service(folder: str, manifest: Manifest) -> list[Any]:
     actor = ray.remote(num_cpus=0, max_restarts=MAX_RESTARTS, max_task_retries=MAX_TASK_RETRIES)(PartService)
     spread = actor.options(scheduling_strategy="SPREAD")
     actors = [spread.remote(folder, manifest, part) for part in range(manifest.parts)]
-    try:
-        ray.get([each.health.remote() for each in actors])
-    except ray.exceptions.RayActorError as error:
-        cause = getattr(error, "cause", None) or error
-        raise ServiceError(f"{folder}: a part cannot be served ({str(cause).splitlines()[-1]})") from None
+    RemoteBackend(book_of(manifest), actors).call("health", dict.fromkeys(range(manifest.parts), ()))
     return actors
+
+
+def stop_service(actors: Sequence[Any]) -> None:
+    """End the actors."""
+    import ray
+
+    for actor in actors:
+        ray.kill(actor)
 
 
 def remote_client(folder: str, manifest: Manifest, actors: Sequence[Any], *, replicated: bool = False) -> Client:

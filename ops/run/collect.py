@@ -7,8 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ops.cluster.baselines import baselines
-from ops.cluster.explain import explain
 from ops.cluster.selection import PANEL, panel
 from ops.run import known, place, results
 from ops.run.checkpoint import atomic_write, write_json
@@ -32,15 +30,15 @@ def collect(job: Job, folder: Path, planned: int) -> dict[str, Any]:
         atomic_write(folder / "model" / file, (folders[chosen] / "model" / file).read_bytes())
     if job.auto:
         write_json(folder / "auto.json", job.auto)
-    if job.resolved.launch.explain:
-        own = clusters[seeds.index(chosen)]
-        found = explain(job.data.x, own, job.resolved.settings.k, job.data.feature_names)
+    found = job.kind.explain(job, clusters[seeds.index(chosen)]) if job.resolved.launch.explain else None
+    if found is not None:
         write_json(folder / EXPLAIN, {"seed": chosen, "clusters": found})
     result = _what(job) | {
         "resumed_from": {str(s): e["resumed_from"] for s, e in zip(seeds, each, strict=True)},
         **{group: results.over_seeds([e[group] for e in each]) for group in GROUPS},
         "selected_by": [e["selected_by"] for e in each],
         "baselines": _baselines(job),
+        **job.kind.finish(job, folder, folders, chosen),
         "stability": results.stability(clusters),
         **{k: sum(e[k] for e in each) for k in ("seconds", "cpu_seconds")},
         "peak_memory_gib": max(e["peak_memory_gib"] for e in each),
@@ -72,7 +70,7 @@ def _what(job: Job) -> dict[str, Any]:
     return {
         "schema": 1,
         "method": job.resolved.method.NAME,
-        "dataset": {"name": job.data.name, "hash": job.data.digest(), "rows": job.data.n_nodes,
+        "dataset": {"name": job.data.name, "hash": job.data.digest(), "rows": job.data.n_rows,
                     "notes": [*job.data.notes, *job.resolved.remarks], **known.record(job.resolved.launch)},
         "settings": {k: {"value": v, "source": job.resolved.sources.get(k, "default")} for k, v in values.items()},
         "seeds": job.seeds,
@@ -88,11 +86,9 @@ def _made_by(job: Job) -> str:
 
 
 def _baselines(job: Job) -> dict[str, Any]:
-    judge, evaluator = job.judges.unlabelled, job.judges.evaluator
-    settings = job.resolved.settings
     rows: dict[str, list[dict[str, float]]] = {}
-    for name, _, found in baselines(job.data, settings.k, job.seeds, job.resolved.method.baseline_order(settings)):
-        rows.setdefault(name, []).append(judge(found) | evaluator(found))
+    for name, found in job.kind.baselines(job):
+        rows.setdefault(name, []).append(found)
     return {name: results.over_seeds(found) for name, found in rows.items()}
 
 

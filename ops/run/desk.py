@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ops.errors import Interrupted, TesseraError
 from ops.run import memory
-from ops.run.types import State
+from ops.run.types import Arrays, State
 
 _GET_ADDRESS = 0x8915  # SIOCGIFADDR of Linux: an interface's IPv4 address
 
@@ -87,12 +87,19 @@ class WorkerRun:
         metrics: Mapping[str, float],
         assignment: NDArray[np.int64] | None = None,
         state: Callable[[], State] | None = None,
+        embeddings: Arrays | None = None,
     ) -> None:
         """See `ops.run.types.Run.report`."""
         word = torch.zeros(1, dtype=torch.int64, device=self.device)
         spent = self._spent()
         if self.rank == 0:
-            told = {"epoch": epoch, "metrics": dict(metrics), "assignment": assignment, "spent": spent}
+            told = {
+                "epoch": epoch,
+                "metrics": dict(metrics),
+                "assignment": assignment,
+                "spent": spent,
+                "embeddings": embeddings,
+            }
             word += self.ask({"kind": "report", "has_state": state is not None, **told})["word"]
         if self.world > 1:
             dist.broadcast(word, src=0)

@@ -11,15 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ops.cluster.indices import GraphJudge
 from ops.cluster.scores import Evaluator
-from ops.data.load import load
-from ops.data.types import AttributedGraph
 from ops.data.validate import check_clusters
 from ops.errors import SettingsError
 from ops.run import memory, place, warm
 from ops.run.cli import Resolved
 from ops.run.console import Console
+from ops.run.kinds import Kind, kind_of, only_graphs
 from ops.run.mirror import Mirror
 from ops.run.seedrun import Judges
 from ops.run.settings import flat
@@ -34,7 +32,7 @@ class Job:
     """A resolved command with its data loaded: everything a training needs, on this machine."""
 
     resolved: Resolved
-    data: AttributedGraph
+    data: Any  # ops.data.types.Data, and what the kind's own functions know of it
     labels: NDArray[np.int64] | None
     console: Console
     threads: int
@@ -42,6 +40,8 @@ class Job:
     warm: Warm | None = None  # the run that `--warm-start` names
     mirror: Mirror | None = None  # of the run's folder, where it belongs on S3
     workers: Workers | None = None  # None: train in this process
+    held: Any = None  # what only judges may see besides the labels
+    served: Any = None  # the data as the method gets it
 
     @property
     def seeds(self) -> list[int]:
@@ -56,10 +56,14 @@ class Job:
         return value if self.warm is None else value | {"warm": self.warm.digest}
 
     @property
+    def kind(self) -> Kind:
+        """What depends on the kind of data."""
+        return kind_of(self.resolved.method)
+
+    @property
     def judges(self) -> Judges:
         """Who scores this job's assignments."""
-        k = self.resolved.settings.k
-        return Judges(GraphJudge(self.data, k), Evaluator(self.labels), k, self.data.n_nodes)
+        return Judges(self.kind.judge(self), Evaluator(self.labels), self.resolved.settings.k, self.data.n_rows)
 
     @property
     def uri(self) -> str:
@@ -78,13 +82,14 @@ def make_job(resolved: Resolved, console: Console) -> Job:
     launch = resolved.launch
     if launch.workers != "auto" and launch.workers < 0:
         raise SettingsError(f"--workers {launch.workers}: allowed are auto, 0 (in this process) and more")
-    data, labels = load(launch.dataset, knn=launch.knn, knn_metric=launch.knn_metric)
+    data, labels, held = kind_of(resolved.method).load(launch, resolved.settings)
     threads = launch.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
-    job = settle_clusters(Job(resolved, data, labels, console, threads))
+    job = settle_clusters(Job(resolved, data, labels, console, threads, held=held, served=data))
     if launch.warm_start is not None:
         method = resolved.method
-        job.warm = warm.load_warm(launch.warm_start, method.NAME, method.SHAPED, job.resolved.settings, data)
+        only_graphs(method, f"--warm-start {launch.warm_start}")
+        job.warm = warm.load_warm(launch.warm_start, method.NAME, method.SHAPED, job.resolved.settings, job.data)
     return job
 
 
@@ -96,15 +101,13 @@ def settle_clusters(job: Job) -> Job:
             raise SettingsError(f"{job.data.name} has no labels to count: give --n-clusters K or --n-clusters auto")
         wanted, source = len(np.unique(job.labels)), "labels (number of classes)"
     elif wanted == "auto":
-        from ops.cluster.auto_k import sweep
-
         job.console.say("choosing the number of clusters without labels ...")
-        job.auto = sweep(job.data)
+        job.auto = job.kind.sweep(job.data)
         wanted, source = job.auto["chosen"], "auto"
         job.console.say(f"K = {wanted}: {job.auto['reason']}")
     else:
         source = job.resolved.sources.get("n_clusters", "default")
-    check_clusters(wanted, job.data.n_nodes)
+    check_clusters(wanted, job.data.n_rows)
     job.resolved = job.resolved.with_settings(source, n_clusters=wanted)
     return job
 
@@ -118,10 +121,8 @@ def plan(job: Job, share: Share | None = None) -> int:
     workers = share.workers if share else job.workers
     world = workers.count if workers else 1
     planned: int = memory.preload() + job.resolved.method.estimate(settings, data, world)
-    edges = data.edge_index.shape[1]
     say = job.console.say
-    say(f"{job.resolved.method.NAME} on {data.name}: {data.n_nodes:,} nodes, {data.n_features:,} features, "
-        f"{edges:,} directed edges, data {data.digest()[:8]}")  # fmt: skip
+    say(f"{job.resolved.method.NAME} on {data.name}: {job.kind.describe(data)}, data {data.digest()[:8]}")
     for note in (*data.notes, *job.resolved.remarks, *job.resolved.method.remarks(settings, data)):
         say(f"  {note}")
     if job.warm is not None:

@@ -63,7 +63,9 @@ def _run(job: Job, folder: Path, root: Path | None) -> dict[str, Any]:
             tell_pending(job.console, sync(folder, job.uri))
         return stored
     with crew(launch, job.console) as workers:
-        return _work(replace(job, workers=workers), folder, root, known)
+        job = replace(job, workers=workers)
+        with job.kind.serve(job) as data:
+            return _work(replace(job, served=data), folder, root, known)
 
 
 def _work(job: Job, folder: Path, root: Path | None, known: str) -> dict[str, Any]:
@@ -156,11 +158,11 @@ def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_
         for record in run.history if on_record else ():
             on_record(record)
         if workers is None:
-            result = method.train(settings, job.data, run)
+            result = method.train(settings, job.served, run)
         else:
-            run, result = Driver(method, settings, job.data, run, begin, workers, job.console).train(own / "ray")
+            run, result = Driver(method, settings, job.served, run, begin, workers, job.console).train(own / "ray")
         stored = describe(method.NAME, job.data) | flat(settings)
-        summary = results.finish_seed(run, result, job.data, job.labels, stored)
+        summary = results.finish_seed(run, result, job.kind.features(job.data), job.labels, stored)
         if job.warm is not None:
             job.console.say(f"seed {seed}: {summary['kept']:.1%} of the shared nodes kept their cluster")
         return summary

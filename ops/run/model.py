@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.data.types import AttributedGraph
+from ops.data.types import Data
 from ops.errors import DataError
 
 ABOUT = ("method", "dataset", "data", "n_features", "feature_names")  # keys of settings.json that are no settings
@@ -40,7 +40,7 @@ class StoredModel:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe(method: str, data: AttributedGraph) -> dict[str, Any]:
+def describe(method: str, data: Data) -> dict[str, Any]:
     """What `settings.json` says beside the settings: the method, the data's name and hash, its columns."""
     names = None if data.feature_names is None else list(data.feature_names)
     values = (method, data.name, data.digest(), data.n_features, names)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.cluster.selection import panel
-from ops.data.types import AttributedGraph
+from ops.data.types import Data
 from ops.files import replacing
 from ops.rng import generator
 from ops.run.checkpoint import save_model, write_json
@@ -21,6 +21,7 @@ from ops.run.seedrun import Record, SeedRun
 from ops.run.types import Result
 
 FIGURE_ROWS = 2000
+MORE = "more.npz"  # of a seed: embeddings and other arrays that its kind of data scores and draws
 SCORE = ("cluster/", "eval/", "tune/")
 
 
@@ -49,14 +50,19 @@ def figures_of(history: Sequence[Record]) -> dict[str, Any]:
 
 
 def finish_seed(
-    run: SeedRun, result: Result, data: AttributedGraph, labels: NDArray[np.int64] | None, settings: Mapping[str, Any]
+    run: SeedRun, result: Result, x: NDArray[np.float32], labels: NDArray[np.int64] | None, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write all that a finished seed leaves in its folder, `result.json` last: it alone marks the seed as done."""
+    """Write all that a finished seed leaves in its folder, `result.json` last: it alone marks the seed as done.
+
+    `x` [N F] is the input that figures set beside the embedding.
+    """
     found = figures_of(run.history)
     chosen = run.assignments[int(found["selected"]["epoch"])]
     save_arrays(run.folder / "assignments.npz", last=result.assignment, confidence=result.confidence, selected=chosen)
     save_model(run.folder / "model", result.model, settings)
-    save_arrays(run.folder / "figures.npz", **figure_arrays(data, result, labels))
+    save_arrays(run.folder / "figures.npz", **figure_arrays(x, result, labels))
+    if result.more:
+        save_arrays(run.folder / MORE, embedding=result.embedding, **result.more)
     summary = {
         "seed": run.seed,
         "epochs": len(run.history),
@@ -74,11 +80,11 @@ def finish_seed(
     return summary
 
 
-def figure_arrays(data: AttributedGraph, result: Result, labels: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
+def figure_arrays(x: NDArray[np.float32], result: Result, labels: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
     """At most 2,000 rows of the input (50 principal columns) and the embedding, for figures drawn without the data."""
-    n = data.n_nodes
+    n = len(x)
     rows = np.arange(n) if n <= FIGURE_ROWS else np.sort(generator(0, "figures").choice(n, FIGURE_ROWS, replace=False))
-    centred = data.x[rows] - data.x[rows].mean(0)
+    centred = x[rows] - x[rows].mean(0)
     _, vectors = np.linalg.eigh((centred.T @ centred) if centred.shape[1] <= len(rows) else (centred @ centred.T))
     top = vectors[:, ::-1][:, :50]
     before = centred @ top if centred.shape[1] <= len(rows) else top * np.linalg.norm(centred.T @ top, axis=0)
@@ -131,13 +137,13 @@ def stability(assignments: Sequence[NDArray[np.int64]]) -> float | None:
     return float(np.mean([adjusted_rand_score(a, b) for a, b in pairs])) if pairs else None
 
 
-def write_assignments(path: Path, data: AttributedGraph, folders: Mapping[int, Path]) -> list[NDArray[np.int64]]:
+def write_assignments(path: Path, data: Data, folders: Mapping[int, Path]) -> list[NDArray[np.int64]]:
     """`assignments.parquet`: seed, id (the user's own), cluster, confidence of the last epoch; returns the clusters."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     tables, clusters = [], []
-    ids = np.arange(data.n_nodes) if data.ids is None else data.ids
+    ids = np.arange(data.n_rows) if data.ids is None else data.ids
     for seed, folder in folders.items():
         with np.load(folder / "assignments.npz", allow_pickle=False) as stored:
             last, confidence = stored["last"], stored["confidence"]

@@ -25,7 +25,7 @@ from ops.errors import DivergedError, Interrupted
 from ops.run import checkpoint, memory
 from ops.run.console import Clock, Console
 from ops.run.journal import Journal
-from ops.run.types import State, Warm
+from ops.run.types import Arrays, State, Warm
 
 CHECKPOINT_SECONDS = 60.0
 COLLAPSED_SHARE, COLLAPSED_TIMES = 0.95, 3
@@ -37,7 +37,7 @@ Record = dict[str, float]
 class Judges:
     """Who scores an assignment: `unlabelled` gives indices by name, `evaluator` the scores that need labels."""
 
-    unlabelled: Callable[[NDArray[np.int64]], dict[str, float]]
+    unlabelled: Callable[[NDArray[np.int64], Arrays], dict[str, float]]
     evaluator: Evaluator
     n_clusters: int
     rows: int
@@ -101,12 +101,13 @@ class SeedRun:
         metrics: Mapping[str, float],
         assignment: NDArray[np.int64] | None = None,
         state: Callable[[], State] | None = None,
+        embeddings: Arrays | None = None,
     ) -> None:
         """See `ops.run.types.Run.report`."""
         record: Record = {"epoch": epoch, **metrics}
         if assignment is not None:
             self.assignments[epoch] = assignment
-            record |= self._score(assignment)
+            record |= self._score(assignment, embeddings or {})
         now = time.monotonic()
         took = now - self._last_epoch_at
         record |= {"sys/epoch_s": took, "sys/samples_per_s": self._judges.rows / max(took, 1e-9)}
@@ -135,8 +136,8 @@ class SeedRun:
         with suppress(OSError):
             (self.folder / "checkpoints").rmdir()
 
-    def _score(self, assignment: NDArray[np.int64]) -> Record:
-        found = self._judges.unlabelled(assignment)
+    def _score(self, assignment: NDArray[np.int64], embeddings: Arrays) -> Record:
+        found = self._judges.unlabelled(assignment, embeddings)
         score = found.pop("score", None)
         record = {f"cluster/{k}": v for k, v in found.items()}
         if score is not None:

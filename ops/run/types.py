@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Arrays = Mapping[str, NDArray[Any]]
+
 
 @dataclass(frozen=True)
 class State:
@@ -74,11 +76,13 @@ class Run(Protocol):
         metrics: Mapping[str, float],
         assignment: NDArray[np.int64] | None = None,
         state: Callable[[], State] | None = None,
+        embeddings: Arrays | None = None,
     ) -> None:
         """Tell one epoch's metrics; called equally often by all ranks.
 
-        `assignment` [N] comes at update epochs and is scored by the run, outside the method. `state` is called only
-        when a checkpoint is due. A stop (scheduler, signal) arrives as an exception from this call.
+        `assignment` [N] comes at update epochs and is scored by the run, outside the method, with the `embeddings` by
+        name where the method has any to score (rank 0's count). `state` is called only when a checkpoint is due. A
+        stop (scheduler, signal) arrives as an exception from this call.
         """
 
 
@@ -87,13 +91,15 @@ class Result:
     """What training leaves: the last epoch's clusters and the model.
 
     Shapes: assignment int64 [N] in [0, K); confidence float32 [N] in [0, 1]; embedding float32 [N, D];
-    `model` holds tensors only (safetensors), enough for the method's `predict`.
+    `model` holds tensors only (safetensors), enough for the method's `predict`. `more`: further arrays by name, for
+    the run to score and draw (other embeddings, a map's units).
     """
 
     assignment: NDArray[np.int64]
     confidence: NDArray[np.float32]
     embedding: NDArray[np.float32]
     model: dict[str, Tensor]
+    more: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class PlainRun:
@@ -117,6 +123,7 @@ class PlainRun:
         metrics: Mapping[str, float],
         assignment: NDArray[np.int64] | None = None,
         state: Callable[[], State] | None = None,
+        embeddings: Arrays | None = None,
     ) -> None:
         """Keep the metrics and assignments in memory."""
         self.history.append({"epoch": epoch, **metrics})

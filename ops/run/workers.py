@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ops.data.types import AttributedGraph
+from ops.data.types import Data
 from ops.errors import ResourceError
 from ops.run.console import Console
 from ops.run.desk import GO_ON, SAVE, STOP, Desk, Message, choose_interface, joined, packed, work
@@ -47,7 +47,7 @@ class Driver:
 
     method: ModuleType
     settings: MethodSettings
-    data: AttributedGraph
+    data: Data
     run: SeedRun
     again: Callable[[], SeedRun]
     workers: Workers
@@ -148,7 +148,8 @@ class Driver:
         word = GO_ON
         try:
             state = collect if message["has_state"] else None
-            self.run.report(message["epoch"], message["metrics"], message["assignment"], state)
+            told = message["metrics"], message["assignment"]
+            self.run.report(message["epoch"], *told, state, message["embeddings"])
         except _GroupLost:
             return
         except BaseException as error:

@@ -58,7 +58,7 @@ class Marked(PlainRun):
         self.update_every = job.resolved.settings.update_every
         self.cpu, self.wall = [], []
 
-    def report(self, epoch, metrics, assignment=None, state=None):
+    def report(self, epoch, metrics, assignment=None, state=None, embeddings=None):
         if assignment is not None:
             self.judges.unlabelled(assignment)
         self.cpu.append(time.process_time())

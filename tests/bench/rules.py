@@ -47,7 +47,7 @@ def record(name, gradients, seed, folder):
     kept = {}
 
     class Recorder(PlainRun):
-        def report(self, epoch, metrics, assignment=None, state=None):
+        def report(self, epoch, metrics, assignment=None, state=None, embeddings=None):
             own = {k.removeprefix("model."): v for k, v in state().shared.items() if k.startswith("model.attribute")}
             for decay in DECAYS:
                 for k, v in own.items():

@@ -36,7 +36,7 @@ class Recorder(PlainRun):
         super().__init__(seed)
         self.states: list[State] = []
 
-    def report(self, epoch, metrics, assignment=None, state=None):
+    def report(self, epoch, metrics, assignment=None, state=None, embeddings=None):
         super().report(epoch, metrics, assignment, state)
         if state is not None:
             now = state()

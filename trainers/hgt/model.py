@@ -98,7 +98,7 @@ def _input_weights(kind: str, count: int, features: int, settings: Settings, see
     made: dict[str, Tensor] = {}
     if features:
         made |= linear_weights(f"input.{kind}", features, settings.hidden, seed)
-    free = {} if features else {"bias": (settings.hidden,)}
+    free: dict[str, tuple[int, ...]] = {} if features else {"bias": (settings.hidden,)}
     if settings.id_buckets:
         free["ids"] = (min(count, settings.id_buckets), settings.hidden)
     for part, shape in free.items():

@@ -73,7 +73,11 @@ class Settings(GraphSettings):
         "distinct", "neighbours with replacement; distinct; distinct and circularly repeated (the original's)"
     )
     dropout: float = setting(
-        0.2, "share of entries dropped after the input and in every layer (the original's: 0.5)", ge=0, lt=1
+        0.0,
+        "share of entries dropped after the input and in every layer (the original's: 0.5)",
+        ge=0,
+        lt=1,
+        search={"choice": [0.0, 0.1, 0.3, 0.5]},
     )
     norm: Literal["none", "layer"] = setting("none", "LayerNorm after every layer, without weights")
     id_buckets: int = setting(

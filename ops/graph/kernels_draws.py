@@ -24,14 +24,16 @@ def _mix(x: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, inline="always")
-def _draw(key: np.uint64, slot: np.int64, below: np.int64) -> np.int64:
+def _draw(key: np.uint64, slot: int, below: np.int64) -> np.int64:
     """A number in [0, below): the upper 32 bits, scaled (Lemire 2019), whose bias is under below / 2^32."""
     bits = _mix(key + np.uint64(slot) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
     return np.int64((bits * np.uint64(below)) >> np.uint64(32))
 
 
 @njit(cache=True, nogil=True)
-def neighbours(indptr, indices, rows, nodes, key, fanout, mode, found, mask):  # type: ignore[no-untyped-def]
+def neighbours(  # type: ignore[no-untyped-def]  # noqa: C901  # one loop a mode
+    indptr, indices, rows, nodes, key, fanout, mode, found, mask
+):
     """Draw `fanout` of the stored neighbours of each row: found int64 [B f] (source numbers), mask bool [B f].
 
     `rows` [B] index `indptr` (int64 [n + 1]), `nodes` [B] are the same nodes' global numbers, which key the draws.

@@ -1,0 +1,114 @@
+"""A partitioned graph as a method gets it: where its parts lie, who serves them, and which nodes are clustered.
+
+Axes: N nodes that are clustered, P parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.data.hetero import Relation, relation_name
+from ops.graph.manifest import Manifest
+from ops.graph.store import Client, local_client, remote_client, start_service, stop_service
+from ops.rng import generator
+
+
+@dataclass(frozen=True)
+class PartitionedGraph:
+    """Parts below `place` (folder or s3://) with their manifest; `labels` are the relations whose edges are predicted.
+
+    They lead from the type `rows`, whose nodes are clustered, to one other type (or back to itself). Rows are in the
+    order of their global numbers. `actors` serve the parts, none: they are mapped in process.
+    """
+
+    name: str
+    place: str
+    manifest: Manifest
+    labels: tuple[Relation, ...]
+    notes: tuple[str, ...] = ()
+    actors: tuple[Any, ...] = ()
+    replicated: bool = False
+    feature_names: tuple[str, ...] | None = field(default=None)
+
+    @property
+    def rows(self) -> str:
+        """The type whose nodes are clustered."""
+        return self.labels[0][0]
+
+    @property
+    def others(self) -> str:
+        """The type at the other end of the label relations."""
+        return self.labels[0][2]
+
+    @property
+    def n_rows(self) -> int:
+        """N."""
+        return self.count(self.rows)
+
+    @property
+    def n_features(self) -> int:
+        """Of the clustered nodes; 0: they have none."""
+        return self.manifest.nodes[self.rows].features
+
+    @property
+    def parts(self) -> int:
+        """P."""
+        return self.manifest.parts
+
+    @cached_property
+    def ids(self) -> NDArray[Any]:
+        """The original ids of the clustered nodes."""
+        return self.connect().ids(self.rows)
+
+    def count(self, kind: str) -> int:
+        """How many nodes of a type there are."""
+        return self.manifest.nodes[kind].count
+
+    def digest(self) -> str:
+        """SHA-256 of the graph as it lies in its parts (their order of nodes is part of the result) and the labels."""
+        h = hashlib.sha256(self.manifest.digest.encode())
+        for kind, nodes in sorted(self.manifest.nodes.items()):
+            h.update(f"{kind} {nodes.feature_dtype}".encode() + np.ascontiguousarray(nodes.offsets).tobytes())
+        h.update(repr(sorted(self.manifest.partitioner.items())).encode())
+        h.update(" ".join(map(relation_name, self.labels)).encode())
+        return h.hexdigest()
+
+    def connect(self) -> Client:
+        """A client of the running service, or of the files. Raises DataError for damaged files."""
+        if self.actors:
+            return remote_client(self.place, self.manifest, self.actors, replicated=self.replicated)
+        return local_client(self.place, self.manifest, verify=False)
+
+    @contextmanager
+    def served(self, *, replicated: bool) -> Iterator[PartitionedGraph]:
+        """The same graph with one Ray actor a part while inside; Ray must be running."""
+        actors = start_service(self.place, self.manifest)
+        try:
+            yield replace(self, actors=tuple(actors), replicated=replicated)
+        finally:
+            stop_service(actors)
+
+    def part_rows(self, kind: str, part: int) -> NDArray[np.int64]:
+        """The global numbers of a part's nodes of a type."""
+        offsets = self.manifest.nodes[kind].offsets
+        return np.arange(offsets[part], offsets[part + 1], dtype=np.int64)
+
+
+def batches(sizes: Sequence[int], batch: int, seed: int, epoch: int, together: int) -> list[list[tuple[int, int]]]:
+    """The steps of an epoch: each up to `together` batches (part, number), all batches once in keyed order.
+
+    `sizes`: label edges of each part; part p has ceil(sizes[p] / batch) batches. Workers share the batches of a step,
+    so that their number changes no sum.
+    """
+    each = [(part, number) for part, size in enumerate(sizes) for number in range(-(-size // batch))]
+    order = generator(seed, "steps", epoch).permutation(len(each))
+    dealt = [each[i] for i in order]
+    return [dealt[at : at + together] for at in range(0, len(dealt), together)]

@@ -1,0 +1,78 @@
+"""Runs on attributed graphs (`ops.run.kinds`): nodes are clustered, judged in one fixed space and on their edges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.cluster import baselines as compared
+from ops.cluster.indices import GraphJudge
+from ops.data.load import load as load_graph
+from ops.data.types import AttributedGraph
+from ops.run.settings import LaunchSettings, MethodSettings
+
+if TYPE_CHECKING:
+    from ops.run.job import Job
+    from ops.run.kinds import Judge
+
+
+def load(launch: LaunchSettings, settings: MethodSettings) -> tuple[AttributedGraph, NDArray[np.int64] | None, None]:
+    """The graph and its labels."""
+    data, labels = load_graph(launch.dataset, knn=launch.knn, knn_metric=launch.knn_metric)
+    return data, labels, None
+
+
+def describe(data: AttributedGraph) -> str:
+    """Nodes, features, edges."""
+    edges = data.edge_index.shape[1]
+    return f"{data.n_nodes:,} nodes, {data.n_features:,} features, {edges:,} directed edges"
+
+
+def sweep(data: AttributedGraph) -> dict[str, Any]:
+    """See `ops.cluster.auto_k`."""
+    from ops.cluster.auto_k import sweep as choose
+
+    return choose(data)
+
+
+def judge(job: Job) -> Judge:
+    """Indices in the fixed space and on the edges."""
+    found = GraphJudge(job.data, job.resolved.settings.k)
+    return lambda clusters, embeddings: found(clusters)
+
+
+def features(data: AttributedGraph) -> NDArray[np.float32]:
+    """X."""
+    return data.x
+
+
+def baselines(job: Job) -> Iterator[tuple[str, dict[str, float]]]:
+    """k-means on X and on the filtered X."""
+    judges, settings = job.judges, job.resolved.settings
+    order = job.resolved.method.baseline_order(settings)
+    for name, _, found in compared.baselines(job.data, settings.k, job.seeds, order):
+        yield name, judges.unlabelled(found, {}) | judges.evaluator(found)
+
+
+def explain(job: Job, clusters: NDArray[np.int64]) -> list[dict[str, Any]] | None:
+    """Features by their difference between a cluster and the rest."""
+    from ops.cluster.explain import explain as differences
+
+    found: list[dict[str, Any]]
+    found = differences(job.data.x, clusters, job.resolved.settings.k, job.data.feature_names)
+    return found
+
+
+def serve(job: Job) -> AbstractContextManager[AttributedGraph]:
+    """The graph itself: it travels through Ray's object store."""
+    return nullcontext(job.data)
+
+
+def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
+    """Nothing besides."""
+    return {}

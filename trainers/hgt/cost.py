@@ -1,0 +1,53 @@
+"""What a training of HGT will take: memory, traffic, and what the plan says of it."""
+
+from __future__ import annotations
+
+from ops.contrast.team import traffic
+from ops.graph.partitioned import PartitionedGraph
+from trainers.hgt.loop import check_workers
+from trainers.hgt.model import Metadata, parameters
+from trainers.hgt.settings import Settings
+
+FLOAT = 4  # bytes
+KEPT = 4  # copies of a gathered key and value that a backward pass has at once, as measured
+
+
+def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
+    """Bytes beyond the imports: weights with gradients and Adam's moments, the largest batch, all embeddings."""
+    check_workers(settings, world)
+    nodes, per_type = data.manifest.nodes, _into(data)
+    reached = {data.rows: settings.batch + 256.0, data.others: settings.batch + 256.0}
+    gathered = 0.0
+    for width in settings.fan_outs:
+        drawn = {kind: min(count, data.count(kind)) * width for kind, count in reached.items()}
+        gathered = max(gathered, sum(drawn[r[2]] for r in data.manifest.edges if r[2] in drawn))
+        for relation in data.manifest.edges:
+            if relation[2] in drawn:
+                reached[relation[0]] = reached.get(relation[0], 0.0) + drawn[relation[2]]
+    features = sum(min(count, data.count(kind)) * nodes[kind].features for kind, count in reached.items())
+    states = sum(min(count, data.count(kind)) for kind, count in reached.items()) * settings.hidden * 6
+    batch = FLOAT * (KEPT * 2 * settings.hidden * gathered + features + states)
+    embeddings = 3 * FLOAT * settings.hidden * (data.n_rows + data.count(data.others))
+    return int(4 * _weights(settings, data) + batch * (1 + settings.prefetch / 8) + embeddings + 64 * per_type)
+
+
+def exchanged(settings: Settings, data: PartitionedGraph, world: int) -> int:
+    """Bytes that a worker sends in a step: all gradients once, and the sums of the loss."""
+    return traffic(0, _weights(settings, data) + 3 * 8 + 2 * 8, world)
+
+
+def remarks(settings: Settings, data: PartitionedGraph) -> list[str]:
+    """What is predicted, and over which neighbourhoods."""
+    names = ", ".join(r[1] for r in data.labels)
+    return [f"predicts {names}; {settings.fan_out} neighbours a relation, {settings.sampling}"]
+
+
+def _weights(settings: Settings, data: PartitionedGraph) -> int:
+    nodes = data.manifest.nodes
+    metadata = Metadata({k: n.count for k, n in nodes.items()}, {k: n.features for k, n in nodes.items()},
+                        tuple(data.manifest.edges))  # fmt: skip
+    return sum(w.nbytes for w in parameters(settings, metadata, 0).values())
+
+
+def _into(data: PartitionedGraph) -> int:
+    return len(data.manifest.edges)

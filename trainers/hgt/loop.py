@@ -1,0 +1,149 @@
+"""What HGT and TwHIN share: who trains what of an epoch, clusters of the embeddings, and the way to a result.
+
+Axes: N clustered nodes, n of them in this worker's parts, O nodes at the other end, D width, K clusters, U map units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from ops.cluster.lloyd import Rows
+from ops.cluster.som import Som, som
+from ops.cluster.team_kmeans import team_kmeans
+from ops.contrast.team import Team
+from ops.errors import DivergedError, SettingsError
+from ops.graph.partitioned import PartitionedGraph
+from ops.run.types import Result, Run, State
+from trainers.hgt.settings import GraphSettings
+
+
+@dataclass(frozen=True)
+class Found:
+    """Clusters of all nodes: labels and confidence [N]; centres [K D], or the units [U D] of the `map`."""
+
+    labels: Int64[Tensor, "N"]
+    confidence: Float32[Tensor, "N"]
+    centres: Float[Tensor, "_ D"]
+    map: Som | None = None
+
+
+@runtime_checkable
+class Training(Protocol):
+    """A method's model between two epochs."""
+
+    @property
+    def data(self) -> PartitionedGraph:
+        """What it trains on."""
+
+    @property
+    def settings(self) -> GraphSettings:
+        """How."""
+
+    @property
+    def team(self) -> Team:
+        """With whom."""
+
+    def step(self, epoch: int) -> dict[str, float]:
+        """Train one epoch; its metrics."""
+
+    def embed(self, kind: str) -> Float32[Tensor, "n D"]:
+        """The embeddings of this worker's nodes of a type, part after part."""
+
+    def state(self, epoch: int) -> State:
+        """All that a resumed run needs."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The model as it is stored; every worker has to call it."""
+
+
+def run_epochs(training: Training, run: Run) -> Result:
+    """All epochs from where the run stands, with clusters at update epochs and the last one."""
+    settings, last = training.settings, training.settings.epochs - 1
+    for epoch in range(run.start.epoch + 1 if run.start else 0, settings.epochs):
+        metrics = training.step(epoch)
+        assignment, embeddings = None, None
+        if epoch % settings.update_every == 0 or epoch == last:
+            found, embeddings = look(training, run.seed)
+            assignment = found.labels.numpy()
+        run.report(epoch, metrics, assignment, lambda epoch=epoch: training.state(epoch), embeddings)  # type: ignore[misc]
+    return _result(training, run.seed)
+
+
+def own_parts(data: PartitionedGraph, team: Team) -> list[int]:
+    """The parts whose nodes this worker embeds."""
+    return list(range(team.rank, data.parts, team.world))
+
+
+def rows_of(data: PartitionedGraph, kind: str, team: Team) -> Rows:
+    """The rows of those parts."""
+    return Rows.of_parts(data.manifest.nodes[kind].offsets.tolist(), own_parts(data, team))
+
+
+def everyone(own: Tensor, rows: Rows, team: Team) -> Tensor:
+    """All rows on every worker: [N ...] of each worker's own [n ...]."""
+    full = own.new_zeros((rows.total, *own.shape[1:]))
+    full[torch.from_numpy(rows.numbers())] = own
+    return team.sum_(full)
+
+
+def look(training: Training, seed: int) -> tuple[Found, dict[str, Any]]:
+    """Clusters of the nodes as they are embedded now, and the embeddings of both ends of the label relations."""
+    data, team = training.data, training.team
+    rows = rows_of(data, data.rows, team)
+    z = training.embed(data.rows)
+    if not torch.isfinite(z).all():
+        raise DivergedError("the embeddings are not finite any more; lower --lr")
+    found = cluster(z, rows, training.settings, seed, team)
+    embeddings = {"embedding": everyone(z, rows, team).numpy()}
+    if data.others != data.rows:
+        others = rows_of(data, data.others, team)
+        embeddings["others"] = everyone(training.embed(data.others), others, team).numpy()
+    return found, embeddings
+
+
+def cluster(z: Float32[Tensor, "n D"], rows: Rows, settings: GraphSettings, seed: int, team: Team) -> Found:
+    """k-means, or a map whose units are grouped into K clusters; the same bits on any number of workers.
+
+    Keyed by the seed alone: epochs differ by their embeddings only.
+    """
+    spherical = settings.kmeans == "spherical"
+    if settings.cluster == "kmeans":
+        made = team_kmeans(z, rows, settings.k, (seed,), team=team, starts=settings.kmeans_starts, spherical=spherical)
+        found = Found(made.labels, made.confidence.float(), made.centres, None)
+    else:
+        grid = settings.som_rows, settings.som_columns
+        own = som(z, rows, grid, settings.k, (seed,), team=team, spherical=spherical, rounds=settings.som_iterations)
+        found = Found(own.labels, own.confidence.float(), own.weights, own)
+    return Found(everyone(found.labels, rows, team), everyone(found.confidence, rows, team), found.centres, found.map)
+
+
+def check_workers(settings: GraphSettings, world: int) -> None:
+    """Raise SettingsError where workers would have nothing to do: they share the batches of a step."""
+    if world > settings.step_batches:
+        raise SettingsError(
+            f"--workers {world}: a step has --step-batches {settings.step_batches} to share; raise it or take fewer"
+        )
+
+
+def shares(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of a state under a prefix, by the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _result(training: Training, seed: int) -> Result:
+    found, embeddings = look(training, seed)
+    tensors = training.tensors() | {"centres": found.centres}
+    more = {name: array for name, array in embeddings.items() if name != "embedding"}
+    if found.map is not None:
+        tensors["unit_clusters"] = found.map.unit_clusters
+        drawn = {"umatrix": found.map.umatrix, "hits": found.map.hits, "unit_clusters": found.map.unit_clusters}
+        more |= {f"map_{name}": values.numpy() for name, values in drawn.items()}
+        more["map_errors"] = np.array([found.map.quantisation, found.map.topographic])
+    return Result(found.labels.numpy(), found.confidence.numpy(), embeddings["embedding"], tensors, more)

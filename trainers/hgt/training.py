@@ -1,0 +1,220 @@
+"""HGT's training: link prediction over sampled neighbourhoods, in steps that any number of workers share.
+
+Axes: P positive pairs of a batch, n negatives a pair, C candidates, D width, S sums (one a direction).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ops.cluster.som import neighbourhood, som, som_loss
+from ops.contrast.team import Team
+from ops.errors import DivergedError
+from ops.graph.partitioned import PartitionedGraph, batches
+from ops.graph.sampling import Sample
+from ops.graph.store import prefetched
+from ops.rng import generator, torch_generator
+from ops.run.state import pack_training, unpack_training
+from ops.run.types import Result, Run, State
+from trainers.hgt import loss as losses
+from trainers.hgt.loop import check_workers, own_parts, rows_of, run_epochs
+from trainers.hgt.model import Metadata, forward, parameters
+from trainers.hgt.settings import Settings
+
+POOL = 256  # uniform nodes of each end that a batch's negatives come from: each is embedded once for all its pairs
+EMBED_ROWS = 2048
+EMBED_EPOCH = 2**32 - 1  # the key of the neighbourhoods that embeddings are taken from
+JOINT_RADIUS = 1.0
+
+
+def train(settings: Settings, data: PartitionedGraph, run: Run) -> Result:
+    """Train one seed; `run` is the only link to the outside (`ops.run.types`).
+
+    Raises SettingsError for more workers than batches in a step, DivergedError, ServiceError.
+    """
+    return run_epochs(Training(settings, data, run), run)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch ready for the network: its neighbourhood, pairs and negatives as rows of the roots by type."""
+
+    key: tuple[int, int, int]  # epoch, part, number
+    sample: Sample
+    pairs: Int64[Tensor, "2 P"]
+    pool: tuple[Int64[Tensor, "_"], Int64[Tensor, "_"]]  # of the rows' type, of the others'
+
+
+class Training:
+    """Weights, optimiser and map of one seed between two epochs."""
+
+    def __init__(self, settings: Settings, data: PartitionedGraph, run: Run) -> None:
+        self.settings, self.data, self.seed, self.device = settings, data, run.seed, run.device
+        self.team = Team(run.rank, run.world)
+        check_workers(settings, run.world)
+        self.client = data.connect()
+        self.sizes = [sum(sizes[r] for r in data.labels) for sizes in self.client.sizes()]
+        nodes = data.manifest.nodes
+        self.featured = [kind for kind, info in nodes.items() if info.features]
+        metadata = Metadata({k: n.count for k, n in nodes.items()}, {k: n.features for k, n in nodes.items()},
+                            self.client.book.relations)  # fmt: skip
+        made = parameters(settings, metadata, run.seed)
+        self.weights = {name: w.detach().to(run.device).requires_grad_() for name, w in made.items()}
+        self.optimizer = torch.optim.Adam(list(self.weights.values()), lr=settings.lr)
+        self.units: Float[Tensor, "U D"] | None = None
+        if run.start is not None:
+            unpack_training(run.start.shared, self.weights, self.optimizer)
+            self.units = run.start.shared.get("map.units")
+
+    def step(self, epoch: int) -> dict[str, float]:
+        """One pass over the label edges; means over its steps."""
+        if self.settings.som_weight:
+            self._refresh_map()
+        before = self.team.gathered, self.team.reduced
+        steps = batches(self.sizes, self.settings.batch, self.seed, epoch, self.settings.step_batches)
+        own = [each[self.team.rank :: self.team.world] for each in steps]
+        ready = prefetched(
+            (partial(self.prepare, epoch, *which) for each in own for which in each), self.settings.prefetch
+        )
+        total = np.zeros(2)
+        for each in own:
+            total += self._learn([next(ready) for _ in each], epoch)
+        found = {"train/loss": total[0] / len(steps)}
+        if self.settings.som_weight:
+            found["train/loss_map"] = total[1] / len(steps)
+        if self.team.world > 1:
+            found["sys/sent_bytes"] = self.team.sent_since(*before) / len(steps)
+        return found
+
+    def prepare(self, epoch: int, part: int, number: int) -> Batch:
+        """Draw batch (part, number): pairs, pools of negatives, and the neighbourhood without the pairs' own edges."""
+        data, client, key = self.data, self.client, (self.seed, epoch, part, number)
+        pairs, _ = client.seed_edges(data.labels, part, (self.seed, epoch, number), self.settings.batch)
+        draws = generator(self.seed, "negatives", epoch, part, number)
+        pools = [draws.integers(data.count(kind), size=POOL) for kind in (data.rows, data.others)]
+        wanted = [np.concatenate(ends) for ends in zip(pairs, pools, strict=True)]
+        if data.rows == data.others:
+            roots, places = np.unique(np.concatenate(wanted), return_inverse=True)
+            named, rows = {data.rows: roots}, np.split(places, [len(wanted[0])])
+        else:
+            both = [np.unique(ids, return_inverse=True) for ids in wanted]
+            named = {data.rows: both[0][0], data.others: both[1][0]}
+            rows = [places for _, places in both]
+        found = client.sample(
+            named, self.settings.fan_outs, key, self.settings.sampling, (data.labels[0], pairs), self.featured
+        )
+        p = pairs.shape[1]
+        ends = [torch.from_numpy(np.ascontiguousarray(places)) for places in rows]
+        return Batch(key[1:], found, torch.stack([e[:p] for e in ends]), (ends[0][p:], ends[1][p:]))
+
+    def _learn(self, own: list[Batch], epoch: int) -> NDArray[np.float64]:
+        """Adam's step on the mean loss of all workers' batches of a step; returns (link loss, map loss)."""
+        parts = [self.terms(batch) for batch in own]
+        counts = torch.zeros(3, dtype=torch.int64, device=self.device)
+        for _, each in parts:
+            counts += each
+        counts = self.team.sum_(counts)
+        values = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        for sums, _ in parts:
+            link = losses.mean(sums[:2], counts[:2])
+            mapped = sums[2] / counts[2].clamp(min=1)
+            (link + self.settings.som_weight * mapped).backward()  # type: ignore[no-untyped-call]
+            values += torch.stack([link, mapped]).detach()
+        values = self.team.sum_(values)
+        if not torch.isfinite(values).all():
+            raise DivergedError(f"epoch {epoch}: the loss is {float(values[0])}; lower --lr or raise --temperature")
+        self._share_gradients()
+        self.optimizer.step()
+        return values.cpu().numpy()
+
+    def _share_gradients(self) -> None:
+        """One all-reduce of all gradients; a weight that no worker used has the gradient 0."""
+        weights = list(self.weights.values())
+        flat = torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in weights])
+        self.team.sum_(flat)
+        for w, gradient in zip(weights, torch.split(flat, [w.numel() for w in weights]), strict=True):
+            w.grad = gradient.view_as(w)
+
+    def terms(self, batch: Batch) -> tuple[Float[Tensor, "3"], Int64[Tensor, "3"]]:
+        """Sums and counts of the loss's terms: both directions of the links, and the map."""
+        s = self.settings
+        z = forward(self.weights, s, batch.sample, torch_generator(self.seed, "dropout", *batch.key))
+        users, notes = z[self.data.rows], z[self.data.others]
+        if s.loss == "bpr":
+            wrong_notes, wrong_users = (self._negatives(batch, users, notes, way) for way in (0, 1))
+            sums, counts = losses.both_ways(users, notes, batch.pairs, wrong_notes, wrong_users, 1 / s.temperature)
+        else:
+            log_q = [torch.log(torch.bincount(rows)[rows].float()) for rows in batch.pairs]
+            sums, counts = losses.both_ways_softmax(users, notes, batch.pairs, 1 / s.temperature, *log_q)
+        mapped, many = users.new_zeros(()), counts.new_zeros(())
+        if self.units is not None:
+            seen = users[torch.unique(batch.pairs[0])]
+            units = self.units.to(users)
+            best = torch.cdist(seen.detach(), units).argmin(1)
+            grid = s.som_rows, s.som_columns
+            mapped = som_loss(seen, units, best, neighbourhood(grid, JOINT_RADIUS).to(seen)) * len(seen)
+            many += len(seen)
+        return torch.cat([sums, mapped[None]]), torch.cat([counts, many[None]])
+
+    def _negatives(self, batch: Batch, users: Tensor, notes: Tensor, way: int) -> Int64[Tensor, "P n"]:
+        """Each pair's negatives out of the batch's pool: notes for its user (way 0), users for its note (way 1)."""
+        s, pool, p = self.settings, batch.pool[1 - way], batch.pairs.shape[1]
+        draws = torch_generator(self.seed, "pick", *batch.key, way)
+        many = losses.CANDIDATES if s.hardness else s.neg_num
+        candidates = pool[torch.randint(len(pool), (p, many), generator=draws)]
+        if not s.hardness:
+            return candidates
+        anchors, others = (users, notes) if way == 0 else (notes, users)
+        pairs = batch.pairs if way == 0 else batch.pairs.flip(0)
+        with torch.no_grad():
+            scores = torch.einsum("pd,pcd->pc", anchors[pairs[0]], others[candidates])
+        chosen, _ = losses.pick(scores, ~losses.known(pairs, pairs[0], candidates), s.neg_num, s.hardness)
+        return candidates.gather(1, chosen)
+
+    @torch.no_grad()
+    def embed(self, kind: str) -> Float32[Tensor, "n D"]:
+        """Embeddings of the nodes of this worker's parts, from neighbourhoods with a key of their own."""
+        found = [torch.zeros(0, self.settings.hidden)]
+        chunks: list[Callable[[], Any]] = []
+        for part in own_parts(self.data, self.team):
+            ids = self.data.part_rows(kind, part)
+            chunks += [partial(self._surroundings, kind, ids[at : at + EMBED_ROWS], part, at)
+                       for at in range(0, len(ids), EMBED_ROWS)]  # fmt: skip
+        for sample in prefetched(chunks, self.settings.prefetch):
+            found.append(forward(self.weights, self.settings, sample, None)[kind].cpu())
+        return torch.cat(found)
+
+    def _surroundings(self, kind: str, ids: NDArray[np.int64], part: int, at: int) -> Sample:
+        key = self.seed, EMBED_EPOCH, part, at
+        s = self.settings
+        return self.client.sample({kind: ids}, s.fan_outs, key, s.sampling, featured=self.featured)
+
+    def _refresh_map(self) -> None:
+        """The map of the joint mode follows the embeddings: rounds of batch SOM at the start of an epoch."""
+        s = self.settings
+        rows = rows_of(self.data, self.data.rows, self.team)
+        first, rounds = (None, s.som_iterations) if self.units is None else (self.units, 1)
+        made = som(
+            self.embed(self.data.rows), rows, (s.som_rows, s.som_columns), s.k, (self.seed,), team=self.team,
+            spherical=s.kmeans == "spherical", rounds=rounds, first=first, last_radius=JOINT_RADIUS,
+        )  # fmt: skip
+        self.units = made.weights
+
+    def state(self, epoch: int) -> State:
+        """Weights, optimiser and map; every draw is keyed, so nothing else goes on."""
+        packed = pack_training(self.weights, self.optimizer, gradients=False)
+        return State(epoch, packed | ({} if self.units is None else {"map.units": self.units}))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The network's weights."""
+        return {name: w.detach().cpu() for name, w in self.weights.items()}

@@ -1,0 +1,40 @@
+"""What a training of TwHIN will take: memory, traffic, and what the plan says of it."""
+
+from __future__ import annotations
+
+from ops.graph.partitioned import PartitionedGraph
+from trainers.hgt.loop import check_workers
+from trainers.twhin.settings import Settings
+
+FLOAT = 4  # bytes
+
+
+def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
+    """Bytes beyond the imports: a worker's share of the tables with their accumulators, a step, all embeddings."""
+    check_workers(settings, world)
+    d = settings.embedding_dim
+    tables = FLOAT * sum(n.count for n in data.manifest.nodes.values()) * (d + 1) / min(world, data.parts)
+    step = FLOAT * _step_rows(settings, data) * d * 8
+    crossed = FLOAT * settings.batch * (2 * settings.neg_num + settings.batch_negatives) * 4
+    embeddings = 3 * FLOAT * d * (data.n_rows + data.count(data.others))
+    return int(tables + step + crossed + embeddings)
+
+
+def exchanged(settings: Settings, data: PartitionedGraph, world: int) -> int:
+    """Bytes that a worker sends in a step at most: the rows its batches need, there and back, with their numbers."""
+    rows = _step_rows(settings, data)
+    return int((world - 1) / world * rows * (3 * FLOAT * settings.embedding_dim + 8)) if world > 1 else 0
+
+
+def remarks(settings: Settings, data: PartitionedGraph) -> list[str]:
+    """What is predicted, against what."""
+    names = ", ".join(r[1] for r in data.labels)
+    return [
+        f"predicts {names}; {settings.batch_negatives} negatives of the batch, {settings.neg_num} drawn ones an end"
+    ]
+
+
+def _step_rows(settings: Settings, data: PartitionedGraph) -> int:
+    """Rows that the batches of a step gather at most."""
+    ends = (settings.batch + settings.neg_num) * settings.step_batches
+    return min(ends, data.n_rows) + min(ends, data.count(data.others))
