@@ -46,7 +46,7 @@ class Planted:
     mean_edges: float = 15.0
     mixing: float = 0.3
     features: int = 32
-    feature_noise: float = 2.27
+    feature_noise: float = 2.3
     seed: int = 0
     homogeneous: bool = False
 

@@ -1,0 +1,259 @@
+"""Whatever way a heterogeneous graph is written down, the same graph comes back; damaged, it is a DataError."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hetero_world import built, frames, graphs, write_folder, write_original
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ops.data import ranges
+from ops.data.chunks import read_edges, read_nodes, tables
+from ops.data.hetero import Edges, Nodes, relation_name
+from ops.data.hetero_load import load_hetero
+from ops.data.hetero_validate import make_hetero
+from ops.data.table_writer import FORMS, write_graph
+from ops.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Chunks of a few lines, so that small files have many."""
+    monkeypatch.setattr(ranges, "TEXT_BYTES", 24)
+    monkeypatch.setattr("ops.data.chunks.ROWS", 3)
+    monkeypatch.setattr(ranges, "ROWS", 2)
+
+
+@given(graphs(), st.sampled_from(["csv", "tsv", "parquet"]), st.integers(1, 3), st.booleans())
+@settings(max_examples=60)
+def test_tables_come_back(raw, suffix, parts, listed):
+    graph = built(raw)
+    with tempfile.TemporaryDirectory() as place:
+        write_folder(Path(place) / "shop", graph, suffix, parts, listed)
+        found, groups = load_hetero(f"{place}/shop")
+        assert (found.name, groups) == ("shop", None)
+        assert found.digest() == graph.digest()
+        assert list(found.edges) == list(graph.edges)
+        assert [n for n in found.notes if "merged" in n] == []
+
+
+@given(graphs(words=False, widths=(0, 1, 3)))
+@settings(max_examples=30)
+def test_the_originals_files_come_back(raw):
+    graph = built(raw)
+    edges = {r: Edges(e.src, e.dst, np.ones(e.count, np.float32) if e.weight is None else e.weight)
+             for r, e in graph.edges.items()}  # fmt: skip
+    with tempfile.TemporaryDirectory() as place:
+        write_original(Path(place), graph)
+        assert load_hetero(place)[0].digest() == replace(graph, edges=edges).digest()
+
+
+@given(graphs(), st.sampled_from(FORMS), st.integers(1, 3))
+@settings(max_examples=40)
+def test_what_our_writer_writes_comes_back(raw, form, parts):
+    graph = built(raw)
+    groups = {kind: np.arange(nodes.count) % 2 for kind, nodes in graph.nodes.items()}
+    with tempfile.TemporaryDirectory() as place:
+        write_graph(graph, Path(place) / "out", form, parts, groups)
+        found, labels = load_hetero(f"{place}/out")
+        assert (found.name, found.digest()) == (graph.name, graph.digest())
+        assert {k: v.tolist() for k, v in (labels or {}).items()} == {k: v.tolist() for k, v in groups.items()}
+
+
+@given(graphs(), st.sampled_from(["csv", "tsv", "parquet"]), st.data())
+@settings(max_examples=100)
+def test_what_is_damaged_is_a_data_error(raw, suffix, data):
+    graph = built(raw)
+    with tempfile.TemporaryDirectory() as place:
+        write_folder(Path(place), graph, suffix)
+        files = sorted(p for p in Path(place).rglob("*") if p.is_file())
+        path = data.draw(st.sampled_from(files), "file")
+        content = path.read_bytes()
+        at = data.draw(st.integers(0, len(content)), "at")
+        junk = data.draw(st.one_of(st.binary(max_size=6), st.sampled_from([b"\n", b"\t", b",", b"nan", b"-1", b'"'])))
+        end = data.draw(st.sampled_from([at, at + 1, at + 5, len(content)]), "end")
+        path.write_bytes(content[:at] + junk + content[end:])
+        try:
+            load_hetero(place)
+        except DataError as error:
+            assert len(str(error).splitlines()) == 1
+            assert str(error).startswith(place)
+
+
+def test_the_same_graph_in_chunks(tmp_path):
+    graph = make_hetero(
+        "g", {"a": Nodes(np.arange(9), np.eye(9, dtype=np.float32))},
+        {("a", "r", "a"): Edges(np.arange(8), np.arange(1, 9), np.arange(8, dtype=np.float32), np.arange(8))},
+    )  # fmt: skip
+    for suffix in ("csv", "parquet"):
+        write_folder(tmp_path / suffix, graph, suffix, parts=2)
+        found = tables(str(tmp_path / suffix))
+        assert found.features == {"a": 9}
+        assert found.weight == found.time == (("a", "r", "a"),)
+        chunks = found.edges["a", "r", "a"]
+        assert len(chunks) > 3 if suffix == "csv" else len(chunks) == 2
+        parts = [read_edges(chunk) for chunk in chunks]
+        assert sorted(np.concatenate([p[0] for p in parts]).tolist()) == list(range(8))
+        assert np.concatenate([read_nodes(c)[0] for c in found.nodes["a"]]).tolist() == list(range(9))
+
+
+def test_duplicates_are_merged_and_counted(tmp_path):
+    folder = tmp_path / "shop"
+    (folder / "nodes").mkdir(parents=True)
+    (folder / "edges").mkdir()
+    (folder / "nodes" / "user.csv").write_text("id,age\n1,2\n2,4\n")
+    (folder / "edges" / "user__knows__user.csv").write_text(
+        "src,dst,weight,time\n2,1,1,5\n1,2,0.5,9\n2,1,2,7\n2,1,4,6\n"
+    )
+    graph, _ = load_hetero(str(folder))
+    edges = graph.edges["user", "knows", "user"]
+    assert (edges.src.tolist(), edges.dst.tolist()) == ([0, 1], [1, 0])
+    assert edges.weight is not None and edges.weight.tolist() == [0.5, 7]
+    assert edges.time is not None and edges.time.tolist() == [9, 7]
+    assert "user__knows__user: 2 duplicate edges merged" in graph.notes
+
+
+def test_dates_are_seconds(tmp_path):
+    (tmp_path / "nodes").mkdir()
+    (tmp_path / "edges").mkdir()
+    (tmp_path / "nodes" / "a.csv").write_text("id\n1\n2\n")
+    (tmp_path / "edges" / "a__r__a.csv").write_text("source,target,timestamp\n1,2,1970-01-02 00:00:01\n")
+    assert load_hetero(str(tmp_path))[0].edges["a", "r", "a"].time.tolist() == [86401]
+
+
+def test_graph_yaml_tells_what_names_do_not(tmp_path):
+    (tmp_path / "people.tsv").write_text("id:int64\tfeature:string\n7\t1:2\n8\t3:4\n")
+    (tmp_path / "things.csv").write_text("id\nx\n")
+    (tmp_path / "likes-1.csv").write_text("src,dst\n7,x\n")
+    (tmp_path / "likes-2.csv").write_text("src,dst\n8,x\n")
+    (tmp_path / "graph.yaml").write_text(
+        "name: mine\nnodes: {user: people.tsv, item: [things.csv]}\nedges: {user__likes__item: likes-*.csv}\n"
+    )
+    graph, _ = load_hetero(str(tmp_path))
+    assert graph.name == "mine"
+    assert graph.nodes["user"].x.tolist() == [[1, 2], [3, 4]]
+    assert graph.edges["user", "likes", "item"].src.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("name", "relation"), [
+    ("follow_edge_3", "user__follow__note"), ("user_follow_note_0", "user__follow__note"),
+    ("user__a__user", "user__a__user"), ("share_note_edges", "user__share_note__note"),
+])  # fmt: skip
+def test_names_of_the_originals_files(tmp_path, name, relation):
+    (tmp_path / "users.txt").write_text("id:int64\tfeature:string\n1\t10\n")
+    (tmp_path / "note_node_00001.tsv").write_text("id:int64\tfeature:string\n1\t10\n")
+    (tmp_path / f"{name}.csv").write_text("src_id:int64\tdst_id:int64\tweight:float\tlabel:int32\n1\t1\t0.5\t0\n")
+    graph, _ = load_hetero(str(tmp_path))
+    assert [relation_name(r) for r in graph.edges] == [relation]
+    assert list(graph.nodes) == ["note", "user"]
+
+
+def test_a_homogeneous_graph_is_one_type(tmp_path):
+    np.savez(tmp_path / "g.npz", x=np.eye(3), edge_index=[[0, 1], [1, 2]], y=[0, 1, 1])
+    graph, groups = load_hetero(str(tmp_path / "g.npz"))
+    assert list(graph.edges) == [("node", "edge", "node")]
+    assert graph.edges["node", "edge", "node"].src.tolist() == [0, 1, 1, 2]
+    assert groups is not None and groups["node"].tolist() == [0, 1, 1]
+    found = tables(str(tmp_path / "g.npz"))
+    assert found.symmetric == (("node", "edge", "node"),)
+    parts = [read_edges(c) for c in found.edges["node", "edge", "node"]]
+    assert np.concatenate([p[1] for p in parts]).tolist() == [1, 0, 2, 1]
+    assert len(parts) == 2
+
+
+def shop(folder):
+    """A sound folder to spoil."""
+    for top in ("nodes", "edges", "labels"):
+        (folder / top).mkdir(parents=True)
+    (folder / "nodes/user.csv").write_text("id,age,size\nu1,1,2\nu2,3,4\n")
+    (folder / "nodes/note.tsv").write_text("id\tfeatures\n1\t1:2\n2\t3:4\n3\t5:6\n")
+    (folder / "edges/user__likes__note.csv").write_text("src,dst,weight,time\nu1,1,1,1\nu2,3,0.5,2\n")
+    (folder / "labels/user.csv").write_text("id,label\nu2,b\nu1,a\n")
+    return folder
+
+
+BAD = {
+    "unknown node": ("edges/user__likes__note.csv", "src,dst\nu1,1\nu9,1\n", "csv, row 1: src 'u9' is not among the 2"),
+    "unknown note": ("edges/user__likes__note.csv", "src,dst\nu1,77\n", "row 0: dst 77 is not among the 3 note ids"),
+    "type missing": ("edges/user__likes__film.csv", "src,dst\nu1,1\n", "joins the node type 'film', which has no nodes"),
+    "no relation": ("edges/likes.csv", "src,dst\nu1,1\n", "'likes': is no relation"),
+    "ragged": ("nodes/note.tsv", "id\tfeatures\n1\t1:2\n2\t3\n3\t5:6\n", "row 1: ragged features: 1 where"),
+    "ragged line": ("nodes/user.csv", "id,age,size\nu1,1,2\nu2,3\n", "cannot be read"),
+    "not finite": ("nodes/user.csv", "id,age,size\nu1,1,2\nu2,inf,4\n", "row 1: feature 'age' is missing, infinite"),
+    "missing": ("nodes/user.csv", "id,age,size\nu1,1,2\nu2,3,\n", "row 1: feature 'size' is missing"),
+    "a word": ("nodes/user.csv", "id,age,size\nu1,1,2\nu2,old,2\n", "row 1: column 'age' holds 'old'"),
+    "twice": ("nodes/user.csv", "id,age,size\nu1,1,2\nu2,1,2\nu1,1,2\n", "row 2: user id 'u1' stands twice"),
+    "no id": ("nodes/user.csv", "id,age,size\nu1,1,2\n,3,4\n", "row 1: the id is missing"),
+    "negative": ("edges/user__likes__note.csv", "src,dst,weight\nu1,1,1\nu2,1,-1\n", "row 1: weight is -1"),
+    "nan weight": ("edges/user__likes__note.csv", "src,dst,weight\nu1,1,1\nu2,1,nan\n", "row 1: weight is nan"),
+    "no edges": ("edges/user__likes__note.csv", "src,dst\n", "user__likes__note has no rows"),
+    "no nodes": ("nodes/user.csv", "id,age\n", "user has no rows"),
+    "column": ("edges/user__likes__note.csv", "source_id,dst\nu1,1\n", "'source_id'; did you mean src_id?"),
+    "no column": ("edges/user__likes__note.csv", "from,to\nu1,1\n", "no column src among from, to"),
+    "nearly": ("edges/user__likes__note.csv", "src,dst,wieght\nu1,1,1\n", "'wieght'; did you mean weight?"),
+    "no header": ("edges/user__likes__note.csv", "1,2\n2,3\n", "is data; it must name the columns"),
+    "a label": ("nodes/user.csv", "id,label\nu1,1\nu2,1\n", "labels stand apart"),
+    "empty": ("nodes/user.csv", "", "is empty"),
+    "binary": ("nodes/user.csv", "id,age\nu1,\0\n", "holds binary data"),
+    "not parquet": ("nodes/extra.parquet", "id,age\n1,2\n", "cannot be read"),
+    "unknown kind": ("nodes/extra.json", "{}", "unknown kind of file"),
+    "beside": ("nodes/user.tsv", "id\nu1\nu2\n", "stands beside"),
+    "half": ("graph.yaml", "complete: false\n", "is half-written"),
+    "bad key": ("graph.yaml", "complet: true\n", "unknown key 'complet'; allowed: name"),
+    "no match": ("graph.yaml", "nodes: {user: nobody.csv}\n", "no file matches nobody.csv"),
+    "not labelled": ("labels/user.csv", "id,label\nu1,a\n", "1 rows label 1 of 2 user nodes"),
+    "labels of none": ("labels/film.csv", "id,label\n1,a\n", "labels belong to the node type 'film'"),
+    "time": ("edges/user__likes__note.csv", "src,dst,time\nu1,1,soon\n", "row 0: column 'time' holds 'soon'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_line(tmp_path, what):
+    name, content, said = BAD[what]
+    folder = shop(tmp_path / "shop")
+    assert load_hetero(str(folder))[1]["user"].tolist() == [0, 1]
+    (folder / name).write_text(content)
+    with pytest.raises(DataError) as error:
+        load_hetero(str(folder))
+    assert said in str(error.value)
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_rows_are_counted_in_the_file(tmp_path):
+    folder = shop(tmp_path / "shop")
+    rows = "".join(f"u1,{1 + i % 3},1,{i}\n" for i in range(30))
+    (folder / "edges/user__likes__note.csv").write_text(f"src,dst,weight,time\n{rows}u1,9,1,1\n")
+    with pytest.raises(DataError, match=r"user__likes__note\.csv, row 30: dst 9 is not among"):
+        load_hetero(str(folder))
+
+
+def test_files_of_a_table_must_agree(tmp_path):
+    folder = shop(tmp_path / "shop")
+    shutil.move(folder / "nodes/user.csv", folder / "nodes/a.csv")
+    (folder / "nodes/user").mkdir()
+    shutil.move(folder / "nodes/a.csv", folder / "nodes/user/a.csv")
+    (folder / "nodes/user/b.csv").write_text("id,age\nu3,1\n")
+    with pytest.raises(
+        DataError, match=r"b\.csv: ragged features: the feature columns are age; in .*a\.csv they are age, size"
+    ):
+        load_hetero(str(folder))
+
+
+def test_a_file_that_changes_is_refused(tmp_path):
+    folder = shop(tmp_path / "shop")
+    chunk = tables(str(folder)).nodes["user"][0]
+    (folder / "nodes/user.csv").write_text("id,age,size\nu1,1,2\nu2,3,4\nu3,3,4\n")
+    with pytest.raises(DataError, match="was replaced while it was read"):
+        read_nodes(chunk)
+
+
+def test_frames_hold_what_the_graph_has():
+    graph = make_hetero("g", {"a": Nodes(np.array(["x"]))}, {("a", "r", "a"): Edges(np.array([0]), np.array([0]))})
+    assert {k: len(v) for k, v in frames(graph).items()} == {"nodes/a": 1, "edges/a__r__a": 1}
