@@ -49,7 +49,7 @@ def softmax(
     """Sum of cross entropies of each anchor's positive against those of the batch where `others` is True.
 
     `log_q`: log of how often each positive is drawn (any constant more or less changes nothing).
-    `others[i, j]`: p_j is a negative of a_i (`~known(...)`; its diagonal is not read).
+    `others[i, j]`: p_j is a negative of a_i (its diagonal is not read).
     """
     logits = scale * (anchors @ positives.T) - log_q
     own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
@@ -77,9 +77,11 @@ def both_ways_softmax(
 ) -> tuple[Float[Tensor, "2"], Int64[Tensor, "2"]]:  # fmt: skip
     """The softmax loss of users over the batch's notes and of notes over its users: (sums, counts)."""
     u, v = pairs
-    p = len(u)
-    first = softmax(users[u], notes[v], scale, log_q_notes, ~known(pairs, u, v.expand(p, p)))
-    second = softmax(notes[v], users[u], scale, log_q_users, ~known(pairs.flip(0), v, u.expand(p, p)))
+    positive = torch.zeros(len(users), len(notes), dtype=torch.bool, device=u.device)
+    positive[u, v] = True
+    others = ~positive[u][:, v]  # a table: `known` would search for each of P x P
+    first = softmax(users[u], notes[v], scale, log_q_notes, others)
+    second = softmax(notes[v], users[u], scale, log_q_users, others.T)
     return torch.stack([first[0], second[0]]), torch.stack([first[1], second[1]])
 
 

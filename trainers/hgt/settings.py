@@ -87,7 +87,11 @@ class Settings(GraphSettings):
         "bpr", "bpr: against drawn negatives; softmax: against the batch, corrected for popularity"
     )
     temperature: float = setting(
-        0.5, "1 / scale of the cosine in the loss", ge=0.01, le=100, search={"loguniform": [0.1, 2.0]}
+        0.2,
+        "1 / scale of the cosine in the loss (the original's: 0.5)",
+        ge=0.01,
+        le=100,
+        search={"loguniform": [0.1, 2.0]},
     )
     neg_num: int = setting(2, "negatives of a positive and direction (bpr)", ge=1, le=50, search={"randint": [1, 21]})
     hardness: float = setting(
