@@ -1,0 +1,155 @@
+"""partition_graph.py as a user calls it: report, resume after a kill, other settings, S3, Ray with the same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Shell, temporary
+from graph_tables import write_tables
+from hetero_graphs import hetero, homogeneous
+
+import ops
+from ops.graph.shards import fetch_shards, open_shard, read_manifest
+from workflows import partition_graph
+
+PROJECT = Path(ops.__file__).parents[1]
+PROGRAM = PROJECT / "workflows" / "partition_graph.py"
+
+
+@pytest.fixture
+def shell(capsys, monkeypatch, tmp_path):
+    own = Shell(capsys, monkeypatch, tmp_path)
+    return lambda line: own(line, partition_graph.main, "workflows/partition_graph.py")
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*"))
+            if p.is_file() and p.name not in (".lock", "job.json")}  # fmt: skip
+
+
+def test_a_partition_with_its_report(shell, tmp_path):
+    write_tables(hetero(), tmp_path / "g")
+    made = shell("--graph g --parts 3 --out o")
+    assert made.code == 0, made.err
+    assert "g: 3 parts by fennel, edge cut" in made.out
+    assert {p.name for p in (tmp_path / "o").iterdir()} >= {"manifest.json", "partition.png", "report.html"}
+    assert not (tmp_path / "o" / ".work").exists()
+    assert temporary(tmp_path / "o") == []
+    manifest = read_manifest(tmp_path / "o")
+    assert [open_shard(tmp_path / "o", manifest, p).part for p in range(3)] == [0, 1, 2]
+    again = shell("--graph g --parts 3 --out o --json")
+    assert json.loads(again.out)["again"] is True
+    assert json.loads(again.out)["report"] == manifest.report
+
+
+def test_another_partition_there_is_refused_and_fresh_replaces_it(shell, tmp_path):
+    write_tables(homogeneous(), tmp_path / "g")
+    assert shell("--graph g --parts 3 --out o").code == 0
+    refused = shell("--graph g --parts 2 --method hash --out o")
+    assert refused.code == 2
+    assert "parts (3 there, 2 now), method (auto there, hash now) differ" in refused.errors[0]
+    assert shell("--graph g --parts 2 --method hash --out o --fresh").code == 0
+    assert read_manifest(tmp_path / "o").parts == 2
+    assert not (tmp_path / "o" / "part-00002").exists()
+    os.utime(tmp_path / "g" / "nodes" / "node" / "000.parquet", (1, 1))
+    changed = shell("--graph g --parts 2 --method hash --out o")
+    assert changed.code in (0, 2)  # what a changed file is, ops.data.chunks says
+    assert changed.code == 0 or "the input's files differ" in changed.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "told"),
+    [
+        ("--out o", 2, "--graph: is missing"),
+        ("--graph g", 2, "--out: is missing"),
+        ("--graph g --out o --parts 0", 2, "--parts: got '0'"),
+        ("--graph g --out o --tasks -1", 2, "--tasks: got -1"),
+        ("--graph g --out o --methods hash", 2, "nearest known: --method"),
+        ("--graph g --out gs://x", 2, "parts go to a folder or to s3://"),
+        ("--graph g --out g", 2, "holds files that are no partition's"),
+        ("--graph g --out o --parts 1000", 3, "--parts 1000: the graph has 60 nodes"),
+        ("--graph nowhere --out o", 3, "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(shell, tmp_path, line, code, told):
+    write_tables(homogeneous(), tmp_path / "g")
+    ended = shell(line)
+    assert ended.code == code
+    assert told in ended.errors[0]
+    assert len(ended.errors) == 1
+    assert not (tmp_path / "o" / "manifest.json").exists()
+
+
+def command(*flags):
+    return [sys.executable, str(PROGRAM), *map(str, flags)]
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+def test_killed_processes_go_on_to_the_same_bytes(shell, tmp_path):
+    write_tables(hetero(3000, 2000, 40_000, 20_000), tmp_path / "g")
+    flags = ["--graph", tmp_path / "g", "--parts", 4, "--method", "fennel", "--fennel", "waves", "--tasks", 0]
+    subprocess.run(command(*flags, "--out", tmp_path / "whole"), check=True, env=environment(), capture_output=True)
+    out = tmp_path / "o"
+    for seen in ("edges/*", "blocks/*", "rounds/round.*", "parts/part.000001"):
+        process = subprocess.Popen(
+            command(*flags, "--out", out), env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        limit = time.monotonic() + 120
+        while process.poll() is None and not any((out / ".work").glob(seen)) and time.monotonic() < limit:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if process.returncode != -signal.SIGKILL:
+            break  # a fast machine was done before the signal
+    subprocess.run(command(*flags, "--out", out), check=True, env=environment(), capture_output=True)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_ray_tasks_write_the_same_bytes(tmp_path):
+    write_tables(hetero(600, 500, 3000, 2000), tmp_path / "g", pieces=4)
+    for tasks in (0, 1, 3):
+        flags = ["--graph", tmp_path / "g", "--parts", 3, "--fennel", "waves", "--tasks", tasks, "--out"]
+        subprocess.run(command(*flags, tmp_path / str(tasks)), check=True, env=environment(), timeout=300)
+    assert contents(tmp_path / "0") == contents(tmp_path / "1") == contents(tmp_path / "3")
+
+
+@pytest.mark.slow
+def test_errors_of_ray_tasks_are_one_line_too(tmp_path):
+    graph = hetero()
+    write_tables(graph, tmp_path / "g")
+    (tmp_path / "g" / "nodes" / "note" / "002.parquet").unlink()
+    flags = ["--graph", tmp_path / "g", "--parts", 3, "--tasks", 2, "--out", tmp_path / "o"]
+    ended = subprocess.run(command(*flags), env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 3, ended.stderr
+    assert "is not among the ids of the note nodes" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
+def test_parts_on_s3_are_those_of_a_folder(shell, s3, tmp_path):
+    write_tables(homogeneous(), tmp_path / "g")
+    assert shell("--graph g --parts 3 --out o").code == 0
+    made = shell("--graph g --parts 3 --out s3://tessera/parts/x --scratch scratch")
+    assert made.code == 0, made.err
+    manifest = fetch_shards("s3://tessera/parts/x", tmp_path / "copy")
+    own = contents(tmp_path / "o")
+    assert all(own[name] == data for name, data in contents(tmp_path / "copy").items())
+    assert len(contents(tmp_path / "copy")) == len(manifest.files) + 1
+    assert np.array_equal(open_shard(tmp_path / "copy", manifest, 1).ids["node"],
+                          open_shard(tmp_path / "o", manifest, 1).ids["node"])  # fmt: skip
+    again = shell("--graph g --parts 3 --out s3://tessera/parts/x --scratch scratch")
+    assert "is finished already" in again.out
+    refused = shell("--graph g --parts 2 --out s3://tessera/parts/x --scratch scratch")
+    assert refused.code == 2
+    assert "parts (3 there, 2 now)" in refused.errors[0]
