@@ -27,7 +27,7 @@ from ops.contrast.team import Team
 from ops.errors import DataError
 
 BLOCK_ROWS = 4096
-CHUNK_VALUES = 1 << 21  # distances held at once: 8 MB of float32
+CHUNK_ROWS, CHUNK_VALUES = 2048, 1 << 21  # rows and distances at once: what the caches hold, 8 MB of float32 at most
 EXACT_BITS = 52
 
 
@@ -122,13 +122,13 @@ def prepare(z: Float[Tensor, "n D"], rows: Rows, team: Team, spherical: bool = F
         raise ValueError(f"{z.shape[0]} rows given, but the pieces hold {rows.own}")
     if not 0 < rows.total < 2**40:
         raise ValueError(f"{rows.total} rows in all: need 1 to 2^40")
-    z = z.detach()
+    z = normalize(z.detach()) if spherical else z.detach().clone()  # the one copy: all else is in place
     shift = z.new_zeros(1, z.shape[1])
-    z = _on_grid(normalize(z) if spherical else z, rows, team)
+    _on_grid_(z, rows, team)
     if not spherical:
         shift = (_exact_sum(z, rows, team) / rows.total).to(z.dtype)[None]
-        z = _on_grid(z - shift, rows, team)
-    norms = z.square().sum(1)
+        _on_grid_(z.sub_(shift), rows, team)
+    norms = torch.cat([z[block].square().sum(1) for block in rows.blocks()] or [z.new_zeros(0)])
     longest = float(team.maximum_(torch.cat([norms.double(), norms.new_zeros(1).double()]).max()))
     step = _step(4 * longest, rows.total)  # a centre lies among the rows: no distance is above twice the longest
     total = float(team.sum_(_rounded(norms, step).sum()))
@@ -147,16 +147,15 @@ def _rounded(values: Tensor, step: float) -> Tensor:
     return values.to(torch.float64, copy=True).mul_(1 / step).round_().mul_(step)
 
 
-def _on_grid(z: Tensor, rows: Rows, team: Team) -> Tensor:
-    largest = z.abs().max().double() if z.numel() else torch.zeros((), dtype=torch.float64, device=z.device)
-    largest = team.maximum_(largest.nan_to_num(nan=math.inf, posinf=math.inf))
+def _on_grid_(z: Tensor, rows: Rows, team: Team) -> None:
+    """Round z in place to the grid on which sums of all workers' rows are exact."""
+    ends = torch.stack(z.aminmax()).abs() if z.numel() else z.new_zeros(1)
+    largest = team.maximum_(ends.double().nan_to_num(nan=math.inf, posinf=math.inf).max())
     if not math.isfinite(float(largest)):
         raise DataError("embeddings to cluster hold values that are not finite: did the training diverge?")
     step = _step(float(largest), rows.total)
-    out = torch.empty_like(z)
     for block in rows.blocks():
-        out[block] = _rounded(z[block], step).to(z.dtype)  # fewer bits than before: exact in the narrower type
-    return out
+        z[block] = _rounded(z[block], step).to(z.dtype)  # fewer bits than before: exact in the narrower type
 
 
 def _exact_sum(z: Tensor, rows: Rows, team: Team) -> Float64[Tensor, "D"]:
@@ -168,7 +167,7 @@ def _exact_sum(z: Tensor, rows: Rows, team: Team) -> Float64[Tensor, "D"]:
 
 def chunks(block: slice, n_centres: int) -> Iterator[slice]:
     """Pieces of a block whose distances to all centres fit CHUNK_VALUES; they depend on K alone."""
-    step = max(1, min(BLOCK_ROWS, CHUNK_VALUES // n_centres))
+    step = max(1, min(CHUNK_ROWS, CHUNK_VALUES // n_centres))
     for first in range(block.start, block.stop, step):
         yield slice(first, min(first + step, block.stop))
 
@@ -194,7 +193,7 @@ def assign(points: Points, centres: Float[Tensor, "K D"]) -> Pass:
         for piece in chunks(block, k):
             distance = torch.addmm(half, aligned(z[piece]), centres.T, alpha=-1)
             torch.min(distance, 1, out=(nearest[piece], labels[piece]))
-        sums.index_add_(0, labels[block], z[block].double())
+            sums.index_add_(0, labels[piece], z[piece].double())
     counts += torch.bincount(labels, minlength=k)
     nearest = nearest.mul_(2).add_(points.norms).clamp_min_(0)
     packed[-1] = _rounded(nearest, points.step).sum()
