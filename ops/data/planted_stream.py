@@ -77,9 +77,10 @@ def generate(order: Order, folder: Path, fresh: bool = False, tell: Tell = lambd
                 tell(f"{kind}: {out.rows[kind]:,} of {count:,}, rows in all {sum(out.rows.values()):,}")
         rows |= out.rows
     symmetric = [EDGE] if order.planted.homogeneous else []
+    relations = [r for r in order.relations if relation_name(r) in rows]
     labelled = [] if order.original else list(counts)
     said = mapping(
-        "original" if order.original else "planted", list(counts), order.relations, order.form,
+        "original" if order.original else "planted", list(counts), relations, order.form,
         labelled=labelled, symmetric=symmetric,
     )  # fmt: skip
     write_mapping(folder, said | {"made": order.made()})
@@ -96,6 +97,8 @@ class _Tables:
 
     def write(self, top: str, key: str, table: Any, owners: Any) -> None:
         """Rows of nodes, edges or labels; see PartedTable."""
+        if not table.num_rows:  # a relation of a tiny graph may stay without edges: then it has no table
+            return
         if (top, key) not in self._open:
             files = paths(self._folder, top, key, self._order.parts, self._order.form)
             self._open[top, key] = PartedTable(files, self._count, self._order.form, table.schema)

@@ -2,7 +2,7 @@
 
 A pair is a (source, destination) of the label relations, at the time of its latest edge there. What is hidden, a pair
 of validation or test, leaves ALL relations between the two types, in either direction; no training edge of any relation
-is younger than the cut. Axes: M pairs, N sources.
+is younger than the cut. Axes: V, T hidden pairs of validation and test.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ops.errors import DataError, SettingsError
 from ops.rng import generator
 
 How = Literal["time", "user"]
-Pairs = Int64[np.ndarray, "M 2"]
 BY_USER = ("ml-100k",)  # data sets whose global cut leaves most users without a history
+USUAL = ("user", "note")
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -35,8 +35,8 @@ class Split:
     """
 
     train: HeteroGraph
-    valid: Pairs
-    test: Pairs
+    valid: Int64[np.ndarray, "V 2"]
+    test: Int64[np.ndarray, "T 2"]
     cuts: tuple[int, int] | None
     counts: dict[str, int]
     how: How
@@ -51,14 +51,15 @@ def split(
     label_relations: Sequence[str] = (),
     seed: int = 0,
 ) -> Split:
-    """Split as hgt.md's evaluation: "time" by global time (the default), "user" by each source's own (ml-100k's).
+    """Hide the latest pairs: "time" by global time (the default), "user" by each source's own (ml-100k's).
 
     "time": the first 1 - valid - test of all pairs train; pairs at a cut's very second are behind it. "user": of n
     pairs of a source the last n - floor((1 - test) n) are test, those before them from floor((1 - valid - test) n) on
     validation, and at least one is kept for training. Without times the order is random, keyed by `seed`; the notes
     say so. Sources that keep no training edge are counted and left out of `valid` and `test`.
-    No `label_relations`: all that join the first relation's types. Raises SettingsError for shares out of range or
-    label relations between different types, DataError where nothing is left to train on or to test.
+    No `label_relations`: all from user to note, or where there are none, all that join the first relation's types.
+    Raises SettingsError for shares out of range or label relations between different types, DataError where nothing
+    is left to train on or to test.
     """
     if not (valid >= 0 and test > 0 and valid + test < 1):
         raise SettingsError(f"valid={valid:g}, test={test:g}: shares must be >= 0, test > 0, and their sum below 1")
@@ -70,17 +71,12 @@ def split(
     n_targets = graph.nodes[target].count
     owners = codes // n_targets
     parts, cuts = _by_user(owners, times, valid, test) if how == "user" else _by_time(times, valid, test)
-    before = np.full(graph.nodes[source].count, _NEVER)  # training edges of a source are older than this
+    n_sources = graph.nodes[source].count
+    before = np.full(n_sources, cuts[0] if timed and how == "time" else _NEVER)
     if timed and how == "user":
         np.minimum.at(before, owners[parts > 0], times[parts > 0])
-    elif timed:
-        before[:] = cuts[0]
     train = _without(graph, labels, codes[parts > 0], before)
-    known = np.zeros(graph.nodes[source].count, dtype=bool)
-    for relation, edges in train.edges.items():
-        for end, rows in ((relation[0], edges.src), (relation[2], edges.dst)):
-            if end == source:
-                known[rows] = True
+    known = _seen(train, source)
     counts = _counts(graph, train, owners, parts, known)
     if not counts["train pairs"] or not counts["test pairs"]:
         raise DataError(
@@ -95,10 +91,22 @@ def split(
     return Split(train.with_notes(*notes), held[0], held[1], cut, counts, how, labels)
 
 
+def _seen(train: HeteroGraph, kind: str) -> NDArray[np.bool_]:
+    """Which nodes of a type have a training edge."""
+    known = np.zeros(train.nodes[kind].count, dtype=bool)
+    for relation, edges in train.edges.items():
+        for end, rows in ((relation[0], edges.src), (relation[2], edges.dst)):
+            if end == kind:
+                known[rows] = True
+    return known
+
+
 def _label_relations(graph: HeteroGraph, names: Sequence[str]) -> tuple[Relation, ...]:
     found = find_relations(graph.edges, names)
     if not names:
-        found = tuple(r for r in found if (r[0], r[2]) == (found[0][0], found[0][2]))
+        joined = {(r[0], r[2]) for r in found}
+        wanted = USUAL if USUAL in joined else (found[0][0], found[0][2])
+        found = tuple(r for r in found if (r[0], r[2]) == wanted)
     ends = sorted({(r[0], r[2]) for r in found})
     if len(ends) > 1:
         raise SettingsError(f"label relations join different types ({ends[0]} and {ends[1]}); choose those of one pair")

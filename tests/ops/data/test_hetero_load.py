@@ -31,7 +31,7 @@ def small_chunks(monkeypatch):
 
 
 @given(graphs(), st.sampled_from(["csv", "tsv", "parquet"]), st.integers(1, 3), st.booleans())
-@settings(max_examples=60)
+@settings(max_examples=20)
 def test_tables_come_back(raw, suffix, parts, listed):
     graph = built(raw)
     with tempfile.TemporaryDirectory() as place:
@@ -44,7 +44,7 @@ def test_tables_come_back(raw, suffix, parts, listed):
 
 
 @given(graphs(words=False, widths=(0, 1, 3)))
-@settings(max_examples=30)
+@settings(max_examples=10)
 def test_the_originals_files_come_back(raw):
     graph = built(raw)
     edges = {r: Edges(e.src, e.dst, np.ones(e.count, np.float32) if e.weight is None else e.weight)
@@ -55,7 +55,7 @@ def test_the_originals_files_come_back(raw):
 
 
 @given(graphs(), st.sampled_from(FORMS), st.integers(1, 3))
-@settings(max_examples=40)
+@settings(max_examples=8)
 def test_what_our_writer_writes_comes_back(raw, form, parts):
     graph = built(raw)
     groups = {kind: np.arange(nodes.count) % 2 for kind, nodes in graph.nodes.items()}
@@ -67,7 +67,7 @@ def test_what_our_writer_writes_comes_back(raw, form, parts):
 
 
 @given(graphs(), st.sampled_from(["csv", "tsv", "parquet"]), st.data())
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_what_is_damaged_is_a_data_error(raw, suffix, data):
     graph = built(raw)
     with tempfile.TemporaryDirectory() as place:
@@ -79,11 +79,13 @@ def test_what_is_damaged_is_a_data_error(raw, suffix, data):
         junk = data.draw(st.one_of(st.binary(max_size=6), st.sampled_from([b"\n", b"\t", b",", b"nan", b"-1", b'"'])))
         end = data.draw(st.sampled_from([at, at + 1, at + 5, len(content)]), "end")
         path.write_bytes(content[:at] + junk + content[end:])
+        said = f"{place}: "
         try:
             load_hetero(place)
         except DataError as error:
-            assert len(str(error).splitlines()) == 1
-            assert str(error).startswith(place)
+            said = str(error)
+        assert len(said.splitlines()) == 1
+        assert said.startswith(place)
 
 
 def test_the_same_graph_in_chunks(tmp_path):
@@ -114,8 +116,8 @@ def test_duplicates_are_merged_and_counted(tmp_path):
     graph, _ = load_hetero(str(folder))
     edges = graph.edges["user", "knows", "user"]
     assert (edges.src.tolist(), edges.dst.tolist()) == ([0, 1], [1, 0])
-    assert edges.weight is not None and edges.weight.tolist() == [0.5, 7]
-    assert edges.time is not None and edges.time.tolist() == [9, 7]
+    assert edges.weight.tolist() == [0.5, 7]
+    assert edges.time.tolist() == [9, 7]
     assert "user__knows__user: 2 duplicate edges merged" in graph.notes
 
 
@@ -159,7 +161,7 @@ def test_a_homogeneous_graph_is_one_type(tmp_path):
     graph, groups = load_hetero(str(tmp_path / "g.npz"))
     assert list(graph.edges) == [("node", "edge", "node")]
     assert graph.edges["node", "edge", "node"].src.tolist() == [0, 1, 1, 2]
-    assert groups is not None and groups["node"].tolist() == [0, 1, 1]
+    assert groups["node"].tolist() == [0, 1, 1]
     found = tables(str(tmp_path / "g.npz"))
     assert found.symmetric == (("node", "edge", "node"),)
     parts = [read_edges(c) for c in found.edges["node", "edge", "node"]]
@@ -181,7 +183,7 @@ def shop(folder):
 BAD = {
     "unknown node": ("edges/user__likes__note.csv", "src,dst\nu1,1\nu9,1\n", "csv, row 1: src 'u9' is not among the 2"),
     "unknown note": ("edges/user__likes__note.csv", "src,dst\nu1,77\n", "row 0: dst 77 is not among the 3 note ids"),
-    "type missing": ("edges/user__likes__film.csv", "src,dst\nu1,1\n", "joins the node type 'film', which has no nodes"),
+    "type missing": ("edges/user__likes__film.csv", "src,dst\nu1,1\n", "joins the node type 'film', which has no"),
     "no relation": ("edges/likes.csv", "src,dst\nu1,1\n", "'likes': is no relation"),
     "ragged": ("nodes/note.tsv", "id\tfeatures\n1\t1:2\n2\t3\n3\t5:6\n", "row 1: ragged features: 1 where"),
     "ragged line": ("nodes/user.csv", "id,age,size\nu1,1,2\nu2,3\n", "cannot be read"),
