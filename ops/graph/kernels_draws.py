@@ -7,8 +7,11 @@ Axes: B rows, f fan-out, E stored edges, M ids.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 REPLACE, DISTINCT, PADDED = 0, 1, 2  # with replacement; without; without, then circularly repeated up to the fan-out
 
@@ -31,9 +34,17 @@ def _draw(key: np.uint64, slot: int, below: np.int64) -> np.int64:
 
 
 @njit(cache=True, nogil=True)
-def neighbours(  # type: ignore[no-untyped-def]  # noqa: C901  # one loop a mode
-    indptr, indices, rows, nodes, key, fanout, mode, found, mask
-):
+def neighbours(  # noqa: C901  # one loop a mode
+    indptr: NDArray[np.int64],
+    indices: NDArray[Any],
+    rows: NDArray[np.int64],
+    nodes: NDArray[np.int64],
+    key: np.uint64,
+    fanout: int,
+    mode: int,
+    found: NDArray[np.int64],
+    mask: NDArray[np.bool_],
+) -> None:
     """Draw `fanout` of the stored neighbours of each row: found int64 [B f] (source numbers), mask bool [B f].
 
     `rows` [B] index `indptr` (int64 [n + 1]), `nodes` [B] are the same nodes' global numbers, which key the draws.
@@ -69,7 +80,9 @@ def neighbours(  # type: ignore[no-untyped-def]  # noqa: C901  # one loop a mode
 
 
 @njit(cache=True, nogil=True)
-def renumber(known, ids, mask):  # type: ignore[no-untyped-def]
+def renumber(
+    known: NDArray[np.int64], ids: NDArray[np.int64], mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions int64 [M] of `ids` in a list that begins with `known` (unique) and goes on with new ids as met.
 
     Where `mask` is False the position is 0 and the id is not listed. Returns (positions, the new ids in order).

@@ -108,8 +108,6 @@ def sample(
     ends must be roots. `mode`: with replacement, distinct (all neighbours where there are few enough), or distinct and
     circularly padded.
     """
-    from ops.graph.kernels_draws import renumber
-
     nodes, blocks = [{kind: np.ascontiguousarray(ids) for kind, ids in roots.items()}], []
     forbidden = None if without is None else _pair_keys(graph.book, *without)
     n_roots = {kind: len(ids) for kind, ids in roots.items()}
@@ -117,25 +115,32 @@ def sample(
         drawn = _hop(graph, nodes[-1], hop, width, key, MODES[mode])
         if forbidden is not None:
             _forbid(graph.book, drawn, nodes[-1], n_roots, *forbidden)
-        deeper, block = dict(nodes[-1]), {}
-        for kind in graph.book.offsets:
-            sources = [r for r in drawn if r[0] == kind]
-            known = nodes[-1].get(kind, np.empty(0, np.int64))
-            if not sources:
-                continue
-            ids = np.concatenate([drawn[r][0].ravel() for r in sources])
-            mask = np.concatenate([drawn[r][1].ravel() for r in sources])
-            places, new = renumber(known, ids, mask)
-            deeper[kind] = np.concatenate([known, new])
-            at = 0
-            for r in sources:
-                shape = drawn[r][0].shape
-                own = places[at : at + drawn[r][0].size].reshape(shape)
-                block[r] = (torch.from_numpy(own), torch.from_numpy(drawn[r][1]))
-                at += drawn[r][0].size
-        nodes.append({kind: ids for kind, ids in deeper.items() if len(ids)})
-        blocks.append({r: block[r] for r in graph.book.relations if r in block})
+        deeper, block = _one_depth(graph.book, nodes[-1], drawn)
+        nodes.append(deeper)
+        blocks.append(block)
     return Sample(tuple(nodes), tuple(blocks), {})
+
+
+def _one_depth(
+    book: Book, nodes: Ids, drawn: Mapping[Relation, Drawn]
+) -> tuple[dict[str, NDArray[np.int64]], dict[Relation, Block]]:
+    """The nodes one depth further out, those of this depth first, and the drawn edges as positions among them."""
+    from ops.graph.kernels_draws import renumber
+
+    deeper, block = dict(nodes), {}
+    for kind in book.offsets:
+        sources = [r for r in drawn if r[0] == kind]
+        if not sources:
+            continue
+        known = nodes.get(kind, np.empty(0, np.int64))
+        ids, mask = (np.concatenate([drawn[r][i].ravel() for r in sources]) for i in (0, 1))
+        places, new = renumber(known, ids, mask)
+        deeper[kind] = np.concatenate([known, new])
+        ends = np.cumsum([drawn[r][0].size for r in sources])
+        for r, own in zip(sources, np.split(places, ends[:-1]), strict=True):
+            block[r] = torch.from_numpy(own.reshape(drawn[r][0].shape)), torch.from_numpy(drawn[r][1])
+    found = {kind: ids for kind, ids in deeper.items() if len(ids)}
+    return found, {r: block[r] for r in book.relations if r in block}
 
 
 def answer(

@@ -149,7 +149,9 @@ class Driver:
         try:
             state = collect if message["has_state"] else None
             told = message["metrics"], message["assignment"]
-            self.run.report(message["epoch"], *told, state, message["embeddings"])
+            found = message["embeddings"]
+            copied = found and {k: v.copy() for k, v in found.items()}  # what came through Ray is read-only
+            self.run.report(message["epoch"], *told, state, copied)
         except _GroupLost:
             return
         except BaseException as error:
