@@ -100,7 +100,8 @@ def test_units_that_nothing_reaches_stay():
 
 
 def test_radii_shrink_from_half_the_grid_to_one():
-    assert radii((4, 10), 5) == pytest.approx([5, 4, 3, 2, 1])
+    assert radii((4, 32), 5) == pytest.approx([16, 8, 4, 2, 1])
+    assert radii((4, 10), 3, last=0.0) == pytest.approx([5, 2.5, 0])
     assert radii((4, 10), 1) == [1.0]
     assert radii((1, 1), 3) == [1.0] * 3
 
