@@ -24,7 +24,7 @@ from ops.data.table_writer import (
     paths,
     write_mapping,
 )
-from ops.errors import SettingsError
+from ops.errors import DataError, SettingsError
 
 Tell = Callable[[str], None]
 
@@ -59,14 +59,16 @@ class Order:
 def generate(order: Order, folder: Path, fresh: bool = False, tell: Tell = lambda _: None) -> dict[str, int] | None:
     """Write the graph, graph.yaml last; the rows of each table, or None where it is there already.
 
-    The rows do not depend on parts or form. Raises SettingsError for values out of range, more parts than nodes, or
-    a folder that holds something else; DataError for more clusters than nodes.
+    The rows do not depend on parts or form. Raises SettingsError for values out of range or a folder that
+    holds something else; DataError for more clusters or parts than nodes.
     """
     counts = order.planted.counts
     if not order.original:
         order.planted.check()
-    if not 1 <= order.parts <= min(counts.values()):
-        raise SettingsError(f"--parts {order.parts} must be in 1..{min(counts.values())}, the smallest type's nodes")
+    if order.parts < 1:
+        raise SettingsError(f"--parts {order.parts} must be >= 1")
+    if order.parts > min(counts.values()):
+        raise DataError(f"--parts {order.parts} must be <= {min(counts.values())}, the nodes of the smallest type")
     if not begin(folder, fresh, order.made()):
         return None
     rows: dict[str, int] = {}

@@ -68,27 +68,32 @@ def split(
     source, target = labels[0][0], labels[0][2]
     codes, times, notes = _pairs(graph, labels, seed)
     timed = all(graph.edges[r].time is not None for r in labels)
-    n_targets = graph.nodes[target].count
+    n_sources, n_targets = graph.nodes[source].count, graph.nodes[target].count
     owners = codes // n_targets
     parts, cuts = _by_user(owners, times, valid, test) if how == "user" else _by_time(times, valid, test)
-    n_sources = graph.nodes[source].count
     before = np.full(n_sources, cuts[0] if timed and how == "time" else _NEVER)
     if timed and how == "user":
         np.minimum.at(before, owners[parts > 0], times[parts > 0])
     train = _without(graph, labels, codes[parts > 0], before)
     known = _seen(train, source)
     counts = _counts(graph, train, owners, parts, known)
+    notes += _checked(graph.name, how, source, counts)
+    shown = [codes[(parts == i) & known[owners]] for i in (1, 2)]
+    held = [np.stack([c // n_targets, c % n_targets], axis=1) for c in shown]
+    cut = (int(cuts[0]), int(cuts[1])) if timed and how == "time" else None
+    return Split(train.with_notes(*notes), held[0], held[1], cut, counts, how, labels)
+
+
+def _checked(name: str, how: How, source: str, counts: dict[str, int]) -> list[str]:
+    """What to note of the counts. DataError where one part is empty."""
     if not counts["train pairs"] or not counts["test pairs"]:
         raise DataError(
-            f"{graph.name}: split by {how}: {counts['train pairs']} pairs left to train on, {counts['test pairs']} to "
+            f"{name}: split by {how}: {counts['train pairs']} pairs left to train on, {counts['test pairs']} to "
             "test; both are needed (many equal times? split by user, or give more data)"
         )
     if counts["sources left out"]:
-        notes.append(f"{count(counts['sources left out'], source)} without training edges: left out of the evaluation")
-    held = [np.stack([c // n_targets, c % n_targets], axis=1)
-            for c in (codes[(parts == i) & known[owners]] for i in (1, 2))]  # fmt: skip
-    cut = (int(cuts[0]), int(cuts[1])) if timed and how == "time" else None
-    return Split(train.with_notes(*notes), held[0], held[1], cut, counts, how, labels)
+        return [f"{count(counts['sources left out'], source)} without training edges: left out of the evaluation"]
+    return []
 
 
 def _seen(train: HeteroGraph, kind: str) -> NDArray[np.bool_]:
