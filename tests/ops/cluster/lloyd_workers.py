@@ -18,7 +18,9 @@ def table(total=TOTAL, width=WIDTH, seed=0):
 
 
 def dealt(rank, world, how):
-    """This worker's rows: a share of whole blocks, or every `world`-th part."""
+    """This worker's rows: a share of whole blocks, every `world`-th part, or all of them at rank 0."""
+    if how == "one has all":
+        return Rows(TOTAL, ((0, TOTAL),) if rank == 0 else ((TOTAL, 0),))
     if how == "blocks":
         return Rows.share(TOTAL, Team(rank, world))
     return Rows.of_parts(OFFSETS, range(rank, len(OFFSETS) - 1, world))

@@ -16,7 +16,8 @@ from ops.cluster.lloyd import Rows, assign, farthest, means, nearest_two, prepar
 from ops.contrast.team import Team
 from ops.errors import DataError
 
-CALLS = list(product(("blocks", "parts"), ("pass", "kmeans", "spherical", "empty", "som")))
+WHAT = ("pass", "kmeans", "spherical", "empty", "som")
+CALLS = [*product(("blocks", "parts"), WHAT), *product(("one has all",), ("empty", "som"))]
 
 
 def alone(z):
