@@ -2,6 +2,7 @@
 
 from ops.run.settings import LaunchSettings, PartitionSettings, PredictSettings, SearchSettings, docs_table
 from trainers import hsan
+from workflows.generate_graph import GenerateSettings
 
 METHODS = {"hsan": hsan}
 
@@ -16,6 +17,7 @@ def page() -> str:
     kept = [line for line in table if not line.startswith("| `") or line.split("`")[1][2:].replace("-", "_") in own]
     parts.append("## Searching (tune workflows)\n\n" + "\n".join(kept) + "\n")
     parts.append(f"## Predicting (predict.py RUN)\n\n{docs_table(PredictSettings)}\n")
+    parts.append(f"## Generating (generate_graph.py)\n\n{docs_table(GenerateSettings)}\n")
     parts.append(f"## Partitioning (partition_graph.py)\n\n{docs_table(PartitionSettings)}\n")
     return "\n".join(parts)
 
