@@ -18,7 +18,7 @@ from ops.data.chunks import Chunk, place_of, read_edges, read_nodes
 from ops.data.hetero import Relation, relation_name
 from ops.errors import DataError
 from ops.graph.build import Csr, Numbering, Runs, edge_print, index_dtype, node_print, part_counts, route_edges
-from ops.graph.packs import open_pack, read_facts, save_pack
+from ops.graph.packs import open_pack, read_facts, read_run, save_pack
 from ops.graph.shards_write import csr_of, narrow, part_arrays, write_part
 
 
@@ -197,9 +197,9 @@ def make_part(plan: Plan, out: Path, part: int) -> dict[str, Any]:
     offsets = {kind: open_pack(plan.work / "numbers" / kind)["offsets"] for kind in plan.features}
     ids, features = {}, {}
     for kind, width in plan.features.items():
-        packs = [open_pack(plan.pack("nodes", kind, i)) for i in range(plan.chunks[kind])]
-        ids[kind] = _runs_of(packs, "ids", part)
-        features[kind] = _runs_of(packs, "x", part) if width else None
+        runs = [read_run(plan.pack("nodes", kind, i), part) for i in range(plan.chunks[kind])]
+        ids[kind] = np.concatenate([run["ids"] for run in runs])
+        features[kind] = np.concatenate([run["x"] for run in runs]) if width else None
     csrs: dict[Relation, tuple[Csr, int]] = {}
     for relation, origin in plan.relations.items():
         count = plan.chunks[relation_name(origin or relation)]
@@ -212,14 +212,10 @@ def make_part(plan: Plan, out: Path, part: int) -> dict[str, Any]:
     return facts
 
 
-def _runs_of(packs: list[dict[str, NDArray[Any]]], name: str, part: int) -> NDArray[Any]:
-    return np.concatenate([p[name][p["bounds"][part] : p["bounds"][part + 1]] for p in packs])
-
-
 def _gather(paths: list[Path], part: int) -> Runs:
     """The runs of one part (or block) in many packs as one."""
-    packs = [open_pack(path) for path in paths]
-    ends = {name: _runs_of(packs, name, part) for name in ("src", "dst")}
-    weight = _runs_of(packs, "weight", part) if "weight" in packs[0] else None
-    time = _runs_of(packs, "time", part) if "time" in packs[0] else None
-    return Runs(np.array([0, ends["src"].size], dtype=np.int64), ends["src"], ends["dst"], weight, time)
+    runs = [read_run(path, part) for path in paths]
+    src, dst = (np.concatenate([run.pop(name) for run in runs]) for name in ("src", "dst"))
+    weight = np.concatenate([run.pop("weight") for run in runs]) if "weight" in runs[0] else None
+    time = np.concatenate([run.pop("time") for run in runs]) if "time" in runs[0] else None
+    return Runs(np.array([0, src.size], dtype=np.int64), src, dst, weight, time)

@@ -79,6 +79,21 @@ def open_pack(path: Path) -> dict[str, NDArray[Any]]:
     return found
 
 
+def read_run(path: Path, part: int) -> dict[str, NDArray[Any]]:
+    """One part's rows of the arrays of a pack whose `bounds` [P + 1] tell where they are; nothing else is read."""
+    about, start = _header(path)
+
+    def rows(name: str, first: int, last: int) -> NDArray[Any]:
+        dtype, shape, at = about["arrays"][name]
+        width = int(np.prod(shape[1:]))
+        offset = start + at + first * width * np.dtype(dtype).itemsize
+        found = np.fromfile(path, dtype=dtype, count=(last - first) * width, offset=offset)
+        return found.reshape(last - first, *shape[1:])
+
+    first, last = (int(bound) for bound in rows("bounds", part, part + 2))
+    return {name: rows(name, first, last) for name in about["arrays"] if name != "bounds"}
+
+
 def _header(path: Path) -> tuple[dict[str, Any], int]:
     with path.open("rb") as file:
         size = int.from_bytes(file.read(_HEAD), "little")

@@ -2,7 +2,7 @@
 
 One thread, CPU seconds; ratios are of one run on one graph.
 
-    python tests/bench/partition.py [NODES] [PARTS]
+    python tests/bench/partition.py [NODES] [PARTS] [kernels|files|cut]
 """
 
 import json
@@ -26,6 +26,7 @@ from ops.run.partition import run_partition
 from ops.run.settings import PartitionSettings
 
 GROUPS, MIXING, ALPHA, MEAN_DEGREE, BLOCKS = 100, 0.3, 2.5, 16, 64
+FILE_NODES, FILE_EDGES = 125_000, 1_000_000  # rows: chunks are the same at both sizes
 
 
 def planted(n, seed=0):
@@ -143,14 +144,15 @@ def tables(folder, u, v, n):
     rng = np.random.default_rng(1)
     for kind in ("nodes/node", "edges/node__edge__node"):
         (folder / kind).mkdir(parents=True)
-    x = rng.standard_normal((n, 16)).astype(np.float32)
-    columns = {"id": np.arange(n)} | {f"x{i}": x[:, i] for i in range(16)}
-    pq.write_table(pa.table(columns), folder / "nodes/node/0.parquet", row_group_size=1 << 17)
+    for i, rows in enumerate(np.array_split(np.arange(n), -(-n // FILE_NODES))):
+        x = rng.standard_normal((rows.size, 16)).astype(np.float32)
+        table = pa.table({"id": rows} | {f"x{j}": x[:, j] for j in range(16)})
+        pq.write_table(table, folder / f"nodes/node/{i:03d}.parquet", row_group_size=1 << 17)
     order = rng.permutation(2 * u.size)
     ends = np.concatenate([u, v])[order], np.concatenate([v, u])[order]
-    for i, rows in enumerate(np.array_split(np.arange(order.size), 4)):
+    for i, rows in enumerate(np.array_split(np.arange(order.size), -(-order.size // FILE_EDGES))):
         table = pa.table({"src": ends[0][rows], "dst": ends[1][rows]})
-        pq.write_table(table, folder / f"edges/node__edge__node/{i}.parquet", row_group_size=1 << 18)
+        pq.write_table(table, folder / f"edges/node__edge__node/{i:03d}.parquet", row_group_size=1 << 18)
 
 
 def end_to_end(folder, edges, parts, method, name):
@@ -164,11 +166,9 @@ def end_to_end(folder, edges, parts, method, name):
           f"({seconds:.1f} CPU-s)  peak MB of a task {json.dumps(peaks)}", flush=True)  # fmt: skip
 
 
-def main(n, parts):
-    u, v = planted(n)
-    indptr, indices = adjacency(u, v, n)
-    print(f"planted: {n:,} nodes, {indices.size:,} directed edges, {parts} parts", flush=True)
-    kernels(indptr, indices, parts)
+def files(u, v, n, parts):
+    """From Parquet to shards: the rate, and what a task takes where the graph is four times as large."""
+    memory.preload()  # memory that is freed is given back: what a task takes can be seen
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         small = planted(n // 4)
@@ -176,10 +176,22 @@ def main(n, parts):
         tables(folder / "large", u, v, n)
         # parts grow with the graph, so that a shard stays as large as it was
         end_to_end(folder, 2 * small[0].size, max(parts // 4, 1), "hash", "small")
-        end_to_end(folder, indices.size, parts, "hash", "large")
-        end_to_end(folder, indices.size, parts, "fennel", "large")
-    compare(indptr, indices, parts)
+        end_to_end(folder, 2 * u.size, parts, "hash", "large")
+        end_to_end(folder, 2 * u.size, parts, "fennel", "large")
+
+
+def main(n, parts, only=""):
+    u, v = planted(n)
+    indptr, indices = adjacency(u, v, n)
+    print(f"planted: {n:,} nodes, {indices.size:,} directed edges, {parts} parts", flush=True)
+    if only in ("", "kernels"):
+        kernels(indptr, indices, parts)
+    if only in ("", "files"):
+        files(u, v, n, parts)
+    if only in ("", "cut"):
+        compare(indptr, indices, parts)
 
 
 if __name__ == "__main__":
-    main(int(float(sys.argv[1])) if len(sys.argv) > 1 else 1_000_000, int(sys.argv[2]) if len(sys.argv) > 2 else 20)
+    given = sys.argv[1:]
+    main(int(float(given[0])) if given else 1_000_000, int(given[1]) if given[1:] else 20, *given[2:3])
