@@ -11,7 +11,7 @@ from ops.data.communities import planted_communities
 from ops.data.hetero import NODE, Edges, HeteroGraph, Nodes, Relation, from_homogeneous
 from ops.data.hetero_validate import Lookup, gather_nodes, make_hetero
 from ops.data.inputs import is_folder
-from ops.data.layouts import Files, find_layout, place_name
+from ops.data.layouts import ML100K, Files, find_layout, place_name
 from ops.data.load import load
 from ops.data.movielens import read_ml100k
 from ops.data.recbole import find_atomic, read_recbole
@@ -19,7 +19,6 @@ from ops.data.validate import make_labels
 from ops.data.values import ids_of
 from ops.errors import DataError, SettingsError
 
-ML100K = ("ml-100k", "ml_100k", "ml100k")
 Groups = dict[str, NDArray[np.int64]]
 Loaded = tuple[HeteroGraph, Groups | None]
 

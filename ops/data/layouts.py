@@ -18,9 +18,11 @@ import yaml
 from ops import storage
 from ops.data.hetero import Relation, check_type_name, relation_name, relation_of
 from ops.data.inputs import Source, is_folder, listing, read_bytes, reading
+from ops.data.named import canonical
 from ops.errors import DataError
 
 MAPPING = "graph.yaml"
+ML100K = ("ml-100k", "ml_100k", "ml100k")
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 HEADER_BYTES = 1 << 16
 _PART = re.compile(r"[-_.]?(part)?[-_.]?\d+$")
@@ -49,7 +51,7 @@ def find_layout(place: str) -> Layout | None:
     Raises DataError for a half-written folder, a graph.yaml that does not fit, an unknown kind of file, a relation
     between types that have no nodes, or no relation at all.
     """
-    if not is_folder(place):
+    if is_known(place) or not is_folder(place):
         return None
     files = listing(place)
     if MAPPING in files:
@@ -58,6 +60,12 @@ def find_layout(place: str) -> Layout | None:
         return _checked(_folders(place, files))
     typed = {name: f for name, f in files.items() if "/" not in name and f.suffix in SUFFIXES[:3] and _typed(f)}
     return _checked(_original(place, typed)) if typed else None
+
+
+def is_known(spec: str) -> bool:
+    """Whether it is the name of a data set, which goes before a folder of that name (write ./NAME for the folder)."""
+    name = spec.partition(":")[0].strip().lower()
+    return name in (*ML100K, "planted", "digits") or ("/" not in name and canonical(name) is not None)
 
 
 def header_line(file: Source) -> str:

@@ -228,6 +228,13 @@ def test_bad_input_is_one_line(tmp_path, what):
     assert "\n" not in str(error.value)
 
 
+def test_a_known_name_goes_before_a_folder_of_that_name(tmp_path, monkeypatch):
+    shop(tmp_path / "planted")
+    monkeypatch.chdir(tmp_path)
+    assert load_hetero("planted")[0].nodes["user"].count == 1000
+    assert load_hetero("./planted")[0].nodes["user"].count == 2
+
+
 def test_rows_are_counted_in_the_file(tmp_path):
     folder = shop(tmp_path / "shop")
     rows = "".join(f"u1,{1 + i % 3},1,{i}\n" for i in range(30))
