@@ -118,8 +118,9 @@ def cluster(z: Float32[Tensor, "n D"], rows: Rows, settings: GraphSettings, seed
         made = team_kmeans(z, rows, settings.k, (seed,), team=team, starts=settings.kmeans_starts, spherical=spherical)
         found = Found(made.labels, made.confidence.float(), made.centres, None)
     else:
-        grid = settings.som_rows, settings.som_columns
-        own = som(z, rows, grid, settings.k, (seed,), team=team, spherical=spherical, rounds=settings.som_iterations)
+        own = som(
+            z, rows, settings.grid, settings.k, (seed,), team=team, spherical=spherical, rounds=settings.som_iterations
+        )
         found = Found(own.labels, own.confidence.float(), own.weights, own)
     return Found(everyone(found.labels, rows, team), everyone(found.confidence, rows, team), found.centres, found.map)
 

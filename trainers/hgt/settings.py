@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import field_validator, model_validator
 
 from ops.run.settings import MethodSettings, setting
+
+
+UNITS_A_CLUSTER = 9  # fewer leave k-means of the units far behind k-means of the rows
 
 
 class GraphSettings(MethodSettings):
@@ -21,7 +25,7 @@ class GraphSettings(MethodSettings):
     update_every: int = setting(5, "epochs between looks at the clusters", ge=1)
     prefetch: int = setting(2, "batches that a worker has drawn ahead in threads; 0: none", ge=0, le=64)
     label_relations: str = setting(
-        "", "comma-separated relations whose edges are predicted; default: the data set's own, else all"
+        "", "comma-separated relations whose edges are predicted; default: all that join the first one's types"
     )
     holdout: Literal["auto", "time", "user"] = setting(
         "auto", "what is hidden for the evaluation: the last edges of all or of each user; auto: the data set's own"
@@ -30,10 +34,11 @@ class GraphSettings(MethodSettings):
     kmeans: Literal["euclidean", "spherical"] = setting("spherical", "which k-means makes the clusters")
     kmeans_starts: int = setting(10, "k-means++ starts, the lowest inertia wins", ge=1, le=1000)
     som_rows: int = setting(
-        10, "rows of the self-organising map", ge=1, le=1000, search={"choice": [5, 10, 15, 20]}
+        0, "rows of the self-organising map; 0: a square of about nine units a cluster", ge=0, le=1000,
+        search={"choice": [10, 20, 30, 40]},
     )  # fmt: skip
-    som_columns: int = setting(10, "its columns", ge=1, le=1000, search={"choice": [5, 10, 15, 20]})
-    som_iterations: int = setting(20, "passes in which the map's radius shrinks to 1", ge=1, le=10_000)
+    som_columns: int = setting(0, "its columns; 0: as for the rows", ge=0, le=1000, search={"choice": [10, 20, 30, 40]})
+    som_iterations: int = setting(40, "passes in which the map's radius shrinks to 1", ge=1, le=10_000)
     parts: int = setting(1, "parts of the graph", ge=1, le=100_000)
     partition: Literal["hash", "fennel", "metis"] = setting(
         "fennel", "how the graph is cut; hash ignores its edges, metis needs the whole graph in memory"
@@ -41,18 +46,30 @@ class GraphSettings(MethodSettings):
     topology: Literal["replicated", "sharded"] = setting(
         "sharded", "replicated: every worker holds all edges, features stay with their part"
     )
+    store_states: bool = setting(
+        True, "keep in the model what new users are placed by: states (TwHIN: vectors) of the nodes at other ends"
+    )
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The label relations that were named; none: the data set's own."""
         return tuple(name.strip() for name in self.label_relations.split(",") if name.strip())
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the map, once K is a number."""
+        side = math.ceil(math.sqrt(UNITS_A_CLUSTER * self.k))
+        return self.som_rows or side, self.som_columns or side
+
     @model_validator(mode="after")
     def _units(self) -> GraphSettings:
-        units, k = self.som_rows * self.som_columns, self.n_clusters
-        if self.cluster == "som" and isinstance(k, int) and k > units:
+        if self.cluster == "kmeans" or not isinstance(self.n_clusters, int):
+            return self
+        (rows, columns), k = self.grid, self.n_clusters
+        units = rows * columns
+        if k > units:
             raise ValueError(
-                f"--som-rows {self.som_rows} times --som-columns {self.som_columns} are {units} units, fewer than the "
+                f"--som-rows {rows} times --som-columns {columns} are {units} units, fewer than the "
                 f"{k} clusters they are grouped into: raise them or lower --n-clusters"
             )
         return self

@@ -26,6 +26,7 @@ from ops.rng import generator, torch_generator
 from ops.run.state import pack_training, unpack_training
 from ops.run.types import Result, Run, State
 from trainers.hgt import loss as losses
+from trainers.hgt.inference import kept
 from trainers.hgt.loop import check_workers, own_parts, rows_of, run_epochs
 from trainers.hgt.model import Metadata, forward, parameters
 from trainers.hgt.settings import Settings
@@ -161,8 +162,7 @@ class Training:
             seen = users[torch.unique(batch.pairs[0])]
             units = self.units.to(users)
             best = torch.cdist(seen.detach(), units).argmin(1)
-            grid = s.som_rows, s.som_columns
-            mapped = som_loss(seen, units, best, neighbourhood(grid, JOINT_RADIUS).to(seen)) * len(seen)
+            mapped = som_loss(seen, units, best, neighbourhood(s.grid, JOINT_RADIUS).to(seen)) * len(seen)
             many += len(seen)
         return torch.cat([sums, mapped[None]]), torch.cat([counts, many[None]])
 
@@ -205,7 +205,7 @@ class Training:
         rows = rows_of(self.data, self.data.rows, self.team)
         first, rounds = (None, s.som_iterations) if self.units is None else (self.units, 1)
         made = som(
-            self.embed(self.data.rows), rows, (s.som_rows, s.som_columns), s.k, (self.seed,), team=self.team,
+            self.embed(self.data.rows), rows, s.grid, s.k, (self.seed,), team=self.team,
             spherical=s.kmeans == "spherical", rounds=rounds, first=first, last_radius=JOINT_RADIUS,
         )  # fmt: skip
         self.units = made.weights
@@ -216,5 +216,8 @@ class Training:
         return State(epoch, packed | ({} if self.units is None else {"map.units": self.units}))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The network's weights."""
-        return {name: w.detach().cpu() for name, w in self.weights.items()}
+        """The network's weights, and what new users are placed by."""
+        found = {name: w.detach().cpu() for name, w in self.weights.items()}
+        if self.settings.store_states:
+            found |= kept(self.weights, self.settings, self.data, self.client, self.team, self.seed)
+        return found

@@ -1,0 +1,102 @@
+"""HGT and TwHIN: planted groups are found, workers change nothing, a resumed run ends as an undisturbed one."""
+
+import numpy as np
+import pytest
+from gloo import run_in_processes
+from sklearn.metrics import normalized_mutual_info_score as nmi
+from users_small import METHODS, Worker, made, many, parts_in, planted, trained
+
+from ops.errors import DivergedError, SettingsError
+
+CASES = [
+    ("hgt", {}),
+    ("hgt", {"loss": "softmax"}),
+    ("hgt", {"hardness": 0.5, "neg_num": 4, "som_weight": 0.01, "cluster": "som", "som_rows": 3, "som_columns": 4}),
+    ("twhin", {}),
+    ("twhin", {"cluster": "som", "som_rows": 3, "som_columns": 4}),
+]
+GOLDEN = {  # the losses of the first two epochs, float32 on CPU
+    "hgt": [0.6537117, 0.4409241],
+    "twhin": [1.3514417, 1.1054663],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("users")
+    parts_in(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    return [trained(0, 1, method, str(folder), words) for method, words in CASES]
+
+
+@pytest.mark.parametrize("method", ["hgt", "twhin"])
+def test_planted_groups_are_found(folder, method):
+    run = Worker()
+    result = METHODS[method].train(made(method, epochs=12), parts_in(folder), run)
+    order = np.argsort(np.arange(160) % 3, kind="stable")
+    assert nmi(planted()[1][order], result.assignment) > 0.6
+    assert run.history[-1]["train/loss"] < run.history[0]["train/loss"]
+    assert set(run.assignments) == {0, 2, 4, 6, 8, 10, 11}
+    assert np.array_equal(run.assignments[11], result.assignment)
+    assert ((result.confidence >= 0) & (result.confidence <= 1)).all()
+
+
+@pytest.mark.parametrize("method", ["hgt", "twhin"])
+def test_golden_losses(alone, method):
+    at = [m for m, _ in CASES].index(method)
+    assert np.allclose(alone[at][0][:2], GOLDEN[method], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_and_three_workers_compute_what_one_does(folder, alone):
+    calls = [(method, str(folder), words) for method, words in CASES]
+    for world in (2, 3):
+        for rank, found in enumerate(run_in_processes(world, many, calls)):
+            for (method, words), one, other in zip(CASES, alone, found, strict=True):
+                where = f"{method} {words}, rank {rank} of {world}"
+                assert np.allclose(one[0], other[0], rtol=1e-5), where
+                assert np.allclose(one[3], other[3], atol=1e-4 if method == "hgt" else 0), where
+                for name in other[4]:
+                    same = np.allclose if method == "hgt" else np.array_equal
+                    assert same(one[4][name], other[4][name], **({"atol": 1e-4} if method == "hgt" else {})), where
+                if method == "twhin":
+                    assert np.array_equal(one[1], other[1]), where
+
+
+@pytest.mark.parametrize(("method", "words"), CASES)
+def test_a_resumed_training_ends_bit_identical(folder, alone, method, words):
+    undisturbed = alone[CASES.index((method, words))]
+    settings = made(method, **words)
+    first = Worker()
+    METHODS[method].train(settings, parts_in(folder), first)
+    resumed = Worker(start=first.states[0])
+    result = METHODS[method].train(settings, parts_in(folder), resumed)
+    assert [r["train/loss"] for r in resumed.history] == undisturbed[0][1:]
+    assert np.array_equal(result.assignment, undisturbed[1])
+    assert np.array_equal(result.embedding, undisturbed[3])
+
+
+@pytest.mark.parametrize("method", ["hgt", "twhin"])
+def test_drawing_ahead_in_threads_changes_no_bit(folder, alone, method):
+    at = [m for m, _ in CASES].index(method)
+    ahead = trained(0, 1, method, str(folder), {"prefetch": 3})
+    assert ahead[0] == alone[at][0]
+    assert np.array_equal(ahead[3], alone[at][3])
+
+
+def test_more_workers_than_batches_in_a_step_is_one_line(folder):
+    with pytest.raises(SettingsError, match="--workers 5: a step has --step-batches 4 to share; raise it"):
+        METHODS["hgt"].train(made("hgt"), parts_in(folder), Worker(0, 5))
+
+
+@pytest.mark.parametrize(("method", "name"), [("hgt", "model.layer1.out.user.bias"), ("twhin", "shift")])
+def test_a_loss_that_is_not_finite_ends_the_training(folder, method, name):
+    run = Worker()
+    METHODS[method].train(made(method, epochs=1), parts_in(folder), run)
+    run.states[0].shared[name].fill_(float("inf"))
+    with pytest.raises(DivergedError, match="lower --lr"):
+        METHODS[method].train(made(method), parts_in(folder), Worker(start=run.states[0]))
