@@ -5,7 +5,7 @@ One thread, CPU seconds; ratios are of one run on one graph.
     python tests/bench/partition.py [NODES] [PARTS] [kernels|files|cut]
 """
 
-import json
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -17,9 +17,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import scipy.sparse as sp
 
+from ops.data.chunks import tables as tables_of
+from ops.data.hetero import EDGE, relation_name
 from ops.graph.assign import hash_parts
 from ops.graph.build import build_csr, number_nodes, route_edges
+from ops.graph.build_tasks import Plan, make_part, route_relation
 from ops.graph.fennel import fennel_stream, fennel_waves, part_dtype, place_block
+from ops.graph.partition import tasks_here
+from ops.graph.pipeline import Request, build
 from ops.run import memory
 from ops.run.console import Console
 from ops.run.partition import run_partition
@@ -161,9 +166,31 @@ def end_to_end(folder, edges, parts, method, name):
     began = time.process_time()
     told = run_partition(settings, Console(quiet=True))
     seconds = time.process_time() - began
-    peaks = {stage: f"{size / 1e6:.0f}" for stage, size in told["peak_bytes"].items()}
     print(f"end to end from Parquet, {edges / 1e6:.1f} M edges, {method}: {edges / seconds / 1e6:.2f} M edges/s a core "
-          f"({seconds:.1f} CPU-s)  peak MB of a task {json.dumps(peaks)}", flush=True)  # fmt: skip
+          f"({seconds:.1f} CPU-s), edge cut {told['report']['cut']:.3f}", flush=True)  # fmt: skip
+
+
+def _peak_of(task, given):
+    memory.preload()
+    memory.reset_peak()
+    before = memory.resident()
+    task(*given)
+    return memory.peak() - before
+
+
+def task_peaks(folder, edges, parts, name):
+    """A map and a reduce task, each alone in a process of its own: what it takes above its libraries."""
+    work = folder / f"{name}-work"
+    source = tables_of(str(folder / name))
+    build(source, Request(parts, "hash", "auto", 0, "float16"), work, folder / f"{name}-kept",
+          tasks_here(lambda *told: None), lambda line: None)  # fmt: skip
+    chunks = {"node": len(source.nodes["node"]), relation_name(EDGE): len(source.edges[EDGE])}
+    plan = Plan(work, parts, "float16", chunks, {"node": 16}, {EDGE: None}, {"node": "int64"})
+    jobs = {"map": (route_relation, (plan, EDGE, 0)), "reduce": (make_part, (plan, folder / f"{name}-kept", 0))}
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        sizes = {kind: pool.apply(_peak_of, job) / 1e6 for kind, job in jobs.items()}
+    print(f"{edges / 1e6:.1f} M edges in {parts} parts: " + ", ".join(f"{k} task {v:.0f} MB" for k, v in sizes.items()),
+          flush=True)  # fmt: skip
 
 
 def files(u, v, n, parts):
@@ -175,6 +202,8 @@ def files(u, v, n, parts):
         tables(folder / "small", *small, n // 4)
         tables(folder / "large", u, v, n)
         # parts grow with the graph, so that a shard stays as large as it was
+        task_peaks(folder, 2 * small[0].size, max(parts // 4, 1), "small")
+        task_peaks(folder, 2 * u.size, parts, "large")
         end_to_end(folder, 2 * small[0].size, max(parts // 4, 1), "hash", "small")
         end_to_end(folder, 2 * u.size, parts, "hash", "large")
         end_to_end(folder, 2 * u.size, parts, "fennel", "large")

@@ -54,7 +54,7 @@ def parts_of(graph, manifest, folder):
     return found
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(size=sizes, parts=st.integers(1, 2), method=st.sampled_from(["hash", "fennel"]), pieces=st.integers(1, 3))
 def test_the_same_bytes_as_from_memory(size, parts, method, pieces):
     graph = hetero(*size)
@@ -109,7 +109,7 @@ def test_a_build_that_ends_anywhere_goes_on_to_the_same_bytes(tmp_path):
 
     made(graph, tmp_path / "whole", "fennel", form="waves", each=counted)
     expected = contents(tmp_path / "whole" / "out")
-    for last in range(1, count, count // 5):
+    for last in range(1, count, count // 3):
         left = last
 
         def dying(stage, jobs):
