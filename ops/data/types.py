@@ -51,7 +51,8 @@ class AttributedGraph:
 
     `x` is float32 [N, F], finite. `edge_index` is int64 [2, E]: both directions of every edge, sorted by
     (source, target), unique, self loops kept. `ids` are the user's own row names. `notes` say, counted, what the
-    loader changed or found (merged duplicates, symmetrised edges, isolated nodes ...), one sentence each.
+    loader changed or found (merged duplicates, symmetrised edges, isolated nodes ...), one sentence each. `part`
+    int64 [N] is the part of every node where the graph comes from the parts that `partition_graph.py` made.
     """
 
     name: str
@@ -60,6 +61,7 @@ class AttributedGraph:
     ids: NDArray[np.character] | NDArray[np.int64] | None = None
     feature_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = field(default=())
+    part: NDArray[np.int64] | None = None
 
     @property
     def n_nodes(self) -> int:
@@ -77,9 +79,9 @@ class AttributedGraph:
         return int(self.x.shape[1])
 
     def digest(self) -> str:
-        """SHA-256 over features and edges; names, notes and labels do not enter."""
+        """SHA-256 over features, edges and given parts; names, notes and labels do not enter."""
         h = hashlib.sha256()
-        for array in (self.x, self.edge_index):
+        for array in (self.x, self.edge_index, *(() if self.part is None else (self.part,))):
             h.update(f"{array.dtype.str}{array.shape}".encode())
             h.update(np.ascontiguousarray(array).data)
         return h.hexdigest()

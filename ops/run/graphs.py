@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,13 @@ from ops.cluster import baselines as compared
 from ops.cluster.indices import GraphJudge
 from ops.data.load import load as load_graph
 from ops.data.types import AttributedGraph
+from ops.data.validate import make_graph
+from ops.errors import DataError
+from ops.graph.manifest import Manifest, has_manifest, read_manifest
+from ops.graph.shards import to_homogeneous
+from ops.graph.store import cached
 from ops.run.settings import LaunchSettings, MethodSettings
+from ops.storage import is_s3
 
 if TYPE_CHECKING:
     from ops.run.job import Job
@@ -22,9 +29,22 @@ if TYPE_CHECKING:
 
 
 def load(launch: LaunchSettings, settings: MethodSettings) -> tuple[AttributedGraph, NDArray[np.int64] | None, None]:
-    """The graph and its labels."""
+    """The graph and its labels; a folder of parts, here or on S3, is read as a whole and keeps its parts."""
+    spec = launch.dataset
+    if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
+        return _from_parts(spec, read_manifest(spec)), None, None
     data, labels = load_graph(launch.dataset, knn=launch.knn, knn_metric=launch.knn_metric)
     return data, labels, None
+
+
+def _from_parts(spec: str, manifest: Manifest) -> AttributedGraph:
+    folder = cached(spec, range(manifest.parts)) if is_s3(spec) else Path(spec).expanduser()
+    x, edge_index, ids, part = to_homogeneous(folder)
+    if x is None:
+        raise DataError(f"{spec}: its nodes have no features; partition a graph that has some")
+    graph = make_graph(manifest.name, x, edge_index, ids=ids, origin=spec)
+    made = manifest.partitioner.get("method", "given")
+    return replace(graph.with_notes(f"{manifest.parts} parts made before by {made}"), part=part)
 
 
 def describe(data: AttributedGraph) -> str:

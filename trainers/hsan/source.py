@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.data.types import AttributedGraph
+from ops.errors import SettingsError
 from ops.graph.batches import Batch, batches_of_nodes, batches_of_parts, expected_edge_loss
 from ops.graph.partition import cut_share, partition
 from trainers.hsan.settings import Settings
@@ -45,9 +46,19 @@ def source_of(settings: Settings, data: AttributedGraph, x: Float[Tensor, "N F"]
 
 
 def part_of(settings: Settings, data: AttributedGraph) -> NDArray[np.int64] | None:
-    """The part of every node, or None where the graph is not cut."""
+    """The part of every node, or None where the graph is not cut; the data's own parts where it has any.
+
+    Raises SettingsError where it has another number of them.
+    """
     if not settings.parts:
         return None
+    if data.part is not None:
+        have = int(data.part.max()) + 1
+        if have != settings.parts:
+            raise SettingsError(
+                f"--parts {settings.parts}: {data.name} lies in {have} parts; give --parts {have}, or 0"
+            )
+        return data.part
     return partition(data.edge_index, data.n_nodes, settings.parts, settings.partition, PARTITION_SEED)
 
 
@@ -60,9 +71,10 @@ def remarks(settings: Settings, data: AttributedGraph) -> list[str]:
     if part is None:
         return []
     sizes = np.bincount(part)
+    how = settings.partition if data.part is None else "the data's own partition,"
     lost = expected_edge_loss(data.edge_index, part, settings.blocks)
     return [
-        f"{settings.parts} parts by {settings.partition} of {sizes.min():,}-{sizes.max():,} nodes, "
+        f"{settings.parts} parts by {how} of {sizes.min():,}-{sizes.max():,} nodes, "
         f"{settings.blocks} a step, {-(-settings.parts // settings.blocks)} steps an epoch: "
         f"{cut_share(data.edge_index, part):.1%} of the edges lie between parts, {lost:.1%} are lost to a step"
     ]
