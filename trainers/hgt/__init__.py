@@ -10,6 +10,7 @@ Axes: N users, O notes, D embedding width, K clusters.
 from __future__ import annotations
 
 from trainers.hgt.cost import estimate, exchanged, remarks
+from trainers.hgt.inference import predict
 from trainers.hgt.settings import Settings
 from trainers.hgt.training import train
 
@@ -18,10 +19,12 @@ KIND = "users"
 SEARCHED = ("temperature", "hardness", "neg_num", "lr")
 SHAPED = ("hidden", "heads", "fan_out")
 NEW_ROWS = "they are embedded from their own features and edges; nothing is learned from them"
+BY_FEATURES = True  # users are placed by their features too
 ADVICE = "lower --batch or --fan-out"
 
 __all__ = [
     "ADVICE",
+    "BY_FEATURES",
     "KIND",
     "NAME",
     "NEW_ROWS",
@@ -30,6 +33,7 @@ __all__ = [
     "Settings",
     "estimate",
     "exchanged",
+    "predict",
     "remarks",
     "train",
 ]

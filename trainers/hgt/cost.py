@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ops.contrast.team import traffic
+from ops.data.newcomers import neighbour_types
 from ops.graph.partitioned import PartitionedGraph
 from trainers.hgt.loop import check_workers
 from trainers.hgt.model import Metadata, parameters
@@ -28,6 +29,9 @@ def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
     states = sum(min(count, data.count(kind)) for kind, count in reached.items()) * settings.hidden * 6
     batch = FLOAT * (KEPT * 2 * settings.hidden * gathered + features + states)
     embeddings = 3 * FLOAT * settings.hidden * (data.n_rows + data.count(data.others))
+    if settings.store_states:
+        kinds = neighbour_types(tuple(data.manifest.edges), data.rows)
+        embeddings += 2 * FLOAT * settings.hidden * settings.layers * sum(data.count(kind) for kind in kinds)
     return int(4 * _weights(settings, data) + batch * (1 + settings.prefetch / 8) + embeddings + 64 * per_type)
 
 

@@ -83,15 +83,39 @@ def forward(
     """
     if len(sample.blocks) != settings.layers:
         raise ValueError(f"a sample of {len(sample.blocks)} hops for a network of {settings.layers} layers")
-    outermost = sample.nodes[-1]
-    h = {kind: _inputs(weights, kind, outermost[kind], sample.features.get(kind)) for kind in sorted(outermost)}
-    h = {kind: dropout(x, settings.dropout, generator) for kind, x in h.items()}
-    for number, depth in enumerate(reversed(range(settings.layers)), start=1):
+    return {kind: unit_rows(x) for kind, x in states(weights, settings, sample, generator)[-1].items()}
+
+
+def states(
+    weights: Weights, settings: Settings, sample: Sample, generator: torch.Generator | None = None
+) -> list[dict[str, Float[Tensor, "_ H"]]]:
+    """States by type after 0, 1, ... layers of a sample of as many hops (fewer than the network's are fine).
+
+    After l layers there are the nodes of depth `hops - l`, of which the roots are the first. Dropout as in `forward`.
+    """
+    outermost, hops = sample.nodes[-1], len(sample.blocks)
+    h = {kind: inputs(weights, kind, outermost[kind], sample.features.get(kind)) for kind in sorted(outermost)}
+    found = [{kind: dropout(x, settings.dropout, generator) for kind, x in h.items()}]
+    for number, depth in enumerate(reversed(range(hops)), start=1):
         targets = {kind: len(ids) for kind, ids in sample.nodes[depth].items()}
-        h = hgt_layer(weights, f"layer{number}.", h, sample.blocks[depth], targets, settings.dropout, generator)
-        if settings.norm == "layer":
-            h = {kind: torch.nn.functional.layer_norm(x, x.shape[1:]) for kind, x in h.items()}
-    return {kind: unit_rows(x) for kind, x in h.items()}
+        found.append(layer(weights, settings, number, found[-1], sample.blocks[depth], targets, generator))
+    return found
+
+
+def layer(
+    weights: Weights,
+    settings: Settings,
+    number: int,
+    h: Mapping[str, Float[Tensor, "_ H"]],
+    blocks: Mapping[Relation, Block],
+    targets: Mapping[str, int],
+    generator: torch.Generator | None = None,
+) -> dict[str, Float[Tensor, "_ H"]]:
+    """Layer `number` (1 .. L) of the network over `blocks`: `hgt_layer`, and the norm where there is one."""
+    h = hgt_layer(weights, f"layer{number}.", h, blocks, targets, settings.dropout, generator)
+    if settings.norm == "layer":
+        h = {kind: torch.nn.functional.layer_norm(x, x.shape[1:]) for kind, x in h.items()}
+    return dict(h)
 
 
 def _input_weights(kind: str, count: int, features: int, settings: Settings, seed: int) -> dict[str, Tensor]:
@@ -108,9 +132,8 @@ def _input_weights(kind: str, count: int, features: int, settings: Settings, see
     return made
 
 
-def _inputs(
-    weights: Weights, kind: str, ids: NDArray[np.int64], x: Float[Tensor, "N F"] | None
-) -> Float[Tensor, "N H"]:
+def inputs(weights: Weights, kind: str, ids: NDArray[np.int64], x: Float[Tensor, "N F"] | None) -> Float[Tensor, "N H"]:
+    """States of nodes of a type before the first layer; `ids` int64 [N] are their numbers, -1 for unseen ones."""
     name, bias = f"input.{kind}", weights[f"input.{kind}.bias"]
     if f"{name}.weight" in weights:
         if x is None:

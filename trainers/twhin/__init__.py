@@ -9,6 +9,7 @@ Axes: N nodes of a type, D embedding width, K clusters.
 from __future__ import annotations
 
 from trainers.twhin.cost import estimate, exchanged, remarks
+from trainers.twhin.inference import predict
 from trainers.twhin.settings import Settings
 from trainers.twhin.training import train
 
@@ -17,7 +18,8 @@ KIND = "users"
 SEARCHED = ("temperature", "lr", "batch_negatives", "neg_num")
 SHAPED = ("embedding_dim",)
 NEW_ROWS = "they are placed by the vectors of the nodes at the other ends of their edges"
+BY_FEATURES = False
 ADVICE = "lower --embedding-dim, or take more workers: each keeps its parts of the tables"
 
-__all__ = ["ADVICE", "KIND", "NAME", "NEW_ROWS", "SEARCHED", "SHAPED", "Settings", "estimate", "exchanged", "remarks",
-           "train"]  # fmt: skip
+__all__ = ["ADVICE", "BY_FEATURES", "KIND", "NAME", "NEW_ROWS", "SEARCHED", "SHAPED", "Settings", "estimate",
+           "exchanged", "predict", "remarks", "train"]  # fmt: skip

@@ -17,6 +17,8 @@ def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
     step = FLOAT * _step_rows(settings, data) * d * 8
     crossed = FLOAT * settings.batch * (2 * settings.neg_num + settings.batch_negatives) * 4
     embeddings = 3 * FLOAT * d * (data.n_rows + data.count(data.others))
+    if settings.store_states:
+        embeddings += FLOAT * d * data.count(data.others)
     return int(tables + step + crossed + embeddings)
 
 

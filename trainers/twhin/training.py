@@ -25,6 +25,7 @@ from ops.rng import generator
 from ops.run.types import Result, Run, State
 from trainers.hgt.loop import check_workers, own_parts, run_epochs, shares
 from trainers.twhin import model
+from trainers.twhin.inference import kept
 from trainers.twhin.settings import Settings
 
 
@@ -194,5 +195,8 @@ class Training:
             self.sums[kind, part] = shares(stored, "sums.")[kind].clone()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The translations."""
-        return {f"shift.{relation_name(r)}": self.shift[i].clone() for i, r in enumerate(self.data.labels)}
+        """The translations, and what new users are placed by."""
+        found = {f"shift.{relation_name(r)}": self.shift[i].clone() for i, r in enumerate(self.data.labels)}
+        if self.settings.store_states:
+            found |= kept(self.embed(self.data.others), self.data, self.client, self.team)
+        return found

@@ -1,0 +1,158 @@
+"""Users placed by a stored HGT: known ones as training placed them, new ones by their edges, others by features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from users_small import made, parts_in, planted
+
+from ops.data.newcomers import Links, NewRows, links, pack_ids, unpack_ids, ways
+from ops.graph.partitioned import PartitionedGraph
+from ops.run.types import PlainRun
+from trainers import hgt
+from trainers.hgt.inference import draw, embed
+
+ALL = "40,40"  # more than any node has
+
+
+def again(data: PartitionedGraph, rows: np.ndarray) -> NewRows:
+    """Training users as if they came from outside: their features, and the edges that lie in the parts."""
+    client = data.connect()
+    edges = {}
+    for relation in (r for r in client.book.relations if r[2] == data.rows):
+        found = client.sample({data.rows: rows}, [40], (0, 0, 0, 0))
+        places, mask = found.blocks[0][relation]
+        numbers = found.nodes[1][relation[0]][places.numpy()]
+        edges[relation] = links(np.nonzero(mask.numpy())[0], numbers[mask.numpy()], len(rows))
+    return NewRows(data.rows, rows, client.features(data.rows, rows), edges)
+
+
+def one(x, numbers, relation, *, rows=None):
+    """Users [n F] that each have the same edges."""
+    n = len(x)
+    pairs = np.repeat(np.arange(n), len(numbers)), np.tile(numbers, n)
+    return NewRows("user", np.full(n, -1) if rows is None else rows, x, {relation: links(*pairs, n)})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Parts, settings and the result of a short training over whole neighbourhoods."""
+    data = parts_in(tmp_path_factory.mktemp("hgt"))
+    settings = made("hgt", fan_out=ALL, epochs=2, batch=256)
+    return data, settings, hgt.train(settings, data, PlainRun(3))
+
+
+def test_known_users_are_placed_as_in_training(world):
+    data, settings, result = world
+    found = hgt.predict(result.model, settings.model_dump(), again(data, np.arange(data.n_rows)))
+    np.testing.assert_allclose(found.vector, result.embedding, atol=1e-5)
+    np.testing.assert_array_equal(found.cluster, result.assignment)
+    np.testing.assert_allclose(found.confidence, result.confidence, atol=1e-4)
+    assert found.told.all()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"fan_out": "40", "cluster": "som", "som_rows": 3, "som_columns": 3, "norm": "layer"},
+        {"fan_out": "40,40,40", "id_buckets": 40, "kmeans": "euclidean"},
+    ],
+)
+def test_other_networks_and_clusters_agree_with_training_too(tmp_path, more):
+    data = parts_in(tmp_path, 2)
+    settings = made("hgt", epochs=1, batch=512, **more)
+    result = hgt.train(settings, data, PlainRun(1))
+    rows = np.arange(0, data.n_rows, 3)
+    found = hgt.predict(result.model, settings.model_dump(), again(data, rows))
+    np.testing.assert_allclose(found.vector, result.embedding[rows], atol=1e-5)
+    np.testing.assert_array_equal(found.cluster, result.assignment[rows])
+
+
+def test_pieces_of_the_rows_are_placed_alike(world):
+    data, settings, result = world
+    new = again(data, np.arange(40))
+    whole = hgt.predict(result.model, settings.model_dump(), new)
+    piece = hgt.predict(result.model, settings.model_dump(), new.take(17, 30))
+    np.testing.assert_allclose(piece.vector, whole.vector[17:30], atol=1e-6)
+    np.testing.assert_array_equal(piece.edges, whole.edges[17:30])
+
+
+def test_a_new_users_edges_bring_it_to_its_group(world):
+    """New users with the features of nobody and five edges to notes of one group."""
+    data, settings, result = world
+    graph, groups = planted()
+    of_user = groups[np.searchsorted(graph.nodes["user"].ids, data.ids)]
+    client, relation = data.connect(), ("note", "rev_follow_note", "user")
+    notes = client.ids("note")
+    follow = graph.edges["user", "follow_note", "note"]
+    votes = np.zeros((len(notes), 4))
+    np.add.at(votes, (follow.dst, groups[follow.src]), 1)  # a note's group: that of most of its users
+    of_note = votes.argmax(1)[np.searchsorted(graph.nodes["note"].ids, notes)]
+    counts = np.zeros((4, 4))
+    np.add.at(counts, (of_user, result.assignment), 1)
+    home = counts.argmax(1)  # the cluster that most of a group is in
+    rng, hits = np.random.default_rng(0), np.zeros(2)
+    x = rng.standard_normal((60, data.n_features)).astype(np.float32)
+    for group in range(4):
+        mine = x[group * 15 : group * 15 + 15]
+        chosen = rng.choice(np.flatnonzero(of_note == group), 5, replace=False)
+        for i, numbers in enumerate((chosen, chosen[:0])):
+            found = hgt.predict(result.model, settings.model_dump(), one(mine, numbers, relation))
+            hits[i] += (found.cluster == home[group]).sum()
+    assert hits[0] > hits[1] + 10  # of 60
+
+
+def test_without_edges_features_tell_and_without_both_nothing_does(tmp_path):
+    data = parts_in(tmp_path, 2)
+    x = np.ones((3, data.n_features), np.float32)
+    settings = made("hgt", epochs=1, batch=512)
+    model = hgt.train(settings, data, PlainRun(0)).model
+    relation = ("note", "rev_follow_note", "user")
+    found = hgt.predict(model, settings.model_dump(), one(x, np.empty(0, np.int64), relation))
+    assert found.told.all()
+    assert (found.confidence > 0).all()
+    bare = {k: v for k, v in model.items() if k != "input.user.weight"}
+    nothing = hgt.predict(bare, settings.model_dump(), one(x, np.empty(0, np.int64), relation))
+    assert not nothing.told.any()
+    assert (nothing.confidence == 0).all()
+
+
+def test_states_can_be_left_out(tmp_path):
+    data = parts_in(tmp_path, 2)
+    settings = made("hgt", epochs=1, batch=512, store_states=False)
+    model = hgt.train(settings, data, PlainRun(0)).model
+    assert not [name for name in model if name.startswith(("states.", "ids."))]
+    with pytest.raises(ValueError, match="keeps no states of type note"):
+        embed(model, settings, again(data, np.arange(3)))
+
+
+def test_many_neighbours_are_drawn_distinct_and_alike_in_any_piece():
+    given = links(np.repeat([0, 1, 2], [100, 3, 90]), np.r_[0:100, 5:8, 0:90], 4)
+    ids, mask = draw(given, ("note", "r", "user"), 0, 10)
+    assert ids.shape == (4, 10)
+    assert mask.sum(1).tolist() == [10, 3, 10, 0]
+    assert all(len(set(row[seen])) == seen.sum() for row, seen in zip(ids, mask, strict=True))
+    assert set(ids[1][mask[1]]) == {5, 6, 7}
+    piece = NewRows("user", np.full(4, -1), None, {("note", "r", "user"): given}).take(2, 4)
+    again_ids, _ = draw(piece.edges["note", "r", "user"], ("note", "r", "user"), piece.first, 10)
+    np.testing.assert_array_equal(again_ids[0], ids[2])
+
+
+def test_ids_survive_the_way_into_a_model():
+    for ids in (np.array([5, -3, 2**40]), np.array(["a", "grün", "日本語", ""])):
+        packed = torch.from_numpy(pack_ids(ids))
+        assert unpack_ids(packed.numpy()).tolist() == ids.tolist()
+
+
+def test_links_count_an_edge_once_and_ways_know_reverse_and_symmetric_relations():
+    made_links = links(np.array([2, 0, 2, 2]), np.array([7, 1, 3, 7]), 3)
+    assert made_links.indptr.tolist() == [0, 1, 1, 3]
+    assert made_links.numbers.tolist() == [1, 3, 7]
+    assert isinstance(made_links, Links)
+    follow, back = ("user", "follow", "note"), ("note", "rev_follow", "user")
+    assert ways(follow, "user", [follow, back]) == [(back, True)]
+    assert ways(("a", "b", "a"), "a", [("a", "b", "a"), ("a", "rev_b", "a")]) == [
+        (("a", "rev_b", "a"), True), (("a", "b", "a"), False),
+    ]  # fmt: skip
+    assert ways(("a", "b", "a"), "a", [("a", "b", "a")]) == [(("a", "b", "a"), True), (("a", "b", "a"), False)]

@@ -1,0 +1,163 @@
+"""A trained HGT at work on users it may never have seen, without the graph: what its model keeps, and how it is used.
+
+A user's state after layer l needs its own state and those of its neighbours after layer l - 1. The model keeps the
+latter (`states.TYPE.l`, of every type that neighbours users, l = 0 .. L - 1), taken at the end of training from
+sampled neighbourhoods. A new user's own states follow layer by layer from its features and edges.
+
+Axes: n users, N nodes of a type, H hidden width, F neighbours over a relation, K centres or map units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ops.cluster.lloyd import nearest_two
+from ops.cluster.som import read_map
+from ops.contrast.rows import unit_rows
+from ops.contrast.team import Team
+from ops.data.hetero import Relation, relation_name
+from ops.data.newcomers import Links, NewRows, Placed, neighbour_types, pack_ids
+from ops.graph.partitioned import PartitionedGraph
+from ops.graph.sampling import Sample
+from ops.graph.store import Client, prefetched
+from ops.rng import key64
+from trainers.hgt.layer import Block, Weights
+from trainers.hgt.loop import everyone, own_parts, rows_of
+from trainers.hgt.model import inputs, layer, states
+from trainers.hgt.settings import GraphSettings, Settings
+
+CAP = 64  # neighbours of a user over a relation; a user with more gets as many, drawn
+ROWS = 2048
+STATE_EPOCH = 2**32 - 2  # the key of the neighbourhoods that states are taken from
+
+
+def packed_ids(data: PartitionedGraph, client: Client, kinds: list[str]) -> dict[str, Tensor]:
+    """`ids.TYPE` of the clustered type and of `kinds`, in the order of their numbers (`ops.data.newcomers`)."""
+    wanted = sorted({data.rows, *kinds})
+    return {f"ids.{kind}": torch.from_numpy(pack_ids(client.ids(kind))) for kind in wanted}
+
+
+@torch.no_grad()
+def kept(
+    weights: Weights, settings: Settings, data: PartitionedGraph, client: Client, team: Team, seed: int
+) -> dict[str, Tensor]:
+    """What a model keeps for new users: `states.TYPE.l` float32 [N H] and `ids.TYPE`; every worker has to call it."""
+    kinds = neighbour_types(client.book.relations, data.rows)
+    found = packed_ids(data, client, kinds)
+    for kind in kinds:
+        own = torch.cat([torch.zeros(0, settings.layers, settings.hidden),
+                         *_own_states(weights, settings, data, client, team, seed, kind)])  # fmt: skip
+        full = everyone(own, rows_of(data, kind, team), team)
+        found |= {f"states.{kind}.{depth}": full[:, depth].contiguous() for depth in range(settings.layers)}
+    return found
+
+
+def _own_states(
+    weights: Weights, settings: Settings, data: PartitionedGraph, client: Client, team: Team, seed: int, kind: str
+) -> list[Tensor]:
+    """[_ L H] of the nodes of this worker's parts, chunk after chunk."""
+    featured = [k for k, info in data.manifest.nodes.items() if info.features]
+    chunks: list[Callable[[], tuple[int, Sample]]] = []
+    for part in own_parts(data, team):
+        numbers = data.part_rows(kind, part)
+        for at in range(0, len(numbers), ROWS):
+            key = seed, STATE_EPOCH, part, at
+            chunks.append(partial(_surroundings, client, settings, kind, numbers[at : at + ROWS], key, featured))
+    found = []
+    for n, sample in prefetched(chunks, settings.prefetch):
+        found.append(torch.stack([h[kind][:n].cpu() for h in states(weights, settings, sample)], 1))
+    return found
+
+
+def _surroundings(
+    client: Client, settings: Settings, kind: str, numbers: NDArray[np.int64], key: tuple[int, ...], featured: list[str]
+) -> tuple[int, Sample]:
+    # the layer next to a user is the last one: the others are what lies behind a neighbour
+    sample = client.sample({kind: numbers}, settings.fan_outs[1:], key, settings.sampling, featured=featured)
+    return len(numbers), sample
+
+
+def predict(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], new: NewRows) -> Placed:
+    """Clusters of users by a stored model; those without edges are placed by their features.
+
+    With neither, confidence is 0. Raises ValueError where the model keeps no states (`--no-store-states`).
+    """
+    chosen = Settings.model_validate(settings)
+    z = embed(tensors, chosen, new)
+    edges = sum((links.degrees for links in new.edges.values()), np.zeros(len(new.numbers), np.int64))
+    own = bool(chosen.id_buckets) & (new.numbers >= 0)
+    told = (edges > 0) | own | (f"input.{new.kind}.weight" in tensors)
+    return placed(z, tensors, chosen, edges, told)
+
+
+def placed(
+    z: Float32[Tensor, "n D"],
+    tensors: Mapping[str, Tensor],
+    settings: GraphSettings,
+    edges: NDArray[np.int64],
+    told: NDArray[np.bool_],
+) -> Placed:
+    """Nearest centre, or cluster of the nearest map unit, as training assigns its own users."""
+    spherical, centres = settings.kmeans == "spherical", tensors["centres"].float()
+    if settings.cluster == "som":
+        cluster, sure = read_map(z, centres, tensors["unit_clusters"], spherical)
+    else:
+        cluster, sure = nearest_two(normalize(z) if spherical else z, centres)
+    return Placed(cluster.numpy(), np.where(told, sure.numpy(), np.float32(0)), z.numpy(), edges, told)
+
+
+@torch.no_grad()
+def embed(tensors: Weights, settings: Settings, new: NewRows) -> Float32[Tensor, "n H"]:
+    """Embeddings of users, rows of length 1. Raises ValueError where the model keeps no states."""
+    n, blocks, needed = len(new.numbers), {}, {}
+    drawn = {r: draw(links, r, new.first, max(CAP, *settings.fan_outs)) for r, links in sorted(new.edges.items())}
+    for kind in sorted({r[0] for r in drawn}):
+        if f"states.{kind}.0" not in tensors:
+            raise ValueError(f"the model keeps no states of type {kind}")
+        mine = [r for r in drawn if r[0] == kind]
+        flat = np.concatenate([drawn[r][0].ravel() for r in mine])
+        needed[kind], places = np.unique(flat, return_inverse=True)
+        ends = np.cumsum([drawn[r][0].size for r in mine])[:-1]
+        shift = n if kind == new.kind else 0  # there the users' own states come first
+        for r, own in zip(mine, np.split(places, ends), strict=True):
+            blocks[r] = _block(own.reshape(drawn[r][0].shape) + shift, drawn[r][1])
+    h = inputs(tensors, new.kind, new.numbers, None if new.x is None else torch.from_numpy(new.x))
+    for number in range(1, settings.layers + 1):
+        there = {k: tensors[f"states.{k}.{number - 1}"][torch.from_numpy(ids)] for k, ids in needed.items()}
+        there[new.kind] = torch.cat([h, there[new.kind]]) if new.kind in there else h
+        h = layer(tensors, settings, number, there, blocks, {new.kind: n})[new.kind]
+    return unit_rows(h)
+
+
+def _block(places: NDArray[np.int64], mask: NDArray[np.bool_]) -> Block:
+    return torch.from_numpy(np.ascontiguousarray(places)), torch.from_numpy(mask)
+
+
+def draw(links: Links, relation: Relation, first: int, cap: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Numbers of neighbours [n F] and which are there: all of them, for a row with more than `cap` that many distinct.
+
+    Draws are keyed by relation and row number (counted from `first`): pieces of any size draw the same.
+    """
+    degrees = links.degrees
+    width = int(min(cap, degrees.max(initial=0)))
+    if degrees.max(initial=0) > cap:
+        from ops.graph.kernels_draws import DISTINCT, neighbours
+
+        rows = np.arange(len(degrees))
+        found, mask = np.empty((len(rows), width), np.int64), np.empty((len(rows), width), np.bool_)
+        key = np.uint64(key64(0, f"fold-in {relation_name(relation)}"))
+        neighbours(links.indptr, links.numbers, rows, rows + first, key, width, DISTINCT, found, mask)
+        return np.where(mask, found, links.numbers[0]), mask
+    mask = np.arange(width) < degrees[:, None]
+    found = np.zeros(mask.shape, np.int64)
+    found[mask] = links.numbers
+    return found, mask

@@ -1,0 +1,110 @@
+"""A trained TwHIN at work on users it has never seen: folded in from the nodes at the other ends of their edges.
+
+The model keeps the table of those nodes and the translations. A user's vector is the mean of what each edge says of it
+(`t - r`, or `s + r` where it is the destination); `--fold-steps` refines it on those edges, all else fixed.
+
+Axes: n users, N known nodes, M edges, m negatives of each, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ops.contrast.team import Team
+from ops.data.hetero import Relation, relation_name, relation_of
+from ops.data.newcomers import NewRows, Placed, ways
+from ops.graph.partitioned import PartitionedGraph
+from ops.graph.store import Client
+from ops.rng import generator
+from trainers.hgt.inference import packed_ids, placed
+from trainers.hgt.loop import everyone, rows_of, shares
+from trainers.twhin.model import fold_in, refine, unseen_ends
+from trainers.twhin.settings import Settings
+
+VALUES = 1 << 24  # of the negatives that a refinement has at once
+NEGATIVES = 64  # known nodes that every edge is refined against: the same for all users
+
+
+def kept(own: Float32[Tensor, "_ D"], data: PartitionedGraph, client: Client, team: Team) -> dict[str, Tensor]:
+    """What a model keeps for new users: `ids.TYPE`, and `table.TYPE` [N D] of the nodes at the other end.
+
+    `own` are the rows of that table that this worker has; every worker has to call it.
+    """
+    kind = data.others
+    return packed_ids(data, client, [kind]) | {f"table.{kind}": everyone(own, rows_of(data, kind, team), team)}
+
+
+def predict(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], new: NewRows) -> Placed:
+    """Clusters of users by a stored model, known ones too: by the edges given alone; without any, confidence is 0.
+
+    Raises ValueError where the model keeps no vectors (`--no-store-states`).
+    """
+    chosen = Settings.model_validate(settings)
+    n = len(new.numbers)
+    nodes, a, b, which, pools = _edges(tensors, new)
+    z = fold_in(nodes, a, b, n)
+    edges = torch.bincount(nodes, minlength=n).numpy()
+    if chosen.fold_steps and len(nodes):
+        many = max(1, VALUES // (NEGATIVES * z.shape[1]))
+        for rows, own in _pieces(edges, many):
+            z[rows] = refine(
+                z[rows], nodes[own] - rows.start, a[own], b[own], pools[which[own]], chosen.fold_steps, chosen.lr,
+                chosen.temperature, chosen.normalise,
+            )  # fmt: skip
+    return placed(z, tensors, chosen, edges, edges > 0)
+
+
+def _edges(tensors: Mapping[str, Tensor], new: NewRows) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Of each edge [M], ascending by user: whose it is, its a and b [M D] (`unseen_ends`), and its row of the pools.
+
+    A row of the pools [R m D] holds the b of drawn nodes, one row for each relation and end.
+    """
+    nodes: list[Tensor] = []
+    a: list[Tensor] = []
+    b: list[Tensor] = []
+    which: list[Tensor] = []
+    pools: list[Tensor] = []
+    for relation, way, is_source in used(tensors, new):
+        other = relation[2] if is_source else relation[0]
+        if f"table.{other}" not in tensors:
+            raise ValueError(f"the model keeps no vectors of type {other}")
+        table, shift = tensors[f"table.{other}"], tensors[f"shift.{relation_name(relation)}"]
+        drawn = table[torch.from_numpy(generator(0, "fold-in negatives").integers(len(table), size=NEGATIVES))]
+        ends = unseen_ends(shift, table[torch.from_numpy(new.edges[way].numbers)], is_source)
+        nodes.append(torch.from_numpy(new.edges[way].rows))
+        a.append(ends[0])
+        b.append(ends[1])
+        which.append(torch.full((len(ends[0]),), len(pools)))
+        pools.append(unseen_ends(shift, drawn, is_source)[1])
+    order = torch.cat(nodes).argsort(stable=True)
+    return (
+        torch.cat(nodes)[order],
+        torch.cat(a)[order],
+        torch.cat(b)[order],
+        torch.cat(which)[order],
+        torch.stack(pools),
+    )
+
+
+def used(tensors: Mapping[str, Tensor], new: NewRows) -> list[tuple[Relation, Relation, bool]]:
+    """(label relation, the one of `new.edges` that brings its edges, whether users are its sources), in fixed order."""
+    labels = [relation_of(name) for name in sorted(shares(tensors, "shift."))]
+    found = [(r, *each) for r in labels for each in ways(r, new.kind, new.edges)]
+    return [each for each in found if each[1] in new.edges]
+
+
+def _pieces(edges: NDArray[np.int64], many: int) -> Iterator[tuple[slice, slice]]:
+    """Ranges of users, and of their edges, with about `many` edges each."""
+    ends = np.concatenate([[0], np.cumsum(edges)])
+    first = 0
+    while first < len(edges):
+        last = max(first + 1, int(np.searchsorted(ends, ends[first] + many, side="right")) - 1)
+        yield slice(first, last), slice(int(ends[first]), int(ends[last]))
+        first = last
