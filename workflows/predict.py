@@ -2,7 +2,8 @@
 
 python workflows/predict.py RUN|models:/tessera-hsan@last --data NEW --out FILE.parquet
 
-NEW may be new rows alone, new rows with edges to known ones, or the whole grown graph.
+NEW may be new rows alone, new rows with edges to known ones, or the whole grown graph. For a model of users (hgt,
+twhin): users with their features and edges to notes that the model knows, in any form that a training takes.
 """
 
 import argparse
@@ -14,9 +15,9 @@ from ops.run.console import Console
 from ops.run.entry import entry
 from ops.run.predict import run_prediction
 from ops.run.settings import PredictSettings
-from trainers import hsan
+from trainers import hgt, hsan, twhin
 
-METHODS = {"hsan": hsan}
+METHODS = {"hgt": hgt, "hsan": hsan, "twhin": twhin}
 
 
 def main(argv: list[str]) -> None:
@@ -35,7 +36,8 @@ def main(argv: list[str]) -> None:
     if request.json_output:
         print(json.dumps(summary))
     sizes = ", ".join(f"{size:,}" for size in summary["sizes"])
-    console.say(f"cluster sizes: {sizes}\n{request.out}: id, cluster, confidence of {summary['rows']:,} rows")
+    columns = summary.get("columns", "id, cluster, confidence")
+    console.say(f"cluster sizes: {sizes}\n{request.out}: {columns} of {summary['rows']:,} rows")
 
 
 if __name__ == "__main__":

@@ -45,21 +45,22 @@ class Layout:
     symmetric: tuple[Relation, ...] = ()
 
 
-def find_layout(place: str) -> Layout | None:
+def find_layout(place: str, known: tuple[str, ...] = ()) -> Layout | None:
     """The layout of a folder or s3:// prefix, None where it is neither form of node and edge tables.
 
-    Raises DataError for a half-written folder, a graph.yaml that does not fit, an unknown kind of file, a relation
-    between types that have no nodes, or no relation at all.
+    `known` types need no table of their own, and with them one table of nodes or edges is enough. Raises DataError for
+    a half-written folder, a graph.yaml that does not fit, an unknown kind of file, a relation between types that have
+    no nodes, or no relation at all.
     """
     if is_known(place) or not is_folder(place):
         return None
     files = listing(place)
     if MAPPING in files:
-        return _checked(_mapped(place, files))
+        return _checked(_mapped(place, files), known)
     if any(name.startswith(("nodes/", "edges/")) for name in files):
-        return _checked(_folders(place, files))
+        return _checked(_folders(place, files), known)
     typed = {name: f for name, f in files.items() if "/" not in name and f.suffix in SUFFIXES[:3] and _typed(f)}
-    return _checked(_original(place, typed)) if typed else None
+    return _checked(_original(place, typed, known), known) if typed else None
 
 
 def is_known(spec: str) -> bool:
@@ -128,7 +129,7 @@ def _layout(
     )  # fmt: skip
 
 
-def _original(place: str, files: dict[str, Source]) -> Layout:
+def _original(place: str, files: dict[str, Source], known: tuple[str, ...]) -> Layout:
     """The original's flat folder: node files TYPE[_node][_N], edge files SRC_REL_DST[_N] or REL_edge[_N]."""
     nodes: dict[str, list[Source]] = {}
     edges: dict[str, list[Source]] = {}
@@ -138,7 +139,8 @@ def _original(place: str, files: dict[str, Source]) -> Layout:
         kind = _NODE_WORDS.sub("", stems[name])
         nodes.setdefault(_SINGULAR.get(kind, kind), []).append(files[name])
     for name in (n for n in files if not starts[n]):
-        edges.setdefault(_relation_in(stems[name], list(nodes), files[name].uri), []).append(files[name])
+        types = list(dict.fromkeys([*nodes, *known]))
+        edges.setdefault(_relation_in(stems[name], types, files[name].uri), []).append(files[name])
     return _layout(place, nodes, edges, {})
 
 
@@ -223,19 +225,19 @@ def _hit(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, pattern.rstrip("/") + "/*")
 
 
-def _checked(made: Layout) -> Layout:
+def _checked(made: Layout, known: tuple[str, ...]) -> Layout:
     """Every relation has nodes at both ends, and labels belong to a type."""
-    if not made.nodes or not made.edges:
+    if not (made.nodes or made.edges if known else made.nodes and made.edges):
         kind, example = ("nodes", "user.csv") if not made.nodes else ("edges", "user__follow_note__note.csv")
         raise DataError(f"{made.origin}: no {kind}; a graph needs at least one table, e.g. {kind}/{example}")
 
     def need(kind: str, files: Files, what: str) -> None:
-        if kind not in made.nodes:
+        if kind not in made.nodes and kind not in known:
             near = difflib.get_close_matches(kind, made.nodes, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise DataError(
                 f"{files[0].uri}: {what} the node type {kind!r}, which has no nodes (there are: "
-                f"{', '.join(made.nodes)}){hint}"
+                f"{', '.join(dict.fromkeys([*made.nodes, *known]))}){hint}"
             )
 
     for relation, files in made.edges.items():

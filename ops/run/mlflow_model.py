@@ -34,7 +34,15 @@ class ClusterModel(PythonModel):
 
         Columns stand as in training, in any order where they have the names they had there. Raises DataError for
         other columns and for values that are not finite numbers.
+
+        A model of users (hgt, twhin) takes one row an edge: `user`, `note` (a known one's id; missing for a user
+        without edges), `relation` (follow_note; may be left out where the model has one only), `weight` (not used),
+        and the user's features as further columns in training's order, of which a user's first row counts. It gives
+        one row a user, in the order of their first rows: `user`, `cluster`, `confidence`, `vector` (list of floats).
+        The columns are called as the node types were; `src` and `dst` where both ends are of one type.
         """
+        if getattr(self.module, "KIND", "graph") == "users":
+            return self._users(model_input)
         try:
             x = np.ascontiguousarray(model_input.to_numpy(), dtype=np.float32)
         except (TypeError, ValueError) as error:
@@ -45,6 +53,17 @@ class ClusterModel(PythonModel):
         x = in_order(x, names if len(names) == x.shape[1] else None, self.model, "predict")
         cluster, confidence = self.module.predict(self.model.tensors, self.model.settings, x, None)
         return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=model_input.index)
+
+    def _users(self, frame: pd.DataFrame) -> pd.DataFrame:
+        from ops.data.arrivals_frame import from_frame
+        from ops.run.fold_in import vocabulary
+
+        words = vocabulary(self.model, self.module, "the model")
+        new = from_frame(frame, words)
+        found = self.module.predict(self.model.tensors, self.model.settings, new.rows)
+        name = "src" if words.rows == words.others else words.rows
+        columns = {name: new.ids, "cluster": found.cluster, "confidence": found.confidence}
+        return pd.DataFrame(columns | {"vector": found.vector.tolist()})
 
 
 set_model(ClusterModel())

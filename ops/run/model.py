@@ -14,10 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ops.data.hetero import relation_name
 from ops.data.types import Data
 from ops.errors import DataError
+from ops.graph.partitioned import PartitionedGraph
 
-ABOUT = ("method", "dataset", "data", "n_features", "feature_names")  # keys of settings.json that are no settings
+ABOUT = (
+    "method",
+    "dataset",
+    "data",
+    "n_features",
+    "feature_names",
+    "graph",
+)  # keys of settings.json that are no settings
 
 
 @dataclass(frozen=True)
@@ -41,10 +50,17 @@ class StoredModel:
 
 
 def describe(method: str, data: Data) -> dict[str, Any]:
-    """What `settings.json` says beside the settings: the method, the data's name and hash, its columns."""
+    """What `settings.json` says beside the settings: the method, the data's name and hash, its columns.
+
+    Of a partitioned graph also its relations, reverse ones too, and the types at the ends of the predicted ones.
+    """
     names = None if data.feature_names is None else list(data.feature_names)
     values = (method, data.name, data.digest(), data.n_features, names)
-    return dict(zip(ABOUT, values, strict=True))
+    about: dict[str, Any] = dict(zip(ABOUT, values, strict=False))
+    if isinstance(data, PartitionedGraph):
+        relations = [relation_name(r) for r in data.manifest.edges]
+        about["graph"] = {"rows": data.rows, "others": data.others, "relations": relations}
+    return about
 
 
 def read_model(folder: Path) -> StoredModel:

@@ -11,8 +11,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -26,13 +24,13 @@ from ops.data.remote import local_copy
 from ops.data.stream import TableStream
 from ops.data.validate import as_keys, check_features, check_ids
 from ops.errors import DataError, SettingsError, naming
-from ops.files import replacing
 from ops.run.console import Console
+from ops.run.fold_in import predict_users
 from ops.run.known import Known, Source, open_run
 from ops.run.model import StoredModel, in_order, read_model
-from ops.run.place import scratch
+from ops.run.parquet_out import write_pieces
 from ops.run.settings import PredictSettings
-from ops.storage import is_s3, parse, upload
+from ops.storage import is_s3
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]  # clusters [n] and confidences [n]
 
@@ -58,6 +56,8 @@ def run_prediction(
     if model.method not in methods:
         raise DataError(f"{run}: is a model of {model.method!r}, which this program does not have")
     method = methods[model.method]
+    if getattr(method, "KIND", "graph") == "users":
+        return predict_users(run, model, known, request, method, console)
     data = local_copy(request.data) if is_s3(request.data) else None
     with naming(data, request.data) if data else nullcontext():
         return _predict(
@@ -175,32 +175,16 @@ def _match_all(x: NDArray[np.float32], ids: NDArray[Any] | None, known: Known | 
 
 def _write(out: str, answer: Answer) -> NDArray[np.int64]:
     """id, cluster, confidence as parquet to a file or object, whole or not there; returns all clusters."""
-    if not is_s3(out):
-        return _write_file(Path(out).expanduser(), answer)
-    place = parse(out)
-    with TemporaryDirectory(dir=scratch(), prefix="predict-") as temporary:
-        clusters = _write_file(Path(temporary) / place.name, answer)
-        upload(Path(temporary) / place.name, place)
-    return clusters
-
-
-def _write_file(out: Path, answer: Answer) -> NDArray[np.int64]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    ids = np.arange(len(answer.rows)) if answer.ids is None else answer.ids
-    clusters, first = [], 0
-    with replacing(out) as temporary:
-        writer: Any = None
-        try:
-            for cluster, confidence in answer.pieces:
-                part = ids[first : first + len(cluster)]
-                table = pa.table({"id": part, "cluster": cluster, "confidence": confidence})
-                writer = writer or pq.ParquetWriter(temporary, table.schema)
-                writer.write_table(table)
-                clusters.append(cluster)
-                first += len(cluster)
-        finally:
-            if writer is not None:
-                writer.close()
+    clusters: list[NDArray[np.int64]] = []
+    write_pieces(out, _columns(answer, clusters))
     return np.concatenate(clusters)
+
+
+def _columns(answer: Answer, clusters: list[NDArray[np.int64]]) -> Iterator[dict[str, Any]]:
+    """The columns of every piece; its clusters are kept in `clusters`."""
+    ids = np.arange(len(answer.rows)) if answer.ids is None else answer.ids
+    first = 0
+    for cluster, confidence in answer.pieces:
+        yield {"id": ids[first : first + len(cluster)], "cluster": cluster, "confidence": confidence}
+        clusters.append(cluster)
+        first += len(cluster)
