@@ -37,7 +37,7 @@ def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
 
 def exchanged(settings: Settings, data: PartitionedGraph, world: int) -> int:
     """Bytes that a worker sends in a step: all gradients once, and the sums of the loss."""
-    return traffic(0, _weights(settings, data) + 3 * 8 + 2 * 8, world)
+    return traffic(0, 2 * _weights(settings, data) + 3 * 8 + 2 * 8, world)
 
 
 def remarks(settings: Settings, data: PartitionedGraph) -> list[str]:

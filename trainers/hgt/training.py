@@ -124,27 +124,21 @@ class Training:
         for _, each in parts:
             counts += each
         counts = self.team.sum_(counts)
-        values = torch.zeros(2, dtype=torch.float64, device=self.device)
-        self.optimizer.zero_grad(set_to_none=True)
+        weights = list(self.weights.values())
+        # in float64 the order of the sums, which depends on who has which batch, is lost in the rounding to float32
+        total = torch.zeros(2 + sum(w.numel() for w in weights), dtype=torch.float64, device=self.device)
         for sums, _ in parts:
             link = losses.mean(sums[:2], counts[:2])
             mapped = sums[2] / counts[2].clamp(min=1)
-            (link + self.settings.som_weight * mapped).backward()  # type: ignore[no-untyped-call]
-            values += torch.stack([link, mapped]).detach()
-        values = self.team.sum_(values)
+            found = torch.autograd.grad(link + self.settings.som_weight * mapped, weights, materialize_grads=True)
+            total += torch.cat([torch.stack([link, mapped]).detach(), *(g.flatten() for g in found)])
+        values, gradients = torch.split(self.team.sum_(total), [2, len(total) - 2])
         if not torch.isfinite(values).all():
             raise DivergedError(f"epoch {epoch}: the loss is {float(values[0])}; lower --lr or raise --temperature")
-        self._share_gradients()
+        for w, gradient in zip(weights, torch.split(gradients, [w.numel() for w in weights]), strict=True):
+            w.grad = gradient.view_as(w).float()
         self.optimizer.step()
         return values.cpu().numpy()
-
-    def _share_gradients(self) -> None:
-        """One all-reduce of all gradients; a weight that no worker used has the gradient 0."""
-        weights = list(self.weights.values())
-        flat = torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in weights])
-        self.team.sum_(flat)
-        for w, gradient in zip(weights, torch.split(flat, [w.numel() for w in weights]), strict=True):
-            w.grad = gradient.view_as(w)
 
     def terms(self, batch: Batch) -> tuple[Float[Tensor, "3"], Int64[Tensor, "3"]]:
         """Sums and counts of the loss's terms: both directions of the links, and the map."""
