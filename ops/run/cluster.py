@@ -105,7 +105,7 @@ def check_seen(folder: Path, out: str) -> None:
     if not all(found):
         unseen = others[found.index(False)].address
         raise SettingsError(
-            f"--out {out}: trials run on several nodes and {unseen} does not see this folder; "
+            f"--out {out}: several nodes take part and {unseen} does not see this folder; "
             "give s3://BUCKET/PREFIX, or a folder that all nodes share"
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +21,7 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
+from ops import storage
 from ops.cluster import recall
 from ops.cluster.indices import feature_indices, size_indices
 from ops.cluster.lloyd import Rows
@@ -31,14 +32,17 @@ from ops.data.hetero import HeteroGraph, find_relations
 from ops.data.hetero_load import load_hetero
 from ops.data.splits import Split, split
 from ops.errors import SettingsError
-from ops.graph.manifest import Manifest, has_manifest, read_manifest
+from ops.graph.manifest import MANIFEST, Manifest, has_manifest, read_manifest
 from ops.graph.partitioned import PartitionedGraph
 from ops.graph.shards import write_shards
 from ops.graph.union import part_of_nodes
 from ops.rng import generator
 from ops.run import place
+from ops.run.cluster import check_seen
 from ops.run.settings import LaunchSettings, MethodSettings
+from ops.run.sizing import on_cluster
 from ops.run.types import Arrays
+from ops.storage import is_s3
 
 if TYPE_CHECKING:
     from ops.run.job import Job
@@ -207,11 +211,32 @@ def explain(job: Job, clusters: NDArray[np.int64]) -> list[dict[str, Any]] | Non
 
 
 def serve(job: Job) -> AbstractContextManager[PartitionedGraph]:
-    """Files in process without workers, else one Ray actor a part."""
+    """Files in process without workers, else one Ray actor a part.
+
+    On a cluster the parts have to be where all nodes see them: they are sent to S3 with the results, or the folder is
+    asked for on every node. Raises SettingsError where one does not see it, ServiceError.
+    """
     if job.workers is None:
         return nullcontext(job.data)
     data: PartitionedGraph = job.data
+    if on_cluster() and not is_s3(data.place):
+        there = place.remote(job.resolved.launch, "partitions", Path(data.place).name)
+        if there is None:
+            check_seen(Path(data.place), job.resolved.launch.out)
+        else:
+            send_parts(Path(data.place), there)
+            data = replace(data, place=str(there))
     return data.served(replicated=cast(Any, job.resolved.settings).topology == "replicated")
+
+
+def send_parts(folder: Path, there: storage.Location) -> None:
+    """Send a partition to S3, its manifest last; what is there already stays. Raises ServiceError."""
+    have = storage.listing(there)
+    for name, stored in read_manifest(folder).files.items():
+        if name not in have or have[name].size != stored["bytes"]:
+            storage.upload(folder / name, there / name)
+    if MANIFEST not in have:
+        storage.upload(folder / MANIFEST, there / MANIFEST)
 
 
 def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_wrong_settings_are_the_drivers_exit_code(cluster):
     wrong = {
         ("--epochs", "none"): "error: --epochs: got 'none'; allowed: whole number in [1, 1e+06]",
         ("--trials", "2"): "error: --out runs: is in the job's copy of --working-dir, which is thrown away; give an ",
-        ("--trials", "2", "--out", own): f"error: --out {own}: trials run on several nodes and 127.0.0.3 does not see",
+        ("--trials", "2", "--out", own): f"error: --out {own}: several nodes take part and 127.0.0.3 does not see",
     }
     jobs = [(cluster.submit(*SEARCH, *more), line) for more, line in wrong.items()]
     for job, line in jobs:
