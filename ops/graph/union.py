@@ -31,7 +31,8 @@ def part_of_nodes(graph: HeteroGraph, parts: int, method: str, seed: int) -> dic
     if method == "hash":
         found = hash_parts(list(sizes.values()), parts, seed)
     else:
-        a = _union(graph, dict(zip(sizes, ends - np.array(list(sizes.values())), strict=True)), total)
+        firsts = (ends - np.array(list(sizes.values()))).tolist()
+        a = _union(graph, dict(zip(sizes, firsts, strict=True)), total)
         indptr, indices = a.indptr.astype(np.int64), a.indices.astype(np.int64)
         if method == "metis":
             part = metis_by_degree(indptr, indices, parts, seed)
