@@ -23,6 +23,7 @@ from ops.data.hetero_validate import Lookup, gather_nodes
 from ops.data.inputs import source
 from ops.data.layouts import SUFFIXES, Layout, find_layout, place_name
 from ops.data.newcomers import NewRows, links, ways
+from ops.data.validate import count
 from ops.errors import DataError
 
 At = Callable[[int], str]
@@ -177,7 +178,7 @@ def arrived(
                 left &= ~both
             between += _between_new(left, src, dst, at, own, known, model)
     if between:
-        notes.append(f"{between:,} edges between new {model.rows}s are left out: the model knows neither end")
+        notes.append(f"{count(between, 'edge')} between new {model.rows}s left out: the model knows neither end")
     none = np.empty(0, np.int64)
     linked = {
         r: links(np.concatenate([none, *(p[0] for p in found)]), np.concatenate([none, *(p[1] for p in found)]), own.n)

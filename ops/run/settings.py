@@ -109,12 +109,15 @@ class SearchSettings(LaunchSettings):
 class PredictSettings(Settings):
     """What `workflows/predict.py` takes beside the model."""
 
-    data: str = setting("", "rows to cluster: whatever a training takes, or a feature table without edges")
-    out: str = setting("", "parquet file to write: id, cluster, confidence")
+    data: str = setting(
+        "",
+        "rows to cluster: whatever a training takes, or a feature table without edges; of users also edges to notes",
+    )
+    out: str = setting("", "parquet file to write: id, cluster, confidence; users: also vector")
     known: str | None = setting(None, "the training data, where the run does not lead to it or the model is in MLflow")
     knn: int = setting(0, "the k of the training's k-NN graph, for --known and a model in MLflow", ge=0)
     knn_metric: Literal["euclidean", "cosine"] = setting("euclidean", "distance of that k-NN graph")
-    batch_rows: int = setting(16384, "rows of a feature table in memory at a time", ge=1)
+    batch_rows: int = setting(16384, "rows of a feature table in memory, and users placed, at a time", ge=1)
     tracking_uri: str | None = setting(None, "MLflow server or database; default MLFLOW_TRACKING_URI or runs/mlflow.db")
     json_output: bool = setting(False, "print a JSON summary and nothing else on standard output", alias="json")
     quiet: bool = setting(False, "print errors only")

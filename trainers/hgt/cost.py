@@ -43,7 +43,15 @@ def exchanged(settings: Settings, data: PartitionedGraph, world: int) -> int:
 def remarks(settings: Settings, data: PartitionedGraph) -> list[str]:
     """What is predicted, and over which neighbourhoods."""
     names = ", ".join(r[1] for r in data.labels)
-    return [f"predicts {names}; {settings.fan_out} neighbours a relation, {settings.sampling}"]
+    said = [f"predicts {names}; {settings.fan_out} neighbours a relation, {settings.sampling}"]
+    kinds = neighbour_types(tuple(data.manifest.edges), data.rows)
+    if settings.store_states:
+        size = FLOAT * settings.hidden * settings.layers * sum(data.count(kind) for kind in kinds)
+        said.append(
+            f"the model keeps {settings.layers} states of every {' and '.join(kinds)}, {size / 2**20:.1f} MiB, to "
+            "place new users by; --no-store-states leaves them out"
+        )
+    return said
 
 
 def _weights(settings: Settings, data: PartitionedGraph) -> int:

@@ -31,9 +31,16 @@ def exchanged(settings: Settings, data: PartitionedGraph, world: int) -> int:
 def remarks(settings: Settings, data: PartitionedGraph) -> list[str]:
     """What is predicted, against what."""
     names = ", ".join(r[1] for r in data.labels)
-    return [
+    said = [
         f"predicts {names}; {settings.batch_negatives} negatives of the batch, {settings.neg_num} drawn ones an end"
     ]
+    if settings.store_states:
+        size = FLOAT * settings.embedding_dim * data.count(data.others) / 2**20
+        said.append(
+            f"the model keeps the vectors of every {data.others}, {size:.1f} MiB, to place new users by; "
+            "--no-store-states leaves them out"
+        )
+    return said
 
 
 def _step_rows(settings: Settings, data: PartitionedGraph) -> int:
