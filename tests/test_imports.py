@@ -136,7 +136,8 @@ def test_importing_a_trainer_does_no_work(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("workflow", "argv"), [("train", ["hsan", "--help"]), ("train", ["--help"]), ("tune_hsan", ["--help"])]
+    ("workflow", "argv"),
+    [("train", ["hsan", "--help"]), ("train", ["--help"]), ("tune_hsan", ["--help"]), ("tune_hgt", ["--help"])],
 )
 def test_help_needs_nothing_heavy(tmp_path, workflow, argv):
     code = (

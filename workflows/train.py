@@ -8,7 +8,7 @@ from ops.run.cli import resolve
 from ops.run.console import Console
 from ops.run.entry import entry
 from ops.run.launch import run_training, where
-from ops.run.recall_table import links_line, stored_table
+from ops.run.recall_table import hidden_text
 from ops.run.report import summary_table
 from ops.run.settings import LaunchSettings, nearest
 from trainers import hgt, hsan, twhin
@@ -33,9 +33,8 @@ def main(argv: list[str]) -> None:
     if launch.json_output:
         print(json.dumps(result))
     console.say(summary_table(result))
-    if "recall" in result:
-        console.say(stored_table(result["recall"]))
-        console.say(links_line(result["links"]))
+    for text in hidden_text(result):
+        console.say(text)
     console.say(result["verdict"])
     where(folder, resolved, console)
 

@@ -88,7 +88,7 @@ def make_task(
 
 
 def _binary(matrix: Any) -> sp.csr_array:
-    made = sp.csr_array(matrix, dtype=np.float64)
+    made = sp.csr_array(matrix, dtype=np.float64, copy=True)  # what comes through Ray is read-only
     made.sum_duplicates()
     made.data = (made.data > 0).astype(np.float64)
     made.eliminate_zeros()

@@ -13,6 +13,7 @@ from ops.run.checkpoint import atomic_write, write_json
 from ops.run.job import Job
 from ops.run.journal import Journal
 from ops.run.settings import flat
+from ops.run.stored_users import hidden_scores
 from ops.run.tracker import mask
 
 EXPLAIN = "explain.json"
@@ -97,6 +98,8 @@ def finish_journal(job: Job, folder: Path, journal: Journal, result: dict[str, A
     for group in GROUPS:
         means = {f"{group}/{k}": v["mean"] for k, v in (result[group] or {}).items() if isinstance(v, dict)}
         journal.metrics({k: v for k, v in means.items() if v is not None}, job.resolved.settings.epochs - 1)
+    hidden = {k: m["mean"] for k, m in hidden_scores(result).items() if m["mean"] is not None}
+    journal.metrics(hidden, job.resolved.settings.epochs - 1)
     if job.resolved.launch.report:
         from ops.run.report import write_report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from ops.errors import SettingsError
 from ops.run import tables
 from ops.run.stored import read_result, write_file
+from ops.run.stored_users import hidden_scores, method_row, test_scores
 
 COSTS = {"seconds": "seconds", "cpu_seconds": "CPU s", "peak_memory_gib": "GiB"}
 NO_COSTS = ("",) * len(COSTS)
@@ -48,6 +49,8 @@ class Comparison:
 
 def comparison_table(runs: Sequence[Path]) -> str:
     """The runs as text, by data set: last, selected and oracle of each, the baselines, costs, differing settings.
+
+    Runs on users also have recall and link scores on the edges hidden for the test, of the last epoch.
 
     Raises DataError for a folder that is no finished run, SettingsError without runs.
     """
@@ -110,9 +113,16 @@ def compare(runs: Sequence[Path]) -> Comparison:
     for names in by_data.values():
         lines = _lines({name: results[name] for name in names})
         title = _title(results[names[0]]["dataset"])
-        groups.append(Group(title, lines, tables.columns([line.row for line in lines])))
+        groups.append(Group(title, lines, _columns([line.row for line in lines])))
     stored = list(results.values())
     return Comparison(results, groups, _differing(stored), _warning(stored))
+
+
+def _columns(rows: Sequence[tables.Row]) -> list[str]:
+    """What there is; beside scores on hidden edges fewer indices of the clusters, so that a page holds them."""
+    hidden = tables.columns(rows, tables.HIDDEN)
+    wanted = (*tables.LABELLED, *tables.HIDDEN, *tables.SHORT[len(tables.LABELLED) :]) if hidden else tables.TITLES
+    return tables.columns(rows, tuple(wanted))
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
@@ -140,15 +150,22 @@ def _lines(results: Mapping[str, Mapping[str, Any]]) -> list[Line]:
     for name, result in results.items():
         costs = tuple(_cost(result.get(key)) for key in COSTS)
         first, *rest = (row for row in tables.result_rows(result) if row.kind != "baseline")
-        lines.append(Line(name, str(result["method"]), first, costs))
+        first = replace(first, metrics=first.metrics | hidden_scores(result))  # told of the last epoch only
+        lines.append(Line(name, (method_row(result) or {"name": str(result["method"])})["name"], first, costs))
         lines += [Line("", "", row, NO_COSTS) for row in rest]
-        for row in tables.baseline_rows(result):
+        for row in (*tables.baseline_rows(result), *_without_training(result)):
             baselines.setdefault((row.name, json.dumps(row.metrics, sort_keys=True)), []).append((name, row))
     names = [name for name, _ in baselines]
     for (name, _), owners in sorted(baselines.items(), key=lambda item: names.index(item[0][0])):
         of = "" if names.count(name) == 1 else ", ".join(owner for owner, _ in owners)
         lines.append(Line(of, "baseline", owners[0][1], NO_COSTS))
     return lines
+
+
+def _without_training(result: Mapping[str, Any]) -> list[tables.Row]:
+    """The recall of what takes no method, as baselines: popularity and user-kNN."""
+    rows = [row for row in (result.get("recall") or {}).get("rows", []) if not row["name"].startswith(result["method"])]
+    return [tables.Row("baseline", row["name"], "baseline", test_scores(row)) for row in rows]
 
 
 def _cost(value: Any) -> str:
@@ -179,14 +196,15 @@ def _figure(group: Group, theme: Any) -> Any:
     own = {line.run: line.row for line in group.lines if line.row.kind == "last"}
     if len(own) < 2:
         return None
-    keys = tables.columns(list(own.values()), tables.SHORT)
-    values = {tables.TITLES[key]: [_values(row.metrics, key) for row in own.values()] for key in keys}
+    keys = tables.columns(list(own.values()), (*tables.HIDDEN, *tables.SHORT))
+    titles = {key: tables.TITLES[key].replace("\n", " ") for key in keys}
+    values = {titles[key]: [_values(row.metrics, key) for row in own.values()] for key in keys}
     return plots.comparison(list(own), values, theme)
 
 
 def _values(metrics: Mapping[str, Any], key: str) -> list[float]:
     if tables.mean_of(metrics, key) is None:
         return []
-    factor = 100.0 if key in tables.LABELLED else 1.0
+    factor = 100.0 if key in tables.PERCENT else 1.0
     stored = metrics[key].get("values") or [metrics[key]["mean"]]
     return [factor * float(v) for v in stored if v is not None]

@@ -24,6 +24,7 @@ History = Sequence[Mapping[str, Any]]
 CURVES = {
     "train/loss": "Loss",
     "tune/score": "Tuning score (higher)",
+    "cluster/recall_at_50": "Validation Recall@50 (%)",
     "cluster/silhouette": "Silhouette (higher)",
     "cluster/modularity": "Modularity (higher)",
     "cluster/conductance": "Mean conductance (lower)",
@@ -33,6 +34,7 @@ CURVES = {
 }
 SCORES = {"eval/acc": "ACC (%)", "eval/nmi": "NMI (%)", "eval/ari": "ARI (%)", "eval/f1": "F1 (%)"}
 HARD = {"hard/fraction": "Hard pairs (% of all)"}
+PERCENT = (*SCORES, *HARD, "cluster/recall_at_50")
 
 
 def embedding(
@@ -149,7 +151,7 @@ class _Look:
 
 
 def _points(history: History, metric: str) -> tuple[list[int], list[float]]:
-    scale = 100.0 if metric in SCORES or metric in HARD else 1.0
+    scale = 100.0 if metric in PERCENT else 1.0
     pairs = [(int(h["epoch"]), scale * float(h[metric])) for h in history if h.get(metric) is not None]
     pairs = [(e, v) for e, v in pairs if math.isfinite(v)]
     return [e for e, _ in pairs], [v for _, v in pairs]

@@ -16,6 +16,11 @@ TITLES = {
     "hit_rate@50": "hit rate@50 %", "scanned": "users scanned", "coverage": "coverage %", "gini": "Gini",
 }  # fmt: skip
 
+SPREAD = (
+    f"coverage: share of all notes that stand among the first {SPREAD_AT} of any list; Gini: how unevenly notes "
+    "are listed (0 alike, 1 one note for all)"
+)
+
 
 def recall_table(rows: Sequence[RecallRow], task: Task | None = None) -> str:
     """Rows in the order they first come; rows of one name are seeds of it: `mean ± standard deviation` (ddof = 1).
@@ -36,22 +41,22 @@ def boost_line(found: Boosted) -> str:
 
 
 def _cell(rows: Sequence[RecallRow], key: str) -> str:
-    values = [row.metrics[key] for row in rows if key in row.metrics]
+    return " ".join(part for part in cell_parts([r.metrics[key] for r in rows if key in r.metrics], key) if part)
+
+
+def cell_parts(values: Sequence[float], key: str) -> tuple[str, str]:
+    """The mean of a metric's `values`, one a seed, and `± std`, as the table shows them; no spread for one seed."""
     if not values:
-        return NOTHING
+        return NOTHING, ""
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     if key == "scanned":
-        return f"{mean:,.0f}"
+        return f"{mean:,.0f}", ""
     scale, digits = (100, 1) if key in PERCENT else (1, 3)
-    number = f"{scale * mean:.{digits}f}"
-    return f"{number} ± {scale * spread:.{digits}f}" if len(values) > 1 else number
+    return f"{scale * mean:.{digits}f}", f"± {scale * spread:.{digits}f}" if len(values) > 1 else ""
 
 
 def _legend(task: Task | None) -> list[str]:
-    lines = [
-        f"coverage: share of all notes that stand among the first {SPREAD_AT} of any list; Gini: how unevenly notes "
-        "are listed (0 alike, 1 one note for all)"
-    ]
+    lines = [SPREAD]
     if task is not None:
         asked = f"{len(task.queries):,} of {task.users:,}" if len(task.queries) < task.users else f"all {task.users:,}"
         lines.append(
@@ -65,12 +70,20 @@ def stored_table(found: Mapping[str, Any]) -> str:
     """The table of what `result.json` keeps (`recall`): rows with a value a seed, queries, users, left_out."""
     rows = [RecallRow(row["name"], _seed(row["metrics"], i), found["queries"], found["users"], row["note"])
             for row in found["rows"] for i in range(_seeds(row["metrics"]))]  # fmt: skip
-    asked, users = found["queries"], found["users"]
-    who = f"all {users:,}" if asked == users else f"{asked:,} of {users:,}"
-    return "\n".join([
-        recall_table(rows),
-        f"asked: {who} users with training and hidden notes; left out: {found['left_out']:,} without training notes",
-    ])  # fmt: skip
+    return f"{recall_table(rows)}\nasked: {asked(found)}"
+
+
+def asked(found: Mapping[str, Any]) -> str:
+    """Who was asked, and who could not be, in words."""
+    queries, users = found["queries"], found["users"]
+    who = f"all {users:,}" if queries == users else f"{queries:,} of {users:,}"
+    return f"{who} users with training and hidden notes; left out: {found['left_out']:,} without training notes"
+
+
+def hidden_text(result: Mapping[str, Any]) -> list[str]:
+    """What a terminal shows of hidden notes and links, below the summary; empty where none were hidden."""
+    table = [stored_table(result["recall"])] if result.get("recall") else []
+    return [*table, links_line(result["links"])] if result.get("links") else table
 
 
 def _seeds(metrics: Mapping[str, Any]) -> int:
@@ -78,7 +91,14 @@ def _seeds(metrics: Mapping[str, Any]) -> int:
 
 
 def _seed(metrics: Mapping[str, Any], i: int) -> dict[str, float]:
-    return {key: each["values"][i] for key, each in metrics.items() if i < len(each["values"])}
+    found = {key: each["values"][i] for key, each in metrics.items() if i < len(each["values"])}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def stored_cells(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A stored row's mean and `± std` in each column of `TITLES`."""
+    values = {key: [v for v in each["values"] if v is not None] for key, each in metrics.items()}
+    return [cell_parts(values.get(key, []), key) for key in TITLES]
 
 
 def links_line(found: Mapping[str, Any]) -> str:

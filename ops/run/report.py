@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ops.errors import DataError
 from ops.run import tables
 from ops.run.stored import Sample, StoredRun, is_study, read_json, read_run, write_arrays, write_file
+from ops.run.stored_users import StoredMap, hidden_scores, method_row
 from ops.run.tables import summary_table, trials_table
 
 if TYPE_CHECKING:
@@ -93,9 +94,12 @@ def run_figures(run: StoredRun) -> Drawn:
     thin = " Thin lines are the other seeds." if len(run.histories) > 1 else ""
     names = {m for h in run.histories.values() for e in h[-1:] for m in e if m.startswith("train/loss_")}
     parts = {m: f"Loss: {m.removeprefix('train/loss_')}" for m in sorted(names)}
-    figures = _sample_figures(run.sample) if run.sample is not None else {}
+    figures = _map_figure(run.map) if run.map is not None else {}
+    figures |= _sample_figures(run.sample) if run.sample is not None else {}
+    recalled = any("cluster/recall_at_50" in e for h in run.histories.values() for e in h)
+    shown = {m: t for m, t in plots.CURVES.items() if not (recalled and m == "tune/score")}  # of users they are one
     figures["curves"] = draw(
-        partial(over_epochs, {"train/loss": "Loss", **parts, **plots.CURVES}),
+        partial(over_epochs, {"train/loss": "Loss", **parts, **shown}),
         "Training without labels",
         "Over epochs; the dashed line is the epoch that the label-free indices chose, the dot the last." + thin,
     )
@@ -114,6 +118,19 @@ def run_figures(run: StoredRun) -> Drawn:
         reason = f"{run.auto.get('reason', '')} Confidence {tables.number('', run.auto.get('confidence'))}."
         figures["auto"] = draw(partial(plots.auto_sweep, run.auto), "Choice of the number of clusters", reason.strip())
     return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _map_figure(found: StoredMap) -> dict[str, dict[str, Any] | None]:
+    from ops.run.som_plot import som_picture
+
+    caption = (
+        f"Seed {found.seed}, last epoch. Each cell is a unit; the darker (in dark mode: the lighter), the farther from "
+        "its neighbours. Circles: users whose nearest unit it is, in the colour and with the number of their cluster; "
+        f"lines: borders of clusters. Quantisation error {found.quantisation:.3f} (mean distance of a user to its "
+        f"unit), topographic error {found.topographic:.3f} (share of users whose two nearest units are not neighbours)."
+    )
+    make = partial(som_picture, found.umatrix, found.hits, found.clusters)
+    return {"som": draw(make, "Self-organising map of the users", caption)}
 
 
 def _sample_figures(sample: Sample) -> dict[str, dict[str, Any] | None]:
@@ -192,7 +209,8 @@ def _study_page(study: Mapping[str, Any]) -> dict[str, Any]:
     header, lines = tables.trial_cells(study)
     ordered = tables.sorted_trials(study)
     best = next((i for i, t in enumerate(ordered) if t["trial"] == study.get("best")), None)
-    table = {"header": header, "lines": lines, "best": best, "labels": tables.uses_labels(study)}
+    table = {"header": header, "lines": lines, "best": best, "labels": tables.uses_labels(study),
+             "recalled": tables.by_recall(study)}  # fmt: skip
     return {"study": dict(study), "trials": table, "run": None, "n_search": 0}
 
 
@@ -200,13 +218,42 @@ def _run_page(run: StoredRun) -> dict[str, Any]:
     result = run.result
     rows = tables.result_rows(result)
     k, source = run.n_clusters
+    shown = tables.columns(rows)
+    hidden = {key: m for key, m in hidden_scores(result).items() if key in tables.HIDDEN[1:]}
     values = {
-        "result": result, "rows": rows, "columns": tables.columns(rows), "k": k, "k_source": source,
+        "result": result, "headline": [*hidden, *(c for c in shown if c not in hidden)][:6],
+        "scores": result["last"] | hidden, "hidden": _hidden(result), "rows": rows, "columns": shown, "k": k,
+        "k_source": source,
         "labels": tables.has_labels(result), "seeds": run.seeds, "facts": _facts(result),
         "explained": run.explained, "model_seed": result.get("model_seed"),
         "chosen_by": [(s, own["selected_by"]) for s, own in run.seeds.items() if own.get("selected_by")],
     }  # fmt: skip
     return {"study": None, "trials": None, "run": values, "n_search": 0}
+
+
+def _hidden(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the section on hidden notes shows; None where none were hidden."""
+    found = result.get("recall")
+    if not found:
+        return None
+    from ops.run import recall_table
+
+    own = method_row(result)
+    rows = [(row["name"], row["note"], row is own, recall_table.stored_cells(row["metrics"])) for row in found["rows"]]
+    links = recall_table.links_line(result["links"]) if result.get("links") else None
+    titles = list(recall_table.TITLES.values())
+    return {"rows": rows, "titles": titles, "legend": recall_table.SPREAD, "links": links,
+            "asked": recall_table.asked(found)}  # fmt: skip
+
+
+def _users_facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = []
+    if errors := result.get("map"):
+        both = (f"{name} {tables.cell(errors, name)}" for name in ("quantisation", "topographic"))
+        facts.append(("Errors of the map", ", ".join(both)))
+    if result.get("embeddings"):
+        facts.append(("Embeddings", f"{result['embeddings']}: id, vector, cluster, confidence of every user"))
+    return facts
 
 
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -220,6 +267,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("Peak memory", f"{peak:.2f} GiB" + (f" (planned {planned:.2f} GiB)" if planned else "")))
     if result.get("stability") is not None:
         facts.append(("Stability", f"{result['stability']:.3f} (mean ARI between the seeds' clusters)"))
+    facts += _users_facts(result)
     for key, name in (("finished", "Finished"), ("made_by", "Made by")):
         if result.get(key):
             facts.append((name, str(result[key])))

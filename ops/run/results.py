@@ -118,7 +118,12 @@ def over_seeds(each: Sequence[Mapping[str, float] | None]) -> dict[str, Any] | N
 
 
 def verdict(result: Mapping[str, Any]) -> str:
-    """One sentence: `last` against the better baseline, in ACC where there are labels, else in the label-free score."""
+    """One sentence: `last` against the better baseline, in ACC where there are labels, else in the label-free score.
+
+    Users of a graph that was partitioned before have no baseline: nothing is hidden, so there is no score.
+    """
+    if not result["baselines"]:
+        return "no baseline and no recall: nothing is hidden from a graph that was partitioned before"
     key, name, scale = ("acc", "ACC", 100) if "acc" in result["last"] else ("score", "tune/score", 1)
     ours = result["last"][key]
     best = max(result["baselines"], key=lambda b: result["baselines"][b][key]["mean"])

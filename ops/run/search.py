@@ -56,6 +56,11 @@ def run_search(resolved: Resolved, console: Console) -> tuple[Path, dict[str, An
         )
     searched = _searched(resolved, launch)
     job = make_job(resolved, console)
+    if getattr(resolved.method, "KIND", "graph") == "users" and job.held is None:
+        raise SettingsError(
+            f"--dataset {launch.dataset}: was partitioned before, nothing is hidden from it to rank trials by; "
+            "give the graph's tables"
+        )
     value = _identity(job, launch, searched)
     name = launch.name or place.default_name(f"tune-{job.resolved.method.NAME}", job.data.name, value)
     folder = place.open_folder(str(place.local_out(launch)), name)

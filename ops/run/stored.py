@@ -1,7 +1,8 @@
 """What a finished run or study left on disk, read back and checked: the reports' and comparisons' only input.
 
 Nothing here trains, loads the data set or runs code from a file. A run folder holds result.json, seed-S/ and perhaps
-auto.json; a study folder holds trials.json and best/, which is a run folder.
+auto.json; a study folder holds trials.json and best/, which is a run folder. `ops.run.stored_users` reads what is
+there of users only.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 
 from ops.errors import DataError
 from ops.files import replacing
+from ops.run.stored_users import StoredMap, check_hidden, read_map
 
 NEEDED = ("method", "dataset", "settings", "seeds", "last")
 ARRAYS = ("before", "after", "cluster")
+MORE = "more.npz"  # embeddings and the map of a seed of users; `ops.run.results` writes it
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class StoredRun:
     sample: Sample | None = None
     auto: dict[str, Any] | None = None
     explained: list[dict[str, Any]] | None = None
+    map: StoredMap | None = None
 
     @property
     def n_clusters(self) -> tuple[int | None, str]:
@@ -100,6 +104,7 @@ def read_result(run: Path) -> dict[str, Any]:
     for key in ("dataset", "settings", "last"):
         if not isinstance(result[key], dict):
             raise DataError(f"{run / 'result.json'}: {key} is a {type(result[key]).__name__}, expected an object")
+    check_hidden(run / "result.json", result)
     for key, setting in result["settings"].items():
         if not isinstance(setting, dict) or "value" not in setting:
             raise DataError(f"{run / 'result.json'}: setting {key} is no object with value and source")
@@ -178,6 +183,7 @@ def read_run(run: Path) -> StoredRun:
     result = read_result(run)
     folders = {int(s): run / f"seed-{int(s)}" for s in result["seeds"]}
     samples = (read_sample(folder) for folder in folders.values())
+    maps = (read_map(folder / MORE, seed) for seed, folder in folders.items())
     return StoredRun(
         path=run,
         result=result,
@@ -186,6 +192,7 @@ def read_run(run: Path) -> StoredRun:
         sample=next((s for s in samples if s is not None), None),
         auto=read_auto(run / "auto.json"),
         explained=read_explained(run / "explain.json"),
+        map=next((m for m in maps if m is not None), None),
     )
 
 

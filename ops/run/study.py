@@ -13,6 +13,7 @@ from ops.run.cli import Resolved
 from ops.run.console import Console
 from ops.run.launch import where
 from ops.run.settings import SearchSettings
+from ops.run.tables import by_recall
 from ops.run.tracker import mask
 
 
@@ -27,7 +28,10 @@ def best_trial(trials: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def rank(folder: Path, resolved: Resolved, dataset: str) -> dict[str, Any]:
-    """The table of trials: finished ones by the objective's order (the panel for `tune/score`), then the others."""
+    """The table of trials: finished ones by the objective's order, then the others.
+
+    `tune/score` is settled by the panel of indices, on users by the score itself, the recall of validation pairs.
+    """
     launch = resolved.launch
     assert isinstance(launch, SearchSettings)
     found = [t for p in sorted(folder.glob("trial-*/trial.json")) if (t := results.read_json(p))]
@@ -40,7 +44,10 @@ def rank(folder: Path, resolved: Resolved, dataset: str) -> dict[str, Any]:
         for trial, mean_rank in zip(finished, verdict.ranks, strict=True):
             trial["rank"] = float(mean_rank)
         agreement = verdict.sentence()
-        if launch.objective == "tune/score":
+        if by_recall({"trials": finished, "objective": launch.objective}):
+            finished.sort(key=lambda t: -t["metrics"]["score"])
+            agreement = "ranked by tune/score, the Recall@50 of validation pairs; of the clusters: " + agreement
+        elif launch.objective == "tune/score":
             finished.sort(key=lambda t: (t["rank"], -t["metrics"]["score"]))
         else:
             finished.sort(key=lambda t: -t["metrics"].get(key, float("-inf")))
@@ -57,11 +64,14 @@ def rank(folder: Path, resolved: Resolved, dataset: str) -> dict[str, Any]:
 
 def print_study(folder: Path, trials: dict[str, Any], resolved: Resolved, console: Console) -> None:
     """The trials' table, the best setting's results, and where to look further."""
+    from ops.run.recall_table import hidden_text
     from ops.run.report import summary_table, trials_table
 
     console.say(trials_table(trials))
     best = results.read_json(folder / "best" / "result.json")
     if best:
         console.say(summary_table(best))
+        for text in hidden_text(best):
+            console.say(text)
         console.say(best["verdict"])
     where(folder, resolved, console)

@@ -12,6 +12,10 @@ TITLES = {
     "nmi": "NMI %",
     "ari": "ARI %",
     "f1": "F1 %",
+    "test/recall_at_10": "test\nRecall@10 %",
+    "test/recall_at_50": "test\nRecall@50 %",
+    "links/auc": "link AUC",
+    "recall_at_50": "validation\nRecall@50 %",
     "modularity": "modularity",
     "silhouette": "silhouette",
     "conductance": "conductance",
@@ -19,7 +23,9 @@ TITLES = {
     "calinski_harabasz": "Calinski-Harabasz",
 }
 LABELLED = ("acc", "nmi", "ari", "f1")
-SHORT = (*LABELLED, "modularity", "silhouette")
+HIDDEN = ("test/recall_at_10", "test/recall_at_50", "links/auc")  # of users: on edges hidden from all
+PERCENT = (*LABELLED, *HIDDEN[:2], "recall_at_50")
+SHORT = (*LABELLED, "recall_at_50", "modularity", "silhouette")
 BASELINES = {"kmeans": "k-means on X", "filter+kmeans": "filter + k-means"}
 ORACLE_NOTE = "uses labels, not a result"
 NOTHING = "-"
@@ -32,7 +38,7 @@ class Row:
     kind: str
     name: str
     note: str
-    metrics: Mapping[str, Any]
+    metrics: dict[str, Any]
 
 
 def mean_of(metrics: Mapping[str, Any] | None, key: str) -> float | None:
@@ -42,10 +48,10 @@ def mean_of(metrics: Mapping[str, Any] | None, key: str) -> float | None:
 
 
 def number(key: str, value: float | None) -> str:
-    """A metric's value in the tables' form: percent with one decimal for labelled scores, else three decimals."""
+    """A metric's value in the tables' form: percent for scores by labels and recall, else three decimals."""
     if value is None or math.isnan(value):
         return NOTHING
-    if key in LABELLED:
+    if key in PERCENT:
         return f"{100 * value:.1f}"
     return f"{value:.1f}" if key == "calinski_harabasz" else f"{value:.3f}"
 
@@ -131,12 +137,20 @@ def uses_labels(trials: Mapping[str, Any]) -> bool:
     return str(trials.get("objective", "tune/score")).split("/")[-1] in LABELLED
 
 
+def by_recall(trials: Mapping[str, Any]) -> bool:
+    """True when a study's objective is the recall of validation pairs: `tune/score` of trials on users."""
+    finished = [t for t in trials.get("trials") or [] if t.get("status") == "finished"]
+    unlabelled = str(trials.get("objective", "tune/score")) == "tune/score"
+    return unlabelled and bool(finished) and all("recall_at_50" in (t.get("metrics") or {}) for t in finished)
+
+
 def sorted_trials(trials: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Trials by panel rank, then (those without one) by score, the unscored last."""
+    """Trials by panel rank (users: by score), then (those without one) by score, the unscored last."""
+    recalled = by_recall(trials)
 
     def key(trial: Mapping[str, Any]) -> tuple[bool, float, bool, float]:
         rank, score = trial.get("rank"), trial.get("score")
-        return rank is None, rank or 0.0, score is None, -(score or 0.0)
+        return rank is None, 0.0 if recalled else rank or 0.0, score is None, -(score or 0.0)
 
     return sorted(trials.get("trials") or [], key=key)
 
