@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from users_small import made, parts_in, planted
+from gloo import run_in_processes
+from users_small import METHODS, Worker, made, parts_in, planted
 
 from ops.data.newcomers import Links, NewRows, links, pack_ids, unpack_ids, ways
 from ops.graph.partitioned import PartitionedGraph
@@ -156,3 +159,20 @@ def test_links_count_an_edge_once_and_ways_know_reverse_and_symmetric_relations(
         (("a", "rev_b", "a"), True), (("a", "b", "a"), False),
     ]  # fmt: skip
     assert ways(("a", "b", "a"), "a", [("a", "b", "a")]) == [(("a", "b", "a"), True), (("a", "b", "a"), False)]
+
+
+def kept_models(rank, world, folder):
+    """The models of both methods as a worker has them."""
+    found = [METHODS[m].train(made(m, epochs=1), parts_in(Path(folder)), Worker(rank, world)).model for m in METHODS]
+    return [{name: values.numpy() for name, values in model.items()} for model in found]
+
+
+@pytest.mark.slow
+def test_workers_keep_what_one_keeps(tmp_path):
+    parts_in(tmp_path)
+    alone = kept_models(0, 1, str(tmp_path))
+    for found in run_in_processes(2, kept_models, str(tmp_path)):
+        for one, other in zip(alone, found, strict=True):
+            assert one.keys() == other.keys()
+            for name in one:
+                np.testing.assert_array_equal(one[name], other[name], err_msg=name)
