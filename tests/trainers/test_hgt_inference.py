@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from gloo import run_in_processes
+from small_hetero import small_parts
 from users_small import METHODS, Worker, made, parts_in, planted
 
+from ops.data.hetero_load import load_hetero
 from ops.data.newcomers import Links, NewRows, links, pack_ids, unpack_ids, ways
+from ops.graph.manifest import read_manifest
 from ops.graph.partitioned import PartitionedGraph
 from ops.run.types import PlainRun
 from trainers import hgt
@@ -70,6 +73,18 @@ def test_other_networks_and_clusters_agree_with_training_too(tmp_path, more):
     found = hgt.predict(result.model, settings.model_dump(), again(data, rows))
     np.testing.assert_allclose(found.vector, result.embedding[rows], atol=1e-5)
     np.testing.assert_array_equal(found.cluster, result.assignment[rows])
+
+
+def test_nodes_of_one_type_agree_with_training_too(tmp_path):
+    graph, _ = load_hetero("planted:nodes=60,clusters=3")
+    place = tmp_path / "parts-2"
+    small_parts(tmp_path, 2, graph)
+    data = PartitionedGraph("planted", str(place), read_manifest(place), tuple(graph.edges))
+    settings = made("hgt", epochs=1, batch=512, fan_out=ALL, n_clusters=3)
+    result = hgt.train(settings, data, PlainRun(1))
+    found = hgt.predict(result.model, settings.model_dump(), again(data, np.arange(60)))
+    np.testing.assert_allclose(found.vector, result.embedding, atol=1e-5)
+    np.testing.assert_array_equal(result.more["others"], result.embedding)
 
 
 def test_pieces_of_the_rows_are_placed_alike(world):

@@ -141,7 +141,8 @@ def shares(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _result(training: Training, seed: int) -> Result:
     found, embeddings = look(training, seed)
     tensors = training.tensors() | {"centres": found.centres}
-    more = {name: array for name, array in embeddings.items() if name != "embedding"}
+    # one type at both ends: it stands for the others, too, or nothing would be kept for the scores
+    more = {"others": embeddings.get("others", embeddings["embedding"])}
     if found.map is not None:
         tensors["unit_clusters"] = found.map.unit_clusters
         drawn = {"umatrix": found.map.umatrix, "hits": found.map.hits, "unit_clusters": found.map.unit_clusters}
