@@ -6,9 +6,16 @@ A resumed run, another number of workers or a retried request then draws the sam
 from __future__ import annotations
 
 import zlib
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
+
+    TorchGenerator = torch.Generator
+else:
+    TorchGenerator = Any
 
 
 def _key(seed: int, purpose: str, position: tuple[int, ...]) -> np.random.SeedSequence:
@@ -20,8 +27,10 @@ def generator(seed: int, purpose: str, *position: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(_key(seed, purpose, position)))
 
 
-def torch_generator(seed: int, purpose: str, *position: int) -> torch.Generator:
+def torch_generator(seed: int, purpose: str, *position: int) -> TorchGenerator:
     """The same for torch, on the CPU (so that every device starts from the same numbers)."""
+    import torch  # a process that only serves parts of a graph has no use for it
+
     state = int(_key(seed, purpose, position).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(state & (2**63 - 1))
 

@@ -102,13 +102,28 @@ class PartitionedGraph:
         return np.arange(offsets[part], offsets[part + 1], dtype=np.int64)
 
 
-def batches(sizes: Sequence[int], batch: int, seed: int, epoch: int, together: int) -> list[list[tuple[int, int]]]:
-    """The steps of an epoch: each up to `together` batches (part, number), all batches once in keyed order.
+Which = tuple[int, int, int]  # a batch: (pass over the edges, part, number)
 
-    `sizes`: label edges of each part; part p has ceil(sizes[p] / batch) batches. Workers share the batches of a step,
-    so that their number changes no sum.
+
+def steps_of(
+    sizes: Sequence[int], batch: int, seed: int, epoch: int, together: int, limit: int = 0
+) -> list[list[Which]]:
+    """The steps of an epoch: each up to `together` batches, which the workers share, so their number changes no sum.
+
+    `sizes`: label edges of each part; part p has ceil(sizes[p] / batch) batches. An epoch is a pass over all of them in
+    keyed order, or `limit` steps, which go on where the epoch before has ended.
     """
     each = [(part, number) for part, size in enumerate(sizes) for number in range(-(-size // batch))]
-    order = generator(seed, "steps", epoch).permutation(len(each))
-    dealt = [each[i] for i in order]
-    return [dealt[at : at + together] for at in range(0, len(dealt), together)]
+    many = -(-len(each) // together)
+    orders: dict[int, list[list[Which]]] = {}
+
+    def step(index: int) -> list[Which]:
+        turn, place = divmod(index, many)
+        if turn not in orders:
+            order = generator(seed, "steps", turn).permutation(len(each))
+            dealt = [(turn, *each[i]) for i in order]
+            orders[turn] = [dealt[at : at + together] for at in range(0, len(dealt), together)]
+        return orders[turn][place]
+
+    length = limit or many
+    return [step(index) for index in range(epoch * length, (epoch + 1) * length)]

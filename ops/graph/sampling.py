@@ -20,48 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.data.hetero import Relation, relation_name
+from ops.graph.service import Book, Drawn, Request, by_owner
 from ops.rng import key64
 
 Mode = str
 MODES = {"replace": 0, "distinct": 1, "padded": 2}
 Ids = Mapping[str, NDArray[np.int64]]  # node type -> global numbers
-Drawn = tuple[NDArray[np.int64], NDArray[np.bool_]]  # source numbers [B F], mask [B F]
 Block = tuple[Int64[Tensor, "_ _"], Bool[Tensor, "_ _"]]  # [B F], other B and F for each
-
-
-@dataclass(frozen=True)
-class Book:
-    """Who owns what: of each type the parts' first numbers [P + 1], and the relations with their ends."""
-
-    offsets: dict[str, NDArray[np.int64]]
-    relations: tuple[Relation, ...]
-
-    @property
-    def parts(self) -> int:
-        """P."""
-        return len(next(iter(self.offsets.values()))) - 1
-
-    def count(self, kind: str) -> int:
-        """How many nodes of a type there are."""
-        return int(self.offsets[kind][-1])
-
-    def owner(self, kind: str, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The part of each node of a type."""
-        return np.searchsorted(self.offsets[kind], ids, side="right") - 1
-
-    def into(self, kind: str) -> list[Relation]:
-        """The relations that end in a type."""
-        return [r for r in self.relations if r[2] == kind]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a part is asked at one hop: its own nodes by type, the key of each relation, fan-out and mode."""
-
-    nodes: dict[str, NDArray[np.int64]]
-    keys: dict[Relation, int]
-    fanout: int
-    mode: int
 
 
 @runtime_checkable  # the tests check every annotation
@@ -141,34 +106,6 @@ def _one_depth(
             block[r] = torch.from_numpy(own.reshape(drawn[r][0].shape)), torch.from_numpy(drawn[r][1])
     found = {kind: ids for kind, ids in deeper.items() if len(ids)}
     return found, {r: block[r] for r in book.relations if r in block}
-
-
-def answer(
-    stored: Mapping[Relation, tuple[NDArray[np.int64], NDArray[np.integer]]], first: Mapping[str, int], asked: Request
-) -> dict[Relation, Drawn]:
-    """A part's answer: `stored` has (indptr, indices) per relation, `first` the part's first number per type."""
-    from ops.graph.kernels_draws import neighbours
-
-    found = {}
-    for relation, key in asked.keys.items():
-        nodes = asked.nodes[relation[2]]
-        ids = np.empty((len(nodes), asked.fanout), np.int64)
-        mask = np.empty((len(nodes), asked.fanout), np.bool_)
-        indptr, indices = stored[relation]
-        rows = nodes - first[relation[2]]
-        neighbours(indptr, indices, rows, nodes, np.uint64(key), asked.fanout, asked.mode, ids, mask)
-        found[relation] = ids, mask
-    return found
-
-
-def by_owner(book: Book, kind: str, ids: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    """Positions of `ids` by the part that owns them, ascending within a part; parts without any are left out."""
-    if book.parts == 1:
-        return {0: np.arange(len(ids))} if len(ids) else {}
-    owner = book.owner(kind, ids)
-    order = np.argsort(owner, kind="stable")
-    ends = np.searchsorted(owner[order], np.arange(book.parts + 1))
-    return {p: order[ends[p] : ends[p + 1]] for p in range(book.parts) if ends[p] < ends[p + 1]}
 
 
 def _hop(graph: Topology, nodes: Ids, hop: int, width: int, key: tuple[int, ...], mode: int) -> dict[Relation, Drawn]:

@@ -9,12 +9,9 @@ Axes: N nodes, M pairs, F features, P parts.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -24,12 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from ops.data.hetero import Relation
-from ops.data.named import cache_file
 from ops.errors import ServiceError
-from ops.graph.sampling import Book, Drawn, Mode, Request, Sample, answer, by_owner, sample
-from ops.graph.shards import Manifest, Shard, fetch_shards, open_shard
-from ops.rng import generator
-from ops.storage import is_s3
+from ops.graph.sampling import Mode, Sample, sample
+from ops.graph.service import Book, Drawn, PartService, Request, by_owner
+from ops.graph.shards import Manifest
 
 MAX_RESTARTS, MAX_TASK_RETRIES = 8, 8  # finite: a request that kills its actor must not restart it without end
 PREFETCH_THREADS = 2
@@ -46,78 +41,6 @@ class Backend(Protocol):
 
     def call(self, name: str, asked: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
         """The answer of each part's `PartService.<name>` to its arguments."""
-
-
-class PartService:
-    """What the owner of a part answers; the body of a shard actor, and of the local backend.
-
-    The part is opened by the first question: what is wrong with its files is an answer, not a dead actor.
-    """
-
-    def __init__(self, folder: str, manifest: Manifest, part: int, verify: bool = True) -> None:
-        self._where = folder, manifest, part, verify
-        self.first = {kind: int(nodes.offsets[part]) for kind, nodes in manifest.nodes.items()}
-        self._order: tuple[Any, NDArray[np.int64]] | None = None
-
-    @cached_property
-    def shard(self) -> Shard:
-        """The part's arrays, mapped from its files."""
-        folder, manifest, part, verify = self._where
-        here = cached(folder, [part]) if is_s3(folder) else Path(folder)
-        return open_shard(here, manifest, part, verify=verify)
-
-    @cached_property
-    def _csr(self) -> dict[Relation, tuple[NDArray[np.int64], NDArray[Any]]]:
-        return {r: (csr.indptr, csr.indices) for r, csr in self.shard.relations.items()}
-
-    def health(self) -> dict[str, int]:
-        """The process that answers, and its part's nodes by type."""
-        return {"pid": os.getpid()} | {kind: len(ids) for kind, ids in self.shard.ids.items()}
-
-    def ids(self, kind: str) -> NDArray[Any]:
-        """The original ids of the part's nodes."""
-        return np.asarray(self.shard.ids[kind])
-
-    def sample(self, request: Request) -> dict[Relation, Drawn]:
-        """Keyed neighbours of the part's nodes, all relations of the request in one call."""
-        return answer(self._csr, self.first, request)
-
-    def features(self, kind: str, ids: NDArray[np.int64]) -> NDArray[Any]:
-        """[M F] in the stored precision."""
-        return np.asarray(self.shard.features[kind][ids - self.first[kind]])
-
-    def busiest(self, kind: str, share: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """The share of the part's nodes with the most incoming edges, ascending, and their features."""
-        degrees = sum((np.diff(csr.indptr) for r, csr in self.shard.relations.items() if r[2] == kind), np.int64(0))
-        count = len(self.shard.ids[kind])
-        if np.ndim(degrees) == 0:
-            degrees = np.zeros(count, np.int64)
-        top = np.sort(np.argsort(-degrees, kind="stable")[: int(share * count)])
-        return top + self.first[kind], np.asarray(self.shard.features[kind][top])
-
-    def sizes(self) -> dict[Relation, int]:
-        """Edges by relation."""
-        return {r: len(csr.indices) for r, csr in self.shard.relations.items()}
-
-    def seed_edges(
-        self, relations: Sequence[Relation], seed: int, epoch: int, number: int, size: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Batch `number` of the part's edges in keyed order: pairs int64 [2 M] of global numbers, relation [M]."""
-        key = tuple(relations), seed, epoch
-        if self._order is None or self._order[0] != key:
-            total = sum(len(self._csr[r][1]) for r in relations)
-            self._order = key, generator(seed, "pairs", epoch, self.shard.part).permutation(total)
-        chosen = np.sort(self._order[1][number * size : (number + 1) * size])
-        pairs, which, before = np.empty((2, len(chosen)), np.int64), np.empty(len(chosen), np.int64), 0
-        for i, relation in enumerate(relations):
-            indptr, indices = self._csr[relation]
-            low, high = np.searchsorted(chosen, [before, before + len(indices)])
-            places = chosen[low:high] - before
-            pairs[0, low:high] = indices[places]
-            pairs[1, low:high] = np.searchsorted(indptr, places, side="right") - 1 + self.first[relation[2]]
-            which[low:high] = i
-            before += len(indices)
-        return pairs, which
 
 
 @dataclass
@@ -244,13 +167,6 @@ def local_client(folder: str | Path, manifest: Manifest, *, verify: bool = True)
     for each in parts:
         each.health()
     return Client(LocalBackend(book_of(manifest), parts))
-
-
-def cached(place: str, parts: Sequence[int]) -> Path:
-    """A folder of this machine that holds these parts of a partition on S3."""
-    folder = cache_file("x").parent / "partitions" / hashlib.sha256(place.encode()).hexdigest()[:16]
-    fetch_shards(place, folder, parts)
-    return folder
 
 
 def start_service(folder: str, manifest: Manifest) -> list[Any]:

@@ -18,8 +18,8 @@ from ops.data.types import AttributedGraph
 from ops.data.validate import make_graph
 from ops.errors import DataError
 from ops.graph.manifest import Manifest, has_manifest, read_manifest
+from ops.graph.service import cached
 from ops.graph.shards import to_homogeneous
-from ops.graph.store import cached
 from ops.run.settings import LaunchSettings, MethodSettings
 from ops.storage import is_s3
 

@@ -9,7 +9,6 @@ from pydantic import field_validator, model_validator
 
 from ops.run.settings import MethodSettings, setting
 
-
 UNITS_A_CLUSTER = 9  # fewer leave k-means of the units far behind k-means of the rows
 
 
@@ -22,6 +21,9 @@ class GraphSettings(MethodSettings):
         4, "batches that make one step of the optimiser; workers share them, so that their number changes no sum", ge=1,
         le=65536,
     )  # fmt: skip
+    epoch_steps: int = setting(
+        0, "steps of an epoch, at whose end the training can be resumed; 0: one pass over all edges", ge=0
+    )
     update_every: int = setting(5, "epochs between looks at the clusters", ge=1)
     prefetch: int = setting(2, "batches that a worker has drawn ahead in threads; 0: none", ge=0, le=64)
     label_relations: str = setting(

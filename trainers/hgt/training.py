@@ -19,7 +19,7 @@ from torch import Tensor
 from ops.cluster.som import neighbourhood, som, som_loss
 from ops.contrast.team import Team
 from ops.errors import DivergedError
-from ops.graph.partitioned import PartitionedGraph, batches
+from ops.graph.partitioned import PartitionedGraph, steps_of
 from ops.graph.sampling import Sample
 from ops.graph.store import prefetched
 from ops.rng import generator, torch_generator
@@ -49,7 +49,7 @@ def train(settings: Settings, data: PartitionedGraph, run: Run) -> Result:
 class Batch:
     """A batch ready for the network: its neighbourhood, pairs and negatives as rows of the roots by type."""
 
-    key: tuple[int, int, int]  # epoch, part, number
+    key: tuple[int, int, int]  # pass, part, number
     sample: Sample
     pairs: Int64[Tensor, "2 P"]
     pool: tuple[Int64[Tensor, "_"], Int64[Tensor, "_"]]  # of the rows' type, of the others'
@@ -77,15 +77,14 @@ class Training:
             self.units = run.start.shared.get("map.units")
 
     def step(self, epoch: int) -> dict[str, float]:
-        """One pass over the label edges; means over its steps."""
+        """The steps of an epoch; means over them."""
         if self.settings.som_weight:
             self._refresh_map()
         before = self.team.gathered, self.team.reduced
-        steps = batches(self.sizes, self.settings.batch, self.seed, epoch, self.settings.step_batches)
+        s = self.settings
+        steps = steps_of(self.sizes, s.batch, self.seed, epoch, s.step_batches, s.epoch_steps)
         own = [each[self.team.rank :: self.team.world] for each in steps]
-        ready = prefetched(
-            (partial(self.prepare, epoch, *which) for each in own for which in each), self.settings.prefetch
-        )
+        ready = prefetched((partial(self.prepare, *which) for each in own for which in each), self.settings.prefetch)
         total = np.zeros(2)
         for each in own:
             total += self._learn([next(ready) for _ in each], epoch)
@@ -96,11 +95,11 @@ class Training:
             found["sys/sent_bytes"] = self.team.sent_since(*before) / len(steps)
         return found
 
-    def prepare(self, epoch: int, part: int, number: int) -> Batch:
-        """Draw batch (part, number): pairs, pools of negatives, and the neighbourhood without the pairs' own edges."""
-        data, client, key = self.data, self.client, (self.seed, epoch, part, number)
-        pairs, _ = client.seed_edges(data.labels, part, (self.seed, epoch, number), self.settings.batch)
-        draws = generator(self.seed, "negatives", epoch, part, number)
+    def prepare(self, turn: int, part: int, number: int) -> Batch:
+        """Draw batch (part, number) of a pass: pairs, pools of negatives, neighbourhoods without the pairs' own edges."""
+        data, client, key = self.data, self.client, (self.seed, turn, part, number)
+        pairs, _ = client.seed_edges(data.labels, part, (self.seed, turn, number), self.settings.batch)
+        draws = generator(self.seed, "negatives", turn, part, number)
         pools = [draws.integers(data.count(kind), size=POOL) for kind in (data.rows, data.others)]
         wanted = [np.concatenate(ends) for ends in zip(pairs, pools, strict=True)]
         if data.rows == data.others:

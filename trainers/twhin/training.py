@@ -19,7 +19,7 @@ from torch import Tensor
 from ops.contrast.team import Team
 from ops.data.hetero import relation_name
 from ops.errors import DivergedError
-from ops.graph.partitioned import PartitionedGraph, batches
+from ops.graph.partitioned import PartitionedGraph, steps_of
 from ops.graph.store import prefetched
 from ops.rng import generator
 from ops.run.types import Result, Run, State
@@ -72,13 +72,12 @@ class Training:
             self._load(run.start)
 
     def step(self, epoch: int) -> dict[str, float]:
-        """One pass over the label edges; means over its steps."""
+        """The steps of an epoch; means over them."""
         before = self.team.gathered, self.team.reduced
-        steps = batches(self.sizes, self.settings.batch, self.seed, epoch, self.settings.step_batches)
+        s = self.settings
+        steps = steps_of(self.sizes, s.batch, self.seed, epoch, s.step_batches, s.epoch_steps)
         own = [each[self.team.rank :: self.team.world] for each in steps]
-        ready = prefetched(
-            (partial(self.prepare, epoch, *which) for each in own for which in each), self.settings.prefetch
-        )
+        ready = prefetched((partial(self.prepare, *which) for each in own for which in each), self.settings.prefetch)
         total = 0.0
         for each, mine in zip(steps, own, strict=True):
             total += self._learn([next(ready) for _ in mine], len(each), epoch)
@@ -87,11 +86,11 @@ class Training:
             found["sys/sent_bytes"] = self.team.sent_since(*before) / len(steps)
         return found
 
-    def prepare(self, epoch: int, part: int, number: int) -> Batch:
-        """Draw batch (part, number): its edges and the nodes that corrupt them."""
+    def prepare(self, turn: int, part: int, number: int) -> Batch:
+        """Draw batch (part, number) of a pass over the edges: its edges and the nodes that corrupt them."""
         data = self.data
-        pairs, which = self.client.seed_edges(data.labels, part, (self.seed, epoch, number), self.settings.batch)
-        draws = generator(self.seed, "negatives", epoch, part, number)
+        pairs, which = self.client.seed_edges(data.labels, part, (self.seed, turn, number), self.settings.batch)
+        draws = generator(self.seed, "negatives", turn, part, number)
         # seed edges come sorted: groups of in-batch negatives must not be neighbours of one another
         order = draws.permutation(pairs.shape[1])
         pairs, which = pairs[:, order], which[order]
