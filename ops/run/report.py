@@ -92,14 +92,10 @@ def run_figures(run: StoredRun) -> Drawn:
     }
     over_epochs = partial(plots.curves, run.histories, selected=selected)
     thin = " Thin lines are the other seeds." if len(run.histories) > 1 else ""
-    names = {m for h in run.histories.values() for e in h[-1:] for m in e if m.startswith("train/loss_")}
-    parts = {m: f"Loss: {m.removeprefix('train/loss_')}" for m in sorted(names)}
     figures = _map_figure(run.map) if run.map is not None else {}
     figures |= _sample_figures(run.sample) if run.sample is not None else {}
-    recalled = any("cluster/recall_at_50" in e for h in run.histories.values() for e in h)
-    shown = {m: t for m, t in plots.CURVES.items() if not (recalled and m == "tune/score")}  # of users they are one
     figures["curves"] = draw(
-        partial(over_epochs, {"train/loss": "Loss", **parts, **shown}),
+        partial(over_epochs, curve_titles(run)),
         "Training without labels",
         "Over epochs; the dashed line is the epoch that the label-free indices chose, the dot the last." + thin,
     )
@@ -118,6 +114,17 @@ def run_figures(run: StoredRun) -> Drawn:
         reason = f"{run.auto.get('reason', '')} Confidence {tables.number('', run.auto.get('confidence'))}."
         figures["auto"] = draw(partial(plots.auto_sweep, run.auto), "Choice of the number of clusters", reason.strip())
     return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def curve_titles(run: StoredRun) -> dict[str, str]:
+    """The metrics of the figure on training without labels, with their titles."""
+    from ops.run.plots import CURVES
+
+    names = {m for h in run.histories.values() for e in h[-1:] for m in e if m.startswith("train/loss_")}
+    parts = {m: f"Loss: {m.removeprefix('train/loss_')}" for m in sorted(names)}
+    recalled = any("cluster/recall_at_50" in e for h in run.histories.values() for e in h)
+    shown = {m: t for m, t in CURVES.items() if not (recalled and m == "tune/score")}  # of users the two are one
+    return {"train/loss": "Loss", **parts, **shown}
 
 
 def _map_figure(found: StoredMap) -> dict[str, dict[str, Any] | None]:

@@ -45,8 +45,10 @@ def rank(folder: Path, resolved: Resolved, dataset: str) -> dict[str, Any]:
             trial["rank"] = float(mean_rank)
         agreement = verdict.sentence()
         if by_recall({"trials": finished, "objective": launch.objective}):
+            theirs = finished[verdict.chosen]["trial"]
             finished.sort(key=lambda t: -t["metrics"]["score"])
-            agreement = "ranked by tune/score, the Recall@50 of validation pairs; of the clusters: " + agreement
+            other = "the same trial" if finished[0]["trial"] == theirs else theirs
+            agreement = f"ranked by tune/score, Recall@50 of validation pairs; cluster indices put {other} first"
         elif launch.objective == "tune/score":
             finished.sort(key=lambda t: (t["rank"], -t["metrics"]["score"]))
         else:

@@ -139,9 +139,9 @@ def uses_labels(trials: Mapping[str, Any]) -> bool:
 
 def by_recall(trials: Mapping[str, Any]) -> bool:
     """True when a study's objective is the recall of validation pairs: `tune/score` of trials on users."""
-    finished = [t for t in trials.get("trials") or [] if t.get("status") == "finished"]
+    scored = [t["metrics"] for t in trials.get("trials") or [] if t.get("metrics")]
     unlabelled = str(trials.get("objective", "tune/score")) == "tune/score"
-    return unlabelled and bool(finished) and all("recall_at_50" in (t.get("metrics") or {}) for t in finished)
+    return unlabelled and bool(scored) and all("recall_at_50" in metrics for metrics in scored)
 
 
 def sorted_trials(trials: Mapping[str, Any]) -> list[Mapping[str, Any]]:

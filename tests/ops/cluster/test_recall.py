@@ -242,3 +242,10 @@ def test_what_cannot_be_evaluated_is_refused():
     z[3, 2] = np.nan
     with pytest.raises(DataError, match="not finite"):
         u2u2i(make_task(train, pairs), z, clusters, "x")
+
+
+def test_interactions_that_came_through_ray_are_read_only():
+    train = sp.csr_array(np.array([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]))
+    for array in (train.data, train.indices, train.indptr):
+        array.flags.writeable = False
+    assert make_task(train, (np.array([0]), np.array([1]))).users == 1

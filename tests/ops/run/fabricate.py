@@ -156,3 +156,49 @@ def make_study(folder: Path, rows: int = 60, best: bool = True) -> Path:
     if best:
         make_run(folder / "best", rows=rows)
     return folder
+
+
+def recall_rows(names: list[str], seeds: int) -> list[dict[str, Any]]:
+    """Rows of a recall table, the i-th i points above the first; popularity has no seeds."""
+    keys = [f"{what}@{k}" for what in ("recall", "ndcg", "hit_rate") for k in (10, 20, 50, 100)]
+    rows = []
+    for i, name in enumerate(names):
+        values = dict.fromkeys(keys, 0.2 + 0.01 * i) | {"scanned": 1234.0, "coverage": 0.9, "gini": 0.4}
+        own = [0] if name == "popularity" else list(range(seeds))
+        rows.append({"name": name, "note": "b = 0.5" if "boosted" in name else "", "metrics": spread(values, own)})
+    return rows
+
+
+def make_users_run(folder: Path, seeds: int = 2, cluster: str = "som", rows: int = 20, **changes: Any) -> Path:
+    """A finished run of HGT on users, its clusters from a map of 3 x 4 units (or k-means)."""
+    own = "hgt + SOM" if cluster == "som" else "hgt + k-means"
+    numbers = list(range(seeds))
+    hidden = {
+        "method": "hgt",
+        "embeddings": "embeddings.parquet",
+        "recall": {
+            "rows": recall_rows(["popularity", own, "hgt, all users", "hgt, all users, boosted"], seeds),
+            **{"queries": 90, "users": 100, "left_out": 3},
+        },
+        "links": spread({"auc": 0.8, "mrr": 0.2, "hits@1": 0.1, "hits@10": 0.4}, numbers),
+        "last": spread(SCORES | INDICES | {"recall_at_50": 0.45}, numbers),
+    }
+    if cluster == "som":
+        hidden["map"] = spread({"quantisation": 0.7, "topographic": 0.02}, numbers)
+    make_run(folder, rows, seeds, **(hidden | changes))
+    for seed in numbers:
+        place = folder / f"seed-{seed}"
+        lines = [json.loads(line) for line in (place / "history.jsonl").read_text().splitlines()]
+        lines = [e | ({"cluster/recall_at_50": 0.4} if "tune/score" in e else {}) for e in lines]
+        (place / "history.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+        (place / "figures.npz").unlink(missing_ok=True)  # t-SNE would take most of a test's time
+        np.savez(place / "more.npz", embedding=np.ones((rows, 4), np.float32), **(MAP if cluster == "som" else {}))
+    return folder
+
+
+MAP = {
+    "map_umatrix": np.arange(12.0).reshape(3, 4),
+    "map_hits": np.arange(12),
+    "map_unit_clusters": np.arange(12) // 6,
+    "map_errors": np.array([0.71, 0.025]),
+}

@@ -3,7 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
-from fabricate import SETTINGS, make_run, make_study
+from fabricate import SETTINGS, make_run, make_study, make_users_run
 
 from ops.errors import DataError, SettingsError
 from ops.run.compare import comparison_table, write_compare
@@ -39,6 +39,27 @@ def test_table_has_each_run_in_the_fixed_order_and_shared_baselines_once(runs: l
 def test_only_differing_settings_are_listed(runs: list[Path]) -> None:
     listed = comparison_table(runs[:2]).split("Settings that differ\n")[1].splitlines()[2:]
     assert [line.split() for line in listed] == [["temperature", "0.5", "1"]]
+
+
+def test_users_have_recall_and_links_of_the_last_epoch(tmp_path: Path) -> None:
+    som = make_users_run(tmp_path / "som", rows=5)
+    means = make_users_run(tmp_path / "means", rows=5, cluster="kmeans")
+    lines = comparison_table([som, means]).splitlines()
+    heads = [line.split() for line in lines[1:3]]
+    assert heads[0] == ["test", "test", "validation"]
+    assert heads[1][:3] == ["run", "method", "figures"]
+    titles = "NMI % ARI % F1 % Recall@10 % Recall@50 % link AUC Recall@50 % modularity silhouette seconds"
+    assert titles in " ".join(heads[1])
+    own = [line for line in lines if re.search("(som|means) +hgt", line)]
+    assert [line.split()[1:4] for line in own] == [["hgt", "+", "SOM"], ["hgt", "+", "k-means"]]
+    assert all("21.5 ± 0.7 21.5 ± 0.7 0.805 ± 0.007 45.5 ± 0.7" in " ".join(line.split()) for line in own)
+    selected = next(line for line in lines if " selected " in line)
+    assert "21.5" not in selected  # test scores are of the last epoch
+    popularity = next(line for line in lines if "popularity" in line)
+    assert popularity.split().count("20.0") == 2
+    html = write_compare([som, means], tmp_path / "page.html").read_text()
+    assert "link\u00a0AUC" in html
+    assert html.count("data:image/png") == 2
 
 
 def test_other_baselines_are_named_by_run(tmp_path: Path, runs: list[Path]) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ops.cluster.recall import KS, Boosted, RecallRow, make_task
-from ops.run.recall_table import boost_line, recall_table
+from ops.run.recall_table import boost_line, recall_table, stored_cells
 
 
 def row(name, value, note="", **more):
@@ -41,3 +41,10 @@ def test_a_missing_value_is_a_dash():
 def test_the_boost_in_one_line():
     found = Boosted(0.5, {0.0: 0.1, 0.5: 0.12}, (row("x", 0.2), row("x, boosted", 0.215)))
     assert boost_line(found) == "boost b = 0.5: Recall@50 20.0 -> 21.5 % (validation by b: 0: 10.0, 0.5: 12.0)"
+
+
+def test_stored_values_become_cells_and_missing_ones_a_dash():
+    cells = stored_cells({"recall@10": {"values": [0.1, 0.2], "mean": 0.15}, "gini": {"values": [0.25], "mean": 0.25},
+                          "recall@20": {"values": [None, 0.3], "mean": 0.3}})  # fmt: skip
+    assert cells[:3] == [("15.0", "± 7.1"), ("30.0", ""), ("-", "")]
+    assert cells[-1] == ("0.250", "")

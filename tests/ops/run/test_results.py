@@ -61,3 +61,8 @@ def test_the_verdict_weighs_the_gap_by_the_spread(ours, theirs, words):
     result = {"last": entry(ours), "baselines": {"kmeans": entry((0.1, 0.0)), "filter+kmeans": entry(theirs)}}
     gap = 100 * (ours[0] - theirs[0])
     assert verdict(result) == f"last is {words} the better baseline (filter+kmeans) in ACC: {gap:+.1f}"
+
+
+def test_nothing_hidden_and_no_baseline_is_said():
+    found = verdict({"last": {"silhouette": {"mean": 0.1}}, "baselines": {}})
+    assert found == "no baseline and no recall: nothing is hidden from a graph that was partitioned before"

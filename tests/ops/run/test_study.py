@@ -32,6 +32,14 @@ def test_finished_trials_come_first_by_the_panel(tmp_path):
     assert found["asked"] == 8
 
 
+def test_users_are_ranked_by_the_recall_of_validation_pairs(tmp_path):
+    found = ranked(tmp_path, [trial("trial-a", "finished", recall_at_50=0.3, score=0.3),
+                              trial("trial-b", "finished", recall_at_50=0.2, score=0.2, modularity=0.9)])  # fmt: skip
+    assert [t["trial"] for t in found["trials"]] == ["trial-a", "trial-b"]
+    told = "ranked by tune/score, Recall@50 of validation pairs; cluster indices put trial-b first"
+    assert found["agreement"] == told
+
+
 def test_a_search_without_a_finished_trial_ends_with_the_first_error(tmp_path):
     failed = trial("trial-a", "failed") | {"error": "DivergedError: the loss is nan", "code": 5}
     with pytest.raises(DivergedError, match="no trial finished, the first says: DivergedError: the loss is nan"):

@@ -1,0 +1,58 @@
+"""`workflows/tune_hgt.py` with a real Ray, and what it leaves in the report, the comparison and the journal."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from processes import PROJECT, environment
+
+from ops.data.hetero_load import load_hetero
+from ops.errors import SettingsError
+from ops.graph.shards import write_shards
+from ops.graph.union import part_of_nodes
+from ops.run.compare import comparison_table
+from workflows import train, tune_hgt
+
+SPEC = "planted:users=120,notes=80,clusters=4"
+TINY = ["--hidden", "8", "--heads", "2", "--fan-out", "3,3", "--epochs", "2", "--threads", "1", "--no-explain"]
+
+
+@pytest.mark.slow
+def test_a_search_ranks_by_recall_and_tells_it_everywhere(tmp_path):
+    command = [sys.executable, str(PROJECT / "workflows" / "tune_hgt.py"), "--dataset", SPEC, *TINY, "--trials", "2",
+               "--seeds", "1", "--concurrent", "1", "--cluster", "som", "--out", str(tmp_path),
+               "--name", "study"]  # fmt: skip
+    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert "searching temperature, hardness, neg_num, lr: 2 trials, ranked by tune/score" in ran.stdout
+    assert re.search(r"(?m)^ranked by tune/score, Recall@50 of validation pairs; ", ran.stdout)
+    assert re.search(r"(?m)^hgt \+ SOM  ", ran.stdout)
+    study = tmp_path / "study"
+    trials = json.loads((study / "trials.json").read_text())
+    assert all(t["score"] == t["metrics"]["recall_at_50"] for t in trials["trials"])
+    assert "pruned and ranked by tune/score, here Recall@50" in (study / "report.html").read_text()
+    assert {"som", "trials", "curves"} <= {path.stem for path in (study / "figures").iterdir()}
+    journal = [json.loads(line) for line in (study / "best" / "journal.jsonl").read_text().splitlines()]
+    logged = {record["key"]: record["value"] for record in journal if record["op"] == "metric"}
+    result = json.loads((study / "best" / "result.json").read_text())
+    assert logged["links/auc"] == result["links"]["auc"]["mean"]
+    own = next(row for row in result["recall"]["rows"] if row["name"] == "hgt + SOM")
+    assert logged["test/recall_at_50"] == own["metrics"]["recall@50"]["mean"]
+    assert "user-kNN on interactions" in comparison_table([study])
+
+
+def test_a_graph_partitioned_before_trains_but_cannot_be_searched(tmp_path):
+    graph, _ = load_hetero(SPEC)
+    write_shards(graph, part_of_nodes(graph, 2, "hash", 0), tmp_path / "parts", parts=2)
+    given = ["--dataset", str(tmp_path / "parts"), "--n-clusters", "4", *TINY, "--out", str(tmp_path), "--quiet"]
+    with pytest.raises(SettingsError, match="was partitioned before, nothing is hidden from it to rank trials by"):
+        tune_hgt.main(given)
+    train.main(["hgt", *given, "--no-report", "--name", "run"])
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["verdict"].startswith("no baseline and no recall")
+    assert (tmp_path / "run" / "embeddings.parquet").is_file()
+    assert "recall" not in result
