@@ -56,8 +56,8 @@ def read_map(path: Path, seed: int) -> StoredMap | None:
     if not (np.isfinite(umatrix).all() and np.isfinite(errors).all()):
         raise DataError(f"{path}: the map holds NaN or infinity; it cannot be drawn")
     grid = umatrix.shape
-    laid = (a.astype(np.int64).reshape(grid) for a in (hits, clusters))
-    return StoredMap(seed, umatrix.astype(np.float64), *laid, float(errors[0]), float(errors[1]))
+    hits, clusters = (a.astype(np.int64).reshape(grid) for a in (hits, clusters))
+    return StoredMap(seed, umatrix.astype(np.float64), hits, clusters, float(errors[0]), float(errors[1]))
 
 
 def check_hidden(path: Path, result: Mapping[str, Any]) -> None:
