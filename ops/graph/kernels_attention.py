@@ -8,13 +8,18 @@ Axes: B targets, f neighbours a target, N sources, A heads of width d.
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import njit
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
 
 _LOOSE = {"reassoc", "contract", "nsz"}  # lets a dot product run in vector registers; NaN and inf stay what they are
 
 
 @njit(cache=True, nogil=True, fastmath=_LOOSE)
-def dots(query, key, neighbours, mask, found):  # type: ignore[no-untyped-def]
+def dots(query: Array, key: Array, neighbours: Array, mask: Array, found: Array) -> None:
     """found [B f A] = query [B A d] . key [N A d] of each edge, 0 where there is none."""
     width = query.shape[2]
     for i in range(neighbours.shape[0]):
@@ -31,7 +36,7 @@ def dots(query, key, neighbours, mask, found):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_LOOSE)
-def gathered(share, value, neighbours, mask, total):  # type: ignore[no-untyped-def]
+def gathered(share: Array, value: Array, neighbours: Array, mask: Array, total: Array) -> None:
     """total [B A d] += share [B f A] times value [N A d], over each target's edges."""
     for i in range(neighbours.shape[0]):
         for j in range(neighbours.shape[1]):
@@ -44,7 +49,7 @@ def gathered(share, value, neighbours, mask, total):  # type: ignore[no-untyped-
 
 
 @njit(cache=True, nogil=True, fastmath=_LOOSE)
-def scattered(share, given, neighbours, mask, total):  # type: ignore[no-untyped-def]
+def scattered(share: Array, given: Array, neighbours: Array, mask: Array, total: Array) -> None:
     """total [N A d] += share [B f A] times given [B A d], to the source of each edge."""
     for i in range(neighbours.shape[0]):
         for j in range(neighbours.shape[1]):

@@ -27,24 +27,30 @@ def _mix(x: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, inline="always")
-def _draw(key: np.uint64, slot: int, below: np.int64) -> np.int64:
+def _draw(key: np.uint64, slot: int, below: Any) -> np.int64:
     """A number in [0, below): the upper 32 bits, scaled (Lemire 2019), whose bias is under below / 2^32."""
     bits = _mix(key + np.uint64(slot) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
     return np.int64((bits * np.uint64(below)) >> np.uint64(32))
 
 
 @njit(cache=True, nogil=True)
-def neighbours(  # noqa: C901  # one loop a mode
-    indptr: NDArray[np.int64],
-    indices: NDArray[Any],
-    rows: NDArray[np.int64],
-    nodes: NDArray[np.int64],
-    key: np.uint64,
-    fanout: int,
-    mode: int,
-    found: NDArray[np.int64],
-    mask: NDArray[np.bool_],
-) -> None:
+def _distinct(own: np.uint64, degree: int, fanout: int, found: NDArray[np.int64]) -> None:
+    """`fanout` different places below `degree` (Floyd's way: Bentley & Floyd 1987)."""
+    for j in range(fanout):
+        top = degree - fanout + j
+        pick = _draw(own, j, top + 1)
+        for before in range(j):
+            if found[before] == pick:
+                pick = np.int64(top)
+                break
+        found[j] = pick
+
+
+@njit(cache=True, nogil=True)
+def neighbours(
+    indptr: NDArray[np.int64], indices: NDArray[Any], rows: NDArray[np.int64], nodes: NDArray[np.int64],
+    key: np.uint64, fanout: int, mode: int, found: NDArray[np.int64], mask: NDArray[np.bool_],
+) -> None:  # fmt: skip
     """Draw `fanout` of the stored neighbours of each row: found int64 [B f] (source numbers), mask bool [B f].
 
     `rows` [B] index `indptr` (int64 [n + 1]), `nodes` [B] are the same nodes' global numbers, which key the draws.
@@ -53,30 +59,18 @@ def neighbours(  # noqa: C901  # one loop a mode
         first = indptr[rows[i]]
         degree = indptr[rows[i] + 1] - first
         own = _mix(key ^ _mix(np.uint64(nodes[i]) + np.uint64(0x9E3779B97F4A7C15)))
-        if degree == 0:
-            for j in range(fanout):
+        if mode != REPLACE and degree > fanout:
+            _distinct(own, degree, fanout, found[i])
+        for j in range(fanout):
+            mask[i, j] = degree > 0 and (mode != DISTINCT or j < degree)
+            if degree == 0:
                 found[i, j] = 0
-                mask[i, j] = False
-        elif mode == 0:
-            for j in range(fanout):
+            elif mode == REPLACE:
                 found[i, j] = indices[first + _draw(own, j, degree)]
-                mask[i, j] = True
-        elif degree <= fanout:
-            for j in range(fanout):
-                found[i, j] = indices[first + j % degree]
-                mask[i, j] = mode == 2 or j < degree
-        else:
-            for j in range(fanout):  # Floyd's: the set of the first j picks stays uniform (Bentley & Floyd 1987)
-                top = degree - fanout + j
-                pick = _draw(own, j, top + 1)
-                for before in range(j):
-                    if found[i, before] == pick:
-                        pick = top
-                        break
-                found[i, j] = pick
-            for j in range(fanout):
+            elif degree > fanout:
                 found[i, j] = indices[first + found[i, j]]
-                mask[i, j] = True
+            else:
+                found[i, j] = indices[first + j % degree]
 
 
 @njit(cache=True, nogil=True)

@@ -70,7 +70,7 @@ def main(n=1_000_000):
                 assert isinstance(client.backend, RemoteBackend)
                 client.cache_share = share
                 seconds, _ = measured(client, "distinct", ("node",), pids)
-                print(f"  with {FEATURES} features, 4 parts: local {1e3 * alone:.1f} CPU-ms a batch, 4 actors and cache "
+                print(f"  with {FEATURES} features, 4 parts: local {1e3 * alone:.1f} CPU-ms a batch, 4 actors, cache "
                       f"{share:g}: {1e3 * seconds:.1f}, {seconds / alone:.2f} times", flush=True)  # fmt: skip
 
 

@@ -96,7 +96,7 @@ class Training:
         return found
 
     def prepare(self, turn: int, part: int, number: int) -> Batch:
-        """Draw batch (part, number) of a pass: pairs, pools of negatives, neighbourhoods without the pairs' own edges."""
+        """Draw batch (part, number) of a pass: pairs, pools of negatives, neighbourhoods without the pairs' edges."""
         data, client, key = self.data, self.client, (self.seed, turn, part, number)
         pairs, _ = client.seed_edges(data.labels, part, (self.seed, turn, number), self.settings.batch)
         draws = generator(self.seed, "negatives", turn, part, number)
