@@ -117,11 +117,11 @@ def _told(hidden: Split) -> str:
 
 
 def _cut(manifest: Manifest) -> str:
+    if manifest.parts == 1:
+        return "one part holds all"
     made, report = manifest.partitioner, manifest.report
-    return (
-        f"{manifest.parts} parts by {made['method']}: {report['cut']:.1%} of the edges lie between parts, "
-        f"edges a part up to {report['stored']['imbalance']:.2f} times the mean"
-    )
+    return (f"{manifest.parts} parts by {made['method']}: {report['cut']:.1%} of the edges lie between parts, "
+            f"edges a part up to {report['stored']['imbalance']:.2f} times the mean")  # fmt: skip
 
 
 def _maker(s: Any) -> dict[str, Any]:

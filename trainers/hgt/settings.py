@@ -80,7 +80,7 @@ class GraphSettings(MethodSettings):
 class Settings(GraphSettings):
     """Hyperparameters of HGT; `fan_out` gives the number of layers."""
 
-    lr: float = setting(0.003, "learning rate of Adam", gt=0, le=1, search={"loguniform": [3e-4, 3e-2]})
+    lr: float = setting(0.01, "learning rate of Adam", gt=0, le=1, search={"loguniform": [3e-4, 3e-2]})
     hidden: int = setting(64, "width of states and embeddings", ge=2, le=8192, search={"choice": [32, 64, 128]})
     heads: int = setting(4, "attention heads, which share the width", ge=1, le=256, search={"choice": [1, 2, 4, 8]})
     fan_out: str = setting(
