@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ops.run.users import Held
 
 EMBEDDINGS = "embeddings.parquet"
+BOOST_QUERIES = 2000  # validation users by whom the boost is chosen: each is searched among all users
 Row = dict[str, Any]
 
 
@@ -36,7 +37,7 @@ def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> 
     if held is None:
         return found
     task = recall.make_task(held.train, (held.test[0], held.test[1]))
-    check = recall.make_task(held.train, (held.valid[0], held.valid[1]))
+    check = recall.make_task(held.train, (held.valid[0], held.valid[1]), max_queries=BOOST_QUERIES)
     rows = [_fixed(recall.popularity(task)), _fixed(recall.user_knn(task))]
     rows += _over_seeds([_rows_of(job, task, check, seed, arrays) for seed, arrays in each.items()])
     counts = {"queries": len(task.queries), "users": task.users, "left_out": task.left_out}
@@ -92,9 +93,9 @@ def _over_seeds(each: list[list[recall.RecallRow]]) -> list[Row]:
 
 
 def _links(held: Held, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """Hidden test pairs against drawn ones, scored by the cosine of their ends."""
-    users = _unit(arrays["embedding"])
-    notes = _unit(arrays["others"]) if "others" in arrays else users
+    """Hidden test pairs against drawn ones, scored by the cosine of their ends, or by (s + shift) . t."""
+    users, notes = arrays["embedding"], arrays["others"]
+    users, notes = (users + arrays["shift"], notes) if "shift" in arrays else (_unit(users), _unit(notes))
     known = held.train.copy()
     for pairs in (held.valid, held.test):
         known = known + type(known)((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=known.shape)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.cluster.lloyd import Rows
@@ -55,6 +56,9 @@ class Training(Protocol):
 
     def embed(self, kind: str) -> Float32[Tensor, "n D"]:
         """The embeddings of this worker's nodes of a type, part after part."""
+
+    def link(self) -> dict[str, NDArray[np.float32]]:
+        """What scoring a link needs besides both embeddings: `shift` [D] of (s + shift) . t; {}: it is the cosine."""
 
     def state(self, epoch: int) -> State:
         """All that a resumed run needs."""
@@ -142,7 +146,7 @@ def _result(training: Training, seed: int) -> Result:
     found, embeddings = look(training, seed)
     tensors = training.tensors() | {"centres": found.centres}
     # one type at both ends: it stands for the others, too, or nothing would be kept for the scores
-    more = {"others": embeddings.get("others", embeddings["embedding"])}
+    more = {"others": embeddings.get("others", embeddings["embedding"])} | training.link()
     if found.map is not None:
         tensors["unit_clusters"] = found.map.unit_clusters
         drawn = {"umatrix": found.map.umatrix, "hits": found.map.hits, "unit_clusters": found.map.unit_clusters}

@@ -203,6 +203,10 @@ class Training:
         )  # fmt: skip
         self.units = made.weights
 
+    def link(self) -> dict[str, NDArray[np.float32]]:
+        """Links are scored by the cosine."""
+        return {}
+
     def state(self, epoch: int) -> State:
         """Weights, optimiser and map; every draw is keyed, so nothing else goes on."""
         packed = pack_training(self.weights, self.optimizer, gradients=False)

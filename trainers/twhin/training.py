@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.contrast.team import Team
@@ -177,6 +178,10 @@ class Training:
         return torch.cat([torch.zeros(0, self.settings.embedding_dim), *(
             self.parts[kind, part] for part in own_parts(self.data, self.team)
         )])  # fmt: skip
+
+    def link(self) -> dict[str, NDArray[np.float32]]:
+        """The mean translation: which relation a hidden pair would get is not known."""
+        return {"shift": self.shift.mean(0).numpy()}
 
     def state(self, epoch: int) -> State:
         """Translations are shared; tables and accumulators go by part."""
