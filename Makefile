@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench docs clean
+.PHONY: help setup demo check test test-cluster bench docs clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-7s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## make .venv with Tessera and its tools
 
@@ -24,10 +24,13 @@ check: setup ## lint, types and unit tests: under 3 minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not slow' -n 2
+	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not slow and not cluster' -n 2
 
 test: check ## check, then the tests that start servers, kill runs and search with Ray
-	$(ONE_THREAD) $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	$(ONE_THREAD) $(BIN)/python -m pytest -m 'slow and not cluster' -n 2 --dist loadfile
+
+test-cluster: setup ## nodes of a Ray cluster that die in mid-run: some minutes on a quiet machine, as root
+	$(ONE_THREAD) $(BIN)/python -m pytest -m cluster
 
 bench: setup ## speed and memory against dense forms and the published code, large graphs: about 20 minutes alone
 	$(BIN)/python tests/bench/loss.py

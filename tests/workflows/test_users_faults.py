@@ -101,6 +101,7 @@ def cluster(tmp_path: Path):
     made.stop()
 
 
+@pytest.mark.cluster
 def test_a_node_that_dies_changes_nothing(cluster: Cluster, undisturbed: Path, tmp_path: Path) -> None:
     job = cluster.submit("python", "workflows/train.py", *HGT, "--out", str(tmp_path))
     seen, limit = tmp_path / "run" / "seed-0" / "history.jsonl", time.monotonic() + 400
