@@ -24,8 +24,8 @@ def main(argv: list[str]) -> None:
         if argv and argv[0] in ("-h", "--help"):
             print(f"usage: python workflows/train.py METHOD [flags]\n\nMETHOD: {known}; METHOD --help lists its flags")
             return
-        given = argv[0] if argv else "nothing"
-        raise SettingsError(f"METHOD: got {given}; allowed: {known}{nearest(given, METHODS)}")
+        hint = nearest(argv[0], METHODS) if argv else ""
+        raise SettingsError(f"METHOD: got {argv[0] if argv else 'nothing'}; allowed: {known}{hint}")
     resolved = resolve(argv[1:], METHODS[argv[0]], LaunchSettings, PRESETS, f"workflows/train.py {argv[0]}")
     launch = resolved.launch
     console = Console(launch.quiet, launch.json_output)

@@ -13,6 +13,7 @@ from ops.errors import SettingsError
 from ops.run.cli import flag, parser, read_yaml, resolve
 from ops.run.settings import LaunchSettings, SearchSettings, allowed, fields
 from trainers import hsan
+from workflows.train import METHODS
 
 PRESETS = Path(__file__).parents[3] / "workflows" / "presets"
 
@@ -25,8 +26,8 @@ def presets(tmp_path):
     return folder
 
 
-def resolved(text, presets, launch=LaunchSettings):
-    return resolve(shlex.split(text), hsan, launch, presets, "workflows/train.py hsan")
+def resolved(text, presets, launch=LaunchSettings, method=hsan):
+    return resolve(shlex.split(text), method, launch, presets, f"workflows/train.py {method.NAME}")
 
 
 def refused(text, presets, launch=LaunchSettings):
@@ -241,10 +242,10 @@ def test_launching_otherwise_leaves_the_settings(presets):
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_each_shipped_preset_is_valid_and_holds_only_what_differs(path):
     method, _, dataset = path.stem.partition("-")
-    assert method == hsan.NAME
-    found = resolved(f"--dataset {dataset}", PRESETS)
+    own = "--preset " + ("auto" if method == hsan.NAME else path.stem)
+    found = resolved(f"--dataset {dataset} {own}", PRESETS, method=METHODS[method])
     stored = yaml.safe_load(path.read_text())
-    default = resolved(f"--dataset {dataset} --preset none", PRESETS)
+    default = resolved(f"--dataset {dataset} --preset none", PRESETS, method=METHODS[method])
     assert "WITH labels" in stored.pop("remark")  # the plan and the report say how a preset was chosen
     assert found.remarks
     assert stored
