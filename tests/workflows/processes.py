@@ -93,7 +93,8 @@ for line in sys.stdin:
 
 def environment() -> dict[str, str]:
     """This process's, with one thread a product, the project on the path and no MLflow server from outside."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
+    strange = "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    kept = {k: v for k, v in os.environ.items() if k not in strange}
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
 
 

@@ -22,8 +22,11 @@ def parts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def session():
+    before = dict(os.environ)
     with ray_session(2):
         yield
+    os.environ.clear()  # a session of one machine sets what nodes that other tests start must not inherit
+    os.environ.update(before)
 
 
 @pytest.fixture
