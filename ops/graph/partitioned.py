@@ -68,6 +68,11 @@ class PartitionedGraph:
         """The original ids of the clustered nodes."""
         return self.connect().ids(self.rows)
 
+    @property
+    def featured(self) -> list[str]:
+        """The types whose nodes have features."""
+        return [kind for kind, info in self.manifest.nodes.items() if info.features]
+
     def count(self, kind: str) -> int:
         """How many nodes of a type there are."""
         return self.manifest.nodes[kind].count

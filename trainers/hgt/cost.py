@@ -6,7 +6,7 @@ from ops.contrast.team import traffic
 from ops.data.newcomers import neighbour_types
 from ops.graph.partitioned import PartitionedGraph
 from trainers.hgt.loop import check_workers
-from trainers.hgt.model import Metadata, parameters
+from trainers.hgt.model import metadata_of, parameters
 from trainers.hgt.settings import Settings
 
 FLOAT = 4  # bytes
@@ -16,7 +16,7 @@ KEPT = 4  # copies of a gathered key and value that a backward pass has at once,
 def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
     """Bytes beyond the imports: weights with gradients and Adam's moments, the largest batch, all embeddings."""
     check_workers(settings, world)
-    nodes, per_type = data.manifest.nodes, _into(data)
+    nodes = data.manifest.nodes
     reached = {data.rows: settings.batch + 256.0, data.others: settings.batch + 256.0}
     gathered = 0.0
     for width in settings.fan_outs:
@@ -32,7 +32,7 @@ def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
     if settings.store_states:
         kinds = neighbour_types(tuple(data.manifest.edges), data.rows)
         embeddings += 2 * FLOAT * settings.hidden * settings.layers * sum(data.count(kind) for kind in kinds)
-    return int(4 * _weights(settings, data) + batch * (1 + settings.prefetch / 8) + embeddings + 64 * per_type)
+    return int(4 * _weights(settings, data) + batch * (1 + settings.prefetch / 8) + embeddings)
 
 
 def exchanged(settings: Settings, data: PartitionedGraph, world: int) -> int:
@@ -55,11 +55,4 @@ def remarks(settings: Settings, data: PartitionedGraph) -> list[str]:
 
 
 def _weights(settings: Settings, data: PartitionedGraph) -> int:
-    nodes = data.manifest.nodes
-    metadata = Metadata({k: n.count for k, n in nodes.items()}, {k: n.features for k, n in nodes.items()},
-                        tuple(data.manifest.edges))  # fmt: skip
-    return sum(w.nbytes for w in parameters(settings, metadata, 0).values())
-
-
-def _into(data: PartitionedGraph) -> int:
-    return len(data.manifest.edges)
+    return sum(w.nbytes for w in parameters(settings, metadata_of(data), 0).values())

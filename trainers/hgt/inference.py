@@ -9,7 +9,7 @@ Axes: n users, N nodes of a type, H hidden width, F neighbours over a relation, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -54,36 +54,31 @@ def kept(
     kinds = neighbour_types(client.book.relations, data.rows)
     found = packed_ids(data, client, kinds)
     for kind in kinds:
-        own = torch.cat([torch.zeros(0, settings.layers, settings.hidden),
-                         *_own_states(weights, settings, data, client, team, seed, kind)])  # fmt: skip
-        full = everyone(own, rows_of(data, kind, team), team)
+        own = [torch.zeros(0, settings.layers, settings.hidden)]
+        # the layer next to a user is the last one: the others are what lies behind a neighbour
+        for n, sample in neighbourhoods(client, data, team, kind, settings, settings.fan_outs[1:], (seed, STATE_EPOCH)):
+            own.append(torch.stack([h[kind][:n].cpu() for h in states(weights, settings, sample)], 1))
+        full = everyone(torch.cat(own), rows_of(data, kind, team), team)
         found |= {f"states.{kind}.{depth}": full[:, depth].contiguous() for depth in range(settings.layers)}
     return found
 
 
-def _own_states(
-    weights: Weights, settings: Settings, data: PartitionedGraph, client: Client, team: Team, seed: int, kind: str
-) -> list[Tensor]:
-    """[_ L H] of the nodes of this worker's parts, chunk after chunk."""
-    featured = [k for k, info in data.manifest.nodes.items() if info.features]
-    chunks: list[Callable[[], tuple[int, Sample]]] = []
-    for part in own_parts(data, team):
-        numbers = data.part_rows(kind, part)
-        for at in range(0, len(numbers), ROWS):
-            key = seed, STATE_EPOCH, part, at
-            chunks.append(partial(_surroundings, client, settings, kind, numbers[at : at + ROWS], key, featured))
-    found = []
-    for n, sample in prefetched(chunks, settings.prefetch):
-        found.append(torch.stack([h[kind][:n].cpu() for h in states(weights, settings, sample)], 1))
-    return found
+def neighbourhoods(
+    client: Client, data: PartitionedGraph, team: Team, kind: str, settings: Settings, fan_outs: Sequence[int],
+    key: tuple[int, int],
+) -> Iterator[tuple[int, Sample]]:  # fmt: skip
+    """How many nodes, and their neighbourhood: all nodes of a type in this worker's parts, chunk after chunk.
 
+    `key` (seed, a number of the purpose's own in the place of an epoch) keys the draws with part and chunk.
+    """
 
-def _surroundings(
-    client: Client, settings: Settings, kind: str, numbers: NDArray[np.int64], key: tuple[int, ...], featured: list[str]
-) -> tuple[int, Sample]:
-    # the layer next to a user is the last one: the others are what lies behind a neighbour
-    sample = client.sample({kind: numbers}, settings.fan_outs[1:], key, settings.sampling, featured=featured)
-    return len(numbers), sample
+    def draw(part: int, at: int) -> tuple[int, Sample]:
+        numbers = data.part_rows(kind, part)[at : at + ROWS]
+        found = client.sample({kind: numbers}, fan_outs, (*key, part, at), settings.sampling, featured=data.featured)
+        return len(numbers), found
+
+    chunks = [(part, at) for part in own_parts(data, team) for at in range(0, len(data.part_rows(kind, part)), ROWS)]
+    return prefetched((partial(draw, *chunk) for chunk in chunks), settings.prefetch)
 
 
 def predict(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], new: NewRows) -> Placed:

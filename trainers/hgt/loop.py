@@ -1,12 +1,14 @@
 """What HGT and TwHIN share: who trains what of an epoch, clusters of the embeddings, and the way to a result.
 
-Axes: N clustered nodes, n of them in this worker's parts, O nodes at the other end, D width, K clusters, U map units.
+Axes: N clustered nodes, n of them in this worker's parts, O nodes at the other end, P pairs of a batch, D width, K
+clusters, U map units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,7 +22,8 @@ from ops.cluster.som import Som, som
 from ops.cluster.team_kmeans import team_kmeans
 from ops.contrast.team import Team
 from ops.errors import DivergedError, SettingsError
-from ops.graph.partitioned import PartitionedGraph
+from ops.graph.partitioned import PartitionedGraph, steps_of
+from ops.graph.store import Client, prefetched
 from ops.run.types import Result, Run, State
 from trainers.hgt.settings import GraphSettings
 
@@ -70,14 +73,56 @@ class Training(Protocol):
 def run_epochs(training: Training, run: Run) -> Result:
     """All epochs from where the run stands, with clusters at update epochs and the last one."""
     settings, last = training.settings, training.settings.epochs - 1
+    found: tuple[Found, dict[str, Any]] | None = None
     for epoch in range(run.start.epoch + 1 if run.start else 0, settings.epochs):
         metrics = training.step(epoch)
         assignment, embeddings = None, None
         if epoch % settings.update_every == 0 or epoch == last:
-            found, embeddings = look(training, run.seed)
-            assignment = found.labels.numpy()
+            found = look(training, run.seed)
+            assignment, embeddings = found[0].labels.numpy(), found[1]
         run.report(epoch, metrics, assignment, lambda epoch=epoch: training.state(epoch), embeddings)  # type: ignore[misc]
-    return _result(training, run.seed)
+    # without one it was resumed from the state of the last epoch: nothing was left to train
+    return _result(training, *(found or look(training, run.seed)))
+
+
+def label_edges(client: Client, data: PartitionedGraph) -> list[int]:
+    """How many edges of the label relations each part has."""
+    return [sum(sizes[r] for r in data.labels) for sizes in client.sizes()]
+
+
+def steps(
+    edges: list[int], settings: GraphSettings, team: Team, seed: int, epoch: int, prepare: Callable[..., Any]
+) -> Iterator[tuple[int, list[Any]]]:
+    """Each step of an epoch: how many batches it has, and those of this worker, `prepare`d ahead by threads."""
+    dealt = steps_of(edges, settings.batch, seed, epoch, settings.step_batches, settings.epoch_steps)
+    own = [each[team.rank :: team.world] for each in dealt]
+    ready = prefetched((partial(prepare, *which) for each in own for which in each), settings.prefetch)
+    for each, mine in zip(dealt, own, strict=True):
+        yield len(each), [next(ready) for _ in mine]
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The nodes of a batch: unique global numbers by type, and as places among those of their type the `pairs` (rows'
+    end, others' end) and, for either end, the nodes that were `drawn` besides."""
+
+    ids: dict[str, NDArray[np.int64]]
+    pairs: Int64[Tensor, "2 P"]
+    drawn: tuple[Int64[Tensor, "_"], Int64[Tensor, "_"]]
+
+
+def ends_of(data: PartitionedGraph, pairs: NDArray[np.int64], drawn: list[NDArray[np.int64]]) -> Ends:
+    """Renumber `pairs` [2 P] and the nodes `drawn` for either end, all given by their global numbers."""
+    wanted = [np.concatenate(ends) for ends in zip(pairs, drawn, strict=True)]
+    if data.rows == data.others:
+        ids, places = np.unique(np.concatenate(wanted), return_inverse=True)
+        named, rows = {data.rows: ids}, np.split(places, [len(wanted[0])])
+    else:
+        both = [np.unique(each, return_inverse=True) for each in wanted]
+        named, rows = {data.rows: both[0][0], data.others: both[1][0]}, [places for _, places in both]
+    p = pairs.shape[1]
+    ends = [torch.from_numpy(np.ascontiguousarray(places)) for places in rows]
+    return Ends(named, torch.stack([e[:p] for e in ends]), (ends[0][p:], ends[1][p:]))
 
 
 def own_parts(data: PartitionedGraph, team: Team) -> list[int]:
@@ -142,8 +187,7 @@ def shares(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
-def _result(training: Training, seed: int) -> Result:
-    found, embeddings = look(training, seed)
+def _result(training: Training, found: Found, embeddings: dict[str, Any]) -> Result:
     tensors = training.tensors() | {"centres": found.centres}
     # one type at both ends: it stands for the others, too, or nothing would be kept for the scores
     more = {"others": embeddings.get("others", embeddings["embedding"])} | training.link()

@@ -22,6 +22,7 @@ from torch import Tensor
 from ops.contrast.rows import unit_rows
 from ops.data.hetero import Relation
 from ops.errors import SettingsError
+from ops.graph.partitioned import PartitionedGraph
 from ops.rng import torch_generator
 from trainers.hgt.layer import Block, Weights, dropout, hgt_layer, layer_weights, linear, linear_weights
 from trainers.hgt.settings import Settings
@@ -51,6 +52,13 @@ class Sample(Protocol):
     @property
     def features(self) -> dict[str, Float[Tensor, "_ _"]]:
         """Float [N F] of the nodes of the last depth, for types with features."""
+
+
+def metadata_of(data: PartitionedGraph) -> Metadata:
+    """Those of a partitioned graph."""
+    nodes = data.manifest.nodes
+    counts, features = {k: n.count for k, n in nodes.items()}, {k: n.features for k, n in nodes.items()}
+    return Metadata(counts, features, tuple(data.manifest.edges))
 
 
 def parameters(settings: Settings, metadata: Metadata, seed: int) -> dict[str, Tensor]:

@@ -5,10 +5,7 @@ Axes: P positive pairs of a batch, n negatives a pair, C candidates, D width, S 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,20 +16,18 @@ from torch import Tensor
 from ops.cluster.som import neighbourhood, som, som_loss
 from ops.contrast.team import Team
 from ops.errors import DivergedError
-from ops.graph.partitioned import PartitionedGraph, steps_of
+from ops.graph.partitioned import PartitionedGraph
 from ops.graph.sampling import Sample
-from ops.graph.store import prefetched
 from ops.rng import generator, torch_generator
 from ops.run.state import pack_training, unpack_training
 from ops.run.types import Result, Run, State
 from trainers.hgt import loss as losses
-from trainers.hgt.inference import kept
-from trainers.hgt.loop import check_workers, own_parts, rows_of, run_epochs
-from trainers.hgt.model import Metadata, forward, parameters
+from trainers.hgt.inference import kept, neighbourhoods
+from trainers.hgt.loop import check_workers, ends_of, label_edges, rows_of, run_epochs, steps
+from trainers.hgt.model import forward, metadata_of, parameters
 from trainers.hgt.settings import Settings
 
 POOL = 256  # uniform nodes of each end that a batch's negatives come from: each is embedded once for all its pairs
-EMBED_ROWS = 2048
 EMBED_EPOCH = 2**32 - 1  # the key of the neighbourhoods that embeddings are taken from
 JOINT_RADIUS = 1.0
 
@@ -63,12 +58,9 @@ class Training:
         self.team = Team(run.rank, run.world)
         check_workers(settings, run.world)
         self.client = data.connect()
-        self.sizes = [sum(sizes[r] for r in data.labels) for sizes in self.client.sizes()]
-        nodes = data.manifest.nodes
-        self.featured = [kind for kind, info in nodes.items() if info.features]
-        metadata = Metadata({k: n.count for k, n in nodes.items()}, {k: n.features for k, n in nodes.items()},
-                            self.client.book.relations)  # fmt: skip
-        made = parameters(settings, metadata, run.seed)
+        self.edges = label_edges(self.client, data)
+        self.featured = data.featured
+        made = parameters(settings, metadata_of(data), run.seed)
         self.weights = {name: w.detach().to(run.device).requires_grad_() for name, w in made.items()}
         self.optimizer = torch.optim.Adam(list(self.weights.values()), lr=settings.lr)
         self.units: Float[Tensor, "U D"] | None = None
@@ -81,18 +73,15 @@ class Training:
         if self.settings.som_weight:
             self._refresh_map()
         before = self.team.gathered, self.team.reduced
-        s = self.settings
-        steps = steps_of(self.sizes, s.batch, self.seed, epoch, s.step_batches, s.epoch_steps)
-        own = [each[self.team.rank :: self.team.world] for each in steps]
-        ready = prefetched((partial(self.prepare, *which) for each in own for which in each), self.settings.prefetch)
-        total = np.zeros(2)
-        for each in own:
-            total += self._learn([next(ready) for _ in each], epoch)
-        found = {"train/loss": total[0] / len(steps)}
+        count, total = 0, np.zeros(2)
+        for _, own in steps(self.edges, self.settings, self.team, self.seed, epoch, self.prepare):
+            count += 1
+            total += self._learn(own, epoch)
+        found = {"train/loss": total[0] / count}
         if self.settings.som_weight:
-            found["train/loss_map"] = total[1] / len(steps)
+            found["train/loss_map"] = total[1] / count
         if self.team.world > 1:
-            found["sys/sent_bytes"] = self.team.sent_since(*before) / len(steps)
+            found["sys/sent_bytes"] = self.team.sent_since(*before) / count
         return found
 
     def prepare(self, turn: int, part: int, number: int) -> Batch:
@@ -101,20 +90,9 @@ class Training:
         pairs, _ = client.seed_edges(data.labels, part, (self.seed, turn, number), self.settings.batch)
         draws = generator(self.seed, "negatives", turn, part, number)
         pools = [draws.integers(data.count(kind), size=POOL) for kind in (data.rows, data.others)]
-        wanted = [np.concatenate(ends) for ends in zip(pairs, pools, strict=True)]
-        if data.rows == data.others:
-            roots, places = np.unique(np.concatenate(wanted), return_inverse=True)
-            named, rows = {data.rows: roots}, np.split(places, [len(wanted[0])])
-        else:
-            both = [np.unique(ids, return_inverse=True) for ids in wanted]
-            named = {data.rows: both[0][0], data.others: both[1][0]}
-            rows = [places for _, places in both]
-        found = client.sample(
-            named, self.settings.fan_outs, key, self.settings.sampling, (data.labels[0], pairs), self.featured
-        )
-        p = pairs.shape[1]
-        ends = [torch.from_numpy(np.ascontiguousarray(places)) for places in rows]
-        return Batch(key[1:], found, torch.stack([e[:p] for e in ends]), (ends[0][p:], ends[1][p:]))
+        ends, c = ends_of(data, pairs, pools), self.settings
+        found = client.sample(ends.ids, c.fan_outs, key, c.sampling, (data.labels[0], pairs), self.featured)
+        return Batch(key[1:], found, ends.pairs, ends.drawn)
 
     def _learn(self, own: list[Batch], epoch: int) -> NDArray[np.float64]:
         """Adam's step on the mean loss of all workers' batches of a step; returns (link loss, map loss)."""
@@ -177,20 +155,11 @@ class Training:
     @torch.no_grad()
     def embed(self, kind: str) -> Float32[Tensor, "n D"]:
         """Embeddings of the nodes of this worker's parts, from neighbourhoods with a key of their own."""
-        found = [torch.zeros(0, self.settings.hidden)]
-        chunks: list[Callable[[], Any]] = []
-        for part in own_parts(self.data, self.team):
-            ids = self.data.part_rows(kind, part)
-            chunks += [partial(self._surroundings, kind, ids[at : at + EMBED_ROWS], part, at)
-                       for at in range(0, len(ids), EMBED_ROWS)]  # fmt: skip
-        for sample in prefetched(chunks, self.settings.prefetch):
-            found.append(forward(self.weights, self.settings, sample, None)[kind].cpu())
+        s, found = self.settings, [torch.zeros(0, self.settings.hidden)]
+        key = self.seed, EMBED_EPOCH
+        for _, sample in neighbourhoods(self.client, self.data, self.team, kind, s, s.fan_outs, key):
+            found.append(forward(self.weights, s, sample, None)[kind].cpu())
         return torch.cat(found)
-
-    def _surroundings(self, kind: str, ids: NDArray[np.int64], part: int, at: int) -> Sample:
-        key = self.seed, EMBED_EPOCH, part, at
-        s = self.settings
-        return self.client.sample({kind: ids}, s.fan_outs, key, s.sampling, featured=self.featured)
 
     def _refresh_map(self) -> None:
         """The map of the joint mode follows the embeddings: rounds of batch SOM at the start of an epoch."""

@@ -9,7 +9,6 @@ Axes: P pairs of a batch, R rows that a step needs, D width, W workers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -20,11 +19,10 @@ from torch import Tensor
 from ops.contrast.team import Team
 from ops.data.hetero import relation_name
 from ops.errors import DivergedError
-from ops.graph.partitioned import PartitionedGraph, steps_of
-from ops.graph.store import prefetched
+from ops.graph.partitioned import PartitionedGraph
 from ops.rng import generator
 from ops.run.types import Result, Run, State
-from trainers.hgt.loop import check_workers, own_parts, run_epochs, shares
+from trainers.hgt.loop import check_workers, ends_of, label_edges, own_parts, run_epochs, steps
 from trainers.twhin import model
 from trainers.twhin.inference import kept
 from trainers.twhin.settings import Settings
@@ -56,7 +54,7 @@ class Training:
         self.team = Team(run.rank, run.world)
         check_workers(settings, run.world)
         self.client = data.connect()
-        self.sizes = [sum(sizes[r] for r in data.labels) for sizes in self.client.sizes()]
+        self.edges = label_edges(self.client, data)
         self.kinds = sorted({data.rows, data.others})
         d = settings.embedding_dim
         self.parts: dict[tuple[str, int], Tensor] = {}
@@ -75,16 +73,13 @@ class Training:
     def step(self, epoch: int) -> dict[str, float]:
         """The steps of an epoch; means over them."""
         before = self.team.gathered, self.team.reduced
-        s = self.settings
-        steps = steps_of(self.sizes, s.batch, self.seed, epoch, s.step_batches, s.epoch_steps)
-        own = [each[self.team.rank :: self.team.world] for each in steps]
-        ready = prefetched((partial(self.prepare, *which) for each in own for which in each), self.settings.prefetch)
-        total = 0.0
-        for each, mine in zip(steps, own, strict=True):
-            total += self._learn([next(ready) for _ in mine], len(each), epoch)
-        found = {"train/loss": total / len(steps)}
+        count, total = 0, 0.0
+        for together, own in steps(self.edges, self.settings, self.team, self.seed, epoch, self.prepare):
+            count += 1
+            total += self._learn(own, together, epoch)
+        found = {"train/loss": total / count}
         if self.team.world > 1:
-            found["sys/sent_bytes"] = self.team.sent_since(*before) / len(steps)
+            found["sys/sent_bytes"] = self.team.sent_since(*before) / count
         return found
 
     def prepare(self, turn: int, part: int, number: int) -> Batch:
@@ -96,17 +91,9 @@ class Training:
         order = draws.permutation(pairs.shape[1])
         pairs, which = pairs[:, order], which[order]
         drawn = [draws.integers(data.count(kind), size=self.settings.neg_num) for kind in (data.rows, data.others)]
-        wanted = [np.concatenate(ends) for ends in zip(pairs, drawn, strict=True)]
-        if data.rows == data.others:
-            ids, places = np.unique(np.concatenate(wanted), return_inverse=True)
-            named, rows = {data.rows: ids}, np.split(places, [len(wanted[0])])
-        else:
-            both = [np.unique(each, return_inverse=True) for each in wanted]
-            named, rows = {data.rows: both[0][0], data.others: both[1][0]}, [places for _, places in both]
-        p = pairs.shape[1]
-        ends = [torch.from_numpy(np.ascontiguousarray(places)) for places in rows]
-        ids_of = {kind: torch.from_numpy(ids) for kind, ids in named.items()}
-        return Batch(ids_of, torch.stack([e[:p] for e in ends]), torch.from_numpy(which), (ends[0][p:], ends[1][p:]))
+        ends = ends_of(data, pairs, drawn)
+        ids = {kind: torch.from_numpy(own) for kind, own in ends.ids.items()}
+        return Batch(ids, ends.pairs, torch.from_numpy(which), ends.drawn)
 
     def _learn(self, own: list[Batch], together: int, epoch: int) -> float:
         """A step over the batches of all workers; returns the mean loss."""
@@ -195,8 +182,8 @@ class Training:
         self.shift, self.shift_sums = start.shared["shift"].clone(), start.shared["shift_sums"].clone()
         for kind, part in self.parts:
             stored = start.parts[part]
-            self.parts[kind, part] = shares(stored, "table.")[kind].clone()
-            self.sums[kind, part] = shares(stored, "sums.")[kind].clone()
+            self.parts[kind, part] = stored[f"table.{kind}"].clone()
+            self.sums[kind, part] = stored[f"sums.{kind}"].clone()
 
     def tensors(self) -> dict[str, Tensor]:
         """The translations, and what new users are placed by."""
