@@ -1,14 +1,9 @@
 """Search HSAN's settings with Ray Tune: `python workflows/tune_hsan.py --dataset digits --trials 8`."""
 
-import json
 from pathlib import Path
 
-from ops.run.cli import resolve
-from ops.run.console import Console
 from ops.run.entry import entry
-from ops.run.search import run_search
-from ops.run.settings import SearchSettings
-from ops.run.study import print_study
+from ops.run.search import search_command
 from trainers import hsan
 
 PRESETS = Path(__file__).parent / "presets"
@@ -16,12 +11,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 def main(argv: list[str]) -> None:
     """Parse, search, print."""
-    resolved = resolve(argv, hsan, SearchSettings, PRESETS, "workflows/tune_hsan.py")
-    console = Console(resolved.launch.quiet, resolved.launch.json_output)
-    folder, trials = run_search(resolved, console)
-    if resolved.launch.json_output:
-        print(json.dumps(trials))
-    print_study(folder, trials, resolved, console)
+    search_command(argv, hsan, PRESETS, "workflows/tune_hsan.py")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ same command, ended trials are told to the scheduler from their stored curves, b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ import torch
 from ops.errors import Interrupted, SettingsError
 from ops.run import memory, place, results
 from ops.run.checkpoint import write_json
-from ops.run.cli import Resolved
+from ops.run.cli import Resolved, resolve
 from ops.run.cluster import check_seen, cluster_session, ray_session, share, trial_callback
 from ops.run.console import Console
 from ops.run.interrupt import interruptible, was_interrupted
@@ -28,7 +29,7 @@ from ops.run.mirror import shared
 from ops.run.settings import SearchSettings, fields, flat, nearest, search_domain
 from ops.run.sizing import Share, on_cluster
 from ops.run.stored import read_history
-from ops.run.study import best_trial, rank
+from ops.run.study import best_trial, print_study, rank
 from ops.run.tracker import Tracker, mask, sync
 from ops.run.trials import RAY, TRIAL, followed
 
@@ -70,6 +71,16 @@ def run_search(resolved: Resolved, console: Console) -> tuple[Path, dict[str, An
         shared(folder, place.remote(launch, name), console.say, console.warn, skip=skip) as mirror,
     ):
         return folder, _search(Study(replace(job, mirror=mirror), folder.absolute(), searched), launch, value)
+
+
+def search_command(argv: Sequence[str], method: ModuleType, presets: Path, program: str) -> None:
+    """What `workflows/tune_METHOD.py` does: parse, search, print. Raises as `resolve` and `run_search` do."""
+    resolved = resolve(argv, method, SearchSettings, presets, program)
+    console = Console(resolved.launch.quiet, resolved.launch.json_output)
+    folder, trials = run_search(resolved, console)
+    if resolved.launch.json_output:
+        print(json.dumps(trials))
+    print_study(folder, trials, resolved, console)
 
 
 def _search(study: Study, launch: SearchSettings, value: Mapping[str, Any]) -> dict[str, Any]:
