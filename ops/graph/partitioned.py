@@ -86,11 +86,14 @@ class PartitionedGraph:
         h.update(" ".join(map(relation_name, self.labels)).encode())
         return h.hexdigest()
 
-    def connect(self) -> Client:
-        """A client of the running service, or of the files. Raises DataError for damaged files."""
+    def connect(self, *, verify: bool = False) -> Client:
+        """A client of the running service, or of the files (`verify`: their checksums too; actors always do).
+
+        Raises DataError naming a file that is missing or damaged.
+        """
         if self.actors:
             return remote_client(self.place, self.manifest, self.actors, replicated=self.replicated)
-        return local_client(self.place, self.manifest, verify=False)
+        return local_client(self.place, self.manifest, verify=verify)
 
     @contextmanager
     def served(self, *, replicated: bool) -> Iterator[PartitionedGraph]:

@@ -30,6 +30,7 @@ from ops.cluster.team_kmeans import team_kmeans
 from ops.contrast.team import Team
 from ops.data.hetero import HeteroGraph, find_relations
 from ops.data.hetero_load import load_hetero
+from ops.data.hetero_validate import Lookup
 from ops.data.splits import Split, split
 from ops.errors import SettingsError
 from ops.graph.manifest import MANIFEST, Manifest, has_manifest, read_manifest
@@ -89,17 +90,20 @@ def load(
         return _stored(spec, read_manifest(spec), s), None, None
     graph, groups = load_hetero(spec)
     hidden = split(graph, None if s.holdout == "auto" else s.holdout, label_relations=s.labels)
-    part_of = part_of_nodes(hidden.train, s.parts, s.partition, PARTITION_SEED)
     folder = place.local_out(launch) / "partitions" / _key(hidden.train, s)
-    if not has_manifest(folder):
-        write_shards(hidden.train, part_of, folder, parts=s.parts, partitioner=_maker(s))
+    folder.mkdir(parents=True, exist_ok=True)
+    with place.lock(folder, wait=True):  # of two starts on the same graph one writes
+        if not has_manifest(folder):
+            part_of = part_of_nodes(hidden.train, s.parts, s.partition, PARTITION_SEED)
+            write_shards(hidden.train, part_of, folder, parts=s.parts, partitioner=_maker(s))
     manifest = read_manifest(folder)
     data = PartitionedGraph(
         graph.name, str(folder), manifest, hidden.relations, (*hidden.train.notes, _told(hidden), _cut(manifest))
     )
-    rows, others = (np.argsort(part_of[kind], kind="stable") for kind in (data.rows, data.others))
+    client, nodes = data.connect(), hidden.train.nodes
+    rows, others = (Lookup(kind, nodes[kind].ids).rows(client.ids(kind)) for kind in (data.rows, data.others))
     truth = None if groups is None or data.rows not in groups else groups[data.rows][rows]
-    x = hidden.train.nodes[data.rows].x
+    x = nodes[data.rows].x
     return data, truth, _held(data, hidden, (rows, others), None if x is None else x[rows])
 
 
@@ -214,11 +218,12 @@ def serve(job: Job) -> AbstractContextManager[PartitionedGraph]:
     """Files in process without workers, else one Ray actor a part.
 
     On a cluster the parts have to be where all nodes see them: they are sent to S3 with the results, or the folder is
-    asked for on every node. Raises SettingsError where one does not see it, ServiceError.
+    asked for on every node. Raises SettingsError where one does not see it, DataError for a damaged part, ServiceError.
     """
-    if job.workers is None:
-        return nullcontext(job.data)
     data: PartitionedGraph = job.data
+    if job.workers is None:
+        data.connect(verify=True)
+        return nullcontext(data)
     if on_cluster() and not is_s3(data.place):
         there = place.remote(job.resolved.launch, "partitions", Path(data.place).name)
         if there is None:

@@ -1,6 +1,7 @@
 """Users of a heterogeneous graph as a run gets them: what is hidden stays hidden, whatever it says."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,6 +95,27 @@ def test_a_folder_of_parts_is_taken_as_it_is(planted, tmp_path):
     assert again.manifest.digest == data.manifest.digest
     assert again.labels == data.labels
     assert "the graph was partitioned before: nothing is hidden, recall cannot be told" in again.notes
+
+
+def test_parts_are_made_once_and_a_damaged_one_is_named_before_it_trains(planted, tmp_path):
+    graph, groups = planted
+    write_graph(graph, tmp_path / "graph", "parquet", 1, groups)
+    launch = LaunchSettings(dataset=str(tmp_path / "graph"), out=str(tmp_path / "runs"))
+    _, truth, held = users.load(launch, hgt.Settings(n_clusters=4, parts=3))
+    path = next((tmp_path / "runs" / "partitions").glob("*/part-00001/user__follow_note__note.indices.npy"))
+    made = path.stat().st_mtime_ns
+    again, truth_again, held_again = users.load(launch, hgt.Settings(n_clusters=4, parts=3))
+    assert path.stat().st_mtime_ns == made
+    assert np.array_equal(truth, truth_again)
+    assert np.array_equal(held.test, held_again.test)
+    job = SimpleNamespace(workers=None, data=again)
+    with users.serve(job) as served:
+        assert served is again
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"part-00001/user__follow_note__note\.indices\.npy: is damaged \(its checksum"):
+        users.serve(job)
 
 
 def test_what_cannot_be_is_one_line(planted, tmp_path):
