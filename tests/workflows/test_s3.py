@@ -96,6 +96,7 @@ def test_a_killed_run_goes_on_on_another_machine_and_ends_as_undisturbed(
     assert "out/moved/result.json" not in s3.keys("out/moved/")
     ended = nursery.run(command(data, out, "moved", scratch, 31))
     assert ended.code == 0, ended.err
+    assert "held this run" in ended.out
     assert "seed 0: resumed after epoch " in ended.out
     assert f"results in {out}/moved by way of {scratch}/{BUCKET}/out/moved" in ended.out
     assert f"sqlite:///{scratch}/{BUCKET}/out/mlflow.db" in ended.out
