@@ -9,6 +9,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
@@ -38,3 +39,20 @@ def torch_generator(seed: int, purpose: str, *position: int) -> TorchGenerator:
 def key64(seed: int, purpose: str, *position: int) -> int:
     """64 bits for draws that are hashes of (key, position)."""
     return int(_key(seed, purpose, position).generate_state(1, np.uint64)[0])
+
+
+def uniforms(key: int, rows: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """`count` draws in [0, 1) for each of `rows` [B] -> [B, count]: hashes of (key, row), whatever the other rows are.
+
+    splitmix64 (Steele, Lea & Flood 2014), once for the row and once for each of its draws.
+    """
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    own = _mixed(np.atleast_1d(rows).astype(np.uint64) * golden + np.uint64(key))
+    bits = _mixed(own[:, None] + np.arange(1, count + 1, dtype=np.uint64) * golden)
+    return np.asarray((bits >> np.uint64(11)) * 2.0**-53)
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
