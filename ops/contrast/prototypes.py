@@ -1,0 +1,32 @@
+"""Prototypical contrastive loss of ProPos and HaDis (Huang et al., TPAMI 2022; arXiv 2401.14038).
+
+c_q is the mean of a cluster's rows of unit length in the batch, of unit length again; c_k that of the target's rows.
+`-log(exp(c_q . c_k / T) / (exp(c_q . c_k / T) + sum over the other clusters' exp(c_q . c_q' / T)))`, the mean over the
+clusters that the batch has; others enter nowhere.
+
+Axes: B rows of the global batch, D width, K clusters, P of them in the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize, one_hot
+
+
+def prototype_loss(
+    q: Float[Tensor, "B D"], k: Float[Tensor, "B D"], labels: Int64[Tensor, "B"], n_clusters: int, temperature: float
+) -> Float[Tensor, ""]:
+    """The loss of a batch with pseudo labels in [0, K); `q` and `k` (no gradient) have rows of unit length.
+
+    0 for a batch of one cluster, which has no others to be told from.
+    """
+    members = one_hot(labels, n_clusters)
+    members = members[:, members.any(0)].T.to(q.dtype)  # [P B]; a product adds in the same order every time
+    online, target = normalize(members @ q), normalize(members @ k.detach())
+    logits = online @ online.T
+    place = torch.arange(len(online), device=q.device)
+    own = torch.linalg.vecdot(online, target)
+    logits = torch.where(place[:, None] == place, own[:, None], logits) / temperature
+    return cross_entropy(logits, place)
