@@ -16,12 +16,11 @@ Axes: N nodes, M = 2N rows (view 1, then view 2), D width, R x C one tile.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ops.contrast.handed import handed
 from ops.contrast.tiles import Tile, TileBuffers, similarity_tile
 from ops.contrast.weights import PairWeights
 
@@ -48,31 +47,14 @@ def hard_infonce(
     Over the workers of `weights.team` every one has all rows, walks its own share of the tiles and gets the whole
     loss; its gradients are those of its tiles and sum over the workers to the gradients of one process.
     """
-    loss: Tensor = _HardInfoNCE.apply(z, e, alpha, weights, temperature, cache_bytes)
-    return loss
 
-
-class _HardInfoNCE(torch.autograd.Function):
-    """Forward computes the gradients too, so that kept tiles live only inside this call."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, z: Tensor, e: Tensor, alpha: Tensor, weights: PairWeights, temperature: float, cache_bytes: int
-    ) -> Tensor:
-        with_gradient = any(ctx.needs_input_grad[:3])
-        walk = _Walk(z, e, float(alpha), weights, temperature, cache_bytes if with_gradient else 0)
+    def compute(with_gradient: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+        kept = cache_bytes if with_gradient else 0
+        walk = _Walk(z.detach(), e.detach(), float(alpha.detach()), weights, temperature, kept)
         loss, totals = walk.row_totals()
-        if with_gradient:
-            ctx.gradients = walk.gradients(totals)
-        return loss
+        return loss, walk.gradients(totals) if with_gradient else ()
 
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.gradients is None:
-            raise RuntimeError("the loss was differentiated already; its gradients were handed over, not kept")
-        gradients, ctx.gradients = ctx.gradients, None
-        dz, de, dalpha = (g.mul_(grad_outputs[0]) for g in gradients)
-        return dz, de, dalpha, None, None, None
+    return handed(compute, z, e, alpha)
 
 
 class _Walk:

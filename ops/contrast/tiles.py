@@ -57,6 +57,11 @@ def upper_tiles(n_rows: int, tile_rows: int = TILE_ROWS) -> Iterator[Tile]:
             index += 1
 
 
+def share_of_tiles(n_rows: int, tile_rows: int, rank: int, world: int) -> list[Tile]:
+    """The upper tiles that worker `rank` of `world` walks: every `world`-th one."""
+    return [tile for tile in upper_tiles(n_rows, tile_rows) if tile.index % world == rank]
+
+
 def upper_numel(n_rows: int, tile_rows: int = TILE_ROWS) -> int:
     """How many entries the upper tiles hold together: what keeping one value a pair costs."""
     return sum(tile.numel for tile in upper_tiles(n_rows, tile_rows))

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ops.cluster.kmeans import squared_distances
 from ops.contrast.team import Team
-from ops.contrast.tiles import TILE_ROWS, Tile, TileBuffers, similarity_tile, upper_tiles
+from ops.contrast.tiles import TILE_ROWS, Tile, TileBuffers, share_of_tiles, similarity_tile
 
 Storage = Literal["float", "uint16", "recompute"]
 _UINT16_MAX = 65535.0
@@ -79,7 +79,7 @@ class PairWeights:
             raise ValueError(f"n_rows={n_rows} must be even: two views of every node")
         self.n_rows, self.beta, self.mode, self.storage, self.tile_rows = n_rows, beta, mode, storage, tile_rows
         self.team = team or Team()
-        self.share = [t for t in upper_tiles(n_rows, tile_rows) if t.index % self.team.world == self.team.rank]
+        self.share = share_of_tiles(n_rows, tile_rows, self.team.rank, self.team.world)
         self.updated = False
         self._tiles: dict[int, Tensor] = {}
         self._snapshot: dict[str, Tensor] = {}

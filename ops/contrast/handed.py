@@ -1,0 +1,37 @@
+"""Losses that compute their gradients with their value and hand them over once: nothing of a tile outlives the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Compute = Callable[[bool], tuple[Tensor, tuple[Tensor, ...]]]
+
+
+def handed(compute: Compute, *inputs: Tensor) -> Tensor:
+    """The scalar that `compute(with_gradient)` returns, differentiable in `inputs`.
+
+    `compute` returns (value, gradients of `inputs`), the gradients only where they are asked for. The backward pass
+    hands them over, scaled by what reaches it; a second one raises RuntimeError.
+    """
+    value: Tensor = _Handed.apply(compute, *inputs)
+    return value
+
+
+class _Handed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, compute: Compute, *inputs: Tensor) -> Tensor:
+        wanted = any(ctx.needs_input_grad[1:])
+        value, gradients = compute(wanted)
+        ctx.gradients = gradients if wanted else None
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError("the loss was differentiated already; its gradients were handed over, not kept")
+        gradients, ctx.gradients = ctx.gradients, None
+        return None, *(g.mul_(grad_outputs[0]) for g in gradients)
