@@ -262,3 +262,10 @@ def confidences(
     """The confidence of `nearest_two` for a worker's own rows, by the blocks that do not depend on the workers."""
     sure = [nearest_two(points.z[block], centres, clusters)[1] for block in points.rows.blocks()]
     return torch.cat(sure) if sure else points.z.new_zeros(0)
+
+
+def everyone(own: Tensor, rows: Rows, team: Team) -> Tensor:
+    """All rows on every worker: [N ...] of each worker's own [n ...]."""
+    full = own.new_zeros((rows.total, *own.shape[1:]))
+    full[torch.from_numpy(rows.numbers())] = own
+    return team.sum_(full)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ops.cluster.lloyd import nearest_two
+from ops.cluster.lloyd import everyone, nearest_two
 from ops.cluster.som import read_map
 from ops.contrast.rows import unit_rows
 from ops.contrast.team import Team
@@ -31,7 +31,7 @@ from ops.graph.sampling import Sample
 from ops.graph.store import Client, prefetched
 from ops.rng import key64
 from trainers.hgt.layer import Block, Weights
-from trainers.hgt.loop import everyone, own_parts, rows_of
+from trainers.hgt.loop import own_parts, rows_of
 from trainers.hgt.model import inputs, layer, states
 from trainers.hgt.settings import GraphSettings, Settings
 
@@ -147,11 +147,10 @@ def draw(links: Links, relation: Relation, first: int, cap: int) -> tuple[NDArra
     if degrees.max(initial=0) > cap:
         from ops.graph.kernels_draws import DISTINCT, neighbours
 
-        rows = np.arange(len(degrees))
-        found, mask = np.empty((len(rows), width), np.int64), np.empty((len(rows), width), np.bool_)
+        found = np.empty((len(degrees), width), np.int64)
         key = np.uint64(key64(0, f"fold-in {relation_name(relation)}"))
-        neighbours(links.indptr, links.numbers, rows, rows + first, key, width, DISTINCT, found, mask)
-        return np.where(mask, found, links.numbers[0]), mask
+        neighbours(links.indptr, links.numbers, np.arange(len(degrees)), first, key, width, DISTINCT, found)
+        return np.where(found >= 0, found, links.numbers[0]), found >= 0
     mask = np.arange(width) < degrees[:, None]
     found = np.zeros(mask.shape, np.int64)
     found[mask] = links.numbers

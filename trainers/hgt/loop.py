@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.cluster.lloyd import Rows
+from ops.cluster.lloyd import Rows, everyone
 from ops.cluster.som import Som, som
 from ops.cluster.team_kmeans import team_kmeans
 from ops.contrast.team import Team
@@ -133,13 +133,6 @@ def own_parts(data: PartitionedGraph, team: Team) -> list[int]:
 def rows_of(data: PartitionedGraph, kind: str, team: Team) -> Rows:
     """The rows of those parts."""
     return Rows.of_parts(data.manifest.nodes[kind].offsets.tolist(), own_parts(data, team))
-
-
-def everyone(own: Tensor, rows: Rows, team: Team) -> Tensor:
-    """All rows on every worker: [N ...] of each worker's own [n ...]."""
-    full = own.new_zeros((rows.total, *own.shape[1:]))
-    full[torch.from_numpy(rows.numbers())] = own
-    return team.sum_(full)
 
 
 def look(training: Training, seed: int) -> tuple[Found, dict[str, Any]]:

@@ -17,6 +17,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ops.cluster.lloyd import everyone
 from ops.contrast.team import Team
 from ops.data.hetero import Relation, relation_name, relation_of
 from ops.data.newcomers import NewRows, Placed, ways
@@ -24,7 +25,7 @@ from ops.graph.partitioned import PartitionedGraph
 from ops.graph.store import Client
 from ops.rng import generator
 from trainers.hgt.inference import packed_ids, placed
-from trainers.hgt.loop import everyone, rows_of, shares
+from trainers.hgt.loop import rows_of, shares
 from trainers.twhin.model import fold_in, refine, unseen_ends
 from trainers.twhin.settings import Settings
 
