@@ -2,7 +2,7 @@
 
 A draw is a hash of (key, node, slot), so it depends neither on the order of requests nor on who answers them.
 
-Axes: B rows, f fan-out, E stored edges, M ids.
+Axes: B rows, f fan-out, E stored edges, M ids, P parts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _draw(key: np.uint64, slot: int, below: Any) -> np.int64:
 
 
 @njit(cache=True, nogil=True)
-def _distinct(own: np.uint64, degree: int, fanout: int, found: NDArray[np.int64]) -> None:
+def _distinct(own: np.uint64, degree: int, fanout: int, found: NDArray[Any]) -> None:
     """`fanout` different places below `degree` (Floyd's way: Bentley & Floyd 1987)."""
     for j in range(fanout):
         top = degree - fanout + j
@@ -48,29 +48,85 @@ def _distinct(own: np.uint64, degree: int, fanout: int, found: NDArray[np.int64]
 
 @njit(cache=True, nogil=True)
 def neighbours(
-    indptr: NDArray[np.int64], indices: NDArray[Any], rows: NDArray[np.int64], nodes: NDArray[np.int64],
-    key: np.uint64, fanout: int, mode: int, found: NDArray[np.int64], mask: NDArray[np.bool_],
+    indptr: NDArray[np.int64], indices: NDArray[Any], rows: NDArray[Any], first: int,
+    key: np.uint64, fanout: int, mode: int, found: NDArray[Any],
 ) -> None:  # fmt: skip
-    """Draw `fanout` of the stored neighbours of each row: found int64 [B f] (source numbers), mask bool [B f].
+    """Draw `fanout` of the stored neighbours of each row: found [B f] has source numbers, -1 where there is no edge.
 
-    `rows` [B] index `indptr` (int64 [n + 1]), `nodes` [B] are the same nodes' global numbers, which key the draws.
+    `rows` [B] index `indptr` (int64 [n + 1]); their nodes' global numbers, rows + `first`, key the draws.
     """
     for i in range(len(rows)):
-        first = indptr[rows[i]]
-        degree = indptr[rows[i] + 1] - first
-        own = _mix(key ^ _mix(np.uint64(nodes[i]) + np.uint64(0x9E3779B97F4A7C15)))
+        start = indptr[rows[i]]
+        degree = indptr[rows[i] + 1] - start
+        own = _mix(key ^ _mix(np.uint64(rows[i] + first) + np.uint64(0x9E3779B97F4A7C15)))
         if mode != REPLACE and degree > fanout:
             _distinct(own, degree, fanout, found[i])
         for j in range(fanout):
-            mask[i, j] = degree > 0 and (mode != DISTINCT or j < degree)
-            if degree == 0:
-                found[i, j] = 0
+            if degree == 0 or (mode == DISTINCT and j >= degree):
+                found[i, j] = -1
             elif mode == REPLACE:
-                found[i, j] = indices[first + _draw(own, j, degree)]
+                found[i, j] = indices[start + _draw(own, j, degree)]
             elif degree > fanout:
-                found[i, j] = indices[first + found[i, j]]
+                found[i, j] = indices[start + found[i, j]]
             else:
-                found[i, j] = indices[first + j % degree]
+                found[i, j] = indices[start + j % degree]
+
+
+@njit(cache=True, nogil=True)
+def grouped(offsets: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions [M] of `ids` in order of the part that owns them (stable), and where each part's begin [P + 1].
+
+    Part p owns the numbers offsets[p] .. offsets[p + 1] - 1.
+    """
+    parts = len(offsets) - 1
+    owner = np.empty(len(ids), np.int32)
+    ends = np.zeros(parts + 1, np.int64)
+    for i in range(len(ids)):
+        low, high = 0, parts - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if ids[i] >= offsets[middle]:
+                low = middle
+            else:
+                high = middle - 1
+        owner[i] = low
+        ends[low + 1] += 1
+    for part in range(parts):
+        ends[part + 1] += ends[part]
+    at = ends[:-1].copy()
+    order = np.empty(len(ids), np.int64)
+    for i in range(len(ids)):
+        order[at[owner[i]]] = i
+        at[owner[i]] += 1
+    return order, ends
+
+
+@njit(cache=True, nogil=True)
+def hashed(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A table for `places`: of different ids [n] their positions, by hash."""
+    size = 16
+    while size < 2 * len(ids):
+        size *= 2
+    slots = np.full(size, -1, np.int64)
+    for i in range(len(ids)):
+        at = _mix(np.uint64(ids[i])) & np.uint64(size - 1)
+        while slots[at] >= 0:
+            at = (at + np.uint64(1)) & np.uint64(size - 1)
+        slots[at] = i
+    return slots
+
+
+@njit(cache=True, nogil=True)
+def places(slots: NDArray[np.int64], known: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The position of each of `ids` [M] in `known`, whose table is `slots`; -1: not there."""
+    last = np.uint64(len(slots) - 1)
+    found = np.empty(len(ids), np.int64)
+    for i in range(len(ids)):
+        at = _mix(np.uint64(ids[i])) & last
+        while slots[at] >= 0 and known[slots[at]] != ids[i]:
+            at = (at + np.uint64(1)) & last
+        found[i] = slots[at]
+    return found
 
 
 @njit(cache=True, nogil=True)

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.data.hetero import Relation, relation_name
-from ops.graph.service import Book, Drawn, Request, by_owner
+from ops.graph.service import Book, Drawn, Request, by_owner, narrow
 from ops.rng import key64
 
 Mode = str
 MODES = {"replace": 0, "distinct": 1, "padded": 2}
 Ids = Mapping[str, NDArray[np.int64]]  # node type -> global numbers
+Masked = tuple[NDArray[np.int64], NDArray[np.bool_]]  # source numbers [B F], where they count [B F]
 Block = tuple[Int64[Tensor, "_ _"], Bool[Tensor, "_ _"]]  # [B F], other B and F for each
 
 
@@ -87,7 +88,7 @@ def sample(
 
 
 def _one_depth(
-    book: Book, nodes: Ids, drawn: Mapping[Relation, Drawn]
+    book: Book, nodes: Ids, drawn: Mapping[Relation, Masked]
 ) -> tuple[dict[str, NDArray[np.int64]], dict[Relation, Block]]:
     """The nodes one depth further out, those of this depth first, and the drawn edges as positions among them."""
     from ops.graph.kernels_draws import renumber
@@ -108,25 +109,27 @@ def _one_depth(
     return found, {r: block[r] for r in book.relations if r in block}
 
 
-def _hop(graph: Topology, nodes: Ids, hop: int, width: int, key: tuple[int, ...], mode: int) -> dict[Relation, Drawn]:
+def _hop(graph: Topology, nodes: Ids, hop: int, width: int, key: tuple[int, ...], mode: int) -> dict[Relation, Masked]:
     book = graph.book
     relations = [r for r in book.relations if len(nodes.get(r[2], ()))]
     keys = {r: key64(key[0], f"sample {relation_name(r)}", *key[1:], hop) for r in relations}
     places = {kind: by_owner(book, kind, ids) for kind, ids in nodes.items()}
     requests = {}
     for part in range(book.parts):
-        own = {kind: nodes[kind][at[part]] for kind, at in places.items() if part in at}
+        own = {
+            kind: narrow(nodes[kind][at[part]] - book.offsets[kind][part]) for kind, at in places.items() if part in at
+        }
         asked = {r: keys[r] for r in relations if r[2] in own}
         if asked:
             requests[part] = Request(own, asked, width, mode)
     answers = graph.draw(requests)
-    found: dict[Relation, Drawn] = {}
+    found: dict[Relation, Masked] = {}
     for r in relations:
         shape = len(nodes[r[2]]), width
-        ids, mask = np.empty(shape, np.int64), np.empty(shape, np.bool_)
+        ids = np.empty(shape, np.int64)
         for part, at in places[r[2]].items():
-            ids[at], mask[at] = answers[part][r]
-        found[r] = ids, mask
+            ids[at] = answers[part][r]
+        found[r] = ids, ids >= 0
     return found
 
 
@@ -136,7 +139,7 @@ def _pair_keys(book: Book, relation: Relation, pairs: NDArray[np.int64]) -> tupl
 
 
 def _forbid(
-    book: Book, drawn: dict[Relation, Drawn], nodes: Ids, n_roots: Mapping[str, int], label: Relation,
+    book: Book, drawn: dict[Relation, Masked], nodes: Ids, n_roots: Mapping[str, int], label: Relation,
     forbidden: NDArray[np.int64],
 ) -> None:  # fmt: skip
     """Unmask every edge between the ends of a forbidden pair; only roots, the first rows, can be such an end."""

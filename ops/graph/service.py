@@ -23,7 +23,7 @@ from ops.graph.shards import Shard, fetch_shards, open_shard
 from ops.rng import generator
 from ops.storage import is_s3
 
-Drawn = tuple[NDArray[np.int64], NDArray[np.bool_]]  # source numbers [B F], mask [B F]
+Drawn = NDArray[Any]  # source numbers [B F], -1 where there is no edge; as wide as they are stored
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,12 @@ class Book:
 
 @dataclass(frozen=True)
 class Request:
-    """What a part is asked at one hop: its own nodes by type, the key of each relation, fan-out and mode."""
+    """What a part is asked at one hop: its own nodes by type, the key of each relation, fan-out and mode.
 
-    nodes: dict[str, NDArray[np.int64]]
+    `rows`: numbers within the part, as `narrow` as they may be; small messages are what a call costs least for.
+    """
+
+    rows: dict[str, NDArray[Any]]
     keys: dict[Relation, int]
     fanout: int
     mode: int
@@ -69,23 +72,26 @@ def answer(
 
     found = {}
     for relation, key in asked.keys.items():
-        nodes = asked.nodes[relation[2]]
-        ids = np.empty((len(nodes), asked.fanout), np.int64)
-        mask = np.empty((len(nodes), asked.fanout), np.bool_)
+        rows = asked.rows[relation[2]]
         indptr, indices = stored[relation]
-        rows = nodes - first[relation[2]]
-        neighbours(indptr, indices, rows, nodes, np.uint64(key), asked.fanout, asked.mode, ids, mask)
-        found[relation] = ids, mask
+        drawn = np.empty((len(rows), asked.fanout), indices.dtype)
+        neighbours(indptr, indices, rows, first[relation[2]], np.uint64(key), asked.fanout, asked.mode, drawn)
+        found[relation] = drawn
     return found
+
+
+def narrow(numbers: NDArray[np.int64]) -> NDArray[Any]:
+    """int32 where all fit."""
+    return numbers.astype(np.int32) if not len(numbers) or numbers.max() < 2**31 else numbers
 
 
 def by_owner(book: Book, kind: str, ids: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
     """Positions of `ids` by the part that owns them, ascending within a part; parts without any are left out."""
+    from ops.graph.kernels_draws import grouped
+
     if book.parts == 1:
         return {0: np.arange(len(ids))} if len(ids) else {}
-    owner = book.owner(kind, ids)
-    order = np.argsort(owner, kind="stable")
-    ends = np.searchsorted(owner[order], np.arange(book.parts + 1))
+    order, ends = grouped(book.offsets[kind], ids)
     return {p: order[ends[p] : ends[p + 1]] for p in range(book.parts) if ends[p] < ends[p + 1]}
 
 
@@ -123,9 +129,9 @@ class PartService:
         """Keyed neighbours of the part's nodes, all relations of the request in one call."""
         return answer(self._csr, self.first, request)
 
-    def features(self, kind: str, ids: NDArray[np.int64]) -> NDArray[Any]:
-        """[M F] in the stored precision."""
-        return np.asarray(self.shard.features[kind][ids - self.first[kind]])
+    def features(self, kind: str, rows: NDArray[Any]) -> NDArray[Any]:
+        """[M F] in the stored precision; `rows` [M] are numbers within the part."""
+        return np.take(self.shard.features[kind], rows, axis=0)  # several times faster than indexing
 
     def busiest(self, kind: str, share: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """The share of the part's nodes with the most incoming edges, ascending, and their features."""

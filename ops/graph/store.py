@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from ops.data.hetero import Relation
 from ops.errors import ServiceError
 from ops.graph.sampling import Mode, Sample, sample
-from ops.graph.service import Book, Drawn, PartService, Request, by_owner
+from ops.graph.service import Book, Drawn, PartService, Request, by_owner, narrow
 from ops.graph.shards import Manifest
 
 MAX_RESTARTS, MAX_TASK_RETRIES = 8, 8  # finite: a request that kills its actor must not restart it without end
 PREFETCH_THREADS = 2
+Cached = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]  # global numbers, their table, features
 
 
 @runtime_checkable
@@ -95,7 +96,7 @@ class Client:
 
     backend: Backend
     cache_share: float = 0.1
-    _cached: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = field(default_factory=dict)
+    _cached: dict[str, Cached] = field(default_factory=dict)
 
     @property
     def book(self) -> Book:
@@ -115,16 +116,21 @@ class Client:
 
     def features(self, kind: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 [M F] of nodes by their global numbers: the busiest from the cache, the others from their owners."""
-        hot, rows = self._hot(kind)
-        at = np.minimum(np.searchsorted(hot, ids), max(len(hot) - 1, 0))
-        cached = hot[at] == ids if len(hot) else np.zeros(len(ids), np.bool_)
-        found = np.empty((len(ids), rows.shape[1]), np.float32)
-        found[cached] = rows[at[cached]]
-        missing = np.flatnonzero(~cached)
-        places = by_owner(self.book, kind, ids[missing])
-        answers = self.backend.call("features", {part: (kind, ids[missing[own]]) for part, own in places.items()})
-        for part, own in places.items():
-            found[missing[own]] = answers[part]
+        from ops.graph.kernels_draws import places
+
+        hot, slots, rows = self._hot(kind)
+        at = places(slots, hot, ids)
+        cached, missing = np.flatnonzero(at >= 0), np.flatnonzero(at < 0)
+        owned = by_owner(self.book, kind, ids[missing])
+        first = self.book.offsets[kind]
+        asked = {part: (kind, narrow(ids[missing[own]] - first[part])) for part, own in owned.items()}
+        answers = self.backend.call("features", asked)
+        # all answers one after the other, made float32 at once, then brought into the order of `ids`
+        order = np.concatenate([cached, *(missing[own] for own in owned.values())])
+        stacked = np.concatenate([np.take(rows, at[cached], axis=0), *(answers[part] for part in owned)])
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        found: NDArray[np.float32] = torch.from_numpy(stacked).float()[torch.from_numpy(back)].numpy()
         return found
 
     def seed_edges(
@@ -145,13 +151,15 @@ class Client:
         found = self.backend.call("ids", dict.fromkeys(range(self.book.parts), (kind,)))
         return np.concatenate([found[part] for part in range(self.book.parts)])
 
-    def _hot(self, kind: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    def _hot(self, kind: str) -> Cached:
+        from ops.graph.kernels_draws import hashed
+
         if kind not in self._cached:
             # in process the page cache is the cache
             share = 0.0 if isinstance(self.backend, LocalBackend) else self.cache_share
             found = self.backend.call("busiest", dict.fromkeys(range(self.book.parts), (kind, share)))
-            each = [found[part] for part in range(self.book.parts)]
-            self._cached[kind] = np.concatenate([e[0] for e in each]), np.concatenate([e[1] for e in each])
+            ids, rows = (np.concatenate([found[part][i] for part in range(self.book.parts)]) for i in (0, 1))
+            self._cached[kind] = ids, hashed(ids), rows
         return self._cached[kind]
 
 
