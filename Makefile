@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-cluster bench docs clean
+.PHONY: help setup demo check test test-cluster check-k8s bench docs clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## make .venv with Tessera and its tools
 
@@ -32,6 +32,20 @@ test: check ## check, then the tests that start servers, kill runs and search wi
 test-cluster: setup ## nodes of a Ray cluster that die in mid-run: some minutes on a quiet machine, as root
 	$(ONE_THREAD) $(BIN)/python -m pytest -m cluster
 
+# an extra's packages without Tessera's own, which their pins would contradict: $(call extra,NAME,VENV)
+define extra
+	$(PYTHON) -m venv $(2)
+	$(2)/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(1)'], sep='\n')" > $(2)/wanted
+	$(2)/bin/python -m pip install --quiet --disable-pip-version-check -r $(2)/wanted pytest
+	@touch $(2)/.ready
+endef
+
+.venv-k8s/.ready: pyproject.toml
+	$(call extra,k8s,.venv-k8s)
+
+check-k8s: .venv-k8s/.ready ## every manifest: our rules, kubernetes-validate --strict, checkov
+	.venv-k8s/bin/python k8s/check.py --tools
+
 bench: setup ## speed and memory against dense forms and the published code, large graphs: about 20 minutes alone
 	$(BIN)/python tests/bench/loss.py
 	$(BIN)/python tests/bench/train.py
@@ -44,4 +58,4 @@ docs: setup ## write the page of settings anew
 	$(BIN)/python workflows/docs.py > workflows/SETTINGS.md
 
 clean: ## remove .venv and caches; results in runs/ stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-k8s .venv-kubeflow .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

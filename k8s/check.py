@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Check manifests before anything is sent to a cluster: `python k8s/check.py [PATH ...]`.
+
+PATH is a kustomize folder, a YAML file or - (standard input); without any, every folder below k8s/overlays.
+Each finding is one line: file, object, field, rule: what is wrong; what to do. Exit 0: none, 1: some, 2: nothing could
+be checked (kubectl missing, no YAML).
+
+  --pods    print the Pods that the operator would make, as YAML, instead
+  --tools   also run kubernetes-validate --strict and checkov on these Pods (make check-k8s has both)
+  --list    print the rules
+
+Needs PyYAML, and kubectl for folders. The API server itself says more: kubectl apply --dry-run=server.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kuberay_cluster_rules  # noqa: F401  registers its rules
+import yaml
+from kuberay_pods import CLUSTER, TEMPLATED, insecure, pods
+from kuberay_rules import RULES
+
+KUBERNETES = "1.36"
+OVERLAYS = Path(__file__).parent / "overlays"
+Document = dict[str, Any]
+
+
+class Unreadable(Exception):
+    """A path that cannot be read or built."""
+
+
+def build(path: str) -> str:
+    """The YAML of a folder (by kustomize), a file, or standard input. Raises Unreadable."""
+    if path == "-":
+        return sys.stdin.read()
+    if not Path(path).is_dir():
+        try:
+            return Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise Unreadable(f"{path}: cannot be read ({error.strerror}); give a kustomize folder or a file") from None
+    kubectl = shutil.which("kubectl")
+    if not kubectl:
+        raise Unreadable(f"{path}: is a folder, which needs kubectl; install it, or give the built YAML")
+    made = subprocess.run([kubectl, "kustomize", path], capture_output=True, text=True, check=False)  # noqa: S603
+    if made.returncode:
+        raise Unreadable(f"{path}: kustomize: {' '.join(made.stderr.split())[:400]}")
+    return made.stdout
+
+
+def load(path: str) -> list[Document]:
+    """The objects of a path. Raises Unreadable."""
+    try:
+        return [d for d in yaml.safe_load_all(build(path)) if isinstance(d, dict)]
+    except yaml.YAMLError as error:
+        raise Unreadable(f"{path}: is not YAML ({' '.join(str(error).split())[:200]})") from None
+
+
+def findings(document: Document) -> Iterator[tuple[str, str, str, str]]:
+    """(field, rule, what is wrong, what to do) of one object."""
+    kind, version = document.get("kind"), str(document.get("apiVersion"))
+    if kind in CLUSTER or version.startswith("ray.io/"):
+        if version != "ray.io/v1" or kind not in CLUSTER:
+            yield "apiVersion", "version", f"{version} {kind} is not KubeRay 1.7's", f"ray.io/v1 {', '.join(CLUSTER)}"
+            return
+        for name, rule in RULES.items():
+            for field, wrong, remedy in rule(document):
+                yield field, name, wrong, remedy
+    elif kind in TEMPLATED:
+        for pod in pods(document):
+            for field, wrong in insecure(pod["spec"]):
+                yield f"spec.template.spec.{field}", "pod-security", wrong, "Pod Security restricted needs it"
+    elif kind == "Secret" and (document.get("data") or document.get("stringData")):
+        yield "data", "secret", "is in the open", "make Secrets by kubectl create secret, refer to them by name"
+
+
+def check(path: str, documents: list[Document]) -> list[str]:
+    """The lines to print for one path's objects."""
+    found = []
+    for document in documents:
+        title = f"{document.get('kind')} {(document.get('metadata') or {}).get('name')}"
+        for field, name, wrong, remedy in findings(document):
+            found.append(f"{path}: {title}: {field}: {name}: {wrong}; {remedy}")
+    return found
+
+
+def tools(sets: dict[str, list[Document]]) -> list[str]:
+    """What kubernetes-validate and checkov say of objects and Pods. Raises Unreadable where one is missing."""
+    said: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, documents in enumerate(sets.values()):
+            made = [pod for d in documents if d.get("kind") in CLUSTER for pod in pods(d)]
+            core = [d for d in documents if re.fullmatch(r"(\w+|[\w.]+\.k8s\.io)(/\w+)?", str(d.get("apiVersion")))]
+            if made or core:
+                text = yaml.safe_dump_all([*core, *made], sort_keys=False)
+                Path(folder, f"{number}.yaml").write_text(text, encoding="utf-8")
+        files = sorted(map(str, Path(folder).glob("*.yaml")))
+        said += _run("kubernetes-validate", "-k", KUBERNETES, "--strict", *files)
+        said += _run("checkov", "--framework", "kubernetes", "--skip-download", "--quiet", "--compact", "-d", folder)
+        for number, path in enumerate(sets):
+            said = [line.replace(f"{folder}/", "/").replace(f"/{number}.yaml", f"{path} ") for line in said]
+    return said
+
+
+def _run(name: str, *arguments: str) -> list[str]:
+    """The lines of a tool that found something; it is looked for beside this Python first."""
+    program = shutil.which(name, path=Path(sys.executable).parent) or shutil.which(name)
+    if not program:
+        raise Unreadable(f"{name}: is not installed; make check-k8s brings it")
+    ran = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)  # noqa: S603
+    return [line for line in (ran.stdout + ran.stderr).strip().splitlines() if line] if ran.returncode else []
+
+
+def main(argv: list[str]) -> int:
+    """Check what is asked for; returns the exit code."""
+    options, paths = {a for a in argv if a.startswith("--")}, [a for a in argv if not a.startswith("--")]
+    if options - {"--pods", "--tools", "--list"}:
+        print(__doc__)
+        return 0 if options == {"--help"} else 2
+    if "--list" in options:
+        print("\n".join(f"{name:16}{(rule.__doc__ or '').splitlines()[0]}" for name, rule in sorted(RULES.items())))
+        return 0
+    try:
+        sets = {p: load(p) for p in paths or sorted(map(str, OVERLAYS.glob("*/")))}
+        if "--pods" in options:
+            yaml.safe_dump_all(
+                [pod for ds in sets.values() for d in ds for pod in pods(d)], sys.stdout, sort_keys=False
+            )
+            return 0
+        found = [line for path, documents in sets.items() for line in check(path, documents)]
+        found += tools(sets) if "--tools" in options else []
+    except Unreadable as error:
+        print(error, file=sys.stderr)
+        return 2
+    count = sum(map(len, sets.values()))
+    print(
+        "\n".join(
+            [*found, f"{count} objects of {len(sets)} places checked by {len(RULES)} rules, {len(found)} findings"]
+        )
+    )
+    return 1 if found else 0 if count else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

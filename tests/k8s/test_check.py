@@ -1,0 +1,208 @@
+"""k8s/check.py: every rule refuses what it should, in one line with file, object, field and remedy; ours pass."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import check
+import pytest
+import yaml
+from kuberay_pods import insecure, pods
+from kuberay_rules import RULES, amount
+from manifests import K8S, OVERLAYS, built, one
+
+JOB, CLUSTER = ("rayjob-tune-hsan", "RayJob"), ("dev", "RayCluster")
+Change = Callable[[dict[str, Any]], object]
+
+
+def spec(document: dict[str, Any]) -> dict[str, Any]:
+    found = document["spec"]
+    return dict.__getitem__(found, "rayClusterSpec") if document["kind"] == "RayJob" else found
+
+
+def head(document: dict[str, Any]) -> dict[str, Any]:
+    return spec(document)["headGroupSpec"]["template"]["spec"]
+
+
+def group(document: dict[str, Any]) -> dict[str, Any]:
+    return spec(document)["workerGroupSpecs"][0]
+
+
+def worker(document: dict[str, Any]) -> dict[str, Any]:
+    return group(document)["template"]["spec"]
+
+
+def put(where: Callable[[dict[str, Any]], dict[str, Any]], **values: Any) -> Change:
+    return lambda document: where(document).update(values)
+
+
+def itself(document: dict[str, Any]) -> dict[str, Any]:
+    return document["spec"]
+
+
+def ray(document: dict[str, Any]) -> dict[str, Any]:
+    return head(document)["containers"][0]
+
+
+def limits(document: dict[str, Any]) -> dict[str, Any]:
+    return worker(document)["containers"][0]["resources"]["limits"]
+
+
+def drop(where: Callable[[dict[str, Any]], dict[str, Any]], key: str) -> Change:
+    return lambda document: where(document).pop(key)
+
+
+# rule -> (object, change, the finding's field, a word of what it says)
+CASES: list[tuple[str, tuple[str, str], Change, str, str]] = [
+    ("name", JOB, lambda d: d["metadata"].update(name="r" * 48), "metadata.name", "at most 47"),
+    ("name", CLUSTER, lambda d: d["metadata"].update(name="r" * 54), "metadata.name", "at most 53"),
+    ("name", JOB, lambda d: d["metadata"].update(name="2nd"), "metadata.name", "begin with a letter"),
+    ("unknown-field", JOB, put(itself, ttlSecondAfterFinished=1), "spec.ttlSecondAfterFinished", "ttlSecondsAfter"),
+    ("unknown-field", JOB, put(spec, wokerGroupSpecs=[]), "spec.rayClusterSpec.wokerGroupSpecs", "workerGroupSpecs?"),
+    ("unknown-field", CLUSTER, put(group, minReplica=1), "spec.workerGroupSpecs[0].minReplica", "minReplicas?"),
+    ("submission-mode", JOB, put(itself, submissionMode="K8sJob"), "spec.submissionMode", "HTTPMode"),
+    ("submission-mode", JOB, put(itself, submissionMode="SidecarMode"), "spec.submitterPodTemplate", "remove it"),
+    ("ttl", JOB, put(itself, shutdownAfterJobFinishes=False), "spec.ttlSecondsAfterFinished", "shutdownAfterJob"),
+    ("ttl", JOB, put(itself, ttlSecondsAfterFinished=-1), "spec.ttlSecondsAfterFinished", "negative"),
+    ("deletion-rules", JOB, put(itself, deletionStrategy={"deletionRules": [{}]}), "spec.deletionStrategy", "one of"),
+    ("suspend", JOB, put(itself, suspend=True, shutdownAfterJobFinishes=False), "spec.suspend", "set it"),
+    ("suspend", JOB, put(itself, suspend=True, clusterSelector={"a": "b"}), "spec.suspend", "clusterSelector"),
+    ("retries", JOB, put(itself, backoffLimit=-1), "spec.backoffLimit", "negative"),
+    ("retries", JOB, put(itself, clusterSelector={"ray.io/cluster": "x"}), "spec.backoffLimit", "clusterSelector"),
+    ("retries", JOB, put(itself, submissionMode="InteractiveMode"), "spec.backoffLimit", "InteractiveMode"),
+    ("deadline", JOB, drop(itself, "preRunningDeadlineSeconds"), "spec.preRunningDeadlineSeconds", "not set"),
+    ("deadline", JOB, put(itself, activeDeadlineSeconds=0), "spec.activeDeadlineSeconds", "1 or more"),
+    ("cluster", JOB, drop(itself, "rayClusterSpec"), "spec.rayClusterSpec", "missing"),
+    ("cluster", JOB, put(spec, upgradeStrategy={"type": "None"}), "spec.rayClusterSpec.upgradeStrategy", "remove"),
+    ("runtime-env", JOB, put(itself, runtimeEnvYAML="env_vars: ["), "spec.runtimeEnvYAML", "YAML mapping"),
+    ("runtime-env", JOB, put(itself, runtimeEnvYAML="pip"), "spec.runtimeEnvYAML", "YAML mapping"),
+    ("kueue", JOB, lambda d: (kueued(d), d["spec"].update(shutdownAfterJobFinishes=False)), "spec.shutdown", "set it"),
+    ("kueue", JOB, lambda d: (kueued(d), d["spec"].update(clusterSelector={"x": "y"})), "spec.clusterSel", "excludes"),
+    ("kueue", JOB, lambda d: (kueued(d), spec(d).update(enableInTreeAutoscaling=True)), "Autoscaling", "excludes"),
+    ("resources-twice", JOB, lambda d: spec(d)["headGroupSpec"].update(resources={"C": "1"}), "resources", "num-cpus"),
+    ("replicas", CLUSTER, put(group, minReplicas=9), "spec.workerGroupSpecs[0].minReplicas", "above maxReplicas 2"),
+    ("replicas", CLUSTER, put(group, replicas=3), "spec.workerGroupSpecs[0].replicas", "give 1 to 2"),
+    ("replicas", JOB, drop(group, "maxReplicas"), "workerGroupSpecs[0].minReplicas", "give both"),
+    ("restart-policy", CLUSTER, put(worker, restartPolicy="Always"), "[0].template.spec.restartPolicy", "Never"),
+    ("restart-policy", CLUSTER, put(head, restartPolicy="OnFailure"), "headGroupSpec.template.spec", "Never"),
+    ("token", JOB, put(spec, authOptions={}), "spec.rayClusterSpec.authOptions.mode", "set mode: token"),
+    ("token", CLUSTER, drop(spec, "authOptions"), "spec.authOptions.mode", "anybody"),
+    ("token", CLUSTER, drop(spec, "rayVersion"), "spec.rayVersion", "missing"),
+    ("redis", CLUSTER, lambda d: spec(d)["gcsFaultToleranceOptions"].update(redisPassword={"value": "x"}),
+     "spec.gcsFaultToleranceOptions.redisPassword", "secretKeyRef"),
+    ("redis", CLUSTER, put(ray, env=[{"name": "RAY_REDIS_ADDRESS", "value": "x"}]), "containers[0].env", "REDIS_ADD"),
+    ("redis", CLUSTER, lambda d: spec(d)["headGroupSpec"]["rayStartParams"].update({"redis-password": "x"}),
+     "redis-password", "in the open"),
+    ("alpha", CLUSTER, put(spec, networkPolicy={"mode": "DenyAll"}), "spec.networkPolicy", "NetworkPolicy of your own"),
+    ("alpha", CLUSTER, put(spec, gcsFaultToleranceOptions={"storage": {"size": 1}}), "storage", "redisAddress"),
+    ("mounts", JOB, drop(worker, "volumes"), "workerGroupSpecs[0].template.spec.volumes", "tmp"),
+    ("mounts", CLUSTER, lambda d: spec(d)["autoscalerOptions"]["volumeMounts"].append({"name": "logs"}),
+     "headGroupSpec.template.spec.volumes", "logs"),
+    ("limits", JOB, put(limits, memory="1Gi"), "resources.limits.memory", "below the request 16Gi"),
+    ("limits", JOB, drop(limits, "memory"), "resources.limits.memory", "/dev/shm"),
+    ("limits", JOB, put(limits, cpu="4500m"), "resources.limits.cpu", "whole CPUs"),
+    ("head-cpus", JOB, lambda d: spec(d)["headGroupSpec"].update(rayStartParams={}), "num-cpus", "on the head"),
+    ("environment", JOB, lambda d: worker(d)["containers"][0]["envFrom"].pop(), "env", "secret tessera-mlflow"),
+    ("environment", JOB, put(ray, env=[{"name": "AWS_REGION", "value": "x"}]), "[0].env", "AWS_REGION"),
+    ("secret", JOB, put(ray, env=[{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]), "env[AWS_SECRET", "in the open"),
+    ("optional-secret", JOB, lambda d: ray(d)["envFrom"][1]["secretRef"].pop("optional"), "envFrom[tessera", "wait"),
+    ("pod-security", JOB, drop(itself, "submitterPodTemplate"), "spec.submitterPodTemplate.spec", "runAsNonRoot"),
+    ("pod-security", CLUSTER, lambda d: spec(d)["autoscalerOptions"].pop("securityContext"),
+     "spec.autoscalerOptions.securityContext.capabilities.drop", "ALL"),
+    ("pod-security", JOB, drop(worker, "securityContext"), "workerGroupSpecs[0].template.spec.containers", "seccomp"),
+    ("pod-security", JOB, put(head, hostNetwork=True), "headGroupSpec.template.spec.hostNetwork", "is true"),
+]  # fmt: skip
+
+
+def kueued(document: dict[str, Any]) -> None:
+    document["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "q"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "source", "change", "field", "word"), CASES, ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_each_rule_names_file_object_field_and_remedy(
+    rule: str, source: tuple[str, str], change: Change, field: str, word: str
+) -> None:
+    document = one(*source)
+    assert check.check("file.yaml", [document]) == []
+    change(document)
+    lines = [line for line in check.check("file.yaml", [document]) if f": {rule}: " in line]
+    assert lines, check.check("file.yaml", [document])
+    where, _, told = lines[0].partition(f": {rule}: ")
+    assert where.startswith(f"file.yaml: {document['kind']} {document['metadata']['name']}: ")
+    assert any(field in line.partition(f": {rule}: ")[0] for line in lines), lines
+    assert any(word in line for line in lines), lines
+    assert "; " in told, "what is wrong; what to do"
+
+
+def test_every_rule_has_a_case() -> None:
+    assert {case[0] for case in CASES} == set(RULES)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_our_manifests_pass(overlay: str) -> None:
+    assert check.check(overlay, built(overlay)) == []
+
+
+def test_other_objects_and_versions() -> None:
+    deployment = one("dev", "Deployment", "mlflow")
+    deployment["spec"]["template"]["spec"]["containers"][0].pop("securityContext")
+    lines = check.check("f", [deployment])
+    assert len(lines) == 2
+    assert lines[1] == (
+        "f: Deployment mlflow: spec.template.spec.containers[mlflow].securityContext.capabilities.drop: pod-security: "
+        "does not have ALL; Pod Security restricted needs it"
+    )
+    made = {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "s"}, "stringData": {"password": "x"}}
+    assert "secret: is in the open; make Secrets by kubectl" in check.check("f", [made])[0]
+    old = {"kind": "RayJob", "apiVersion": "ray.io/v1alpha1", "metadata": {"name": "s"}}
+    assert "version: ray.io/v1alpha1 RayJob is not KubeRay 1.7's" in check.check("f", [old])[0]
+
+
+def test_the_pods_have_what_the_operator_adds() -> None:
+    head_pod, worker_pod = pods(one("dev", "RayCluster"))
+    assert [c["name"] for c in head_pod["spec"]["containers"]] == ["ray-head", "autoscaler"]
+    assert [c["name"] for c in worker_pod["spec"]["initContainers"]] == ["wait-gcs-ready"]
+    shared = {v["name"]: v for v in worker_pod["spec"]["volumes"]}["shared-mem"]
+    assert shared["emptyDir"] == {"medium": "Memory", "sizeLimit": "4Gi"}
+    job = one("rayjob-train-hgt", "RayJob")
+    assert [p["metadata"]["name"].removeprefix("rayjob-train-hgt-") for p in pods(job)] == ["head", "cpu", "submitter"]
+    del job["spec"]["submitterPodTemplate"]
+    assert [field for field, _ in insecure(list(pods(job))[2]["spec"])] != []
+
+
+def test_quantities() -> None:
+    assert [float(amount(q)) for q in ("200m", "1.5", 2, "1Ki", "2G", "many")] == [0.2, 1.5, 2, 1024, 2e9, 0]
+
+
+def test_the_command(tmp_path, monkeypatch, capsys) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("a: [")
+    assert check.main([str(wrong)]) == 2
+    assert "is not YAML" in capsys.readouterr().err
+    assert check.main([str(tmp_path / "none.yaml")]) == 2
+    assert check.main(["--wrong"]) == 2
+    monkeypatch.setattr("sys.stdin", io.StringIO("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n"))
+    capsys.readouterr()
+    assert check.main(["-"]) == 0
+    assert capsys.readouterr().out == f"1 objects of 1 places checked by {len(RULES)} rules, 0 findings\n"
+    document = one("rayjob-tune-hsan", "RayJob")
+    document["spec"]["submissionMode"] = "typo"
+    wrong.write_text(yaml.safe_dump(document))
+    done = subprocess.run([sys.executable, K8S / "check.py", wrong], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == (
+        f"{wrong}: RayJob rayjob-tune-hsan: spec.submissionMode: submission-mode: is 'typo'; "
+        "give one of K8sJobMode, HTTPMode, InteractiveMode, SidecarMode"
+    )
+    assert check.main(["--list"]) == 0
+    assert check.main(["--pods", str(wrong)]) == 0
+    assert "kind: Pod" in capsys.readouterr().out
+    broken = tmp_path / "folder"
+    broken.mkdir()
+    assert check.main([str(broken)]) == 2
