@@ -47,6 +47,7 @@ def test_a_search_is_spread_over_the_nodes_and_ends_in_the_bucket(cluster, s3):
         assert f"jobs/study/{trial['trial']}/seed-0/history.jsonl" in s3.keys("jobs/")
 
 
+@pytest.mark.cluster  # two minutes
 def test_trials_build_their_workers(cluster, tmp_path):
     more = ["--trials", "2", "--seeds", "0", "--workers", "2", "--name", "study", "--out", str(tmp_path)]
     code, said = cluster.wait(cluster.submit(*SEARCH, *more))
@@ -90,6 +91,7 @@ def test_nobody_comes_in_without_the_token(cluster, tmp_path):
     assert f"error: RAY_ADDRESS={cluster.gcs}: no Ray cluster can be used there (" in done.stderr
 
 
+@pytest.mark.cluster  # two minutes
 def test_a_killed_and_a_stopped_job_go_on_when_submitted_again(cluster, tmp_path):
     command = [*TRAIN, "--name", "run", "--out", str(tmp_path)]
     history = tmp_path / "run" / "seed-0" / "history.jsonl"
