@@ -112,7 +112,7 @@ def _download(name: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=path.parent) as folder:
-            reason = _fetch(name, Path(folder))
+            reason = fetch_apart("ops.data.fetch", name, Path(folder), "graph.npz")
             if not reason:
                 os.replace(Path(folder) / "graph.npz", path)
     except OSError as error:
@@ -130,13 +130,13 @@ def _missing(name: str, path: Path, why: str) -> str:
     )
 
 
-def _fetch(name: str, folder: Path) -> str:
-    """Run ops.data.fetch; "" when FOLDER/graph.npz is there, else the reason in one line."""
+def fetch_apart(module: str, name: str, folder: Path, made: str) -> str:
+    """Run `python -m module name folder`; "" when FOLDER/made is there then, else the reason in one line."""
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
-    # the module is ours and the name one of SOURCES
+    # the module is ours and the name one of those it knows
     child = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-W", "ignore", "-m", "ops.data.fetch", name, str(folder)],
+        [sys.executable, "-W", "ignore", "-m", module, name, str(folder)],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -150,7 +150,7 @@ def _fetch(name: str, folder: Path) -> str:
         output.close()
     if late:
         return late
-    if child.returncode == 0 and (folder / "graph.npz").is_file():
+    if child.returncode == 0 and (folder / made).is_file():
         return ""
     lines = (folder / "log").read_text(errors="replace").strip().splitlines()
     return lines[-1][:200] if lines else f"ended with code {child.returncode}"
@@ -167,5 +167,5 @@ def _wait(child: subprocess.Popen[bytes], folder: Path) -> str:
             passed = time.monotonic() - start
         if passed > _DOWNLOAD_S:
             return f"not done after {_DOWNLOAD_S} s"
-        if passed > FIRST_BYTE_S and not any(p.stat().st_size for p in (folder / "pyg").rglob("*") if p.is_file()):
+        if passed > FIRST_BYTE_S and not any(p.stat().st_size for p in folder.glob("*/**/*") if p.is_file()):
             return f"nothing arrived in {FIRST_BYTE_S} s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ops.data.raw import Raw
 from ops.errors import DataError, naming
 
 KINDS = ("features", "edges", "labels")
+AT_ONCE = 8
 
 
 def read_remote(spec: str) -> Raw:
@@ -47,25 +49,32 @@ def local_copy(spec: str) -> Path:
                 f"{place}: {what} (endpoint {storage.endpoint()}); "
                 f"give a file ({' '.join(SUFFIXES)}) or a folder with features.* and edges.*"
             )
-    return _cached(place, found, folder)
+    return cached_copy(place, found, folder)
 
 
-def _cached(place: storage.Location, found: dict[str, storage.Stored], folder: bool) -> Path:
-    """The local copy; one that has the same names, sizes and ETags is used again."""
+def cached_copy(place: storage.Location, found: dict[str, storage.Stored], folder: bool) -> Path:
+    """The local copy of the object `place`, or of the objects `found` below it; one with the same names, sizes and
+    ETags is used again. Raises DataError, ServiceError.
+    """
     words = [storage.endpoint(), str(place), *(f"{n} {s.size} {s.etag}" for n, s in sorted(found.items()))]
     digest = hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
     home = cache_file("x").parent / "s3" / digest
     path = home / place.name
     try:
-        for name, stored in found.items():
-            own = path / name if folder else path
-            if not own.is_file() or own.stat().st_size != stored.size:
-                source = place / name if folder else place
-                if storage.download(source, own) != stored:
-                    own.unlink()
-                    raise DataError(f"{source}: was replaced while it was read; start the same command again")
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # many small objects: each one waits for its answer
+            own = {path / name if folder else path: (place / name if folder else place, s) for name, s in found.items()}
+            for _ in pool.map(lambda each: _fetch(each[0], *each[1]), own.items()):
+                pass
     except storage.Missing as error:
         raise DataError(f"{error}: was removed while it was read; start the same command again") from None
     except OSError as error:
         raise DataError(f"{home}: cannot be written ({os.strerror(error.errno or 0)}); set TESSERA_CACHE") from None
     return path
+
+
+def _fetch(path: Path, source: storage.Location, stored: storage.Stored) -> None:
+    if path.is_file() and path.stat().st_size == stored.size:
+        return
+    if storage.download(source, path) != stored:
+        path.unlink()
+        raise DataError(f"{source}: was replaced while it was read; start the same command again")
