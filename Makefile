@@ -35,7 +35,7 @@ test-cluster: setup ## nodes of a Ray cluster that die in mid-run: some minutes 
 # an extra's packages without Tessera's own, which their pins would contradict: $(call extra,NAME,VENV)
 define extra
 	$(PYTHON) -m venv $(2)
-	$(2)/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(1)'], sep='\n')" > $(2)/wanted
+	$(2)/bin/python k8s/requirements.py --only $(1) > $(2)/wanted
 	$(2)/bin/python -m pip install --quiet --disable-pip-version-check -r $(2)/wanted pytest
 	@touch $(2)/.ready
 endef

@@ -78,10 +78,11 @@ class Job:
 
 
 def make_job(resolved: Resolved, console: Console) -> Job:
-    """Load and check the data, settle K. Raises DataError or SettingsError before any work starts."""
+    """Load and check the data, settle K. Raises DataError, SettingsError or ServiceError before any work starts."""
     launch = resolved.launch
     if launch.workers != "auto" and launch.workers < 0:
         raise SettingsError(f"--workers {launch.workers}: allowed are auto, 0 (in this process) and more")
+    place.check_remote(launch)
     data, labels, held = kind_of(resolved.method).load(launch, resolved.settings)
     threads = launch.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)

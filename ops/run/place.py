@@ -21,7 +21,7 @@ from ops.errors import SettingsError, naming
 from ops.run.checkpoint import write_json
 from ops.run.results import read_json
 from ops.run.settings import LaunchSettings
-from ops.storage import Location, is_s3, parse
+from ops.storage import Location, is_s3, listing, parse
 
 RUN_FILE, LOCK_FILE, PROBE = "run.json", ".lock", ".write-test"
 MARK_FILE = ".mirror.json"  # whose image in the bucket the folder is
@@ -92,6 +92,13 @@ def remote(launch: LaunchSettings, *names: str) -> Location | None:
     for name in names:
         there = there / name
     return there
+
+
+def check_remote(launch: LaunchSettings) -> None:
+    """Ask the bucket of `--out` anything before data are loaded. Raises ServiceError, or SettingsError for scratch."""
+    if (there := remote(launch)) is not None:
+        local_out(launch)
+        listing(there, start=PROBE, deep=False)
 
 
 def shown(launch: LaunchSettings, path: Path) -> str:

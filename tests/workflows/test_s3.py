@@ -175,6 +175,14 @@ def test_storage_that_cannot_be_asked_is_one_line_before_any_work(
     ended = shell(f"{line} --out s3://nowhere/out")
     assert (ended.code, len(ended.errors)) == (6, 1)
     assert "there is no bucket nowhere (endpoint 127.0.0.1:" in ended.errors[0]
+    gone = f"hsan --dataset {tmp_path}/none.npz --out s3://nowhere/out"
+    assert shell(gone).code == 6, "the bucket is asked before the data"
+    with monkeypatch.context() as without:  # as in a Pod whose Secret is missing
+        without.delenv("AWS_ACCESS_KEY_ID")
+        without.delenv("AWS_SECRET_ACCESS_KEY")
+        ended = shell(f"{line} --out s3://{BUCKET}/out")
+        assert (ended.code, len(ended.errors)) == (6, 1)
+        assert "no credentials are set (endpoint" in ended.errors[0]
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     for more in (f"--out s3://{BUCKET}/out", f"--out out --dataset s3://{BUCKET}/data.npz"):
         ended = shell(f"{line} {more}")

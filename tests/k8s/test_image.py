@@ -1,0 +1,131 @@
+"""k8s/Dockerfile without Docker: its context, its COPYs, its user, and those of its commands that run anywhere."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from manifests import K8S, built
+
+ROOT = K8S.parent
+TEXT = (K8S / "Dockerfile").read_text().replace("\\\n", " ")
+LINES = [line.split(maxsplit=1) for line in TEXT.splitlines() if line and not line.startswith("#")]
+
+
+def ignored(name: str) -> bool:
+    """Whether .dockerignore leaves a path out of the context: the last pattern that fits decides."""
+    out = False
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        pattern, parts = line.lstrip("!").removeprefix("**/"), Path(name).parts
+        heads = ["/".join(parts[: n + 1]) for n in range(len(parts))]
+        names = [*heads, *parts] if "**/" in line else heads
+        if any(fnmatch.fnmatch(each, pattern) for each in names):
+            out = not line.startswith("!")
+    return out
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `docker build .` would send."""
+    folder = tmp_path_factory.mktemp("context")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("no git, or no repository: what belongs to the context is unknown")
+    for name in listed.stdout.splitlines():
+        if not ignored(name) and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def image(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """WORKDIR after the COPYs."""
+    folder = tmp_path_factory.mktemp("tessera")
+    for word, rest in LINES:
+        if word == "COPY":
+            *sources, target = rest.split()
+            for each in sources:
+                path = context / each
+                assert path.exists(), f"COPY {each}: is not in the context"
+                if path.is_dir():
+                    shutil.copytree(path, folder / target)
+                else:
+                    shutil.copyfile(path, folder / target / path.name)
+    return folder
+
+
+def run(image: Path, command: str) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment = kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run(
+        ["/bin/bash", "-euo", "pipefail", "-c", command], cwd=image, env=environment, capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+
+
+def test_the_context_is_small_and_holds_no_results(context: Path) -> None:
+    files = [p for p in context.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 2 << 20
+    assert {p.relative_to(context).parts[0] for p in files} == {
+        "LICENSE", "README.md", "constraints.txt", "k8s", "ops", "pyproject.toml", "trainers", "workflows",
+    }  # fmt: skip
+    assert all(ignored(name) for name in ("runs/x", ".git/HEAD", "ops/__pycache__/x.pyc", "tests/k8s/test_image.py"))
+
+
+def test_one_user_who_is_not_root_and_one_file_for_both_devices() -> None:
+    assert ["USER", "1000:1000"] in LINES
+    assert ["WORKDIR", "/tessera"] in LINES
+    assert ["ARG", "TORCH=cpu"] in LINES
+    assert "whl/${TORCH}" in TEXT
+    uids = {c["securityContext"]["runAsUser"] for c in _specs()}
+    assert uids == {1000, 999}, "999: the databases' own images"
+
+
+def _specs() -> list[dict]:
+    found = []
+    for document in built("dev"):
+        spec = document.get("spec", {})
+        if document["kind"] in ("Deployment", "StatefulSet", "Job"):
+            found.append(spec["template"]["spec"])
+        elif document["kind"] == "RayCluster":
+            found += [g["template"]["spec"] for g in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
+    return found
+
+
+def test_the_layer_of_dependencies_is_what_pyproject_asks_for(image: Path) -> None:
+    command = next(re.search(r"python requirements.py [^&>]*", rest)[0] for word, rest in LINES if word == "RUN")
+    done = run(image, command)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["server"]]
+    assert done.stdout.splitlines() == wanted, done.stderr
+    assert run(image, "python requirements.py --only k8s").stdout.startswith("checkov")
+
+
+def test_the_constraints_hold_for_every_pin_that_the_manifests_name(image: Path) -> None:
+    pins = dict(line.split("==") for line in (image / "constraints.txt").read_text().split() if "==" in line)
+    (cluster,) = [d for d in built("dev") if d["kind"] == "RayCluster"]
+    assert cluster["spec"]["rayVersion"] == pins["ray"], "the operator's checks go by this version"
+
+
+def test_the_code_compiles_and_runs_from_the_working_directory(image: Path) -> None:
+    command = next(re.search(r"python -m compileall [^|]*", rest)[0] for word, rest in LINES if "compileall" in rest)
+    done = run(image, re.sub(r"\S*site-packages", "", command))
+    assert done.returncode == 0, done.stderr
+    assert list((image / "ops" / "run" / "__pycache__").glob("search.*.pyc"))
+    last = [rest for word, rest in LINES if word == "CMD"]
+    done = run(image, shlex.join(json.loads(last[0])))
+    assert (done.returncode, done.stdout.split()[0]) == (0, "usage:"), done.stderr
+    done = run(image, "PYTHONPATH=. python -c 'import ops; print(ops.__file__)'")
+    assert done.stdout.startswith(str(image)), "nothing that the code imports was left out"
