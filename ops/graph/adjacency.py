@@ -27,15 +27,20 @@ def adjacency(edge_index: NDArray[np.int64], n_nodes: int, *, self_loops: bool) 
     return sp.csr_array((ones, (source, target)), shape=(n_nodes, n_nodes))
 
 
+def normalised(a: sp.csr_array) -> sp.csr_array:
+    """`D^-1/2 (A + I) D^-1/2` in float64 of a 0/1 matrix A [N, N] without a diagonal of its own (Kipf & Welling)."""
+    n = a.shape[0]
+    looped = a.astype(np.float64) + sp.eye_array(n)
+    scale = 1.0 / np.sqrt(looped.sum(axis=1))
+    return sp.csr_array(looped.multiply(scale[:, None]).multiply(scale[None, :]))
+
+
 def low_pass(x: NDArray[np.float32], edge_index: NDArray[np.int64], order: int) -> NDArray[np.float32]:
     """`(D^-1/2 (A + I) D^-1/2)^order X`, A's own diagonal removed first (HSAN eq. 1; SGC). [N, F] -> [N, F].
 
     A node without edges keeps its features. Sums run in float64, so the result does not depend on edge order.
     """
-    n = x.shape[0]
-    a = adjacency(edge_index, n, self_loops=False).astype(np.float64) + sp.eye_array(n)
-    scale = 1.0 / np.sqrt(a.sum(axis=1))
-    step = sp.csr_array(a.multiply(scale[:, None]).multiply(scale[None, :]))
+    step = normalised(adjacency(edge_index, x.shape[0], self_loops=False))
     out = x.astype(np.float64)
     for _ in range(order):
         out = step @ out

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import sys
 
+from ops.graph.source import remarks
 from ops.run.estimator import GraphClusterer
 from trainers.hsan.cost import estimate, exchanged
 from trainers.hsan.inference import embed, predict
 from trainers.hsan.settings import PUBLISHED, Settings
-from trainers.hsan.source import remarks
 from trainers.hsan.training import train
 
 NAME = "hsan"

@@ -8,11 +8,11 @@ from ops.data.planted import planted_graph
 from ops.errors import DataError, SettingsError
 from ops.graph.partition import partition
 from ops.graph.shards import write_shards
+from ops.graph.source import part_of
 from ops.run import graphs
 from ops.run.settings import LaunchSettings
 from ops.run.types import PlainRun
 from trainers import hsan
-from trainers.hsan.source import part_of
 
 
 @pytest.fixture

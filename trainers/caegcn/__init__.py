@@ -1,0 +1,60 @@
+"""CaEGCN: cross-attention fusion based enhanced graph convolutional network (Huo et al., TKDE 2023, arXiv 2101.06883).
+
+A content auto-encoder and a graph auto-encoder side by side: between graph layers the two are fused,
+`Y = gamma Z + (1 - gamma) H`, and fused rows attend to all others before they are passed on along the edges,
+`Z' = relu(D^-1/2 (A + I) D^-1/2 R U)`. Both are pulled to one target p, sharpened from the content code's Student-t
+assignment q: `L = MSE(X, X_cae) + a KL(p||q) + b KL(p||z) + c MSE(X, X_gae) + d BCE(A + I, A^)`. The graph branch's
+softmax z is the result. Without attention and decoder it is SDCN (Bo et al., WWW 2020; `--preset sdcn`).
+
+Axes: N nodes, F features, Z width of the content code, K clusters.
+
+Deviations from the paper: A^ is decoded from the K columns before the softmax (`structure_from`), as the decoder's
+last layer cannot fit it; heads of width 64; attention in two places (`attention_at`), scaled. All are settings.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ops.graph.source import remarks
+from ops.run.estimator import GraphClusterer
+from trainers.caegcn.cost import estimate, exchanged
+from trainers.caegcn.inference import embed, predict
+from trainers.caegcn.settings import Settings
+from trainers.caegcn.training import train
+
+NAME = "caegcn"
+SEARCHED = ("gamma", "content_kl", "graph_kl", "structure", "freedom")  # what a search varies unless told otherwise
+SHAPED = (  # settings that a warm start cannot change
+    "widths", "code_dim", "depth", "attention_at", "heads", "head_dim", "decoder",
+)  # fmt: skip
+NEW_ROWS = "by the content branch where the data has no edges, else by the graph branch over those edges"
+ADVICE = "cut the graph into steps with --parts P --blocks q, or lower --head-dim"
+
+__all__ = [
+    "ADVICE",
+    "NAME",
+    "NEW_ROWS",
+    "SEARCHED",
+    "SHAPED",
+    "CaEGCN",
+    "Settings",
+    "baseline_order",
+    "embed",
+    "estimate",
+    "exchanged",
+    "predict",
+    "remarks",
+    "train",
+]
+
+
+def baseline_order(settings: Settings) -> int:
+    """The filter of the baseline `filter + k-means`: as many steps as the graph encoder has layers."""
+    return 3 if settings.depth == "released" else len(settings.layers) + 2
+
+
+class CaEGCN(GraphClusterer):
+    """scikit-learn-like estimator: `CaEGCN(n_clusters=3, epochs=100).fit(x, edge_index).labels_`."""
+
+    method = sys.modules[__name__]

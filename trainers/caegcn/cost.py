@@ -1,0 +1,73 @@
+"""What a training of CaEGCN needs, told before it starts: peak memory and traffic."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from ops.contrast.team import traffic
+from ops.data.types import AttributedGraph
+from trainers.caegcn.model import Place, decoder_places, encoder_places, head_width
+from trainers.caegcn.settings import Settings
+
+THREADS_AND_KERNELS = 160 * 2**20  # what torch, BLAS and scikit-learn take at their first real work
+
+
+def places(settings: Settings, n_features: int) -> list[Place]:
+    """All graph layers."""
+    return encoder_places(settings, n_features) + (decoder_places(settings, n_features) if settings.decoder else [])
+
+
+def parameters(settings: Settings, n_features: int) -> int:
+    """How many numbers are trained."""
+    widths = [n_features, *settings.layers, settings.code_dim]
+    content = 2 * sum(a * b for a, b in pairwise(widths)) + 2 * sum(widths)
+    graph = 0
+    for place in places(settings, n_features):
+        graph += place.inputs * place.outputs
+        if place.attends:
+            graph += 4 * place.inputs * settings.heads * head_width(settings, place.inputs)
+    return content + graph + settings.k * settings.code_dim
+
+
+def step_nodes(settings: Settings, n_nodes: int) -> int:
+    """Nodes of the largest step; METIS keeps its parts within a few percent of each other."""
+    if settings.parts:
+        return min(n_nodes, int(1.05 * n_nodes * settings.blocks / settings.parts) + 1)
+    return n_nodes
+
+
+def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
+    """Peak bytes of one worker above the import baseline; checked against measured peaks by tests/bench/caegcn.py."""
+    f, n = data.n_features, step_nodes(settings, data.n_nodes)
+    own = -(-n // world)
+    width = 2 * (sum(settings.layers) + settings.code_dim)  # of the content branch, kept for the backward pass
+    gathered = 0
+    for place in places(settings, f):
+        width += 3 * place.inputs + place.outputs
+        if place.attends:
+            inside = settings.heads * head_width(settings, place.inputs)
+            width += 4 * inside
+            gathered = max(gathered, (6 if world > 1 else 3) * inside)
+    outputs = 5 * f if settings.decoder else 3 * f  # of both decoders, their errors and gradients
+    rows = 4 * own * (2 * f + outputs + width) + 4 * n * gathered
+    if settings.structure_from == "last" and settings.structure:
+        rows += 4 * 2 * n * f
+    step = rows + 16 * parameters(settings, f) + 4 * 4 * settings.tile_rows**2
+    inputs = data.x.nbytes + 3 * 12 * data.edge_index.shape[1]
+    return int(THREADS_AND_KERNELS + inputs + step + data.x.nbytes * (1 if settings.parts else 0))
+
+
+def exchanged(settings: Settings, data: AttributedGraph, world: int) -> int:
+    """Bytes that one worker sends in a step: gathered rows and their gradients, sums, parameter gradients."""
+    f, n = data.n_features, step_nodes(settings, data.n_nodes)
+    size = world * -(-n // world)
+    gathered = 0
+    for place in places(settings, f):
+        if place.fused is not None or place.inputs == settings.k:
+            gathered += 2 * size * min(place.inputs, place.outputs)
+        if place.attends:
+            gathered += 2 * 2 * size * settings.heads * head_width(settings, place.inputs)
+    if settings.structure:
+        gathered += 2 * size * (settings.k if settings.structure_from == "bottleneck" else f)
+    told = 8 * (settings.k + 7 + settings.k) + (8 if settings.structure else 0)
+    return traffic(4 * gathered, 4 * parameters(settings, f) + told, world)

@@ -1,0 +1,60 @@
+"""A trained CaEGCN at work on rows it may never have seen: the graph branch over edges, the content branch without.
+
+Axes: n rows, F features, Z width of the content code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ops.cluster.soft import student_t
+from ops.contrast.team import Team
+from ops.graph.adjacency import adjacency
+from trainers.caegcn.model import Model, clusters, rows_of
+from trainers.caegcn.settings import Settings
+
+
+def _loaded(tensors: Mapping[str, Tensor], settings: Settings, n_features: int) -> Model:
+    model = Model(n_features, settings, seed=0)
+    model.load_state_dict(tensors)
+    return model
+
+
+@torch.no_grad()
+def embed(
+    tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: NDArray[np.float32], edge_index: NDArray[np.int64]
+) -> Float[Tensor, "n Z"]:
+    """Content codes of a stored model for features `x` [n, F]; edges do not enter them."""
+    del edge_index
+    return _loaded(tensors, Settings.model_validate(settings), x.shape[1]).content.encode(torch.from_numpy(x))[-1]
+
+
+@torch.no_grad()
+def predict(
+    tensors: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    x: NDArray[np.float32],
+    edge_index: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(cluster [n], confidence [n]) of rows `x` [n, F].
+
+    With edges [2, E] the graph branch, as after training, attending over these rows; without any the content branch
+    (the largest q), a row at a time.
+    """
+    chosen = Settings.model_validate(settings)
+    model = _loaded(tensors, chosen, x.shape[1])
+    if edge_index is None or not edge_index.size:
+        q = student_t(model.content.encode(torch.from_numpy(x))[-1], model.centres, chosen.freedom)
+        sure, labels = q.max(1)
+        return labels.numpy(), sure.numpy()
+    a = adjacency(edge_index, len(x), self_loops=False)
+    rows = rows_of(x, a, Team(), torch.device("cpu"))
+    labels, sure = clusters(model(rows, Team()).columns)
+    return labels.numpy(), sure.numpy()

@@ -1,0 +1,230 @@
+"""CaEGCN's two branches: the content auto-encoder, and the graph layers between which fused rows attend to each other.
+
+Axes: N nodes, n of them on this worker, F features, D a layer's width, Z width of the content code, K clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import relu
+
+from ops.contrast.attention import attend
+from ops.contrast.structure import Links, links_of
+from ops.contrast.team import Team
+from ops.graph.adjacency import SparseRows, normalised, sparse_product, sparse_rows
+from ops.rng import torch_generator
+from trainers.caegcn.settings import Settings
+
+_WIDEST_HEAD = 64  # of `head_dim` auto
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one worker sees in a step: its rows of X, of A~ = D^-1/2 (A + I) D^-1/2, of A~ X, and of A + I."""
+
+    x: Float[Tensor, "n F"]
+    mixed: Float[Tensor, "n F"]
+    a: SparseRows
+    links: Links
+    total: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the branches make of this worker's rows; `decoded` is None where there is no graph decoder."""
+
+    content: Float[Tensor, "n F"]
+    code: Float[Tensor, "n Z"]
+    columns: Float[Tensor, "n K"]
+    decoded: Float[Tensor, "n F"] | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """One graph layer: its widths, the content layer that is fused with its input (None: the first), attention."""
+
+    inputs: int
+    outputs: int
+    fused: int | None
+    attends: bool = False
+    last: bool = False
+
+
+def encoder_places(settings: Settings, n_features: int) -> list[Place]:
+    """The graph encoder's layers, F to K; `fused` counts the content encoder's layers."""
+    inner = [*settings.layers, settings.code_dim]
+    kept = list(range(len(inner))) if settings.depth == "full" else [0, len(inner) - 1]
+    widths = [n_features, *(inner[i] for i in kept), settings.k]
+    places = [Place(widths[0], widths[1], None)]
+    for number, i in enumerate(kept):
+        ends = number in (0, len(kept) - 1)
+        attends = settings.attention_at == "all" or (settings.attention_at == "released" and ends)
+        places.append(Place(inner[i], widths[number + 2], i, attends, last=number == len(kept) - 1))
+    return places
+
+
+def decoder_places(settings: Settings, n_features: int) -> list[Place]:
+    """The graph decoder's layers, K to F; `fused` counts the content decoder's layers, -1 is the code."""
+    inner = list(reversed(settings.layers))
+    full = settings.depth == "full"
+    kept = list(range(-1, len(inner))) if full else [0, len(inner) - 1]
+    width = {-1: settings.code_dim} | dict(enumerate(inner))
+    widths = [settings.k, *(width[i] for i in kept), n_features]
+    places = [Place(widths[0], widths[1], None)]
+    for number, i in enumerate(kept):
+        attends = settings.attention_at == "all"
+        places.append(Place(width[i], widths[number + 2], i, attends, last=number == len(kept) - 1))
+    return places
+
+
+def head_width(settings: Settings, width: int) -> int:
+    """The width of one attention head on rows of `width`."""
+    if isinstance(settings.head_dim, int):
+        return settings.head_dim
+    return width if settings.head_dim == "layer" else min(_WIDEST_HEAD, width)
+
+
+class Content(torch.nn.Module):
+    """The content auto-encoder: F - hidden layers - Z - hidden layers - F, ReLU between; Linear's start, keyed."""
+
+    def __init__(self, n_features: int, settings: Settings, seed: int) -> None:
+        super().__init__()
+        widths = [n_features, *settings.layers, settings.code_dim]
+        g = torch_generator(seed, "caegcn/content")
+        self.encoder = torch.nn.ModuleList(_linear(*pair, g) for pair in pairwise(widths))
+        self.decoder = torch.nn.ModuleList(_linear(*pair, g) for pair in pairwise(widths[::-1]))
+
+    def encode(self, x: Float[Tensor, "n F"]) -> list[Float[Tensor, "n D"]]:
+        """Every layer's output, the code last."""
+        return _through(self.encoder, x)
+
+    def decode(self, code: Float[Tensor, "n Z"]) -> list[Float[Tensor, "n D"]]:
+        """Every layer's output, the features last."""
+        return _through(self.decoder, code)
+
+
+class GraphLayers(torch.nn.Module):
+    """Graph layers one after the other, each but the first on rows fused with the content branch's."""
+
+    def __init__(self, places: Sequence[Place], settings: Settings, seed: int, name: str) -> None:
+        super().__init__()
+        self.places, self.settings = places, settings
+        g = torch_generator(seed, f"caegcn/{name}")
+        self.weights = torch.nn.ParameterList(_glorot(p.inputs, p.outputs, g) for p in places)
+        self.attention = torch.nn.ParameterDict()
+        for number, place in enumerate(places):
+            if place.attends:
+                inside = settings.heads * head_width(settings, place.inputs)
+                for role in ("query", "key", "value"):
+                    self.attention[f"{number}_{role}"] = _glorot(place.inputs, inside, g)
+                self.attention[f"{number}_out"] = _glorot(inside, place.inputs, g)
+
+    def forward(
+        self, first: Float[Tensor, "n F"] | None, z: Tensor | None, content: dict[int, Tensor], rows: Rows, team: Team
+    ) -> Float[Tensor, "n D"]:
+        """The last layer's output of this worker's rows; `first`: A~ X where the layers begin at the features."""
+        gamma = self.settings.gamma
+        for number, (place, weight) in enumerate(zip(self.places, self.weights, strict=True)):
+            if z is None:
+                assert first is not None
+                z = first @ weight
+            else:
+                if place.fused is not None:
+                    z = gamma * z + (1 - gamma) * content[place.fused]
+                z = propagate(self.attend(number, z, rows, team), weight, rows, team)
+            z = z if place.last else relu(z)
+        assert z is not None
+        return z
+
+    def attend(self, number: int, y: Float[Tensor, "n D"], rows: Rows, team: Team) -> Float[Tensor, "n D"]:
+        """R: the fused rows Y and what they attend to, or Y itself where the place has no attention."""
+        if not self.places[number].attends:
+            return y
+        width = head_width(self.settings, y.shape[1])
+        scale = 1 / math.sqrt(width) if self.settings.attention_scale == "width" else 1.0
+        q, k, v = (y @ self.attention[f"{number}_{role}"] for role in ("query", "key", "value"))
+        found = attend(q, k, v, self.settings.heads, rows.total, scale=scale, team=team)
+        out: Tensor = found @ self.attention[f"{number}_out"]
+        return y + out if self.settings.residual else out
+
+
+class Model(torch.nn.Module):
+    """Both branches and the K centres of q (zero until they are set)."""
+
+    def __init__(self, n_features: int, settings: Settings, seed: int) -> None:
+        super().__init__()
+        self.content = Content(n_features, settings, seed)
+        self.encoder = GraphLayers(encoder_places(settings, n_features), settings, seed, "encoder")
+        self.decoder: GraphLayers | None = None
+        if settings.decoder:
+            self.decoder = GraphLayers(decoder_places(settings, n_features), settings, seed, "decoder")
+        self.centres = torch.nn.Parameter(torch.zeros(settings.k, settings.code_dim))
+
+    def forward(self, rows: Rows, team: Team) -> Found:
+        """Both branches on this worker's rows."""
+        hidden = self.content.encode(rows.x)
+        code = hidden[-1]
+        opened = self.content.decode(code)
+        columns = self.encoder(rows.mixed, None, dict(enumerate(hidden)), rows, team)
+        decoded = None
+        if self.decoder is not None:
+            decoded = self.decoder(None, columns, {-1: code} | dict(enumerate(opened)), rows, team)
+        return Found(opened[-1], code, columns, decoded)
+
+
+def propagate(z: Float[Tensor, "n D"], weight: Float[Tensor, "D E"], rows: Rows, team: Team) -> Float[Tensor, "n E"]:
+    """`A~ Z U` for this worker's rows, through the narrower side of U."""
+    narrow = weight.shape[0] <= weight.shape[1]
+    gathered = team.gather((z if narrow else z @ weight)[None], rows.total)
+    out = sparse_product(rows.a, gathered[None])[0]
+    return out @ weight if narrow else out
+
+
+def rows_of(x: NDArray[np.float32], a: sp.csr_array, team: Team, device: torch.device) -> Rows:
+    """This worker's share of features `x` [N, F] on the symmetric 0/1 matrix `a` [N, N], and what is made of both."""
+    n, own = len(x), team.own(len(x))
+    mixing = normalised(a)
+    mine = sp.csr_array(mixing[own])
+    mixed = np.asarray(mine @ x, dtype=np.float32)
+    own_x = torch.from_numpy(x[own] if team.world > 1 else x).to(device)
+    return Rows(own_x, torch.from_numpy(mixed).to(device), sparse_rows(mine, device), links_of(a, team, device), n)
+
+
+def clusters(columns: Float[Tensor, "N K"]) -> tuple[Int64[Tensor, "N"], Float[Tensor, "N"]]:
+    """The graph branch's cluster of every row and its probability."""
+    sure, labels = columns.softmax(1).max(1)
+    return labels, sure
+
+
+def _through(layers: torch.nn.ModuleList, x: Tensor) -> list[Tensor]:
+    found = []
+    for number, layer in enumerate(layers):
+        x = layer(x)
+        if number < len(layers) - 1:
+            x = relu(x)
+        found.append(x)
+    return found
+
+
+def _linear(inputs: int, outputs: int, g: torch.Generator) -> torch.nn.Linear:
+    made: torch.nn.Linear = torch.nn.utils.skip_init(torch.nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    bound = 1 / math.sqrt(inputs)
+    with torch.no_grad():
+        for parameter in (made.weight, made.bias):
+            parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=g))
+    return made
+
+
+def _glorot(inputs: int, outputs: int, g: torch.Generator) -> torch.nn.Parameter:
+    bound = math.sqrt(6 / (inputs + outputs))
+    return torch.nn.Parameter(torch.empty(inputs, outputs).uniform_(-bound, bound, generator=g))

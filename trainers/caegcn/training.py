@@ -1,0 +1,202 @@
+"""Joint training of CaEGCN: content branch, graph branch with attention, and the target that both are pulled to.
+
+`L = MSE(X, X_cae) + a KL(p||q) + b KL(p||z) + c MSE(X, X_gae) + d BCE(A + I, A^)`; p is made anew every epoch. All
+nodes: one step an epoch. In parts: a step a few parts, attention, structure loss and edges within them, with the
+target's column sums taken over all rows at the epoch's start. Over W workers each owns N / W rows of a step.
+
+Axes: N nodes, n of them on this worker, F features, Z width of the code, K clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ops.cluster.kmeans import kmeans
+from ops.cluster.soft import column_sums, kl_rows, student_t, target
+from ops.contrast.structure import structure_loss
+from ops.contrast.team import Team
+from ops.data.types import AttributedGraph
+from ops.errors import DivergedError
+from ops.graph.adjacency import adjacency
+from ops.graph.source import epoch_batches, part_of
+from ops.run.state import pack_training, unpack_training
+from ops.run.types import Result, Run, State
+from trainers.caegcn.model import Found, Model, Rows, clusters, rows_of
+from trainers.caegcn.pretrain import pretrain
+from trainers.caegcn.settings import Settings
+
+LISTED = 32  # clusters up to this many have their sizes told every epoch, one by one
+PARTS = ("content_mse", "content_kl", "graph_kl", "graph_mse", "structure")
+Nodes = NDArray[np.int64]
+
+
+def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
+    """Pre-training, centres, joint training; returns the graph branch's clusters after the last epoch.
+
+    Raises DivergedError on a loss that is not finite.
+    """
+    training = Training(settings, data, run)
+    for epoch in range(run.start.epoch + 1 if run.start else 0, settings.epochs):
+        metrics = training.epoch(epoch)
+        assignment = None
+        if epoch % settings.evaluate_every == 0 or epoch == settings.epochs - 1:
+            assignment = clusters(training.all_rows()[0])[0].cpu().numpy()
+        run.report(epoch, metrics, assignment, lambda epoch=epoch: training.state(epoch))  # type: ignore[misc]
+    return training.result()
+
+
+class Training:
+    """Model and optimiser of one seed between two epochs; `run.start` is taken over where there is one."""
+
+    def __init__(self, settings: Settings, data: AttributedGraph, run: Run) -> None:
+        self.settings, self.seed, self.device = settings, run.seed, run.device
+        self.team = Team(run.rank, run.world)
+        self.x = data.x
+        self.a = adjacency(data.edge_index, data.n_nodes, self_loops=False)
+        self.part = part_of(settings, data)
+        self.rows = rows_of(self.x, self.a, self.team, self.device) if self.part is None else None
+        self.model = Model(data.n_features, settings, run.seed).to(run.device)
+        if run.start is None:
+            self._begin(run)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
+        if run.start is not None:
+            unpack_training(run.start.shared, self.model, self.optimizer)
+
+    def _begin(self, run: Run) -> None:
+        """The model of a warm start as it is, or a pre-trained content branch and k-means centres of its code."""
+        if run.warm is not None:
+            self.model.load_state_dict(run.warm.model)
+            return
+        pretrain(self.model.content, self.settings, self.x, run, self.team)
+        with torch.no_grad():
+            codes = self.codes()
+            centres = self.model.centres.data
+            if self.team.rank == 0:
+                found = kmeans(codes, self.settings.k, (self.seed, 0), starts=self.settings.centre_starts)
+                centres.copy_(found.centres)
+            self.team.from_first_(centres)
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """One epoch's steps; its metrics: losses as means over the steps, cluster sizes as sums."""
+        before, steps = (self.team.gathered, self.team.reduced), 0
+        total = torch.zeros(len(PARTS) + 2 + self.settings.k, dtype=torch.float64)
+        sums = None if self.part is None else self._sums()
+        for rows, _ in self._steps(epoch):
+            total += self._step(rows, sums, epoch)
+            steps += 1
+        losses, (whole, agree), sizes = total[: len(PARTS)], total[len(PARTS) :][:2], total[len(PARTS) + 2 :]
+        metrics = {f"train/loss_{name}": float(v) / steps for name, v in zip(PARTS, losses, strict=True)}
+        metrics |= {"train/loss": float(whole) / steps, "train/agreement": float(agree) / len(self.x)}
+        metrics |= {"head/size_min": float(sizes.min()), "head/size_max": float(sizes.max())}
+        if len(sizes) <= LISTED:
+            metrics |= {f"head/size_{i:02d}": float(size) for i, size in enumerate(sizes)}
+        if self.team.world > 1:
+            metrics["sys/sent_bytes"] = self.team.sent_since(*before) / steps
+        return metrics
+
+    def _steps(self, epoch: int) -> Iterator[tuple[Rows, Nodes | None]]:
+        """What each step of an epoch sees, with its nodes (None: all)."""
+        if self.rows is not None:
+            yield self.rows, None
+            return
+        for batch in epoch_batches(self.settings, len(self.x), self.part, self.seed, epoch):
+            inside = batch.adjacency(self.a)
+            yield rows_of(self.x[batch.nodes], inside, self.team, self.device), batch.nodes
+
+    def _step(self, rows: Rows, sums: Float[Tensor, "K"] | None, epoch: int) -> Tensor:
+        """One step of Adam; returns the weighted losses, their sum, rows on which q and z agree, cluster sizes."""
+        found = self.model(rows, self.team)
+        losses, q = self.losses(rows, found, sums)
+        weights = self._weights()
+        loss = torch.stack([w * part for w, part in zip(weights, losses, strict=True) if w]).sum()
+        parameters = list(self.model.parameters())
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True),
+                                       strict=True):  # fmt: skip
+            parameter.grad = self.team.sum_(torch.zeros_like(parameter) if gradient is None else gradient)
+        self.optimizer.step()
+        labels = found.columns.detach().argmax(1)
+        parts = torch.stack([w * part.detach().double() for w, part in zip(weights, losses, strict=True)]).cpu()
+        if self.team.rank:  # it is whole on every worker
+            parts[-1] = 0
+        rest = [parts.sum()[None], (labels == q.argmax(1)).sum()[None].cpu(), labels.bincount(minlength=len(q.T)).cpu()]
+        told = self.team.sum_(torch.cat([parts, *rest]).to(self.device)).cpu()
+        if not math.isfinite(float(told[len(PARTS)])):
+            raise DivergedError(f"epoch {epoch}: the loss is {float(told[len(PARTS)])}; lower --lr")
+        return told
+
+    def losses(
+        self, rows: Rows, found: Found, sums: Float[Tensor, "K"] | None
+    ) -> tuple[list[Float[Tensor, ""]], Float[Tensor, "n K"]]:
+        """The five parts of L without their weights, and q: this worker's share, the structure loss as a whole.
+
+        `sums` are the target's column sums; None: of these rows.
+        """
+        s, nothing = self.settings, found.columns.new_zeros(())
+        q = student_t(found.code, self.model.centres, s.freedom)
+        p = target(q, column_sums(q, self.team) if sums is None else sums)
+        entries = rows.total * rows.x.shape[1]
+        pairs = nothing
+        if s.structure:
+            local = found.columns if s.structure_from == "bottleneck" else found.decoded
+            assert local is not None
+            weight = rows.links.balance if isinstance(s.pos_weight, str) else s.pos_weight
+            codes = self.team.gather(local[None], rows.total)
+            pairs = structure_loss(codes, rows.links, weight, team=self.team, tile_rows=s.tile_rows)
+        return [
+            (found.content - rows.x).square().sum() / entries,
+            kl_rows(p, q.log(), rows.total),
+            kl_rows(p, found.columns.log_softmax(1), rows.total),
+            nothing if found.decoded is None else (found.decoded - rows.x).square().sum() / entries,
+            pairs,
+        ], q.detach()
+
+    def _weights(self) -> tuple[float, ...]:
+        s = self.settings
+        return 1.0, s.content_kl, s.graph_kl, s.graph_mse, s.structure
+
+    @torch.no_grad()
+    def _sums(self) -> Float[Tensor, "K"]:
+        """The target's column sums over all rows, for an epoch in parts."""
+        return column_sums(student_t(self.codes(), self.model.centres, self.settings.freedom))
+
+    @torch.no_grad()
+    def codes(self) -> Float[Tensor, "N Z"]:
+        """The content code of all rows, on every worker."""
+        own = self.x[self.team.own(len(self.x))]
+        step = 16384
+        found = [
+            self.model.content.encode(torch.from_numpy(own[at : at + step]).to(self.device))[-1]
+            for at in range(0, max(len(own), 1), step)
+        ]
+        return self.team.gather(torch.cat(found)[None], len(self.x))
+
+    @torch.no_grad()
+    def all_rows(self) -> tuple[Float[Tensor, "N K"], Float[Tensor, "N Z"]]:
+        """(columns before the softmax, codes) of all rows as the model stands; in parts, each among its batch."""
+        n, s = len(self.x), self.settings
+        columns = torch.empty(n, s.k, device=self.device)
+        codes = torch.empty(n, s.code_dim, device=self.device)
+        for rows, nodes in self._steps(0):  # always the first epoch's batches: a result depends on the model alone
+            found = self.model(rows, self.team)
+            at: Int64[Tensor, "B"] | slice = slice(None) if nodes is None else torch.from_numpy(nodes).to(self.device)
+            columns[at] = self.team.gather(found.columns[None], rows.total)
+            codes[at] = self.team.gather(found.code[None], rows.total)
+        return columns, codes
+
+    def state(self, epoch: int) -> State:
+        """All that a resumed run needs."""
+        return State(epoch, dict(pack_training(self.model, self.optimizer, gradients=False)))
+
+    def result(self) -> Result:
+        """Clusters, confidence, codes and model as they stand."""
+        columns, codes = self.all_rows()
+        labels, sure = clusters(columns)
+        tensors = {name: p.detach().cpu() for name, p in self.model.named_parameters()}
+        return Result(labels.cpu().numpy(), sure.cpu().numpy(), codes.cpu().numpy(), tensors)
