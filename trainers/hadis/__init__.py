@@ -1,0 +1,54 @@
+"""HaDis: diffused sampling and hardness-aware self-distillation for images (Zhang & Huang, arXiv 2401.14038, 2024).
+
+An encoder and projector q, its exponential average k, and a predictor p of k from a noisy q, trained on two random
+views of every image: `L = L_dsa + weight_hsd L_hsd + weight_proto L_proto`,
+`L_dsa = -2 mean cos(predictor(q + sigma eps), k)` (`trainers.hadis.loss`), L_hsd on the hardest pairs of the batch
+(`ops.contrast.hardness`), L_proto on the batch's mean of every pseudo cluster (`ops.contrast.prototypes`). k-means on
+the k of all images makes the pseudo clusters of every epoch and, in the end, the result.
+
+Axes: N images, H x W pixels, F features (frozen:FILE), B of a batch, D projection width, K clusters.
+
+Deviations from the released code: losses see the global batch with its true gradient (theirs: the worker's own, and
+of the centres only the own rank's gradient); the predictor runs once a view (theirs: once a loss, which also updates
+its BatchNorm twice), so that the numbers are not theirs bit by bit; nothing is chosen with labels.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ops.run.estimator import ImageClusterer
+from trainers.hadis.cost import estimate, exchanged, remarks
+from trainers.hadis.inference import embed, predict
+from trainers.hadis.settings import Settings
+from trainers.hadis.training import train
+
+NAME = "hadis"
+KIND = "images"
+SEARCHED = ("temperature", "hardness", "sigma", "weight_proto", "ema_momentum", "lr")
+SHAPED = ("backbone", "hidden", "embedding_dim", "image_size")
+NEW_ROWS = "the network projects them as any other image; nothing is learned from them"
+ADVICE = "raise --accumulate, or lower --batch, --image-size or --hidden"
+
+__all__ = [
+    "ADVICE",
+    "KIND",
+    "NAME",
+    "NEW_ROWS",
+    "SEARCHED",
+    "SHAPED",
+    "HaDis",
+    "Settings",
+    "embed",
+    "estimate",
+    "exchanged",
+    "predict",
+    "remarks",
+    "train",
+]
+
+
+class HaDis(ImageClusterer):
+    """scikit-learn-like estimator: `HaDis(n_clusters=10, backbone="small", epochs=50).fit(images).labels_`."""
+
+    method = sys.modules[__name__]

@@ -1,0 +1,126 @@
+"""What a training of HaDis needs: operations and bytes of a step, told before it starts.
+
+Axes: N images, B of a part of a batch, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ops.contrast.batch_norm import BatchNorm
+from ops.contrast.team import traffic
+from ops.data.image_set import ImageSet
+from trainers.hadis.clusters import CHUNK, COPIES
+from trainers.hadis.model import Model, shape_of
+from trainers.hadis.settings import Settings
+from trainers.hadis.source import batch_size, steps_of
+
+FLOAT = 4  # bytes
+THREADS_AND_KERNELS = 160 * 2**20  # what torch and BLAS take at their first real work
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one image in one pass: multiply-adds of each part, and the numbers that a backward pass keeps. Of the model:
+    weights that are trained, the target's, and the channels of each BatchNorm, trained and the target's."""
+
+    encoder: int
+    projector: int
+    predictor: int
+    kept: int
+    weights: int
+    target_weights: int
+    norms: tuple[int, ...]
+    target_norms: tuple[int, ...]
+
+    @property
+    def step(self) -> int:
+        """Operations of an image in a step, two a multiply-add: two views, forward and backward (twice forward) of
+        what is trained, forward of the target."""
+        target = self.encoder + self.projector
+        return 2 * 2 * (3 * (target + self.predictor) + target)
+
+
+def measure(settings: Settings, shape: tuple[int, ...]) -> Work:
+    """Count them on a model without values ("meta")."""
+    with torch.device("meta"):
+        model = Model(settings, shape)
+    counts = {"encoder": 0, "projector": 0, "predictor": 0}
+    kept = [0]
+
+    def count(part: str) -> Any:
+        def hook(module: nn.Module, _: Any, out: torch.Tensor) -> None:
+            if isinstance(module, nn.Conv2d):
+                counts[part] += out.numel() * module.weight[0].numel()
+            elif isinstance(module, nn.Linear):
+                counts[part] += module.weight.numel()
+            kept[0] += out.numel() * isinstance(module, nn.Conv2d | nn.Linear | BatchNorm | nn.ReLU)
+
+        return hook
+
+    parts = {"encoder": model.online.encoder, "projector": model.online.projector, "predictor": model.predictor}
+    for name, part in parts.items():
+        for module in part.modules():
+            module.register_forward_hook(count(name))
+    size = (1, *shape) if settings.frozen is not None else (1, 3, *shape)
+    model.eval()
+    model.predictor(model.online(torch.empty(size, device="meta")))
+    trained = [*_norms(model.online), *_norms(model.predictor)]
+    weights = sum(p.numel() for p in model.parameters())
+    target = sum(p.numel() for p in model.target.parameters())
+    return Work(**counts, kept=kept[0], weights=weights - target, target_weights=target, norms=tuple(trained),
+                target_norms=tuple(_norms(model.target)))  # fmt: skip
+
+
+def _norms(part: nn.Module) -> list[int]:
+    return [len(m.weight) for m in part.modules() if isinstance(m, BatchNorm)]
+
+
+def estimate(settings: Settings, data: ImageSet, world: int = 1) -> int:
+    """Peak bytes of one worker above the import baseline; checked by tests/bench/hadis.py."""
+    shape = shape_of(data.pixels, data.features)
+    work, n, d = measure(settings, shape), data.n_rows, settings.embedding_dim
+    part = -(-batch_size(settings, n) // settings.accumulate // world)
+    values = shape[0] if settings.frozen is not None else 3 * shape[0] * shape[1]
+    # weights with gradient and momentum, the target; two views' activations with the gradients next to them
+    model = FLOAT * (3 * work.weights + work.target_weights)
+    training = FLOAT * part * (2 * work.kept * 1.25 + 8 * values)
+    own = -(-n // world)
+    clustering = (
+        FLOAT * d * (own * 3 + n * 2) + FLOAT * min(CHUNK, own) * (work.kept // 3 + 8 * values) + 8 * min(n, COPIES)
+    )
+    held = (data.pixels if data.features is None else data.features).nbytes  # type: ignore[union-attr]
+    return int(THREADS_AND_KERNELS + held + model + max(training, clustering))
+
+
+def exchanged(settings: Settings, data: ImageSet, world: int) -> int:
+    """Bytes that one worker sends in a step after the warm-up: projections there and back, gradients, statistics."""
+    work = measure(settings, shape_of(data.pixels, data.features))
+    d, parts = settings.embedding_dim, settings.accumulate
+    rows = world * -(-(batch_size(settings, data.n_rows) // parts) // world)
+    views = 2 + 2 * 4 + (2 if settings.batch_norm == "shuffled" else 0)  # k; p and q forward and backward
+    gathered = parts * FLOAT * rows * d * views
+    reduced = FLOAT * work.weights
+    if settings.batch_norm == "sync":
+        # two views: float64 sums and a count of every layer forward, float32 sums of the trained ones backward
+        forward = sum(8 * (2 * width + 1) for width in (*work.norms, *work.target_norms))
+        reduced += parts * 2 * (forward + sum(FLOAT * 2 * width for width in work.norms))
+    return traffic(gathered, reduced, world)
+
+
+def remarks(settings: Settings, data: ImageSet) -> list[str]:
+    """What the plan says of the network and its steps."""
+    work = measure(settings, shape_of(data.pixels, data.features))
+    steps = steps_of(settings, data.n_rows)
+    said = [
+        f"{settings.backbone}: {2 * work.encoder / 1e6:,.1f} MFLOP an image forward, {work.weights / 1e6:,.2f} M "
+        f"weights; {steps:,} steps of {batch_size(settings, data.n_rows):,} images an epoch, "
+        f"{work.step * batch_size(settings, data.n_rows) * steps / 1e12:,.2f} TFLOP"
+    ]
+    if settings.warmup:
+        said.append(f"warm-up of {settings.warmup} epochs, then prototypes and noise")
+    return said

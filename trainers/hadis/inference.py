@@ -1,0 +1,47 @@
+"""A trained HaDis at work on images it may never have seen: the target's projections and the nearest centre.
+
+Axes: n images, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ops.data.image_set import ImageSet
+from ops.errors import DataError
+from trainers.hadis.clusters import CHUNK, assign
+from trainers.hadis.model import project, restored
+from trainers.hadis.settings import Settings
+from trainers.hadis.source import Source
+
+
+@torch.no_grad()
+def embed(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], data: ImageSet) -> Float[Tensor, "n D"]:
+    """Projections of unit length. Raises DataError for images of another size, or features of another width."""
+    chosen = Settings.model_validate(settings)
+    source = Source(chosen, data, 0, torch.device("cpu"))
+    wanted = tuple(tensors["input.shape"].tolist())
+    if (data.features is None) != (chosen.frozen is None) or source.shape != wanted:
+        given, need = ("x".join(map(str, shape)) or "none" for shape in (source.shape, wanted))
+        what = "images of {} pixels" if chosen.frozen is None else "{} features"
+        raise DataError(f"{data.name}: has {given}; the model takes {what.format(need)}")
+    network = restored(chosen, tensors)
+    found = [torch.zeros(0, chosen.embedding_dim)]
+    for first in range(0, data.n_rows, CHUNK):
+        found.append(project(network, source.plain(slice(first, first + CHUNK))))
+    return torch.cat(found)
+
+
+def predict(
+    tensors: Mapping[str, Tensor], settings: Mapping[str, Any], data: ImageSet
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(cluster [n], confidence [n]); on the training images these are the run's own."""
+    labels, confidence = assign(embed(tensors, settings, data), dict(tensors))
+    return labels.numpy(), confidence.float().numpy()
