@@ -15,9 +15,9 @@ from ops.run.console import Console
 from ops.run.entry import entry
 from ops.run.predict import run_prediction
 from ops.run.settings import PredictSettings
-from trainers import hgt, hsan, twhin
+from trainers import caegcn, hgt, hsan, twhin
 
-METHODS = {"hgt": hgt, "hsan": hsan, "twhin": twhin}
+METHODS = {"caegcn": caegcn, "hgt": hgt, "hsan": hsan, "twhin": twhin}
 
 
 def main(argv: list[str]) -> None:

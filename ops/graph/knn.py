@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ops.errors import DataError, SettingsError
 
-METRICS = ("euclidean", "cosine")
+METRICS = ("euclidean", "cosine", "heat", "dot")
 _PAIR_BYTES = 2**26  # of feature rows gathered at once for exact distances
 
 
@@ -16,6 +16,9 @@ def knn_graph(
     x: Float[np.ndarray, "N F"], k: int, metric: str = "euclidean", block_rows: int = 1024
 ) -> NDArray[np.int64]:
     """Edges between every node and its k nearest others, made undirected.
+
+    `metric`: `euclidean`, `cosine`, `heat` (the kernel exp(-|x - y|^2 / 2), which has the neighbours of the distance
+    but, unlike its values, no ties where they all underflow) or `dot` (the product x.y).
 
     `x` [N, F] is finite; the result is int64 [2, E], both directions, sorted by (source, target), no self loops.
     Equal distances go to the lowest index, and `block_rows` changes memory (16 bytes x block_rows x N), never the
@@ -29,6 +32,7 @@ def knn_graph(
         raise SettingsError(f"--knn: n_neighbors={k} must be >= 1")
     if k >= n:
         raise DataError(f"--knn: n_neighbors={k} must be < n_nodes={n}")
+    metric = "euclidean" if metric == "heat" else metric
     rows = _scaled(x, metric)
     nearest = [_block(rows, metric, k, at, min(at + block_rows, n)) for at in range(0, n, block_rows)]
     source, target = np.repeat(np.arange(n), k), np.concatenate(nearest).reshape(-1)
@@ -39,7 +43,7 @@ def knn_graph(
 def _scaled(x: Float[np.ndarray, "N F"], metric: str) -> NDArray[np.float64]:
     """Float64 rows; of length 1 (or all zero) for cosine."""
     rows = np.ascontiguousarray(x, dtype=np.float64)
-    if metric == "euclidean":
+    if metric != "cosine":
         return rows
     # a common factor per row changes nothing but keeps tiny rows from underflowing when squared
     peak = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
@@ -56,7 +60,7 @@ def _block(rows: NDArray[np.float64], metric: str, k: int, start: int, stop: int
     """
     half = 0.5 * np.einsum("nf,nf->n", rows, rows)
     error = 4 * np.finfo(np.float64).eps * (rows.shape[1] + 8) * half  # of x.y and |y|^2, per side
-    # |y|^2 / 2 - x.y, which has the order of |x - y|^2; for cosine -x.y
+    # |y|^2 / 2 - x.y, which has the order of |x - y|^2; for cosine and dot -x.y
     near = rows[start:stop] @ rows.T
     np.subtract((half if metric == "euclidean" else 0.0) + error, near, out=near)
     near[np.arange(stop - start), np.arange(start, stop)] = np.inf
@@ -73,7 +77,7 @@ def _block(rows: NDArray[np.float64], metric: str, k: int, start: int, stop: int
 def _distances(
     rows: NDArray[np.float64], metric: str, i: NDArray[np.int64], j: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Squared distances (or negated cosines) of the pairs (i, j), each row summed on its own in a fixed order."""
+    """Squared distances (or negated products) of the pairs (i, j), each row summed on its own in a fixed order."""
     out = np.empty(i.size)
     step = max(1, _PAIR_BYTES // (8 * rows.shape[1]))
     for at in range(0, i.size, step):

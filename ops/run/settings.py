@@ -63,7 +63,7 @@ class LaunchSettings(Settings):
 
     dataset: str = setting("digits", "a name, a file or a folder; the latter two also as s3://BUCKET/PATH")
     knn: int = setting(0, "build a k-nearest-neighbour graph for a feature table; 0: the data has edges", ge=0)
-    knn_metric: Literal["euclidean", "cosine"] = setting("euclidean", "distance of the k-NN graph")
+    knn_metric: Literal["euclidean", "cosine", "heat", "dot"] = setting("euclidean", "distance of the k-NN graph")
     preset: str = setting("auto", "a preset's name or path; auto: the data set's own, none: defaults only")
     config: str | None = setting(None, "YAML file with any of these settings")
     out: str = setting("runs", "folder for results, or s3://BUCKET/PREFIX")
@@ -116,7 +116,7 @@ class PredictSettings(Settings):
     out: str = setting("", "parquet file to write: id, cluster, confidence; users: also vector")
     known: str | None = setting(None, "the training data, where the run does not lead to it or the model is in MLflow")
     knn: int = setting(0, "the k of the training's k-NN graph, for --known and a model in MLflow", ge=0)
-    knn_metric: Literal["euclidean", "cosine"] = setting("euclidean", "distance of that k-NN graph")
+    knn_metric: Literal["euclidean", "cosine", "heat", "dot"] = setting("euclidean", "distance of that k-NN graph")
     batch_rows: int = setting(16384, "rows of a feature table in memory, and users placed, at a time", ge=1)
     tracking_uri: str | None = setting(None, "MLflow server or database; default MLFLOW_TRACKING_URI or runs/mlflow.db")
     json_output: bool = setting(False, "print a JSON summary and nothing else on standard output", alias="json")

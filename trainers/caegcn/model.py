@@ -127,7 +127,10 @@ class GraphLayers(torch.nn.Module):
                 inside = settings.heads * head_width(settings, place.inputs)
                 for role in ("query", "key", "value"):
                     self.attention[f"{number}_{role}"] = _glorot(place.inputs, inside, g)
-                self.attention[f"{number}_out"] = _glorot(inside, place.inputs, g)
+                out = _glorot(inside, place.inputs, g)
+                if settings.residual:  # attention starts from nothing: random, it would add one mean to all rows
+                    out.data.zero_()
+                self.attention[f"{number}_out"] = out
 
     def forward(
         self, first: Float[Tensor, "n F"] | None, z: Tensor | None, content: dict[int, Tensor], rows: Rows, team: Team

@@ -12,7 +12,7 @@ from ops.run.settings import MethodSettings, setting
 class Settings(MethodSettings):
     """Hyperparameters of CaEGCN, under the paper's names where it has any."""
 
-    epochs: int = setting(200, "epochs of joint training", ge=1, le=1_000_000)
+    epochs: int = setting(700, "epochs of joint training", ge=1, le=1_000_000)
     lr: float = setting(5e-4, "learning rate of Adam", gt=0, le=1, search={"loguniform": [1e-5, 1e-2]})
     widths: str = setting("500,500,2000", "widths of the content encoder's hidden layers; its decoder mirrors them")
     code_dim: int = setting(10, "width n_z of the content code", ge=1, le=4096, search={"randint": [5, 33]})

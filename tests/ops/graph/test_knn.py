@@ -60,7 +60,7 @@ def test_digits_have_many_ties_and_equal_the_integer_reference():
     x=hnp.arrays(
         np.float32, st.tuples(st.integers(3, 24), st.integers(1, 5)), elements=st.sampled_from([0, 0.1, 0.3, 1, 7e8])
     ),
-    metric=st.sampled_from(["euclidean", "cosine"]),
+    metric=st.sampled_from(["euclidean", "cosine", "dot"]),
     block_rows=st.integers(1, 30),
     k=st.integers(1, 2),
 )
@@ -78,11 +78,32 @@ def test_cosine_is_blind_to_length_and_zero_rows_are_similar_to_none():
     assert knn_graph(x, 1, "cosine").T.tolist() == [[0, 1], [0, 2], [0, 4], [1, 0], [1, 3], [2, 0], [3, 1], [4, 0]]
 
 
+def test_the_heat_kernel_has_the_neighbours_of_the_distance_even_where_it_underflows():
+    x = np.random.default_rng(2).standard_normal((60, 5)).astype(np.float32)
+    kernel = np.exp(-0.5 * ((x[:, None].astype(np.float64) - x) ** 2).sum(2)) - 2 * np.eye(60)
+    near = np.argsort(-kernel, axis=1)[:, :4]
+    pairs = {(i, int(j)) for i, row in enumerate(near) for j in row}
+    assert knn_graph(x, 4, "heat").T.tolist() == sorted([i, j] for i, j in pairs | {(j, i) for i, j in pairs})
+    assert np.array_equal(knn_graph(1000 * x, 4, "heat"), knn_graph(x, 4))
+
+
+@pytest.mark.parametrize("block_rows", [5, 64])
+def test_the_product_prefers_long_rows(block_rows):
+    x = np.random.default_rng(3).standard_normal((50, 6)).astype(np.float32)
+    product = x.astype(np.float64) @ x.T.astype(np.float64)
+    np.fill_diagonal(product, -np.inf)
+    near = np.argsort(-product, axis=1)[:, :3]
+    pairs = {(i, int(j)) for i, row in enumerate(near) for j in row}
+    assert knn_graph(x, 3, "dot", block_rows).T.tolist() == sorted(
+        [i, j] for i, j in pairs | {(j, i) for i, j in pairs}
+    )
+
+
 def test_bad_arguments_are_one_line():
     x = np.zeros((4, 2), dtype=np.float32)
     with pytest.raises(DataError, match=r"^--knn: n_neighbors=4 must be < n_nodes=4$"):
         knn_graph(x, 4)
     with pytest.raises(SettingsError, match=r"^--knn: n_neighbors=0 must be >= 1$"):
         knn_graph(x, 0)
-    with pytest.raises(SettingsError, match=r"^knn_metric='manhattan' must be one of: euclidean, cosine$"):
+    with pytest.raises(SettingsError, match=r"^knn_metric='manhattan' must be one of: euclidean, cosine, heat, dot$"):
         knn_graph(x, 1, "manhattan")

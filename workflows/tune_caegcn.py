@@ -1,0 +1,18 @@
+"""Search CaEGCN's settings with Ray Tune: `python workflows/tune_caegcn.py --dataset acm --trials 8`."""
+
+from pathlib import Path
+
+from ops.run.entry import entry
+from ops.run.search import search_command
+from trainers import caegcn
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def main(argv: list[str]) -> None:
+    """Parse, search, print."""
+    search_command(argv, caegcn, PRESETS, "workflows/tune_caegcn.py")
+
+
+if __name__ == "__main__":
+    entry(main)
