@@ -7,21 +7,20 @@ Axes: N nodes or M edges of a chunk, F features.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.columns import Columns, edge_columns, node_columns
-from ops.data.hetero import EDGE, HeteroGraph, Ids, Relation, relation_name, relation_of
-from ops.data.inputs import Source, opened, read_bytes, reading, source
+from ops.data.hetero import EDGE, Ids, Relation, relation_name, relation_of
+from ops.data.inputs import Source, opened, read_bytes, reading
 from ops.data.layouts import Files, Layout, find_layout
 from ops.data.ranges import ROWS, blocks, byte_ranges, line_end, row_groups
 from ops.data.values import features_of, ids_of, times_of, weights_of, whole_numbers
+from ops.data.whole import loaded, stamp_of
 from ops.errors import DataError
 from ops.storage import is_s3
 
@@ -68,6 +67,13 @@ class Tables:
     symmetric: tuple[Relation, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def names(self, kind: str) -> tuple[str, ...]:
+        """Of a type's features, where each has a column or a name of its own."""
+        first = self.nodes[kind][0]
+        if first.kind == "graph":
+            return loaded(first.uri, first.stamp).nodes[kind].names
+        return _columns(first).feature_names
+
 
 def tables(spec: str) -> Tables:
     """The chunks of a folder, file, s3:// place or known name; reads no rows but the first of each table.
@@ -97,7 +103,7 @@ def read_nodes(chunk: Chunk) -> tuple[Ids, NDArray[np.float32] | None]:
     Raises DataError (file, row) for missing ids, ragged or non-finite features, a file that changed.
     """
     if chunk.kind == "graph":
-        nodes = _loaded(chunk.uri, chunk.stamp).nodes[chunk.key]
+        nodes = loaded(chunk.uri, chunk.stamp).nodes[chunk.key]
         rows = slice(chunk.first, chunk.first + chunk.count)
         return nodes.ids[rows], None if nodes.x is None else nodes.x[rows]
     columns = _columns(chunk)
@@ -115,7 +121,7 @@ def read_edges(
     Raises DataError (file, row) for missing ids, negative or non-finite weights, times that are none.
     """
     if chunk.kind == "graph":
-        graph, relation = _loaded(chunk.uri, chunk.stamp), relation_of(chunk.key)
+        graph, relation = loaded(chunk.uri, chunk.stamp), relation_of(chunk.key)
         edges = graph.edges[relation].take(np.arange(chunk.first, chunk.first + chunk.count))
         source_ids, target_ids = graph.nodes[relation[0]].ids, graph.nodes[relation[2]].ids
         return source_ids[edges.src], target_ids[edges.dst], edges.weight, edges.time
@@ -268,8 +274,8 @@ def _first_value(file: Source, name: str) -> list[Any]:
 
 def _of_graph(spec: str) -> Tables:
     """What is read as a whole, as ranges of rows."""
-    stamp = "" if is_s3(spec) else _stamp(spec)
-    graph = _loaded(spec, stamp)
+    stamp = "" if is_s3(spec) else stamp_of(spec)
+    graph = loaded(spec, stamp)
 
     def cut(key: str, n: int, width: int = 0) -> tuple[Chunk, ...]:
         ranges = ((a, min(ROWS, n - a)) for a in range(0, n, ROWS))
@@ -285,16 +291,3 @@ def _of_graph(spec: str) -> Tables:
         (EDGE,) if tuple(graph.edges) == (EDGE,) else (),  # ops.data.load makes edges undirected
         graph.notes,
     )
-
-
-def _stamp(spec: str) -> str:
-    path = os.path.expanduser(spec)
-    return source(path).stamp if os.path.isfile(path) else ""
-
-
-@lru_cache(maxsize=1)
-def _loaded(spec: str, stamp: str) -> HeteroGraph:
-    """The graph of a small input, kept for the other chunks of it that this process reads."""
-    from ops.data.hetero_load import load_whole
-
-    return load_whole(spec)[0]

@@ -38,6 +38,11 @@ class Columns:
         """The feature columns, in their order."""
         return tuple(n for n, r in zip(self.names, self.roles, strict=True) if r in ("feature", "list", "joined"))
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """One a feature; none where all features stand in one column."""
+        return tuple(n for n, r in zip(self.names, self.roles, strict=True) if r == "feature")
+
 
 def edge_columns(file: Source) -> Columns:
     """src and dst (also source, target), optionally weight and time (also timestamp); others are ignored.

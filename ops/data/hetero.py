@@ -28,10 +28,14 @@ REVERSE = "rev_"
 
 @dataclass(frozen=True)
 class Nodes:
-    """The nodes of one type: unique `ids` (int64 or text) [N], features `x` float32 [N, F], finite, or None."""
+    """The nodes of one type: unique `ids` (int64 or text) [N], features `x` float32 [N, F], finite, or None.
+
+    `names`: F, or none where the features have none.
+    """
 
     ids: Ids
     x: NDArray[np.float32] | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -154,4 +158,4 @@ def from_homogeneous(graph: AttributedGraph) -> HeteroGraph:
     if graph.ids is not None:
         ids = graph.ids.astype(np.str_) if graph.ids.dtype.kind != "i" else graph.ids.astype(np.int64)
     edges = Edges(graph.edge_index[0].copy(), graph.edge_index[1].copy())
-    return HeteroGraph(graph.name, {NODE: Nodes(ids, graph.x)}, {EDGE: edges}, graph.notes)
+    return HeteroGraph(graph.name, {NODE: Nodes(ids, graph.x, graph.feature_names or ())}, {EDGE: edges}, graph.notes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,7 +65,8 @@ def known_hetero_names() -> list[str]:
 def _from_tables(found: Tables, origin: str) -> tuple[HeteroGraph, dict[str, Lookup]]:
     nodes: dict[str, Nodes] = {}
     for kind, chunks in found.nodes.items():
-        nodes[kind] = gather_nodes(kind, chunks, [read_nodes(chunk) for chunk in chunks])
+        given = gather_nodes(kind, chunks, [read_nodes(chunk) for chunk in chunks])
+        nodes[kind] = replace(given, names=found.names(kind))
     lookups = {kind: Lookup(kind, given.ids) for kind, given in nodes.items()}
     edges = {relation: _edges(found, relation, lookups) for relation in found.edges}
     return make_hetero(found.name, nodes, edges, found.notes, origin=origin), lookups

@@ -6,6 +6,7 @@ Axes: N nodes of a type, M edges of a relation, U unique edges.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,7 +143,7 @@ def _nodes(where: str, kind: str, given: Nodes) -> Nodes:
         return given
     if given.x.shape[0] != given.count:
         raise DataError(f"{where}: {kind}: {given.x.shape[0]} rows of features for {given.count} ids")
-    return Nodes(given.ids, check_features(given.x, origin=f"{where}: {kind}"))
+    return replace(given, x=check_features(given.x, origin=f"{where}: {kind}"))
 
 
 def _check_relation(where: str, relation: Relation, nodes: dict[str, Nodes]) -> str:

@@ -9,6 +9,7 @@ MANY values (names, titles, zip codes) are left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +27,7 @@ MANY = 64  # values of a token column beyond which it names rather than describe
 BINS, FEW = 10, 16
 RATINGS = {5: "share_note", 4: "comment_note", 3: "follow_note"}
 _TYPES = ("token", "token_seq", "float", "float_seq")
+Encoded = tuple[NDArray[np.float32], list[str]]  # features [N, width] and what each stands for
 _KEYS = {"user": "user_id", "item": "item_id"}
 
 
@@ -122,24 +124,26 @@ def _nodes(kind: str, file: Source | None, inter: Atomic, notes: list[str]) -> N
     ids = _ids(table, key)
     check_unique(ids, kind, table.at)
     blocks: list[NDArray[np.float32]] = []
+    names: list[str] = []
     for name, column in table.columns.items():
         block = None if name == key else _encoded(table, name, column)
         if block is not None:
-            blocks.append(block)
+            blocks.append(block[0])
+            names += [f"{name} {value}".strip() for value in block[1]]
         elif name != key:
             notes.append(f"{kind} column {name}: more than {MANY} values, or sequences of numbers: left out")
-    return Nodes(ids, np.concatenate(blocks, axis=1) if blocks else None)
+    return Nodes(ids, np.concatenate(blocks, axis=1) if blocks else None, tuple(names))
 
 
-def _encoded(table: Atomic, name: str, column: Any) -> NDArray[np.float32] | None:
-    """A column as float32 [N, width], None where it only names."""
+def _encoded(table: Atomic, name: str, column: Any) -> Encoded | None:
+    """A column as features, None where it only names."""
     kind = table.types[name]
     if kind == "float":
         values = numbers_of(column, name, table.at).astype(np.float64)
         known = np.isfinite(values)
         centred = np.where(known, values - (values[known].mean() if known.any() else 0), 0)
         spread = centred.std()
-        return (centred / spread if spread > 0 else centred).astype(np.float32)[:, None]
+        return (centred / spread if spread > 0 else centred).astype(np.float32)[:, None], [""]
     if kind == "float_seq":
         return None
     words = [str(v) if v is not None else "" for v in column.to_pylist()]
@@ -161,15 +165,17 @@ def _numbers(words: list[str]) -> NDArray[np.float64] | None:
     return values if strange <= len(words) / 100 and np.unique(known).size > FEW else None
 
 
-def _binned(values: NDArray[np.float64]) -> NDArray[np.float32]:
+def _binned(values: NDArray[np.float64]) -> Encoded:
     known = np.isfinite(values)
     cuts = np.unique(np.quantile(values[known], np.arange(1, BINS) / BINS))
     x = np.zeros((values.size, cuts.size + 1), dtype=np.float32)
     x[np.flatnonzero(known), np.searchsorted(cuts, values[known], side="right")] = 1
-    return x
+    ends = [f"{cut:g}" for cut in cuts]
+    between = [f"{low} to {high}" for low, high in pairwise(ends)]
+    return x, [f"under {ends[0]}", *between, f"from {ends[-1]}"]
 
 
-def _hot(lists: list[list[str]]) -> NDArray[np.float32] | None:
+def _hot(lists: list[list[str]]) -> Encoded | None:
     names = sorted({w for words in lists for w in words if w})
     if not names or len(names) > MANY:
         return None
@@ -177,7 +183,7 @@ def _hot(lists: list[list[str]]) -> NDArray[np.float32] | None:
     x = np.zeros((len(lists), len(names)), dtype=np.float32)
     for row, words in enumerate(lists):
         x[row, [place[w] for w in words if w]] = 1
-    return x
+    return x, names
 
 
 def _relations(inter: Atomic, edges: Edges, notes: list[str]) -> dict[Relation, Edges]:

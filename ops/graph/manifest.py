@@ -26,13 +26,17 @@ MANIFEST, WORK = "manifest.json", ".work"  # the latter: a build's intermediate 
 
 @dataclass(frozen=True)
 class NodeInfo:
-    """A node type: N nodes, of which part p owns the numbers offsets[p] .. offsets[p + 1] - 1; 0 features: none."""
+    """A node type: N nodes, of which part p owns the numbers offsets[p] .. offsets[p + 1] - 1; 0 features: none.
+
+    `names`: of the features, or none.
+    """
 
     count: int
     offsets: NDArray[np.int64]
     features: int
     feature_dtype: str
     id_dtype: str
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def as_json(manifest: Manifest) -> dict[str, Any]:
         "parts": manifest.parts,
         "nodes": {
             kind: {"count": n.count, "offsets": n.offsets.tolist(), "features": n.features,
-                   "feature_dtype": n.feature_dtype, "id_dtype": n.id_dtype}
+                   "feature_dtype": n.feature_dtype, "id_dtype": n.id_dtype, "names": list(n.names)}
             for kind, n in sorted(manifest.nodes.items())
         },
         "edges": {
@@ -151,7 +155,7 @@ def read_manifest(place: str | Path) -> Manifest:
 
 
 def _parse(values: Mapping[str, Any]) -> Manifest:
-    nodes = {kind: NodeInfo(**(n | {"offsets": np.array(n["offsets"], dtype=np.int64)}))
+    nodes = {kind: NodeInfo(**(n | {"offsets": np.array(n["offsets"], dtype=np.int64), "names": _names(n)}))
              for kind, n in values["nodes"].items()}  # fmt: skip
     edges = {relation_of(name): EdgeInfo(**e) for name, e in values["edges"].items()}
     parts = int(values["parts"])
@@ -167,6 +171,14 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
         str(values["name"]), str(values["digest"]), dict(values["partitioner"]), parts, nodes, edges,
         dict(values["files"]), dict(values["report"]), tuple(values.get("notes", ())),
     )  # fmt: skip
+
+
+def _names(node: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of the features; manifests written before there were any have none."""
+    found = tuple(str(name) for name in node.get("names", ()))
+    if len(found) not in (0, node["features"]):
+        raise ValueError(f"{len(found)} names for {node['features']} features")
+    return found
 
 
 def _local_bytes(folder: Path) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -36,7 +36,6 @@ class PartitionedGraph:
     notes: tuple[str, ...] = ()
     actors: tuple[Any, ...] = ()
     replicated: bool = False
-    feature_names: tuple[str, ...] | None = field(default=None)
 
     @property
     def rows(self) -> str:
@@ -57,6 +56,11 @@ class PartitionedGraph:
     def n_features(self) -> int:
         """Of the clustered nodes; 0: they have none."""
         return self.manifest.nodes[self.rows].features
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """Of the clustered nodes' features."""
+        return self.manifest.nodes[self.rows].names or None
 
     @property
     def parts(self) -> int:

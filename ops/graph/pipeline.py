@@ -84,7 +84,8 @@ def build(
         graph_digest(node_prints, prints),
         request.partitioner(),
         request.parts,
-        {k: NodeInfo(size, open_pack(work / "numbers" / k)["offsets"], features[k], request.feature_dtype, dtypes[k])
+        {k: NodeInfo(size, open_pack(work / "numbers" / k)["offsets"], features[k], request.feature_dtype, dtypes[k],
+                     tables.names(k))
          for k, size in sizes.items()},
         {r: EdgeInfo(0, (o or r) in tables.weight, (o or r) in tables.time, None if o is None else relation_name(o),
                      symmetric.get(r, False)) for r, o in plan.relations.items()},

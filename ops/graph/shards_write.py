@@ -128,7 +128,7 @@ def write_shards(
     relations = all_relations(symmetric)
     runs = {r: _runs(graph, r, origin, book, parts) for r, origin in relations.items()}
     nodes = {
-        k: NodeInfo(n.count, book[k].offsets, n.n_features, feature_dtype, id_dtype(n.ids.dtype))
+        k: NodeInfo(n.count, book[k].offsets, n.n_features, feature_dtype, id_dtype(n.ids.dtype), n.names)
         for k, n in sorted(graph.nodes.items())
     }
     edges = {r: _edge_info(graph, r, origin, symmetric.get(r, False)) for r, origin in relations.items()}

@@ -42,7 +42,8 @@ def _from_parts(spec: str, manifest: Manifest) -> AttributedGraph:
     x, edge_index, ids, part = to_homogeneous(folder)
     if x is None:
         raise DataError(f"{spec}: its nodes have no features; partition a graph that has some")
-    graph = make_graph(manifest.name, x, edge_index, ids=ids, origin=spec)
+    names = next(iter(manifest.nodes.values())).names or None
+    graph = make_graph(manifest.name, x, edge_index, ids=ids, feature_names=names, origin=spec)
     made = manifest.partitioner.get("method", "given")
     return replace(graph.with_notes(f"{manifest.parts} parts made before by {made}"), part=part)
 

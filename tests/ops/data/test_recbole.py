@@ -46,6 +46,8 @@ def test_features_by_kind(tmp_path):
     graph, _ = load_hetero(write(tmp_path / "x", user=users, item=items))
     assert graph.nodes["user"].ids.tolist() == ["u2", "u1"]
     assert graph.nodes["user"].x.tolist() == [[1, 0, 1], [0, 1, -1]]
+    assert graph.nodes["user"].names == ("job cook", "job pilot", "wage")
+    assert graph.nodes["note"].names[-2:] == ("kinds x", "kinds y")
     # names: "A b, C, D as four words, kinds: x, y
     assert graph.nodes["note"].x[:, -2:].tolist() == [[1, 1], [0, 0], [0, 1]]
     assert graph.edges["user", "share_note", "note"].src.tolist() == [1]
@@ -57,6 +59,8 @@ def test_numbers_of_many_values_are_binned(tmp_path):
     graph, _ = load_hetero(write(tmp_path / "x", inter, users))
     assert graph.nodes["user"].x.sum(0).tolist() == [10] * 10
     assert graph.nodes["user"].x.sum(1).tolist() == [1] * 100
+    assert graph.nodes["user"].names[:2] == ("age under 9.9", "age 9.9 to 19.8")
+    assert graph.nodes["user"].names[-1] == "age from 89.1"
     assert any("user column code: more than" in note for note in graph.notes)
 
 

@@ -13,7 +13,7 @@ def write_tables(graph, folder, pieces=3):
     for kind, nodes in graph.nodes.items():
         columns = {"id": nodes.ids}
         if nodes.x is not None:
-            columns |= {f"x{i}": nodes.x[:, i] for i in range(nodes.n_features)}
+            columns |= {name: nodes.x[:, i] for i, name in enumerate(nodes.names)}
         _write(folder / "nodes" / kind, columns, pieces)
     for relation, edges in graph.edges.items():
         columns = {"src": graph.nodes[relation[0]].ids[edges.src], "dst": graph.nodes[relation[2]].ids[edges.dst]}

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ops.data.hetero import Edges, HeteroGraph, Nodes, relation_name
+from ops.data.hetero_load import load_hetero
 from ops.errors import DataError, SettingsError
 from ops.graph.manifest import as_json
+from ops.graph.partitioned import PartitionedGraph
 from ops.graph.shards import open_shard, read_manifest, to_homogeneous, write_shards
 
 
@@ -116,6 +118,21 @@ def test_only_homogeneous_graphs_come_back_as_one(tmp_path):
     write_shards(graph, parts_for(graph, 2), tmp_path)
     with pytest.raises(DataError, match="2 node types"):
         to_homogeneous(tmp_path)
+
+
+def test_features_keep_their_names_on_every_way_to_a_method(tmp_path):
+    (tmp_path / "shop" / "nodes").mkdir(parents=True)
+    (tmp_path / "shop" / "edges").mkdir()
+    (tmp_path / "shop" / "nodes" / "user.csv").write_text("id,age,id_of_town\n1,20,3\n2,30,4\n")
+    (tmp_path / "shop" / "nodes" / "note.csv").write_text("id\n7\n8\n")
+    (tmp_path / "shop" / "edges" / "user__likes__note.csv").write_text("src,dst\n1,7\n2,8\n")
+    graph, _ = load_hetero(str(tmp_path / "shop"))
+    assert graph.nodes["user"].names == ("age", "id_of_town")
+    manifest = write_shards(graph, {"user": np.array([0, 1]), "note": np.array([1, 0])}, tmp_path / "parts")
+    assert as_json(read_manifest(tmp_path / "parts")) == as_json(manifest)
+    data = PartitionedGraph("shop", str(tmp_path / "parts"), manifest, (("user", "likes", "note"),))
+    assert data.feature_names == ("age", "id_of_town")
+    assert manifest.nodes["note"].names == ()
 
 
 def test_a_part_may_have_no_node_of_a_type(tmp_path):
