@@ -1,10 +1,10 @@
 """Write the settings of every workflow as Markdown tables: `python workflows/docs.py > workflows/SETTINGS.md`."""
 
 from ops.run.settings import LaunchSettings, PartitionSettings, PredictSettings, SearchSettings, docs_table
-from trainers import caegcn, hgt, hsan, twhin
+from trainers import caegcn, hadis, hgt, hsan, twhin
 from workflows.generate_graph import GenerateSettings
 
-METHODS = {"caegcn": caegcn, "hgt": hgt, "hsan": hsan, "twhin": twhin}
+METHODS = {"caegcn": caegcn, "hadis": hadis, "hgt": hgt, "hsan": hsan, "twhin": twhin}
 
 
 def page() -> str:

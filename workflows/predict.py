@@ -15,9 +15,9 @@ from ops.run.console import Console
 from ops.run.entry import entry
 from ops.run.predict import run_prediction
 from ops.run.settings import PredictSettings
-from trainers import caegcn, hgt, hsan, twhin
+from trainers import caegcn, hadis, hgt, hsan, twhin
 
-METHODS = {"caegcn": caegcn, "hgt": hgt, "hsan": hsan, "twhin": twhin}
+METHODS = {"caegcn": caegcn, "hadis": hadis, "hgt": hgt, "hsan": hsan, "twhin": twhin}
 
 
 def main(argv: list[str]) -> None:

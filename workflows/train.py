@@ -11,9 +11,9 @@ from ops.run.launch import run_training, where
 from ops.run.recall_table import hidden_text
 from ops.run.report import summary_table
 from ops.run.settings import LaunchSettings, nearest
-from trainers import caegcn, hgt, hsan, twhin
+from trainers import caegcn, hadis, hgt, hsan, twhin
 
-METHODS = {"caegcn": caegcn, "hgt": hgt, "hsan": hsan, "twhin": twhin}
+METHODS = {"caegcn": caegcn, "hadis": hadis, "hgt": hgt, "hsan": hsan, "twhin": twhin}
 PRESETS = Path(__file__).parent / "presets"
 
 

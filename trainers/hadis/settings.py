@@ -84,7 +84,7 @@ class Settings(MethodSettings):
         if value in BACKBONES or (value.startswith(FROZEN) and Path(value.removeprefix(FROZEN)).suffix):
             return value
         raise ValueError(
-            f"--backbone: got {value!r}; allowed: {', '.join(BACKBONES)} or frozen:FILE with FILE.npy or FILE.parquet"
+            f"--backbone: got {value!r}; allowed: {', '.join(BACKBONES)} or frozen:FILE.npy|parquet|csv"
         )
 
     @model_validator(mode="after")
