@@ -59,8 +59,12 @@ def size_indices(clusters: NDArray[np.int64], n_clusters: int) -> dict[str, floa
     }
 
 
-def feature_indices(space: NDArray[np.float32], clusters: NDArray[np.int64], seed: int = 0) -> dict[str, float]:
+def feature_indices(
+    space: NDArray[np.float32], clusters: NDArray[np.int64], seed: int = 0, metric: str = "euclidean"
+) -> dict[str, float]:
     """Silhouette (on a fixed sample above 10,000 rows), Davies-Bouldin and Calinski-Harabasz in `space` [N, F].
+
+    `metric` is the silhouette's; the other two are Euclidean.
 
     With fewer than two clusters, or none of two rows, none is defined: the worst values stand for them (-1, infinity
     is avoided: 1e3, 0).
@@ -76,7 +80,7 @@ def feature_indices(space: NDArray[np.float32], clusters: NDArray[np.int64], see
     silhouette = -1.0
     if 1 < len(np.unique(sampled)) < len(sampled):
         with config_context(working_memory=64):  # MiB a chunk: the default of 1 GiB would top the training's own peak
-            silhouette = float(metrics.silhouette_score(space[rows], sampled))
+            silhouette = float(metrics.silhouette_score(space[rows], sampled, metric=metric))
     return {
         "silhouette": silhouette,
         "davies_bouldin": float(metrics.davies_bouldin_score(space, clusters)),

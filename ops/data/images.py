@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,29 @@ from ops.data.validate import as_keys, check_features, check_ids, count, make_la
 from ops.errors import DataError, SettingsError, naming
 from ops.storage import is_s3
 
-Loaded = tuple[ImageSet, NDArray[np.int64] | None]
 FROZEN = "frozen:"
 TABLES = (".npy", ".parquet", ".csv")
 
 
-def load_images(spec: str, *, size: int | None = None, backbone: str = "", skip_damaged: bool = False) -> Loaded:
-    """Load a data set of images at `size` pixels a side (None: its own); labels int64 [N] come back beside it.
+@dataclass(frozen=True)
+class Read:
+    """A data set; beside it, never in it, labels int64 [N] in 0..C-1 and the names of the C classes, where known."""
+
+    data: ImageSet
+    labels: NDArray[np.int64] | None
+    classes: tuple[str, ...] | None
+
+
+def load_images(
+    spec: str, *, size: int | None = None, backbone: str = "", skip_damaged: bool = False
+) -> tuple[ImageSet, NDArray[np.int64] | None]:
+    """`read_images` without the classes' names."""
+    found = read_images(spec, size=size, backbone=backbone, skip_damaged=skip_damaged)
+    return found.data, found.labels
+
+
+def read_images(spec: str, *, size: int | None = None, backbone: str = "", skip_damaged: bool = False) -> Read:
+    """Load a data set of images at `size` pixels a side (None: its own).
 
     `spec`: a known name (`cifar10`, `stl10`, `digits` ...; write `./cifar10` for a folder of that name), a folder of
     images (its sub-folders are the classes), a Parquet file or a folder of them (column `image`), either also as
@@ -41,8 +58,8 @@ def load_images(spec: str, *, size: int | None = None, backbone: str = "", skip_
     FILE (.npy, .parquet, .csv) come along; `spec` may then be a feature table itself.
     Raises DataError for what is missing, malformed or (unless `skip_damaged`) damaged, SettingsError for a size.
     """
-    if size is not None and not 8 <= size <= 512:
-        raise SettingsError(f"--image-size {size}: allowed are 8 to 512 pixels, or none for the data's own")
+    if size is not None and not 1 <= size <= 1024:
+        raise SettingsError(f"--image-size {size}: allowed are 1 to 1024 pixels, or none for the data's own")
     table = backbone.removeprefix(FROZEN) if backbone.startswith(FROZEN) else None
     if table == "":
         raise SettingsError(f"--backbone {backbone}: give a file of features: frozen:FILE (.npy, .parquet or .csv)")
@@ -54,8 +71,8 @@ def load_images(spec: str, *, size: int | None = None, backbone: str = "", skip_
         pile = _pile(spec, path)
         if pile.count == 0:
             raise DataError(f"{pile.origin}: holds no images")
-        data, labels, kept = _decode(pile, size, skip_damaged)
-    return (data, labels) if table is None else (_with_features(data, table, kept), labels)
+        found, kept = _decode(pile, size, skip_damaged)
+    return found if table is None else replace(found, data=_with_features(found.data, table, kept))
 
 
 @contextmanager
@@ -100,8 +117,8 @@ def _pile(spec: str, path: Path | None) -> Pile:
     return of_parquet(path) if parquet_files(path) else of_folder(path)
 
 
-def _decode(pile: Pile, size: int | None, skip: bool) -> tuple[ImageSet, NDArray[np.int64] | None, NDArray[np.int64]]:
-    """The images, labels of the kept ones, and which of all those are."""
+def _decode(pile: Pile, size: int | None, skip: bool) -> tuple[Read, NDArray[np.int64]]:
+    """The images that are not damaged, and which of all those are."""
     if size is None:
         size = pile.side or common_size(pile.sample())
     found = decoded(pile.blocks, pile.count, size, _plain(pile.name), pile.stamped)
@@ -117,15 +134,25 @@ def _decode(pile: Pile, size: int | None, skip: bool) -> tuple[ImageSet, NDArray
         notes.append(f"decoded once to {size} x {size}; the pixels are kept in {found.where}")
     ids = None if pile.ids is None else check_ids(pile.ids, pile.count, origin=pile.origin)[kept]
     ids = kept if ids is None and damaged else ids  # the rows keep their numbers
-    labels = None if pile.labels is None else make_labels(pile.labels[kept], len(kept), origin=pile.origin)
-    return ImageSet(pile.name, found.pixels, None, ids, tuple(notes)), labels, kept
+    given = None if pile.labels is None else pile.labels[kept]
+    return _read(ImageSet(pile.name, found.pixels, None, ids, tuple(notes)), given, pile.origin, pile.classes), kept
+
+
+def _read(data: ImageSet, given: NDArray[Any] | None, origin: str, names: tuple[str, ...] | None = None) -> Read:
+    """The data with its labels checked, and the names of its classes: `names`, or the labels where they are words."""
+    if given is None:
+        return Read(data, None, None)
+    labels, present = make_labels(given, data.n_rows, origin=origin), np.unique(given)
+    if names is not None and present.dtype.kind in "iu":
+        return Read(data, labels, tuple(names[i] for i in present) if present.max() < len(names) else None)
+    return Read(data, labels, None if present.dtype.kind in "iufb" else tuple(str(c) for c in present))
 
 
 def _plain(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:40] or "images"
 
 
-def _only_features(path: Path, table: str) -> Loaded:
+def _only_features(path: Path, table: str) -> Read:
     """A feature table as the data set itself; it must be the one that the backbone names."""
     own = Path(os.path.expanduser(table))
     if not is_s3(table) and not (own.exists() and own.samefile(path)):
@@ -133,8 +160,7 @@ def _only_features(path: Path, table: str) -> Loaded:
     raw = _table(path)
     x = check_features(raw.x, feature_names=raw.feature_names, origin=raw.origin)
     ids = None if raw.ids is None else check_ids(raw.ids, len(x), origin=raw.origin)
-    labels = None if raw.labels is None else make_labels(raw.labels, len(x), origin=raw.origin)
-    return ImageSet(raw.name, None, x, ids, tuple(raw.notes)), labels
+    return _read(ImageSet(raw.name, None, x, ids, tuple(raw.notes)), raw.labels, raw.origin)
 
 
 def _table(path: Path) -> Raw:

@@ -25,6 +25,10 @@ FETCHED = ("cifar10", "cifar20", "stl10")
 LISTED = {"imagenet10": 10, "imagenet-dogs": 15}  # whose classes a file of the user's names
 NAMES = (*FETCHED, *LISTED, "digits")
 DIGITS_SIDE = 16  # 8 x 8 pixels are too few for an encoder's strides
+CLASSES = {
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "stl10": ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
+}  # as their authors number them
 BOTH = "train and test images together, as in the published figures: both are trained on and scored"
 
 
@@ -65,7 +69,9 @@ def of_name(name: str, given: str) -> Pile:
     if folder is not None:
         pile = of_parquet(folder) if parquet_files(folder) else of_folder(folder)
         jpeg = " (JPEG)" if _jpeg(pile) else ""  # the original has no losses: figures do not compare to the last digit
-        return replace(pile, name=f"{name}{jpeg}", notes=[*pile.notes, f"read from {folder}; {BOTH}"])
+        return replace(
+            pile, name=f"{name}{jpeg}", classes=CLASSES.get(name), notes=[*pile.notes, f"read from {folder}; {BOTH}"]
+        )
     return _downloaded(name)
 
 
@@ -82,7 +88,8 @@ def _downloaded(name: str) -> Pile:
         _fetch(name, path)
     pixels = read_npy(path / "pixels.npy")
     words = {"stl10": "the 13,000 labelled images", "cifar20": "the 20 super-classes of CIFAR-100"}
-    return of_array(name, pixels, read_npy(path / "labels.npy"), ["; ".join(filter(None, (words.get(name), BOTH)))])
+    notes = ["; ".join(filter(None, (words.get(name), BOTH)))]
+    return replace(of_array(name, pixels, read_npy(path / "labels.npy"), notes), classes=CLASSES.get(name))
 
 
 def _fetch(name: str, path: Path) -> None:

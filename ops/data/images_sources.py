@@ -31,7 +31,8 @@ class Pile:
 
     `blocks()` gives them in order, `sample()` some of them; `places` [N] say in messages where each one is (None:
     `origin`, row i). `labels` [N] of any kind, `ids` [N]. `stamped` names the content. `side`: at which they
-    are decoded unless told otherwise (None: as `common_size` says).
+    are decoded unless told otherwise (None: as `common_size` says). `classes`:
+    what label 0, 1 ... mean, where they are known numbers.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Pile:
     places: list[str] | None = None
     notes: list[str] = field(default_factory=list)
     side: int | None = None
+    classes: tuple[str, ...] | None = None
 
     def place(self, i: int) -> str:
         """Where image `i` is."""

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from ops.data.images_named import canonical_images
 from ops.data.named import canonical
 from ops.errors import SettingsError
 from ops.run.address import local_folder
@@ -95,7 +96,7 @@ def resolve(
     merged = config | flags
     dataset = str(merged.get("dataset", launch.model_fields["dataset"].default))
     chosen = str(merged.get("preset", "none" if merged.get("warm_start") else "auto"))
-    preset = _preset(chosen, canonical(dataset) or dataset.lower(), method, presets)
+    preset = _preset(chosen, canonical(dataset) or canonical_images(dataset) or dataset.lower(), method, presets)
     base = read_yaml(preset, [*known, REMARK]) if preset else {}
     warm = merged.get("warm_start")
     before = {} if warm is None else read_settings_of(str(warm), fields(method.Settings))

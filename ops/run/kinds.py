@@ -41,8 +41,8 @@ class Kind(Protocol):
     def judge(self, job: Job) -> Judge:
         """Scores an assignment, and embeddings where there are any, without labels."""
 
-    def features(self, data: Any) -> NDArray[np.float32]:
-        """The input [N F] of the rows, for figures."""
+    def features(self, data: Any) -> NDArray[Any]:
+        """The input [N F] of the rows, for figures: float32, or pixels as bytes."""
 
     def baselines(self, job: Job) -> Iterator[tuple[str, dict[str, float]]]:
         """Name and label-free indices with scores of every baseline, one a seed."""
@@ -59,9 +59,9 @@ class Kind(Protocol):
 
 def kind_of(method: ModuleType) -> Kind:
     """The kind of data that a method takes."""
-    from ops.run import graphs, users
+    from ops.run import graphs, images, users
 
-    kinds: dict[str, Any] = {"graph": graphs, "users": users}
+    kinds: dict[str, Any] = {"graph": graphs, "images": images, "users": users}
     kind: Kind = kinds[getattr(method, "KIND", "graph")]
     return kind
 

@@ -40,9 +40,14 @@ class ClusterModel(PythonModel):
         and the user's features as further columns in training's order, of which a user's first row counts. It gives
         one row a user, in the order of their first rows: `user`, `cluster`, `confidence`, `vector` (list of floats).
         The columns are called as the node types were; `src` and `dst` where both ends are of one type.
+
+        A model of images (hadis) takes a column `image` of encoded images (bytes, or {bytes, path}), of any size; one
+        of a frozen backbone takes its features.
         """
         if getattr(self.module, "KIND", "graph") == "users":
             return self._users(model_input)
+        if getattr(self.module, "KIND", "graph") == "images":
+            return self._images(model_input)
         try:
             x = np.ascontiguousarray(model_input.to_numpy(), dtype=np.float32)
         except (TypeError, ValueError) as error:
@@ -53,6 +58,14 @@ class ClusterModel(PythonModel):
         x = in_order(x, names if len(names) == x.shape[1] else None, self.model, "predict")
         cluster, confidence = self.module.predict(self.model.tensors, self.model.settings, x, None)
         return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=model_input.index)
+
+    def _images(self, frame: pd.DataFrame) -> pd.DataFrame:
+        from ops.run.predict_images import from_frame
+
+        cluster, confidence = self.module.predict(
+            self.model.tensors, self.model.settings, from_frame(frame, self.model)
+        )
+        return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=frame.index)
 
     def _users(self, frame: pd.DataFrame) -> pd.DataFrame:
         from ops.data.arrivals_frame import from_frame

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.data.hetero import relation_name
+from ops.data.image_set import ImageSet
 from ops.data.types import Data
 from ops.errors import DataError
 from ops.graph.partitioned import PartitionedGraph
@@ -26,6 +27,7 @@ ABOUT = (
     "n_features",
     "feature_names",
     "graph",
+    "pixels",
 )  # keys of settings.json that are no settings
 
 
@@ -52,7 +54,8 @@ class StoredModel:
 def describe(method: str, data: Data) -> dict[str, Any]:
     """What `settings.json` says beside the settings: the method, the data's name and hash, its columns.
 
-    Of a partitioned graph also its relations, reverse ones too, and the types at the ends of the predicted ones.
+    Of images also height and width. Of a partitioned graph also its relations, reverse ones too, and the types at the
+    ends of the predicted ones.
     """
     names = None if data.feature_names is None else list(data.feature_names)
     values = (method, data.name, data.digest(), data.n_features, names)
@@ -60,6 +63,8 @@ def describe(method: str, data: Data) -> dict[str, Any]:
     if isinstance(data, PartitionedGraph):
         relations = [relation_name(r) for r in data.manifest.edges]
         about["graph"] = {"rows": data.rows, "others": data.others, "relations": relations}
+    if isinstance(data, ImageSet) and data.pixels is not None:
+        about["pixels"] = list(data.size)
     return about
 
 

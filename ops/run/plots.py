@@ -26,6 +26,8 @@ CURVES = {
     "tune/score": "Tuning score (higher)",
     "cluster/recall_at_50": "Validation Recall@50 (%)",
     "cluster/silhouette": "Silhouette (higher)",
+    "cluster/agreement": "ARI of two views (higher)",
+    "collapse/std": "Spread of the projections (0: collapsed)",
     "cluster/modularity": "Modularity (higher)",
     "cluster/conductance": "Mean conductance (lower)",
     "cluster/davies_bouldin": "Davies-Bouldin (lower)",

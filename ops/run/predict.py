@@ -29,6 +29,7 @@ from ops.run.fold_in import predict_users
 from ops.run.known import Known, Source, open_run
 from ops.run.model import StoredModel, in_order, read_model
 from ops.run.parquet_out import write_pieces
+from ops.run.predict_images import predict_images
 from ops.run.settings import PredictSettings
 from ops.storage import is_s3
 
@@ -58,6 +59,8 @@ def run_prediction(
     method = methods[model.method]
     if getattr(method, "KIND", "graph") == "users":
         return predict_users(run, model, known, request, method, console)
+    if getattr(method, "KIND", "graph") == "images":
+        return predict_images(run, model, known, request, method, console)
     data = local_copy(request.data) if is_s3(request.data) else None
     with naming(data, request.data) if data else nullcontext():
         return _predict(

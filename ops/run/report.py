@@ -93,6 +93,10 @@ def run_figures(run: StoredRun) -> Drawn:
     over_epochs = partial(plots.curves, run.histories, selected=selected)
     thin = " Thin lines are the other seeds." if len(run.histories) > 1 else ""
     figures = _map_figure(run.map) if run.map is not None else {}
+    if run.pictures is not None:
+        from ops.run.image_plots import picture_figures
+
+        figures |= {name: draw(*each) for name, each in picture_figures(run.pictures).items()}
     figures |= _sample_figures(run.sample) if run.sample is not None else {}
     figures["curves"] = draw(
         partial(over_epochs, curve_titles(run)),
@@ -259,7 +263,7 @@ def _users_facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         both = (f"{name} {tables.cell(errors, name)}" for name in ("quantisation", "topographic"))
         facts.append(("Errors of the map", ", ".join(both)))
     if result.get("embeddings"):
-        facts.append(("Embeddings", f"{result['embeddings']}: id, vector, cluster, confidence of every user"))
+        facts.append(("Embeddings", f"{result['embeddings']}: id, vector, cluster, confidence of every row"))
     return facts
 
 

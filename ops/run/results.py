@@ -50,7 +50,7 @@ def figures_of(history: Sequence[Record]) -> dict[str, Any]:
 
 
 def finish_seed(
-    run: SeedRun, result: Result, x: NDArray[np.float32], labels: NDArray[np.int64] | None, settings: Mapping[str, Any]
+    run: SeedRun, result: Result, x: NDArray[Any], labels: NDArray[np.int64] | None, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write all that a finished seed leaves in its folder, `result.json` last: it alone marks the seed as done.
 
@@ -80,11 +80,11 @@ def finish_seed(
     return summary
 
 
-def figure_arrays(x: NDArray[np.float32], result: Result, labels: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
+def figure_arrays(x: NDArray[Any], result: Result, labels: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
     """At most 2,000 rows of the input (50 principal columns) and the embedding, for figures drawn without the data."""
     n = len(x)
     rows = np.arange(n) if n <= FIGURE_ROWS else np.sort(generator(0, "figures").choice(n, FIGURE_ROWS, replace=False))
-    centred = x[rows] - x[rows].mean(0)
+    centred = x[rows] - x[rows].mean(0, dtype=np.float32)
     _, vectors = np.linalg.eigh((centred.T @ centred) if centred.shape[1] <= len(rows) else (centred @ centred.T))
     top = vectors[:, ::-1][:, :50]
     before = centred @ top if centred.shape[1] <= len(rows) else top * np.linalg.norm(centred.T @ top, axis=0)
@@ -125,6 +125,8 @@ def verdict(result: Mapping[str, Any]) -> str:
     if not result["baselines"]:
         return "no baseline and no recall: nothing is hidden from a graph that was partitioned before"
     key, name, scale = ("acc", "ACC", 100) if "acc" in result["last"] else ("score", "tune/score", 1)
+    if not any(key in baseline for baseline in result["baselines"].values()):
+        return "without labels nothing compares last to k-means on the input: tune/score is of the method's own space"
     ours = result["last"][key]
     best = max(result["baselines"], key=lambda b: result["baselines"][b][key]["mean"])
     theirs = result["baselines"][best][key]

@@ -29,6 +29,7 @@ from ops.run.types import Arrays, State, Warm
 
 CHECKPOINT_SECONDS = 60.0
 COLLAPSED_SHARE, COLLAPSED_TIMES = 0.95, 3
+COLLAPSED_STD = 0.1  # of `collapse/std`: 1 where projections of unit length point everywhere, 0 where all point one way
 
 Record = dict[str, float]
 
@@ -147,9 +148,13 @@ class SeedRun:
     def _watch_collapse(self, record: Record, epoch: int, rows: int) -> None:
         largest = record.get("cluster/size_max", 0) > COLLAPSED_SHARE * rows
         clusters = record.get("cluster/empty", 0) * 2 > self._judges.n_clusters
-        self._collapsed = self._collapsed + 1 if largest or clusters else 0
+        spread = record.get("collapse/std", 1.0)
+        self._collapsed = self._collapsed + 1 if largest or clusters or spread < COLLAPSED_STD else 0
         if self._collapsed == COLLAPSED_TIMES:
             text = f"seed {self.seed}: the clusters have collapsed by epoch {epoch}; lower --lr or raise --temperature"
+            if spread < COLLAPSED_STD:
+                text = (f"seed {self.seed}: the projections collapsed by epoch {epoch} (collapse/std {spread:.3f}, "
+                        "1 is healthy); lower --lr, or raise --warmup-epochs or --ema-momentum")  # fmt: skip
             self.warnings.append(text)
             if self._stop_on_collapse:
                 raise DivergedError(text)

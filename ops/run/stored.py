@@ -1,8 +1,8 @@
 """What a finished run or study left on disk, read back and checked: the reports' and comparisons' only input.
 
 Nothing here trains, loads the data set or runs code from a file. A run folder holds result.json, seed-S/ and perhaps
-auto.json; a study folder holds trials.json and best/, which is a run folder. `ops.run.stored_users` reads what is
-there of users only.
+auto.json; a study folder holds trials.json and best/, which is a run folder. `ops.run.stored_users` and
+`ops.run.stored_images` read what is there of users and of images only.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ops.errors import DataError
 from ops.files import replacing
+from ops.run.stored_images import PICTURES, StoredPictures, read_pictures
 from ops.run.stored_users import StoredMap, check_hidden, read_map
 
 NEEDED = ("method", "dataset", "settings", "seeds", "last")
@@ -50,6 +51,7 @@ class StoredRun:
     auto: dict[str, Any] | None = None
     explained: list[dict[str, Any]] | None = None
     map: StoredMap | None = None
+    pictures: StoredPictures | None = None
 
     @property
     def n_clusters(self) -> tuple[int | None, str]:
@@ -193,6 +195,7 @@ def read_run(run: Path) -> StoredRun:
         auto=read_auto(run / "auto.json"),
         explained=read_explained(run / "explain.json"),
         map=next((m for m in maps if m is not None), None),
+        pictures=read_pictures(run / PICTURES),
     )
 
 

@@ -18,6 +18,7 @@ TITLES = {
     "recall_at_50": "validation\nRecall@50 %",
     "modularity": "modularity",
     "silhouette": "silhouette",
+    "agreement": "ARI of\ntwo views",
     "conductance": "conductance",
     "davies_bouldin": "Davies-Bouldin",
     "calinski_harabasz": "Calinski-Harabasz",
@@ -25,7 +26,7 @@ TITLES = {
 LABELLED = ("acc", "nmi", "ari", "f1")
 HIDDEN = ("test/recall_at_10", "test/recall_at_50", "links/auc")  # of users: on edges hidden from all
 PERCENT = (*LABELLED, *HIDDEN[:2], "recall_at_50")
-SHORT = (*LABELLED, "recall_at_50", "modularity", "silhouette")
+SHORT = (*LABELLED, "recall_at_50", "modularity", "silhouette", "agreement")
 BASELINES = {"kmeans": "k-means on X", "filter+kmeans": "filter + k-means"}
 ORACLE_NOTE = "uses labels, not a result"
 NOTHING = "-"

@@ -309,8 +309,8 @@ def test_what_cannot_be_is_one_line(places):
             load_images(spec)
     with pytest.raises(DataError, match=r"names.parquet: holds features, not images"):
         load_images(str(places / "names.parquet"))
-    with pytest.raises(SettingsError, match="--image-size 4: allowed are 8 to 512"):
-        load_images("digits", size=4)
+    with pytest.raises(SettingsError, match="--image-size 0: allowed are 1 to 1024"):
+        load_images("digits", size=0)
     with pytest.raises(SettingsError, match="digits takes no parameters"):
         load_images("digits:3")
     with pytest.raises(SettingsError, match="give a file of features: frozen:FILE"):
