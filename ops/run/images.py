@@ -26,10 +26,7 @@ if TYPE_CHECKING:
     from ops.run.job import Job
     from ops.run.kinds import Judge
 
-OWN_SPACE = (
-    "silhouette, Davies-Bouldin and Calinski-Harabasz are taken in the trial's own target projections: they compare "
-    "epochs and trials of one backbone, not methods or backbones"
-)
+OWN_SPACE = "indices are taken in the trial's own projections: they compare epochs and trials of one backbone only"
 
 
 @dataclass(frozen=True)
