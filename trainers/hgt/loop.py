@@ -24,6 +24,7 @@ from ops.contrast.team import Team
 from ops.errors import DivergedError, SettingsError
 from ops.graph.partitioned import PartitionedGraph, steps_of
 from ops.graph.store import Client, prefetched
+from ops.run.memory import give_back
 from ops.run.types import Result, Run, State
 from trainers.hgt.settings import GraphSettings
 
@@ -78,6 +79,7 @@ def run_epochs(training: Training, run: Run) -> Result:
         metrics = training.step(epoch)
         assignment, embeddings = None, None
         if epoch % settings.update_every == 0 or epoch == last:
+            give_back()  # embedding all nodes is the peak: what the steps' threads have freed is not to lie below it
             found = look(training, run.seed)
             assignment, embeddings = found[0].labels.numpy(), found[1]
         run.report(epoch, metrics, assignment, lambda epoch=epoch: training.state(epoch), embeddings)  # type: ignore[misc]

@@ -7,6 +7,7 @@ import re
 import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,8 +18,8 @@ MIB = 2**20
 
 
 def test_resident_and_peak_follow_what_is_allocated_and_freed():
-    before = memory.resident()
     memory.reset_peak()
+    before = memory.resident()
     held = torch.ones(64 * MIB // 4)
     assert 48 * MIB < memory.resident() - before < 96 * MIB
     assert memory.peak() >= memory.resident()
@@ -48,6 +49,17 @@ def test_available_is_the_machines_memory_or_the_cgroups_limit():
         if path.is_file() and path.read_text().strip().isdigit():
             limits.append(int(path.read_text()))
     assert memory.available() == min(limits)
+
+
+def test_freed_arrays_are_given_back():
+    before = memory.resident()
+    pieces = [np.ones(2**15, np.float32) for _ in range(4000)]  # 128 KiB each: below what glibc maps apart
+    keep = pieces[::400]
+    held = memory.resident() - before
+    del pieces
+    memory.give_back()
+    assert held > 400 * MIB
+    assert memory.resident() - before < 100 * MIB, len(keep)
 
 
 def test_preloading_brings_what_a_training_imports_late():
