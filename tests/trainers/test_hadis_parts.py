@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 import torch
 from hadis_small import made, small_features, small_images
+from image_losses import dense_hardness, dense_prototypes
+from torch.nn.functional import normalize
 
+from ops.contrast.team import Team
 from ops.errors import SettingsError
 from ops.run.settings import build
+from ops.run.types import PlainRun
 from trainers.hadis import Settings, estimate, exchanged, remarks
 from trainers.hadis.cost import measure
+from trainers.hadis.loss import Outputs, objective
 from trainers.hadis.model import Model
 from trainers.hadis.schedule import decay, learning_rate
 from trainers.hadis.source import Source, batches, inverse_sizes, steps_of
+from trainers.hadis.training import Training
 
 
 def source(words=None, seed=0):
@@ -161,3 +167,76 @@ def test_settings_that_cannot_be_are_one_line(words, message):
 def test_the_warm_up_is_a_tenth_unless_it_is_given():
     assert (Settings(epochs=50).warmup, Settings(epochs=5).warmup, Settings(warmup_epochs=7).warmup) == (5, 0, 7)
     assert math.isclose(Settings().warmup, 100)
+
+
+@pytest.mark.parametrize("epoch", ["warm-up", "later"])
+def test_the_objective_is_the_papers_written_out_for_both_orders(epoch):
+    settings = made(weight_hsd=0.7, weight_proto=0.3, temperature=0.4, hardness=0.6)
+    g = torch.Generator().manual_seed(0)
+    values = [torch.randn(12, 6, generator=g, dtype=torch.float64, requires_grad=number < 4) for number in range(6)]
+    p, q, k = values[:2], values[2:4], values[4:]
+    pseudo = None if epoch == "warm-up" else torch.tensor([0, 0, 2, 2, 0, 2, 0, 0, 2, 2, 0, 0])
+    ours, parts, _ = objective(Outputs(p[0], q[0], k[0]), Outputs(p[1], q[1], k[1]), 12, Team(), settings, pseudo)
+    totals = []
+    for a, b in ((0, 1), (1, 0)):
+        pn, qn, kn = (normalize(t) for t in (p[a], q[a], k[b]))
+        dsa, hsd = -2 * (pn * kn).sum(1).mean(), dense_hardness(kn, pn, 0.6)
+        proto = torch.zeros(()) if pseudo is None else dense_prototypes(qn, kn, pseudo.tolist(), 3, 0.4)
+        totals.append(torch.stack([dsa, hsd, proto.double()]))
+    means = (totals[0] + totals[1]) / 2
+    theirs = means[0] + 0.7 * means[1] + 0.3 * means[2]
+    assert torch.allclose(parts, means.detach(), rtol=1e-12)
+    assert torch.allclose(ours, theirs, rtol=1e-12)
+    seen = p if pseudo is None else [*p, *q]
+    for mine, other in zip(torch.autograd.grad(ours, seen), torch.autograd.grad(theirs, seen), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-9, atol=1e-14)
+
+
+def test_a_step_passes_each_network_once_a_view_and_moves_the_target_before_the_optimiser():
+    training = Training(made(batch=72, epochs=3), small_images()[0], PlainRun())
+    model, passes = training.model, []
+    for name in ("online", "target", "predictor"):
+        getattr(model, name).register_forward_hook(lambda *_, name=name: passes.append(name))
+    start = [p.detach().clone() for p in model.online.parameters()]
+    training.step(0)
+    assert sorted(passes) == ["online", "online", "predictor", "predictor", "target", "target"]
+    assert all(torch.equal(a, b) for a, b in zip(start, model.target.parameters(), strict=True))
+    moved = [p.detach().clone() for p in model.online.parameters()]
+    assert not torch.equal(start[0], moved[0])
+    training.step(1)
+    for a, b, k in zip(start, moved, model.target.parameters(), strict=True):
+        assert torch.allclose(k, 0.9 * a + 0.1 * b, atol=1e-6)
+
+
+def test_the_predictor_learns_faster_and_decay_can_spare_norms_and_biases():
+    training = Training(made(decay="weights", lr=0.2, batch=128, warmup_epochs=0), small_images()[0], PlainRun())
+    groups = training.optimizer.param_groups
+    assert [(g["times"], g["weight_decay"]) for g in groups] == [(1, 5e-4), (1, 0), (10, 5e-4), (10, 0)]
+    assert all(p.dim() > 1 for g in groups[::2] for p in g["params"])
+    assert all(p.dim() == 1 for g in groups[1::2] for p in g["params"])
+    training.step(0)
+    assert [g["lr"] for g in groups] == pytest.approx([0.1, 0.1, 1.0, 1.0])
+    everything = Training(made(), small_images()[0], PlainRun()).optimizer.param_groups
+    assert [g["weight_decay"] for g in everything] == [5e-4, 5e-4]
+
+
+def test_an_accumulated_step_is_the_mean_of_its_parts():
+    data, found = small_images()[0], []
+    for parts in (1, 2):
+        training = Training(made(batch=48, accumulate=parts), data, PlainRun())
+        training.model.train()
+        index = np.arange(48)
+        for number, part in enumerate(np.split(index, 2)):
+            if parts == 2:
+                training._learn(0, number, part, 2)
+        if parts == 1:
+            shares = []
+            for number, part in enumerate(np.split(index, 2)):
+                training._learn(0, number, part, 1)
+                shares.append([p.grad.clone() for p in training.model.predictor.parameters()])
+                training.optimizer.zero_grad()
+            found.append([(a + b) / 2 for a, b in zip(*shares, strict=True)])
+        else:
+            found.append([p.grad for p in training.model.predictor.parameters()])
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-6 * float(b.abs().max()) + 1e-9)

@@ -6,6 +6,7 @@ Axes: N images, B of a part of a batch, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ class Work:
         return 2 * 2 * (3 * (target + self.predictor) + target)
 
 
+@cache
 def measure(settings: Settings, shape: tuple[int, ...]) -> Work:
     """Count them on a model without values ("meta")."""
     with torch.device("meta"):
