@@ -54,6 +54,7 @@ bench: setup ## speed and memory against dense forms and the published code, lar
 	$(BIN)/python tests/bench/partition.py
 	$(BIN)/python tests/bench/sampling.py
 	$(BIN)/python tests/bench/images.py
+	$(BIN)/python tests/bench/hadis.py
 
 docs: setup ## write the page of settings anew
 	$(BIN)/python workflows/docs.py > workflows/SETTINGS.md
