@@ -9,6 +9,7 @@ import sys
 from ops.run.entry import entry
 from ops.run.fetched import fetched
 from ops.run.report import write_report
+from ops.run.stored_images import PICTURES
 
 
 def main(argv: list[str]) -> None:
@@ -20,7 +21,7 @@ def main(argv: list[str]) -> None:
         run.send()
         print(run.shown(page))
         own = run.folder if (run.folder / "result.json").is_file() else run.folder / "best"
-        if not (own / "explain.json").is_file():
+        if not any((own / name).is_file() for name in ("explain.json", PICTURES)):  # images have pictures instead
             words = (
                 "which features set its clusters apart is told at the end of a training only, as that takes the data"
             )

@@ -41,8 +41,11 @@ DARK = Theme(
 )  # fmt: skip
 
 
-def png(figure: Figure, dpi: int = 110) -> bytes:
-    """A Figure as PNG bytes, the same bytes for the same Figure (no date inside), in 256 colours to stay small."""
+def png(figure: Figure, dpi: int = 110, photos: bool = False) -> bytes:
+    """A Figure as PNG bytes, the same bytes for the same Figure (no date inside), in 256 colours to stay small.
+
+    `photos` need all of their colours.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -52,7 +55,8 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     small = io.BytesIO()
     image = Image.fromarray(pixels).convert("RGB")
-    image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(small, "PNG")
+    few = image if photos else image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(small, "PNG")
     return small.getvalue()
 
 

@@ -51,7 +51,7 @@ def collect(job: Job, folder: Path, planned: int) -> dict[str, Any]:
         "paths": {"folder": place.shown(job.resolved.launch, folder), "assignments": "assignments.parquet",
                   "model": "model", "report": "report.html"},
     }  # fmt: skip
-    result["selected"]["indices"] = list(PANEL)
+    result["selected"]["indices"] = [name for name in PANEL if name in result["selected"]]
     result["verdict"] = results.verdict(result)
     write_json(folder / "result.json", result)
     return results.read_json(folder / "result.json") or {}

@@ -19,27 +19,27 @@ from ops.run.stored_images import Confusion, Near, Pairs, StoredPictures
 
 GAP = 0.08  # between images, by their side
 ACROSS = 6  # pairs in a row
-Make = Callable[..., Figure | None]
+Made = tuple[Callable[..., Figure | None], str, str, bool]
 
 
-def picture_figures(found: StoredPictures) -> dict[str, tuple[Make, str, str]]:
-    """By file stem: how each figure is made, its title and caption, in the report's order."""
-    figures: dict[str, tuple[Make, str, str]] = {}
+def picture_figures(found: StoredPictures) -> dict[str, Made]:
+    """By file stem: how each figure is made, its title, caption, and whether it shows photos; in the report's order."""
+    figures: dict[str, Made] = {}
     if found.near is not None:
         caption = f"Seed {found.seed}, last epoch. Each row is a cluster: its images that are nearest to its centre."
-        figures["nearest"] = (partial(nearest, found.near), "Images nearest to each centre", caption)
+        figures["nearest"] = (partial(nearest, found.near), "Images nearest to each centre", caption, True)
     if found.confusion is not None:
         caption = (
             f"Seed {found.seed}, last epoch; for the reader only, no training sees classes. Each row is a class: how "
             "its images spread over the clusters, in %. Clusters stand in the order of the class that fits them best."
         )
-        figures["confusion"] = (partial(confusion, found.confusion), "Classes and clusters", caption)
+        figures["confusion"] = (partial(confusion, found.confusion), "Classes and clusters", caption, False)
     if found.pairs is not None:
         caption = (
             f"Seed {found.seed}, last epoch. Images that are nearest to each other although they are in different "
             "clusters (the numbers below), and their distance, which is at most 2."
         )
-        figures["pairs"] = (partial(pairs, found.pairs), "Hardest pairs", caption)
+        figures["pairs"] = (partial(pairs, found.pairs), "Hardest pairs", caption, True)
     return figures
 
 
@@ -61,7 +61,7 @@ def nearest(found: Near, theme: Theme = LIGHT) -> Figure:
     """One row a cluster."""
     clusters, across = found.images.shape[:2]
     shown = np.arange(across) < found.count[:, None]
-    figure = blank(0.78 * clusters + 0.2, theme)
+    figure = blank(0.86 * clusters + 0.2, theme)
     ax = figure.add_subplot()
     height = _show(ax, mosaic(found.images, shown, theme), theme) / clusters
     middles = (np.arange(clusters) + 0.5 - GAP / 2) * height

@@ -63,14 +63,14 @@ def render(template: str, **values: Any) -> str:
     return env.get_template(template).render(values)
 
 
-def draw(make: Callable[..., Figure | None], title: str, caption: str) -> dict[str, Any] | None:
-    """A figure in both modes as PNG bytes; None where there is nothing to draw."""
+def draw(make: Callable[..., Figure | None], title: str, caption: str, photos: bool = False) -> dict[str, Any] | None:
+    """A figure in both modes as PNG bytes (`photos`: in all colours); None where there is nothing to draw."""
     from ops.run.canvas import DARK, LIGHT, png
 
     light, dark = make(theme=LIGHT), make(theme=DARK)
     if light is None or dark is None:
         return None
-    return {"title": title, "caption": caption, "light": png(light), "dark": png(dark)}
+    return {"title": title, "caption": caption, "light": png(light, photos=photos), "dark": png(dark, photos=photos)}
 
 
 def _write(folder: Path, page: Mapping[str, Any], drawn: Drawn) -> Path:
@@ -111,6 +111,9 @@ def run_figures(run: StoredRun) -> Drawn:
     sizes = next((s["sizes"] for s in run.seeds.values() if s.get("sizes")), None)
     if sizes:
         figures["sizes"] = draw(partial(plots.sizes, sizes), "Cluster sizes", "Last epoch of the first seed.")
+    first = next(iter(run.histories.values()), [])
+    caption = "First seed, every epoch: a head that collapses shows as one colour."
+    figures["head"] = draw(partial(plots.sizes_over_time, first), "Cluster sizes over time", caption)
     figures["hard"] = draw(
         partial(over_epochs, plots.HARD), "Hard pairs", "Share of the sample pairs that the loss treats as hard." + thin
     )
@@ -221,7 +224,7 @@ def _study_page(study: Mapping[str, Any]) -> dict[str, Any]:
     ordered = tables.sorted_trials(study)
     best = next((i for i, t in enumerate(ordered) if t["trial"] == study.get("best")), None)
     table = {"header": header, "lines": lines, "best": best, "labels": tables.uses_labels(study),
-             "recalled": tables.by_recall(study)}  # fmt: skip
+             "recalled": tables.by_recall(study), "views": tables.by_views(study)}  # fmt: skip
     return {"study": dict(study), "trials": table, "run": None, "n_search": 0}
 
 

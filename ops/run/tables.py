@@ -140,9 +140,18 @@ def uses_labels(trials: Mapping[str, Any]) -> bool:
 
 def by_recall(trials: Mapping[str, Any]) -> bool:
     """True when a study's objective is the recall of validation pairs: `tune/score` of trials on users."""
+    return _scored_by(trials, "recall_at_50")
+
+
+def by_views(trials: Mapping[str, Any]) -> bool:
+    """True when a study's objective is made of projections and augmented copies: `tune/score` of trials on images."""
+    return _scored_by(trials, "agreement")
+
+
+def _scored_by(trials: Mapping[str, Any], metric: str) -> bool:
     scored = [t["metrics"] for t in trials.get("trials") or [] if t.get("metrics")]
     unlabelled = str(trials.get("objective", "tune/score")) == "tune/score"
-    return unlabelled and bool(scored) and all("recall_at_50" in metrics for metrics in scored)
+    return unlabelled and bool(scored) and all(metric in metrics for metrics in scored)
 
 
 def sorted_trials(trials: Mapping[str, Any]) -> list[Mapping[str, Any]]:

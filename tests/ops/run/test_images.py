@@ -11,6 +11,7 @@ import pixel_method
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fabricate import make_study
 from PIL import Image
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
@@ -18,7 +19,7 @@ from ops.cluster.baselines import tile_kmeans
 from ops.cluster.scores import Evaluator
 from ops.data.image_set import ImageSet
 from ops.errors import DataError, SettingsError
-from ops.run import images, results
+from ops.run import images, results, tables
 from ops.run.checkpoint import save_model
 from ops.run.cli import resolve
 from ops.run.console import Console
@@ -29,7 +30,7 @@ from ops.run.launch import run_training
 from ops.run.model import describe, read_model
 from ops.run.predict import run_prediction
 from ops.run.predict_images import from_frame, predict_images
-from ops.run.report import summary_table
+from ops.run.report import summary_table, write_report
 from ops.run.seedrun import Judges, SeedRun
 from ops.run.settings import LaunchSettings, PredictSettings, flat
 from ops.run.stored_images import read_pictures
@@ -92,6 +93,7 @@ def test_a_run_leaves_scores_pictures_and_a_report(finished):
     assert result["verdict"].startswith(
         "last is within a standard deviation of the better baseline (k-means on pixels)"
     )
+    assert result["selected"]["indices"] == ["silhouette", "davies_bouldin"]
     assert result["embeddings"] == "embeddings.parquet"
     vectors = pq.read_table(folder / "embeddings.parquet")
     assert vectors["id"].to_pylist()[:2] == ["p0", "p1"]
@@ -271,6 +273,18 @@ def test_many_clusters_and_small_ones_are_drawn():
     table = confusion(np.array([2, 2, 0, 1]), np.array([0, 0, 1, 1]), 4)
     assert table["confusion_order"].tolist()[:2] == [2, 0]
     assert table["confusion"].tolist() == [[2, 0, 0, 0], [0, 1, 1, 0]]
+
+
+def test_a_search_over_images_says_what_it_is_scored_by(tmp_path):
+    folder = make_study(tmp_path / "study", best=False)
+    study = json.loads((folder / "trials.json").read_text())
+    for trial in study["trials"]:
+        if trial.get("metrics"):
+            trial["metrics"] = {"silhouette": 0.2, "agreement": 0.5}
+    assert tables.by_views(study)
+    assert not tables.by_recall(study)
+    (folder / "trials.json").write_text(json.dumps(study))
+    assert "the ARI between the clusterings of two augmented copies" in write_report(folder).read_text()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
