@@ -67,11 +67,14 @@ def read_images(spec: str, *, size: int | None = None, backbone: str = "", skip_
         if path is not None and _is_table(path):
             if table is None:
                 raise DataError(f"{path}: holds features, not images; give --backbone {FROZEN}{path} to train on them")
-            return _only_features(path, table)
+            return _only_features(spec, path, table)
         pile = _pile(spec, path)
         if pile.count == 0:
             raise DataError(f"{pile.origin}: holds no images")
         found, kept = _decode(pile, size, skip_damaged)
+    if path is not None and is_s3(spec):  # what is left out is named as the user knows it
+        notes = tuple(note.replace(str(path), spec.rstrip("/")) for note in found.data.notes)
+        found = replace(found, data=replace(found.data, notes=notes))
     return found if table is None else replace(found, data=_with_features(found.data, table, kept))
 
 
@@ -152,10 +155,10 @@ def _plain(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:40] or "images"
 
 
-def _only_features(path: Path, table: str) -> Read:
+def _only_features(spec: str, path: Path, table: str) -> Read:
     """A feature table as the data set itself; it must be the one that the backbone names."""
     own = Path(os.path.expanduser(table))
-    if not is_s3(table) and not (own.exists() and own.samefile(path)):
+    if not (spec == table if is_s3(table) or is_s3(spec) else own.exists() and own.samefile(path)):
         raise DataError(f"{path}: is a table of features, but --backbone names {table}; give the images or that table")
     raw = _table(path)
     x = check_features(raw.x, feature_names=raw.feature_names, origin=raw.origin)

@@ -6,13 +6,11 @@ Axes: N images, K kept ones (not damaged), S the side.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 from ops.data.images_decode import Encoded, Tally, decode_all
 from ops.data.named import cache_file
 from ops.errors import DataError
-from ops.files import replacing, unwritable
+from ops.files import locked, replacing, unwritable
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +68,8 @@ def decoded(blocks: Blocks, count: int, size: int, name: str, stamped: str) -> D
     path = cache_file("x").parent / "images" / f"{name}-{size}-{key}.npy"
     told = path.with_suffix(".json")
     try:
-        with _locked(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock")):  # of two starts one decodes and the other waits
             if not (path.is_file() and told.is_file()):
                 log.info("decoding %d images to %s", count, path)
                 _make(path, told, blocks, count, size)
@@ -100,12 +99,3 @@ def _header(file: object, rows: int, size: int) -> int:
     shape = (rows, 3, size, size)
     npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})  # type: ignore[arg-type]
     return int(file.tell())  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Held by one process at a time; others wait; it goes with its process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -68,10 +68,10 @@ def of_folder(folder: Path, classes: list[str] | None = None) -> Pile:
     `classes`: the sub-folders that count. Raises DataError for a folder without images, or with some beside and some
     inside of sub-folders.
     """
-    found = sorted(p for p in folder.rglob("*") if p.is_file() and not _hidden(p.relative_to(folder)))
+    places = [folder] if classes is None else [folder / c for c in sorted(classes)]
+    listed = (p for place in places for p in sorted(place.rglob("*")))
+    found = [p for p in listed if not _hidden(p.relative_to(folder)) and p.is_file()]
     files = [p for p in found if p.suffix.lower() in SUFFIXES]
-    if classes is not None:
-        files = [p for p in files if p.relative_to(folder).parts[0] in set(classes)]
     if not files:
         raise DataError(f"{folder}: holds no images ({' '.join(SUFFIXES)}) and no Parquet files of images")
     parts = [p.relative_to(folder).parts for p in files]
@@ -81,7 +81,7 @@ def of_folder(folder: Path, classes: list[str] | None = None) -> Pile:
             f"{folder}: {parts[inside.index(True)][0]}/ holds images and {parts[inside.index(False)][0]} lies beside "
             "it: put all images into sub-folders (their classes), or none"
         )
-    other = len(found) - len(files) if classes is None else 0
+    other = len(found) - len(files)
     notes = [f"{count(other, 'file')} without a suffix of images left out"] if other else []
     labels = np.array([p[0] for p in parts]) if inside[0] and len({p[0] for p in parts}) > 1 else None
 
@@ -92,9 +92,8 @@ def of_folder(folder: Path, classes: list[str] | None = None) -> Pile:
         return iter(files[:: max(1, len(files) // LOOKED_AT)])
 
     ids = np.array(["/".join(p) for p in parts])
-    places = [str(p) for p in files]
-    return Pile(folder.resolve().name, str(folder), len(files), blocks, sample, stamp(files, folder), labels, ids,
-                places, notes)  # fmt: skip
+    name, where = folder.resolve().name, [str(p) for p in files]
+    return Pile(name, str(folder), len(files), blocks, sample, stamp(files, folder), labels, ids, where, notes)
 
 
 def _hidden(path: Path) -> bool:

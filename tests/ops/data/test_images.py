@@ -357,5 +357,13 @@ def test_images_on_s3(s3, places):
     s3.put("data/pets.parquet", table(places / "x.parquet", [encoded(picture(0)), b""], [0, 1]).read_bytes())
     with pytest.raises(DataError, match=r"^s3://tessera/data/pets.parquet, row 1: is empty"):
         load_images("s3://tessera/data/pets.parquet")
+    rest, _ = load_images("s3://tessera/data/pets.parquet", skip_damaged=True)
+    assert rest.notes[0] == "1 damaged image left out: s3://tessera/data/pets.parquet, row 1: is empty"
+    np.save(places / "x.npy", np.eye(2))
+    s3.put("data/x.npy", (places / "x.npy").read_bytes())
+    both, _ = load_images("s3://tessera/data/pets", backbone="frozen:s3://tessera/data/x.npy")
+    assert both.features.tolist() == [[1, 0], [0, 1]]
+    alone, _ = load_images("s3://tessera/data/x.npy", backbone="frozen:s3://tessera/data/x.npy")
+    assert (alone.pixels, alone.n_features) == (None, 2)
     with pytest.raises(DataError, match=r"s3://tessera/data/none: no such object or folder \(endpoint .*\); give"):
         load_images("s3://tessera/data/none")

@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from ops.cluster.baselines import tile_kmeans
-from ops.cluster.scores import Evaluator
+from ops.cluster.scores import LABELLED, Evaluator
 from ops.data.image_set import ImageSet
 from ops.errors import DataError, SettingsError
 from ops.run import images, results, tables
@@ -26,7 +26,7 @@ from ops.run.console import Console
 from ops.run.images_results import CLUSTERS, NEAREST, confusion, pictures
 from ops.run.job import make_job
 from ops.run.journal import Journal
-from ops.run.launch import run_training
+from ops.run.launch import run_job
 from ops.run.model import describe, read_model
 from ops.run.predict import run_prediction
 from ops.run.predict_images import from_frame, predict_images
@@ -70,6 +70,12 @@ def resolved(places, *flags):
     return resolve(argv, pixel_method, LaunchSettings, places, "train.py pixel")
 
 
+def trained(places, *flags):
+    """Folder and result of a run as part of a study, whose tracker would send the journals: no MLflow is needed."""
+    job = make_job(resolved(places, *flags), Console(quiet=True))
+    return run_job(job, places / "runs", root=places)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Folder, result and data of one run, with its report; tests leave it as it is."""
@@ -77,7 +83,7 @@ def finished(tmp_path_factory):
     made, kinds = contents()
     names = np.array(["red", "green", "blue"])[kinds].tolist()
     path = table(places / "shades.parquet", made, names, [f"p{i}" for i in range(60)])
-    return *run_training(resolved(places, "--dataset", str(path)), Console(quiet=True)), path
+    return *trained(places, "--dataset", str(path)), path
 
 
 @pytest.mark.slow
@@ -141,6 +147,25 @@ def test_what_a_method_gets_has_no_labels(places):
     assert all(vars(data)["notes"] == (images.OWN_SPACE,) for data, _, _ in found)
     assert found[2][1] is None
     assert found[0][2].classes is None
+
+
+@pytest.mark.slow
+def test_labels_change_no_result(tmp_path):
+    """Other labels or none: the same model, clusters, scores without labels, and pictures."""
+    made, kinds = contents(30)
+    found = []
+    for name, labels in (("a", kinds), ("b", np.roll(kinds, 7)), ("c", None)):
+        (tmp_path / name).mkdir()
+        path = table(tmp_path / name / "x.parquet", made, labels)
+        folder, result = trained(tmp_path / name, "--dataset", str(path), "--n-clusters", "3", "--no-report")
+        with np.load(folder / "pictures.npz", allow_pickle=False) as stored:
+            pictures = {k: stored[k].tobytes() for k in stored.files if not k.startswith(("confusion", "classes"))}
+        model = (folder / "model" / "model.safetensors").read_bytes()
+        assignments = (folder / "assignments.parquet").read_bytes()
+        indices = {k: v for k, v in result["last"].items() if k not in LABELLED}
+        found.append((model, assignments, indices, pictures))
+        assert ("acc" in result["last"]) == (labels is not None)
+    assert found[0] == found[1] == found[2]
 
 
 def test_without_labels_nothing_compares_to_pixels():
