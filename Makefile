@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-cluster check-k8s bench docs clean
+.PHONY: help setup demo check test test-cluster check-k8s kubeflow bench docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,12 @@ endef
 
 .venv-k8s/.ready: pyproject.toml
 	$(call extra,k8s,.venv-k8s)
+
+.venv-kubeflow/.ready: pyproject.toml
+	$(call extra,kubeflow,.venv-kubeflow)
+
+kubeflow: .venv-kubeflow/.ready ## compile the pipeline for Kubeflow (k8s/kubeflow/pipeline.yaml)
+	.venv-kubeflow/bin/python k8s/kubeflow/pipeline.py
 
 check-k8s: .venv-k8s/.ready ## every manifest: our rules, kubernetes-validate --strict, checkov
 	.venv-k8s/bin/python k8s/check.py --tools

@@ -163,13 +163,20 @@ class Mirror:
                 self._remove(name, patient)
             for name in plan.upload:
                 with suppress(FileNotFoundError):  # it went meanwhile; the next push sees that
-                    stored = storage.upload(self.folder / name, self.place / name, patient=patient)
-                    self._known[name] = Sent(*here[name], stored.etag)
+                    self._known[name] = self._send(name, here[name], patient)
             for name in plan.delete:
                 self._remove(name, patient)
         finally:
             self._save()
             self.pushed_seconds += time.monotonic() - began
+
+    def _send(self, name: str, state: tuple[int, int], patient: bool) -> Sent:
+        try:
+            stored = storage.upload(self.folder / name, self.place / name, patient=patient)
+        except ServiceError:  # it may be there all the same, its answer lost: it is sent again, or removed
+            self._known[name] = Sent(-1, 0, "")
+            raise
+        return Sent(*state, stored.etag)
 
     def offer(self) -> None:
         """`push` while a training goes on: a failure is told once, and the next call tries again.

@@ -1,0 +1,163 @@
+"""The manifests for real, but for Kubernetes itself: services, a RayJob's head, workers and submitter as Pods of their
+own networks and users (`pod_world`). A search and a training of two workers, MLflow and a node that die, a stop, a
+resume, a browser.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, visit
+from platform_world import HEAD, SECRETS, Platform, RayPods
+from pod_world import ROOT, Pod, missing, settings
+
+pytestmark = pytest.mark.cluster
+
+SMALL = "--embedding-dim 8 --threads 1 --no-explain"
+SEARCH = f" {SMALL} --trials 3 --epochs 8 --update-every 2 --seeds 2"
+TRAIN = ("python workflows/train.py hsan --dataset planted:nodes=700,clusters=4 --threads 1 --no-report --no-explain "
+         "--embedding-dim 128 --epochs 40 --update-every 2 --workers 2 --out $TESSERA_OUT")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Platform]:
+    if reason := missing():
+        pytest.skip(reason)
+    made = Platform(ROOT)
+    yield made
+    made.net.close()
+
+
+@pytest.fixture(scope="module")
+def ray(platform: Platform) -> Iterator[RayPods]:
+    made = RayPods(platform, "rayjob-tune-hsan")
+    yield made
+    made.close()
+
+
+def following(ray: RayPods, identity: str, word: str, seconds: float = 240) -> str:
+    """Wait until the job has said a word; returns its log."""
+    limit = time.monotonic() + seconds
+    while True:
+        try:
+            said = ray.logs(identity)
+            if word in said:
+                return said
+            assert ray.info(identity)["status"] in ("PENDING", "RUNNING"), said
+        except urllib.error.HTTPError as error:
+            if error.code != 404:  # not submitted yet
+                raise
+        assert time.monotonic() < limit, identity
+        time.sleep(0.3)
+
+
+def test_nobody_comes_in_without_login_token_or_key(platform: Platform, ray: RayPods) -> None:
+    for pod, url in (("mlflow", "http://127.0.0.1:5000/api/2.0/mlflow/experiments/search?max_results=1"),
+                     ("head", "http://127.0.0.1:8265/api/jobs/"), ("s3", "http://127.0.0.1:8333/tessera")):  # fmt: skip
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            platform.get(pod, url)
+        assert refused.value.code in (401, 403), url
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        platform.get("mlflow", f"http://{platform.net.hosts['mlflow']}:5000/")  # a name that is not allowed
+
+
+def test_a_missing_secret_or_bucket_ends_a_job_at_once(platform: Platform, ray: RayPods) -> None:
+    job = "missing-bucket"
+    submitted = ray.submit(job, "python workflows/tune_hsan.py --dataset digits --out s3://nowhere/runs")
+    submitted.wait(200)
+    code, said = ray.end(job)
+    assert code == 6
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert lines == ["error: s3://nowhere/runs: there is no bucket nowhere (endpoint s3:8333); make it, or correct the "
+                     "name or AWS_ENDPOINT_URL"]  # fmt: skip
+    spec = ray.job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    known = settings(platform.objects, {}, spec["containers"][0])  # the Pod starts: its Secrets are optional
+    pod = Pod(platform.net, "job", spec, ["/bin/bash", "-c", TRAIN.replace(" --workers 2", "")], known)
+    assert pod.wait(120) == 6
+    assert "no credentials are set (endpoint s3:8333); set AWS_ACCESS_KEY_ID" in pod.said()
+
+
+def test_the_search_of_the_manifest_with_mlflow_killed_in_mid_run(
+    platform: Platform, ray: RayPods, tmp_path: Path
+) -> None:
+    submitted = ray.submit("search", ray.job["spec"]["entrypoint"] + SEARCH)
+    submitted.until(lambda: platform.rows("SELECT count(*) FROM metrics")[0][0] > 0, 240)
+    platform.mlflow.kill()
+    said = following(ray, "search", "cannot be reached")
+    assert "MLflow at http://mlflow:5000 cannot be reached" in said
+    platform.start_mlflow()
+    assert submitted.wait(400) == 0, submitted.said()[-3000:]
+    code, said = ray.end("search")
+    assert code == 0, said
+    assert "MLflow at http://mlflow:5000 is back" in said
+    assert "Traceback" not in said
+    name = next(line for line in said.splitlines() if line.startswith("report: ")).split("/")[-2]
+
+    # nothing lost, nothing doubled: the journals in the bucket against the database
+    keys = [k for k in platform.keys(f"runs/{name}/") if k.endswith("journal.jsonl")]
+    journals = platform.read(keys)
+    recorded = sorted(
+        (lines[0]["journal"], r["key"], r["step"], r["time"])
+        for lines in journals for r in lines if r["op"] == "metric"
+    )  # fmt: skip
+    logged = platform.rows("SELECT t.value, m.key, m.step, m.timestamp FROM metrics m JOIN tags t "
+                           "ON t.run_uuid = m.run_uuid AND t.key = 'tessera.run'")  # fmt: skip
+    assert len(recorded) > 100
+    assert sorted((k, key, int(step), int(at)) for k, key, step, at in logged) == recorded
+    runs = platform.rows("SELECT name, status FROM runs ORDER BY name")
+    assert len(runs) == len(keys)
+    assert {status for _, status in runs} <= {"FINISHED", "KILLED"}
+    assert platform.rows("SELECT name FROM registered_models") == [("tessera-hsan",)]
+    assert platform.rows("SELECT alias FROM registered_model_aliases") == [("last",)]
+    stored = platform.keys("mlflow/")
+    assert [k for k in stored if k.endswith("report.html")], "artefacts went through the server into the bucket"
+    assert [k for k in stored if k.endswith("model.safetensors")]
+
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: the page of two runs was not opened; the rest has passed")
+    seeds = platform.rows("SELECT run_uuid, experiment_id FROM runs WHERE name LIKE 'seed-%%' AND status = 'FINISHED'")
+    both, experiment = [run for run, _ in seeds[-2:]], seeds[0][1]
+    page = f'/#/compare-runs?runs={json.dumps(both, separators=(",", ":"))}&experiments=["{experiment}"]'
+    own = SECRETS["tessera-mlflow"]
+    login = own["MLFLOW_TRACKING_USERNAME"], own["MLFLOW_TRACKING_PASSWORD"]
+    picture = tmp_path / "compare.png"
+    dom = platform.net.within("mlflow", lambda: visit(page, *login, picture))
+    assert all(run in dom for run in both), "the page names both runs"
+    assert "train/loss" in dom
+    assert picture.stat().st_size > 20_000
+    print(f"picture: {picture}")
+
+
+def test_two_workers_lose_a_node_and_a_job_is_stopped_and_goes_on(platform: Platform, ray: RayPods) -> None:
+    submitted = ray.submit("train", TRAIN)
+    said = following(ray, "train", "seed 0  epoch 4")
+    assert "on 2 workers of 1 thread of the cluster" in said
+    victim = next(w for w, ip in zip(ray.workers, ("10.77.0.7", "10.77.0.8"), strict=True) if ip in ray.alive())
+    victim.kill()
+    assert submitted.wait(500) == 0, submitted.said()[-3000:]
+    code, said = ray.end("train")
+    assert code == 0, said
+    assert len(ray.alive()) == 2
+
+    again = TRAIN.replace("--epochs 40", "--epochs 400")
+    ray.submit("stop", again)
+    following(ray, "stop", "seed 0  epoch 4")
+    spec = ray.job["spec"]["submitterPodTemplate"]["spec"]
+    stop = Pod(platform.net, "job", spec, ["ray", "job", "stop", "--address", f"http://{HEAD}:8265", "stop"],
+               {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": ray.token, "HOME": "/tmp/home"})  # fmt: skip
+    assert stop.wait(200) == 0, stop.said()
+    assert ray.info("stop")["status"] == "STOPPED"
+    assert "resume with: python workflows/train.py hsan" in ray.logs("stop")
+    for pod in (ray.head, *ray.workers):
+        pod.kill()  # the cluster goes, as when a RayJob is deleted
+    new = RayPods(platform, "rayjob-train-hsan")
+    try:
+        new.submit("resumed", again)
+        following(new, "resumed", "seed 0: resumed after epoch")
+    finally:
+        new.close()

@@ -1,0 +1,115 @@
+"""A proxy before an S3 server that misbehaves on order: a 500, a late answer, a connection dropped in mid-upload."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+Fault = str  # "500", "slow", "drop", "lost" (done there, but the answer never comes), "" (none)
+
+
+class Unruly:
+    """`http://127.0.0.1:PORT`. `fault(method, path)` says how a request goes wrong; `after` follows a change."""
+
+    def __init__(self, upstream: str, fault: Callable[[str, str], Fault], slow: float = 12.0) -> None:
+        self.upstream, self.fault, self.slow = urlsplit(upstream), fault, slow
+        self.after: Callable[[str, str], None] = lambda method, path: None
+        self.done: list[tuple[Fault, str, str]] = []
+        self.errors: list[BaseException] = []  # of `after`
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _any(self) -> None:
+                outer.handle(self)
+
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _any  # noqa: N815
+
+            def log_message(self, *words: Any) -> None:
+                """Nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def handle(self, request: BaseHTTPRequestHandler) -> None:
+        """One request, well or ill."""
+        length = int(request.headers.get("Content-Length") or 0)
+        with self._lock:
+            fault = self.fault(request.command, request.path)
+            if fault:
+                self.done.append((fault, request.command, request.path))
+        if fault == "drop":
+            with suppress(OSError):  # the server has half of it when both connections end
+                self._forward(request, request.rfile.read(length // 2), whole=False)
+            request.close_connection = True
+            request.connection.close()
+            return
+        body = request.rfile.read(length)
+        if fault == "500":
+            text = b"<Error><Code>InternalError</Code><Message>on order</Message></Error>"
+            _answer(request, 500, [("Content-Type", "application/xml")], text)
+            return
+        if fault == "slow":
+            time.sleep(self.slow)
+        try:
+            status, headers, answer = self._forward(request, body)
+        except OSError:
+            request.close_connection = True
+            return
+        if request.command in ("PUT", "POST", "DELETE"):
+            with self._lock:
+                try:
+                    self.after(request.command, request.path)
+                except BaseException as error:
+                    self.errors.append(error)
+        if fault == "lost":
+            request.close_connection = True
+            request.connection.close()
+            return
+        _answer(request, status, headers, answer)
+
+    def _forward(
+        self, request: BaseHTTPRequestHandler, body: bytes, whole: bool = True
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        connection = http.client.HTTPConnection(str(self.upstream.hostname), self.upstream.port, timeout=60)
+        connection.putrequest(request.command, request.path, skip_host=True, skip_accept_encoding=True)
+        for key, value in request.headers.items():  # the signature covers Host: it passes as it is
+            if key.lower() not in ("expect", "connection"):
+                connection.putheader(key, value)
+        connection.endheaders(body or None)
+        if not whole:
+            connection.close()
+            return 0, [], b""
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        return answer.status, answer.getheaders(), text
+
+    def close(self) -> None:
+        """End it."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def _answer(request: BaseHTTPRequestHandler, status: int, headers: list[tuple[str, str]], text: bytes) -> None:
+    try:
+        request.send_response_only(status)
+        for key, value in headers:
+            if key.lower() not in ("transfer-encoding", "connection", "content-length"):
+                request.send_header(key, value)
+        length = {k.lower(): v for k, v in headers}.get("content-length", str(len(text)))
+        request.send_header("Content-Length", length if request.command == "HEAD" else str(len(text)))
+        request.end_headers()
+        request.wfile.write(text)
+    except OSError:
+        request.close_connection = True
