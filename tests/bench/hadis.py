@@ -138,6 +138,24 @@ def step_case(backbone):
     return found | {"rate": convolution_rate(), "gflop": work(settings, (32, 32)).step * batch / 1e9, "batch": batch}
 
 
+def layout_case(backbone):
+    """CPU seconds of forward and backward through the online network, NCHW and channels last in turn."""
+    from trainers.hadis.model import Model
+
+    torch.set_num_threads(1)
+    batch, repeats = CASES[backbone]
+    settings, seconds = made(backbone), {"nchw": [], "channels_last": []}
+    layouts = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+    networks = {name: Model(settings, (32, 32)).to(memory_format=layout).online for name, layout in layouts.items()}
+    for _ in range(repeats + 1):
+        for name, layout in layouts.items():
+            x = torch.randn(batch, 3, 32, 32).contiguous(memory_format=layout)
+            start = time.process_time()
+            networks[name](x).square().mean().backward()
+            seconds[name].append(time.process_time() - start)
+    return {name: median(each[1:]) for name, each in seconds.items()}
+
+
 def kmeans_case():
     """CPU seconds an iteration and the inertia after as many, from the same start; 100,000 x 128, K = 50."""
     import faiss
@@ -181,7 +199,7 @@ def memory_case(backbone):
     from trainers.hadis.training import Training
 
     torch.set_num_threads(1)
-    n, batch = (10_000, 256) if backbone == "small" else (256, 64)
+    n, batch = (10_000, 256) if backbone == "small" else (600, 64)
     data, settings = images(n), made(backbone, batch=batch)
     base = memory.preload()
     planned = base + hadis.estimate(settings, data)
@@ -196,7 +214,7 @@ def memory_case(backbone):
 
 def measure(case, *arguments):
     """One case."""
-    return {"step": step_case, "kmeans": kmeans_case, "memory": memory_case}[case](*arguments)
+    return {"step": step_case, "layout": layout_case, "kmeans": kmeans_case, "memory": memory_case}[case](*arguments)
 
 
 def plan(batch, gpus):
@@ -229,6 +247,10 @@ def main():
         print(f"step, {backbone}, {m['batch']} images of 32x32: {m['ours']:.3f} CPU-s, straight form "
               f"{m['straight']:.3f}: {ratio:.2f} times less{bar}; both views {m['views']:.3f}; {m['gflop']:.0f} GFLOP, "
               f"{share:.0%} of the convolution peak ({m['rate']:.0f} GFLOP/CPU-s)", flush=True)  # fmt: skip
+    for backbone in CASES:
+        m = in_process(__file__, "layout", backbone)
+        print(f"layout, {backbone}, online network forward and backward: {m['channels_last']:.3f} CPU-s channels last, "
+              f"{m['nchw']:.3f} NCHW: {m['nchw'] / m['channels_last']:.2f} times less", flush=True)  # fmt: skip
     m = in_process(__file__, "kmeans")
     ratio, off = m["ours"] / m["faiss"], m["ours_inertia"] / m["faiss_inertia"] - 1
     print(f"k-means, 100,000 x 128, K = 50: {m['ours'] * 1e3:.1f} CPU-ms an iteration, faiss {m['faiss'] * 1e3:.1f}: "

@@ -60,7 +60,7 @@ def measure(settings: Settings, shape: tuple[int, ...]) -> Work:
                 counts[part] += out.numel() * module.weight[0].numel()
             elif isinstance(module, nn.Linear):
                 counts[part] += module.weight.numel()
-            kept[0] += out.numel() * isinstance(module, nn.Conv2d | nn.Linear | BatchNorm | nn.ReLU)
+            kept[0] += out.numel() * isinstance(module, nn.Conv2d | nn.Linear | BatchNorm)
 
         return hook
 
@@ -88,12 +88,12 @@ def estimate(settings: Settings, data: ImageSet, world: int = 1) -> int:
     work, n, d = measure(settings, shape), data.n_rows, settings.embedding_dim
     part = -(-batch_size(settings, n) // settings.accumulate // world)
     values = shape[0] if settings.frozen is not None else 3 * shape[0] * shape[1]
-    # weights with gradient and momentum, the target; two views' activations with the gradients next to them
+    # weights with gradient and momentum, the target; two views' activations and what the widest layers add
     model = FLOAT * (3 * work.weights + work.target_weights)
-    training = FLOAT * part * (2 * work.kept * 1.25 + 8 * values)
+    training = FLOAT * part * (2 * work.kept * 1.2 + 8 * values)
     own = -(-n // world)
     clustering = (
-        FLOAT * d * (own * 3 + n * 2) + FLOAT * min(CHUNK, own) * (work.kept // 3 + 8 * values) + 8 * min(n, COPIES)
+        FLOAT * d * (own * 3 + n * 2) + FLOAT * min(CHUNK, own) * (work.kept // 6 + 8 * values) + 8 * min(n, COPIES)
     )
     held = (data.pixels if data.features is None else data.features).nbytes  # type: ignore[union-attr]
     return int(THREADS_AND_KERNELS + held + model + max(training, clustering))

@@ -65,6 +65,8 @@ class Training:
                 assert isinstance(network.encoder, Standardise)
                 network.encoder.mean, network.encoder.scale = self.source.moments()
         self.model = model.to(run.device)
+        if run.device.type == "cuda":
+            torch.backends.cudnn.deterministic = True  # else a resumed run would not end in the same bits
         self.optimizer = torch.optim.SGD(self._groups(), lr=settings.lr, momentum=settings.momentum)
         self.pseudo: Int64[Tensor, "N"] | None = None
         self.chances: NDArray[np.float64] | None = None  # of every image, where they are drawn
@@ -136,7 +138,7 @@ class Training:
                 g = torch_generator(self.seed, "hadis/noise", epoch, number, v)
                 noise = torch.randn(len(index), s.embedding_dim, generator=g)[own]
                 noisy = q + s.sigma * noise.to(q)
-            found.append(Outputs(self.model.predictor(noisy).to(q.dtype), q, targets[v]))
+            found.append(Outputs(self.model.predictor(noisy).float(), q.float(), targets[v].float()))
         return found[0], found[1]
 
     def _targets(
