@@ -7,6 +7,7 @@ report modules import this one, and inside their functions, so that nobody else 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -193,6 +194,24 @@ def sizes(counts: Sequence[int], theme: Theme = LIGHT) -> Figure:
         ax.set_xticks([])
     ax.set(xlabel="cluster", ylabel="rows")
     legend(figure, ax, theme)
+    return figure
+
+
+def sizes_over_time(history: History, theme: Theme = LIGHT) -> Figure | None:
+    """A history's `head/size_00`, `head/size_01`, ... stacked over the epochs; None where it has none."""
+    names = sorted({m for entry in history for m in entry if re.fullmatch(r"head/size_\d+", m)})
+    if not names:
+        return None
+    epochs = _points(history, names[0])[0]
+    figure = blank(3.2, theme)
+    ax = figure.add_subplot()
+    style(ax, theme, "Rows in each cluster of the trained head over epochs")
+    colours = [theme.cycle[i % len(theme.cycle)] for i in range(len(names))]
+    rows = [_points(history, name)[1] for name in names]
+    ax.stackplot(epochs, rows, colors=colours, labels=[str(int(n[-2:])) for n in names], edgecolor=theme.back)
+    ax.set(xlabel="epoch", ylabel="rows", xlim=(epochs[0], max(epochs[-1], epochs[0] + 1)), ylim=(0, None))
+    if len(names) <= len(theme.cycle):
+        legend(figure, ax, theme)
     return figure
 
 

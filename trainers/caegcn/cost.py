@@ -20,7 +20,7 @@ def places(settings: Settings, n_features: int) -> list[Place]:
 def parameters(settings: Settings, n_features: int) -> int:
     """How many numbers are trained."""
     widths = [n_features, *settings.layers, settings.code_dim]
-    content = 2 * sum(a * b for a, b in pairwise(widths)) + 2 * sum(widths)
+    content = 2 * sum(a * b for a, b in pairwise(widths)) + 2 * sum(widths) - widths[0] - widths[-1]
     graph = 0
     for place in places(settings, n_features):
         graph += place.inputs * place.outputs

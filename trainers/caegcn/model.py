@@ -6,7 +6,7 @@ Axes: N nodes, n of them on this worker, F features, D a layer's width, Z width 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -133,11 +133,16 @@ class GraphLayers(torch.nn.Module):
                 self.attention[f"{number}_out"] = out
 
     def forward(
-        self, first: Float[Tensor, "n F"] | None, z: Tensor | None, content: dict[int, Tensor], rows: Rows, team: Team
-    ) -> Float[Tensor, "n D"]:
-        """The last layer's output of this worker's rows; `first`: A~ X where the layers begin at the features."""
+        self, first: Float[Tensor, "n F"] | None, z: Tensor | None, content: dict[int, Tensor], rows: Rows, team: Team,
+        *, head: bool = True,
+    ) -> Float[Tensor, "n D"]:  # fmt: skip
+        """The last layer's output of this worker's rows; `first`: A~ X where the layers begin at the features.
+
+        Without `head` the last layer passes its rows on along the edges only: what its weights are multiplied with.
+        """
         gamma = self.settings.gamma
-        for number, (place, weight) in enumerate(zip(self.places, self.weights, strict=True)):
+        for number, (place, own) in enumerate(zip(self.places, self.weights, strict=True)):
+            weight = own if head or not place.last else torch.eye(place.inputs, device=own.device)
             if z is None:
                 assert first is not None
                 z = first @ weight
@@ -183,6 +188,27 @@ class Model(torch.nn.Module):
         if self.decoder is not None:
             decoded = self.decoder(None, columns, {-1: code} | dict(enumerate(opened)), rows, team)
         return Found(opened[-1], code, columns, decoded)
+
+
+@torch.no_grad()
+def fit_head(model: Model, steps: Iterable[tuple[Rows, Float[Tensor, "n K"]]], team: Team) -> None:
+    """Set the K columns' weights to the ridge regression that comes nearest to log p, row means apart.
+
+    `steps` has rows with their target p. Softmax is blind to a row's mean, and a softmax at p has no KL to p.
+    """
+    weight = model.encoder.weights[-1]
+    size, k = weight.shape
+    sums = torch.zeros(size, size + k, dtype=torch.float64, device=weight.device)
+    for rows, p in steps:
+        content = dict(enumerate(model.content.encode(rows.x)))
+        passed = model.encoder(rows.mixed, None, content, rows, team, head=False).double()
+        wanted = p.double().clamp_min(1e-12).log()
+        sums += passed.T @ torch.cat((passed, wanted - wanted.mean(1, keepdim=True)), 1)
+    team.sum_(sums)
+    gram, product = sums.split([size, k], 1)  # type: ignore[no-untyped-call]
+    ridge = 1e-3 * gram.diagonal().mean() * torch.eye(size, dtype=torch.float64, device=weight.device)
+    weight.copy_(torch.linalg.solve(gram + ridge, product))
+    team.from_first_(weight.data)
 
 
 def propagate(z: Float[Tensor, "n D"], weight: Float[Tensor, "D E"], rows: Rows, team: Team) -> Float[Tensor, "n E"]:

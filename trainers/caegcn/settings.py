@@ -35,6 +35,9 @@ class Settings(MethodSettings):
     residual: bool = setting(
         True, "attended rows are added to the fused ones; --no-residual (the text): they replace them"
     )
+    head_start: Literal["fit", "random"] = setting(
+        "fit", "first weights of the graph branch's K columns; fit: least squares to the target, random: the papers'"
+    )
     decoder: bool = setting(True, "the graph branch's decoder back to the features")
     content_kl: float = setting(
         0.1, "weight a of KL(p || q), the content branch's", ge=0, search={"loguniform": [1e-3, 1]}

@@ -28,7 +28,7 @@ from ops.graph.adjacency import adjacency
 from ops.graph.source import epoch_batches, part_of
 from ops.run.state import pack_training, unpack_training
 from ops.run.types import Result, Run, State
-from trainers.caegcn.model import Found, Model, Rows, clusters, rows_of
+from trainers.caegcn.model import Found, Model, Rows, clusters, fit_head, rows_of
 from trainers.caegcn.pretrain import pretrain
 from trainers.caegcn.settings import Settings
 
@@ -82,6 +82,16 @@ class Training:
                 found = kmeans(codes, self.settings.k, (self.seed, 0), starts=self.settings.centre_starts)
                 centres.copy_(found.centres)
             self.team.from_first_(centres)
+            if self.settings.head_start == "fit":
+                fit_head(self.model, self._targets(), self.team)
+
+    @torch.no_grad()
+    def _targets(self) -> Iterator[tuple[Rows, Float[Tensor, "n K"]]]:
+        """Every row of the first epoch's steps with its target."""
+        sums = self._sums()
+        for rows, _ in self._steps(0):
+            q = student_t(self.model.content.encode(rows.x)[-1], self.model.centres, self.settings.freedom)
+            yield rows, target(q, sums)
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One epoch's steps; its metrics: losses as means over the steps, cluster sizes as sums."""

@@ -143,3 +143,15 @@ def test_comparison_has_a_dot_a_seed() -> None:
     assert figure is not None
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [2, 1, 0]
     assert png(figure)
+
+
+def test_cluster_sizes_over_time_are_stacked_and_left_out_where_there_are_none() -> None:
+    told = [{"epoch": e - 1, "head/size_min": 1.0} | ({"head/size_00": 7.0 - e, "head/size_01": 3.0 + e} if e else {})
+            for e in range(4)]  # fmt: skip
+    figure = plots.sizes_over_time(told)
+    assert figure is not None
+    (ax,) = figure.axes
+    top = [collection.get_paths()[0].vertices[:, 1].max() for collection in ax.collections]
+    assert top == [6.0, 10.0]
+    assert ax.get_xlim() == (0.0, 2.0)
+    assert plots.sizes_over_time(history()) is None

@@ -1,0 +1,68 @@
+"""What the processes of `test_caegcn_workers.py` run; a module of its own, as a spawned process imports it by name."""
+
+import os
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from caegcn_small import made, small_graph
+
+from ops.contrast.attention import attend
+from ops.contrast.structure import links_of, structure_loss
+from ops.contrast.team import Team
+from ops.run.types import PlainRun
+from trainers.caegcn import train
+from trainers.caegcn.training import Training
+
+
+class Worker(PlainRun):
+    """A plain run with the group's rank and world."""
+
+    def __init__(self, rank, world):
+        super().__init__(3)
+        self.rank, self.world = rank, world
+
+
+def first_gradients(rank, world, words, cache):
+    """(metrics, gradients) of a step from the same start, attention's output moved off zero."""
+    os.environ["TESSERA_CACHE"] = cache
+    training = Training(made(**words), small_graph()[0], Worker(rank, world))
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in training.model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=g))
+    metrics = training.epoch(0)
+    return metrics, {n: p.grad.numpy() for n, p in training.model.named_parameters()}
+
+
+def trained(rank, world, words, cache):
+    """A whole training: history, assignments, result."""
+    os.environ["TESSERA_CACHE"] = cache
+    run = Worker(rank, world)
+    result = train(made(**words), small_graph()[0], run)
+    return run.history, run.assignments, result.assignment, result.embedding
+
+
+def structure_of_doubles(rank, world, codes, linked, weight):
+    """The structure loss and this worker's gradient in float64."""
+    team = Team(rank, world)
+    c = torch.from_numpy(codes).requires_grad_()
+    loss = structure_loss(c, links_of(sp.csr_array(linked), team), weight, team=team, tile_rows=16)
+    loss.backward()
+    return float(loss.detach()), c.grad.numpy()
+
+
+def attended(rank, world, rows, heads):
+    """Attention of this worker's rows and the gradients that come home, for a sum that all workers make together."""
+    team = Team(rank, world)
+    own = team.own(rows.shape[1])
+    q, k, v = (torch.from_numpy(np.ascontiguousarray(x[own])).requires_grad_() for x in rows)
+    out = attend(q, k, v, heads, rows.shape[1], scale=0.5, team=team)
+    weight = torch.arange(1.0, rows.shape[1] + 1, dtype=torch.float64)[own, None]
+    (out.square() * weight).sum().backward()
+    return out.detach().numpy(), [x.grad.numpy() for x in (q, k, v)]
+
+
+def many(rank, world, calls):
+    """Several of the functions above in one group: starting processes is what takes the time."""
+    return [globals()[name](rank, world, *arguments) for name, arguments in calls]

@@ -1,0 +1,221 @@
+"""CaEGCN against its equations written out, what it recovers, and how it resumes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from caegcn_small import SDCN, Recorder, dense_loss, joint, made, small_graph, trained
+
+from ops.cluster.kmeans import kmeans
+from ops.cluster.scores import scores
+from ops.data.planted import planted_graph
+from ops.data.validate import make_graph
+from ops.errors import DivergedError, SettingsError
+from ops.run.settings import build
+from ops.run.types import PlainRun, Warm
+from trainers import caegcn
+from trainers.caegcn import CaEGCN, Settings, predict, train
+from trainers.caegcn.model import Model, decoder_places, encoder_places
+from trainers.caegcn.training import PARTS, Training
+
+GOLDEN = Path(__file__).with_name("caegcn_golden.json")
+VARIANTS = {
+    "default": {},
+    "text": {"residual": False, "attention_scale": "none", "structure_from": "last", "depth": "full"},
+    "balanced": {"pos_weight": "balanced", "structure": 0.5, "freedom": 2.5, "gamma": 0.3},
+    "everywhere": {"attention_at": "all", "depth": "full", "pos_weight": 3.0, "structure_from": "last"},
+    "sdcn": SDCN | {"head_start": "random"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path))
+
+
+def unsettled(training):
+    """Parameters moved off special values: attention's output starts at zero."""
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in training.model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=g))
+    return training
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_losses_and_gradients_equal_the_equations_written_out(variant):
+    data, _ = small_graph()
+    settings = made(**VARIANTS[variant])
+    training = unsettled(Training(settings, data, PlainRun()))
+    p = {k: v.detach().double().requires_grad_() for k, v in training.model.named_parameters()}
+    parts, q, z = dense_loss(p, data, settings)
+    weights = (1, settings.content_kl, settings.graph_kl, settings.graph_mse, settings.structure)
+    total = sum(w * part for w, part in zip(weights, parts, strict=True))
+    total.backward()
+    metrics = training.epoch(0)
+    expected = {f"train/loss_{n}": float((w * v).detach()) for n, w, v in zip(PARTS, weights, parts, strict=True)}
+    assert {k: metrics[k] for k in expected} == pytest.approx(expected, rel=2e-5, abs=1e-8)
+    assert metrics["train/loss"] == pytest.approx(float(total.detach()), rel=2e-5)
+    assert metrics["train/agreement"] == pytest.approx(float((q.argmax(1) == z.argmax(1)).double().mean()))
+    sizes = z.argmax(1).bincount(minlength=3).tolist()
+    assert [metrics[f"head/size_{i:02d}"] for i in range(3)] == sizes
+    assert (metrics["head/size_min"], metrics["head/size_max"]) == (min(sizes), max(sizes))
+    for name, parameter in training.model.named_parameters():
+        theirs = torch.zeros_like(p[name]) if p[name].grad is None else p[name].grad
+        scale = max(float(theirs.abs().max()), 1e-6)
+        assert (parameter.grad.double() - theirs).abs().max() <= 5e-4 * scale, name
+
+
+def test_the_layers_are_the_papers():
+    settings = Settings(n_clusters=3)
+    shape = lambda places: [(p.inputs, p.outputs, p.fused, p.attends) for p in places]  # noqa: E731
+    assert shape(encoder_places(settings, 1870)) == [
+        (1870, 500, None, False), (500, 10, 0, True), (10, 3, 3, True)
+    ]  # fmt: skip
+    assert shape(decoder_places(settings, 1870)) == [
+        (3, 2000, None, False), (2000, 500, 0, False), (500, 1870, 2, False)
+    ]  # fmt: skip
+    full = settings.model_copy(update={"depth": "full", "attention_at": "all"})
+    assert [p.outputs for p in encoder_places(full, 1870)] == [500, 500, 2000, 10, 3]
+    assert [p.outputs for p in decoder_places(full, 1870)] == [10, 2000, 500, 500, 1870]
+    assert [p.attends for p in encoder_places(full, 1870) + decoder_places(full, 1870)] == [False, *[True] * 4] * 2
+    sdcn = Model(1870, Settings(n_clusters=3, **SDCN), 0)
+    assert sdcn.decoder is None
+    assert not any("attention" in name for name, _ in sdcn.named_parameters())
+
+
+def test_the_heads_first_weights_are_the_least_squares_fit_to_the_target():
+    data, _ = small_graph()
+    training = Training(made(), data, PlainRun())
+    rows, p = next(training._targets())
+    wanted = p.log() - p.log().mean(1, keepdim=True)
+    model, team = training.model, training.team
+    passed = model.encoder(rows.mixed, None, dict(enumerate(model.content.encode(rows.x))), rows, team, head=False)
+    weight = model.encoder.weights[-1].double()
+    passed, wanted = passed.double(), wanted.double()
+    ridge = 1e-3 * passed.square().sum(0).mean()
+    left = passed.T @ (passed @ weight - wanted) + ridge * weight  # the gradient of the ridge regression
+    assert left.abs().max() <= 1e-4 * (passed.T @ wanted).abs().max()
+    drawn = Training(made(head_start="random"), data, PlainRun()).model.encoder.weights
+    assert not torch.allclose(drawn[-1], model.encoder.weights[-1])
+    assert torch.equal(drawn[0], model.encoder.weights[0])
+
+
+@pytest.mark.parametrize("variant", ["default", "text", "sdcn"])
+def test_golden_losses(variant):
+    """No change of the mathematics by accident: losses of four epochs, written down by an earlier version."""
+    _, run = trained(**VARIANTS[variant])
+    assert [r["train/loss"] for r in joint(run)] == pytest.approx(json.loads(GOLDEN.read_text())[variant], rel=1e-4)
+
+
+PLANTED = {"widths": "32,32,32", "code_dim": 3, "head_dim": 16, "epochs": 31, "evaluate_every": 10, "lr": 0.001,
+           "pretrain_epochs": 30, "pretrain_lr": 0.003, "pretrain_batch": 32}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", ["default", "sdcn"])
+def test_recovers_planted_clusters_better_than_the_features_alone(variant):
+    data, labels = planted_graph(300, 3, 16, degree=12, mixing=0.1, separation=5.0, seed=1)
+    plain = scores(labels, kmeans(torch.from_numpy(data.x), 3, (0, 0)).labels.numpy())["acc"]
+    result, run = trained(data, **(VARIANTS[variant] | PLANTED | {"head_start": "fit"}))
+    assert scores(labels, result.assignment)["acc"] > 0.98 > plain
+    assert run.history[-1]["head/size_min"] > 80  # no cluster is lost on the way
+    assert np.array_equal(run.assignments[30], result.assignment)
+
+
+def test_what_a_run_hears_and_what_is_left():
+    result, run = trained(epochs=5)
+    assert [r["epoch"] for r in run.history] == [-3, -2, -1, 0, 1, 2, 3, 4]
+    assert all("train/loss_pretraining" in r for r in run.history[:3])
+    assert sorted(run.assignments) == [0, 2, 4]
+    assert np.array_equal(result.assignment, run.assignments[4])
+    assert result.assignment.dtype == np.int64
+    assert result.confidence.dtype == result.embedding.dtype == np.float32
+    assert result.embedding.shape == (50, 4)
+    assert ((result.confidence > 0) & (result.confidence <= 1)).all()
+
+
+def test_a_seed_gives_the_same_bits_and_another_seed_other_ones():
+    (first, _), (again, _), (other, _) = trained(seed=1), trained(seed=1), trained(seed=2)
+    assert all(torch.equal(first.model[k], again.model[k]) for k in first.model)
+    assert not np.array_equal(first.embedding, other.embedding)
+
+
+@pytest.mark.parametrize("words", [{}, VARIANTS["text"], {"parts": 4, "blocks": 2}], ids=["default", "text", "parts"])
+def test_resuming_anywhere_ends_bit_identical(words):
+    data, settings = small_graph()[0], made(**words)
+    whole = Recorder()
+    expected = train(settings, data, whole)
+    assert [s.epoch for s in whole.states] == list(range(4))
+    for state in whole.states:
+        run = PlainRun(0, start=state)
+        found = train(settings, data, run)
+        assert np.array_equal(found.assignment, expected.assignment)
+        assert all(torch.equal(found.model[k], expected.model[k]) for k in expected.model)
+        assert run.history == [r for r in whole.history if r["epoch"] > state.epoch]
+
+
+def test_in_parts_every_node_is_trained_on_once_an_epoch_and_a_result_depends_on_the_model_alone():
+    _, run = trained(parts=5, blocks=2)
+    assert all(sum(r[f"head/size_{i:02d}"] for i in range(3)) == 50 for r in joint(run))
+    data, labels = planted_graph(300, 3, 16, degree=12, mixing=0.05, separation=5.0, seed=1)
+    cut, _ = trained(data, **(PLANTED | {"parts": 4, "blocks": 2}))
+    assert scores(labels, cut.assignment)["acc"] > 0.9
+
+
+def test_predicts_the_training_graph_by_the_graph_branch_and_lone_rows_by_the_content_branch():
+    data, _ = small_graph()
+    model = CaEGCN(3, **{k: v for k, v in made().model_dump().items() if k != "n_clusters"})
+    labels = model.fit_predict(data.x, data.edge_index)
+    assert np.array_equal(model.predict(data.x, data.edge_index), labels)
+    assert np.allclose(model.transform(data.x), model.embedding_, atol=1e-6)
+    centres = model._result.model["centres"]
+    nearest = torch.cdist(torch.from_numpy(model.embedding_), centres).argmin(1)
+    assert np.array_equal(model.predict(data.x), nearest.numpy())  # the largest q is the nearest centre
+    one, sure = predict(model._result.model, model.settings.model_dump(), data.x[:1])
+    assert one[0] == nearest[0]
+    assert 0 < sure[0] <= 1
+
+
+def test_a_warm_start_goes_on_from_the_model_without_pre_training():
+    data, _ = small_graph()
+    first, _ = trained()
+    warm = Warm("run", first.model, np.arange(50), first.assignment, "digest")
+    run = PlainRun(1, warm=warm)
+    again = train(made(epochs=1, lr=1e-9), data, run)
+    assert [r["epoch"] for r in run.history] == [0]
+    assert np.array_equal(again.assignment, first.assignment)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"widths": "500,x"}, r"^--widths 500,x: give whole numbers"),
+        ({"head_dim": 0}, r"^--head-dim 0: allowed are auto, layer or"),
+        ({"pos_weight": -1.0}, r"^--pos-weight -1: allowed are balanced or a number above 0"),
+        ({"decoder": False}, r"^--no-decoder: --graph-mse above 0 needs the decoder"),
+        ({"decoder": False, "graph_mse": 0, "structure_from": "last"}, r"^--no-decoder: --structure-from last needs"),
+        ({"blocks": 2}, r"^--blocks 2 must be at most --parts, which is 0"),
+        ({"gamma": 1.5}, r"gamma.*got 1.5; allowed: number in \[0, 1\]"),
+    ],
+)
+def test_wrong_settings_are_one_line(words, message):
+    with pytest.raises(SettingsError, match=message):
+        build(Settings, words, {})
+
+
+def test_a_loss_that_is_not_finite_ends_the_run():
+    with pytest.raises(DivergedError, match=r"^(pre-training, )?epoch \d+: the loss is (nan|inf); lower --"):
+        trained(data=make_graph("far", small_graph()[0].x * 1e30, small_graph()[0].edge_index))
+
+
+def test_the_plan_counts_parameters_as_they_are():
+    from trainers.caegcn.cost import parameters
+
+    for words in VARIANTS.values():
+        settings = made(**words)
+        assert parameters(settings, 8) == sum(p.numel() for p in Model(8, settings, 0).parameters())
+    data, _ = small_graph()
+    assert caegcn.exchanged(made(), data, 1) == 0
+    assert caegcn.estimate(made(), data) > 0

@@ -1,0 +1,108 @@
+"""Pre-training: cached, resumed to the bit, shared by settings that do not change it; right without a cache too."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from caegcn_small import made, small_graph, trained
+
+from ops.contrast.team import Team
+from ops.errors import Interrupted
+from ops.run.types import PlainRun
+from trainers.caegcn.model import Content
+from trainers.caegcn.pretrain import key_of, pretrain
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "pretrained"
+
+
+class Stopping(PlainRun):
+    """A run that is interrupted at the report of one epoch."""
+
+    def __init__(self, at):
+        super().__init__(0)
+        self.at = at
+
+    def report(self, epoch, metrics, assignment=None, state=None, embeddings=None):
+        super().report(epoch, metrics, assignment, state)
+        if epoch == self.at:
+            raise Interrupted("stopped")
+
+
+def content(run, **words):
+    settings, x = made(**words), small_graph()[0].x
+    found = Content(x.shape[1], settings, run.seed)
+    pretrain(found, settings, x, run, Team())
+    return {k: v.detach() for k, v in found.named_parameters()}
+
+
+def same(a, b):
+    return all(torch.equal(a[k], b[k]) for k in b)
+
+
+def test_the_second_run_takes_what_the_first_has_left(cache):
+    first, second = PlainRun(), PlainRun()
+    a, b = content(first), content(second)
+    assert same(a, b)
+    assert [r["epoch"] for r in first.history] == [-3, -2, -1]
+    assert second.history == []
+    losses = [r["train/loss_pretraining"] for r in first.history]
+    assert losses == sorted(losses, reverse=True)
+    assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.parametrize("at", [-3, -2, -1])
+def test_an_interrupted_one_goes_on_to_the_same_bits(at, cache, tmp_path, monkeypatch):
+    with pytest.raises(Interrupted):
+        content(Stopping(at))
+    rest = PlainRun()
+    found = content(rest)
+    assert [r["epoch"] for r in rest.history] == list(range(at + 1, 0))
+    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "other"))
+    assert same(found, content(PlainRun()))
+
+
+def test_a_damaged_cache_is_passed_over(cache):
+    a = content(PlainRun())
+    for path in cache.glob("*/epochs/*/shared.safetensors"):
+        path.write_bytes(path.read_bytes()[:-3])
+    again = PlainRun()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert same(a, content(again))
+    assert len(again.history) == 3
+
+
+def test_without_a_place_for_a_cache_it_trains_all_the_same(tmp_path, monkeypatch):
+    a = content(PlainRun())
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "file"))
+    for _ in range(2):
+        run = PlainRun()
+        assert same(a, content(run))
+        assert len(run.history) == 3
+
+
+def test_the_key_is_of_features_seed_and_the_stages_own_settings():
+    x = small_graph()[0].x
+    key = key_of(made(), x, 0)
+    assert key == key_of(made(gamma=0.1, epochs=9, lr=0.5, structure=0.2, heads=1), x, 0)
+    changed = [key_of(made(**w), x, 0) for w in ({"code_dim": 5}, {"widths": "12,10,15"}, {"pretrain_epochs": 4},
+               {"pretrain_lr": 0.5}, {"pretrain_batch": 8})]  # fmt: skip
+    changed += [key_of(made(), x, 1), key_of(made(), x[:, ::-1].copy(), 0), key_of(made(), x[:-1], 0)]
+    assert len({key, *changed}) == len(changed) + 1
+
+
+def test_none_at_all_starts_from_the_untrained_branch():
+    _, run = trained(pretrain_epochs=0, epochs=1)
+    assert [r["epoch"] for r in run.history] == [0]
+
+
+def test_training_is_the_same_from_the_cache_and_from_the_start():
+    (first, _), (again, run) = trained(), trained()
+    assert run.history[0]["epoch"] == 0
+    assert np.array_equal(first.embedding, again.embedding)
