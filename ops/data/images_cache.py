@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ops.data.images_decode import Encoded, Tally, decode_all
 from ops.data.named import cache_file
 from ops.errors import DataError
-from ops.files import locked, replacing, unwritable
+from ops.files import locked, replacing
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def decoded(blocks: Blocks, count: int, size: int, name: str, stamped: str) -> D
                 log.info("decoding %d images to %s", count, path)
                 _make(path, told, blocks, count, size)
     except OSError as error:
-        raise DataError(str(unwritable(path, error))) from None
+        raise DataError(f"{path}: cannot be written ({error.strerror}); set TESSERA_CACHE to another folder") from None
     found = json.loads(told.read_text())
     tally = Tally(Counter(found["changed"]), {int(i): why for i, why in found["damaged"].items()})
     return Decoded(np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray), tally, path)

@@ -174,6 +174,16 @@ def test_decoding_happens_once(places, monkeypatch):
     assert not list((places / "cache").rglob("*tmp*"))
 
 
+def test_a_cache_that_cannot_be_written_is_named(places, monkeypatch):
+    monkeypatch.setattr(images_cache, "IN_MEMORY", 0)
+    (places / "file").write_text("")
+    monkeypatch.setenv("TESSERA_CACHE", str(places / "file"))
+    with pytest.raises(
+        DataError, match=r"file/images/x-32-.*npy: cannot be written \(.*\); set TESSERA_CACHE to another"
+    ):
+        load_images(str(table(places / "x.parquet", [encoded(picture())])))
+
+
 def test_many_images_are_decoded_in_order(places):
     """More than a block and a piece, some damaged: every image in its place."""
     contents = [encoded(Image.new("RGB", (8, 8), (i % 256, i // 256, 0))) for i in range(2100)]
