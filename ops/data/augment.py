@@ -2,8 +2,9 @@
 
 What torchvision's RandomResizedCrop, RandomHorizontalFlip, ColorJitter and RandomGrayscale do to one image after the
 other (their distributions and formulas), here as tensor operations on a batch in which every image has numbers of its
-own. These numbers are hashes of (seed, epoch, view, index of the image), and no operation mixes images: what becomes
-of an image depends neither on its batch nor on the number of workers.
+own; torchvision's functions of batches take one number for all. These numbers are hashes of (seed, epoch, view, index
+of the image), and no operation mixes images: what becomes of an image depends neither on its batch nor on the number
+of workers.
 
 Axes: B images, H x W pixels, S the side of the view, P drawn numbers of an image.
 """

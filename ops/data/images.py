@@ -145,7 +145,8 @@ def _read(data: ImageSet, given: NDArray[Any] | None, origin: str, names: tuple[
     """The data with its labels checked, and the names of its classes: `names`, or the labels where they are words."""
     if given is None:
         return Read(data, None, None)
-    labels, present = make_labels(given, data.n_rows, origin=origin), np.unique(given)
+    labels = make_labels(given, data.n_rows, origin=origin)
+    present = np.unique(given if given.dtype.kind in "biufU" else given.astype(np.str_))  # in the labels' order
     if names is not None and present.dtype.kind in "iu":
         return Read(data, labels, tuple(names[i] for i in present) if present.max() < len(names) else None)
     return Read(data, labels, None if present.dtype.kind in "iufb" else tuple(str(c) for c in present))
