@@ -22,7 +22,7 @@ class Unruly:
         self.after: Callable[[str, str], None] = lambda method, path: None
         self.done: list[tuple[Fault, str, str]] = []
         self.errors: list[BaseException] = []  # of `after`
-        self._lock = threading.Lock()
+        self._ordered, self._looking = threading.Lock(), threading.Lock()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,39 +43,38 @@ class Unruly:
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
         """One request, well or ill."""
+        chunked = "chunked" in (request.headers.get("Transfer-Encoding") or "")
         length = int(request.headers.get("Content-Length") or 0)
-        with self._lock:
+        with self._ordered:
             fault = self.fault(request.command, request.path)
             if fault:
                 self.done.append((fault, request.command, request.path))
+        body = _chunks(request) if chunked else request.rfile.read(length // 2 if fault == "drop" else length)
         if fault == "drop":
             with suppress(OSError):  # the server has half of it when both connections end
-                self._forward(request, request.rfile.read(length // 2), whole=False)
+                self._forward(request, body, whole=False)
             request.close_connection = True
-            request.connection.close()
             return
-        body = request.rfile.read(length)
         if fault == "500":
             text = b"<Error><Code>InternalError</Code><Message>on order</Message></Error>"
             _answer(request, 500, [("Content-Type", "application/xml")], text)
             return
-        if fault == "slow":
-            time.sleep(self.slow)
         try:
             status, headers, answer = self._forward(request, body)
         except OSError:
             request.close_connection = True
             return
         if request.command in ("PUT", "POST", "DELETE"):
-            with self._lock:
+            with self._looking:
                 try:
                     self.after(request.command, request.path)
                 except BaseException as error:
                     self.errors.append(error)
         if fault == "lost":
             request.close_connection = True
-            request.connection.close()
             return
+        if fault == "slow":
+            time.sleep(self.slow)
         _answer(request, status, headers, answer)
 
     def _forward(
@@ -86,10 +85,13 @@ class Unruly:
         for key, value in request.headers.items():  # the signature covers Host: it passes as it is
             if key.lower() not in ("expect", "connection"):
                 connection.putheader(key, value)
-        connection.endheaders(body or None)
+        chunked = "chunked" in (request.headers.get("Transfer-Encoding") or "")
         if not whole:
+            connection.endheaders()
+            connection.send(b"%x\r\n" % len(body) + body[: len(body) // 2] if chunked else body)
             connection.close()
             return 0, [], b""
+        connection.endheaders(body or (b"" if chunked else None), encode_chunked=chunked)
         answer = connection.getresponse()
         text = answer.read()
         connection.close()
@@ -99,6 +101,17 @@ class Unruly:
         """End it."""
         self.server.shutdown()
         self.server.server_close()
+
+
+def _chunks(request: BaseHTTPRequestHandler) -> bytes:
+    """The body of a request that does not tell its length."""
+    found = b""
+    while size := int(request.rfile.readline().split(b";")[0], 16):
+        found += request.rfile.read(size)
+        request.rfile.readline()
+    while request.rfile.readline() not in (b"\r\n", b""):
+        pass
+    return found
 
 
 def _answer(request: BaseHTTPRequestHandler, status: int, headers: list[tuple[str, str]], text: bytes) -> None:

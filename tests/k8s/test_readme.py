@@ -1,0 +1,53 @@
+"""k8s/README.md: its one-liner makes every Secret that the manifests refer to, and what it names is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from manifests import K8S, OVERLAYS, built
+
+TEXT = (K8S / "README.md").read_text()
+
+
+def references(node: Any) -> Iterator[tuple[str, str]]:
+    """(Secret, key) of everything below; key "" where all of it is taken."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "secretKeyRef":
+                yield value["name"], value["key"]
+            elif key == "secretRef":
+                yield value["name"], ""
+            else:
+                yield from references(value)
+    elif isinstance(node, list):
+        for each in node:
+            yield from references(each)
+
+
+def test_the_one_liner_makes_every_secret() -> None:
+    made = {
+        name: set(re.findall(r"--from-literal=([\w-]+)=", words))
+        for name, words in re.findall(r"\bs (tessera-[\w-]+)((?: --from-literal=\S+(?: drawn)?)+)", TEXT)
+    }
+    asked = {pair for overlay in OVERLAYS for document in built(overlay) for pair in references(document)}
+    assert len(asked) >= 8
+    for name, key in asked:
+        assert name in made, f"nothing makes Secret {name}"
+        assert not key or key in made[name], (name, key)
+    assert set(made) == {name for name, _ in asked}, "and none that nobody uses"
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"k8s/[\w./-]*\w", TEXT))))
+def test_what_it_names_is_there(path: str) -> None:
+    assert list(K8S.parent.glob(f"{path}*")), path
+
+
+def test_every_overlay_and_base_has_a_line() -> None:
+    for folder in [*(K8S / "base").iterdir()]:
+        assert f"base/{folder.name}" in TEXT or folder.name in ("image-cuda", "gpu-job"), folder.name
+    for name in OVERLAYS:
+        words = ("rayjob-{train,tune}-*",) if name.startswith(("rayjob-train", "rayjob-tune")) else (name,)
+        assert any(word in TEXT for word in words), name
