@@ -65,20 +65,22 @@ def nearest(found: Near, theme: Theme = LIGHT) -> Figure:
     ax = figure.add_subplot()
     height = _show(ax, mosaic(found.images, shown, theme), theme) / clusters
     middles = (np.arange(clusters) + 0.5 - GAP / 2) * height
-    ax.set_yticks(middles, [f"{c}\n{n:,} images" for c, n in zip(found.cluster, found.size, strict=True)])
+    ax.set_yticks(
+        middles, [f"{c}\n{n:,} image{'s' * int(n != 1)}" for c, n in zip(found.cluster, found.size, strict=True)]
+    )
     ax.tick_params(axis="y", length=0, labelsize=9, labelcolor=theme.ink)
     return figure
 
 
 def pairs(found: Pairs, theme: Theme = LIGHT) -> Figure:
     """Two images beside each other, the clusters and the distance below."""
-    count, side = len(found.images), found.images.shape[-1]
-    rows = -(-count // ACROSS)
+    total, side = len(found.images), found.images.shape[-1]
+    rows = -(-total // ACROSS)
     figure = blank(1.15 * rows + 0.2, theme)
     axes = figure.subplots(rows, ACROSS, squeeze=False)
     for number, ax in enumerate(axes.flat):
         ax.set_axis_off()
-        if number < count:
+        if number < total:
             image = np.concatenate(list(found.images[number].transpose(0, 2, 3, 1)), axis=1)
             ax.imshow(image, interpolation="nearest")
             first, second = found.cluster[number]
@@ -109,9 +111,19 @@ def confusion(found: Confusion, theme: Theme = LIGHT) -> Figure:
     ax.imshow(share, cmap=colours, vmin=0, vmax=100, aspect="auto")
     if side == 0.5:
         for row, column in zip(*np.nonzero(share >= 1), strict=True):
-            ax.text(column, row, f"{share[row, column]:.0f}", color=theme.ink, fontsize=8.5, ha="center", va="center")
+            ink = _readable(colours(share[row, column] / 100)[:3], theme)
+            ax.text(column, row, f"{share[row, column]:.0f}", color=ink, fontsize=8.5, ha="center", va="center")
     ax.set_yticks(range(classes), found.classes)
     ax.set_xticks(range(clusters), [str(c) for c in found.order])
     ax.set(xlabel="cluster", ylabel="class")
     ax.tick_params(length=0)
     return figure
+
+
+def _readable(behind: tuple[float, ...], theme: Theme) -> str:
+    """Ink or the theme's back, whichever differs more in lightness from what is behind."""
+
+    def light(colour: tuple[float, ...]) -> float:
+        return float(np.dot(colour, (0.299, 0.587, 0.114)))
+
+    return max((theme.ink, theme.back), key=lambda c: abs(light(to_rgb(c)) - light(behind)))
