@@ -52,14 +52,15 @@ class Enough(Exception):
 class Marked(PlainRun):
     """A run that judges assignments as a real one does and notes CPU and wall seconds at the end of every epoch."""
 
-    def __init__(self, job, until):
+    def __init__(self, job, until, judged=True):
         super().__init__(0)
-        self.judges, self.until = job.judges, until  # once, as launching does: it filters the features too
-        self.update_every = job.resolved.settings.update_every
+        self.judges = job.judges if judged else None  # once, as launching does: it filters the features too
+        self.until = until
+        self.update_every = getattr(job.resolved.settings, "update_every", 0)
         self.cpu, self.wall = [], []
 
     def report(self, epoch, metrics, assignment=None, state=None, embeddings=None):
-        if assignment is not None:
+        if assignment is not None and self.judges is not None:
             self.judges.unlabelled(assignment)
         self.cpu.append(time.process_time())
         self.wall.append(time.perf_counter())
@@ -67,28 +68,32 @@ class Marked(PlainRun):
             raise Enough
 
 
-def train(argv, threads, until=None):
-    """One training of HSAN by command line words in this process, up to epoch `until`: (the run, memory and rate)."""
+def train(argv, threads, until=None, method=None, judged=True):
+    """One training (HSAN's by default) by command line words in this process, up to epoch `until`.
+
+    Returns (the run, memory and rate); without `judged` the indices' own memory stays out.
+    """
     from ops.run.cli import resolve
     from ops.run.console import Console
     from ops.run.job import make_job
     from ops.run.settings import LaunchSettings
     from trainers import hsan
 
+    method = method or hsan
     torch.set_num_threads(threads)
     argv = [*argv, "--threads", str(threads)]
-    resolved = resolve(argv, hsan, LaunchSettings, ROOT / "workflows" / "presets", "bench")
+    resolved = resolve(argv, method, LaunchSettings, ROOT / "workflows" / "presets", "bench")
     rate = matmul_rate()
     baseline = memory.preload()
     job = make_job(resolved, Console(quiet=True))
     settings = job.resolved.settings
-    planned = baseline + hsan.estimate(settings, job.data)
+    planned = baseline + method.estimate(settings, job.data)
     memory.reset_peak()
-    run = Marked(job, until)
+    run = Marked(job, until, judged)
     with suppress(Enough):
-        hsan.train(settings, job.data, run)
+        method.train(settings, job.data, run)
     gib = {"peak": memory.peak() / 2**30, "base": baseline / 2**30, "planned": planned / 2**30}
-    return run, gib | {"rate": rate, "nodes": job.data.n_nodes, "width": settings.embedding_dim}
+    return run, gib | {"rate": rate, "nodes": job.data.n_nodes, "width": getattr(settings, "embedding_dim", 0)}
 
 
 def against_plan(m):

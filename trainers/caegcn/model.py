@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import relu
 
 from ops.contrast.attention import attend
 from ops.contrast.structure import Links, links_of
@@ -148,9 +147,9 @@ class GraphLayers(torch.nn.Module):
                 z = first @ weight
             else:
                 if place.fused is not None:
-                    z = gamma * z + (1 - gamma) * content[place.fused]
+                    z = torch.lerp(content[place.fused], z, gamma)
                 z = propagate(self.attend(number, z, rows, team), weight, rows, team)
-            z = z if place.last else relu(z)
+            z = z if place.last else z.relu()
         assert z is not None
         return z
 
@@ -240,7 +239,7 @@ def _through(layers: torch.nn.ModuleList, x: Tensor) -> list[Tensor]:
     for number, layer in enumerate(layers):
         x = layer(x)
         if number < len(layers) - 1:
-            x = relu(x)
+            x = x.relu_()
         found.append(x)
     return found
 

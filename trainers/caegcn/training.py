@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ops.cluster.kmeans import kmeans
 from ops.cluster.soft import column_sums, kl_rows, student_t, target
+from ops.contrast.squared import squared_error_
 from ops.contrast.structure import structure_loss
 from ops.contrast.team import Team
 from ops.data.types import AttributedGraph
@@ -127,6 +128,7 @@ class Training:
         weights = self._weights()
         loss = torch.stack([w * part for w, part in zip(weights, losses, strict=True) if w]).sum()
         parameters = list(self.model.parameters())
+        self.optimizer.zero_grad(set_to_none=True)  # before the backward pass: it needs the room
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True),
                                        strict=True):  # fmt: skip
             parameter.grad = self.team.sum_(torch.zeros_like(parameter) if gradient is None else gradient)
@@ -146,6 +148,8 @@ class Training:
     ) -> tuple[list[Float[Tensor, ""]], Float[Tensor, "n K"]]:
         """The five parts of L without their weights, and q: this worker's share, the structure loss as a whole.
 
+        Both reconstructions in `found` are overwritten.
+
         `sums` are the target's column sums; None: of these rows.
         """
         s, nothing = self.settings, found.columns.new_zeros(())
@@ -160,10 +164,10 @@ class Training:
             codes = self.team.gather(local[None], rows.total)
             pairs = structure_loss(codes, rows.links, weight, team=self.team, tile_rows=s.tile_rows)
         return [
-            (found.content - rows.x).square().sum() / entries,
+            squared_error_(found.content, rows.x, entries),
             kl_rows(p, q.log(), rows.total),
             kl_rows(p, found.columns.log_softmax(1), rows.total),
-            nothing if found.decoded is None else (found.decoded - rows.x).square().sum() / entries,
+            nothing if found.decoded is None else squared_error_(found.decoded, rows.x, entries),
             pairs,
         ], q.detach()
 
