@@ -16,7 +16,7 @@ from ops.run.types import PlainRun
 from trainers.hadis import Settings, estimate, exchanged, remarks
 from trainers.hadis.cost import measure
 from trainers.hadis.loss import Outputs, objective
-from trainers.hadis.model import Model
+from trainers.hadis.model import Model, Standardise
 from trainers.hadis.schedule import decay, learning_rate
 from trainers.hadis.source import Source, batches, inverse_sizes, steps_of
 from trainers.hadis.training import Training
@@ -113,10 +113,12 @@ def test_views_of_features_have_the_noise_and_the_gaps_that_were_asked_for():
     noise = ((views - x)[:, :, 1:] / deviation[1:])[~gone]
     assert noise.std() == pytest.approx(0.5, rel=0.02)
     assert np.allclose(views[:, :, 0], 7)  # a constant column stays
-    mean, scale = s.moments()
-    standard = (torch.from_numpy(x) - mean) * scale
-    assert torch.allclose(standard[:, 1:].std(0, correction=0), torch.ones(11), atol=1e-4)
-    assert float(standard[:, 0].abs().max()) == 0
+    scaled = Standardise(12)
+    scaled.fit(*s.moments)
+    standard = scaled(torch.from_numpy(x))
+    assert float(standard.square().mean()) == pytest.approx(1)
+    assert float(standard.mean(0).abs().max()) < 1e-5
+    assert torch.allclose(standard.std(0, correction=0), torch.from_numpy(deviation) * scaled.scale, atol=1e-5)
 
 
 def test_small_needs_at_most_20_mflop_and_resnets_are_the_published_ones():

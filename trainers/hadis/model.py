@@ -41,7 +41,7 @@ class Block(nn.Module):
 
 
 class Standardise(nn.Module):
-    """Features of a frozen backbone, each column with mean 0 and deviation 1."""
+    """Features of a frozen backbone around 0, with a mean square of 1; columns keep their sizes to each other."""
 
     mean: Tensor
     scale: Tensor
@@ -49,7 +49,12 @@ class Standardise(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("scale", torch.ones(()))
+
+    def fit(self, mean: Float[Tensor, "F"], deviation: Float[Tensor, "F"]) -> None:
+        """Take over what the training's features have."""
+        self.mean.copy_(mean)
+        self.scale.copy_(deviation.square().mean().clamp_min(1e-12).rsqrt())
 
     def forward(self, x: Float[Tensor, "B F"]) -> Float[Tensor, "B F"]:
         """(x - mean) * scale."""

@@ -83,9 +83,7 @@ class Settings(MethodSettings):
     def _known(cls, value: str) -> str:
         if value in BACKBONES or (value.startswith(FROZEN) and Path(value.removeprefix(FROZEN)).suffix):
             return value
-        raise ValueError(
-            f"--backbone: got {value!r}; allowed: {', '.join(BACKBONES)} or frozen:FILE.npy|parquet|csv"
-        )
+        raise ValueError(f"--backbone: got {value!r}; allowed: {', '.join(BACKBONES)} or frozen:FILE.npy|parquet|csv")
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

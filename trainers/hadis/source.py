@@ -8,6 +8,7 @@ Axes: N images, B of a batch, F features, V views.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -39,13 +40,13 @@ class Source:
         """(H, W) or (F,)."""
         return shape_of(self.data.pixels, self.data.features)
 
+    @cached_property
     def moments(self) -> tuple[Float32[Tensor, "F"], Float32[Tensor, "F"]]:
-        """Mean and 1 / deviation of each feature; a constant one gets 0."""
+        """Mean and deviation of each feature."""
         assert self.data.features is not None
         x = self.data.features
-        mean, std = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
-        scale = np.divide(1, std, out=np.zeros_like(std), where=std > 1e-8)
-        return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32))
+        found = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+        return tuple(torch.from_numpy(each.astype(np.float32)).to(self.device) for each in found)  # type: ignore[return-value]
 
     def rows(self, index: NDArray[np.int64] | slice) -> Tensor:
         """Raw rows, uint8 pixels or float32 features; a copy, as memory maps are read-only."""
@@ -74,19 +75,10 @@ class Source:
         f = x.shape[1]
         draws = uniforms(key64(self.seed, "hadis/features", epoch, view), index, 2 * f).astype(np.float32)
         u = torch.from_numpy(draws).to(x.device)
-        mean, scale = (m.to(x.device) for m in self.moments_once())
-        deviation = torch.where(scale > 0, 1 / scale.clamp_min(1e-12), 0.0)
+        mean, deviation = self.moments
         # uniform noise of the deviation that is asked for
         noisy = x + (u[:, :f] * 2 - 1) * (3**0.5 * self.settings.feature_noise) * deviation
         return torch.where(u[:, f:] < self.settings.feature_drop, mean, noisy)
-
-    def moments_once(self) -> tuple[Tensor, Tensor]:
-        """`moments`, computed at the first call."""
-        kept: tuple[Tensor, Tensor] | None = self.__dict__.get("_moments")
-        if kept is None:
-            kept = self.moments()
-            self.__dict__["_moments"] = kept
-        return kept
 
 
 def batch_size(settings: Settings, n: int) -> int:

@@ -63,7 +63,7 @@ class Training:
         if settings.frozen is not None:
             for network in (model.online, model.target):
                 assert isinstance(network.encoder, Standardise)
-                network.encoder.mean, network.encoder.scale = self.source.moments()
+                network.encoder.fit(*(m.cpu() for m in self.source.moments))
         self.model = model.to(run.device)
         if run.device.type == "cuda":
             torch.backends.cudnn.deterministic = True  # else a resumed run would not end in the same bits
