@@ -85,7 +85,12 @@ class Platform:
     def get(self, pod: str, url: str, token: str = "") -> bytes:
         """What an address answers within a Pod's network."""
         request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
-        return bytes(self.net.within(pod, lambda: urllib.request.urlopen(request, timeout=20).read()))
+
+        def ask() -> bytes:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return bytes(answer.read())
+
+        return bytes(self.net.within(pod, ask))
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What stands in MLflow's database."""
@@ -112,7 +117,9 @@ class Platform:
 
         def ask() -> list[str]:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket="tessera", Prefix=prefix)
-            return [each["Key"] for page in pages for each in page.get("Contents", ())]
+            found = [each["Key"] for page in pages for each in page.get("Contents", ())]
+            client.close()
+            return found
 
         return list(self.net.within("s3", ask))
 
@@ -121,7 +128,9 @@ class Platform:
         client = self._client()
 
         def ask() -> list[bytes]:
-            return [client.get_object(Bucket="tessera", Key=key)["Body"].read() for key in keys]
+            found = [client.get_object(Bucket="tessera", Key=key)["Body"].read() for key in keys]
+            client.close()
+            return found
 
         return [[json.loads(line) for line in text.splitlines()] for text in self.net.within("s3", ask)]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from manifests import K8S
 
@@ -113,6 +116,7 @@ class Network:
             pod.kill()
         for name in [*self.names, f"{self.mark}-sw"]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Pod:
@@ -178,6 +182,15 @@ class Pod:
         script += ["mount -o remount,bind,ro /", "mount -t tmpfs -o mode=1777 tmpfs /tmp"]
         return places, script
 
+    def titles(self) -> list[str]:
+        """What runs in its network, by the processes' own titles."""
+        command = ["ip", "netns", "pids", f"{self.net.mark}-{self.name}"]
+        found = []
+        for pid in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split():
+            with suppress(OSError):
+                found.append(Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0])
+        return found
+
     def said(self) -> str:
         """All that it has printed."""
         return self.log.read_text(errors="replace")
@@ -199,8 +212,9 @@ class Pod:
             try:
                 if condition():
                     return
-            except (OSError, RuntimeError):
-                pass
+            except (OSError, RuntimeError) as error:
+                if isinstance(error, HTTPError):
+                    error.close()
             assert self.process.poll() is None, f"{self.name} ended\n{self.said()[-4000:]}"
             assert time.monotonic() < limit, f"{self.name}: waited too long\n{self.said()[-4000:]}"
             time.sleep(0.2)

@@ -19,7 +19,7 @@ from pod_world import ROOT, Pod, missing, settings
 pytestmark = pytest.mark.cluster
 
 SMALL = "--embedding-dim 8 --threads 1 --no-explain"
-SEARCH = f" {SMALL} --trials 3 --epochs 8 --update-every 2 --seeds 2"
+SEARCH = f" {SMALL} --trials 2 --epochs 8 --update-every 2 --seeds 1"
 TRAIN = ("python workflows/train.py hsan --dataset planted:nodes=700,clusters=4 --threads 1 --no-report --no-explain "
          "--embedding-dim 128 --epochs 40 --update-every 2 --workers 2 --out $TESSERA_OUT")  # fmt: skip
 
@@ -50,6 +50,7 @@ def following(ray: RayPods, identity: str, word: str, seconds: float = 240) -> s
                 return said
             assert ray.info(identity)["status"] in ("PENDING", "RUNNING"), said
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code != 404:  # not submitted yet
                 raise
         assert time.monotonic() < limit, identity
@@ -62,8 +63,10 @@ def test_nobody_comes_in_without_login_token_or_key(platform: Platform, ray: Ray
         with pytest.raises(urllib.error.HTTPError) as refused:
             platform.get(pod, url)
         assert refused.value.code in (401, 403), url
-    with pytest.raises(urllib.error.HTTPError, match="403"):
+        refused.value.close()
+    with pytest.raises(urllib.error.HTTPError, match="403") as refused:
         platform.get("mlflow", f"http://{platform.net.hosts['mlflow']}:5000/")  # a name that is not allowed
+    refused.value.close()
 
 
 def test_a_missing_secret_or_bucket_ends_a_job_at_once(platform: Platform, ray: RayPods) -> None:
@@ -91,7 +94,7 @@ def test_the_search_of_the_manifest_with_mlflow_killed_in_mid_run(
     said = following(ray, "search", "cannot be reached")
     assert "MLflow at http://mlflow:5000 cannot be reached" in said
     platform.start_mlflow()
-    assert submitted.wait(400) == 0, submitted.said()[-3000:]
+    assert submitted.wait(900) == 0, submitted.said()[-3000:]
     code, said = ray.end("search")
     assert code == 0, said
     assert "MLflow at http://mlflow:5000 is back" in said
@@ -107,7 +110,7 @@ def test_the_search_of_the_manifest_with_mlflow_killed_in_mid_run(
     )  # fmt: skip
     logged = platform.rows("SELECT t.value, m.key, m.step, m.timestamp FROM metrics m JOIN tags t "
                            "ON t.run_uuid = m.run_uuid AND t.key = 'tessera.run'")  # fmt: skip
-    assert len(recorded) > 100
+    assert len(recorded) > 60
     assert sorted((k, key, int(step), int(at)) for k, key, step, at in logged) == recorded
     runs = platform.rows("SELECT name, status FROM runs ORDER BY name")
     assert len(runs) == len(keys)
@@ -120,7 +123,7 @@ def test_the_search_of_the_manifest_with_mlflow_killed_in_mid_run(
 
     if CHROMIUM is None:
         pytest.skip("no Chromium: the page of two runs was not opened; the rest has passed")
-    seeds = platform.rows("SELECT run_uuid, experiment_id FROM runs WHERE name LIKE 'seed-%%' AND status = 'FINISHED'")
+    seeds = platform.rows("SELECT run_uuid, experiment_id FROM runs WHERE name LIKE 'seed-%'")
     both, experiment = [run for run, _ in seeds[-2:]], seeds[0][1]
     page = f'/#/compare-runs?runs={json.dumps(both, separators=(",", ":"))}&experiments=["{experiment}"]'
     own = SECRETS["tessera-mlflow"]
@@ -137,12 +140,14 @@ def test_two_workers_lose_a_node_and_a_job_is_stopped_and_goes_on(platform: Plat
     submitted = ray.submit("train", TRAIN)
     said = following(ray, "train", "seed 0  epoch 4")
     assert "on 2 workers of 1 thread of the cluster" in said
-    victim = next(w for w, ip in zip(ray.workers, ("10.77.0.7", "10.77.0.8"), strict=True) if ip in ray.alive())
+    trains = [sum("RayTrainWorker" in title for title in pod.titles()) for pod in ray.workers]
+    assert sum(trains) == 2, trains
+    victim = ray.workers[trains.index(max(trains))]
     victim.kill()
-    assert submitted.wait(500) == 0, submitted.said()[-3000:]
+    assert submitted.wait(900) == 0, submitted.said()[-3000:]
     code, said = ray.end("train")
     assert code == 0, said
-    assert len(ray.alive()) == 2
+    assert "a worker was lost; 2 workers start again from the checkpoint" in said
 
     again = TRAIN.replace("--epochs 40", "--epochs 400")
     ray.submit("stop", again)

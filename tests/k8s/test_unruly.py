@@ -19,7 +19,7 @@ from unruly import Unruly
 from ops.graph.shards import fetch_shards
 
 RUN = ["hsan", "--dataset", "planted:nodes=120,clusters=3", "--preset", "none", "--embedding-dim", "16",
-       "--threads", "1", "--no-report", "--no-explain", "--update-every", "3", "--epochs", "22"]  # fmt: skip
+       "--threads", "1", "--no-report", "--no-explain", "--update-every", "3", "--epochs", "16"]  # fmt: skip
 
 
 class Schedule:
@@ -116,7 +116,7 @@ def test_parts_are_whole_before_their_manifest_is_seen(s3: S3, proxied: Unruly, 
         if f"{place}/manifest.json" in s3.keys(f"{place}/"):
             fetch_shards(f"s3://{BUCKET}/{place}", tmp_path / f"look-{len(list(tmp_path.iterdir()))}")
 
-    proxied.fault = Schedule({2: "500", 4: "drop", 6: "lost", 8: "slow"}, place)
+    proxied.fault = Schedule({2: "500", 4: "drop", 5: "lost", 6: "slow"}, place)
     proxied.after = after
     graph = "planted:users=300,notes=200,clusters=4"
     done = command(
