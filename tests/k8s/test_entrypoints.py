@@ -1,0 +1,42 @@
+"""The command of every RayJob is one that the workflows accept, and there is one for every training and search."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+from pathlib import Path
+
+import pytest
+from manifests import K8S, OVERLAYS, one
+
+from ops.run.cli import resolve
+from ops.run.settings import LaunchSettings, SearchSettings
+from workflows import train
+
+WORKFLOWS = K8S.parent / "workflows"
+JOBS = [name for name in OVERLAYS if name.startswith("rayjob-")]
+
+
+@pytest.mark.parametrize("overlay", JOBS)
+def test_the_workflow_takes_it(overlay: str) -> None:
+    job = one(overlay, "RayJob")
+    assert job["metadata"]["name"] == overlay
+    program, *argv = shlex.split(job["spec"]["entrypoint"].replace("$TESSERA_OUT", "s3://tessera/runs"))[1:]
+    path = K8S.parent / program
+    if not path.is_file():
+        pytest.skip(f"{program} is not there yet")
+    if path.name == "train.py":
+        name, launch = argv.pop(0), LaunchSettings
+    else:
+        name, launch = path.stem.removeprefix("tune_"), SearchSettings
+    if name not in train.METHODS:
+        pytest.skip(f"{name} is not there yet")
+    resolved = resolve(argv, train.METHODS[name], launch, WORKFLOWS / "presets", program)
+    assert resolved.launch.out == "s3://tessera/runs"
+    assert importlib.import_module(f"workflows.{path.stem}").main
+
+
+def test_there_is_one_for_every_training_and_search() -> None:
+    tunes = {p.stem.removeprefix("tune_") for p in Path(WORKFLOWS).glob("tune_*.py")}
+    assert {f"rayjob-tune-{name}" for name in tunes} <= set(JOBS)
+    assert {f"rayjob-train-{name}" for name in train.METHODS} <= set(JOBS)
