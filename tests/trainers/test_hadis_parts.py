@@ -157,8 +157,11 @@ def test_the_plan_grows_with_what_it_depends_on():
     [
         ({"warmup_epochs": 9, "epochs": 9}, "--warmup-epochs 9 must be below --epochs, which is 9: lower it"),
         ({"batch": 8, "accumulate": 5}, "--accumulate 5 leaves 1 images of --batch 8 in a part, which needs 2"),
-        ({"backbone": "resnet19"}, "backbone: got 'resnet19'"),
-        ({"backbone": "frozen:"}, "backbone: got 'frozen:'"),
+        (
+            {"backbone": "resnet19"},
+            "--backbone: got 'resnet19'; allowed: resnet18, resnet34, resnet50, small or frozen:FILE.npy",
+        ),
+        ({"backbone": "frozen:"}, "--backbone: got 'frozen:'; allowed: "),
     ],
 )
 def test_settings_that_cannot_be_are_one_line(words, message):

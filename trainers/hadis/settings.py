@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from ops.run.settings import MethodSettings, setting
 
@@ -78,15 +78,12 @@ class Settings(MethodSettings):
         """The file of features computed elsewhere, where that is the backbone."""
         return self.backbone.removeprefix(FROZEN) if self.backbone.startswith(FROZEN) else None
 
-    @field_validator("backbone")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value in BACKBONES or (value.startswith(FROZEN) and Path(value.removeprefix(FROZEN)).suffix):
-            return value
-        raise ValueError(f"--backbone: got {value!r}; allowed: {', '.join(BACKBONES)} or frozen:FILE.npy|parquet|csv")
-
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        if self.backbone not in BACKBONES and not Path(self.frozen or "").suffix:
+            raise ValueError(
+                f"--backbone: got {self.backbone!r}; allowed: {', '.join(BACKBONES)} or frozen:FILE.npy|parquet|csv"
+            )
         if self.warmup >= self.epochs and self.warmup:
             raise ValueError(f"--warmup-epochs {self.warmup} must be below --epochs, which is {self.epochs}: lower it")
         if self.batch // self.accumulate < 2:

@@ -1,0 +1,58 @@
+"""`workflows/train.py hadis` on two Ray workers and `predict.py` with what they leave; wrong settings in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from commands import Shell
+from processes import PROJECT, environment
+
+TINY = ["hadis", "--dataset", "digits", "--preset", "demo", "--epochs", "2", "--hidden", "32", "--embedding-dim", "16",
+        "--batch", "256", "--threads", "1", "--no-report"]  # fmt: skip
+
+
+def ran(*words):
+    made = subprocess.run(
+        [sys.executable, *words], env=environment(), capture_output=True, text=True, timeout=900, check=False
+    )
+    assert made.returncode == 0, made.stderr[-3000:]
+    return made.stdout
+
+
+@pytest.mark.slow
+def test_two_workers_train_and_their_model_places_the_images_where_they_were(tmp_path):
+    train, predict = (str(PROJECT / "workflows" / f"{name}.py") for name in ("train", "predict"))
+    said = ran(train, *TINY, "--workers", "2", "--out", str(tmp_path), "--name", "run")
+    assert "7 steps of 256 images an epoch" in said
+    assert "on 2 workers of 1 thread, each sends " in said
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["method"] == "hadis"
+    assert "k-means on pixels" in result["baselines"]
+    history = [json.loads(line) for line in (tmp_path / "run" / "seed-0" / "history.jsonl").read_text().splitlines()]
+    assert [h["epoch"] for h in history] == [0, 1]
+    assert all(h["sys/sent_bytes"] > 0 for h in history)
+    assert history[1]["tune/score"] == pytest.approx(
+        (history[1]["cluster/silhouette"] + history[1]["cluster/agreement"]) / 2
+    )
+    told = ran(predict, str(tmp_path / "run"), "--data", "digits", "--out", str(tmp_path / "p.parquet"), "--json")
+    summary = json.loads(told)
+    assert (summary["rows"], summary["changed"]) == (1797, 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--backbone resnet19", "error: --backbone: got 'resnet19'; allowed: "),
+        ("--warmup-epochs 40", "error: --warmup-epochs 40 must be below --epochs, which is 40: lower it"),
+        ("--accumulate 100", "error: --accumulate 100 leaves 1 images of --batch 128 in a part, which needs 2: lower "),
+        ("--temprature 1", "error: --temprature: unknown flag or value; nearest known: --temperature; "),
+    ],
+)
+def test_wrong_settings_are_one_line(capsys, monkeypatch, tmp_path, flags, message):
+    ended = Shell(capsys, monkeypatch, tmp_path)(f"hadis --preset demo {flags}")
+    assert ended.code == 2
+    assert len(ended.errors) == 1
+    assert ended.errors[0].startswith(message)
