@@ -77,7 +77,7 @@ def _predict(
     of = f"known to {known.owner}" if known else "known (which ones are is told by --known DATASET only)"
     console.say(f"{n:,} rows: {n_known:,} {of}, {n - n_known:,} new; filtered over {answer.linked}")
     if n_known < n:
-        console.say(f"new rows are placed by their attributes only: {method.NEW_ROWS}")
+        console.say(f"new rows are placed {method.NEW_ROWS}")
     clusters = _write(request.out, answer)
     summary = {
         "out": request.out, "model": run, "method": model.method, "rows": n, "known": n_known, "new": n - n_known,

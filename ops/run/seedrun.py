@@ -29,6 +29,7 @@ from ops.run.types import Arrays, State, Warm
 
 CHECKPOINT_SECONDS = 60.0
 COLLAPSED_SHARE, COLLAPSED_TIMES = 0.95, 3
+BRANCH = "branch/"  # embeddings of this name are other clusters of the same rows, int64 [N], scored beside
 COLLAPSED_STD = 0.1  # of `collapse/std`: 1 where projections of unit length point everywhere, 0 where all point one way
 
 Record = dict[str, float]
@@ -143,6 +144,9 @@ class SeedRun:
         record = {f"cluster/{k}": v for k, v in found.items()}
         if score is not None:
             record["tune/score"] = score
+        for name in [each for each in embeddings if each.startswith(BRANCH)]:  # clusters of the method's other branches
+            found = self._judges.evaluator(np.asarray(embeddings[name], dtype=np.int64))
+            record |= {f"{name}_{k}": v for k, v in found.items()}
         return record | {f"eval/{k}": v for k, v in self._judges.evaluator(assignment).items()}
 
     def _watch_collapse(self, record: Record, epoch: int, rows: int) -> None:

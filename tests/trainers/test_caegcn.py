@@ -219,3 +219,26 @@ def test_the_plan_counts_parameters_as_they_are():
     data, _ = small_graph()
     assert caegcn.exchanged(made(), data, 1) == 0
     assert caegcn.estimate(made(), data) > 0
+
+
+def test_q_and_p_are_scored_beside_the_clusters(tmp_path):
+    """By the run, not the method: its record has their scores where there are labels."""
+    from ops.cluster.indices import GraphJudge
+    from ops.cluster.scores import Evaluator
+    from ops.run.console import Console
+    from ops.run.journal import Journal
+    from ops.run.seedrun import Judges, SeedRun
+
+    data, labels = small_graph()
+    judge = GraphJudge(data, 3)
+    judges = Judges(lambda clusters, _: judge(clusters), Evaluator(labels), 3, 50)
+    with Journal(tmp_path / "run", "run") as journal:
+        run = SeedRun(tmp_path / "run", 0, 3, judges, journal, Console(quiet=True), threads=1)
+        result = train(made(epochs=3), data, run)
+        run.close()
+    last = run.history[-1]
+    assert last["eval/acc"] == pytest.approx(scores(labels, result.assignment)["acc"])
+    centres = result.model["centres"]
+    q = torch.cdist(torch.from_numpy(result.embedding), centres).argmin(1).numpy()
+    assert last["branch/q_acc"] == pytest.approx(scores(labels, q)["acc"])
+    assert {"branch/p_acc", "branch/p_nmi", "head/size_min"} <= set(last)

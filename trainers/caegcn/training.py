@@ -46,10 +46,10 @@ def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
     training = Training(settings, data, run)
     for epoch in range(run.start.epoch + 1 if run.start else 0, settings.epochs):
         metrics = training.epoch(epoch)
-        assignment = None
+        assignment, others = None, None
         if epoch % settings.evaluate_every == 0 or epoch == settings.epochs - 1:
-            assignment = clusters(training.all_rows()[0])[0].cpu().numpy()
-        run.report(epoch, metrics, assignment, lambda epoch=epoch: training.state(epoch))  # type: ignore[misc]
+            assignment, others = training.judged()
+        run.report(epoch, metrics, assignment, lambda epoch=epoch: training.state(epoch), others)  # type: ignore[misc]
     return training.result()
 
 
@@ -203,6 +203,14 @@ class Training:
             columns[at] = self.team.gather(found.columns[None], rows.total)
             codes[at] = self.team.gather(found.code[None], rows.total)
         return columns, codes
+
+    @torch.no_grad()
+    def judged(self) -> tuple[Nodes, dict[str, Nodes]]:
+        """The clusters of all rows, and those of q and p, which are scored beside."""
+        columns, codes = self.all_rows()
+        q = student_t(codes, self.model.centres, self.settings.freedom)
+        others = {"branch/q": q, "branch/p": target(q, column_sums(q))}
+        return clusters(columns)[0].cpu().numpy(), {name: each.argmax(1).cpu().numpy() for name, each in others.items()}
 
     def state(self, epoch: int) -> State:
         """All that a resumed run needs."""

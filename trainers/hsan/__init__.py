@@ -25,7 +25,9 @@ from trainers.hsan.training import train
 NAME = "hsan"
 SEARCHED = ("temperature", "confidence", "beta")  # what a search varies unless told otherwise
 SHAPED = ("embedding_dim", "pca_dim", "activation")  # settings that a warm start cannot change
-NEW_ROWS = "the structure encoders have one weight row per training node and say nothing of new ones"
+NEW_ROWS = (  # how, in the words of a sentence on new rows
+    "by their attributes only: the structure encoders have one weight row per training node and say nothing of new ones"
+)
 ADVICE = "lower --pair-memory (pair weights are then recomputed) or --embedding-dim"
 
 __all__ = [
