@@ -29,7 +29,7 @@ check: setup ## lint, types and unit tests: under 3 minutes
 test: check ## check, then the tests that start servers, kill runs and search with Ray
 	$(ONE_THREAD) $(BIN)/python -m pytest -m 'slow and not cluster' -n 2 --dist loadfile
 
-test-cluster: setup ## nodes of a Ray cluster that die in mid-run: some minutes on a quiet machine, as root
+test-cluster: setup ## nodes of a Ray cluster that die in mid-run, Kubernetes' Pods in namespaces: 20 minutes on a quiet machine, as root
 	$(ONE_THREAD) $(BIN)/python -m pytest -m cluster
 
 # an extra's packages without Tessera's own, which their pins would contradict: $(call extra,NAME,VENV)
