@@ -4,7 +4,7 @@
 
 `rayjob` makes a RayJob through the Kubernetes API (in a Pod: the service account's token); `ray` speaks to a head's
 dashboard, as `ray job submit` does (RAY_API_SERVER_ADDRESS, RAY_AUTH_TOKEN). A job of the same name that runs is
-followed, one that has failed is submitted again: it goes on from its checkpoints. Exit 1 where the job failed.
+followed, one that has ended is submitted again: it goes on from its checkpoints. Exit 1 where the job failed.
 """
 
 from __future__ import annotations
@@ -88,10 +88,11 @@ class RayHead:
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def start(self, job: Job) -> None:
-        """Submit it under the first number of its name that is neither taken by a failure nor by a stop."""
+        """Submit it under the first number of its name that is free, unless it runs already."""
         self.identity, number = job.name, 0
         while (found := ask(f"{self.url}/api/jobs/{self.identity}", self.headers, missing=True)) is not None:
-            if found["status"] not in self.bad:
+            if found["status"] not in (*self.good, *self.bad):
+                same(job, found.get("entrypoint"))
                 return
             number += 1
             self.identity = f"{job.name}-{number}"
@@ -126,9 +127,10 @@ class RayJobs:
         return {"Authorization": f"Bearer {path.read_text().strip()}"} if path.is_file() else {}
 
     def start(self, job: Job) -> None:
-        """Create it; one that has failed is removed first, one that runs is left alone."""
+        """Create it; one that has ended is removed first (what it has done it finds again), one that runs stays."""
         there = ask(f"{self.url}/{job.name}", self.headers, missing=True)
-        if there is not None and self._ended(there)[0] not in self.bad:
+        if there is not None and self._ended(there)[0] not in (*self.good, *self.bad):
+            same(job, there["spec"]["entrypoint"])
             return
         if there is not None:
             ask(f"{self.url}/{job.name}", self.headers, "DELETE", missing=True)
@@ -150,6 +152,12 @@ class RayJobs:
             state = "Failed"
         words = f"{job or ''} {status.get('reason') or ''} {status.get('message') or ''}"
         return state, " ".join(words.split())
+
+
+def same(job: Job, running: str | None) -> None:
+    """Raise JobFailed where what runs under the job's name is another command."""
+    if running != job.entrypoint:
+        raise JobFailed(f"{job.name}: another command runs under this name ({running}); wait for it, or give --name")
 
 
 def manifest(job: Job, cluster: str) -> dict[str, Any]:

@@ -102,9 +102,15 @@ def test_a_rayjob_is_made_and_followed(api: Api, capsys: pytest.CaptureFixture[s
     made = api.jobs["p-tune"]
     assert made["spec"]["entrypoint"] == "python workflows/tune_hgt.py"
     assert check.check("made", [made]) == [], "by the rules for manifests"
-    asked = list(api.asked)
+    asked, api.plan = len(api.asked), [RUNNING, DONE]
     submit(Job("p-tune", "python workflows/tune_hgt.py"), "rayjob", every=0)  # a step's Pod that was replaced
-    assert {method for method, _ in api.asked[len(asked) :]} == {"GET"}
+    assert {method for method, _ in api.asked[asked:]} == {"GET"}
+    api.plan = [RUNNING]
+    with pytest.raises(JobFailed, match="another command runs under this name"):
+        submit(Job("p-tune", "python workflows/tune_hgt.py --trials 9"), "rayjob", every=0)
+    asked, api.plan = len(api.asked), [DONE, DONE]
+    submit(Job("p-tune", "python workflows/tune_hgt.py --trials 9"), "rayjob", every=0)
+    assert [method for method, _ in api.asked[asked:]] == ["GET", "DELETE", "GET", "POST", "GET"]
 
 
 def test_a_failure_is_told_and_a_retry_submits_again(api: Api) -> None:
