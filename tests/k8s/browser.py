@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,15 @@ def login_proxy(user: str, password: str, port: int = 5000) -> ThreadingHTTPServ
             connection.request(self.command, self.path, body or None, kept | {"Authorization": word})
             answer = connection.getresponse()
             text = answer.read()
+            connection.close()
             self.send_response_only(answer.status)
             for key, value in answer.getheaders():
                 if key.lower() not in ("transfer-encoding", "content-length", "connection"):
                     self.send_header(key, value)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
-            self.wfile.write(text)
+            with suppress(OSError):  # the page has been left
+                self.wfile.write(text)
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _any  # noqa: N815
 

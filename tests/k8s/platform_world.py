@@ -168,7 +168,7 @@ class RayPods:
     def alive(self) -> list[str]:
         """The addresses of the nodes that live."""
         found = json.loads(self.ask("/nodes?view=summary"))["data"]["summary"]
-        return [n["ip"] for n in found if n["raylet"].get("state") == "ALIVE"]
+        return [n["ip"] for n in found if "ip" in n and n["raylet"].get("state") == "ALIVE"]
 
     def submit(self, identity: str, entrypoint: str = "") -> Pod:
         """The submitter's Pod."""

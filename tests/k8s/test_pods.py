@@ -84,6 +84,50 @@ def test_a_missing_secret_or_bucket_ends_a_job_at_once(platform: Platform, ray: 
     assert pod.wait(120) == 6
     assert "no credentials are set (endpoint s3:8333); set AWS_ACCESS_KEY_ID" in pod.said()
 
+    # without MLflow's Secret the training ends well: one line, unless tracking is required
+    known = settings(platform.objects, {"tessera-s3": SECRETS["tessera-s3"]}, spec["containers"][0])
+    line = f"python workflows/train.py hsan --dataset planted:nodes=60,clusters=3 --epochs 2 --no-report {SMALL}"
+    for more, code in (("--name open", 0), ("--name required --require-tracking", 6)):
+        pod = Pod(platform.net, "job", spec, ["/bin/bash", "-c", f"{line} --out $TESSERA_OUT {more}"], known)
+        assert pod.wait(240) == code, pod.said()
+        assert pod.said().count("MLflow at http://mlflow:5000 cannot be reached") == 1, pod.said()
+
+
+def check_records(platform: Platform, name: str) -> None:
+    """Nothing is lost, nothing doubled: the journals in the bucket against the database; artefacts are there too."""
+    keys = [k for k in platform.keys(f"runs/{name}/") if k.endswith("journal.jsonl")]
+    journals = platform.read(keys)
+    recorded = sorted(
+        (lines[0]["journal"], r["key"], r["step"], r["time"])
+        for lines in journals for r in lines if r["op"] == "metric"
+    )  # fmt: skip
+    logged = platform.rows("SELECT t.value, m.key, m.step, m.timestamp FROM metrics m JOIN tags t "
+                           "ON t.run_uuid = m.run_uuid AND t.key = 'tessera.journal'")  # fmt: skip
+    assert len(recorded) > 60
+    assert sorted((k, key, int(step), int(at)) for k, key, step, at in logged) == recorded
+    runs = platform.rows("SELECT name, status FROM runs ORDER BY name")
+    assert len(runs) == len(keys)
+    assert {status for _, status in runs} <= {"FINISHED", "KILLED"}
+    assert platform.rows("SELECT name FROM registered_models") == [("tessera-hsan",)]
+    assert platform.rows("SELECT alias FROM registered_model_aliases") == [("last",)]
+    stored = platform.keys("mlflow/")
+    assert [k for k in stored if k.endswith("report.html")], "artefacts went through the server into the bucket"
+    assert [k for k in stored if k.endswith("model.safetensors")]
+
+
+def check_page(platform: Platform, picture: Path) -> None:
+    """MLflow's page that compares two runs, in a browser."""
+    seeds = platform.rows("SELECT run_uuid, experiment_id FROM runs WHERE name LIKE 'seed-%'")
+    both, experiment = [run for run, _ in seeds[-2:]], seeds[0][1]
+    page = f'/#/compare-runs?runs={json.dumps(both, separators=(",", ":"))}&experiments=["{experiment}"]'
+    own = SECRETS["tessera-mlflow"]
+    login = own["MLFLOW_TRACKING_USERNAME"], own["MLFLOW_TRACKING_PASSWORD"]
+    dom = platform.net.within("mlflow", lambda: visit(page, *login, picture))
+    assert all(run in dom for run in both), "the page names both runs"
+    assert "train/loss" in dom
+    assert picture.stat().st_size > 20_000
+    print(f"picture: {picture}")
+
 
 def test_the_search_of_the_manifest_with_mlflow_killed_in_mid_run(
     platform: Platform, ray: RayPods, tmp_path: Path
@@ -100,40 +144,10 @@ def test_the_search_of_the_manifest_with_mlflow_killed_in_mid_run(
     assert "MLflow at http://mlflow:5000 is back" in said
     assert "Traceback" not in said
     name = next(line for line in said.splitlines() if line.startswith("report: ")).split("/")[-2]
-
-    # nothing lost, nothing doubled: the journals in the bucket against the database
-    keys = [k for k in platform.keys(f"runs/{name}/") if k.endswith("journal.jsonl")]
-    journals = platform.read(keys)
-    recorded = sorted(
-        (lines[0]["journal"], r["key"], r["step"], r["time"])
-        for lines in journals for r in lines if r["op"] == "metric"
-    )  # fmt: skip
-    logged = platform.rows("SELECT t.value, m.key, m.step, m.timestamp FROM metrics m JOIN tags t "
-                           "ON t.run_uuid = m.run_uuid AND t.key = 'tessera.run'")  # fmt: skip
-    assert len(recorded) > 60
-    assert sorted((k, key, int(step), int(at)) for k, key, step, at in logged) == recorded
-    runs = platform.rows("SELECT name, status FROM runs ORDER BY name")
-    assert len(runs) == len(keys)
-    assert {status for _, status in runs} <= {"FINISHED", "KILLED"}
-    assert platform.rows("SELECT name FROM registered_models") == [("tessera-hsan",)]
-    assert platform.rows("SELECT alias FROM registered_model_aliases") == [("last",)]
-    stored = platform.keys("mlflow/")
-    assert [k for k in stored if k.endswith("report.html")], "artefacts went through the server into the bucket"
-    assert [k for k in stored if k.endswith("model.safetensors")]
-
+    check_records(platform, name)
     if CHROMIUM is None:
         pytest.skip("no Chromium: the page of two runs was not opened; the rest has passed")
-    seeds = platform.rows("SELECT run_uuid, experiment_id FROM runs WHERE name LIKE 'seed-%'")
-    both, experiment = [run for run, _ in seeds[-2:]], seeds[0][1]
-    page = f'/#/compare-runs?runs={json.dumps(both, separators=(",", ":"))}&experiments=["{experiment}"]'
-    own = SECRETS["tessera-mlflow"]
-    login = own["MLFLOW_TRACKING_USERNAME"], own["MLFLOW_TRACKING_PASSWORD"]
-    picture = tmp_path / "compare.png"
-    dom = platform.net.within("mlflow", lambda: visit(page, *login, picture))
-    assert all(run in dom for run in both), "the page names both runs"
-    assert "train/loss" in dom
-    assert picture.stat().st_size > 20_000
-    print(f"picture: {picture}")
+    check_page(platform, tmp_path / "compare.png")
 
 
 def test_two_workers_lose_a_node_and_a_job_is_stopped_and_goes_on(platform: Platform, ray: RayPods) -> None:
