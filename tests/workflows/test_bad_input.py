@@ -63,8 +63,8 @@ def write_inputs(folder):
 
 
 SETTINGS = [
-    ("", r"METHOD: got nothing; allowed: hgt, hsan, twhin$"),
-    ("hsam", r"METHOD: got hsam; allowed: hgt, hsan, twhin; nearest known: hsan$"),
+    ("", r"METHOD: got nothing; allowed: caegcn, hadis, hgt, hsan, twhin$"),
+    ("hsam", r"METHOD: got hsam; allowed: caegcn, hadis, hgt, hsan, twhin; nearest known: hsan$"),
     ("hsan --temprature 1", r"--temprature: unknown flag or value; nearest known: --temperature; "),
     ("hsan --epochs", r"argument --epochs: expected one argument"),
     ("hsan extra", r"extra: unknown flag or value"),

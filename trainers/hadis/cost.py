@@ -22,6 +22,10 @@ from trainers.hadis.source import batch_size, steps_of
 
 FLOAT = 4  # bytes
 THREADS_AND_KERNELS = 160 * 2**20  # what torch and BLAS take at their first real work
+CORE_FLOPS, LONG_HOURS = (
+    150e9,
+    24,
+)  # of convolutions on one core here (tests/bench/hadis.py); from where on a plan is warned of
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,10 @@ def remarks(settings: Settings, data: ImageSet) -> list[str]:
         f"weights; {steps:,} steps of {batch_size(settings, data.n_rows):,} images an epoch, "
         f"{work.step * batch_size(settings, data.n_rows) * steps / 1e12:,.2f} TFLOP"
     ]
+    hours = work.step * batch_size(settings, data.n_rows) * steps * settings.epochs / CORE_FLOPS / 3600
+    if hours > LONG_HOURS:
+        said.append(f"about {hours:,.0f} hours of one CPU core in all: meant for GPUs; on CPUs take --preset none "
+                    "--backbone small and fewer --epochs")  # fmt: skip
     if settings.warmup:
         said.append(f"warm-up of {settings.warmup} epochs, then prototypes and noise")
     return said

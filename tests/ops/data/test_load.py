@@ -272,7 +272,7 @@ def test_wrong_names_and_values_are_one_line(tmp_path, monkeypatch, spec, knn, e
 
 
 def test_an_unknown_metric_is_one_line():
-    with pytest.raises(SettingsError, match=r"^--knn-metric manhattan must be one of: euclidean, cosine$"):
+    with pytest.raises(SettingsError, match=r"^--knn-metric manhattan must be one of: euclidean, cosine, heat, dot$"):
         load("digits", knn_metric="manhattan")
 
 

@@ -63,9 +63,9 @@ def test_names_without_a_download(places):
     with pytest.raises(DataError) as caught:
         load("acm")
     assert str(caught.value) == (
-        f"acm: no file {places[0]}/acm.npz or {places[1]}/acm.npz, and torch_geometric offers no download of it: make it "
-        "by numpy.savez('acm.npz', x=FEATURES, edge_index=EDGES, y=CLASSES); put acm.npz in a folder and set TESSERA_DATA "
-        "to it, or give the data as --dataset PATH"
+        f"acm: no file {places[0]}/acm.npz or {places[1]}/acm.npz, and torch_geometric offers no download of it: "
+        "make it by numpy.savez('acm.npz', x=FEATURES, edge_index=EDGES, y=CLASSES); put acm.npz in a folder and set "
+        "TESSERA_DATA to it, or give the data as --dataset PATH"
     )
     with pytest.raises(DataError, match=r"numpy.savez\('hhar.npz', x=FEATURES, y=CLASSES\); put hhar.npz in a folder"):
         load("hhar", knn=5)

@@ -15,7 +15,10 @@ def hetero(users=40, notes=25, follows=200, knows=120, seed=0):
     words = np.array([f"n{i}" for i in rng.permutation(notes)], dtype=np.str_)
     return HeteroGraph(
         "small",
-        {"user": Nodes(ids, rng.standard_normal((users, 3)).astype(np.float32), ("x0", "x1", "x2")), "note": Nodes(words)},
+        {
+            "user": Nodes(ids, rng.standard_normal((users, 3)).astype(np.float32), ("x0", "x1", "x2")),
+            "note": Nodes(words),
+        },
         {
             FOLLOW: Edges(rng.integers(0, users, follows), rng.integers(0, notes, follows),
                           rng.random(follows).astype(np.float32), rng.integers(0, 1000, follows)),
@@ -30,7 +33,7 @@ def homogeneous(n=60, e=150, seed=0):
     a, b = rng.integers(0, n, e), rng.integers(0, n, e)
     code = np.unique(np.concatenate([a * n + b, b * n + a]))
     x = rng.standard_normal((n, 4)).astype(np.float32)
-    return HeteroGraph("plain", {"node": Nodes(np.arange(n, dtype=np.int64), x, tuple(f"x{i}" for i in range(x.shape[1])))},
+    return HeteroGraph("plain", {"node": Nodes(np.arange(n, dtype=np.int64), x, ("x0", "x1", "x2", "x3"))},
                        {("node", "edge", "node"): Edges(code // n, code % n)})  # fmt: skip
 
 

@@ -180,7 +180,7 @@ def test_a_wrong_type_names_source_key_value_and_what_is_allowed(pair):
         ("lr", "number in (0, 1]"),
         ("n_clusters", "whole number or auto"),
         ("knn", "whole number in [0, inf)"),
-        ("knn_metric", "euclidean or cosine"),
+        ("knn_metric", "euclidean or cosine or heat or dot"),
         ("workers", "auto or whole number"),
         ("quiet", "true or false"),
         ("out", "text"),
