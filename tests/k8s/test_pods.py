@@ -135,7 +135,7 @@ def test_the_search_of_the_manifest_with_mlflow_killed_in_mid_run(
     platform: Platform, ray: RayPods, tmp_path: Path
 ) -> None:
     submitted = ray.submit("search", ray.job["spec"]["entrypoint"] + SEARCH)
-    submitted.until(lambda: platform.rows("SELECT count(*) FROM metrics")[0][0] > 0, 240)
+    submitted.until(lambda: platform.rows("SELECT count(*) FROM metrics")[0][0] > 0, 600)
     platform.mlflow.kill()
     said = following(ray, "search", "cannot be reached")
     assert "MLflow at http://mlflow:5000 cannot be reached" in said
