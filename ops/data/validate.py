@@ -134,14 +134,14 @@ def make_labels(y: NDArray[Any], n: int, *, origin: str = "labels") -> NDArray[n
     """
     flat = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
     if flat.ndim != 1:
-        raise DataError(f"{origin}: labels must be one value per node [N], found shape {y.shape}")
+        raise DataError(f"{origin}: labels must be one value per row [N], found shape {y.shape}")
     if flat.size != n:
-        raise DataError(f"{origin}: {flat.size} labels for {n} nodes; there must be one per node, in the same order")
+        raise DataError(f"{origin}: {flat.size} labels for {n} rows; there must be one per row, in the same order")
     missing = _missing(flat)
     if missing.any():
         raise DataError(
             f"{origin}: {int(missing.sum())} labels are missing, the first in row {int(missing.argmax())}; "
-            "label every node or give no labels"
+            "label every row or give no labels"
         )
     if flat.dtype.kind == "f" and (flat != np.floor(flat)).any():
         row = int((flat != np.floor(flat)).argmax())
@@ -155,7 +155,7 @@ def check_clusters(k: int, n: int) -> None:
     if k < 2:
         raise SettingsError(f"n_clusters={k} must be >= 2")
     if k > n:
-        raise DataError(f"n_clusters={k} must be <= n_nodes={n}")
+        raise DataError(f"n_clusters={k} must be <= n_rows={n}")
 
 
 def count(number: int, noun: str) -> str:

@@ -155,7 +155,7 @@ class SeedRun:
         spread = record.get("collapse/std", 1.0)
         self._collapsed = self._collapsed + 1 if largest or clusters or spread < COLLAPSED_STD else 0
         if self._collapsed == COLLAPSED_TIMES:
-            text = f"seed {self.seed}: the clusters have collapsed by epoch {epoch}; lower --lr or raise --temperature"
+            text = f"seed {self.seed}: the clusters have collapsed by epoch {epoch}; lower --lr"
             if spread < COLLAPSED_STD:
                 text = (f"seed {self.seed}: the projections collapsed by epoch {epoch} (collapse/std {spread:.3f}, "
                         "1 is healthy); lower --lr, or raise --warmup-epochs or --ema-momentum")  # fmt: skip

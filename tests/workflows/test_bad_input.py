@@ -116,11 +116,11 @@ DATA = [
     ("outside.npz", r"outside\.npz: edge 4 is \(5, 6\): ids must be in 0\.\.5 \(N = 6\)"),
     ("negative.npz", r"negative\.npz: edge 0 is \(-1, 0\): ids must be in "),
     ("fractional.npz", r"fractional\.npz: edge 0 is \(0\.5, 1\.5\): ids must be whole numbers"),
-    ("labels.npz", r"labels\.npz: 4 labels for 6 nodes; "),
+    ("labels.npz", r"labels\.npz: 4 labels for 6 rows; "),
     ("empty.npz", r"empty\.npz: empty graph \(0 nodes, 6 features\); "),
     ("noedges.npz", r"noedges\.npz: no edges; "),
     ("table.npz", r"table\.npz: no edges; give edges, or --knn 10 "),
-    ("good.npz --n-clusters 7", r"n_clusters=7 must be <= n_nodes=6$"),
+    ("good.npz --n-clusters 7", r"n_clusters=7 must be <= n_rows=6$"),
     ("table.npz --knn 6", r"--knn: n_neighbors=6 must be < n_nodes=6"),
 ]
 RESOURCES = [

@@ -74,7 +74,7 @@ def _message(path, knn=0):
         (
             "a.csv",
             b"a,label\n1,x\n2,\n",
-            "1 labels are missing, the first in row 1; label every node or give no labels",
+            "1 labels are missing, the first in row 1; label every row or give no labels",
         ),
         ("a.txt", b"1 2", "unknown kind of file '.txt'; allowed: .npz, .npy, .csv, .parquet"),
     ],
@@ -108,7 +108,7 @@ CSR = {"x_indptr": [0, 1, 2, 3], "x_indices": [0, 1, 2], "x_shape": [3, 3], "edg
         (GOOD | {"edge_index": [[0, 1], [1, 3]]}, "edge 1 is (1, 3): ids must be in 0..2 (N = 3)"),
         (GOOD | {"edge_index": [[0, 1], [-1, 2]]}, "edge 0 is (0, -1): ids must be in 0..2 (N = 3)"),
         (GOOD | {"edge_index": [[0, 1], [1, 0.5]]}, "edge 1 is (1.0, 0.5): ids must be whole numbers"),
-        (GOOD | {"y": [0, 1]}, "2 labels for 3 nodes; there must be one per node, in the same order"),
+        (GOOD | {"y": [0, 1]}, "2 labels for 3 rows; there must be one per row, in the same order"),
         (GOOD | {"ids": ["a", "b"]}, "2 ids for 3 rows"),
         (GOOD | {"x": np.zeros((0, 3))}, "empty graph (0 nodes, 3 features); at least one of each is needed"),
         (GOOD | {"x": np.array([[None] * 3] * 3)}, "cannot be read: it holds Python objects (pickle), which are never"),
@@ -236,7 +236,7 @@ def _folder(tmp_path, **files):
         ),
         (
             {"features_npy": np.eye(3), "edges_npy": EDGES, "labels_npy": [0, 1]},
-            ": 2 labels for 3 nodes; there must be one per node, in the same order",
+            ": 2 labels for 3 rows; there must be one per row, in the same order",
         ),
         (
             {"features_npy": np.eye(2), "edges_npy": [[0], [1]], "labels_csv": "id,label\n0,a\n2,b\n"},

@@ -45,7 +45,7 @@ def test_a_hundred_thousand_nodes_take_seconds():
     ("arguments", "error", "message"),
     [
         ({"clusters": 1}, SettingsError, r"^n_clusters=1 must be >= 2$"),
-        ({"nodes": 4, "clusters": 5}, DataError, r"^n_clusters=5 must be <= n_nodes=4$"),
+        ({"nodes": 4, "clusters": 5}, DataError, r"^n_clusters=5 must be <= n_rows=4$"),
         ({"features": 0}, SettingsError, r"^planted: features=0 must be >= 1$"),
         ({"mixing": 1.5}, SettingsError, r"^planted: mixing=1.5 must be in \[0, 1\]$"),
         (

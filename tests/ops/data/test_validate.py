@@ -138,15 +138,15 @@ def test_labels_become_codes(y, codes):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        ([0, 1], "labels: 2 labels for 3 nodes; there must be one per node, in the same order"),
-        ([0, np.nan, np.nan], "labels: 2 labels are missing, the first in row 1; label every node or give no labels"),
+        ([0, 1], "labels: 2 labels for 3 rows; there must be one per row, in the same order"),
+        ([0, np.nan, np.nan], "labels: 2 labels are missing, the first in row 1; label every row or give no labels"),
         (
             np.array(["a", None, ""], dtype=object),
-            "labels: 2 labels are missing, the first in row 1; label every node or",
+            "labels: 2 labels are missing, the first in row 1; label every row or",
         ),
-        (["a", "b", ""], "labels: 1 labels are missing, the first in row 2; label every node or give no labels"),
+        (["a", "b", ""], "labels: 1 labels are missing, the first in row 2; label every row or give no labels"),
         ([0, 0.5, 1], "labels: label 0.5 in row 1; labels are whole numbers or words"),
-        (np.eye(3), "labels: labels must be one value per node [N], found shape (3, 3)"),
+        (np.eye(3), "labels: labels must be one value per row [N], found shape (3, 3)"),
     ],
 )
 def test_bad_labels_are_one_line(y, message):
@@ -158,7 +158,7 @@ def test_bad_labels_are_one_line(y, message):
 def test_clusters_against_nodes():
     check_clusters(2, 8)
     check_clusters(8, 8)
-    with pytest.raises(DataError, match=r"^n_clusters=9 must be <= n_nodes=8$"):
+    with pytest.raises(DataError, match=r"^n_clusters=9 must be <= n_rows=8$"):
         check_clusters(9, 8)
     with pytest.raises(SettingsError, match=r"^n_clusters=1 must be >= 2$"):
         check_clusters(1, 8)
