@@ -119,6 +119,7 @@ def test_the_constraints_hold_for_every_pin_that_the_manifests_name(image: Path)
     assert cluster["spec"]["rayVersion"] == pins["ray"], "the operator's checks go by this version"
 
 
+@pytest.mark.slow
 def test_the_code_compiles_and_runs_from_the_working_directory(image: Path) -> None:
     command = next(re.search(r"python -m compileall [^|]*", rest)[0] for word, rest in LINES if "compileall" in rest)
     done = run(image, re.sub(r"\S*site-packages", "", command))

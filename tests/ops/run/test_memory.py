@@ -20,12 +20,12 @@ MIB = 2**20
 def test_resident_and_peak_follow_what_is_allocated_and_freed():
     memory.reset_peak()
     before = memory.resident()
-    held = torch.ones(64 * MIB // 4)
-    assert 48 * MIB < memory.resident() - before < 96 * MIB
+    held = torch.ones(256 * MIB // 4)  # large beside what the system reclaims of idle pages meanwhile
+    assert 192 * MIB < memory.resident() - before < 320 * MIB
     assert memory.peak() >= memory.resident()
     del held
-    assert memory.resident() - before < 32 * MIB
-    assert memory.peak() - before > 48 * MIB
+    assert memory.resident() - before < 64 * MIB
+    assert memory.peak() - before > 192 * MIB
 
 
 def test_the_peak_starts_anew():
