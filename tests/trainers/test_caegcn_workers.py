@@ -58,7 +58,8 @@ def test_loss_and_gradients_of_a_step_equal_those_of_one_process(both):
     for i in of(calls, "first_gradients"):
         for rank in range(2):
             metrics = {k: v for k, v in many[rank][i][0].items() if k != "sys/sent_bytes"}
-            assert metrics == pytest.approx(one[i][0], rel=1e-5, abs=1e-9)
+            # a divergence near 0 is a difference of float32 logarithms near 1: it is held to the loss as a whole
+            assert metrics == pytest.approx(one[i][0], rel=1e-5, abs=1e-5 * one[i][0]["train/loss"])
             for name, gradient in many[rank][i][1].items():
                 close(gradient, one[i][1][name], 5e-5)
 
