@@ -20,10 +20,10 @@ from ops.data.hetero import relation_of
 from ops.data.newcomers import Placed, unpack_ids
 from ops.errors import DataError
 from ops.run.console import Console
-from ops.run.kinds import only_graphs
 from ops.run.known import Known
 from ops.run.model import StoredModel
 from ops.run.parquet_out import write_pieces
+from ops.run.predicted import refuse_graph_flags, summary
 from ops.run.settings import PredictSettings
 
 COLUMNS = "id, cluster, confidence, vector"
@@ -74,9 +74,7 @@ def predict_users(
 
     Raises SettingsError for flags of attributed graphs, DataError before anything is written.
     """
-    for flag, value in (("--known", request.known), ("--knn", request.knn)):
-        if value:
-            only_graphs(method, flag)
+    refuse_graph_flags(request, method)
     began = time.monotonic()
     words = vocabulary(model, method, run)
     new = read_new(request.data, words)
@@ -94,17 +92,8 @@ def predict_users(
     clusters = np.concatenate(tally.clusters)
     if tally.bare:
         console.say(f"{tally.bare:,} {kind}s have no edge that counts: {tally.of_bare()}")
-    summary = {
-        "out": request.out, "model": run, "method": model.method, "rows": n, "known": n_known, "new": n - n_known,
-        "changed": None, "sizes": np.bincount(clusters, minlength=model.settings["n_clusters"]).tolist(),
-        "edges": tally.edges, "without_edges": tally.bare, "untold": tally.untold, "columns": COLUMNS,
-    }  # fmt: skip
-    if known is not None and known.clusters is not None and n_known:
-        at = numbers >= 0
-        summary["changed"] = int((clusters[at] != known.clusters[numbers[at]]).sum())
-        console.say(f"{summary['changed']:,} of the {n_known:,} known {kind}s are in another cluster than in training")
-    summary["seconds"] = time.monotonic() - began
-    return summary
+    found = summary(run, model, request, numbers, clusters, known, f"{kind}s", console, began)
+    return found | {"edges": tally.edges, "without_edges": tally.bare, "untold": tally.untold, "columns": COLUMNS}
 
 
 def pieces(new: Arrived, model: StoredModel, method: ModuleType, rows: int, tally: Tally) -> Iterator[dict[str, Any]]:

@@ -30,6 +30,7 @@ from ops.run.known import Known, Source, open_run
 from ops.run.model import StoredModel, in_order, read_model
 from ops.run.parquet_out import write_pieces
 from ops.run.predict_images import predict_images
+from ops.run.predicted import summary
 from ops.run.settings import PredictSettings
 from ops.storage import is_s3
 
@@ -79,17 +80,8 @@ def _predict(
     if n_known < n:
         console.say(f"new rows are placed {method.NEW_ROWS}")
     clusters = _write(request.out, answer)
-    summary = {
-        "out": request.out, "model": run, "method": model.method, "rows": n, "known": n_known, "new": n - n_known,
-        "changed": None, "sizes": np.bincount(clusters, minlength=model.settings["n_clusters"]).tolist(),
-        "filtered_over": answer.linked,
-    }  # fmt: skip
-    if known is not None and known.clusters is not None and n_known:
-        at = answer.rows >= 0
-        summary["changed"] = int((clusters[at] != known.clusters[answer.rows[at]]).sum())
-        console.say(f"{summary['changed']:,} of the {n_known:,} known rows are in another cluster than in training")
-    summary["seconds"] = time.monotonic() - began
-    return summary
+    found = summary(run, model, request, answer.rows, clusters, known, "rows", console, began)
+    return found | {"filtered_over": answer.linked}
 
 
 def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, Known | None]:

@@ -21,10 +21,10 @@ from ops.data.images_decode import Encoded, decode_all
 from ops.data.validate import check_features
 from ops.errors import DataError
 from ops.run.console import Console
-from ops.run.kinds import only_graphs
 from ops.run.known import Known
 from ops.run.model import StoredModel, in_order
 from ops.run.parquet_out import write_pieces
+from ops.run.predicted import refuse_graph_flags, summary
 from ops.run.settings import PredictSettings
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def predict_images(
 
     Raises SettingsError for flags of attributed graphs, DataError before anything is written.
     """
-    for flag, value in (("--known", request.known), ("--knn", request.knn)):
-        if value:
-            only_graphs(method, flag)
+    refuse_graph_flags(request, method)
     began = time.monotonic()
     data = _read(model, request)
     rows = _matched(data, known)
@@ -52,17 +50,7 @@ def predict_images(
         console.say(f"new images: {method.NEW_ROWS}")
     clusters: list[NDArray[np.int64]] = []
     write_pieces(request.out, _pieces(data, model, method, request.batch_rows, clusters))
-    found = np.concatenate(clusters)
-    summary = {
-        "out": request.out, "model": run, "method": model.method, "rows": n, "known": n_known, "new": n - n_known,
-        "changed": None, "sizes": np.bincount(found, minlength=model.settings["n_clusters"]).tolist(),
-    }  # fmt: skip
-    if known is not None and known.clusters is not None and n_known:
-        at = rows >= 0
-        summary["changed"] = int((found[at] != known.clusters[rows[at]]).sum())
-        console.say(f"{summary['changed']:,} of the {n_known:,} known images are in another cluster than in training")
-    summary["seconds"] = time.monotonic() - began
-    return summary
+    return summary(run, model, request, rows, np.concatenate(clusters), known, "images", console, began)
 
 
 def _read(model: StoredModel, request: PredictSettings) -> ImageSet:
