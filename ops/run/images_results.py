@@ -27,7 +27,7 @@ SHOWN_SIDE = 96  # larger images are thinned to this side
 
 def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
     """Write pictures.npz and embeddings.parquet of seed `chosen`; returns what `result.json` says of them."""
-    arrays = _stored(folders[chosen])
+    arrays = results.seed_arrays(folders[chosen])
     made = {} if job.data.pixels is None else pictures(job.data.pixels, arrays)
     if job.labels is not None:
         k, held = job.resolved.settings.k, job.held
@@ -39,15 +39,6 @@ def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> 
     ids = np.arange(job.data.n_rows) if job.data.ids is None else job.data.ids
     write_embeddings(folder / EMBEDDINGS, ids, arrays)
     return {"embeddings": EMBEDDINGS}
-
-
-def _stored(own: Path) -> dict[str, NDArray[Any]]:
-    arrays: dict[str, NDArray[Any]] = {}
-    for path in (own / results.MORE, own / "assignments.npz"):
-        if path.is_file():
-            with np.load(path, allow_pickle=False) as stored:
-                arrays |= {key: stored[key] for key in stored.files}
-    return arrays
 
 
 def pictures(pixels: NDArray[np.uint8], arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -99,6 +99,16 @@ def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
+def seed_arrays(folder: Path) -> dict[str, NDArray[Any]]:
+    """What a finished seed's arrays hold: last clusters, confidence and, where there are any, embeddings and more."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for path in (folder / MORE, folder / "assignments.npz"):
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as stored:
+                arrays |= {key: stored[key] for key in stored.files}
+    return arrays
+
+
 def spread(values: Sequence[float | None]) -> dict[str, Any]:
     """{"values", "mean", "std"} over seeds, ddof = 1; the deviation of a single value is None."""
     clean = [float(v) for v in values if v is not None and math.isfinite(v)]

@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
     """Write embeddings.parquet of seed `chosen`; returns what `result.json` says of recall, links and the map."""
-    each = {seed: _stored(own) for seed, own in folders.items()}
+    each = {seed: results.seed_arrays(own) for seed, own in folders.items()}
     write_embeddings(folder / EMBEDDINGS, job.data.ids, each[chosen])
     found: dict[str, Any] = {"embeddings": EMBEDDINGS}
     if "map_errors" in each[chosen]:
@@ -55,15 +55,6 @@ def write_embeddings(path: Path, ids: NDArray[Any], arrays: Mapping[str, NDArray
     columns = {"id": ids, "vector": vectors, "cluster": arrays["last"], "confidence": arrays["confidence"]}
     with replacing(path) as temporary:
         pq.write_table(pa.table(columns), temporary)
-
-
-def _stored(own: Path) -> dict[str, NDArray[Any]]:
-    """A seed's embeddings and last clusters."""
-    arrays: dict[str, NDArray[Any]] = {}
-    for name in (results.MORE, "assignments.npz"):
-        with np.load(own / name, allow_pickle=False) as stored:
-            arrays |= {key: stored[key] for key in stored.files}
-    return arrays
 
 
 def _rows_of(job: Job, task: recall.Task, check: recall.Task, seed: int, arrays: Mapping[str, Any]) -> list[Any]:
