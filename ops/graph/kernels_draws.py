@@ -101,31 +101,40 @@ def grouped(offsets: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray
     return order, ends
 
 
+@njit(cache=True, inline="always")
+def _empty(count: int) -> NDArray[np.int64]:
+    """A hash table with room for `count` places: a power of two, at most half full, -1 where nothing is."""
+    size = 16
+    while size < 2 * count:
+        size *= 2
+    return np.full(size, -1, np.int64)
+
+
+@njit(cache=True, inline="always")
+def _slot(slots: NDArray[np.int64], listed: NDArray[np.int64], wanted: np.int64) -> np.uint64:
+    """Where the table has, or would have, the place of `wanted` in `listed`."""
+    last = np.uint64(len(slots) - 1)
+    at = _mix(np.uint64(wanted)) & last
+    while slots[at] >= 0 and listed[slots[at]] != wanted:
+        at = (at + np.uint64(1)) & last
+    return at
+
+
 @njit(cache=True, nogil=True)
 def hashed(ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """A table for `places`: of different ids [n] their positions, by hash."""
-    size = 16
-    while size < 2 * len(ids):
-        size *= 2
-    slots = np.full(size, -1, np.int64)
+    slots = _empty(len(ids))
     for i in range(len(ids)):
-        at = _mix(np.uint64(ids[i])) & np.uint64(size - 1)
-        while slots[at] >= 0:
-            at = (at + np.uint64(1)) & np.uint64(size - 1)
-        slots[at] = i
+        slots[_slot(slots, ids, ids[i])] = i
     return slots
 
 
 @njit(cache=True, nogil=True)
 def places(slots: NDArray[np.int64], known: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """The position of each of `ids` [M] in `known`, whose table is `slots`; -1: not there."""
-    last = np.uint64(len(slots) - 1)
     found = np.empty(len(ids), np.int64)
     for i in range(len(ids)):
-        at = _mix(np.uint64(ids[i])) & last
-        while slots[at] >= 0 and known[slots[at]] != ids[i]:
-            at = (at + np.uint64(1)) & last
-        found[i] = slots[at]
+        found[i] = slots[_slot(slots, known, ids[i])]
     return found
 
 
@@ -137,26 +146,16 @@ def renumber(
 
     Where `mask` is False the position is 0 and the id is not listed. Returns (positions, the new ids in order).
     """
-    size = 16
-    while size < 2 * (len(known) + len(ids)):
-        size *= 2
-    slots = np.full(size, -1, np.int64)
+    slots = _empty(len(known) + len(ids))
     listed = np.empty(len(known) + len(ids), np.int64)
-    last = np.uint64(size - 1)
-    count = 0
     for i in range(len(known)):
-        at = _mix(np.uint64(known[i])) & last
-        while slots[at] >= 0:
-            at = (at + np.uint64(1)) & last
-        slots[at] = count
-        listed[count] = known[i]
-        count += 1
+        slots[_slot(slots, listed, known[i])] = i
+        listed[i] = known[i]
+    count = len(known)
     positions = np.zeros(len(ids), np.int64)
     for i in range(len(ids)):
         if mask[i]:
-            at = _mix(np.uint64(ids[i])) & last
-            while slots[at] >= 0 and listed[slots[at]] != ids[i]:
-                at = (at + np.uint64(1)) & last
+            at = _slot(slots, listed, ids[i])
             if slots[at] < 0:
                 slots[at] = count
                 listed[count] = ids[i]

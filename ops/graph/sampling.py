@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.data.hetero import Relation, relation_name
-from ops.graph.service import Book, Drawn, Request, by_owner, narrow
+from ops.graph.service import Book, Drawn, Request, by_owner
 from ops.rng import key64
 
 Mode = str
@@ -116,9 +116,7 @@ def _hop(graph: Topology, nodes: Ids, hop: int, width: int, key: tuple[int, ...]
     places = {kind: by_owner(book, kind, ids) for kind, ids in nodes.items()}
     requests = {}
     for part in range(book.parts):
-        own = {
-            kind: narrow(nodes[kind][at[part]] - book.offsets[kind][part]) for kind, at in places.items() if part in at
-        }
+        own = {kind: book.within(kind, part, nodes[kind][at[part]]) for kind, at in places.items() if part in at}
         asked = {r: keys[r] for r in relations if r[2] in own}
         if asked:
             requests[part] = Request(own, asked, width, mode)

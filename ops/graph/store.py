@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ops.data.hetero import Relation
 from ops.errors import ServiceError
 from ops.graph.sampling import Mode, Sample, sample
-from ops.graph.service import Book, Drawn, PartService, Request, by_owner, narrow
+from ops.graph.service import Book, Drawn, PartService, Request, by_owner
 from ops.graph.shards import Manifest
 
 MAX_RESTARTS, MAX_TASK_RETRIES = 8, 8  # finite: a request that kills its actor must not restart it without end
@@ -122,8 +122,7 @@ class Client:
         at = places(slots, hot, ids)
         cached, missing = np.flatnonzero(at >= 0), np.flatnonzero(at < 0)
         owned = by_owner(self.book, kind, ids[missing])
-        first = self.book.offsets[kind]
-        asked = {part: (kind, narrow(ids[missing[own]] - first[part])) for part, own in owned.items()}
+        asked = {part: (kind, self.book.within(kind, part, ids[missing[own]])) for part, own in owned.items()}
         answers = self.backend.call("features", asked)
         # all answers one after the other, made float32 at once, then brought into the order of `ids`
         order = np.concatenate([cached, *(missing[own] for own in owned.values())])
