@@ -150,7 +150,7 @@ def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_
             own, seed, settings.epochs, job.judges, journal, job.console, workers=workers.count if workers else 0,
             threads=workers.threads if workers else job.threads, device="cuda" if torch.cuda.is_available() else "cpu",
             stop=stop, on_record=on_record, on_checkpoint=job.saved, warm=job.warm,
-            stop_on_collapse=job.resolved.launch.stop_on_collapse,
+            stop_on_collapse=job.resolved.launch.stop_on_collapse, cure=method.COLLAPSED,
         )  # fmt: skip
 
     run = begin()

@@ -49,7 +49,7 @@ class SeedRun:
     """`ops.run.types.Run` on a folder; `start` is its newest sound checkpoint, or None.
 
     `stop` is asked at every report: a true answer writes a checkpoint and raises Interrupted. `on_record` hears of
-    every epoch (a search reports to its scheduler there).
+    every epoch (a search reports to its scheduler there). `cure`: what helps this method against a collapse.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class SeedRun:
         threads: int, device: str = "cpu", stop: Callable[[], bool] = lambda: False,
         on_record: Callable[[Record], None] | None = None, on_checkpoint: Callable[[], None] = lambda: None,
         stop_on_collapse: bool = False, warm: Warm | None = None, workers: int = 0,
+        cure: str = "lower --lr",
     ) -> None:  # fmt: skip
         self.folder, self.seed, self.rank, self.world = folder, seed, 0, 1
         self.device, self.warm = torch.device(device), warm
@@ -66,7 +67,7 @@ class SeedRun:
         self._judges, self._journal, self._console, self._stop = judges, journal, console, stop
         self._on_checkpoint = on_checkpoint
         self._on_record, self._stop_on_collapse, self._threads = on_record, stop_on_collapse, [workers, threads]
-        self._collapsed = 0
+        self._collapsed, self._cure = 0, cure
         self._before = {"seconds": 0.0, "cpu_seconds": 0.0, "peak": 0.0}  # by earlier processes of this seed
         self._began, self._cpu = time.monotonic(), time.process_time()
         self._last_epoch_at = self._began
@@ -155,10 +156,10 @@ class SeedRun:
         spread = record.get("collapse/std", 1.0)
         self._collapsed = self._collapsed + 1 if largest or clusters or spread < COLLAPSED_STD else 0
         if self._collapsed == COLLAPSED_TIMES:
-            text = f"seed {self.seed}: the clusters have collapsed by epoch {epoch}; lower --lr"
+            text = f"seed {self.seed}: the clusters have collapsed by epoch {epoch}; {self._cure}"
             if spread < COLLAPSED_STD:
                 text = (f"seed {self.seed}: the projections collapsed by epoch {epoch} (collapse/std {spread:.3f}, "
-                        "1 is healthy); lower --lr, or raise --warmup-epochs or --ema-momentum")  # fmt: skip
+                        f"1 is healthy); {self._cure}")  # fmt: skip
             self.warnings.append(text)
             if self._stop_on_collapse:
                 raise DivergedError(text)

@@ -30,9 +30,11 @@ SHAPED = (  # settings that a warm start cannot change
 )  # fmt: skip
 NEW_ROWS = "by the content branch where the data has no edges, else by the graph branch over those edges"
 ADVICE = "cut the graph into steps with --parts P --blocks q, or lower --head-dim"
+COLLAPSED = "lower --lr"  # what helps when all rows fall together
 
 __all__ = [
     "ADVICE",
+    "COLLAPSED",
     "NAME",
     "NEW_ROWS",
     "SEARCHED",

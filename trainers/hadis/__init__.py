@@ -29,9 +29,11 @@ SEARCHED = ("temperature", "hardness", "sigma", "weight_proto", "ema_momentum", 
 SHAPED = ("backbone", "hidden", "embedding_dim", "image_size")
 NEW_ROWS = "the network projects them as any other image; nothing is learned from them"
 ADVICE = "raise --accumulate, or lower --batch, --image-size or --hidden"
+COLLAPSED = "lower --lr, or raise --warmup-epochs or --ema-momentum"  # what helps when all rows fall together
 
 __all__ = [
     "ADVICE",
+    "COLLAPSED",
     "KIND",
     "NAME",
     "NEW_ROWS",

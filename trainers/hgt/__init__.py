@@ -21,10 +21,12 @@ SHAPED = ("hidden", "heads", "fan_out")
 NEW_ROWS = "they are embedded from their own features and edges; nothing is learned from them"
 BY_FEATURES = True  # users are placed by their features too
 ADVICE = "lower --batch or --fan-out"
+COLLAPSED = "lower --lr or raise --temperature"  # what helps when all rows fall together
 
 __all__ = [
     "ADVICE",
     "BY_FEATURES",
+    "COLLAPSED",
     "KIND",
     "NAME",
     "NEW_ROWS",

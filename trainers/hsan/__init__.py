@@ -29,9 +29,11 @@ NEW_ROWS = (  # how, in the words of a sentence on new rows
     "by their attributes only: the structure encoders have one weight row per training node and say nothing of new ones"
 )
 ADVICE = "lower --pair-memory (pair weights are then recomputed) or --embedding-dim"
+COLLAPSED = "lower --lr or raise --temperature"  # what helps when all rows fall together
 
 __all__ = [
     "ADVICE",
+    "COLLAPSED",
     "HSAN",
     "NAME",
     "NEW_ROWS",

@@ -20,6 +20,7 @@ SHAPED = ("embedding_dim",)
 NEW_ROWS = "they are placed by the vectors of the nodes at the other ends of their edges"
 BY_FEATURES = False
 ADVICE = "lower --embedding-dim, or take more workers: each keeps its parts of the tables"
+COLLAPSED = "lower --lr or raise --temperature"  # what helps when all rows fall together
 
-__all__ = ["ADVICE", "BY_FEATURES", "KIND", "NAME", "NEW_ROWS", "SEARCHED", "SHAPED", "Settings", "estimate",
-           "exchanged", "predict", "remarks", "train"]  # fmt: skip
+__all__ = ["ADVICE", "BY_FEATURES", "COLLAPSED", "KIND", "NAME", "NEW_ROWS", "SEARCHED", "SHAPED", "Settings",
+           "estimate", "exchanged", "predict", "remarks", "train"]  # fmt: skip

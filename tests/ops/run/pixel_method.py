@@ -13,6 +13,7 @@ SEARCHED = ("lr",)
 SHAPED = ("image_size",)
 NEW_ROWS = "they are projected as any other image"
 ADVICE = "take fewer images"
+COLLAPSED = "take other images"
 D = 8
 
 

@@ -35,6 +35,7 @@ from ops.run.seedrun import Judges, SeedRun
 from ops.run.settings import LaunchSettings, PredictSettings, flat
 from ops.run.stored_images import read_pictures
 from ops.run.types import PlainRun
+from trainers import hadis
 
 COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200))
 
@@ -327,7 +328,8 @@ def test_k_means_of_tiles_finds_what_there_is(dtype, monkeypatch):
 def test_projections_that_point_one_way_are_told(places, capsys):
     judges = Judges(lambda clusters, embeddings: {"size_max": 5.0, "empty": 0.0}, Evaluator(None), 2, 10)
     with Journal(places / "j", "j") as journal:
-        run = SeedRun(places / "seed", 0, 5, judges, journal, Console(quiet=True), threads=1)
+        quiet = Console(quiet=True)
+        run = SeedRun(places / "seed", 0, 5, judges, journal, quiet, threads=1, cure=hadis.COLLAPSED)
         for epoch in range(4):
             run.report(epoch, {"collapse/std": 0.02}, np.repeat([0, 1], 5), None)
         run.close()
