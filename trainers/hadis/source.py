@@ -50,7 +50,7 @@ class Source:
 
     def rows(self, index: NDArray[np.int64] | slice) -> Tensor:
         """Raw rows, uint8 pixels or float32 features; a copy, as memory maps are read-only."""
-        kept = self.data.features if self.data.pixels is None or self.data.features is not None else self.data.pixels
+        kept = self.data.pixels if self.data.features is None else self.data.features
         assert kept is not None
         return torch.from_numpy(np.array(kept[index])).to(self.device, non_blocking=True)
 

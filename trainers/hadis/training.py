@@ -42,12 +42,13 @@ def train(settings: Settings, data: ImageSet, run: Run) -> Result:
     """
     training = Training(settings, data, run)
     found: Found | None = None
+    embeddings: dict[str, NDArray[Any]] | None = None
     for epoch in range(run.start.epoch + 1 if run.start else 0, settings.epochs):
         metrics = training.step(epoch)
         found, embeddings = training.look(epoch)
         assignment = None if embeddings is None or found is None else found.labels.cpu().numpy()
         run.report(epoch, metrics, assignment, lambda epoch=epoch: training.state(epoch), embeddings)  # type: ignore[misc]
-    return training.result(found)
+    return training.result(found, embeddings)
 
 
 class Training:
@@ -231,12 +232,14 @@ class Training:
             self.chances = start.shared["pseudo.chances"].numpy().copy()
 
     @torch.no_grad()
-    def result(self, found: Found | None) -> Result:
-        """Clusters, confidence, projections and model as they stand."""
-        rows, z = self.project()
-        if found is None:  # resumed from the state of the last epoch: nothing was left to train
+    def result(self, found: Found | None, embeddings: dict[str, NDArray[Any]] | None) -> Result:
+        """Clusters, confidence, projections and model as they stand; the former as the last `look` has them."""
+        if found is None or embeddings is None:  # resumed from the state of the last epoch: nothing was left to train
+            rows, z = self.project()
             found, _ = cluster(z, rows, self.settings, self.seed, self.settings.epochs - 1, self.team)
-        full = everyone(z, rows, self.team)
+            full = everyone(z, rows, self.team)
+        else:
+            full = torch.from_numpy(embeddings["embedding"])
         pairs, distances = hard_pairs(full, found.labels, self.seed)
         shape = torch.tensor(self.source.shape, dtype=torch.int64)
         tensors = stored(self.model) | found.tensors() | {"input.shape": shape}
