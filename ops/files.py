@@ -52,7 +52,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an existing file's lock, which dies with the process; waits while another process holds it."""
+    """Hold the lock of a file (made where there is none), which dies with the process; wait while another holds it."""
     with path.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ops.errors import ResourceError
 
+THREADS_AND_KERNELS = 160 * 2**20  # what torch, BLAS and scikit-learn take at their first real work, measured on bat
 _M_MMAP_THRESHOLD, _LARGE = -3, 8 * 2**20  # mallopt(3); bytes
 
 

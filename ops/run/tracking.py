@@ -13,7 +13,6 @@ parameters, tags and files are overwritten by themselves; MLflow drops a metric 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.errors import DataError, ServiceError
+from ops.files import locked
 from ops.run.journal import Record, number
 from ops.run.tracker import Pending, Tracker, check_uri, default_uri, mask, sqlite_file, sync, waiting
 from ops.run.writer import Away, Gone, Refused, Writer
@@ -257,8 +257,7 @@ def make_database(file: Path) -> None:
     """
     from mlflow import MlflowClient
 
-    with file.with_name(file.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(file.with_name(file.name + ".lock")):
         if file.exists() and file.stat().st_size > 0:
             return
         part = file.with_name(file.name + ".part")

@@ -36,6 +36,7 @@ from ops.errors import SettingsError
 from ops.graph.manifest import MANIFEST, Manifest, has_manifest, read_manifest
 from ops.graph.partitioned import PartitionedGraph
 from ops.graph.shards import write_shards
+from ops.graph.source import PARTITION_SEED
 from ops.graph.union import part_of_nodes
 from ops.rng import generator
 from ops.run import place
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from ops.run.job import Job
     from ops.run.kinds import Judge
 
-PARTITION_SEED = 0  # parts belong to the data: the same for every seed of a training
 PROJECTED = 64  # random directions that stand for features where users have none
 SCORED, AT = "recall_at_50", "recall@50"  # as MLflow takes names, and as tables have it
 

@@ -10,6 +10,7 @@ from statistics import median
 import numpy as np
 import torch
 from cases import in_process, run
+from pil_reference import augment_each, views
 from torch.nn.functional import cross_entropy, mse_loss, normalize, one_hot
 
 from ops.data.image_set import ImageSet
@@ -38,26 +39,16 @@ class Straight:
     """The released step as it reads: PIL image by image, NCHW, dense losses, and the predictor once for each loss."""
 
     def __init__(self, settings, data):
-        from torchvision.transforms import v2
-
-        from ops.data.augment import MEAN, STD
         from trainers.hadis.model import Model
 
         self.settings, self.data = settings, data
         self.model = Model(settings, (32, 32)).to(memory_format=torch.contiguous_format)
         trained = [*self.model.online.parameters(), *self.model.predictor.parameters()]
         self.optimizer = torch.optim.SGD(trained, lr=0.01, momentum=0.9, weight_decay=5e-4)
-        self.views = v2.Compose([
-            v2.RandomResizedCrop(32, (0.08, 1.0)), v2.RandomHorizontalFlip(),
-            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8), v2.RandomGrayscale(0.2),
-            v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD),
-        ])  # fmt: skip
+        self.view = views(32)
 
     def step(self, index, labels):
-        from PIL import Image
-
-        pictures = [Image.fromarray(self.data.pixels[i].transpose(1, 2, 0)) for i in index]
-        x = [torch.stack([self.views(p) for p in pictures]) for _ in range(2)]
+        x = [augment_each(self.data.pixels[index], self.view) for _ in range(2)]
         model, s = self.model, self.settings
         with torch.no_grad():
             for k, q in zip(model.target.parameters(), model.online.parameters(), strict=True):

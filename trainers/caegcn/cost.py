@@ -6,10 +6,9 @@ from itertools import pairwise
 
 from ops.contrast.team import traffic
 from ops.data.types import AttributedGraph
+from ops.run.memory import THREADS_AND_KERNELS
 from trainers.caegcn.model import Place, decoder_places, encoder_places, head_width
 from trainers.caegcn.settings import Settings
-
-THREADS_AND_KERNELS = 160 * 2**20  # what torch, BLAS and scikit-learn take at their first real work
 
 
 def places(settings: Settings, n_features: int) -> list[Place]:

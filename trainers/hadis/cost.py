@@ -15,13 +15,13 @@ from torch import nn
 from ops.contrast.batch_norm import BatchNorm
 from ops.contrast.team import traffic
 from ops.data.image_set import ImageSet
+from ops.run.memory import THREADS_AND_KERNELS
 from trainers.hadis.clusters import CHUNK, COPIES
 from trainers.hadis.model import Model, shape_of
 from trainers.hadis.settings import Settings
 from trainers.hadis.source import batch_size, steps_of
 
 FLOAT = 4  # bytes
-THREADS_AND_KERNELS = 160 * 2**20  # what torch and BLAS take at their first real work
 CORE_FLOPS, LONG_HOURS = (
     150e9,
     24,

@@ -7,9 +7,8 @@ from ops.contrast.team import traffic
 from ops.contrast.tiles import upper_numel
 from ops.contrast.weights import Storage
 from ops.data.types import AttributedGraph
+from ops.run.memory import THREADS_AND_KERNELS
 from trainers.hsan.settings import Settings
-
-THREADS_AND_KERNELS = 160 * 2**20  # what torch, BLAS and scikit-learn take at their first real work, measured on bat
 
 
 def storage_for(n_nodes: int, settings: Settings, world: int = 1) -> tuple[Storage, int]:
