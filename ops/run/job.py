@@ -17,7 +17,7 @@ from ops.errors import SettingsError
 from ops.run import memory, place, warm
 from ops.run.cli import Resolved
 from ops.run.console import Console
-from ops.run.kinds import Kind, kind_of, only_graphs
+from ops.run.kinds import Kind, kind_of, only
 from ops.run.mirror import Mirror
 from ops.run.seedrun import Judges
 from ops.run.settings import flat
@@ -82,6 +82,8 @@ def make_job(resolved: Resolved, console: Console) -> Job:
     launch = resolved.launch
     if launch.workers != "auto" and launch.workers < 0:
         raise SettingsError(f"--workers {launch.workers}: allowed are auto, 0 (in this process) and more")
+    if launch.skip_damaged:
+        only("images", resolved.method, "--skip-damaged")
     place.check_remote(launch)
     data, labels, held = kind_of(resolved.method).load(launch, resolved.settings)
     threads = launch.threads or len(os.sched_getaffinity(0))
@@ -89,7 +91,7 @@ def make_job(resolved: Resolved, console: Console) -> Job:
     job = settle_clusters(Job(resolved, data, labels, console, threads, held=held, served=data))
     if launch.warm_start is not None:
         method = resolved.method
-        only_graphs(method, f"--warm-start {launch.warm_start}")
+        only("graph", method, f"--warm-start {launch.warm_start}")
         job.warm = warm.load_warm(launch.warm_start, method.NAME, method.SHAPED, job.resolved.settings, job.data)
     return job
 

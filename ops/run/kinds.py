@@ -22,6 +22,7 @@ from ops.run.types import Arrays
 if TYPE_CHECKING:
     from ops.run.job import Job
 
+WORDS = {"graph": "attributed graphs", "images": "images"}
 Judge = Callable[[NDArray[np.int64], Arrays], dict[str, float]]
 
 
@@ -66,7 +67,7 @@ def kind_of(method: ModuleType) -> Kind:
     return kind
 
 
-def only_graphs(method: ModuleType, flag: str) -> None:
-    """Raise SettingsError where `flag` is for methods of attributed graphs and this is none."""
-    if getattr(method, "KIND", "graph") != "graph":
-        raise SettingsError(f"{flag}: is for attributed graphs; {method.NAME} does not take it")
+def only(kind: str, method: ModuleType, flag: str) -> None:
+    """Raise SettingsError where `flag` is for methods of one kind of data and this is none."""
+    if getattr(method, "KIND", "graph") != kind:
+        raise SettingsError(f"{flag}: is for {WORDS[kind]}; {method.NAME} does not take it")

@@ -26,6 +26,7 @@ from ops.data.validate import as_keys, check_features, check_ids
 from ops.errors import DataError, SettingsError, naming
 from ops.run.console import Console
 from ops.run.fold_in import predict_users
+from ops.run.kinds import only
 from ops.run.known import Known, Source, open_run
 from ops.run.model import StoredModel, in_order, read_model
 from ops.run.parquet_out import write_pieces
@@ -58,6 +59,8 @@ def run_prediction(
     if model.method not in methods:
         raise DataError(f"{run}: is a model of {model.method!r}, which this program does not have")
     method = methods[model.method]
+    if request.skip_damaged:
+        only("images", method, "--skip-damaged")
     if getattr(method, "KIND", "graph") == "users":
         return predict_users(run, model, known, request, method, console)
     if getattr(method, "KIND", "graph") == "images":

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.run.console import Console
-from ops.run.kinds import only_graphs
+from ops.run.kinds import only
 from ops.run.known import Known
 from ops.run.model import StoredModel
 from ops.run.settings import PredictSettings
@@ -23,7 +23,7 @@ def refuse_graph_flags(request: PredictSettings, method: ModuleType) -> None:
     """Raise SettingsError where flags that are for attributed graphs are given for another kind."""
     for flag, value in (("--known", request.known), ("--knn", request.knn)):
         if value:
-            only_graphs(method, flag)
+            only("graph", method, flag)
 
 
 def summary(

@@ -85,6 +85,8 @@ def load(
 
     A folder of shards is taken as it is: nothing is hidden, so nothing is recalled.
     """
+    if launch.knn:
+        raise SettingsError(f"--knn {launch.knn}: is for attributed graphs; users come with their edges")
     spec, s = launch.dataset, cast(Any, settings)  # of a method of this kind: `trainers.hgt.settings.GraphSettings`
     if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
         return _stored(spec, read_manifest(spec), s), None, None
