@@ -18,7 +18,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup ## search, train and report on scikit-learn's digits: about 2 minutes
-	$(BIN)/python workflows/tune_hsan.py --dataset digits --trials 10 --first-seed 5 --seeds 5 --name demo
+	$(BIN)/python workflows/tune_hsan.py --dataset digits --trials 10 --first-seed 5 --seeds 5 --no-prune --name demo
 
 check: setup ## lint, types and unit tests: under 3 minutes
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""A search with Ray Tune: trials of one method on one data set, pruned by ASHA on a score that needs no labels.
+"""A search with Ray Tune: trials of one method on one data set, ranked (and pruned by ASHA) without labels.
 
 A trial is a run of one seed in its own folder, found again by its settings: a search that was killed goes on with the
 same command, ended trials are told to the scheduler from their stored curves, broken ones from their checkpoints.
@@ -172,13 +172,14 @@ def _searched(resolved: Resolved, launch: SearchSettings) -> tuple[str, ...]:
 def _identity(job: Job, launch: SearchSettings, searched: tuple[str, ...]) -> dict[str, Any]:
     fixed = {k: v for k, v in flat(job.resolved.settings).items() if k not in searched}
     space = {"search_seed": launch.search_seed, "objective": launch.objective, "searched": ",".join(searched)}
+    if not launch.prune:  # ended trials of a pruned search may have been ended early
+        space["prune"] = False
     return place.identity(job.resolved.method.NAME, fixed | space, job.data.digest())
 
 
 def _tune(study: Study, launch: SearchSettings, each: Share) -> None:
     """All trials through Ray Tune. Raises Interrupted where a signal ended it early."""
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
     settings = study.job.resolved.settings
@@ -195,11 +196,7 @@ def _tune(study: Study, launch: SearchSettings, each: Share) -> None:
                 metric="score", mode="max", num_samples=launch.trials, max_concurrent_trials=each.concurrent,
                 reuse_actors=True,
                 search_alg=BasicVariantGenerator(points_to_evaluate=[start], random_state=launch.search_seed),
-                scheduler=ASHAScheduler(
-                    # one more than the last report, which ASHA would otherwise end as if it were pruned
-                    time_attr="epoch", max_t=settings.epochs + 1, reduction_factor=REDUCTION,
-                    grace_period=settings.epochs // REDUCTION**3 + 1,  # so that no rung falls on the last epoch
-                ),
+                scheduler=_scheduler(settings.epochs, prune=launch.prune),
             ),
             run_config=tune.RunConfig(
                 name=RAY, storage_path=str(there or study.folder), verbose=0,
@@ -210,6 +207,19 @@ def _tune(study: Study, launch: SearchSettings, each: Share) -> None:
         tuner.fit()
     if asked:
         raise Interrupted("the search was stopped; finished trials and the checkpoints of the others are kept")
+
+
+def _scheduler(epochs: int, *, prune: bool) -> Any:
+    """Which trials go on: ASHA's better half at each rung, or all."""
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    if not prune:
+        return FIFOScheduler()
+    # max_t: one more than the last report, which ASHA would otherwise end as if it were pruned
+    return ASHAScheduler(
+        time_attr="epoch", max_t=epochs + 1, reduction_factor=REDUCTION,
+        grace_period=epochs // REDUCTION**3 + 1,  # so that no rung falls on the last epoch
+    )  # fmt: skip
 
 
 def _start(study: Study, key: str) -> Any:

@@ -99,6 +99,11 @@ class SearchSettings(LaunchSettings):
 
     trials: int = setting(8, "how many settings to try", ge=1, le=100_000)
     concurrent: int = setting(0, "trials at a time; 0: one per core of the machine or the cluster", ge=0)
+    prune: bool = setting(
+        True,
+        "end weak trials early (ASHA); which are ended depends on timing, so a busy machine may end with another "
+        "setting; --no-prune: every trial to its end, the same result each time",
+    )
     search_seed: int = setting(0, "seed of the search's draws", ge=0)
     search: str = setting("", "comma-separated settings to search; default: the method's own choice")
     objective: Literal["tune/score", "last/acc", "last/nmi", "last/ari", "last/f1"] = setting(

@@ -60,7 +60,7 @@ def rank(folder: Path, resolved: Resolved, dataset: str) -> dict[str, Any]:
     return {
         "method": resolved.method.NAME, "dataset": dataset, "objective": launch.objective,
         "trials": finished + rest, "best": best, "agreement": agreement, "command": mask(resolved.command),
-        "asked": launch.trials, "finished": None,
+        "asked": launch.trials, "pruned": launch.prune, "finished": None,
     }  # fmt: skip
 
 
