@@ -1,6 +1,7 @@
 """Pre-training: cached, resumed to the bit, shared by settings that do not change it; right without a cache too."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,9 +35,9 @@ class Stopping(PlainRun):
 
 
 def content(run, **words):
-    settings, x = made(**words), small_graph()[0].x
-    found = Content(x.shape[1], settings, run.seed)
-    pretrain(found, settings, x, run, Team())
+    settings, data = made(**words), small_graph()[0]
+    found = Content(data.n_features, settings, run.seed)
+    pretrain(found, settings, data, run, Team())
     return {k: v.detach() for k, v in found.named_parameters()}
 
 
@@ -87,14 +88,39 @@ def test_without_a_place_for_a_cache_it_trains_all_the_same(tmp_path, monkeypatc
         assert len(run.history) == 3
 
 
-def test_the_key_is_of_features_seed_and_the_stages_own_settings():
-    x = small_graph()[0].x
-    key = key_of(made(), x, 0)
-    assert key == key_of(made(gamma=0.1, epochs=9, lr=0.5, structure=0.2, heads=1), x, 0)
-    changed = [key_of(made(**w), x, 0) for w in ({"code_dim": 5}, {"widths": "12,10,15"}, {"pretrain_epochs": 4},
-               {"pretrain_lr": 0.5}, {"pretrain_batch": 8})]  # fmt: skip
-    changed += [key_of(made(), x, 1), key_of(made(), x[:, ::-1].copy(), 0), key_of(made(), x[:-1], 0)]
+def test_the_key_is_of_data_seed_and_the_stages_own_settings():
+    data = small_graph()[0]
+    key = key_of(made(), data, 0)
+    assert key == key_of(made(gamma=0.1, epochs=9, lr=0.5, structure=0.2, heads=1), data, 0)
+    changed = [key_of(made(**w), data, 0) for w in ({"code_dim": 5}, {"widths": "12,10,15"}, {"pretrain_epochs": 4},
+               {"pretrain_lr": 0.5}, {"pretrain_batch": 8}, {"pretrain_keep": "last"}, {"centre_starts": 3},
+               {"n_clusters": 4})]  # fmt: skip
+    other = [replace(data, x=data.x[:, ::-1].copy()), replace(data, edge_index=data.edge_index[:, 2:])]
+    changed += [key_of(made(), data, 1), *(key_of(made(), each, 0) for each in other)]
     assert len({key, *changed}) == len(changed) + 1
+    last = made(pretrain_keep="last")  # depends on neither edges nor clusters
+    assert key_of(last, data, 0) == key_of(made(pretrain_keep="last", n_clusters=4), other[1], 0)
+
+
+def test_the_epoch_is_kept_whose_codes_agree_best_with_the_edges(tmp_path, monkeypatch):
+    run = PlainRun()
+    kept = content(run, pretrain_epochs=40, pretrain_lr=0.003)
+    looks = {r["epoch"] + 40: r["train/modularity_pretraining"] for r in run.history if len(r) > 2}
+    assert sorted(looks) == [4, 9, 14, 19, 24, 29, 34, 39]
+    best = max(looks, key=lambda epoch: (looks[epoch], epoch))
+    assert best < 39, "the small graph's codes lose the groups again, or this shows nothing"
+    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "other"))
+    assert same(kept, content(PlainRun(), pretrain_epochs=best + 1, pretrain_lr=0.003, pretrain_keep="last"))
+    assert not same(kept, content(PlainRun(), pretrain_epochs=40, pretrain_lr=0.003, pretrain_keep="last"))
+
+
+@pytest.mark.parametrize("at", [-9, -2])
+def test_an_interrupted_one_keeps_the_same_epoch(at, tmp_path, monkeypatch):
+    with pytest.raises(Interrupted):
+        content(Stopping(at), pretrain_epochs=40, pretrain_lr=0.003)
+    found = content(PlainRun(), pretrain_epochs=40, pretrain_lr=0.003)
+    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "other"))
+    assert same(found, content(PlainRun(), pretrain_epochs=40, pretrain_lr=0.003))
 
 
 def test_none_at_all_starts_from_the_untrained_branch():

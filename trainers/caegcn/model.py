@@ -25,6 +25,7 @@ from ops.rng import torch_generator
 from trainers.caegcn.settings import Settings
 
 _WIDEST_HEAD = 64  # of `head_dim` auto
+_ROWS = 16384  # on the device at a time, where no gradient is asked for
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,13 @@ class Content(torch.nn.Module):
     def decode(self, code: Float[Tensor, "n Z"]) -> list[Float[Tensor, "n D"]]:
         """Every layer's output, the features last."""
         return _through(self.decoder, code)
+
+    @torch.no_grad()
+    def codes(self, x: Float[np.ndarray, "n F"]) -> Float[Tensor, "n Z"]:
+        """The codes of rows in main memory, some at a time, on the model's device."""
+        device = next(self.parameters()).device
+        rows = (torch.from_numpy(x[at : at + _ROWS]).to(device) for at in range(0, max(len(x), 1), _ROWS))
+        return torch.cat([self.encode(some)[-1] for some in rows])
 
 
 class GraphLayers(torch.nn.Module):

@@ -4,6 +4,9 @@ The cache lies beside the downloads (TESSERA_CACHE), one folder for each (featur
 that trials, seeds of other runs and repeated commands share it. It is written like a checkpoint (whole or not there,
 with checksums), every minute and at the end; whoever comes while another process trains the same waits for it.
 
+An auto-encoder left to itself first finds the groups and then loses them again in details of single rows. Which epoch
+to keep is decided without labels: by the modularity, on the graph, of the clusters that k-means finds in its codes.
+
 Axes: N nodes, n of them on this worker, B rows of a batch, F features.
 """
 
@@ -12,17 +15,21 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from ops.cluster.indices import structure_indices
+from ops.cluster.kmeans import kmeans
 from ops.contrast.team import Team
 from ops.data.named import cache_file
+from ops.data.types import AttributedGraph
 from ops.errors import DivergedError, SettingsError
 from ops.files import locked
 from ops.rng import generator
@@ -33,30 +40,38 @@ from trainers.caegcn.model import Content
 from trainers.caegcn.settings import Settings
 
 SAVE_SECONDS = 60.0
-_EDITION = 1  # of the draws and the updates below: another one has other results
+LOOK_EVERY = 5  # epochs
+_BEST, _SCORE = "best.", "best.score"  # no parameter has such a name: theirs begin with encoder or decoder
+_EDITION = 2  # of the draws and the updates below: another one has other results
 
 
-def key_of(settings: Settings, x: Float[np.ndarray, "N F"], seed: int) -> str:
+def key_of(settings: Settings, data: AttributedGraph, seed: int) -> str:
     """What a pre-trained content branch depends on, as 16 hexadecimal digits."""
-    h = hashlib.sha256(f"{x.dtype.str}{x.shape}".encode())
-    h.update(np.ascontiguousarray(x).data)
-    names = ("widths", "code_dim", "pretrain_epochs", "pretrain_lr", "pretrain_batch")
+    names = ["widths", "code_dim", "pretrain_epochs", "pretrain_keep", "pretrain_lr", "pretrain_batch"]
+    arrays: list[NDArray[Any]] = [data.x]
+    if settings.pretrain_keep == "modularity":
+        names += ["centre_starts", "k"]
+        arrays += [data.edge_index]
+    h = hashlib.sha256()
+    for array in arrays:
+        h.update(f"{array.dtype.str}{array.shape}".encode())
+        h.update(np.ascontiguousarray(array).data)
     h.update(json.dumps([_EDITION, seed, *(getattr(settings, name) for name in names)]).encode())
     return h.hexdigest()[:16]
 
 
-def pretrain(content: Content, settings: Settings, x: Float[np.ndarray, "N F"], run: Run, team: Team) -> None:
+def pretrain(content: Content, settings: Settings, data: AttributedGraph, run: Run, team: Team) -> None:
     """Train `content` in place, or take what the cache has of it; `run` hears of epochs -pretrain_epochs ... -1.
 
-    Features `x` are all workers'; of a batch each takes its share, and rank 0 alone reads and writes the cache.
+    Of a batch each worker takes its share; rank 0 alone looks at the codes, and reads and writes the cache.
     Raises DivergedError on a loss that is not finite.
     """
     if not settings.pretrain_epochs:
         return
-    folder = _folder(key_of(settings, x, run.seed)) if team.rank == 0 else None
+    folder = _folder(key_of(settings, data, run.seed)) if team.rank == 0 else None
     lock: AbstractContextManager[None] = locked(folder / ".lock") if folder else nullcontext()
     with lock:
-        _train(content, settings, x, run, team, folder)
+        _train(content, settings, data, run, team, folder)
 
 
 def _folder(key: str) -> Path | None:
@@ -70,34 +85,62 @@ def _folder(key: str) -> Path | None:
     return folder
 
 
-def _train(content: Content, s: Settings, x: NDArray[np.float32], run: Run, team: Team, folder: Path | None) -> None:
+def _train(content: Content, s: Settings, data: AttributedGraph, run: Run, team: Team, folder: Path | None) -> None:
     optimizer = torch.optim.Adam(content.parameters(), lr=s.pretrain_lr, fused=True)
-    first = _begin(content, optimizer, team, checkpoint.load_latest(folder / "epochs") if folder else None)
+    found = checkpoint.load_latest(folder / "epochs") if folder else None
+    first = _begin(content, optimizer, team, found)
+    best = {name: v for name, v in found.shared.items() if name.startswith(_BEST)} if found else {}
     saved = time.monotonic()
-
-    def save(epoch: int) -> None:
-        if folder is None:
-            return
-        last = epoch == s.pretrain_epochs - 1
-        tensors = pack_training(content, optimizer, gradients=False)
-        kept = {k: v for k, v in tensors.items() if k.startswith("model.") or not last}
-        try:
-            checkpoint.save(folder / "epochs", State(epoch, kept))
-        except SettingsError:  # no right to write there (any more): training does not need it
-            return
-
     for epoch in range(first, s.pretrain_epochs):
-        loss = _epoch(content, optimizer, s, x, run, team, epoch)
-        if not np.isfinite(loss):
-            raise DivergedError(f"pre-training, epoch {epoch}: the loss is {loss}; lower --pretrain-lr")
+        last = epoch == s.pretrain_epochs - 1
+        metrics = {"train/loss_pretraining": _epoch(content, optimizer, s, data.x, run, team, epoch)}
+        if s.pretrain_keep == "modularity" and (last or epoch % LOOK_EVERY == LOOK_EVERY - 1):
+            if team.rank == 0:
+                metrics["train/modularity_pretraining"] = _look(content, s, data, run.seed, best)
+            if last:
+                _take(content, best, team)
         try:
-            run.report(epoch - s.pretrain_epochs, {"train/loss_pretraining": loss})
+            run.report(epoch - s.pretrain_epochs, metrics)
         except BaseException:
-            save(epoch)
+            _save(folder, epoch, content, None if last else optimizer, best)
             raise
-        if epoch == s.pretrain_epochs - 1 or time.monotonic() - saved > SAVE_SECONDS:
-            save(epoch)
+        if last or time.monotonic() - saved > SAVE_SECONDS:
+            _save(folder, epoch, content, None if last else optimizer, best)
             saved = time.monotonic()
+
+
+def _save(
+    folder: Path | None, epoch: int, content: Content, optimizer: torch.optim.Optimizer | None, best: dict[str, Tensor]
+) -> None:
+    """What goes on from `epoch`; without an optimiser: the branch alone, which is ready."""
+    if folder is None:
+        return
+    if optimizer is None:
+        tensors = {f"model.{name}": parameter.detach() for name, parameter in content.named_parameters()}
+    else:
+        tensors = pack_training(content, optimizer, gradients=False) | best
+    # no right to write there (any more): training does not need it
+    with suppress(SettingsError):
+        checkpoint.save(folder / "epochs", State(epoch, tensors))
+
+
+def _look(content: Content, s: Settings, data: AttributedGraph, seed: int, best: dict[str, Tensor]) -> float:
+    """The modularity of the clusters of the codes; a branch as good as the best so far is put into `best`."""
+    found = kmeans(content.codes(data.x), s.k, (seed, 0), starts=s.centre_starts)  # as the centres will be found
+    score = structure_indices(data.edge_index, found.labels.cpu().numpy())["modularity"]
+    if not best or score >= float(best[_SCORE]):  # without edges all are equal, and the last one is kept
+        best |= {_BEST + name: p.detach().clone() for name, p in content.named_parameters()}
+        best[_SCORE] = torch.tensor(score, dtype=torch.float64)
+    return score
+
+
+@torch.no_grad()
+def _take(content: Content, best: dict[str, Tensor], team: Team) -> None:
+    """Rank 0's best branch for all workers."""
+    for name, parameter in content.named_parameters():
+        if team.rank == 0:
+            parameter.copy_(best[_BEST + name])
+        team.from_first_(parameter.data)
 
 
 def _begin(content: Content, optimizer: torch.optim.Optimizer, team: Team, found: State | None) -> int:
@@ -111,9 +154,8 @@ def _begin(content: Content, optimizer: torch.optim.Optimizer, team: Team, found
         return epoch + 1
     for parameter in content.parameters():
         team.from_first_(parameter.data)
-    has_moments = team.from_first_(torch.tensor([bool(found and len(found.shared) > len(list(content.parameters())))]
-                                                ).to(device))  # fmt: skip
-    if has_moments:
+    has_moments = found is not None and any(name.startswith("optimizer.") for name in found.shared)
+    if team.from_first_(torch.tensor([has_moments]).to(device)):
         for parameter in content.parameters():
             state = optimizer.state[parameter]
             for name in ("exp_avg", "exp_avg_sq"):
@@ -128,7 +170,7 @@ def _epoch(
     content: Content, optimizer: torch.optim.Optimizer, s: Settings, x: NDArray[np.float32], run: Run, team: Team,
     epoch: int,
 ) -> float:  # fmt: skip
-    """Every row once in keyed batches of nearly equal size; the mean error of the epoch."""
+    """Every row once in keyed batches of nearly equal size; the mean error of the epoch, finite."""
     n, f = x.shape
     order = generator(run.seed, "caegcn/pretrain", epoch).permutation(n)
     total = torch.zeros((), dtype=torch.float64)
@@ -144,4 +186,7 @@ def _epoch(
         total += error.detach().double().cpu()
     for parameter in parameters:
         parameter.grad = None
-    return float(team.sum_(total.to(parameters[0].device)) / (n * f))
+    loss = float(team.sum_(total.to(parameters[0].device)) / (n * f))
+    if not np.isfinite(loss):
+        raise DivergedError(f"pre-training, epoch {epoch}: the loss is {loss}; lower --pretrain-lr")
+    return loss

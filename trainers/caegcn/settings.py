@@ -59,6 +59,9 @@ class Settings(MethodSettings):
     )
     centre_starts: int = setting(20, "k-means++ starts of the first centres", ge=1, le=1000)
     pretrain_epochs: int = setting(50, "epochs of the content branch alone; 0: none", ge=0, le=100_000)
+    pretrain_keep: Literal["modularity", "last"] = setting(
+        "modularity", "which of these epochs is kept; modularity: k-means of its codes agrees best with the edges"
+    )
     pretrain_lr: float = setting(1e-3, "learning rate of these", gt=0, le=1)
     pretrain_batch: int = setting(256, "rows of a step of these", ge=1)
     evaluate_every: int = setting(10, "epochs between looks at the clusters", ge=1)

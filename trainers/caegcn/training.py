@@ -65,17 +65,17 @@ class Training:
         self.rows = rows_of(self.x, self.a, self.team, self.device) if self.part is None else None
         self.model = Model(data.n_features, settings, run.seed).to(run.device)
         if run.start is None:
-            self._begin(run)
+            self._begin(run, data)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
         if run.start is not None:
             unpack_training(run.start.shared, self.model, self.optimizer)
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, run: Run, data: AttributedGraph) -> None:
         """The model of a warm start as it is, or a pre-trained content branch and k-means centres of its code."""
         if run.warm is not None:
             self.model.load_state_dict(run.warm.model)
             return
-        pretrain(self.model.content, self.settings, self.x, run, self.team)
+        pretrain(self.model.content, self.settings, data, run, self.team)
         with torch.no_grad():
             codes = self.codes()
             centres = self.model.centres.data
@@ -183,13 +183,8 @@ class Training:
     @torch.no_grad()
     def codes(self) -> Float[Tensor, "N Z"]:
         """The content code of all rows, on every worker."""
-        own = self.x[self.team.own(len(self.x))]
-        step = 16384
-        found = [
-            self.model.content.encode(torch.from_numpy(own[at : at + step]).to(self.device))[-1]
-            for at in range(0, max(len(own), 1), step)
-        ]
-        return self.team.gather(torch.cat(found)[None], len(self.x))
+        own = self.model.content.codes(self.x[self.team.own(len(self.x))])
+        return self.team.gather(own[None], len(self.x))
 
     @torch.no_grad()
     def all_rows(self) -> tuple[Float[Tensor, "N K"], Float[Tensor, "N Z"]]:
