@@ -10,7 +10,7 @@ from trainers.caegcn.model import decoder_places, encoder_places
 
 SMALL = {
     "n_clusters": 3, "widths": "12,10,14", "code_dim": 4, "heads": 2, "head_dim": 3, "epochs": 4, "evaluate_every": 2,
-    "pretrain_epochs": 3, "pretrain_batch": 16, "tile_rows": 16, "lr": 0.01,
+    "pretrain_epochs": 3, "pretrain_lr": 1e-3, "pretrain_batch": 16, "tile_rows": 16, "lr": 0.01, "warmup_epochs": 0,
 }  # fmt: skip
 SDCN = {"depth": "full", "attention_at": "none", "decoder": False, "graph_mse": 0.0, "structure": 0.0}
 

@@ -142,7 +142,29 @@ def test_a_seed_gives_the_same_bits_and_another_seed_other_ones():
     assert not np.array_equal(first.embedding, other.embedding)
 
 
-@pytest.mark.parametrize("words", [{}, VARIANTS["text"], {"parts": 4, "blocks": 2}], ids=["default", "text", "parts"])
+def test_the_first_epochs_leave_the_pretrained_codes_where_they_are():
+    """Adam's first steps move every weight by the whole rate; by one of eleven parts of it with a warm-up."""
+    data, words = small_graph()[0], {"lr": 0.05, "epochs": 1}
+    before = Training(made(**words), data, PlainRun()).codes()
+    far = []
+    for epochs in (0, 10):
+        training = Training(made(**words, warmup_epochs=epochs), data, PlainRun())
+        training.epoch(0)
+        far.append(float((training.codes() - before).norm()))
+    assert far[1] < 0.2 * far[0]
+    rates = []
+    for epoch in range(4):
+        training = Training(made(warmup_epochs=2, lr=0.3), data, PlainRun())
+        training.epoch(epoch)
+        rates.append(training.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.3])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"warmup_epochs": 3}, VARIANTS["text"], {"parts": 4, "blocks": 2}],
+    ids=["default", "text", "parts"],
+)
 def test_resuming_anywhere_ends_bit_identical(words):
     data, settings = small_graph()[0], made(**words)
     whole = Recorder()

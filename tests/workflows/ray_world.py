@@ -59,11 +59,15 @@ class Cluster:
         self.own = self.folder / "own"  # every node sees a folder of its own there
         self.own.mkdir()
         self.processes: list[subprocess.Popen[bytes]] = []
-        self._start(head)
-        until(self._answers, 90)
-        for count in cpus[1:]:
-            self._start([f"--address={self.gcs}", f"--num-cpus={count}"])
-        until(lambda: len(self.get("/nodes?view=summary")["data"]["summary"]) == len(cpus), 90)
+        try:
+            self._start(head)
+            until(self._answers, 90)
+            for count in cpus[1:]:
+                self._start([f"--address={self.gcs}", f"--num-cpus={count}"])
+            until(lambda: len(self.get("/nodes?view=summary")["data"]["summary"]) == len(cpus), 90)
+        except BaseException:  # nobody has it yet who could stop it
+            self.stop()
+            raise
 
     def _start(self, more: list[str]) -> None:
         number = len(self.processes)

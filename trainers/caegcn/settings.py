@@ -14,6 +14,9 @@ class Settings(MethodSettings):
 
     epochs: int = setting(700, "epochs of joint training", ge=1, le=1_000_000)
     lr: float = setting(5e-4, "learning rate of Adam", gt=0, le=1, search={"loguniform": [1e-5, 1e-2]})
+    warmup_epochs: int = setting(
+        10, "first epochs, in which the learning rate rises in equal steps; 0: none (the papers)", ge=0, le=1_000_000
+    )
     widths: str = setting("500,500,2000", "widths of the content encoder's hidden layers; its decoder mirrors them")
     code_dim: int = setting(10, "width n_z of the content code", ge=1, le=4096, search={"randint": [5, 33]})
     depth: Literal["released", "full"] = setting(
@@ -62,7 +65,7 @@ class Settings(MethodSettings):
     pretrain_keep: Literal["modularity", "last"] = setting(
         "modularity", "which of these epochs is kept; modularity: k-means of its codes agrees best with the edges"
     )
-    pretrain_lr: float = setting(1e-3, "learning rate of these", gt=0, le=1)
+    pretrain_lr: float = setting(3e-4, "learning rate of these", gt=0, le=1)
     pretrain_batch: int = setting(256, "rows of a step of these", ge=1)
     evaluate_every: int = setting(10, "epochs between looks at the clusters", ge=1)
     tile_rows: int = setting(512, "rows of a tile of the structure loss", ge=16, le=8192)
