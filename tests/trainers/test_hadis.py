@@ -1,5 +1,8 @@
 """HaDis trained on small patterns: clusters, resumed anywhere, its model on the same and on new images."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,8 @@ from ops.data.image_set import ImageSet
 from ops.errors import DataError, DivergedError, SettingsError
 from ops.run.types import PlainRun
 from trainers.hadis import HaDis, embed, predict, train
+
+GOLDEN = Path(__file__).with_name("hadis_golden.json")
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +34,15 @@ def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits(runs, name):
         assert np.array_equal(again.assignment, result.assignment)
         assert np.array_equal(again.embedding, result.embedding)
         assert all(torch.equal(again.model[k], t) for k, t in result.model.items())
+
+
+@pytest.mark.parametrize("name", ["plain", "frozen"])
+def test_golden_losses(runs, name):
+    """No change of the mathematics by accident: losses written down by an earlier version, of the epochs in which the
+    rounding of another machine has not grown yet."""
+    parts = ("train/loss_dsa", "train/loss_hsd", "train/loss_proto")
+    found = [[record[part] for part in parts] for record in runs[name][1].history[:2]]
+    assert np.allclose(found, json.loads(GOLDEN.read_text())[name], rtol=1e-3, atol=1e-5)
 
 
 def test_a_run_resumed_after_the_last_epoch_has_the_result_again(runs):
