@@ -16,7 +16,8 @@ PACKAGES = ("ops", "trainers", "workflows")
 FILES = sorted(p for package in PACKAGES for p in (PROJECT / package).rglob("*.py"))
 SCORES = "ops.cluster.scores"
 EVALUATION = {SCORES, "ops.cluster.recall", "ops.cluster.links"}  # what sees labels or hidden edges
-HEAVY = ("ray", "mlflow", "matplotlib", "sklearn", "torch_geometric", "torchvision", "boto3", "pymetis", "numba")
+HEAVY = ("ray", "mlflow", "matplotlib", "sklearn", "torch_geometric", "torchvision", "boto3", "pymetis", "numba",
+         "faiss")  # fmt: skip
 # A stored model names its trainer, which MLflow's loader (outside of any workflow) has to find.
 BY_NAME = ("ops.run.mlflow_model",)
 

@@ -1,6 +1,6 @@
 """Search HaDis's settings with Ray Tune: `python workflows/tune_hadis.py --dataset digits --trials 8`.
 
-Trials are pruned and ranked by the mean of the projections' silhouette and the agreement of two augmented copies,
+Trials are ranked, and pruned, by the mean of the projections' silhouette and the agreement of two augmented copies,
 which compares trials of one backbone, not backbones.
 """
 

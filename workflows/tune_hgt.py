@@ -1,6 +1,6 @@
 """Search HGT's settings with Ray Tune: `python workflows/tune_hgt.py --dataset planted --trials 8`.
 
-Trials are pruned and ranked by the recall of validation pairs, which no training sees.
+Trials are ranked, and pruned, by the recall of validation pairs, which no training sees.
 """
 
 from pathlib import Path

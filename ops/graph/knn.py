@@ -84,9 +84,11 @@ def _single(rows: NDArray[np.float64], metric: str) -> _Single:
     error = 4 * (f + 8) * np.finfo(np.float32).eps * half
     error += 2 * np.finfo(np.float64).eps * (lengths + np.linalg.norm(shift)) ** 2 + f * 1e-37
     low = (half if metric == "euclidean" else 0.0) - error
-    queries = np.column_stack((scaled, np.full(len(rows), -1.0))).astype(np.float32)
+    queries = np.empty((len(rows), f + 1), dtype=np.float32)
+    queries[:, :f], queries[:, f] = scaled, low
     index = faiss.IndexFlatIP(f + 1)
-    index.add(np.column_stack((scaled, low)).astype(np.float32))
+    index.add(queries)  # it makes a copy
+    queries[:, f] = -1
     return _Single(queries, index, (1.01 * error).astype(np.float32))
 
 

@@ -174,6 +174,7 @@ def _claim(folder: Path, value: Mapping[str, Any], *, fresh: bool) -> None:
     if there == json.loads(json.dumps(value)):
         return
     old, new = there.get("settings", {}), value["settings"]
-    keys = [f"{k} ({old.get(k)} there, {new.get(k)} now)" for k in old | new if old.get(k) != new.get(k)]
+    none = "not set"
+    keys = [f"{k} ({old.get(k, none)} there, {new.get(k, none)} now)" for k in old | new if old.get(k) != new.get(k)]
     keys += [k for k in ("method", "data", "warm") if there.get(k) != value.get(k)]
     raise SettingsError(f"{folder}: is another run: {', '.join(keys)} differ; give another --name, or --fresh")

@@ -214,7 +214,7 @@ def _scheduler(epochs: int, *, prune: bool) -> Any:
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
     if not prune:
-        return FIFOScheduler()
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
     # max_t: one more than the last report, which ASHA would otherwise end as if it were pruned
     return ASHAScheduler(
         time_attr="epoch", max_t=epochs + 1, reduction_factor=REDUCTION,

@@ -1,6 +1,7 @@
 """What the processes of `test_caegcn_workers.py` run; a module of its own, as a spawned process imports it by name."""
 
 import os
+from contextlib import suppress
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,8 +11,11 @@ from caegcn_small import made, small_graph
 from ops.contrast.attention import attend
 from ops.contrast.structure import links_of, structure_loss
 from ops.contrast.team import Team
+from ops.errors import Interrupted
 from ops.run.types import PlainRun
 from trainers.caegcn import train
+from trainers.caegcn.model import Content
+from trainers.caegcn.pretrain import pretrain
 from trainers.caegcn.training import Training
 
 
@@ -41,6 +45,32 @@ def trained(rank, world, words, cache):
     run = Worker(rank, world)
     result = train(made(**words), small_graph()[0], run)
     return run.history, run.assignments, result.assignment, result.embedding
+
+
+class Stopping(Worker):
+    """A worker that is interrupted at the report of one epoch, as all are together."""
+
+    def __init__(self, rank, world, at):
+        super().__init__(rank, world)
+        self.at = at
+
+    def report(self, epoch, *rest):
+        super().report(epoch, *rest)
+        if epoch == self.at:
+            raise Interrupted("stopped")
+
+
+def pretrained(rank, world, cache, at=None):
+    """(history, parameters) of a pre-training whose best epoch is not its last; interrupted at an epoch before."""
+    os.environ["TESSERA_CACHE"] = cache
+    data, settings = small_graph()[0], made(pretrain_epochs=40, pretrain_lr=0.003)
+    runs = [Worker(rank, world)] if at is None else [Stopping(rank, world, at), Worker(rank, world)]
+    for run in runs:
+        run.seed = 0  # whose best epoch is not the last
+        content = Content(data.n_features, settings, run.seed)
+        with suppress(Interrupted):
+            pretrain(content, settings, data, run, Team(rank, world))
+    return runs[-1].history, {name: p.detach().numpy() for name, p in content.named_parameters()}
 
 
 def structure_of_doubles(rank, world, codes, linked, weight):

@@ -50,7 +50,7 @@ def test_the_second_run_takes_what_the_first_has_left(cache):
     a, b = content(first), content(second)
     assert same(a, b)
     assert [r["epoch"] for r in first.history] == [-3, -2, -1]
-    assert second.history == []
+    assert second.history == first.history
     losses = [r["train/loss_pretraining"] for r in first.history]
     assert losses == sorted(losses, reverse=True)
     assert len(list(cache.iterdir())) == 1
@@ -62,9 +62,10 @@ def test_an_interrupted_one_goes_on_to_the_same_bits(at, cache, tmp_path, monkey
         content(Stopping(at))
     rest = PlainRun()
     found = content(rest)
-    assert [r["epoch"] for r in rest.history] == list(range(at + 1, 0))
     monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "other"))
-    assert same(found, content(PlainRun()))
+    whole = PlainRun()
+    assert same(found, content(whole))
+    assert rest.history == whole.history, "what was told before the interruption is told again"
 
 
 def test_a_damaged_cache_is_passed_over(cache):
@@ -108,6 +109,7 @@ def test_the_epoch_is_kept_whose_codes_agree_best_with_the_edges(tmp_path, monke
     looks = {r["epoch"] + 40: r["train/modularity_pretraining"] for r in run.history if len(r) > 2}
     assert sorted(looks) == [4, 9, 14, 19, 24, 29, 34, 39]
     best = max(looks, key=lambda epoch: (looks[epoch], epoch))
+    assert run.history[-1]["train/kept_pretraining"] == best
     assert best < 39, "the small graph's codes lose the groups again, or this shows nothing"
     monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "other"))
     assert same(kept, content(PlainRun(), pretrain_epochs=best + 1, pretrain_lr=0.003, pretrain_keep="last"))
@@ -123,12 +125,23 @@ def test_an_interrupted_one_keeps_the_same_epoch(at, tmp_path, monkeypatch):
     assert same(found, content(PlainRun(), pretrain_epochs=40, pretrain_lr=0.003))
 
 
+def test_without_edges_the_last_epoch_is_kept(tmp_path, monkeypatch):
+    data = small_graph()[0]
+    data = replace(data, edge_index=data.edge_index[:, :0])
+    found = []
+    for keep in ("modularity", "last"):
+        branch = Content(data.n_features, made(), 0)
+        pretrain(branch, made(pretrain_epochs=12, pretrain_keep=keep), data, PlainRun(), Team())
+        found.append({k: v.detach() for k, v in branch.named_parameters()})
+    assert same(*found)
+
+
 def test_none_at_all_starts_from_the_untrained_branch():
     _, run = trained(pretrain_epochs=0, epochs=1)
     assert [r["epoch"] for r in run.history] == [0]
 
 
 def test_training_is_the_same_from_the_cache_and_from_the_start():
-    (first, _), (again, run) = trained(), trained()
-    assert run.history[0]["epoch"] == 0
+    (first, whole), (again, run) = trained(), trained()
+    assert run.history == whole.history
     assert np.array_equal(first.embedding, again.embedding)

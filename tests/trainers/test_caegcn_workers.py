@@ -36,6 +36,7 @@ def both(tmp_path_factory):
         return [
             *(("first_gradients", (words, cache(i))) for i, words in enumerate(VARIANTS)),
             *(("trained", (words, cache(10 + i))) for i, words in enumerate(VARIANTS)),
+            *(("pretrained", (cache(20 + i), at)) for i, at in enumerate((None, -9))),
             *(("structure_of_doubles", (doubles(45, 3), LINKED, w)) for w in (1.0, 6.5)),
             *(("attended", (doubles(3, n, 6), 2)) for n in (1, 2, 13)),
         ]
@@ -62,6 +63,20 @@ def test_loss_and_gradients_of_a_step_equal_those_of_one_process(both):
             assert metrics == pytest.approx(one[i][0], rel=1e-5, abs=1e-5 * one[i][0]["train/loss"])
             for name, gradient in many[rank][i][1].items():
                 close(gradient, one[i][1][name], 5e-5)
+
+
+def test_all_workers_take_the_epoch_that_the_first_has_kept_after_an_interruption_too(both):
+    calls, one, many = both
+    whole, resumed = of(calls, "pretrained")
+    kept = one[whole][0][-1]["train/kept_pretraining"]
+    assert kept < 39
+    for i in (whole, resumed):
+        assert many[0][i][0] == many[0][whole][0]
+        assert many[0][i][0][-1]["train/kept_pretraining"] == kept
+        for name, parameter in many[0][whole][1].items():
+            assert np.array_equal(many[0][i][1][name], parameter)
+            assert np.array_equal(many[1][i][1][name], parameter)
+            close(parameter, one[i][1][name], 1e-2)  # Adam has enlarged the rounding over dozens of epochs
 
 
 def test_in_float64_the_shares_sum_to_the_whole(both):

@@ -233,15 +233,6 @@ def test_permuted_labels_change_nothing(disturbed: Disturbed, start: Callable[..
     assert one["trials"][0]["metrics"]["acc"] != other["trials"][0]["metrics"]["acc"], "the labels are others"
 
 
-def test_without_pruning_every_trial_runs_to_its_end(start: Callable[..., Search], tmp_path: Path) -> None:
-    write_data(tmp_path, permuted=False)
-    search = start(tmp_path, "--no-prune", "--trials", "3", "--seeds", "0")
-    assert search.wait() == 0, search.log.read_text()
-    trials = json.loads((tmp_path / "study" / "trials.json").read_text())["trials"]
-    assert [(t["status"], t["epochs"]) for t in trials] == [("finished", EPOCHS)] * 3
-    assert "pruned" not in (tmp_path / "study" / "report.html").read_text()
-
-
 def test_tuning_with_labels_is_marked(disturbed: Disturbed, tmp_path: Path) -> None:
     argv = [*command(disturbed.study.parent), "--objective", "last/acc"]
     resolved = resolve(argv, hsan, SearchSettings, PROJECT / "workflows" / "presets", "workflows/tune_hsan.py")
@@ -254,7 +245,9 @@ def test_tuning_with_labels_is_marked(disturbed: Disturbed, tmp_path: Path) -> N
     assert [t["metrics"]["acc"] for t in finished] == sorted((t["metrics"]["acc"] for t in finished), reverse=True)
     assert "TUNED WITH LABELS" in trials_table(trials)
     (copy / "trials.json").write_text(json.dumps(trials))
-    assert "TUNED WITH LABELS" in write_report(copy).read_text()
+    page = write_report(copy).read_text()
+    assert "TUNED WITH LABELS" in page
+    assert "pruned by tune/score, which sees no label, then ranked by last/acc" in page
 
 
 @pytest.mark.parametrize(

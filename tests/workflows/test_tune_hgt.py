@@ -24,7 +24,7 @@ TINY = ["--hidden", "8", "--heads", "2", "--fan-out", "3,3", "--epochs", "2", "-
 @pytest.mark.slow
 def test_a_search_ranks_by_recall_and_tells_it_everywhere(tmp_path):
     command = [sys.executable, str(PROJECT / "workflows" / "tune_hgt.py"), "--dataset", SPEC, *TINY, "--trials", "2",
-               "--seeds", "1", "--concurrent", "1", "--cluster", "som", "--out", str(tmp_path),
+               "--seeds", "1", "--concurrent", "1", "--no-prune", "--cluster", "som", "--out", str(tmp_path),
                "--name", "study"]  # fmt: skip
     ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
@@ -34,7 +34,8 @@ def test_a_search_ranks_by_recall_and_tells_it_everywhere(tmp_path):
     study = tmp_path / "study"
     trials = json.loads((study / "trials.json").read_text())
     assert all(t["score"] == t["metrics"]["recall_at_50"] for t in trials["trials"])
-    assert "pruned and ranked by tune/score, here Recall@50" in (study / "report.html").read_text()
+    assert [(t["status"], t["epochs"]) for t in trials["trials"]] == [("finished", 2)] * 2
+    assert "2 trials, ranked by tune/score, here Recall@50" in (study / "report.html").read_text()
     assert {"som", "trials", "curves"} <= {path.stem for path in (study / "figures").iterdir()}
     journal = [json.loads(line) for line in (study / "best" / "journal.jsonl").read_text().splitlines()]
     logged = {record["key"]: record["value"] for record in journal if record["op"] == "metric"}

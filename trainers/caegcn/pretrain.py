@@ -1,8 +1,9 @@
 """The content branch alone, before the joint training: minibatch Adam on the reconstruction error, kept in a cache.
 
-The cache lies beside the downloads (TESSERA_CACHE), one folder for each (features, settings of this stage, seed), so
-that trials, seeds of other runs and repeated commands share it. It is written like a checkpoint (whole or not there,
-with checksums), every minute and at the end; whoever comes while another process trains the same waits for it.
+The cache lies beside the downloads (TESSERA_CACHE), a folder for each (features, edges, settings of this stage, seed),
+so that trials, seeds of other runs and repeated commands share it. It is written like a checkpoint (whole or not there,
+with checksums), every minute and at the end; whoever comes while another process trains the same waits for it. What was
+told of its epochs is kept with it and told again, so that every run's history has them.
 
 An auto-encoder left to itself first finds the groups and then loses them again in details of single rows. Which epoch
 to keep is decided without labels: by the modularity, on the graph, of the clusters that k-means finds in its codes.
@@ -16,6 +17,7 @@ import hashlib
 import json
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,22 @@ from trainers.caegcn.settings import Settings
 
 SAVE_SECONDS = 60.0
 LOOK_EVERY = 5  # epochs
-_BEST, _SCORE = "best.", "best.score"  # no parameter has such a name: theirs begin with encoder or decoder
-_EDITION = 2  # of the draws and the updates below: another one has other results
+_MODULARITY = "train/modularity_pretraining"
+
+
+@dataclass
+class _Past:
+    """What rank 0 remembers: the metrics of every epoch, and the branch of the one that is kept so far by name."""
+
+    told: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def looks(self) -> list[tuple[float, int]]:
+        """(modularity, epoch) of every look; the largest is kept: of equal ones, as without any edges, the last."""
+        return [(metrics[_MODULARITY], epoch) for epoch, metrics in enumerate(self.told) if _MODULARITY in metrics]
+
+
+_EDITION = 3  # of the draws and the updates below: another one has other results
 
 
 def key_of(settings: Settings, data: AttributedGraph, seed: int) -> str:
@@ -89,28 +105,34 @@ def _train(content: Content, s: Settings, data: AttributedGraph, run: Run, team:
     optimizer = torch.optim.Adam(content.parameters(), lr=s.pretrain_lr, fused=True)
     found = checkpoint.load_latest(folder / "epochs") if folder else None
     first = _begin(content, optimizer, team, found)
-    best = {name: v for name, v in found.shared.items() if name.startswith(_BEST)} if found else {}
+    past = _Past()
+    if found is not None:
+        best = {name.removeprefix("best."): v for name, v in found.shared.items() if name.startswith("best.")}
+        past = _Past(found.shared["told"], best)
+    for epoch in range(first):
+        run.report(epoch - s.pretrain_epochs, past.told[epoch] if team.rank == 0 else {})
     saved = time.monotonic()
     for epoch in range(first, s.pretrain_epochs):
         last = epoch == s.pretrain_epochs - 1
         metrics = {"train/loss_pretraining": _epoch(content, optimizer, s, data.x, run, team, epoch)}
+        past.told.append(metrics)
         if s.pretrain_keep == "modularity" and (last or epoch % LOOK_EVERY == LOOK_EVERY - 1):
             if team.rank == 0:
-                metrics["train/modularity_pretraining"] = _look(content, s, data, run.seed, best)
+                _look(content, s, data, run.seed, past)
             if last:
-                _take(content, best, team)
+                _take(content, past, team)
         try:
             run.report(epoch - s.pretrain_epochs, metrics)
         except BaseException:
-            _save(folder, epoch, content, None if last else optimizer, best)
+            _save(folder, epoch, content, None if last else optimizer, past)
             raise
         if last or time.monotonic() - saved > SAVE_SECONDS:
-            _save(folder, epoch, content, None if last else optimizer, best)
+            _save(folder, epoch, content, None if last else optimizer, past)
             saved = time.monotonic()
 
 
 def _save(
-    folder: Path | None, epoch: int, content: Content, optimizer: torch.optim.Optimizer | None, best: dict[str, Tensor]
+    folder: Path | None, epoch: int, content: Content, optimizer: torch.optim.Optimizer | None, past: _Past
 ) -> None:
     """What goes on from `epoch`; without an optimiser: the branch alone, which is ready."""
     if folder is None:
@@ -118,28 +140,29 @@ def _save(
     if optimizer is None:
         tensors = {f"model.{name}": parameter.detach() for name, parameter in content.named_parameters()}
     else:
-        tensors = pack_training(content, optimizer, gradients=False) | best
+        tensors = pack_training(content, optimizer, gradients=False) | {f"best.{k}": v for k, v in past.best.items()}
     # no right to write there (any more): training does not need it
     with suppress(SettingsError):
-        checkpoint.save(folder / "epochs", State(epoch, tensors))
+        checkpoint.save(folder / "epochs", State(epoch, tensors | {"told": past.told}))
 
 
-def _look(content: Content, s: Settings, data: AttributedGraph, seed: int, best: dict[str, Tensor]) -> float:
-    """The modularity of the clusters of the codes; a branch as good as the best so far is put into `best`."""
+def _look(content: Content, s: Settings, data: AttributedGraph, seed: int, past: _Past) -> None:
+    """Tell the modularity of the codes' clusters with the newest epoch's metrics; a branch as good as any is kept."""
     found = kmeans(content.codes(data.x), s.k, (seed, 0), starts=s.centre_starts)  # as the centres will be found
-    score = structure_indices(data.edge_index, found.labels.cpu().numpy())["modularity"]
-    if not best or score >= float(best[_SCORE]):  # without edges all are equal, and the last one is kept
-        best |= {_BEST + name: p.detach().clone() for name, p in content.named_parameters()}
-        best[_SCORE] = torch.tensor(score, dtype=torch.float64)
-    return score
+    modularity = structure_indices(data.edge_index, found.labels.cpu().numpy())["modularity"]
+    past.told[-1][_MODULARITY] = modularity
+    kept = max(past.looks())[1]
+    past.told[-1]["train/kept_pretraining"] = float(kept)
+    if kept == len(past.told) - 1:
+        past.best = {name: p.detach().clone() for name, p in content.named_parameters()}
 
 
 @torch.no_grad()
-def _take(content: Content, best: dict[str, Tensor], team: Team) -> None:
-    """Rank 0's best branch for all workers."""
+def _take(content: Content, past: _Past, team: Team) -> None:
+    """Rank 0's kept branch for all workers."""
     for name, parameter in content.named_parameters():
         if team.rank == 0:
-            parameter.copy_(best[_BEST + name])
+            parameter.copy_(past.best[name])
         team.from_first_(parameter.data)
 
 
@@ -147,7 +170,7 @@ def _begin(content: Content, optimizer: torch.optim.Optimizer, team: Team, found
     """Take over rank 0's state where it has one, on every worker; returns the first epoch that is left."""
     at = torch.tensor([-1 if found is None else found.epoch])
     if found is not None:
-        unpack_training(found.shared, content, optimizer)
+        unpack_training({k: v for k, v in found.shared.items() if k != "told"}, content, optimizer)
     device = next(content.parameters()).device
     epoch = int(team.from_first_(at.to(device)))
     if team.world == 1 or epoch < 0:

@@ -14,8 +14,11 @@ class Settings(MethodSettings):
 
     epochs: int = setting(700, "epochs of joint training", ge=1, le=1_000_000)
     lr: float = setting(5e-4, "learning rate of Adam", gt=0, le=1, search={"loguniform": [1e-5, 1e-2]})
-    warmup_epochs: int = setting(
-        10, "first epochs, in which the learning rate rises in equal steps; 0: none (the papers)", ge=0, le=1_000_000
+    warmup_epochs: int | None = setting(
+        None,
+        "first epochs, in which the learning rate rises in equal steps; default: a tenth, 10 at most; 0: none (papers)",
+        ge=0,
+        le=1_000_000,
     )
     widths: str = setting("500,500,2000", "widths of the content encoder's hidden layers; its decoder mirrors them")
     code_dim: int = setting(10, "width n_z of the content code", ge=1, le=4096, search={"randint": [5, 33]})
@@ -79,6 +82,11 @@ class Settings(MethodSettings):
         return tuple(int(word) for word in self.widths.split(","))
 
     @property
+    def warmup(self) -> int:
+        """Epochs of rising learning rate."""
+        return min(10, self.epochs // 10) if self.warmup_epochs is None else self.warmup_epochs
+
+    @property
     def batch_nodes(self) -> int:
         """Batches are of parts only: attention and the structure loss want neighbours beside each other."""
         return 0
@@ -92,6 +100,8 @@ class Settings(MethodSettings):
             raise ValueError(f"--head-dim {self.head_dim}: allowed are auto, layer or a whole number in [1, 65536]")
         if isinstance(self.pos_weight, float) and self.pos_weight <= 0:
             raise ValueError(f"--pos-weight {self.pos_weight:g}: allowed are balanced or a number above 0")
+        if self.warmup >= self.epochs:
+            raise ValueError(f"--warmup-epochs {self.warmup} must be below --epochs, which is {self.epochs}: lower it")
         if self.blocks > max(self.parts, 1):
             raise ValueError(
                 f"--blocks {self.blocks} must be at most --parts, which is {self.parts}: lower it or raise --parts"

@@ -98,7 +98,7 @@ class Training:
         """One epoch's steps; its metrics: losses as means over the steps, cluster sizes as sums."""
         before, steps = (self.team.gathered, self.team.reduced), 0
         # Adam's first steps move every weight by the whole rate, which would throw the pre-trained codes together
-        rate = self.settings.lr * min(1.0, (epoch + 1) / (self.settings.warmup_epochs + 1))
+        rate = self.settings.lr * min(1.0, (epoch + 1) / (self.settings.warmup + 1))
         self.optimizer.param_groups[0]["lr"] = rate
         total = torch.zeros(len(PARTS) + 2 + self.settings.k, dtype=torch.float64)
         sums = None if self.part is None else self._sums()

@@ -51,6 +51,14 @@ def test_ties_go_to_the_lowest_index():
     )
 
 
+@pytest.mark.parametrize("block_rows", [7, 200])
+def test_more_equal_distances_than_there_is_room_for(block_rows):
+    # rows that are not among their own nearest, and rows whose nearest do not fit the candidates
+    drawn = np.random.default_rng(4).integers(0, 50, (60, 3)).astype(np.float64)
+    for x in (np.zeros((100, 3)), np.concatenate((np.ones((60, 3)), drawn))):
+        assert np.array_equal(knn_graph(x, 3, block_rows=block_rows), _naive(x, 3))
+
+
 def test_digits_have_many_ties_and_equal_the_integer_reference():
     x = load_digits().data[:300].astype(np.int64)
     assert np.array_equal(knn_graph(x.astype(np.float32) / 16, 10), _naive(x, 10))
@@ -58,7 +66,7 @@ def test_digits_have_many_ties_and_equal_the_integer_reference():
 
 @given(
     x=hnp.arrays(
-        np.float32, st.tuples(st.integers(3, 24), st.integers(1, 5)), elements=st.sampled_from([0, 0.1, 0.3, 1, 7e8])
+        np.float32, st.tuples(st.integers(3, 60), st.integers(1, 5)), elements=st.sampled_from([0, 0.1, 0.3, 1, 7e8])
     ),
     metric=st.sampled_from(["euclidean", "cosine", "dot"]),
     block_rows=st.integers(1, 30),

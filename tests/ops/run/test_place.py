@@ -176,8 +176,8 @@ def test_claim_writes_the_identity_once_and_takes_it_again(tmp_path):
     [
         ({"settings": {"epochs": 4, "lr": 0.1}}, "epochs (3 there, 4 now)"),
         ({"settings": {"epochs": 4, "lr": 0.2}}, "epochs (3 there, 4 now), lr (0.1 there, 0.2 now)"),
-        ({"settings": {"epochs": 3, "lr": 0.1, "beta": 2}}, "beta (None there, 2 now)"),
-        ({"settings": {"epochs": 3}}, "lr (0.1 there, None now)"),
+        ({"settings": {"epochs": 3, "lr": 0.1, "beta": 2}}, "beta (not set there, 2 now)"),
+        ({"settings": {"epochs": 3}}, "lr (0.1 there, not set now)"),
         ({"data": "xyz"}, "data"),
         ({"method": "caegcn"}, "method"),
         ({"method": "caegcn", "data": "x", "settings": {"epochs": 3, "lr": 1}}, "lr (0.1 there, 1 now), method, data"),
