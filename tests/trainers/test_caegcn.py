@@ -144,7 +144,7 @@ def test_a_seed_gives_the_same_bits_and_another_seed_other_ones():
 
 def test_the_first_epochs_leave_the_pretrained_codes_where_they_are():
     """Adam's first steps move every weight by the whole rate; by one of eleven parts of it with a warm-up."""
-    data, words = small_graph()[0], {"lr": 0.05, "epochs": 1}
+    data, words = small_graph()[0], {"lr": 0.05, "epochs": 11}
     before = Training(made(**words), data, PlainRun()).codes()
     far = []
     for epochs in (0, 10):
@@ -219,6 +219,7 @@ def test_a_warm_start_goes_on_from_the_model_without_pre_training():
         ({"decoder": False}, r"^--no-decoder: --graph-mse above 0 needs the decoder"),
         ({"decoder": False, "graph_mse": 0, "structure_from": "last"}, r"^--no-decoder: --structure-from last needs"),
         ({"blocks": 2}, r"^--blocks 2 must be at most --parts, which is 0"),
+        ({"warmup_epochs": 4}, r"^--warmup-epochs 4 must be below --epochs, which is 4: lower it"),
         ({"gamma": 1.5}, r"gamma.*got 1.5; allowed: number in \[0, 1\]"),
     ],
 )
