@@ -219,7 +219,7 @@ def test_a_warm_start_goes_on_from_the_model_without_pre_training():
         ({"decoder": False}, r"^--no-decoder: --graph-mse above 0 needs the decoder"),
         ({"decoder": False, "graph_mse": 0, "structure_from": "last"}, r"^--no-decoder: --structure-from last needs"),
         ({"blocks": 2}, r"^--blocks 2 must be at most --parts, which is 0"),
-        ({"warmup_epochs": 4}, r"^--warmup-epochs 4 must be below --epochs, which is 4: lower it"),
+        ({"warmup_epochs": 4, "epochs": 4}, r"^--warmup-epochs 4 must be below --epochs, which is 4: lower it"),
         ({"gamma": 1.5}, r"gamma.*got 1.5; allowed: number in \[0, 1\]"),
     ],
 )
