@@ -21,6 +21,8 @@ from typing import Any
 
 from ops import storage
 from ops.errors import ServiceError, SettingsError
+from ops.files import replacing
+from ops.run.place import BIRTH_FILE
 
 LEASE_FILE = ".lease.json"
 LASTS, EVERY = 60.0, 15.0  # seconds
@@ -44,9 +46,8 @@ class Lease:
     ) -> None:
         self.place, self.wait, self._say = place, wait, say
         self._object = place / LEASE_FILE
-        own = folder.stat()
         # Whoever held it with this very folder has died: the folder's lock was free.
-        self._local = f"{_boot()}:{own.st_dev}:{own.st_ino}"
+        self._local = f"{_boot()}:{_birth(folder)}"
         self._token, self._etag = uuid.uuid4().hex, ""
         self._conditional = True
         self._lost: str | None = None  # who took it over
@@ -158,6 +159,16 @@ def _parsed(found: storage.Content | None) -> dict[str, Any]:
         if isinstance(value, dict):
             return value
     return {"pid": "unknown", "host": "unknown"}
+
+
+def _birth(folder: Path) -> str:
+    """What no copy of a folder shares, nor a later one in its place: file systems give a freed inode out again."""
+    file = folder / BIRTH_FILE
+    if not file.exists():
+        with replacing(file) as temporary:
+            temporary.write_text(uuid.uuid4().hex)
+    own = folder.stat()
+    return f"{own.st_dev}:{own.st_ino}:{file.read_text()}"
 
 
 def _boot() -> str:

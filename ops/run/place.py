@@ -25,6 +25,8 @@ from ops.storage import Location, is_s3, listing, parse
 
 RUN_FILE, LOCK_FILE, PROBE = "run.json", ".lock", ".write-test"
 MARK_FILE = ".mirror.json"  # whose image in the bucket the folder is
+BIRTH_FILE = ".birth"  # tells the folder from a later one of the same name and inode
+_OWN = (LOCK_FILE, PROBE, MARK_FILE, BIRTH_FILE, f".{RUN_FILE}.tmp", f".{BIRTH_FILE}.tmp")
 
 
 def identity(method: str, settings: Mapping[str, Any], digest: str) -> dict[str, Any]:
@@ -159,7 +161,7 @@ def claim(folder: Path, value: Mapping[str, Any], *, fresh: bool, name: str = ""
 
 def _claim(folder: Path, value: Mapping[str, Any], *, fresh: bool) -> None:
     run_file = folder / RUN_FILE
-    files = [p for p in folder.iterdir() if p.name not in (LOCK_FILE, PROBE, MARK_FILE, f".{RUN_FILE}.tmp")]
+    files = [p for p in folder.iterdir() if p.name not in _OWN]
     if files and not run_file.exists():  # not even `fresh` may empty what is no run's
         raise SettingsError(f"{folder}: holds files that are no run's ({files[0].name}); give another --name")
     if fresh:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 
@@ -78,6 +79,18 @@ def test_a_dead_holder_is_waited_for_on_another_machine_and_not_on_its_own(machi
         with pytest.raises(Lost, match="the lease was lost to process"):
             killed.check()
         other.check()
+
+
+def test_a_folder_in_the_place_of_a_removed_one_is_another(machine, tmp_path):
+    living = dead(machine, "one")  # or alive, in a folder that is no longer there
+    shutil.rmtree(tmp_path / "one")
+    (tmp_path / "one").mkdir()  # most file systems give it the inode that has just become free
+    said: list[str] = []
+    with machine("one", said):
+        assert "held this run" in said[0]
+        living._renewed = 0.0
+        with pytest.raises(Lost):
+            living.check()
 
 
 def test_a_trial_waits_for_the_living(machine):
