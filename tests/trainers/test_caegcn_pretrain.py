@@ -107,7 +107,7 @@ def test_the_epoch_is_kept_whose_codes_agree_best_with_the_edges(tmp_path, monke
     run = PlainRun()
     kept = content(run, pretrain_epochs=40, pretrain_lr=0.003)
     looks = {r["epoch"] + 40: r["train/modularity_pretraining"] for r in run.history if len(r) > 2}
-    assert sorted(looks) == [4, 9, 14, 19, 24, 29, 34, 39]
+    assert sorted(looks) == list(range(1, 40, 2))
     best = max(looks, key=lambda epoch: (looks[epoch], epoch))
     assert run.history[-1]["train/kept_pretraining"] == best
     assert best < 39, "the small graph's codes lose the groups again, or this shows nothing"

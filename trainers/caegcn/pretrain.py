@@ -42,7 +42,7 @@ from trainers.caegcn.model import Content
 from trainers.caegcn.settings import Settings
 
 SAVE_SECONDS = 60.0
-LOOK_EVERY = 5  # epochs
+LOOK_EVERY = 2  # epochs
 _MODULARITY = "train/modularity_pretraining"
 
 
@@ -58,7 +58,7 @@ class _Past:
         return [(metrics[_MODULARITY], epoch) for epoch, metrics in enumerate(self.told) if _MODULARITY in metrics]
 
 
-_EDITION = 3  # of the draws and the updates below: another one has other results
+_EDITION = 4  # of the draws and the updates below: another one has other results
 
 
 def key_of(settings: Settings, data: AttributedGraph, seed: int) -> str:

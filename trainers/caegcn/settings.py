@@ -69,7 +69,7 @@ class Settings(MethodSettings):
         "modularity", "which of these epochs is kept; modularity: k-means of its codes agrees best with the edges"
     )
     pretrain_lr: float = setting(3e-4, "learning rate of these", gt=0, le=1)
-    pretrain_batch: int = setting(256, "rows of a step of these", ge=1)
+    pretrain_batch: int = setting(128, "rows of a step of these", ge=1)
     evaluate_every: int = setting(10, "epochs between looks at the clusters", ge=1)
     tile_rows: int = setting(512, "rows of a tile of the structure loss", ge=16, le=8192)
     parts: int = setting(0, "parts to cut the graph into, some of them a step; 0: none", ge=0)
