@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from caegcn_small import made, small_graph
+from safetensors.torch import load_file, save_file
 
 from ops.contrast.attention import attend
 from ops.contrast.structure import links_of, structure_loss
@@ -27,14 +28,20 @@ class Worker(PlainRun):
         self.rank, self.world = rank, world
 
 
-def first_gradients(rank, world, words, cache):
-    """(metrics, gradients) of a step from the same start, attention's output moved off zero."""
+def first_gradients(rank, world, words, cache, start):
+    """(metrics, gradients) of a step from the parameters in the file `start`, which one process alone writes.
+
+    The rounding of pre-training would differ, and Adam enlarge it. Attention's output is moved off zero.
+    """
     os.environ["TESSERA_CACHE"] = cache
     training = Training(made(**words), small_graph()[0], Worker(rank, world))
-    g = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in training.model.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=g))
+    if world == 1:
+        g = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for p in training.model.parameters():
+                p.add_(0.1 * torch.randn(p.shape, generator=g))
+        save_file({n: p.detach() for n, p in training.model.named_parameters()}, start)
+    training.model.load_state_dict(load_file(start))
     metrics = training.epoch(0)
     return metrics, {n: p.grad.numpy() for n, p in training.model.named_parameters()}
 
