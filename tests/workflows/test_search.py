@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from processes import PROJECT, environment, history, lines, tree, until
+from processes import PROJECT, history, lines, tree, until
+from searches import EPOCHS, TRIALS, Search, command, write_data
 
-from ops.data.files import write_npz
-from ops.data.planted import planted_graph
-from ops.data.raw import Raw
-from ops.errors import SettingsError
 from ops.run.cli import resolve
 from ops.run.console import Console
 from ops.run.job import make_job
@@ -30,71 +21,9 @@ from ops.run.report import trials_table, write_report
 from ops.run.settings import SearchSettings
 from ops.run.study import rank
 from trainers import hsan
-from workflows import compare, report, tune_hsan
+from workflows import compare, report
 
 pytestmark = pytest.mark.slow
-
-EPOCHS, TRIALS = 30, 5
-
-
-def command(folder: Path, *more: str) -> list[str]:
-    return [
-        "--dataset", str(folder / "data.npz"), "--out", str(folder), "--name", "study", "--embedding-dim", "16",
-        "--epochs", str(EPOCHS), "--update-every", "3", "--search", "lr,temperature", "--trials", str(TRIALS),
-        "--concurrent", "1", "--threads", "1", "--seeds", "2", *more,
-    ]  # fmt: skip
-
-
-def write_data(folder: Path, *, permuted: bool) -> None:
-    data, labels = planted_graph(200, 4, separation=1.5, mixing=0.4)
-    if permuted:
-        labels = np.random.default_rng(1).permutation(labels)
-    folder.mkdir(exist_ok=True)
-    write_npz(folder / "data.npz", Raw("data", "data", data.x, data.edge_index, labels=labels))
-
-
-class Search:
-    """A search as a user starts it; everything that it starts in turn is found by a mark in its environment."""
-
-    def __init__(self, folder: Path, *more: str) -> None:
-        self.mark = f"TESSERA_TEST_MARK={uuid.uuid4().hex}"
-        key, _, value = self.mark.partition("=")
-        self.log = folder / "log.txt"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(PROJECT / "workflows" / "tune_hsan.py"), *command(folder, *more)],
-                env=environment() | {key: value}, cwd=folder, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-
-    def ended(self) -> bool:
-        return self.process.poll() is not None
-
-    def left(self) -> dict[int, str]:
-        """The processes that carry the mark, with their names."""
-        found = {}
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                if self.mark.encode() in (path / "environ").read_bytes() and int(path.name) != os.getpid():
-                    found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:150]
-            except OSError:
-                continue
-        return found
-
-    def wait(self, seconds: float = 150) -> int:
-        return self.process.wait(seconds)
-
-    def clean(self) -> dict[int, str]:
-        """Wait for everything to end by itself; kill, and return, what has not."""
-        limit = time.monotonic() + 20
-        while (left := self.left()) and time.monotonic() < limit:
-            time.sleep(0.2)
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self.process.wait(30)
-        return left
 
 
 @pytest.fixture
@@ -250,19 +179,6 @@ def test_tuning_with_labels_is_marked(disturbed: Disturbed, tmp_path: Path) -> N
     assert "pruned by tune/score, which sees no label, then ranked by last/acc" in page
 
 
-@pytest.mark.parametrize(
-    ("key", "hint"),
-    [("temprature", "nearest known: temperature"), ("update_every", "can be searched: "), ("seeds", "")],
-)
-def test_what_cannot_be_searched_is_refused_before_any_work(tmp_path: Path, key: str, hint: str) -> None:
-    write_data(tmp_path, permuted=False)
-    with pytest.raises(SettingsError, match=f"--search {key}: has no search domain.*{hint}") as error:
-        tune_hsan.main([*command(tmp_path), "--search", f"lr,{key}"])
-    assert error.value.code == 2
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "study").exists()
-
-
 def test_real_runs_are_redrawn_and_compared(
     disturbed: Disturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,25 +200,3 @@ def test_real_runs_are_redrawn_and_compared(
     assert out.count(f"{100 * acc:.1f}") >= 2
     assert "k-means on X" in out
     assert {p: p.read_bytes() for p in kept} == kept, "nothing was trained"
-
-
-def test_equal_draws_and_more_trials(tmp_path: Path) -> None:
-    """Two choices drawn four times: fewer folders than trials, a finished study, and a best one that may change."""
-    argv = ["--dataset", "planted:nodes=60,clusters=3", "--epochs", "4", "--update-every", "2", "--threads", "1"]
-    argv += ["--search", "low-pass-order", "--concurrent", "2", "--seeds", "1", "--no-report", "--name", "draws"]
-    argv += ["--embedding-dim", "8", "--out", str(tmp_path)]
-
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(PROJECT / "workflows" / "tune_hsan.py"), *argv, *more]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
-
-    assert "finished on" not in run("--trials", "12").stdout
-    stored = json.loads((tmp_path / "draws" / "trials.json").read_text())
-    assert len(stored["trials"]) < 12
-    assert stored["asked"] == 12
-    assert "finished on" in run("--trials", "12").stdout
-    best = tmp_path / "draws" / "best" / "run.json"
-    value = json.loads(best.read_text())
-    best.write_text(json.dumps(value | {"settings": value["settings"] | {"low_pass_order": 99}}))
-    assert "training the best setting" in run("--trials", "13").stdout  # the old best is replaced, not refused
-    assert json.loads(best.read_text()) == value

@@ -11,26 +11,23 @@ import pixel_method
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fabricate import make_study
 from PIL import Image
-from sklearn.metrics import adjusted_rand_score, silhouette_score
+from sklearn.metrics import adjusted_rand_score
 
-from ops.cluster.baselines import tile_kmeans
 from ops.cluster.scores import LABELLED, Evaluator
 from ops.data.image_set import ImageSet
 from ops.errors import DataError, SettingsError
-from ops.run import images, results, tables
+from ops.run import images
 from ops.run.checkpoint import save_model
 from ops.run.cli import resolve
 from ops.run.console import Console
-from ops.run.images_results import CLUSTERS, NEAREST, confusion, pictures
 from ops.run.job import make_job
 from ops.run.journal import Journal
 from ops.run.launch import run_job
 from ops.run.model import describe, read_model
 from ops.run.predict import run_prediction
 from ops.run.predict_images import from_frame, predict_images
-from ops.run.report import summary_table, write_report
+from ops.run.report import summary_table
 from ops.run.seedrun import Judges, SeedRun
 from ops.run.settings import LaunchSettings, PredictSettings, flat
 from ops.run.stored_images import read_pictures
@@ -38,13 +35,6 @@ from ops.run.types import PlainRun
 from trainers import hadis
 
 COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200))
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("TESSERA_DATA", raising=False)
-    return tmp_path
 
 
 def contents(count=60, seed=0, size=16):
@@ -130,13 +120,6 @@ def test_pictures_are_those_of_the_clusters(finished):
     assert np.array_equal(found.confusion.table, np.diag(np.diag(found.confusion.table)))
 
 
-def test_damaged_pictures_are_named(tmp_path):
-    (tmp_path / "pictures.npz").write_bytes(b"no archive")
-    with pytest.raises(DataError, match=r"pictures.npz: is not readable; the file is damaged, run it again with --fr"):
-        read_pictures(tmp_path / "pictures.npz")
-    assert read_pictures(tmp_path / "none.npz") is None
-
-
 def test_what_a_method_gets_has_no_labels(places):
     made, kinds = contents(20)
     found = []
@@ -167,12 +150,6 @@ def test_labels_change_no_result(tmp_path):
         found.append((model, assignments, indices, pictures))
         assert ("acc" in result["last"]) == (labels is not None)
     assert found[0] == found[1] == found[2]
-
-
-def test_without_labels_nothing_compares_to_pixels():
-    entry = {"mean": 0.4, "std": None, "values": [0.4]}
-    result = {"last": {"score": entry}, "baselines": {"k-means on pixels": {"size_min": entry}}}
-    assert results.verdict(result).startswith("without labels nothing compares last to k-means on the input")
 
 
 def test_features_of_a_frozen_backbone_need_no_images(places):
@@ -268,61 +245,6 @@ def test_known_names_find_their_presets(places):
     (places / "pixel-imagenet-dogs.yaml").write_text("n_clusters: 15\n")
     argv = ["--dataset", "ImageNet_Dogs:/somewhere,classes=/a/list"]
     assert resolve(argv, pixel_method, LaunchSettings, places, "").settings.n_clusters == 15
-
-
-def test_images_are_judged_in_their_projections():
-    rng = np.random.default_rng(0)
-    clusters = np.repeat([0, 1], 30)
-    z = (rng.normal(0, 0.3, (60, 4)) + np.where(clusters[:, None] == 0, 1, -1)).astype(np.float32)
-    job = SimpleNamespace(resolved=SimpleNamespace(settings=SimpleNamespace(k=2)))
-    scored = images.judge(job)
-    found = scored(clusters, {"embedding": 5 * z, "copy_a": clusters, "copy_b": np.roll(clusters, 3)})
-    silhouette = silhouette_score(z, clusters, metric="cosine")
-    agreement = adjusted_rand_score(clusters, np.roll(clusters, 3))
-    assert found["silhouette"] == pytest.approx(silhouette, abs=1e-5)
-    assert found["agreement"] == agreement
-    assert found["score"] == pytest.approx((silhouette + agreement) / 2, abs=1e-5)
-    assert found["size_max"] == 30
-    assert "score" not in scored(clusters, {"embedding": z})
-    assert set(scored(clusters, {})) == {"size_min", "size_max", "size_gini", "empty"}
-
-
-def test_many_clusters_and_small_ones_are_drawn():
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (90, 3, 200, 120), dtype=np.uint8)
-    clusters = np.concatenate([np.arange(40), np.zeros(50, np.int64)])
-    made = pictures(pixels, {"last": clusters, "confidence": rng.random(90, dtype=np.float32)})
-    assert made["near"].shape == (CLUSTERS, NEAREST, 3, 67, 40)
-    assert made["near_cluster"][0] == 0
-    assert made["near_count"].tolist() == [NEAREST, *[1] * (CLUSTERS - 1)]
-    assert "pair" not in made
-    table = confusion(np.array([2, 2, 0, 1]), np.array([0, 0, 1, 1]), 4)
-    assert table["confusion_order"].tolist()[:2] == [2, 0]
-    assert table["confusion"].tolist() == [[2, 0, 0, 0], [0, 1, 1, 0]]
-
-
-def test_a_search_over_images_says_what_it_is_scored_by(tmp_path):
-    folder = make_study(tmp_path / "study", best=False)
-    study = json.loads((folder / "trials.json").read_text())
-    for trial in study["trials"]:
-        if trial.get("metrics"):
-            trial["metrics"] = {"silhouette": 0.2, "agreement": 0.5}
-    assert tables.by_views(study)
-    assert not tables.by_recall(study)
-    (folder / "trials.json").write_text(json.dumps(study))
-    assert "the ARI between the clusterings of two augmented copies" in write_report(folder).read_text()
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_k_means_of_tiles_finds_what_there_is(dtype, monkeypatch):
-    monkeypatch.setattr("ops.cluster.baselines.TILE_VALUES", 100)
-    rng = np.random.default_rng(1)
-    labels = rng.integers(0, 3, 200)
-    x = np.clip(np.array([30, 120, 220])[labels][:, None] + rng.normal(0, 8, (200, 7)), 0, 255).astype(dtype)
-    found = tile_kmeans(x, 3, 0)
-    assert found.dtype == np.int64
-    assert adjusted_rand_score(found, labels) == 1.0
-    assert np.array_equal(found, tile_kmeans(x, 3, 0))
 
 
 def test_projections_that_point_one_way_are_told(places, capsys):
