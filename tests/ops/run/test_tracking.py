@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,10 +55,9 @@ def test_a_server_killed_at_the_start_and_in_mid_run_loses_and_doubles_nothing(s
     said: list[str] = []
     study = Study(out).start()
     tracker = Tracker(study.root, server.uri, say=said.append)
-    began = time.monotonic()
     tracker.start()
     study.epochs(20)
-    assert time.monotonic() - began < 1, "training does not wait for a server"
+    assert not said, "training does not wait for a server"
     until(lambda: said)
     assert len(said) == 1
     assert f"MLflow at {server.uri} cannot be reached (connection refused); training goes on" in said[0]
@@ -164,7 +162,9 @@ def test_a_writer_whose_driver_is_killed_sends_what_there_is_and_ends(out: Path)
 
 
 @pytest.mark.slow
-def test_what_waits_is_sent_once_by_the_next_run_and_a_lost_database_is_filled_again(out: Path) -> None:
+def test_what_waits_is_sent_once_by_the_next_run_and_a_lost_database_is_filled_again(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uri = default_uri(out)
     study = Study(out).start().epochs(5)
     study.seed_journal.metrics({"nan": float("nan"), "inf": float("inf"), "no*name": 1.0}, 7)
@@ -178,9 +178,9 @@ def test_what_waits_is_sent_once_by_the_next_run_and_a_lost_database_is_filled_a
         (0, 1),
         (1, 0),
     ]
-    began = time.monotonic()
+    monkeypatch.setattr(driver, "Tracker", None)  # the process that imports MLflow is not started: nothing waits
     assert sync(study.root, uri).records == 0
-    assert time.monotonic() - began < 0.5, "nothing waits, so MLflow is not even imported"
+    monkeypatch.undo()
 
     (study.root / "report.html").write_text("<p>another")  # resumed, reported again: one run, running then ended
     with Journal(study.root, STUDY) as journal:
