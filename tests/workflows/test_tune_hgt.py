@@ -44,6 +44,8 @@ def test_a_search_ranks_by_recall_and_tells_it_everywhere(tmp_path):
     own = next(row for row in result["recall"]["rows"] if row["name"] == "hgt + SOM")
     assert logged["test/recall_at_50"] == own["metrics"]["recall@50"]["mean"]
     assert "user-kNN on interactions" in comparison_table([study])
+    with pytest.raises(SettingsError, match=r"is another run: prune \(False there, not set now\) differ; give another"):
+        tune_hgt.main([word for word in command[2:] if word != "--no-prune"])
 
 
 def test_a_graph_partitioned_before_trains_but_cannot_be_searched(tmp_path):
