@@ -60,7 +60,7 @@ def _run(job: Job, folder: Path, root: Path | None) -> dict[str, Any]:
         seeds = ", ".join(map(str, stored["seeds"]))
         job.console.say(f"{known}: finished on {stored['finished']} with seeds {seeds}, --fresh runs it again")
         if root is None:
-            tell_pending(job.console, sync(folder, job.uri))
+            tell_pending(job.console, sync(folder, job.uri, require=launch.require_tracking))
         return stored
     with crew(launch, job.console) as workers:
         job = replace(job, workers=workers)

@@ -290,10 +290,10 @@ def hang_up(process: subprocess.Popen[str]) -> None:
                 pipe.close()
 
 
-def sync(root: Path, uri: str, experiment: str = "tessera", timeout: float = 60) -> Pending:
-    """Send what a finished run left waiting; returns at once, without MLflow, where nothing waits."""
+def sync(root: Path, uri: str, experiment: str = "tessera", timeout: float = 60, require: bool = False) -> Pending:
+    """Send what a finished run left waiting, `require` as for Tracker; returns at once where nothing waits."""
     uri = check_uri(uri)
     if not root.is_dir() or waiting(root, uri) == 0:
         return Pending(0)
-    (tracker := Tracker(root, uri, experiment)).start()
+    (tracker := Tracker(root, uri, experiment, require)).start()
     return tracker.close(timeout)

@@ -202,11 +202,11 @@ def test_a_full_disk_under_the_output(shell, tmp_path):
     assert ended.err == "error: No space left on device; free some space and start the same command again\n"
 
 
-def outside(folder, *argv, **variables):
+def outside(folder, *argv, program="train.py", **variables):
     """A real process in `folder`."""
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     environment |= {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"} | variables
-    command = [sys.executable, str(PROJECT / "workflows" / "train.py"), *argv]
+    command = [sys.executable, str(PROJECT / "workflows" / program), *argv]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -230,6 +230,22 @@ def test_required_tracking_that_cannot_be_reached(shell, tmp_path):
     assert "Traceback" not in ended.err
     assert temporary(tmp_path) == []
     assert not list(tmp_path.rglob("seed-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("search", [False, True])
+def test_required_tracking_of_a_finished_run(shell, tmp_path, search):
+    more = f"{TINY} --name one --no-report"
+    argv = [*more.replace("hsan ", "", 1).split(), "--trials", "1", "--seeds", "0"] if search else more.split()
+    program = "tune_hsan.py" if search else "train.py"
+    assert outside(tmp_path, *argv, program=program).returncode == 0
+    with socket.socket() as taken:  # bound, not listening: nobody answers
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        ended = outside(tmp_path, *argv, "--require-tracking", "--tracking-uri", uri, program=program)
+    assert ended.returncode == 6, ended.stderr
+    assert "finished on" in ended.stdout
+    assert f"error: MLflow at {uri} cannot be reached" in ended.stderr
 
 
 @pytest.mark.slow
