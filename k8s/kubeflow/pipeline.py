@@ -3,11 +3,13 @@
   python k8s/kubeflow/pipeline.py                  write pipeline.yaml beside this file (upload it to Kubeflow)
   python k8s/kubeflow/pipeline.py --local key=value ...   run it here, against the Ray cluster of RAY_API_SERVER_ADDRESS
 
+The image of the steps and of their RayJobs' submitters is TESSERA_IMAGE's, else the one pipeline.yaml has.
 Needs an environment with kfp (`make kubeflow` makes it); the steps themselves need the image only.
 """
 
 # no `from __future__ import annotations`: kfp reads the types themselves
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +17,17 @@ from typing import Any
 
 from kfp import compiler, dsl, local
 
-IMAGE = os.environ.get("TESSERA_IMAGE", "registry.example.com/tessera:0.1.0")
 FILE = Path(__file__).with_name("pipeline.yaml")
 RETRIES = 2  # each goes on from the checkpoints of the one before
+
+
+def written() -> str:
+    """The image in pipeline.yaml: compiling again keeps the registry that was written into it."""
+    found = re.search(r"^ *image: (\S+)$", FILE.read_text(encoding="utf-8"), re.MULTILINE) if FILE.is_file() else None
+    return found[1] if found else "registry.example.com/tessera:0.1.0"
+
+
+IMAGE = os.environ.get("TESSERA_IMAGE") or written()
 
 
 @dsl.container_component
@@ -30,7 +40,8 @@ def on_kubernetes(
         image=IMAGE,
         command=["python", "/tessera/tessera_jobs.py"],
         args=[step, "--name", name, "--graph", graph, "--out", out, "--method", method, "--clusters", clusters,
-              "--parts", parts, "--trials", trials, "--seeds", seeds, "--flags", flags],
+              "--parts", parts, "--trials", trials, "--seeds", seeds, "--flags", flags,
+              "--image", IMAGE],  # of the RayJob's submitter: a Pod does not know its own
     )  # fmt: skip
 
 

@@ -1,10 +1,11 @@
 """A step of the pipeline: one job on a Ray cluster, followed to its end. Standard library only.
 
-  python tessera_jobs.py STEP --name RUN --graph GRAPH --out OUT ... [--backend rayjob|ray]
+  python tessera_jobs.py STEP --name RUN --graph GRAPH --out OUT --image IMAGE ... [--backend rayjob|ray]
 
-`rayjob` makes a RayJob through the Kubernetes API (in a Pod: the service account's token); `ray` speaks to a head's
-dashboard, as `ray job submit` does (RAY_API_SERVER_ADDRESS, RAY_AUTH_TOKEN). A job of the same name that runs is
-followed, one that has ended is submitted again: it goes on from its checkpoints. Exit 1 where the job failed.
+`rayjob` makes a RayJob through the Kubernetes API (in a Pod: the service account's token), whose submitter is a Pod of
+IMAGE; `ray` speaks to a head's dashboard, as `ray job submit` does (RAY_API_SERVER_ADDRESS, RAY_AUTH_TOKEN). A job of
+the same name that runs is followed, one that has ended is submitted again: it goes on from its checkpoints. Exit 1
+where the job failed, 2 for wrong flags.
 """
 
 from __future__ import annotations
@@ -60,9 +61,11 @@ def entrypoint(step: str, name: str, graph: str, out: str, method: str, clusters
     return shlex.join(commands[step]) + (f" {flags}" if flags and step in ("tune", "train", "parts") else "")
 
 
-def submit(job: Job, backend: str, *, namespace: str = "tessera", cluster: str = "tessera", every: float = 5.0) -> None:
-    """Run a job to its end. Raises JobFailed."""
-    runner = RayJobs(namespace, cluster) if backend == "rayjob" else RayHead()
+def submit(
+    job: Job, backend: str, *, image: str = "", namespace: str = "tessera", cluster: str = "tessera", every: float = 5.0
+) -> None:
+    """Run a job to its end; `rayjob` needs the image. Raises JobFailed."""
+    runner = RayJobs(namespace, cluster, image) if backend == "rayjob" else RayHead()
     runner.start(job)
     said = ""
     while True:
@@ -115,10 +118,11 @@ class RayJobs:
 
     good, bad = ("Complete",), ("Failed", "ValidationFailed")
 
-    def __init__(self, namespace: str, cluster: str) -> None:
+    def __init__(self, namespace: str, cluster: str, image: str) -> None:
         host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
         base = os.environ.get("TESSERA_KUBERNETES_API") or f"https://{host}:{port}"
         self.url, self.cluster = f"{base}/apis/ray.io/v1/namespaces/{namespace}/rayjobs", cluster
+        self.image = image
 
     @property
     def headers(self) -> dict[str, str]:
@@ -136,7 +140,7 @@ class RayJobs:
             ask(f"{self.url}/{job.name}", self.headers, "DELETE", missing=True)
             while ask(f"{self.url}/{job.name}", self.headers, missing=True) is not None:
                 time.sleep(1)
-        ask(self.url, self.headers, "POST", manifest(job, self.cluster))
+        ask(self.url, self.headers, "POST", manifest(job, self.cluster, self.image))
 
     def state(self, job: Job) -> tuple[str, str]:
         """Its deployment's status, and the operator's message."""
@@ -160,11 +164,11 @@ def same(job: Job, running: str | None) -> None:
         raise JobFailed(f"{job.name}: another command runs under this name ({running}); wait for it, or give --name")
 
 
-def manifest(job: Job, cluster: str) -> dict[str, Any]:
+def manifest(job: Job, cluster: str, image: str) -> dict[str, Any]:
     """A RayJob on a standing cluster. No retries of its own: the pipeline's are seen by everybody."""
     safe = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     container = {
-        "name": "submitter", "image": os.environ.get("TESSERA_IMAGE", "registry.example.com/tessera:0.1.0"),
+        "name": "submitter", "image": image,
         "envFrom": [{"configMapRef": {"name": "tessera-env"}}], "securityContext": safe,
         "resources": {"requests": {"cpu": "200m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
@@ -227,13 +231,16 @@ def main(argv: list[str], submit: Callable[..., None] = submit) -> int:
     parser = argparse.ArgumentParser(prog="tessera_jobs.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("step", choices=STEPS)
     for flag, default in (("name", None), ("graph", None), ("out", None), ("method", "hgt"), ("flags", ""),
-                          ("backend", "rayjob"), ("namespace", "tessera"), ("cluster", "tessera")):  # fmt: skip
+                          ("image", ""), ("backend", "rayjob"), ("namespace", "tessera"),
+                          ("cluster", "tessera")):  # fmt: skip
         parser.add_argument(f"--{flag}", default=default, required=default is None)
     for flag, number in (("clusters", 20), ("parts", 4), ("trials", 8), ("seeds", 3)):
         parser.add_argument(f"--{flag}", type=int, default=number)
     given = vars(parser.parse_args(argv))
     step, backend = given.pop("step"), given.pop("backend")
-    where = {key: given.pop(key) for key in ("namespace", "cluster")}
+    where = {key: given.pop(key) for key in ("image", "namespace", "cluster")}
+    if backend == "rayjob" and not re.fullmatch(r"[\w.:/@-]+", where["image"]):
+        parser.error(f"argument --image: {where['image']!r} is no image's name; give the one this step runs in")
     given["name"] = re.sub(r"[^a-z0-9]+", "-", given["name"].lower()).strip("-")[:36]
     job = Job(f"{given['name']}-{step}", entrypoint(step, **given))
     try:

@@ -24,6 +24,7 @@ from ray_world import Cluster
 from tessera_jobs import Job, JobFailed, entrypoint, submit
 
 PIPELINE = K8S / "kubeflow" / "pipeline.py"
+IMAGE = "registry.mycompany.net/ml/tessera:0.1.0"
 PLAN: dict[str, Any] = {"name": "p", "graph": "s3://b/g", "out": "s3://b/runs", "method": "hgt", "clusters": 5,
                         "parts": 2, "trials": 3, "seeds": 2}  # fmt: skip
 
@@ -97,47 +98,49 @@ BROKEN = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "App
 
 def test_a_rayjob_is_made_and_followed(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     api.plan = [{}, RUNNING, RUNNING, DONE]
-    submit(Job("p-tune", "python workflows/tune_hgt.py"), "rayjob", every=0)
+    submit(Job("p-tune", "python workflows/tune_hgt.py"), "rayjob", image=IMAGE, every=0)
     assert capsys.readouterr().out.split("\n") == ["p-tune: New", "p-tune: Running", "p-tune: Complete", ""]
     made = api.jobs["p-tune"]
     assert made["spec"]["entrypoint"] == "python workflows/tune_hgt.py"
     assert check.check("made", [made]) == [], "by the rules for manifests"
+    assert made["spec"]["submitterPodTemplate"]["spec"]["containers"][0]["image"] == IMAGE
     asked, api.plan = len(api.asked), [RUNNING, DONE]
-    submit(Job("p-tune", "python workflows/tune_hgt.py"), "rayjob", every=0)  # a step's Pod that was replaced
+    # a step's Pod that was replaced
+    submit(Job("p-tune", "python workflows/tune_hgt.py"), "rayjob", image=IMAGE, every=0)
     assert {method for method, _ in api.asked[asked:]} == {"GET"}
     api.plan = [RUNNING]
     with pytest.raises(JobFailed, match="another command runs under this name"):
-        submit(Job("p-tune", "python workflows/tune_hgt.py --trials 9"), "rayjob", every=0)
+        submit(Job("p-tune", "python workflows/tune_hgt.py --trials 9"), "rayjob", image=IMAGE, every=0)
     asked, api.plan = len(api.asked), [DONE, DONE]
-    submit(Job("p-tune", "python workflows/tune_hgt.py --trials 9"), "rayjob", every=0)
+    submit(Job("p-tune", "python workflows/tune_hgt.py --trials 9"), "rayjob", image=IMAGE, every=0)
     assert [method for method, _ in api.asked[asked:]] == ["GET", "DELETE", "GET", "POST", "GET"]
 
 
 def test_a_failure_is_told_and_a_retry_submits_again(api: Api) -> None:
     api.plan = [RUNNING, BROKEN]
     with pytest.raises(JobFailed, match="p-train: Failed: FAILED AppFailed exit code 3"):
-        submit(Job("p-train", "x"), "rayjob", every=0)
+        submit(Job("p-train", "x"), "rayjob", image=IMAGE, every=0)
     api.plan = [BROKEN, DONE]
     api.asked.clear()
-    submit(Job("p-train", "x"), "rayjob", every=0)
+    submit(Job("p-train", "x"), "rayjob", image=IMAGE, every=0)
     assert [method for method, _ in api.asked] == ["GET", "DELETE", "GET", "POST", "GET"]
     api.plan = [{"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}]
     with pytest.raises(JobFailed, match="p-stop: Failed: STOPPED"):
-        submit(Job("p-stop", "x"), "rayjob", every=0)
+        submit(Job("p-stop", "x"), "rayjob", image=IMAGE, every=0)
 
 
 def test_an_api_server_that_is_away_for_a_while_is_asked_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     api.broken, api.plan = 3, [DONE]
-    submit(Job("p-tune", "x"), "rayjob", every=0)
+    submit(Job("p-tune", "x"), "rayjob", image=IMAGE, every=0)
     monkeypatch.setattr(tessera_jobs, "PATIENCE", 0.0)
     api.broken = 1
     with pytest.raises(JobFailed, match=r"no answer \(500\); start it"):
-        submit(Job("p-new", "x"), "rayjob", every=0)
+        submit(Job("p-new", "x"), "rayjob", image=IMAGE, every=0)
     monkeypatch.setenv("TESSERA_KUBERNETES_TOKEN", "/nowhere")
     with pytest.raises(JobFailed, match=r"401 .*check the token and its rights"):
-        submit(Job("p-new", "x"), "rayjob", every=0)
+        submit(Job("p-new", "x"), "rayjob", image=IMAGE, every=0)
     monkeypatch.setenv("TESSERA_KUBERNETES_API", "http://127.0.0.1:9")
-    assert tessera_jobs.main(["tune", "--name", "p", "--graph", "g", "--out", "o"]) == 1
+    assert tessera_jobs.main(["tune", "--name", "p", "--graph", "g", "--out", "o", "--image", IMAGE]) == 1
 
 
 def test_the_steps_are_commands_of_the_workflows() -> None:
@@ -153,6 +156,14 @@ def test_the_steps_are_commands_of_the_workflows() -> None:
     assert (told[0][0].name, told[0][1]) == ("my-run-parts", "ray")
 
 
+@pytest.mark.parametrize("wrong", [[], ["--image", ""], ["--image", "my image:1"]])
+def test_a_rayjob_is_not_made_without_an_image(wrong: list[str], api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        tessera_jobs.main(["tune", "--name", "p", "--graph", "g", "--out", "o", *wrong])
+    assert "error: argument --image: " in capsys.readouterr().err.splitlines()[-1]
+    assert api.asked == []
+
+
 def kfp_python() -> str:
     """A Python that has kfp: TESSERA_KFP_PYTHON, or what `make kubeflow` has made; skips where there is none."""
     found = os.environ.get("TESSERA_KFP_PYTHON") or str(K8S.parent / ".venv-kubeflow" / "bin" / "python")
@@ -163,7 +174,8 @@ def kfp_python() -> str:
 
 def test_the_compiled_pipeline_is_the_one_in_the_repository(tmp_path: Path) -> None:
     command = [kfp_python(), str(PIPELINE), str(tmp_path / "new.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    bare = {key: value for key, value in os.environ.items() if key != "TESSERA_IMAGE"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=bare)
     assert done.returncode == 0, done.stderr
 
     def lines(path: Path) -> list[str]:  # which release of kfp compiled it does not matter
@@ -171,6 +183,35 @@ def test_the_compiled_pipeline_is_the_one_in_the_repository(tmp_path: Path) -> N
 
     new, old = lines(tmp_path / "new.yaml"), lines(PIPELINE.with_suffix(".yaml"))
     assert new == old, "\n".join(difflib.unified_diff(old, new))
+
+
+def test_compiling_again_keeps_the_image_or_takes_the_one_that_is_given(tmp_path: Path) -> None:
+    python, ours = kfp_python(), PIPELINE.with_suffix(".yaml").read_text()
+    copy, compiled = tmp_path / "pipeline.py", tmp_path / "pipeline.yaml"
+    shutil.copy(PIPELINE, copy)
+    compiled.write_text(ours.replace("registry.example.com", "registry.mycompany.net/ml"))  # as README's sed does
+    bare = {key: value for key, value in os.environ.items() if key != "TESSERA_IMAGE"}
+    for given, image in (({}, IMAGE), ({"TESSERA_IMAGE": "other.net/tessera:2"}, "other.net/tessera:2")):
+        subprocess.run([python, str(copy)], env=bare | given, check=True)
+        assert "example" not in compiled.read_text()
+        assert images(compiled) == {(image, image)}
+
+
+def images(path: Path) -> set[tuple[str, str]]:
+    """(image of the step, image of its RayJob's submitter) of a compiled pipeline's steps, as a step parses it."""
+    found: set[tuple[str, str]] = set()
+    for executor in yaml.safe_load(path.read_text())["deploymentSpec"]["executors"].values():
+        container, plan = executor["container"], {key: str(value) for key, value in PLAN.items()}
+        names = [word.removeprefix("{{$.inputs.parameters['").removesuffix("']}}") for word in container["args"]]
+        said = {"step": "tune", "flags": "", **plan}
+        words = [said[n] if n != w else w for n, w in zip(names, container["args"], strict=True)]
+        tessera_jobs.main(words, lambda job, backend, own=container, **where: found.add((own["image"], where["image"])))
+    return found
+
+
+def test_the_steps_of_the_pipeline_in_the_repository_name_their_image_to_their_rayjobs() -> None:
+    ((step, submitter),) = images(PIPELINE.with_suffix(".yaml"))
+    assert step == submitter
 
 
 def test_the_pipeline_in_the_repository_is_a_chain_with_retries() -> None:
