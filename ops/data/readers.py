@@ -26,6 +26,8 @@ _MAGIC = (
     (b"\x80", "a Python pickle"),
     (b"ARROW1", "Arrow"),
 )
+# columns that name things: 01 and 1 are two names, and both must come back as they stand in the file
+_NAMES = ("id", "label", "source", "src", "target", "dst")
 _HOLDS = {".npz": "a zip archive", ".npy": "an npy array", ".parquet": "parquet", ".csv": "text"}
 
 
@@ -58,14 +60,16 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         return {key: archive[key] for key in archive.files}
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, names: int = 0) -> pd.DataFrame:
     """A .csv (with a header line, separated by commas) or .parquet file as a table with text column names.
 
-    In a CSV only empty fields are missing, so that a node may be called NA. A named parquet index becomes a column.
+    In a CSV only empty fields are missing, so that a node may be called NA. Its columns id, label, source, src,
+    target, dst (any case) and its first `names` are int64 where every value is a whole number as Python writes it,
+    else text as it stands there (007). A named parquet index becomes a column.
     """
     check_kind(path)
     with reading(path):
-        table = _csv(path) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
+        table = _csv(path, names) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
     return _checked(path, table)
 
 
@@ -120,26 +124,61 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read: {reason[:200]}") from error
 
 
-def _csv(path: Path) -> pd.DataFrame:
+def _csv(path: Path, names: int) -> pd.DataFrame:
     header = _header(path)
     # index_col: a row longer than the header is an error, not a hidden index
-    table: pd.DataFrame = pd.read_csv(path, index_col=False, keep_default_na=False, na_values=[""], low_memory=False)
-    table.columns = header
-    return table
+    table: pd.DataFrame = pd.read_csv(
+        path, index_col=False, keep_default_na=False, na_values=[""], low_memory=False, dtype=_text(header, names)
+    )
+    return _as_written(table, header, names)
 
 
 def _csv_by(path: Path, rows: int) -> Iterator[pd.DataFrame]:
     header = _header(path)
-    with pd.read_csv(path, index_col=False, keep_default_na=False, na_values=[""], chunksize=rows) as pieces:
+    with pd.read_csv(
+        path, index_col=False, keep_default_na=False, na_values=[""], chunksize=rows, dtype=_text(header, 0)
+    ) as pieces:
         for piece in pieces:
-            piece.columns = header
-            yield piece.reset_index(drop=True)
+            yield _as_written(piece.reset_index(drop=True), header, 0)
 
 
-def _header(path: Path) -> Any:
+def _header(path: Path) -> list[str]:
     # read apart, because pandas renames a repeated name
     header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
-    return [str(c).strip() for c in header.iloc[0]]
+    return [str(c) for c in header.iloc[0]]
+
+
+def _text(header: list[str], names: int) -> Any:
+    """The columns that pandas must not infer a type for, as its `dtype`."""
+    return {c: str for i, c in enumerate(header) if i < names or c.strip().lower() in _NAMES}
+
+
+def _as_written(table: pd.DataFrame, header: list[str], names: int) -> pd.DataFrame:
+    """The table under the names of its header; what was read as text is int64 where nothing is lost by it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from ops.data.values import whole_numbers  # by way of named and files it needs this module
+
+    text = _text(header, names)
+    table.columns = [c.strip() for c in header]
+    for i, name in enumerate(header):
+        if name not in text or not pd.api.types.is_string_dtype(table.dtypes.iloc[i]):
+            continue
+        column = table.iloc[:, i]
+        # a space after the comma makes no word of a number
+        numbers = whole_numbers(pc.utf8_trim_whitespace(pa.array(column, type=pa.string(), from_pandas=True)))
+        if pa.types.is_integer(numbers.type) and not numbers.null_count:
+            table.isetitem(i, numbers.to_numpy())
+        elif name.strip().lower() == "label" and _fractional(column):
+            table.isetitem(i, column.to_numpy(dtype=np.float64))  # measurements, which are refused as labels
+    return table
+
+
+def _fractional(column: pd.Series[Any]) -> bool:
+    """Whether all values are numbers, some of them no whole ones."""
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return bool(np.isfinite(numbers).all() and (numbers != np.floor(numbers)).any())
 
 
 def _parquet_by(path: Path, rows: int) -> Iterator[pd.DataFrame]:

@@ -75,7 +75,7 @@ def edge_table(path: Path, ids: NDArray[Any] | None = None) -> tuple[NDArray[Any
     Columns source,target or src,dst, in any place; otherwise the first two. DataError where a value is missing, or
     where the header line of a CSV is an edge between two of the `ids`.
     """
-    table = read_table(path)
+    table = read_table(path, names=2)
     if table.shape[1] < 2:
         raise DataError(f"{path}: edges need two columns (source,target), found {', '.join(table.columns) or 'none'}")
     check_header(path, table)
@@ -102,6 +102,7 @@ def edge_table(path: Path, ids: NDArray[Any] | None = None) -> tuple[NDArray[Any
 def resolve_edges(source: NDArray[Any], target: NDArray[Any], ids: NDArray[Any] | None, *, origin: str) -> NDArray[Any]:
     """Edges [2, E] as row numbers: looked up among `ids`, or taken as they are where the features have none."""
     if ids is None:
+        source, target = _row_numbers(source), _row_numbers(target)
         if source.dtype.kind not in "biuf" or target.dtype.kind not in "biuf":
             pair = f"({str(source[0])!r}, {str(target[0])!r})" if source.size else "text"
             raise DataError(
@@ -118,13 +119,21 @@ def resolve_edges(source: NDArray[Any], target: NDArray[Any], ids: NDArray[Any] 
     return rows
 
 
+def _row_numbers(ends: NDArray[Any]) -> NDArray[Any]:
+    """Text as numbers where all of it is some: row numbers are no names, 1.0 is row 1."""
+    try:
+        return ends.astype(np.float64) if ends.dtype.kind in "OU" else ends
+    except (TypeError, ValueError):
+        return ends
+
+
 def label_table(path: Path, n: int, ids: NDArray[Any] | None) -> NDArray[Any]:
     """Labels in the order of the nodes from a table with a `label` (or one) column.
 
     With an `id` column the rows may stand in any order: they are matched with the `ids` of the features (row
     numbers where the features have none), and every node must stand there once.
     """
-    table = read_table(path)
+    table = read_table(path, names=2)  # the labels may be the only column, or stand beside an id, under any name
     check_header(path, table)
     id_column, label_column = (_only(path, table, c) for c in ("id", "label"))
     rest = [c for c in table.columns if c not in (id_column, label_column)]
