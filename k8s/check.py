@@ -3,7 +3,7 @@
 
 PATH is a kustomize folder, a YAML file or - (standard input); without any, every folder below k8s/overlays.
 Each finding is one line: file, object, field, rule: what is wrong; what to do. Exit 0: none, 1: some, 2: nothing could
-be checked (kubectl missing, no YAML).
+be checked (kubectl missing, no YAML, no UTF-8).
 
   --pods    print the Pods that the operator would make, as YAML, instead
   --tools   also run kubernetes-validate --strict and checkov on these Pods (make check-k8s has both)
@@ -20,17 +20,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import kuberay_cluster_rules  # noqa: F401  registers its rules
 import yaml
-from kuberay_pods import CLUSTER, TEMPLATED, insecure, pods
-from kuberay_rules import RULES
+from kuberay_pods import CLUSTER, TEMPLATED, at, insecure, pods, templates
+from kuberay_rules import RULES, Found, Rule
 
 KUBERNETES = "1.36"
 OVERLAYS = Path(__file__).parent / "overlays"
 Document = dict[str, Any]
+Finding = tuple[str, str, str, str]
+# What comes of a value of another kind than a rule expects, here or in what it calls.
+WRONG_KIND = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError)
 
 
 class Unreadable(Exception):
@@ -38,7 +42,7 @@ class Unreadable(Exception):
 
 
 def build(path: str) -> str:
-    """The YAML of a folder (by kustomize), a file, or standard input. Raises Unreadable."""
+    """The YAML of a folder (by kustomize), a file, or standard input. Raises Unreadable, UnicodeDecodeError."""
     if path == "-":
         return sys.stdin.read()
     if not Path(path).is_dir():
@@ -58,36 +62,81 @@ def build(path: str) -> str:
 def load(path: str) -> list[Document]:
     """The objects of a path. Raises Unreadable."""
     try:
-        return [d for d in yaml.safe_load_all(build(path)) if isinstance(d, dict)]
-    except yaml.YAMLError as error:
+        return [d for given in yaml.safe_load_all(build(path)) for d in unfold(given)]
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date's 13th month
         raise Unreadable(f"{path}: is not YAML ({' '.join(str(error).split())[:200]})") from None
 
 
-def findings(document: Document) -> Iterator[tuple[str, str, str, str]]:
+def unfold(given: Any) -> Iterator[Document]:
+    """The objects of one YAML document: its own, or those of a List, as a server answers with."""
+    kind, items = at(given, "kind"), at(given, "items")
+    if isinstance(kind, str) and kind.endswith("List") and isinstance(items, list):
+        own = {} if kind == "List" else {"apiVersion": given.get("apiVersion"), "kind": kind.removesuffix("List")}
+        for item in items:
+            yield from unfold(own | item if isinstance(item, dict) else item)
+    elif isinstance(given, dict):
+        yield given
+
+
+def findings(document: Document) -> Iterator[Finding]:
     """(field, rule, what is wrong, what to do) of one object."""
     kind, version = document.get("kind"), str(document.get("apiVersion"))
-    if kind in CLUSTER or version.startswith("ray.io/"):
+    if kind is not None and not isinstance(kind, str):
+        yield "kind", "kind", f"is {kind!r}", "give the name of a kind"
+    elif kind in CLUSTER or version.startswith("ray.io/"):
         if version != "ray.io/v1" or kind not in CLUSTER:
             yield "apiVersion", "version", f"{version} {kind} is not KubeRay 1.7's", f"ray.io/v1 {', '.join(CLUSTER)}"
             return
         for name, rule in RULES.items():
-            for field, wrong, remedy in rule(document):
-                yield field, name, wrong, remedy
+            yield from guarded(name, rule, document)
     elif kind in TEMPLATED:
-        for pod in pods(document):
-            for field, wrong in insecure(pod["spec"]):
-                yield f"spec.template.spec.{field}", "pod-security", wrong, "Pod Security restricted needs it"
+        yield from guarded("pod-security", restricted, document)
+    elif kind == "List" or (kind and kind.endswith("List") and "items" in document):
+        yield "items", "list", "is no list, nothing in it was checked", "give a list of objects"
     elif kind == "Secret" and (document.get("data") or document.get("stringData")):
         yield "data", "secret", "is in the open", "make Secrets by kubectl create secret, refer to them by name"
+
+
+def guarded(name: str, rule: Rule, document: Document) -> Iterator[Finding]:
+    """A rule's findings; where a value it looks at is of another kind than it expects, a finding that says so."""
+    try:
+        for field, wrong, remedy in rule(document):
+            yield field, name, wrong, remedy
+    except WRONG_KIND as error:
+        told = " ".join(str(error).split())[:200]
+        explain = f"compare with kubectl explain {str(document['kind']).lower()}.spec --recursive"
+        yield "spec", name, f"a value that this rule looks at is of the wrong kind ({told})", explain
+
+
+def restricted(document: Document) -> Found:
+    """Pod Security of what is no ray.io object."""
+    for (_, path, _), pod in zip(templates(document), pods(document), strict=True):
+        for field, wrong in insecure(pod["spec"]):
+            yield f"{path}.spec.{field}".lstrip("."), wrong, "Pod Security restricted needs it"
+
+
+def title(document: Document) -> str:
+    """An object's kind and name."""
+    return f"{document.get('kind')} {at(document, 'metadata', 'name') or None}"
+
+
+def made(path: str, document: Document) -> list[Document]:
+    """The Pods of an object. Raises Unreadable."""
+    try:
+        return list(pods(document))
+    except WRONG_KIND:
+        wrong = "has a value of the wrong kind, no Pods can be made of it; check it without --pods"
+        raise Unreadable(f"{path}: {title(document)}: {wrong}") from None
 
 
 def check(path: str, documents: list[Document]) -> list[str]:
     """The lines to print for one path's objects."""
     found = []
     for document in documents:
-        title = f"{document.get('kind')} {(document.get('metadata') or {}).get('name')}"
         for field, name, wrong, remedy in findings(document):
-            found.append(f"{path}: {title}: {field}: {name}: {wrong}; {remedy}")
+            found.append(f"{path}: {title(document)}: {field}: {name}: {wrong}; {remedy}")
     return found
 
 
@@ -95,11 +144,14 @@ def tools(sets: dict[str, list[Document]]) -> list[str]:
     """What kubernetes-validate and checkov say of objects and Pods. Raises Unreadable where one is missing."""
     said: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        for number, documents in enumerate(sets.values()):
-            made = [pod for d in documents if d.get("kind") in CLUSTER for pod in pods(d)]
+        for number, (place, documents) in enumerate(sets.items()):
+            operated: list[Document] = []
+            for document in (d for d in documents if str(d.get("kind")) in CLUSTER):
+                with suppress(Unreadable):  # our rules have said already what is wrong with it
+                    operated += made(place, document)
             core = [d for d in documents if re.fullmatch(r"(\w+|[\w.]+\.k8s\.io)(/\w+)?", str(d.get("apiVersion")))]
-            if made or core:
-                text = yaml.safe_dump_all([*core, *made], sort_keys=False)
+            if operated or core:
+                text = yaml.safe_dump_all([*core, *operated], sort_keys=False)
                 Path(folder, f"{number}.yaml").write_text(text, encoding="utf-8")
         files = sorted(map(str, Path(folder).glob("*.yaml")))
         said += _run("kubernetes-validate", "-k", KUBERNETES, "--strict", *files)
@@ -130,9 +182,8 @@ def main(argv: list[str]) -> int:
     try:
         sets = {p: load(p) for p in paths or sorted(map(str, OVERLAYS.glob("*/")))}
         if "--pods" in options:
-            yaml.safe_dump_all(
-                [pod for ds in sets.values() for d in ds for pod in pods(d)], sys.stdout, sort_keys=False
-            )
+            shown = [pod for place, documents in sets.items() for d in documents for pod in made(place, d)]
+            yaml.safe_dump_all(shown, sys.stdout, sort_keys=False)
             return 0
         found = [line for path, documents in sets.items() for line in check(path, documents)]
         found += tools(sets) if "--tools" in options else []

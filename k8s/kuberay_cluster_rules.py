@@ -155,10 +155,9 @@ def optional_secret(document: Object) -> Found:
 @rule("pod-security")
 def pod_security(document: Object) -> Found:
     """In a namespace with Pod Security `restricted` such a Pod is refused, and a submitter's refusal is silent."""
-    paths = {role: path for role, path, _ in templates(document)}
-    for (role, _), pod in zip(paths.items(), pods(document), strict=True):
+    for (_, template, _), pod in zip(templates(document), pods(document), strict=True):
         for field, wrong in insecure(pod["spec"]):
-            path = f"{paths[role]}.spec.{field}"
+            path = f"{template}.spec.{field}"
             if "[autoscaler]" in field:
                 path = f"{cluster_path(document)}.autoscalerOptions.{field.partition('].')[2]}"
             elif "[wait-gcs-ready]" in field:

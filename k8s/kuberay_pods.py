@@ -1,7 +1,7 @@
 """The Pods that controllers make of manifests: for tools that know Pods only, and for the rules of Pod Security.
 
 Of a ray.io object: head (with the autoscaler's container where there is one), every worker group (with the container
-that waits for the head), submitter. Of Deployments, StatefulSets and Jobs: their template.
+that waits for the head), submitter. Of Deployments, StatefulSets, Jobs, CronJobs: their template; of a Pod: itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ CLUSTER = {
     "RayCronJob": ("spec", "jobTemplate", "rayClusterSpec"),
 }
 JOB = {"RayJob": ("spec",), "RayCronJob": ("spec", "jobTemplate")}
-TEMPLATED = ("Deployment", "StatefulSet", "Job", "DaemonSet")
+TEMPLATED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("Deployment", "StatefulSet", "Job", "DaemonSet", "ReplicaSet"), ("spec", "template")),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
+    "Pod": (),
+}
 
 
 def at(node: Any, *keys: Any) -> Any:
@@ -53,7 +57,7 @@ def templates(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, An
     """(role, dotted path of the template, template) of everything an object makes Pods of; templates may be empty."""
     kind = document.get("kind")
     if kind in TEMPLATED:
-        yield kind.lower(), "spec.template", at(document, "spec", "template")
+        yield kind.lower(), ".".join(TEMPLATED[kind]), at(document, *TEMPLATED[kind])
         return
     if kind not in CLUSTER:
         return
@@ -95,11 +99,12 @@ def _as_the_operator(role: str, path: str, spec: dict[str, Any], cluster: dict[s
     if not containers:
         return
     ray = containers[0]
-    volumes = spec.setdefault("volumes", [])
+    volumes = spec["volumes"] = spec.get("volumes") or []  # null is none, as the server has it
     if not any(m.get("mountPath") == "/dev/shm" for m in ray.get("volumeMounts") or []):  # noqa: S108
         shm = at(ray, "resources", "limits", "memory") or None
         volumes.append({"name": "shared-mem", "emptyDir": {"medium": "Memory"} | ({"sizeLimit": shm} if shm else {})})
-        ray.setdefault("volumeMounts", []).append({"name": "shared-mem", "mountPath": "/dev/shm"})  # noqa: S108
+        shared = {"name": "shared-mem", "mountPath": "/dev/shm"}  # noqa: S108
+        ray["volumeMounts"] = [*(ray.get("volumeMounts") or []), shared]
     if role != "head":
         small = {"cpu": "200m", "memory": "256Mi"}
         kept = {
@@ -107,7 +112,7 @@ def _as_the_operator(role: str, path: str, spec: dict[str, Any], cluster: dict[s
         }
         mounts = copy.deepcopy(ray.get("volumeMounts") or [])
         waits = {"name": "wait-gcs-ready", "volumeMounts": mounts, "resources": {"requests": small, "limits": small}}
-        spec.setdefault("initContainers", []).append(kept | waits)
+        spec["initContainers"] = [*(spec.get("initContainers") or []), kept | waits]
     elif cluster.get("enableInTreeAutoscaling"):
         options = cluster.get("autoscalerOptions") or {}
         keys = ("securityContext", "env", "envFrom", "volumeMounts", "resources")
