@@ -75,7 +75,7 @@ def read_images(spec: str, *, size: int | None = None, backbone: str = "", skip_
     if path is not None and is_s3(spec):  # what is left out is named as the user knows it
         notes = tuple(note.replace(str(path), spec.rstrip("/")) for note in found.data.notes)
         found = replace(found, data=replace(found.data, notes=notes))
-    return found if table is None else replace(found, data=_with_features(found.data, table, kept))
+    return found if table is None else replace(found, data=_with_features(found.data, table, kept, pile.count))
 
 
 @contextmanager
@@ -179,14 +179,17 @@ def _table(path: Path) -> Raw:
     return Raw(path.stem, str(path), found.x, None, found.labels, found.ids, found.feature_names, found.notes)
 
 
-def _with_features(data: ImageSet, table: str, kept: NDArray[np.int64]) -> ImageSet:
-    """The images with their features: in the same order, or matched by id where both have ids."""
+def _with_features(data: ImageSet, table: str, kept: NDArray[np.int64], n: int) -> ImageSet:
+    """The images with their features: in the same order, or matched by id where both have ids.
+
+    The features may be those of all `n` images, or of the ones alone that are `kept` (not damaged).
+    """
     path = images_copy(table, True) if is_s3(table) else Path(os.path.expanduser(table))
     raw = _table(path)
     x = check_features(raw.x, feature_names=raw.feature_names, origin=table)
     rows = _rows(data, raw, table)
     if rows is None:
-        if len(x) not in (data.n_rows, int(kept.max()) + 1) or len(x) < data.n_rows:
+        if len(x) not in (data.n_rows, n):
             raise DataError(f"{table}: {len(x):,} rows of features for {data.n_rows:,} images; give one row an image")
         rows = np.arange(len(x)) if len(x) == data.n_rows else kept
     return ImageSet(data.name, data.pixels, np.ascontiguousarray(x[rows]), data.ids, data.notes).with_notes(

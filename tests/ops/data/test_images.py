@@ -197,6 +197,15 @@ def test_features_of_a_frozen_backbone_come_along(places):
     (root / "cat" / "1.png").write_bytes(b"")
     rest, _ = load_images(str(root), backbone=f"frozen:{places / 'x.npy'}", skip_damaged=True)
     assert np.array_equal(rest.features, x[[0, 2, 3, 4, 5]])
+    (root / "dog" / "2.png").write_bytes(b"")  # the last one: what is kept does not tell how many there are
+    rest, _ = load_images(str(root), backbone=f"frozen:{places / 'x.npy'}", skip_damaged=True)
+    assert np.array_equal(rest.features, x[[0, 2, 3, 4]])
+    np.save(places / "kept.npy", x[[0, 2, 3, 4]])
+    rest, _ = load_images(str(root), backbone=f"frozen:{places / 'kept.npy'}", skip_damaged=True)
+    assert np.array_equal(rest.features, x[[0, 2, 3, 4]])
+    np.save(places / "short.npy", x[:5])
+    with pytest.raises(DataError, match=r"short.npy: 5 rows of features for 4 images; give one row an image"):
+        load_images(str(root), backbone=f"frozen:{places / 'short.npy'}", skip_damaged=True)
 
 
 def test_features_alone_are_a_data_set_too(places):
