@@ -97,9 +97,9 @@ def finish_journal(job: Job, folder: Path, journal: Journal, result: dict[str, A
     """The run's summary metrics, figures, report and model as records for MLflow."""
     for group in GROUPS:
         means = {f"{group}/{k}": v["mean"] for k, v in (result[group] or {}).items() if isinstance(v, dict)}
-        journal.metrics({k: v for k, v in means.items() if v is not None}, job.resolved.settings.epochs - 1)
+        journal.summary({k: v for k, v in means.items() if v is not None}, job.resolved.settings.epochs - 1)
     hidden = {k: m["mean"] for k, m in hidden_scores(result).items() if m["mean"] is not None}
-    journal.metrics(hidden, job.resolved.settings.epochs - 1)
+    journal.summary(hidden, job.resolved.settings.epochs - 1)
     if job.resolved.launch.report:
         from ops.run.report import write_report
 

@@ -13,7 +13,8 @@ A line is one JSON object with "op", "run" and "time" (ms since 1970, when it wa
     end       status                             FINISHED, KILLED or FAILED
 
 What already stands is not written again. So a resumed run may repeat the epochs after its checkpoint: the first
-record and its time win, and nothing is logged twice.
+record and its time win, and nothing is logged twice. Only a summary (of all seeds) is written again, with a later
+time, once its value is another one; of two values of a step MLflow shows the later one.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Journal:
         self.folder = folder
         self.path = folder / FILENAME
         self.run = run
-        self._metrics: set[tuple[str, int]] = set()
+        self._metrics: dict[tuple[str, int], float | str] = {}
+        self._latest = 0  # the latest time in the file
         self._files: dict[tuple[str, ...], str] = {}  # what (artifact or model, and where to) -> last digest
         self._params: dict[str, str] = {}
         self._tags: dict[str, str] = {}
@@ -84,6 +86,19 @@ class Journal:
                 {"op": "metric", "key": key, "step": step, "value": _plain(value)}
                 for key, value in values.items()
                 if (key, step) not in self._metrics
+            ]
+        )
+
+    def summary(self, values: Mapping[str, float], step: int) -> None:
+        """Record figures over all seeds; those that stand with another value again, since a seed more changes them."""
+        step = int(step)
+        # Later than all that stands, also where the clock was set back: MLflow takes the latest of a step's values.
+        when = max(time.time_ns() // 1_000_000, self._latest + 1)
+        self._append(
+            [
+                {"op": "metric", "key": key, "step": step, "value": _plain(value), "time": when}
+                for key, value in values.items()
+                if self._metrics.get((key, step)) != _plain(value)
             ]
         )
 
@@ -143,8 +158,9 @@ class Journal:
 
     def _remember(self, record: Record) -> None:
         op = record["op"]
+        self._latest = max(self._latest, record["time"])
         if op == "metric":
-            self._metrics.add((record["key"], record["step"]))
+            self._metrics[record["key"], record["step"]] = record["value"]
         elif op == "artifact":
             self._files["artifact", record["path"], record["target"]] = record["digest"]
         elif op == "model":

@@ -98,9 +98,11 @@ def tell_pending(console: Console, pending: Pending) -> None:
 
 def _train_all(job: Job, folder: Path, key: str, parent: str | None, planned: int) -> dict[str, Any]:
     launch, settings = job.resolved.launch, job.resolved.settings
-    params = flat(settings) | {"dataset": job.data.name, "data": job.data.digest()[:16], "seeds": launch.seeds}
+    params = flat(settings) | {"dataset": job.data.name, "data": job.data.digest()[:16]}
+    # A tag: the same run may be given more seeds, and MLflow refuses another value for a parameter.
+    tags = {"method": job.resolved.method.NAME, "dataset": job.data.name, "seeds": str(launch.seeds)}
     with Journal(folder, key) as journal:
-        journal.start(folder.name, parent, params, {"method": job.resolved.method.NAME, "dataset": job.data.name})
+        journal.start(folder.name, parent, params, tags)
         try:
             with stop_signals() as stop:
                 for seed in job.seeds:

@@ -65,6 +65,24 @@ def test_recording_again_writes_nothing(tmp_path: Path) -> None:
     assert (tmp_path / FILENAME).read_bytes() == before
 
 
+def test_a_summary_is_written_again_where_its_value_changed_and_is_the_latest(tmp_path: Path) -> None:
+    nan = float("nan")
+    with Journal(tmp_path, "r") as journal:
+        journal.summary({"acc": 0.5, "nmi": 0.25, "ari": nan}, 2)
+    path = tmp_path / FILENAME
+    ahead = [r | {"time": r["time"] + 10**9} for r in read(path)]  # the clock was set back since
+    path.write_text("".join(json.dumps(r) + "\n" for r in ahead))
+    for _ in range(2):
+        with Journal(tmp_path, "r") as journal:
+            journal.summary({"acc": 0.75, "nmi": 0.25, "ari": nan}, 2)
+    last = list(read(path))[len(ahead) :]
+    assert [(r["key"], r["step"], r["value"]) for r in last] == [("acc", 2, 0.75)]
+    assert last[0]["time"] > max(r["time"] for r in ahead)
+    with Journal(tmp_path, "r") as journal:  # back to the first value: compared with the last one, not with any
+        journal.summary({"acc": 0.5}, 2)
+    assert list(read(path))[-1]["value"] == 0.5
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -0.0, 1e-320, 0.1])
 def test_a_value_comes_back_as_given_in_strict_json(tmp_path: Path, value: float) -> None:
     with Journal(tmp_path, "r") as journal:

@@ -198,6 +198,24 @@ def test_what_waits_is_sent_once_by_the_next_run_and_a_lost_database_is_filled_a
 
 
 @pytest.mark.slow
+def test_of_a_summary_that_changed_mlflow_shows_the_last_value_whatever_is_sent_again(out: Path) -> None:
+    folder, uri = out / "run", default_uri(out)
+    latest = "select key, value from latest_metrics order by key"
+    for seeds, acc in ((1, 0.75), (3, 0.5)):  # the new value is the smaller one: it is the time that counts
+        with Journal(folder, "run") as journal:
+            journal.start("run", None, {"k": 4}, {"seeds": str(seeds)})
+            journal.summary({"last/acc": acc, "last/nmi": 0.25}, 2)
+            journal.end("FINISHED")
+        assert sync(folder, uri, timeout=120, require=True).records == 0
+        assert rows(out / "mlflow.db", latest) == [("last/acc", acc), ("last/nmi", 0.25)]
+    (folder / driver.CURSORS).unlink()  # all again
+    assert sync(folder, uri, timeout=120, require=True).records == 0
+    assert rows(out / "mlflow.db", latest) == [("last/acc", 0.5), ("last/nmi", 0.25)]
+    assert rows(out / "mlflow.db", "select count(*) from metrics") == [(3,)]
+    assert rows(out / "mlflow.db", "select value from tags where key = 'seeds'") == [("3",)]
+
+
+@pytest.mark.slow
 def test_a_fresh_run_is_a_new_mlflow_run_also_under_a_writer_that_knew_the_old_one(out: Path) -> None:
     said: list[str] = []
     (out / "mlartifacts").write_text("where files cannot go")
