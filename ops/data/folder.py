@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ops.data.files import features_npz
 from ops.data.raw import Raw
-from ops.data.readers import read_npy, read_npz
+from ops.data.readers import read_npy, read_npz, reading
 from ops.data.tables import FeatureTable, edge_table, feature_table, find_rows, label_table, resolve_edges
 from ops.data.validate import as_keys
 from ops.errors import DataError
@@ -30,9 +30,11 @@ def read_folder(path: Path, known: NDArray[Any] | None = None) -> Raw:
     of other nodes: those that are not among the features' own are rows N, N + 1, ... then, in their order. DataError
     where a part is missing, stands there twice, or does not fit.
     """
-    features, edges, labels = (_part(path, kind) for kind in _KINDS)
+    with reading(path):
+        there = sorted(path.iterdir())
+    features, edges, labels = (_part(path, there, kind) for kind in _KINDS)
     if features is None:
-        found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
+        found = ", ".join([p.name for p in there][:5]) or "nothing"
         raise DataError(f"{path}: no features: needs features.{{npy,npz,parquet,csv}}; found {found}")
     table = _features(features)
     ends, notes = (None, []) if edges is None else _edges(edges, _joined(table.ids, known))
@@ -57,8 +59,8 @@ def _joined(ids: NDArray[Any] | None, known: NDArray[Any] | None) -> NDArray[Any
     return np.concatenate(parts)
 
 
-def _part(path: Path, kind: str) -> Path | None:
-    files = sorted(p for p in path.iterdir() if p.stem == kind and not p.name.startswith("."))
+def _part(path: Path, there: list[Path], kind: str) -> Path | None:
+    files = [p for p in there if p.stem == kind and not p.name.startswith(".")]
     allowed = ",".join(s[1:] for s in _KINDS[kind])
     wrong = [p for p in files if p.suffix.lower() not in _KINDS[kind]]
     if wrong:

@@ -92,7 +92,7 @@ def _here(spec: str, tables: bool) -> Iterator[Path | None]:
     if "://" in spec:
         raise DataError(f"{spec}: only local files, folders and s3:// can be read; download it first")
     path = Path(os.path.expanduser(spec))
-    if not spec or not path.exists():
+    if not spec or not _there(path):
         own = own_folder(spec)
         if own is None:
             raise DataError(
@@ -101,6 +101,14 @@ def _here(spec: str, tables: bool) -> Iterator[Path | None]:
             )
         path = own
     yield path
+
+
+def _there(path: Path) -> bool:
+    """Whether there is such a file or folder; DataError for a name that cannot be asked for (too long, no access)."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def _is_table(path: Path) -> bool:
@@ -159,7 +167,7 @@ def _plain(name: str) -> str:
 def _only_features(spec: str, path: Path, table: str) -> Read:
     """A feature table as the data set itself; it must be the one that the backbone names."""
     own = Path(os.path.expanduser(table))
-    if not (spec == table if is_s3(table) or is_s3(spec) else own.exists() and own.samefile(path)):
+    if not (spec == table if is_s3(table) or is_s3(spec) else _there(own) and own.samefile(path)):
         raise DataError(f"{path}: is a table of features, but --backbone names {table}; give the images or that table")
     raw = _table(path)
     x = check_features(raw.x, feature_names=raw.feature_names, origin=raw.origin)

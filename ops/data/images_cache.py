@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ops.data.images_decode import Encoded, Tally, decode_all
 from ops.data.named import cache_file
+from ops.data.readers import reading
 from ops.errors import DataError
 from ops.files import locked, replacing
 
@@ -42,16 +43,21 @@ class Decoded:
 def stamp(files: list[Path], root: Path) -> str:
     """SHA-256 that names the content of `files`, by their names below `root`.
 
-    Small sets by their bytes, large ones by sizes and times of change.
+    Small sets by their bytes, large ones by sizes and times of change. A file that may not be read is told by its size
+    alone: whoever decodes it says so. DataError where not even that is to be had.
     """
-    found = [(p.relative_to(root).as_posix(), p.stat()) for p in files]
+    with reading(root):
+        found = [(p.relative_to(root).as_posix(), p.stat()) for p in files]
     small = sum(s.st_size for _, s in found) <= HASHED
     h = hashlib.sha256()
     for path, (name, stat) in zip(files, found, strict=True):
         h.update(f"{name} {stat.st_size} {'' if small else stat.st_mtime_ns}\n".encode())
         if small:
-            with path.open("rb") as file:
-                h.update(hashlib.file_digest(file, "sha256").digest())
+            try:
+                with path.open("rb") as file:
+                    h.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError:
+                h.update(b"unreadable")  # so that it counts as another content once it can be read
     return h.hexdigest()
 
 

@@ -85,7 +85,11 @@ def _piece(piece: list[Encoded], size: int) -> tuple[NDArray[np.uint8], Counter[
 
 
 def _reason(error: Exception) -> str:
-    words = {"UnidentifiedImageError": "is no image of a known kind", "FileNotFoundError": "no such file"}
+    words = {
+        "UnidentifiedImageError": "is no image of a known kind",
+        "FileNotFoundError": "no such file",
+        "PermissionError": "may not be read",
+    }
     if "DecompressionBomb" in type(error).__name__:
         return "has too many pixels to be decoded safely"
     return words.get(type(error).__name__) or " ".join(str(error).split())[:120] or type(error).__name__

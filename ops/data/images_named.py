@@ -54,7 +54,7 @@ def own_folder(name: str) -> Path | None:
     if not os.path.isdir(os.path.expanduser(home)):
         raise DataError(f"TESSERA_DATA={home}: no such folder")
     path = Path(home).expanduser() / name
-    return path if path.is_dir() else None
+    return path if os.path.isdir(path) else None  # not path.is_dir(): it raises for a name that is too long
 
 
 def of_name(name: str, given: str) -> Pile:

@@ -69,8 +69,9 @@ def of_folder(folder: Path, classes: list[str] | None = None) -> Pile:
     inside of sub-folders.
     """
     places = [folder] if classes is None else [folder / c for c in sorted(classes)]
-    listed = (p for place in places for p in sorted(place.rglob("*")))
-    found = [p for p in listed if not _hidden(p.relative_to(folder)) and p.is_file()]
+    with reading(folder):
+        listed = (p for place in places for p in sorted(place.rglob("*")))
+        found = [p for p in listed if not _hidden(p.relative_to(folder)) and p.is_file()]
     files = [p for p in found if p.suffix.lower() in SUFFIXES]
     if not files:
         raise DataError(f"{folder}: holds no images ({' '.join(SUFFIXES)}) and no Parquet files of images")
@@ -104,7 +105,8 @@ def parquet_files(path: Path) -> list[Path]:
     """The Parquet files at `path`, a file or a folder; [] where there are none."""
     if path.is_file():
         return [path] if path.suffix.lower() == ".parquet" else []
-    return sorted(p for p in path.rglob("*.parquet") if p.is_file() and not _hidden(p.relative_to(path)))
+    with reading(path):
+        return sorted(p for p in path.rglob("*.parquet") if p.is_file() and not _hidden(p.relative_to(path)))
 
 
 def image_column(path: Path) -> str | None:

@@ -16,6 +16,7 @@ from ops.data.folder import read_folder
 from ops.data.named import ALIASES, SOURCES, canonical, data_file, read_named
 from ops.data.planted import planted_graph
 from ops.data.raw import Raw, check_knn, finish
+from ops.data.readers import reading
 from ops.data.remote import read_remote
 from ops.data.types import AttributedGraph
 from ops.errors import DataError, SettingsError
@@ -85,12 +86,16 @@ def read_rows(spec: str, known: NDArray[Any] | None = None) -> Raw:
 
 
 def table_file(spec: str) -> Path | None:
-    """The one file of a feature table without edges (.csv .parquet .npy, or a folder of only that), else None."""
+    """The one file of a feature table without edges (.csv .parquet .npy, or a folder of only that), else None.
+
+    DataError for a folder that may not be read.
+    """
     path = Path(os.path.expanduser(spec))
-    if path.is_dir():
-        parts = {p.stem: p for p in path.iterdir() if not p.name.startswith(".")}
+    if os.path.isdir(path):
+        with reading(path):
+            parts = {p.stem: p for p in path.iterdir() if not p.name.startswith(".")}
         path = parts.get("features", path) if "edges" not in parts else path
-    return path if path.is_file() and path.suffix.lower() in (".csv", ".parquet", ".npy") else None
+    return path if os.path.isfile(path) and path.suffix.lower() in (".csv", ".parquet", ".npy") else None
 
 
 def known_names() -> list[str]:

@@ -89,7 +89,7 @@ def data_file(name: str) -> Path | None:
     if not os.path.isdir(os.path.expanduser(folder)):
         raise DataError(f"TESSERA_DATA={folder}: no such folder")
     path = Path(folder).expanduser() / f"{name}.npz"
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None  # not path.is_file(): it raises for a name that is too long
 
 
 def cache_file(name: str) -> Path:

@@ -33,10 +33,11 @@ _HOLDS = {".npz": "a zip archive", ".npy": "an npy array", ".parquet": "parquet"
 
 def check_kind(path: Path) -> None:
     """DataError where a file is missing, empty, or not what its suffix (.npz .npy .parquet .csv) says."""
-    if not path.is_file():
-        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-    with reading(path), path.open("rb") as f:
-        start = f.read(4096)
+    with reading(path):
+        if not path.is_file():
+            raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        with path.open("rb") as f:
+            start = f.read(4096)
     found = _kind(start)
     wanted = _HOLDS[path.suffix.lower()]
     if found != wanted:

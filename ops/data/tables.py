@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ops.data.readers import check_header, read_table
-from ops.data.validate import as_keys, check_ids
+from ops.data.validate import as_keys, check_ids, check_single
 from ops.errors import DataError
 
 _SOURCES, _TARGETS = ("source", "src"), ("target", "dst")
@@ -60,9 +60,10 @@ def _doubtful(x: NDArray[Any], names: list[str]) -> list[str]:
     """Notes on columns that spoil distances between rows: one that numbers the rows, one that outweighs all others."""
     if len(x) < 3 or x.shape[1] < 2:
         return []
-    counts = [n for n, column in zip(names, x.T, strict=True) if (np.diff(np.sort(column)) == 1).all()]
+    with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is refused later, in a line of its own
+        counts = [n for n, column in zip(names, x.T, strict=True) if (np.diff(np.sort(column)) == 1).all()]
+        variance = x.astype(np.float64).var(axis=0)
     notes = [f"column {n!r} numbers the rows and is taken as a feature; name it id if it is none" for n in counts]
-    variance = x.astype(np.float64).var(axis=0)
     if variance.max() > 0.9 * variance.sum():
         name = names[int(variance.argmax())]
         notes.append(f"column {name!r} holds over 90 % of the variance; features are not rescaled: do it beforehand")
@@ -94,6 +95,7 @@ def edge_table(path: Path, ids: NDArray[Any] | None = None) -> tuple[NDArray[Any
                 f"{path}: {int(missing.sum())} values of column {end!r} are missing, the first in row "
                 f"{int(missing.argmax())}; every edge needs two ends"
             )
+        check_single(_values(table[end]), f"values of column {end!r}", str(path))
     rest = [c for c in table.columns if c not in ends]
     notes = [f"edge columns ignored: {', '.join(rest[:5])}"] if rest else []
     return _values(table[ends[0]]), _values(table[ends[1]]), notes

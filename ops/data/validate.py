@@ -105,6 +105,7 @@ def check_ids(ids: NDArray[Any], n: int, *, origin: str = "ids") -> NDArray[Any]
     """Unique row names [n] as int64 where all are whole numbers, else as text; DataError otherwise."""
     if ids.shape != (n,):
         raise DataError(f"{origin}: {ids.shape[0] if ids.ndim else 0} ids for {n} rows")
+    check_single(ids, "ids", origin)
     missing = _missing(ids)
     if missing.any():
         raise DataError(f"{origin}: {int(missing.sum())} ids are missing, the first in row {int(missing.argmax())}")
@@ -137,6 +138,7 @@ def make_labels(y: NDArray[Any], n: int, *, origin: str = "labels") -> NDArray[n
         raise DataError(f"{origin}: labels must be one value per row [N], found shape {y.shape}")
     if flat.size != n:
         raise DataError(f"{origin}: {flat.size} labels for {n} rows; there must be one per row, in the same order")
+    check_single(flat, "labels", origin)
     missing = _missing(flat)
     if missing.any():
         raise DataError(
@@ -185,6 +187,15 @@ def _tidy(edges: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], list[str
     if isolated:
         notes.append(f"{count(isolated, 'isolated node')}")
     return np.stack([source, target]), notes
+
+
+def check_single(values: NDArray[Any], what: str, origin: str) -> None:
+    """DataError where a value is itself a list, as a Parquet column may hold them."""
+    if values.dtype.kind != "O":
+        return
+    for row, value in enumerate(values):
+        if isinstance(value, (list, tuple, dict, set, np.ndarray)):
+            raise DataError(f"{origin}: {what} must be numbers or words, found a {type(value).__name__} in row {row}")
 
 
 def _missing(values: NDArray[Any]) -> NDArray[np.bool_]:
