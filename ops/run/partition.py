@@ -62,6 +62,8 @@ def run_partition(request: PartitionSettings, console: Console) -> dict[str, Any
         again = manifest is not None
         if manifest is None:
             write_json(home / JOB, job)
+            if there is not None:  # before any part: nobody else builds another partition among ours
+                storage.upload(home / JOB, there / JOB)
             manifest = _build(request, source, home, there, console, peaks)
         else:
             console.say(f"{request.out}: is finished already; --fresh builds it anew")
@@ -97,14 +99,22 @@ def _job(request: PartitionSettings, source: Tables) -> dict[str, Any]:
 def _finished(home: Path, there: storage.Location | None, job: dict[str, Any]) -> Manifest | None:
     """The manifest where the same build is finished. Raises SettingsError where another one is in the place."""
     place = str(there or home)
-    known = read_json(home / JOB)
-    if there is not None and known is None:
+    own, whole = read_json(home / JOB), has_manifest(place)
+    known = own
+    if there is not None:  # the bucket's word first: another machine may have built there since
         content = storage.read(there / JOB)
         known = None if content is None else json.loads(content.data)
-    if known is None:
-        if has_manifest(place):
-            raise SettingsError(f"--out {place}: holds a partition of unknown making; give another --out, or --fresh")
-        return None
+    if known is None and whole:
+        raise SettingsError(f"--out {place}: holds a partition of unknown making; give another --out, or --fresh")
+    # While it is unfinished this machine's own work is gone on with, so that must be of the same partition too.
+    for found in (known,) if whole else (known, own):
+        if found is not None:
+            _same(place, found, job)
+    return read_manifest(place) if whole else None
+
+
+def _same(place: str, known: dict[str, Any], job: dict[str, Any]) -> None:
+    """Raises SettingsError where what is known of the place is another build than the one asked for."""
     old = {**known.get("settings", {}), **{k: known.get(k) for k in ("version", "inputs")}}
     new = {**job["settings"], **{k: job[k] for k in ("version", "inputs")}}
     differ = [f"{k} ({old.get(k)} there, {new[k]} now)" for k in job["settings"] if old.get(k) != new[k]]
@@ -114,7 +124,6 @@ def _finished(home: Path, there: storage.Location | None, job: dict[str, Any]) -
         raise SettingsError(
             f"--out {place}: is another partition: {', '.join(differ)} differ; give another --out, or --fresh"
         )
-    return read_manifest(place) if has_manifest(place) else None
 
 
 def _clear(home: Path, there: storage.Location | None) -> None:
@@ -157,7 +166,7 @@ def _build(
     if there is None:
         write_manifest(home, manifest)
     else:
-        for name in (PICTURE, PAGE, JOB):
+        for name in (PICTURE, PAGE):
             storage.upload(home / name, there / name)
         write_manifest(home, manifest)
         storage.upload(home / MANIFEST, there / MANIFEST)

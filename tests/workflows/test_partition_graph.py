@@ -16,6 +16,7 @@ from hetero_graphs import hetero, homogeneous
 
 import ops
 from ops.graph.shards import fetch_shards, open_shard, read_manifest
+from ops.run import partition
 from workflows import partition_graph
 
 PROJECT = Path(ops.__file__).parents[1]
@@ -153,3 +154,32 @@ def test_parts_on_s3_are_those_of_a_folder(shell, s3, tmp_path):
     refused = shell("--graph g --parts 2 --out s3://tessera/parts/x --scratch scratch")
     assert refused.code == 2
     assert "parts (3 there, 2 now)" in refused.errors[0]
+
+
+@pytest.mark.slow
+def test_on_s3_the_buckets_partition_counts_not_what_this_machine_had_begun(shell, s3, tmp_path, monkeypatch):
+    write_tables(homogeneous(), tmp_path / "g")
+    one, other = (f"--graph g --out s3://tessera/parts/two --scratch {name}" for name in "ab")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(partition, "_build", killed)
+        assert shell(f"{one} --parts 2").code != 0
+    assert s3.keys("parts/two/") == ["parts/two/job.json"], "said before the first part"
+    refused = shell(f"{other} --parts 5")
+    assert refused.code == 2
+    assert "parts (2 there, 5 now)" in refused.errors[0]
+    s3.client().delete_object(Bucket="tessera", Key="parts/two/job.json")  # begun by a version that said it last
+    with monkeypatch.context() as patch:
+        patch.setattr(partition, "_build", killed)
+        assert shell(f"{other} --parts 5").code != 0
+    mixed = shell(f"{one} --parts 5")
+    assert mixed.code == 2, "this machine's work is that of two parts"
+    assert "parts (2 there, 5 now)" in mixed.errors[0]
+    assert shell(f"{other} --parts 5").code == 0
+    refused = shell(f"{one} --parts 2")
+    assert refused.code == 2
+    assert "parts (5 there, 2 now)" in refused.errors[0]
+    assert "is finished already" in shell(f"{other} --parts 5").out
