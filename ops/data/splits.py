@@ -1,8 +1,10 @@
 """Training, validation and test edges: by global time, or by each source node's own time.
 
 A pair is a (source, destination) of the label relations, at the time of its latest edge there. What is hidden, a pair
-of validation or test, leaves ALL relations between the two types, in either direction; no training edge of any relation
-is younger than the cut. Axes: V, T hidden pairs of validation and test.
+of validation or test, leaves ALL relations between the two types, in either direction. By time no training edge of any
+relation with times, whatever types it joins, is as young as the first cut; by user that holds for the edges of a source
+node and its own first hidden time, and edges without a source node at either end are not cut. Edges without times are
+not either, and where a label relation has none, nothing is cut. Axes: V, T hidden pairs of validation and test.
 """
 
 from __future__ import annotations
@@ -68,20 +70,20 @@ def split(
     source, target = labels[0][0], labels[0][2]
     codes, times, notes = _pairs(graph, labels, seed)
     timed = all(graph.edges[r].time is not None for r in labels)
-    n_sources, n_targets = graph.nodes[source].count, graph.nodes[target].count
+    n_targets = graph.nodes[target].count
     owners = codes // n_targets
     parts, cuts = _by_user(owners, times, valid, test) if how == "user" else _by_time(times, valid, test)
-    before = np.full(n_sources, cuts[0] if timed and how == "time" else _NEVER)
-    if timed and how == "user":
-        np.minimum.at(before, owners[parts > 0], times[parts > 0])
-    train = _without(graph, labels, codes[parts > 0], before)
+    first, late = cuts[0] if timed else _NEVER, (parts > 0) & timed
+    before = np.full(graph.nodes[source].count, first)
+    np.minimum.at(before, owners[late], times[late])  # by time none of them is before the cut
+    train = _without(graph, labels, codes[parts > 0], before, first)
     known = _seen(train, source)
     counts = _counts(graph, train, owners, parts, known)
     notes += _checked(graph.name, how, source, counts)
     shown = [codes[(parts == i) & known[owners]] for i in (1, 2)]
     held = [np.stack([c // n_targets, c % n_targets], axis=1) for c in shown]
-    cut = (int(cuts[0]), int(cuts[1])) if timed and how == "time" else None
-    return Split(train.with_notes(*notes), held[0], held[1], cut, counts, how, labels)
+    told = cuts if timed and how == "time" else None
+    return Split(train.with_notes(*notes), held[0], held[1], told, counts, how, labels)
 
 
 def _checked(name: str, how: How, source: str, counts: dict[str, int]) -> list[str]:
@@ -167,23 +169,33 @@ def _by_user(
 
 
 def _without(
-    graph: HeteroGraph, labels: tuple[Relation, ...], hidden: NDArray[np.int64], before: NDArray[np.int64]
+    graph: HeteroGraph,
+    labels: tuple[Relation, ...],
+    hidden: NDArray[np.int64],
+    before: NDArray[np.int64],
+    first: int,
 ) -> HeteroGraph:
-    """The graph without hidden pairs in any relation, and without other relations' edges from `before[source]` on."""
+    """The graph without hidden pairs in any relation, and without other relations' edges that are too young.
+
+    That is from time `first` on, and from `before[row]` on where an end is a node of the source type.
+    """
     ends = (labels[0][0], labels[0][2])
     n_targets = graph.nodes[ends[1]].count
     kept: dict[Relation, Edges] = {}
     for relation, edges in graph.edges.items():
         stays = np.ones(edges.count, dtype=bool)
+        # relations that join other types are cut too: what comes later may be a consequence of the hidden pairs
+        cut = edges.time if relation not in labels else None
+        if cut is not None:
+            stays &= cut < first
         for source, target, at, to in (
             (relation[0], relation[2], edges.src, edges.dst),
             (relation[2], relation[0], edges.dst, edges.src),
         ):
-            if (source, target) != ends:
-                continue
-            stays &= ~np.isin(at * n_targets + to, hidden)
-            if edges.time is not None and relation not in labels:
-                stays &= edges.time < before[at]
+            if (source, target) == ends:
+                stays &= ~np.isin(at * n_targets + to, hidden)
+            if cut is not None and source == ends[0]:
+                stays &= cut < before[at]
         kept[relation] = edges.take(stays)
     return replace(graph, edges=kept)
 

@@ -16,6 +16,7 @@ from ops.data.splits import split
 from ops.errors import DataError, SettingsError
 
 A, B, BACK, KNOWS = ("user", "a", "note"), ("user", "b", "note"), ("note", "back", "user"), ("user", "knows", "user")
+CITES = ("note", "cites", "note")
 
 
 @st.composite
@@ -24,7 +25,7 @@ def raw_graphs(draw, times=True):
     users, notes = draw(st.integers(1, 5)), draw(st.integers(1, 6))
     sizes = {"user": users, "note": notes}
     edges = {}
-    for relation in [A, *draw(st.sets(st.sampled_from([B, BACK, KNOWS])))]:
+    for relation in [A, *draw(st.sets(st.sampled_from([B, BACK, KNOWS, CITES])))]:
         pairs = st.tuples(st.integers(0, sizes[relation[0]] - 1), st.integers(0, sizes[relation[2]] - 1))
         found = draw(st.sets(pairs, min_size=1, max_size=14))
         edges[relation] = [(*p, draw(st.integers(0, 12))) for p in sorted(found)]
@@ -59,7 +60,6 @@ def brute(edges, labels, how, valid, test):
             ordered[min(math.floor(len(ordered) * s + 1e-9), len(ordered) - 1)] for s in (1 - valid - test, 1 - test)
         ]
         part = {p: 2 if at >= cuts[1] else 1 if at >= cuts[0] else 0 for p, at in time.items()}
-        cut_of = dict.fromkeys(range(99), cuts[0])
     else:
         for user in {p[0] for p in time}:
             own = sorted((p for p in time if p[0] == user), key=lambda p: (time[p], p))
@@ -73,9 +73,12 @@ def brute(edges, labels, how, valid, test):
     for relation, rows in edges.items():
         train[relation] = []
         for s, t, at in rows:
-            user, pair = (s, (s, t)) if relation != BACK else (t, (t, s))
-            joins = relation != KNOWS
-            late = joins and relation not in labels and at >= cut_of.get(user, math.inf)
+            pair = (s, t) if relation != BACK else (t, s)
+            joins = relation not in (KNOWS, CITES)
+            cut = cuts[0] if how == "time" else math.inf
+            for kind, row in ((relation[0], s), (relation[2], t)):
+                cut = min(cut, cut_of.get(row, math.inf) if kind == "user" else math.inf)
+            late = relation not in labels and at >= cut
             if not (joins and pair in hidden) and not late:
                 train[relation].append((s, t, at))
     known = {s for r, rows in train.items() for s, _, _ in rows if r[0] == "user"}
@@ -106,6 +109,30 @@ def test_it_is_what_its_words_say(raw, how, shares, both):
     assert found.counts["test pairs"] == len(test)
 
 
+READ, FOLLOWS = [(0, n, n) for n in range(10)] + [(1, n, 20 + n) for n in range(10)], ("user", "follows", "user")
+
+
+@pytest.mark.parametrize(("how", "follows", "cites"), [("time", [3, 23], [3, 23]), ("user", [3], [3, 23, 24, 29])])
+def test_the_future_leaves_relations_of_other_types_too(how, follows, cites):
+    """User 0 reads at 0..9 (7, 8, 9 hidden by user), user 1 at 20..29 (27, 28, 29); by time the first cut is 24."""
+    edges = {
+        ("user", "reads", "note"): READ,
+        FOLLOWS: [(0, 1, 3), (1, 0, 23), (0, 0, 24), (1, 1, 29)],
+        CITES: [(0, 1, 3), (1, 2, 23), (2, 3, 24), (3, 4, 29)],
+    }
+    found = split(built({"user": 2, "note": 10}, edges), how, label_relations=["reads"])
+    assert found.train.edges[FOLLOWS].time.tolist() == follows
+    assert found.train.edges[CITES].time.tolist() == cites
+
+
+def test_nothing_is_cut_by_time_where_the_label_relation_has_none():
+    graph = built({"user": 2, "note": 10}, {A: READ, KNOWS: [(0, 1, 3), (1, 0, 99)], CITES: [(0, 1, 99)]})
+    plain = make_hetero("g", graph.nodes, graph.edges | {A: Edges(graph.edges[A].src, graph.edges[A].dst)})
+    for how in ("time", "user"):
+        found = split(plain, how, label_relations=["a"]).train
+        assert [found.edges[r].count for r in (KNOWS, CITES)] == [2, 1]
+
+
 @given(raw_graphs(), st.sampled_from(["time", "user"]))
 @settings(max_examples=15)
 def test_no_hidden_pair_is_left_in_any_relation(raw, how):
@@ -118,7 +145,7 @@ def test_no_hidden_pair_is_left_in_any_relation(raw, how):
     assert len(hidden) == len(found.valid) + len(found.test)
     for relation, edges in found.train.edges.items():
         pairs = set(zip(edges.src.tolist(), edges.dst.tolist(), strict=True))
-        if relation[2] == "note":
+        if (relation[0], relation[2]) == ("user", "note"):
             assert not pairs & hidden
         elif relation == BACK:
             assert not {(b, a) for a, b in pairs} & hidden
