@@ -188,13 +188,22 @@ def _trainer(driver: Driver, desk: Any, place: Path) -> Any:
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
         ),
-        torch_config=_torch_config("nccl" if workers.gpus else "gloo"),
+        torch_config=_torch_config(_backend(workers.gpus)),
         run_config=RunConfig(
             name=f"{place.name}-{time.time_ns()}",  # Ray would take a name it knows for the run to go on with
             storage_path=str(place.absolute()),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
         ),
     )
+
+
+def _backend(gpus: float) -> str:
+    """What carries the tensors between the workers, by device.
+
+    GPU workers need gloo beside NCCL: k-means, the SOM and the users' sums are kept and reduced on the CPU, which NCCL
+    cannot do.
+    """
+    return "cpu:gloo,cuda:nccl" if gpus else "gloo"
 
 
 def _torch_config(backend: str) -> Any:
