@@ -17,6 +17,7 @@ from ops.run import sizing
 from ops.run.console import Console
 from ops.run.settings import LaunchSettings, SearchSettings
 from ops.run.sizing import on_cluster
+from ops.run.tables import plain
 from ops.run.workers import Workers
 
 ANSWERS_WITHIN, NODE_ANSWERS_WITHIN = 10.0, 120.0  # seconds: a cluster's port, a task that first starts a process
@@ -176,7 +177,7 @@ def trial_callback(console: Console, total: int) -> Any:
             """One lasting line a trial."""
             self.ended += 1
             result = trial.last_result or {}
-            chosen = "  ".join(f"{k} {v:.4g}" for k, v in trial.config.items())
+            chosen = "  ".join(f"{k} {plain(v)}" for k, v in trial.config.items())
             console.say(f"trial {self.ended}/{total}  {chosen}  epochs {result.get('epoch')}  "
                         f"score {result.get('score', float('nan')):.4f}")  # fmt: skip
 

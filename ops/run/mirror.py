@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -122,6 +123,7 @@ class Mirror:
             self._known = {n: Sent(-1, 0, s.etag) for n, s in there.items()} | known  # others go, or are sent again
         else:
             self._replace(there)
+            self._forget({name.partition("/")[0] for name in listed})
         self._save()
         if not ours:
             storage.write(self.place / MARK_FILE, self._id.encode())
@@ -140,6 +142,12 @@ class Mirror:
             kept[name] = self._fetch(name)
         # what half a checkpoint left there goes with the next push
         self._known = kept | {n: Sent(-1, 0, there[n].etag) for n in there.keys() - wanted}
+
+    def _forget(self, there: Collection[str]) -> None:
+        """Remove what others keep in this folder and the bucket has no more, as a forgotten search's trials."""
+        for path in self.folder.iterdir():
+            if path.is_dir() and path.name not in there and any(fnmatch.fnmatch(path.name, p) for p in self.skip):
+                shutil.rmtree(path)
 
     def _fetch(self, name: str) -> Sent:
         path = self.folder / name

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ops.errors import Interrupted, SettingsError
-from ops.run import memory, place, results
+from ops.run import memory, place, results, space
 from ops.run.checkpoint import write_json
 from ops.run.cli import Resolved, resolve
 from ops.run.cluster import check_seen, cluster_session, ray_session, share, trial_callback
@@ -26,7 +26,7 @@ from ops.run.job import Job, make_job, plan
 from ops.run.journal import Journal, Status, finished
 from ops.run.launch import run_job, tell_pending, train_seed
 from ops.run.mirror import shared
-from ops.run.settings import SearchSettings, fields, flat, nearest, search_domain
+from ops.run.settings import SearchSettings, flat, search_domain
 from ops.run.sizing import Share, on_cluster
 from ops.run.stored import read_history
 from ops.run.study import best_trial, print_study, rank
@@ -55,14 +55,16 @@ def run_search(resolved: Resolved, console: Console) -> tuple[Path, dict[str, An
         raise SettingsError(
             f"--warm-start {launch.warm_start}: only train.py takes it; train the found setting with it"
         )
-    searched = _searched(resolved, launch)
+    searched = space.searched(resolved, launch)
     job = make_job(resolved, console)
+    if launch.objective.startswith("last/") and job.labels is None:
+        raise SettingsError(f"--objective {launch.objective}: {job.data.name} has no labels to rank by; leave it out")
     if getattr(resolved.method, "KIND", "graph") == "users" and job.held is None:
         raise SettingsError(
             f"--dataset {launch.dataset}: was partitioned before, nothing is hidden from it to rank trials by; "
             "give the graph's tables"
         )
-    value = _identity(job, launch, searched)
+    value = space.identity(job, launch, searched)
     name = launch.name or place.default_name(f"tune-{job.resolved.method.NAME}", job.data.name, value)
     folder = place.open_folder(str(place.local_out(launch)), name)
     skip = (f"{TRIAL}*", RAY)  # each trial sends its own folder, and Ray its files
@@ -91,7 +93,7 @@ def _search(study: Study, launch: SearchSettings, value: Mapping[str, Any]) -> d
     stored = results.read_json(folder / "trials.json")
     if stored and _covers(folder, stored, launch) and finished(folder):
         job.console.say(f"{known}: finished on {stored['finished']}, --fresh runs it again")
-        tell_pending(job.console, sync(folder, job.uri))
+        tell_pending(job.console, sync(folder, job.uri, require=launch.require_tracking))
         return stored
     with cluster_session():
         if on_cluster() and job.mirror is None:
@@ -121,7 +123,7 @@ def _run(study: Study, launch: SearchSettings, each: Share) -> dict[str, Any]:
         try:
             with followed(folder, place.remote(launch, folder.name), job.console.warn):
                 _tune(study, launch, each)
-            trials = rank(folder, job.resolved, job.data.name)
+            trials = rank(folder, job.resolved, job.data.name, lambda settings: space.trial_name(job, settings))
             best = best_trial(trials)
             if launch.seeds:
                 _train_best(study, launch, best["settings"])
@@ -130,7 +132,7 @@ def _run(study: Study, launch: SearchSettings, each: Share) -> dict[str, Any]:
             raise
         trials["finished"] = results.now()
         write_json(folder / "trials.json", trials)
-        journal.metrics({"tune/score": best["score"]}, job.resolved.settings.epochs - 1)
+        journal.summary({"tune/score": best["metrics"]["score"]}, job.resolved.settings.epochs - 1)
         if launch.report:
             from ops.run.report import write_report
 
@@ -153,28 +155,9 @@ def _train_best(study: Study, launch: SearchSettings, settings: Mapping[str, Any
 def _covers(folder: Path, stored: Mapping[str, Any], launch: SearchSettings) -> bool:
     """Whether a stored study has all that is asked for."""
     best = results.read_json(folder / "best" / "result.json")
-    seeds = len(best["seeds"]) if best else 0
-    return bool(stored["finished"]) and stored["asked"] >= launch.trials and seeds >= launch.seeds
-
-
-def _searched(resolved: Resolved, launch: SearchSettings) -> tuple[str, ...]:
-    model = type(resolved.settings)
-    can = [key for key in fields(model) if search_domain(model, key)]
-    keys = tuple(k.strip().replace("-", "_") for k in launch.search.split(",") if k.strip())
-    for key in keys:
-        if key not in can:
-            raise SettingsError(
-                f"--search {key}: has no search domain{nearest(key, can)}; can be searched: {', '.join(can)}"
-            )
-    return keys or tuple(resolved.method.SEARCHED)
-
-
-def _identity(job: Job, launch: SearchSettings, searched: tuple[str, ...]) -> dict[str, Any]:
-    fixed = {k: v for k, v in flat(job.resolved.settings).items() if k not in searched}
-    space = {"search_seed": launch.search_seed, "objective": launch.objective, "searched": ",".join(searched)}
-    if not launch.prune:  # ended trials of a pruned search may have been ended early
-        space["prune"] = False
-    return place.identity(job.resolved.method.NAME, fixed | space, job.data.digest())
+    wanted = set(range(launch.first_seed, launch.first_seed + launch.seeds))
+    has_seeds = wanted <= set(best["seeds"] if best else [])
+    return bool(stored["finished"]) and stored["asked"] >= launch.trials and has_seeds
 
 
 def _tune(study: Study, launch: SearchSettings, each: Share) -> None:
@@ -186,12 +169,12 @@ def _tune(study: Study, launch: SearchSettings, each: Share) -> None:
     quiet = Console(quiet=True)
     job = replace(study.job, threads=each.threads, workers=each.workers, console=quiet, mirror=None)
     there = place.remote(launch, study.folder.name)
-    space = {key: _domain(search_domain(type(settings), key)) for key in study.searched}
-    start = {key: _start(study, key) for key in study.searched}
+    domains = {key: space.domain(search_domain(type(settings), key)) for key in study.searched}
+    start = {key: space.start(study.job.resolved, key) for key in study.searched}
     with ray_session(each.cpus), interruptible(study.folder, there) as asked:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_trial, study=replace(study, job=job)), each.resources),
-            param_space=space,
+            param_space=domains,
             tune_config=tune.TuneConfig(
                 metric="score", mode="max", num_samples=launch.trials, max_concurrent_trials=each.concurrent,
                 reuse_actors=True,
@@ -222,23 +205,6 @@ def _scheduler(epochs: int, *, prune: bool) -> Any:
     )  # fmt: skip
 
 
-def _start(study: Study, key: str) -> Any:
-    """What the first trial takes: the user's value or the default, never a preset's, which was chosen with labels."""
-    resolved = study.job.resolved
-    if resolved.sources.get(key, "").startswith("preset"):
-        return type(resolved.settings).model_fields[key].default
-    return getattr(resolved.settings, key)
-
-
-def _domain(declared: Mapping[str, Any] | None) -> Any:
-    from ray import tune
-
-    assert declared is not None
-    kind, values = next(iter(declared.items()))
-    makers = {"uniform": tune.uniform, "loguniform": tune.loguniform, "randint": tune.randint}
-    return tune.choice(values) if kind == "choice" else makers[kind](*values)
-
-
 def _trial(config: dict[str, Any], study: Study) -> None:
     """One trial inside its (reused) actor: trains one seed, or tells the stored curve of an ended one."""
     from ray import tune
@@ -246,7 +212,7 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     job = replace(study.job, resolved=study.job.resolved.with_settings("trial", **config))
     memory.preload()
     torch.set_num_threads(job.threads)
-    name = f"{TRIAL}{place.fingerprint(job.identity)[:8]}"
+    name = space.trial_name(study.job, config)
     there = place.remote(job.resolved.launch, study.folder.name)
     root = study.folder if there is None else place.local_out(job.resolved.launch) / study.folder.name  # of this node
     folder = root / name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,16 @@ def best_trial(trials: Mapping[str, Any]) -> Mapping[str, Any]:
     raise kind(f"no trial finished, the first says: {failed['error']}")
 
 
-def rank(folder: Path, resolved: Resolved, dataset: str) -> dict[str, Any]:
+def rank(folder: Path, resolved: Resolved, dataset: str, name_of: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
     """The table of trials: finished ones by the objective's order, then the others.
 
+    A folder that is not named as `name_of` its settings is another search's, which had this one's name before.
     `tune/score` is settled by the panel of indices, on users by the score itself, the recall of validation pairs.
     """
     launch = resolved.launch
     assert isinstance(launch, SearchSettings)
     found = [t for p in sorted(folder.glob("trial-*/trial.json")) if (t := results.read_json(p))]
+    found = [t for t in found if t["trial"] == name_of(t["settings"])]
     finished = [t for t in found if t["status"] == "finished"]
     rest = sorted((t for t in found if t["status"] != "finished"), key=lambda t: -t["epochs"])
     agreement, best = "no trial finished", None
@@ -56,7 +58,7 @@ def rank(folder: Path, resolved: Resolved, dataset: str) -> dict[str, Any]:
             agreement = f"ranked by {launch.objective}: TUNED WITH LABELS; " + agreement
         best = finished[0]["trial"]
     for trial in found:
-        trial["score"] = trial["metrics"].get("score")
+        trial["score"] = trial["metrics"].get(launch.objective.split("/")[1])
     return {
         "method": resolved.method.NAME, "dataset": dataset, "objective": launch.objective,
         "trials": finished + rest, "best": best, "agreement": agreement, "command": mask(resolved.command),

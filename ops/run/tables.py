@@ -155,8 +155,8 @@ def _scored_by(trials: Mapping[str, Any], metric: str) -> bool:
 
 
 def sorted_trials(trials: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Trials by panel rank (users: by score), then (those without one) by score, the unscored last."""
-    recalled = by_recall(trials)
+    """Trials by panel rank (users, and with labels: by score), then (those without one) by score, the unscored last."""
+    recalled = by_recall(trials) or uses_labels(trials)
 
     def key(trial: Mapping[str, Any]) -> tuple[bool, float, bool, float]:
         rank, score = trial.get("rank"), trial.get("score")

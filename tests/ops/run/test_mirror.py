@@ -186,3 +186,18 @@ def test_a_bucket_that_was_emptied_starts_anew_and_half_a_checkpoint_goes(world,
     assert content(tmp_path / "one") == {}
     again.push()
     assert world.keys() == []
+
+
+@pytest.mark.slow
+def test_trials_of_a_search_that_the_bucket_has_forgotten_are_removed(world, tmp_path):
+    one = world.machine("one")
+    one.pull()
+    written(tmp_path / "one", run_json="1", trial_1__trial_json="old", trial_2__trial_json="both")
+    for name in ("trial-1", "trial-2"):
+        (tmp_path / "one" / name.replace("-", "_")).rename(tmp_path / "one" / name)
+    one.push()
+    world.server.put(f"{world.key}/trial-2/trial.json", b"both")
+    other = world.machine("other")
+    other.pull()
+    world.machine("one").pull()
+    assert sorted(path.name for path in (tmp_path / "one").glob("trial-*")) == ["trial-2"]

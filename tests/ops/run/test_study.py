@@ -8,12 +8,13 @@ from ops.errors import DivergedError
 from ops.run.cli import resolve
 from ops.run.settings import SearchSettings
 from ops.run.study import best_trial, rank
+from ops.run.tables import trials_table
 from trainers import hsan
 
 
 def trial(name, status, **metrics):
     values = {"silhouette": 0.1, "davies_bouldin": 1.0, "modularity": 0.1, "conductance": 0.5, "score": 0.5} | metrics
-    return {"trial": name, "settings": {}, "status": status, "epochs": 3, "metrics": values}
+    return {"trial": name, "settings": {"name": name}, "status": status, "epochs": 3, "metrics": values}
 
 
 def ranked(tmp_path, trials, *flags):
@@ -21,7 +22,7 @@ def ranked(tmp_path, trials, *flags):
         (tmp_path / each["trial"]).mkdir()
         (tmp_path / each["trial"] / "trial.json").write_text(json.dumps(each))
     resolved = resolve(flags, hsan, SearchSettings, tmp_path, "tune")
-    return rank(tmp_path, resolved, "toy")
+    return rank(tmp_path, resolved, "toy", lambda settings: settings["name"])
 
 
 def test_finished_trials_come_first_by_the_panel(tmp_path):
@@ -49,3 +50,18 @@ def test_a_search_without_a_finished_trial_ends_with_the_first_error(tmp_path):
 def test_passwords_are_not_stored(tmp_path):
     found = ranked(tmp_path, [trial("trial-a", "finished")], "--tracking-uri", "http://me:secret@host")
     assert "secret" not in json.dumps(found)
+
+
+def test_a_forgotten_searchs_trials_are_not_ranked(tmp_path):
+    other = trial("trial-b", "finished", modularity=0.9) | {"settings": {"name": "trial-c"}}
+    found = ranked(tmp_path, [trial("trial-a", "finished"), other])
+    assert [t["trial"] for t in found["trials"]] == ["trial-a"]
+
+
+def test_the_score_of_a_trial_is_its_objectives(tmp_path):
+    given = [trial("trial-a", "finished", acc=0.4, modularity=0.9), trial("trial-b", "finished", acc=0.9)]
+    found = ranked(tmp_path, given, "--objective", "last/acc")
+    assert [t["score"] for t in found["trials"]] == [0.9, 0.4]
+    lines = trials_table(found).splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("trial-")] == ["trial-b", "trial-a"]
+    assert "0.900" in next(line for line in lines if line.startswith("trial-b"))
