@@ -10,18 +10,20 @@ from pathlib import Path
 from ops.run.compare import comparison_table, write_compare
 from ops.run.entry import entry
 from ops.run.fetched import fetched
+from ops.run.parquet_out import check_file
 
 
 def main(argv: list[str]) -> None:
     """Print the table, write the page and print where it is."""
     parser = argparse.ArgumentParser(prog="compare.py", description="Compare finished runs.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a finished run or search: its folder or s3:// URI")
-    parser.add_argument("--out", type=Path, default=Path("compare.html"), help="the page (default: compare.html)")
+    parser.add_argument("--out", default="compare.html", help="the page (default: compare.html)")
     args = parser.parse_args(argv)
+    check_file(args.out, s3=False)
     with ExitStack() as open_runs:
         folders = [open_runs.enter_context(fetched(run, results=True)).folder for run in args.runs]
         print(comparison_table(folders))
-        print(f"\n{write_compare(folders, args.out)}")
+        print(f"\n{write_compare(folders, Path(args.out))}")
 
 
 if __name__ == "__main__":

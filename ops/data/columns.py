@@ -125,7 +125,12 @@ def _header(file: Source) -> tuple[tuple[str, ...], str, bool]:
             return tuple(str(n) for n in pq.read_schema(stream).names), "", False
     line = header_line(file)
     delimiter = "\t" if file.suffix == ".tsv" or "\t" in line else ","
-    names = tuple(n.strip() for n in next(csv.reader([line], delimiter=delimiter), []))
+    try:
+        names = tuple(n.strip() for n in next(csv.reader([line], delimiter=delimiter), []))
+    except csv.Error as error:
+        raise DataError(f"{file.uri}: the first line cannot be read ({error}); it must name the columns") from None
+    if odd := [n for n in names if not n.isprintable()]:
+        raise DataError(f"{file.uri}: column {odd[0]!r} has characters that do not print; name it otherwise")
     if not names or all(is_number(n) for n in names):
         raise DataError(f"{file.uri}: the first line ({line[:40]}) is data; it must name the columns")
     if not all(names):

@@ -7,9 +7,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ops.errors import SettingsError
 from ops.files import replacing
 from ops.run.place import scratch
 from ops.storage import is_s3, parse, upload
+
+
+def check_file(out: str, *, s3: bool = True) -> None:
+    """Raise SettingsError, before any work, for what cannot be a file's name: a folder, another scheme than s3."""
+    if "://" in out and not (s3 and is_s3(out)):
+        raise SettingsError(f"--out {out}: give a file{' or s3://BUCKET/KEY' if s3 else ''}")
+    if not is_s3(out) and (Path(out).expanduser().is_dir() or not Path(out).name):
+        raise SettingsError(f"--out {out}: is a folder; give a file in it")
 
 
 def write_pieces(out: str, pieces: Iterable[Mapping[str, Any]]) -> None:

@@ -50,7 +50,7 @@ def scratch(chosen: str = "") -> Path:
 
     Raises SettingsError where it cannot be made, or somebody else has made it.
     """
-    folder = Path(chosen).expanduser() if chosen else Path(tempfile.gettempdir()) / f"tessera-{os.getuid()}"
+    folder = Path(chosen).expanduser().absolute() if chosen else Path(tempfile.gettempdir()) / f"tessera-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = folder.stat().st_uid

@@ -29,7 +29,7 @@ from ops.run.fold_in import predict_users
 from ops.run.kinds import only
 from ops.run.known import Known, Source, open_run
 from ops.run.model import StoredModel, in_order, read_model
-from ops.run.parquet_out import write_pieces
+from ops.run.parquet_out import check_file, write_pieces
 from ops.run.predict_images import predict_images
 from ops.run.predicted import summary
 from ops.run.settings import PredictSettings
@@ -55,6 +55,7 @@ def run_prediction(
 
     Raises SettingsError or DataError before anything is written; ServiceError where MLflow or a store is away.
     """
+    check_file(request.out)
     model, known = open_model(run, request)
     if model.method not in methods:
         raise DataError(f"{run}: is a model of {model.method!r}, which this program does not have")

@@ -92,8 +92,7 @@ def load(
         return _stored(spec, read_manifest(spec), s), None, None
     graph, groups = load_hetero(spec)
     hidden = split(graph, None if s.holdout == "auto" else s.holdout, label_relations=s.labels)
-    folder = place.local_out(launch) / "partitions" / _key(hidden.train, s)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = place.open_folder(str(place.local_out(launch) / "partitions"), _key(hidden.train, s))
     with place.lock(folder, wait=True):  # of two starts on the same graph one writes
         if not has_manifest(folder):
             part_of = part_of_nodes(hidden.train, s.parts, s.partition, PARTITION_SEED)

@@ -97,7 +97,11 @@ def test_the_key_is_of_data_seed_and_the_stages_own_settings():
                {"pretrain_lr": 0.5}, {"pretrain_batch": 8}, {"pretrain_keep": "last"}, {"centre_starts": 3},
                {"n_clusters": 4})]  # fmt: skip
     other = [replace(data, x=data.x[:, ::-1].copy()), replace(data, edge_index=data.edge_index[:, 2:])]
-    changed += [key_of(made(), data, 1), *(key_of(made(), each, 0) for each in other)]
+    changed += [
+        key_of(made(), data, 1),
+        key_of(made(), data, 0, (2, 1, "cpu")),
+        *(key_of(made(), each, 0) for each in other),
+    ]
     assert len({key, *changed}) == len(changed) + 1
     last = made(pretrain_keep="last")  # depends on neither edges nor clusters
     assert key_of(last, data, 0) == key_of(made(pretrain_keep="last", n_clusters=4), other[1], 0)

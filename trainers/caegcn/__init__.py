@@ -26,7 +26,7 @@ from trainers.caegcn.training import train
 NAME = "caegcn"
 SEARCHED = ("gamma", "content_kl", "graph_kl", "structure", "freedom")  # what a search varies unless told otherwise
 SHAPED = (  # settings that a warm start cannot change
-    "widths", "code_dim", "depth", "attention_at", "heads", "head_dim", "decoder",
+    "n_clusters", "widths", "code_dim", "depth", "attention_at", "heads", "head_dim", "decoder",
 )  # fmt: skip
 NEW_ROWS = "by the content branch where the data has no edges, else by the graph branch over those edges"
 ADVICE = "cut the graph into steps with --parts P --blocks q, or lower --head-dim"

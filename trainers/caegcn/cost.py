@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from ops.cluster.kmeans import BLOCK_ROWS
 from ops.contrast.team import traffic
 from ops.data.types import AttributedGraph
 from ops.run.memory import THREADS_AND_KERNELS
@@ -49,9 +50,11 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
             gathered = max(gathered, (6 if world > 1 else 3) * inside)
     outputs = 5 * f if settings.decoder else 3 * f  # of both decoders, their errors and gradients
     rows = 4 * own * (2 * f + outputs + width) + 4 * n * gathered
+    rows += 4 * 4 * own * settings.k * settings.code_dim  # differences to every centre, and their gradients
+    starts = 2 * 8 * min(n, BLOCK_ROWS) * settings.centre_starts * settings.k  # of k-means, one-hot
     if settings.structure_from == "last" and settings.structure:
         rows += 4 * 2 * n * f
-    step = rows + 16 * parameters(settings, f) + 4 * 4 * settings.tile_rows**2
+    step = max(rows, starts) + 16 * parameters(settings, f) + 4 * 4 * settings.tile_rows**2
     inputs = data.x.nbytes + 3 * 12 * data.edge_index.shape[1]
     return int(THREADS_AND_KERNELS + inputs + step + data.x.nbytes * (1 if settings.parts else 0))
 

@@ -1,9 +1,10 @@
 """The content branch alone, before the joint training: minibatch Adam on the reconstruction error, kept in a cache.
 
-The cache lies beside the downloads (TESSERA_CACHE), a folder for each (features, edges, settings of this stage, seed),
-so that trials, seeds of other runs and repeated commands share it. It is written like a checkpoint (whole or not there,
-with checksums), every minute and at the end; whoever comes while another process trains the same waits for it. What was
-told of its epochs is kept with it and told again, so that every run's history has them.
+The cache lies beside the downloads (TESSERA_CACHE), a folder for each (features, edges, settings of this stage, seed,
+numbers of threads and workers: a result must not depend on who filled it), so that trials, seeds of other runs and
+repeated commands share it. It is written like a checkpoint (whole or not there, with checksums), every minute and at
+the end; whoever comes while another process trains the same waits for it. What was told of its epochs is kept with it
+and told again, so that every run's history has them.
 
 An auto-encoder left to itself first finds the groups and then loses them again in details of single rows. Which epoch
 to keep is decided without labels: by the modularity, on the graph, of the clusters that k-means finds in its codes.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,8 +63,8 @@ class _Past:
 _EDITION = 4  # of the draws and the updates below: another one has other results
 
 
-def key_of(settings: Settings, data: AttributedGraph, seed: int) -> str:
-    """What a pre-trained content branch depends on, as 16 hexadecimal digits."""
+def key_of(settings: Settings, data: AttributedGraph, seed: int, rounding: Sequence[int | str] = ()) -> str:
+    """What a pre-trained content branch depends on, as 16 hex digits; `rounding`: what its last bits depend on."""
     names = ["widths", "code_dim", "pretrain_epochs", "pretrain_keep", "pretrain_lr", "pretrain_batch"]
     arrays: list[NDArray[Any]] = [data.x]
     if settings.pretrain_keep == "modularity":
@@ -72,7 +74,7 @@ def key_of(settings: Settings, data: AttributedGraph, seed: int) -> str:
     for array in arrays:
         h.update(f"{array.dtype.str}{array.shape}".encode())
         h.update(np.ascontiguousarray(array).data)
-    h.update(json.dumps([_EDITION, seed, *(getattr(settings, name) for name in names)]).encode())
+    h.update(json.dumps([_EDITION, seed, *rounding, *(getattr(settings, name) for name in names)]).encode())
     return h.hexdigest()[:16]
 
 
@@ -84,7 +86,8 @@ def pretrain(content: Content, settings: Settings, data: AttributedGraph, run: R
     """
     if not settings.pretrain_epochs:
         return
-    folder = _folder(key_of(settings, data, run.seed)) if team.rank == 0 else None
+    rounding = (torch.get_num_threads(), team.world, run.device.type)
+    folder = _folder(key_of(settings, data, run.seed, rounding)) if team.rank == 0 else None
     lock: AbstractContextManager[None] = locked(folder / ".lock") if folder else nullcontext()
     with lock:
         _train(content, settings, data, run, team, folder)

@@ -143,7 +143,10 @@ class Training:
         rest = [parts.sum()[None], (labels == q.argmax(1)).sum()[None].cpu(), labels.bincount(minlength=len(q.T)).cpu()]
         told = self.team.sum_(torch.cat([parts, *rest]).to(self.device)).cpu()
         if not math.isfinite(float(told[len(PARTS)])):
-            raise DivergedError(f"epoch {epoch}: the loss is {float(told[len(PARTS)])}; lower --lr")
+            raise DivergedError(
+                f"epoch {epoch}: the loss is {float(told[len(PARTS)])}; "
+                "lower --lr, or where it is the first epoch scale the features"
+            )
         return told
 
     def losses(

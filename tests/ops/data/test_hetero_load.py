@@ -200,6 +200,8 @@ BAD = {
     "no column": ("edges/user__likes__note.csv", "from,to\nu1,1\n", "no column src among from, to"),
     "nearly": ("edges/user__likes__note.csv", "src,dst,wieght\nu1,1,1\n", "'wieght'; did you mean weight?"),
     "no header": ("edges/user__likes__note.csv", "1,2\n2,3\n", "is data; it must name the columns"),
+    "unprintable": ("nodes/user.csv", "id,a\x0bge\nu1,1\n", "column 'a\\x0bge' has characters that do not print"),
+    "a return": ("nodes/user.csv", "id,a\rge\nu1,1\n", "nodes/user.csv: "),
     "a label": ("nodes/user.csv", "id,label\nu1,1\nu2,1\n", "labels stand apart"),
     "empty": ("nodes/user.csv", "", "is empty"),
     "binary": ("nodes/user.csv", "id,age\nu1,\0\n", "holds binary data"),
