@@ -34,6 +34,7 @@ def contents(folder):
             if p.is_file() and p.name not in (".lock", "job.json")}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_partition_with_its_report(shell, tmp_path):
     write_tables(hetero(), tmp_path / "g")
     made = shell("--graph g --parts 3 --out o")
