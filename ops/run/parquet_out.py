@@ -13,11 +13,13 @@ from ops.run.place import scratch
 from ops.storage import is_s3, parse, upload
 
 
-def check_file(out: str, *, s3: bool = True) -> None:
+def check_file(out: str) -> None:
     """Raise SettingsError, before any work, for what cannot be a file's name: a folder, another scheme than s3."""
-    if "://" in out and not (s3 and is_s3(out)):
-        raise SettingsError(f"--out {out}: give a file{' or s3://BUCKET/KEY' if s3 else ''}")
-    if not is_s3(out) and (Path(out).expanduser().is_dir() or not Path(out).name):
+    if is_s3(out):
+        return
+    if "://" in out:
+        raise SettingsError(f"--out {out}: give a file or s3://BUCKET/KEY")
+    if Path(out).expanduser().is_dir() or not Path(out).name:
         raise SettingsError(f"--out {out}: is a folder; give a file in it")
 
 

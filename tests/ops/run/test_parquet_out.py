@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fabricate import make_run
 
 from ops.errors import SettingsError
 from ops.run.parquet_out import check_file
@@ -30,6 +31,13 @@ def test_a_comparison_is_no_object(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(SettingsError, match=r"^--out s3://b/compare.html: give a file$"):
         compare.main(["run", "--out", "s3://b/compare.html"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comparison_goes_into_a_folder_too(tmp_path: Path) -> None:
+    run, folder = make_run(tmp_path / "run"), tmp_path / "pages"
+    folder.mkdir()
+    compare.main([str(run), "--out", str(folder)])
+    assert [path.name for path in folder.iterdir()] == ["compare.html"]
 
 
 def test_a_relative_scratch_folder_is_this_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
