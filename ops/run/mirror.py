@@ -68,7 +68,11 @@ def mirrored(name: str, skip: Collection[str]) -> bool:
     parts = name.split("/")
     if any(p.startswith(".") for p in parts) or any(fnmatch.fnmatch(parts[-1], p) for p in LOCAL_ONLY):
         return False
-    return not any(fnmatch.fnmatch(parts[0], p) for p in skip)
+    return not _skipped(parts[0], skip)
+
+
+def _skipped(first: str, skip: Collection[str]) -> bool:
+    return any(fnmatch.fnmatch(first, p) for p in skip)
 
 
 def _vouches(name: str) -> bool:
@@ -146,7 +150,7 @@ class Mirror:
     def _forget(self, there: Collection[str]) -> None:
         """Remove what others keep in this folder and the bucket has no more, as a forgotten search's trials."""
         for path in self.folder.iterdir():
-            if path.is_dir() and path.name not in there and any(fnmatch.fnmatch(path.name, p) for p in self.skip):
+            if path.is_dir() and path.name not in there and _skipped(path.name, self.skip):
                 shutil.rmtree(path)
 
     def _fetch(self, name: str) -> Sent:

@@ -7,7 +7,7 @@ same command, ended trials are told to the scheduler from their stored curves, b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -91,7 +91,7 @@ def _search(study: Study, launch: SearchSettings, value: Mapping[str, Any]) -> d
     if launch.fresh and job.mirror is not None:
         job.mirror.clear()
     stored = results.read_json(folder / "trials.json")
-    if stored and _covers(folder, stored, launch) and finished(folder):
+    if stored and _covers(study, stored, launch) and finished(folder):
         job.console.say(f"{known}: finished on {stored['finished']}, --fresh runs it again")
         tell_pending(job.console, sync(folder, job.uri, require=launch.require_tracking))
         return stored
@@ -123,7 +123,7 @@ def _run(study: Study, launch: SearchSettings, each: Share) -> dict[str, Any]:
         try:
             with followed(folder, place.remote(launch, folder.name), job.console.warn):
                 _tune(study, launch, each)
-            trials = rank(folder, job.resolved, job.data.name, lambda settings: space.trial_name(job, settings))
+            trials = rank(folder, job.resolved, job.data.name, _named(job))
             best = best_trial(trials)
             if launch.seeds:
                 _train_best(study, launch, best["settings"])
@@ -142,6 +142,12 @@ def _run(study: Study, launch: SearchSettings, each: Share) -> dict[str, Any]:
     return trials
 
 
+def _named(job: Job) -> Callable[[Mapping[str, Any]], str]:
+    """The name of a trial by its settings; all data are hashed once."""
+    digest = job.data.digest()
+    return lambda settings: space.trial_name(job.resolved.with_settings("trial", **settings), digest)
+
+
 def _train_best(study: Study, launch: SearchSettings, settings: Mapping[str, Any]) -> None:
     resolved = study.job.resolved.with_settings("trial", **settings)
     job = replace(study.job, resolved=resolved.with_launch(name="best", fresh=False))
@@ -152,11 +158,10 @@ def _train_best(study: Study, launch: SearchSettings, settings: Mapping[str, Any
     run_job(job, study.folder, root=study.folder)
 
 
-def _covers(folder: Path, stored: Mapping[str, Any], launch: SearchSettings) -> bool:
+def _covers(study: Study, stored: Mapping[str, Any], launch: SearchSettings) -> bool:
     """Whether a stored study has all that is asked for."""
-    best = results.read_json(folder / "best" / "result.json")
-    wanted = set(range(launch.first_seed, launch.first_seed + launch.seeds))
-    has_seeds = wanted <= set(best["seeds"] if best else [])
+    best = results.read_json(study.folder / "best" / "result.json")
+    has_seeds = set(study.job.seeds) <= set(best["seeds"] if best else [])
     return bool(stored["finished"]) and stored["asked"] >= launch.trials and has_seeds
 
 
@@ -212,7 +217,7 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     job = replace(study.job, resolved=study.job.resolved.with_settings("trial", **config))
     memory.preload()
     torch.set_num_threads(job.threads)
-    name = space.trial_name(study.job, config)
+    name = space.trial_name(job.resolved, job.data.digest())
     there = place.remote(job.resolved.launch, study.folder.name)
     root = study.folder if there is None else place.local_out(job.resolved.launch) / study.folder.name  # of this node
     folder = root / name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ops.errors import SettingsError
@@ -78,7 +77,7 @@ def domain(declared: Mapping[str, Any] | None) -> Any:
     return tune.choice(values) if kind == "choice" else makers[kind](*values)
 
 
-def trial_name(job: Job, settings: Mapping[str, Any]) -> str:
-    """The folder of the trial with these settings: trial- and the first 8 characters of its identity."""
-    value = replace(job, resolved=job.resolved.with_settings("trial", **settings)).identity
+def trial_name(resolved: Resolved, digest: str) -> str:
+    """The folder of the trial with these settings on the data: trial- and the first 8 characters of its identity."""
+    value = place.identity(resolved.method.NAME, flat(resolved.settings), digest)
     return f"{TRIAL}{place.fingerprint(value)[:8]}"

@@ -156,11 +156,11 @@ def _scored_by(trials: Mapping[str, Any], metric: str) -> bool:
 
 def sorted_trials(trials: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Trials by panel rank (users, and with labels: by score), then (those without one) by score, the unscored last."""
-    recalled = by_recall(trials) or uses_labels(trials)
+    by_score = by_recall(trials) or uses_labels(trials)
 
     def key(trial: Mapping[str, Any]) -> tuple[bool, float, bool, float]:
         rank, score = trial.get("rank"), trial.get("score")
-        return rank is None, 0.0 if recalled else rank or 0.0, score is None, -(score or 0.0)
+        return rank is None, 0.0 if by_score else rank or 0.0, score is None, -(score or 0.0)
 
     return sorted(trials.get("trials") or [], key=key)
 

@@ -170,7 +170,12 @@ def test_tuning_with_labels_is_marked(disturbed: Disturbed, tmp_path: Path) -> N
     copy = tmp_path / "study"
     shutil.copytree(disturbed.study, copy, ignore=shutil.ignore_patterns("ray"))
     job = make_job(resolved, Console(quiet=True))
-    trials = rank(copy, resolved, job.data.name, lambda settings: trial_name(job, settings))
+    trials = rank(
+        copy,
+        resolved,
+        job.data.name,
+        lambda settings: trial_name(resolved.with_settings("trial", **settings), job.data.digest()),
+    )
     assert trials["agreement"].startswith("ranked by last/acc: TUNED WITH LABELS")
     finished = [t for t in trials["trials"] if t["status"] == "finished"]
     assert [t["metrics"]["acc"] for t in finished] == sorted((t["metrics"]["acc"] for t in finished), reverse=True)
