@@ -7,7 +7,7 @@ same command, ended trials are told to the scheduler from their stored curves, b
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -123,7 +123,7 @@ def _run(study: Study, launch: SearchSettings, each: Share) -> dict[str, Any]:
         try:
             with followed(folder, place.remote(launch, folder.name), job.console.warn):
                 _tune(study, launch, each)
-            trials = rank(folder, job.resolved, job.data.name, _named(job))
+            trials = rank(folder, job.resolved, job.data.name, space.trial_names(job))
             best = best_trial(trials)
             if launch.seeds:
                 _train_best(study, launch, best["settings"])
@@ -140,12 +140,6 @@ def _run(study: Study, launch: SearchSettings, each: Share) -> dict[str, Any]:
         journal.artifact(Path("trials.json"))
         journal.end("FINISHED")
     return trials
-
-
-def _named(job: Job) -> Callable[[Mapping[str, Any]], str]:
-    """The name of a trial by its settings; all data are hashed once."""
-    digest = job.data.digest()
-    return lambda settings: space.trial_name(job.resolved.with_settings("trial", **settings), digest)
 
 
 def _train_best(study: Study, launch: SearchSettings, settings: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ops.errors import SettingsError
@@ -81,3 +81,9 @@ def trial_name(resolved: Resolved, digest: str) -> str:
     """The folder of the trial with these settings on the data: trial- and the first 8 characters of its identity."""
     value = place.identity(resolved.method.NAME, flat(resolved.settings), digest)
     return f"{TRIAL}{place.fingerprint(value)[:8]}"
+
+
+def trial_names(job: Job) -> Callable[[Mapping[str, Any]], str]:
+    """The name of a trial of the job by its settings; the data are hashed once for all of them."""
+    digest = job.data.digest()
+    return lambda settings: trial_name(job.resolved.with_settings("trial", **settings), digest)

@@ -19,7 +19,7 @@ from ops.run.console import Console
 from ops.run.job import make_job
 from ops.run.report import trials_table, write_report
 from ops.run.settings import SearchSettings
-from ops.run.space import trial_name
+from ops.run.space import trial_names
 from ops.run.study import rank
 from trainers import hsan
 from workflows import compare, report
@@ -170,12 +170,7 @@ def test_tuning_with_labels_is_marked(disturbed: Disturbed, tmp_path: Path) -> N
     copy = tmp_path / "study"
     shutil.copytree(disturbed.study, copy, ignore=shutil.ignore_patterns("ray"))
     job = make_job(resolved, Console(quiet=True))
-    trials = rank(
-        copy,
-        resolved,
-        job.data.name,
-        lambda settings: trial_name(resolved.with_settings("trial", **settings), job.data.digest()),
-    )
+    trials = rank(copy, resolved, job.data.name, trial_names(job))
     assert trials["agreement"].startswith("ranked by last/acc: TUNED WITH LABELS")
     finished = [t for t in trials["trials"] if t["status"] == "finished"]
     assert [t["metrics"]["acc"] for t in finished] == sorted((t["metrics"]["acc"] for t in finished), reverse=True)
