@@ -11,11 +11,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-import ops.graph
+import ops.graph.kernels
 
-for module in pkgutil.iter_modules(ops.graph.__path__):
-    if module.name.startswith("kernels_"):  # before the hook: numba compiles what is written, not a checked version
-        importlib.import_module(f"ops.graph.{module.name}")
+for module in pkgutil.iter_modules(ops.graph.kernels.__path__):
+    # before the hook: numba compiles what is written, not a checked version
+    importlib.import_module(f"ops.graph.kernels.{module.name}")
 
 # an int is welcome where a float is asked for, as everywhere in Python
 install_import_hook(["ops", "trainers"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")

@@ -14,12 +14,20 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("ops", "trainers", "workflows")
 FILES = sorted(p for package in PACKAGES for p in (PROJECT / package).rglob("*.py"))
-SCORES = "ops.cluster.scores"
-EVALUATION = {SCORES, "ops.cluster.recall", "ops.cluster.links"}  # what sees labels or hidden edges
+SCORES = "ops.evaluation.labelled"
+EVALUATION = {SCORES, "ops.evaluation.recall", "ops.evaluation.link_prediction"}  # what sees labels or hidden edges
+USES_RAY = (
+    "ops.distributed.",
+    "ops.graph.partition.",
+    "ops.graph.sampling.client",
+    "ops.training.",
+    "ops.tuning.",
+    "ops.inference.",
+)
 HEAVY = ("ray", "mlflow", "matplotlib", "sklearn", "torch_geometric", "torchvision", "boto3", "pymetis", "numba",
          "faiss")  # fmt: skip
 # A stored model names its trainer, which MLflow's loader (outside of any workflow) has to find.
-BY_NAME = ("ops.run.mlflow_model",)
+BY_NAME = ("ops.inference.mlflow_pyfunc",)
 
 
 def module_of(path):
@@ -82,9 +90,9 @@ def tops(names):
 
 
 def test_the_source_is_found():
-    assert {"ops.run.settings", "trainers.hsan", "workflows.train", SCORES} <= set(MODULES)
-    assert SCORES in closure("ops.run.launch")
-    assert "ops.run.report" in closure("ops.run.launch")  # also what is imported inside a function
+    assert {"ops.config.settings", "trainers.hsan", "workflows.train", SCORES} <= set(MODULES)
+    assert SCORES in closure("ops.training.trainer")
+    assert "ops.reporting.html" in closure("ops.training.trainer")  # also what is imported inside a function
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
@@ -96,14 +104,14 @@ def test_imports_go_one_way(module):
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_ray_and_mlflow_stay_where_they_belong(module):
     found = tops(imports(module))
-    if not module.startswith("ops.run.") and module not in ("ops.graph.partition", "ops.graph.store"):
+    if not module.startswith(USES_RAY):
         assert "ray" not in found
-    if module not in ("ops.run.tracking", "ops.run.mlflow_model"):
+    if module not in ("ops.tracking.mlflow_sink", "ops.inference.mlflow_pyfunc"):
         assert "mlflow" not in found
 
 
 def test_settings_reach_neither_ray_nor_mlflow():
-    assert not {"ray", "mlflow"} & {top for module in closure("ops.run.settings") for top in tops(imports(module))}
+    assert not {"ray", "mlflow"} & {top for module in closure("ops.config.settings") for top in tops(imports(module))}
 
 
 @pytest.mark.parametrize("module", sorted(m for m in MODULES if m.startswith("trainers")))

@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from ops.cluster.scores import LABELLED
-from ops.data.planted import planted_graph
+from ops.atomic_io import read_json
+from ops.config.cli import resolve
+from ops.config.console import Console
+from ops.config.settings import LaunchSettings
+from ops.data.synthetic.planted_partition import planted_graph
 from ops.errors import Interrupted
-from ops.run.cli import resolve
-from ops.run.console import Console
-from ops.run.job import make_job
-from ops.run.launch import run_job, train_seed
-from ops.run.results import read_json
-from ops.run.settings import LaunchSettings
+from ops.evaluation.labelled import LABELLED
+from ops.training.experiment import make_job
+from ops.training.trainer import run_job, train_seed
 from trainers import hsan
 
 pytestmark = pytest.mark.slow

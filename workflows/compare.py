@@ -7,10 +7,10 @@ import argparse
 from contextlib import ExitStack
 from pathlib import Path
 
+from ops.config.exit_codes import entry
 from ops.errors import SettingsError
-from ops.run.compare import comparison_table, write_compare
-from ops.run.entry import entry
-from ops.run.fetched import fetched
+from ops.reporting.compare import comparison_table, write_compare
+from ops.storage.remote_run import fetched
 
 
 def main(argv: list[str]) -> None:

@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from ops.data.communities import Planted
-from ops.data.original import NOTES, USERS
-from ops.data.planted_stream import Order, generate
+from ops.config.cli import flag, parser, read_settings
+from ops.config.console import Console
+from ops.config.exit_codes import entry
+from ops.config.settings import Settings, setting
+from ops.data.synthetic.legacy_fake import NOTES, USERS
+from ops.data.synthetic.stream import Order, generate
+from ops.data.synthetic.user_item import Planted
 from ops.errors import SettingsError
-from ops.run.cli import flag, parser, read_settings
-from ops.run.console import Console
-from ops.run.entry import entry
-from ops.run.settings import Settings, setting
 
 MAX = 10**12
 DEFAULT = Planted()

@@ -5,12 +5,12 @@ Node and edge tables of any size go through Ray tasks; a killed command goes on 
 
 import json
 
+from ops.config.cli import parser, read_settings
+from ops.config.console import Console
+from ops.config.exit_codes import entry
+from ops.config.settings import PartitionSettings
+from ops.datamodules.partitioning import run_partition
 from ops.errors import SettingsError
-from ops.run.cli import parser, read_settings
-from ops.run.console import Console
-from ops.run.entry import entry
-from ops.run.partition import run_partition
-from ops.run.settings import PartitionSettings
 
 
 def main(argv: list[str]) -> None:

@@ -9,12 +9,12 @@ twhin): users with their features and edges to notes that the model knows, in an
 import argparse
 import json
 
+from ops.config.cli import parser, read_settings
+from ops.config.console import Console
+from ops.config.exit_codes import entry
+from ops.config.settings import PredictSettings
 from ops.errors import SettingsError
-from ops.run.cli import parser, read_settings
-from ops.run.console import Console
-from ops.run.entry import entry
-from ops.run.predict import run_prediction
-from ops.run.settings import PredictSettings
+from ops.inference.predict import run_prediction
 from trainers import caegcn, hadis, hgt, hsan, twhin
 
 METHODS = {"caegcn": caegcn, "hadis": hadis, "hgt": hgt, "hsan": hsan, "twhin": twhin}

@@ -6,10 +6,10 @@ python workflows/report.py OUT/NAME
 import argparse
 import sys
 
-from ops.run.entry import entry
-from ops.run.fetched import fetched
-from ops.run.report import write_report
-from ops.run.stored_images import PICTURES
+from ops.config.exit_codes import entry
+from ops.reporting.html import write_report
+from ops.results.stored_images import PICTURES
+from ops.storage.remote_run import fetched
 
 
 def main(argv: list[str]) -> None:

@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
+from ops.config.cli import resolve
+from ops.config.console import Console
+from ops.config.exit_codes import entry
+from ops.config.settings import LaunchSettings, nearest
 from ops.errors import SettingsError
-from ops.run.cli import resolve
-from ops.run.console import Console
-from ops.run.entry import entry
-from ops.run.launch import run_training, where
-from ops.run.recall_table import hidden_text
-from ops.run.report import summary_table
-from ops.run.settings import LaunchSettings, nearest
+from ops.reporting.html import summary_table
+from ops.reporting.recall_table import hidden_text
+from ops.training.trainer import run_training, where
 from trainers import caegcn, hadis, hgt, hsan, twhin
 
 METHODS = {"caegcn": caegcn, "hadis": hadis, "hgt": hgt, "hsan": hsan, "twhin": twhin}

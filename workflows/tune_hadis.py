@@ -6,8 +6,8 @@ which compares trials of one backbone, not backbones.
 
 from pathlib import Path
 
-from ops.run.entry import entry
-from ops.run.search import search_command
+from ops.config.exit_codes import entry
+from ops.tuning.tuner import search_command
 from trainers import hadis
 
 PRESETS = Path(__file__).parent / "presets"

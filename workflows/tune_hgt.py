@@ -5,8 +5,8 @@ Trials are ranked, and pruned, by the recall of validation pairs, which no train
 
 from pathlib import Path
 
-from ops.run.entry import entry
-from ops.run.search import search_command
+from ops.config.exit_codes import entry
+from ops.tuning.tuner import search_command
 from trainers import hgt
 
 PRESETS = Path(__file__).parent / "presets"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ops.run.entry import entry
-from ops.run.search import search_command
+from ops.config.exit_codes import entry
+from ops.tuning.tuner import search_command
 from trainers import hsan
 
 PRESETS = Path(__file__).parent / "presets"

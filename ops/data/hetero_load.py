@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.chunks import Tables, chunks_of, joined_ids, place_of, read_edges, read_nodes, read_table, tables_of
-from ops.data.columns import label_columns
-from ops.data.communities import planted_communities
-from ops.data.hetero import NODE, Edges, HeteroGraph, Nodes, Relation, from_homogeneous
-from ops.data.hetero_validate import Lookup, gather_nodes, make_hetero
-from ops.data.inputs import is_folder
-from ops.data.layouts import ML100K, Files, find_layout, place_name
+from ops.data.catalog.movielens import read_ml100k
+from ops.data.io.chunks import Tables, chunks_of, joined_ids, place_of, read_edges, read_nodes, read_table, tables_of
+from ops.data.io.dtypes import ids_of
+from ops.data.io.hetero_validate import Lookup, gather_nodes, make_hetero
+from ops.data.io.layout import ML100K, Files, find_layout, place_name
+from ops.data.io.recbole import find_atomic, read_recbole
+from ops.data.io.schema import label_columns
+from ops.data.io.sources import is_folder
+from ops.data.io.validate import make_labels
 from ops.data.load import load
-from ops.data.movielens import read_ml100k
-from ops.data.recbole import find_atomic, read_recbole
-from ops.data.validate import make_labels
-from ops.data.values import ids_of
+from ops.data.synthetic.user_item import planted_communities
+from ops.data.types.hetero import NODE, Edges, HeteroGraph, Nodes, Relation, from_homogeneous
 from ops.errors import DataError, SettingsError
 
 Groups = dict[str, NDArray[np.int64]]

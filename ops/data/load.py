@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.files import SUFFIXES, read_file
-from ops.data.folder import read_folder
-from ops.data.named import ALIASES, SOURCES, canonical, data_file, read_named
-from ops.data.planted import planted_graph
-from ops.data.raw import Raw, check_knn, finish
-from ops.data.readers import reading
-from ops.data.remote import read_remote
-from ops.data.types import AttributedGraph
+from ops.data.catalog.graphs import ALIASES, SOURCES, canonical, data_file, read_named
+from ops.data.io.builder import Raw, check_knn, finish
+from ops.data.io.folder import read_folder
+from ops.data.io.npz import SUFFIXES, read_file
+from ops.data.io.readers import reading
+from ops.data.io.remote import read_remote
+from ops.data.synthetic.planted_partition import planted_graph
+from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
-from ops.storage import is_s3
+from ops.storage.s3 import is_s3
 
 DIGITS_KNN = 10
 _PLANTED: dict[str, type[int] | type[float]] = {

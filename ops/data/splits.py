@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from ops.data.hetero import Edges, HeteroGraph, Relation, find_relations
-from ops.data.validate import count
+from ops.data.io.validate import count
+from ops.data.types.hetero import Edges, HeteroGraph, Relation, find_relations
 from ops.errors import DataError, SettingsError
 from ops.rng import generator
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 
-from ops.data.hetero import HeteroGraph
-from ops.data.inputs import source
+from ops.data.io.sources import source
+from ops.data.types.hetero import HeteroGraph
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ import torch
 from cases import against_plan, in_process, matmul_rate, run, train
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ops.run import memory
+from ops import memory
 
 # The authors' code made to run on acm, measured once on a machine whose matmul rate was 106-121 GFLOP per CPU second.
 RELEASED_CPU, RELEASED_GIB = 16.5, 3.9
@@ -28,13 +28,13 @@ KNN_ROWS, KNN_COLUMNS = 60_000, 256
 
 
 def dense_attend(queries, keys, values, heads, n_nodes, *, scale, team=None):
-    """`ops.contrast.attention.attend` with every head's N x N weights."""
+    """`ops.losses.tiled_attention.attend` with every head's N x N weights."""
     q, k, v = (x.view(len(x), heads, -1).transpose(0, 1) for x in (queries, keys, values))
     return (torch.softmax(scale * q @ k.transpose(1, 2), 2) @ v).transpose(0, 1).flatten(1)
 
 
 def dense_structure(codes, links, pos_weight=1.0, *, team=None, tile_rows=0):
-    """`ops.contrast.structure.structure_loss` with S and A as N x N arrays."""
+    """`ops.losses.link_bce.structure_loss` with S and A as N x N arrays."""
     y = torch.zeros(len(codes), len(codes))
     y[links.source, links.target] = 1
     return binary_cross_entropy_with_logits(codes @ codes.T, y, pos_weight=torch.tensor(pos_weight))
@@ -56,7 +56,7 @@ def epoch(name, words, form="ours", epochs=EPOCHS):
 
 def knn(metric):
     """CPU seconds and GiB of the 10-nearest-neighbour graph of random rows in 50 groups."""
-    from ops.graph.knn import knn_graph
+    from ops.data.io.knn import knn_graph
 
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((50, KNN_COLUMNS))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from ops.run import memory
-from ops.run.types import PlainRun
+from ops import memory
+from ops.api import PlainRun
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,10 +73,10 @@ def train(argv, threads, until=None, method=None, judged=True):
 
     Returns (the run, memory and rate); without `judged` the indices' own memory stays out.
     """
-    from ops.run.cli import resolve
-    from ops.run.console import Console
-    from ops.run.job import make_job
-    from ops.run.settings import LaunchSettings
+    from ops.config.cli import resolve
+    from ops.config.console import Console
+    from ops.config.settings import LaunchSettings
+    from ops.training.experiment import make_job
     from trainers import hsan
 
     method = method or hsan

@@ -13,9 +13,9 @@ from cases import in_process, run
 from pil_reference import augment_each, views
 from torch.nn.functional import cross_entropy, mse_loss, normalize, one_hot
 
-from ops.data.image_set import ImageSet
-from ops.run import memory
-from ops.run.types import PlainRun
+from ops import memory
+from ops.api import PlainRun
+from ops.data.types.images import ImageSet
 
 STEP_BAR, KMEANS_BAR, MEMORY_BAR = 1.3, 2.0, 0.25
 CASES = {"small": (128, 5), "resnet18": (32, 2)}  # images of a step, steps of each form
@@ -151,9 +151,9 @@ def kmeans_case():
     """CPU seconds an iteration and the inertia after as many, from the same start; 100,000 x 128, K = 50."""
     import faiss
 
-    from ops.cluster.lloyd import Rows
-    from ops.cluster.team_kmeans import team_kmeans
-    from ops.contrast.team import Team
+    from ops.clustering.distributed_kmeans import team_kmeans
+    from ops.clustering.lloyd import Rows
+    from ops.distributed.process_group import Team
 
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)

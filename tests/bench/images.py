@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from pil_reference import augment_each, views
 
-from ops.data.augment import augment
-from ops.data.images_decode import decode_all
+from ops.data.images.decode import decode_all
+from ops.data.images.transforms import augment
 
 BAR = 2.0  # how many times less CPU than PIL one by one
 SIZES = {32: 256, 96: 128}  # side -> images of a batch

@@ -4,7 +4,7 @@ import torch
 
 
 def lean_loss(z, e, alpha, w, temperature):
-    """The same loss as `ops.contrast.infonce.hard_infonce`, dense: three M x M arrays live until the backward pass."""
+    """The same loss as `ops.losses.infonce.hard_infonce`, dense: three M x M arrays live until the backward pass."""
     m = len(z)
     s = alpha * (z @ z.T) + (1 - alpha) * (e @ e.T)
     p = torch.exp(w * s / temperature)

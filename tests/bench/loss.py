@@ -11,9 +11,9 @@ from cases import in_process, matmul_rate, run
 from lean import dense_weights, lean_loss
 from torch.nn.functional import normalize
 
-from ops.contrast.infonce import hard_infonce
-from ops.contrast.weights import PairWeights
-from ops.run import memory
+from ops import memory
+from ops.losses.infonce import hard_infonce
+from ops.losses.pair_weights import PairWeights
 
 BUDGET = 0.5 * 2**30  # the default of --pair-memory
 CASES = [(2708, 1500, 2.0, 1.8), (7650, 500, 2.8, 8.0)]

@@ -17,18 +17,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import scipy.sparse as sp
 
-from ops.data.chunks import tables as tables_of
-from ops.data.hetero import EDGE, relation_name
-from ops.graph.assign import hash_parts
-from ops.graph.build import build_csr, number_nodes, route_edges
-from ops.graph.build_tasks import Plan, make_part, route_relation
-from ops.graph.fennel import fennel_stream, fennel_waves, part_dtype, place_block
-from ops.graph.partition import tasks_here
-from ops.graph.pipeline import Request, build
-from ops.run import memory
-from ops.run.console import Console
-from ops.run.partition import run_partition
-from ops.run.settings import PartitionSettings
+from ops import memory
+from ops.config.console import Console
+from ops.config.settings import PartitionSettings
+from ops.data.io.chunks import tables as tables_of
+from ops.data.types.hetero import EDGE, relation_name
+from ops.datamodules.partitioning import run_partition
+from ops.graph.partition.assign import hash_parts
+from ops.graph.partition.csr import build_csr, number_nodes, route_edges
+from ops.graph.partition.fennel import fennel_stream, fennel_waves, part_dtype, place_block
+from ops.graph.partition.metis import tasks_here
+from ops.graph.partition.pipeline import Request, build
+from ops.graph.partition.tasks import Plan, make_part, route_relation
 
 GROUPS, MIXING, ALPHA, MEAN_DEGREE, BLOCKS = 100, 0.3, 2.5, 16, 64
 FILE_NODES, FILE_EDGES = 125_000, 1_000_000  # rows: chunks are the same at both sizes

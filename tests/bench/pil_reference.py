@@ -3,7 +3,7 @@
 import torch
 from PIL import Image
 
-from ops.data.augment import MEAN, STD
+from ops.data.images.transforms import MEAN, STD
 
 
 def views(side):

@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ops.cluster.kmeans import kmeans
-from ops.cluster.match import matched_ids
+from ops.clustering.kmeans import kmeans
+from ops.clustering.label_matching import matched_ids
 
 EPOCHS, DECAYS, LAST = 200, (0.9, 0.97), 11
 ROOT = Path(__file__).parents[2]
 
 
 def _job(name, gradients):
-    from ops.run.cli import resolve
-    from ops.run.console import Console
-    from ops.run.job import make_job
-    from ops.run.settings import LaunchSettings
+    from ops.config.cli import resolve
+    from ops.config.console import Console
+    from ops.config.settings import LaunchSettings
+    from ops.training.experiment import make_job
     from trainers import hsan
 
     argv = ["--dataset", name, "--preset", "none", "--epochs", str(EPOCHS), "--threads", "1",
@@ -36,7 +36,7 @@ def _job(name, gradients):
 
 def record(name, gradients, seed, folder):
     """Train, keep fused rows [N, D] at every evaluation: raw and one per decay of the averaged attribute weights."""
-    from ops.run.types import PlainRun
+    from ops.api import PlainRun
     from trainers import hsan
     from trainers.hsan.model import Encoders, fuse, prepare
 
@@ -93,8 +93,8 @@ def rules(kept, k):
 
 def score(folder):
     """A line a gradients mode and rule: ACC of the last evaluation over seeds, and how it moves between evaluations."""
-    from ops.cluster.scores import scores
     from ops.data.load import load
+    from ops.evaluation.labelled import scores
 
     table = {}
     for path in sorted(Path(folder).glob("*.npz")):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ops.data.hetero import Edges, HeteroGraph, Nodes
-from ops.graph.partitioned import PartitionedGraph
-from ops.graph.shards import write_shards
-from ops.graph.store import RemoteBackend, remote_client, start_service
-from ops.run.cluster import ray_session
+from ops.data.types.hetero import Edges, HeteroGraph, Nodes
+from ops.distributed.ray_session import ray_session
+from ops.graph.partition.shards import write_shards
+from ops.graph.sampling.client import RemoteBackend, remote_client, start_service
+from ops.graph.sampling.dataset import PartitionedGraph
 
 ROOTS, FANOUT, TIMES, FEATURES = 1024, (10, 10), 30, 64
 EDGE = ("node", "edge", "node")

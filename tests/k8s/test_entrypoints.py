@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from manifests import K8S, OVERLAYS, one
 
-from ops.run.cli import resolve
-from ops.run.settings import LaunchSettings, SearchSettings
+from ops.config.cli import resolve
+from ops.config.settings import LaunchSettings, SearchSettings
 from workflows import train
 
 WORKFLOWS = K8S.parent / "workflows"

@@ -16,7 +16,7 @@ from processes import PROJECT, Nursery, environment, history
 from s3_world import BUCKET, S3
 from unruly import Unruly
 
-from ops.graph.shards import fetch_shards
+from ops.graph.partition.shards import fetch_shards
 
 RUN = ["hsan", "--dataset", "planted:nodes=120,clusters=3", "--preset", "none", "--embedding-dim", "16",
        "--threads", "1", "--no-report", "--no-explain", "--update-every", "3", "--epochs", "16"]  # fmt: skip

@@ -3,8 +3,8 @@
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, relu
 
-from ops.data.planted import planted_graph
-from ops.run.types import PlainRun
+from ops.api import PlainRun
+from ops.data.synthetic.planted_partition import planted_graph
 from trainers.caegcn import Settings, train
 from trainers.caegcn.model import decoder_places, encoder_places
 

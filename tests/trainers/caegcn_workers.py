@@ -9,11 +9,11 @@ import torch
 from caegcn_small import made, small_graph
 from safetensors.torch import load_file, save_file
 
-from ops.contrast.attention import attend
-from ops.contrast.structure import links_of, structure_loss
-from ops.contrast.team import Team
+from ops.api import PlainRun
+from ops.distributed.process_group import Team
 from ops.errors import Interrupted
-from ops.run.types import PlainRun
+from ops.losses.link_bce import links_of, structure_loss
+from ops.losses.tiled_attention import attend
 from trainers.caegcn import train
 from trainers.caegcn.model import Content
 from trainers.caegcn.pretrain import pretrain

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from hsan_small import Recorder
 
-from ops.contrast.team import Team
-from ops.data.image_set import ImageSet
-from ops.run.types import PlainRun
+from ops.api import PlainRun
+from ops.data.types.images import ImageSet
+from ops.distributed.process_group import Team
 from trainers.hadis import Settings, train
 from trainers.hadis.clusters import cluster as clusters_of
 from trainers.hadis.clusters import projected

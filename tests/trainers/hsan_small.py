@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ops.data.planted import planted_graph
-from ops.data.types import AttributedGraph
-from ops.run.types import PlainRun, Result, State
+from ops.api import PlainRun, Result, State
+from ops.data.synthetic.planted_partition import planted_graph
+from ops.data.types.graph import AttributedGraph
 from trainers.hsan import Settings, train
 
 SIZES = {"n_clusters": 3, "embedding_dim": 12, "epochs": 5, "update_every": 2, "confidence": 0.6, "tile_rows": 16}

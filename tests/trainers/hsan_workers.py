@@ -3,10 +3,10 @@
 import torch
 from hsan_small import made, small_graph
 
-from ops.contrast.infonce import hard_infonce
-from ops.contrast.team import Team
-from ops.contrast.weights import PairWeights
-from ops.run.types import PlainRun
+from ops.api import PlainRun
+from ops.distributed.process_group import Team
+from ops.losses.infonce import hard_infonce
+from ops.losses.pair_weights import PairWeights
 from trainers.hsan import train
 from trainers.hsan.training import Training
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from caegcn_small import SDCN, Recorder, dense_loss, joint, made, small_graph, trained
 
-from ops.cluster.kmeans import kmeans
-from ops.cluster.scores import scores
-from ops.data.planted import planted_graph
-from ops.data.validate import make_graph
+from ops.api import PlainRun, Warm
+from ops.clustering.kmeans import kmeans
+from ops.config.settings import build
+from ops.data.io.validate import make_graph
+from ops.data.synthetic.planted_partition import planted_graph
 from ops.errors import DivergedError, SettingsError
-from ops.run.settings import build
-from ops.run.types import PlainRun, Warm
+from ops.evaluation.labelled import scores
 from trainers import caegcn
 from trainers.caegcn import CaEGCN, Settings, predict, train
 from trainers.caegcn.model import Model, decoder_places, encoder_places
@@ -246,11 +246,11 @@ def test_the_plan_counts_parameters_as_they_are():
 
 def test_q_and_p_are_scored_beside_the_clusters(tmp_path):
     """By the run, not the method: its record has their scores where there are labels."""
-    from ops.cluster.indices import GraphJudge
-    from ops.cluster.scores import Evaluator
-    from ops.run.console import Console
-    from ops.run.journal import Journal
-    from ops.run.seedrun import Judges, SeedRun
+    from ops.config.console import Console
+    from ops.evaluation.labelled import Evaluator
+    from ops.evaluation.unlabelled import GraphJudge
+    from ops.tracking.journal import Journal
+    from ops.training.seed_run import Judges, SeedRun
 
     data, labels = small_graph()
     judge = GraphJudge(data, 3)

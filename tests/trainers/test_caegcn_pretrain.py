@@ -8,9 +8,9 @@ import pytest
 import torch
 from caegcn_small import made, small_graph, trained
 
-from ops.contrast.team import Team
+from ops.api import PlainRun
+from ops.distributed.process_group import Team
 from ops.errors import Interrupted
-from ops.run.types import PlainRun
 from trainers.caegcn.model import Content
 from trainers.caegcn.pretrain import key_of, pretrain
 

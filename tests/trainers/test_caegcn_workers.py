@@ -6,8 +6,8 @@ import pytest
 from caegcn_small import SDCN, made, small_graph
 from gloo import run_in_processes
 
-from ops.cluster.scores import scores
-from ops.contrast.team import Team
+from ops.distributed.process_group import Team
+from ops.evaluation.labelled import scores
 from trainers import caegcn
 
 pytestmark = pytest.mark.slow

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hadis_small import VARIANTS, equal_states, made, small_data, small_features, small_images, trained
 
-from ops.cluster.scores import scores
-from ops.data.image_set import ImageSet
+from ops.api import PlainRun
+from ops.data.types.images import ImageSet
 from ops.errors import DataError, DivergedError, SettingsError
-from ops.run.types import PlainRun
+from ops.evaluation.labelled import scores
 from trainers.hadis import HaDis, embed, predict, train
 
 GOLDEN = Path(__file__).with_name("hadis_golden.json")

@@ -9,10 +9,10 @@ from hadis_small import made, small_features, small_images
 from image_losses import dense_hardness, dense_prototypes
 from torch.nn.functional import normalize
 
-from ops.contrast.team import Team
+from ops.api import PlainRun
+from ops.config.settings import build
+from ops.distributed.process_group import Team
 from ops.errors import SettingsError
-from ops.run.settings import build
-from ops.run.types import PlainRun
 from trainers.hadis import Settings, estimate, exchanged, remarks
 from trainers.hadis.cost import measure
 from trainers.hadis.loss import Outputs, objective

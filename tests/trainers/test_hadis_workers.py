@@ -6,7 +6,7 @@ import pytest
 from gloo import run_in_processes
 from hadis_small import STEPS, made, small_data
 
-from ops.cluster.scores import scores
+from ops.evaluation.labelled import scores
 from trainers import hadis
 
 pytestmark = pytest.mark.slow

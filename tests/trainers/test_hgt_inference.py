@@ -11,11 +11,11 @@ from gloo import run_in_processes
 from small_hetero import small_parts
 from users_small import METHODS, Worker, made, parts_in, planted
 
+from ops.api import PlainRun
 from ops.data.hetero_load import load_hetero
-from ops.data.newcomers import Links, NewRows, links, pack_ids, unpack_ids, ways
-from ops.graph.manifest import read_manifest
-from ops.graph.partitioned import PartitionedGraph
-from ops.run.types import PlainRun
+from ops.data.io.inductive_batch import Links, NewRows, links, pack_ids, unpack_ids, ways
+from ops.graph.partition.manifest import read_manifest
+from ops.graph.sampling.dataset import PartitionedGraph
 from trainers import hgt
 from trainers.hgt.inference import draw, embed
 

@@ -11,10 +11,10 @@ from hsan_small import Recorder, made, small_graph, trained
 from test_infonce import dense_loss, dense_weights
 from torch.nn.functional import normalize
 
-from ops.cluster.kmeans import kmeans
-from ops.cluster.scores import scores
-from ops.data.planted import planted_graph
-from ops.run.types import PlainRun
+from ops.api import PlainRun
+from ops.clustering.kmeans import kmeans
+from ops.data.synthetic.planted_partition import planted_graph
+from ops.evaluation.labelled import scores
 from trainers.hsan import predict, train
 from trainers.hsan.model import Encoders
 
@@ -197,8 +197,8 @@ def test_the_stored_model_predicts_through_mlflow(tmp_path):
 
     import numpy as np
 
-    from ops.data.planted import planted_graph
-    from ops.run.checkpoint import save_model
+    from ops.data.synthetic.planted_partition import planted_graph
+    from ops.results.model_store import save_model
     from trainers.hsan import HSAN
 
     graph, _ = planted_graph(60, 3, 8)
@@ -207,7 +207,7 @@ def test_the_stored_model_predicts_through_mlflow(tmp_path):
     np.save(tmp_path / "x.npy", graph.x)
     script = f"""
 import types, numpy as np, pandas as pd
-from ops.run.mlflow_model import ClusterModel
+from ops.inference.mlflow_pyfunc import ClusterModel
 model = ClusterModel()
 model.load_context(types.SimpleNamespace(artifacts={{"model": {str(tmp_path)!r}}}))
 print(*model.predict(None, pd.DataFrame(np.load({str(tmp_path / "x.npy")!r})))["cluster"])

@@ -5,10 +5,10 @@ import pytest
 import torch
 from hsan_small import Recorder, made, small_graph
 
-from ops.cluster.scores import scores
-from ops.contrast.team import Team
-from ops.data.planted import planted_graph
-from ops.run.types import PlainRun
+from ops.api import PlainRun
+from ops.data.synthetic.planted_partition import planted_graph
+from ops.distributed.process_group import Team
+from ops.evaluation.labelled import scores
 from trainers import hsan
 from trainers.hsan import train
 from trainers.hsan.model import batch_rows, prepare, structure_matrix

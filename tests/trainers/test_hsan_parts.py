@@ -7,16 +7,16 @@ import pytest
 import torch
 from hsan_small import SIZES, SMALL, made, small_graph, trained
 
-from ops.cluster.kmeans import kmeans
-from ops.cluster.scores import scores
-from ops.contrast.weights import trusted_rows
-from ops.data.planted import planted_graph
-from ops.data.validate import make_graph
+from ops.api import PlainRun
+from ops.clustering.kmeans import kmeans
+from ops.config.settings import build
+from ops.data.io.validate import make_graph
+from ops.data.synthetic.planted_partition import planted_graph
 from ops.errors import DataError, DivergedError, ResourceError, SettingsError
+from ops.evaluation.labelled import scores
 from ops.graph.adjacency import low_pass
 from ops.graph.pca import fit_pca
-from ops.run.settings import build
-from ops.run.types import PlainRun
+from ops.losses.pair_weights import trusted_rows
 from trainers import hsan
 from trainers.hsan import Settings, train
 from trainers.hsan.cost import storage_for

@@ -5,9 +5,9 @@ import pytest
 import torch
 from hsan_small import Recorder, made, small_graph, trained
 
-from ops.data.types import AttributedGraph
-from ops.data.validate import make_graph
-from ops.run.types import PlainRun, Warm
+from ops.api import PlainRun, Warm
+from ops.data.io.validate import make_graph
+from ops.data.types.graph import AttributedGraph
 from trainers.hsan import predict, train
 from trainers.hsan.model import Encoders, prepare
 from trainers.hsan.warm import begin_warm, prepare_warm

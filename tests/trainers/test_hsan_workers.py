@@ -7,8 +7,8 @@ import torch
 from gloo import run_in_processes
 from hsan_small import made, small_graph
 
-from ops.cluster.scores import scores
-from ops.contrast.team import Team
+from ops.distributed.process_group import Team
+from ops.evaluation.labelled import scores
 from trainers import hsan
 
 pytestmark = pytest.mark.slow

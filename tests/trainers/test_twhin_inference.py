@@ -7,8 +7,8 @@ import pytest
 import torch
 from users_small import made, parts_in, planted
 
-from ops.data.newcomers import NewRows, links, unpack_ids
-from ops.run.types import PlainRun
+from ops.api import PlainRun
+from ops.data.io.inductive_batch import NewRows, links, unpack_ids
 from trainers import twhin
 
 BACK = ("note", "rev_follow_note", "user")

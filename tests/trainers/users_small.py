@@ -8,9 +8,9 @@ from pathlib import Path
 
 from small_hetero import small_parts
 
+from ops.api import PlainRun
 from ops.data.hetero_load import load_hetero
-from ops.graph.partitioned import PartitionedGraph
-from ops.run.types import PlainRun
+from ops.graph.sampling.dataset import PartitionedGraph
 from trainers import hgt, twhin
 
 METHODS = {"hgt": hgt, "twhin": twhin}
@@ -30,7 +30,7 @@ def planted() -> tuple:
 
 def parts_in(folder: Path, parts: int = 3) -> PartitionedGraph:
     """Its parts, nodes dealt round; made once a folder."""
-    from ops.graph.manifest import has_manifest, read_manifest
+    from ops.graph.partition.manifest import has_manifest, read_manifest
 
     place = folder / f"parts-{parts}"
     if not has_manifest(place):

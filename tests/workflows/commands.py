@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.run.entry import entry
+from ops.config.exit_codes import entry
 from workflows import train
 
 # Small, and without MLflow's writer unless a test lets a training begin.

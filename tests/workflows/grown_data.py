@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ops.data.planted import planted_graph
+from ops.data.synthetic.planted_partition import planted_graph
 
 OLD, ALL, CLUSTERS, FEATURES = 90, 120, 3, 8
 GRAPH, LABELS = planted_graph(ALL, CLUSTERS, FEATURES, degree=8, seed=3, separation=5.0)

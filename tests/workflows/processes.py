@@ -24,11 +24,13 @@ TRAIN = PROJECT / "workflows" / "train.py"
 # path contains a text; what files it changes, in order, it writes down on request.
 NURSERY = r"""
 import ast, json, os, signal, sys
-from ops.run import lease, memory, seedrun
+from ops.storage import lease
+from ops import memory
+from ops.training import seed_run
 import pyarrow.parquet, sklearn.cluster, workflows.train
-from ops.run.entry import entry
+from ops.config.exit_codes import entry
 memory.preload()
-seedrun.CHECKPOINT_SECONDS = 0
+seed_run.CHECKPOINT_SECONDS = 0
 lease.LASTS, lease.EVERY = 15.0, 1.0  # instead of a minute; a busy machine must not outlive it
 
 def changes(event, args):

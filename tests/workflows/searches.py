@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from processes import PROJECT, environment
 
-from ops.data.files import write_npz
-from ops.data.planted import planted_graph
-from ops.data.raw import Raw
+from ops.data.io.builder import Raw
+from ops.data.io.npz import write_npz
+from ops.data.synthetic.planted_partition import planted_graph
 
 EPOCHS, TRIALS = 30, 5
 

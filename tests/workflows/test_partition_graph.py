@@ -15,8 +15,7 @@ from graph_tables import write_tables
 from hetero_graphs import hetero, homogeneous
 
 import ops
-from ops.graph.shards import fetch_shards, open_shard, read_manifest
-from ops.run import partition
+from ops.graph.partition.shards import fetch_shards, open_shard, read_manifest
 from workflows import partition_graph
 
 PROJECT = Path(ops.__file__).parents[1]
@@ -61,7 +60,7 @@ def test_another_partition_there_is_refused_and_fresh_replaces_it(shell, tmp_pat
     assert not (tmp_path / "o" / "part-00002").exists()
     os.utime(tmp_path / "g" / "nodes" / "node" / "000.parquet", (1, 1))
     changed = shell("--graph g --parts 2 --method hash --out o")
-    assert changed.code in (0, 2)  # what a changed file is, ops.data.chunks says
+    assert changed.code in (0, 2)  # what a changed file is, ops.data.io.chunks says
     assert changed.code == 0 or "the input's files differ" in changed.errors[0]
 
 

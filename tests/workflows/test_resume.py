@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from processes import TRAIN, Nursery, environment, history, lines, rows, tree, until
 
-from ops.run.journal import FILENAME, read
+from ops.tracking.journal import FILENAME, read
 
 pytestmark = pytest.mark.slow
 

@@ -18,13 +18,12 @@ from commands import TINY, Shell
 from processes import PROJECT, Nursery, environment, history, stopped, until
 from s3_world import BUCKET, S3
 
-from ops import storage
-from ops.data.files import write_npz
-from ops.data.planted import planted_graph
-from ops.data.raw import Raw
-from ops.run import lease, place
-from ops.run.place import MARK_FILE
-from ops.run.trials import Trials
+from ops.data.io.builder import Raw
+from ops.data.io.npz import write_npz
+from ops.data.synthetic.planted_partition import planted_graph
+from ops.storage import lease, run_dir
+from ops.storage.run_dir import MARK_FILE
+from ops.tuning.remote_trials import Trials
 from workflows import compare, report
 
 pytestmark = pytest.mark.slow
@@ -194,7 +193,7 @@ def test_storage_that_cannot_be_asked_is_one_line_before_any_work(
         assert "epoch" not in ended.err
     assert shell(f"{line} --out s3://{BUCKET}//out").code == 2
     assert shell(f"{line} --out gs://{BUCKET}/out").code == 2
-    monkeypatch.setattr(place.tempfile, "gettempdir", lambda: "/proc")
+    monkeypatch.setattr(run_dir.tempfile, "gettempdir", lambda: "/proc")
     ended = shell(f"{TINY} --out s3://{BUCKET}/out")
     assert (ended.code, len(ended.errors)) == (2, 1)
     assert "--scratch /proc/tessera-" in ended.errors[0]
@@ -232,16 +231,16 @@ def test_a_search_ends_in_the_bucket_and_is_read_from_there(
     shutil.rmtree(scratch)
     assert "finished on" in run(), "another machine knows it"
     # what the driver copies of trials that ran elsewhere
-    study, there = tmp_path / "driver", storage.parse(f"{out}/study")
+    study, there = tmp_path / "driver", s3.parse(f"{out}/study")
     study.mkdir()
     followed = Trials(study, there)
     followed.pull(journals=True)
-    assert {p.name for p in study.rglob("*") if p.is_file()} == {"journal.jsonl", place.LOCK_FILE}
+    assert {p.name for p in study.rglob("*") if p.is_file()} == {"journal.jsonl", run_dir.LOCK_FILE}
     followed.pull()
     assert len(list(study.glob("trial-*/trial.json"))) == 2
     local = next(study.glob("trial-*"))  # as if it had run here: what is here is not touched any more
-    mark = s3.get(f"out/study/{local.name}/{place.MARK_FILE}").decode()
-    (local / place.MARK_FILE).write_text(json.dumps({"id": mark}))
+    mark = s3.get(f"out/study/{local.name}/{run_dir.MARK_FILE}").decode()
+    (local / run_dir.MARK_FILE).write_text(json.dumps({"id": mark}))
     (local / "trial.json").write_text("newer")
     Trials(study, there).pull()
     assert (local / "trial.json").read_text() == "newer"

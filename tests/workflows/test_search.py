@@ -14,13 +14,13 @@ import pytest
 from processes import PROJECT, history, lines, tree, until
 from searches import EPOCHS, TRIALS, Search, command, write_data
 
-from ops.run.cli import resolve
-from ops.run.console import Console
-from ops.run.job import make_job
-from ops.run.report import trials_table, write_report
-from ops.run.settings import SearchSettings
-from ops.run.space import trial_names
-from ops.run.study import rank
+from ops.config.cli import resolve
+from ops.config.console import Console
+from ops.config.settings import SearchSettings
+from ops.reporting.html import trials_table, write_report
+from ops.training.experiment import make_job
+from ops.tuning.ranking import rank
+from ops.tuning.search_space import trial_names
 from trainers import hsan
 from workflows import compare, report
 

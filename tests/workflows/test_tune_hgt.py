@@ -12,9 +12,9 @@ from processes import PROJECT, environment
 
 from ops.data.hetero_load import load_hetero
 from ops.errors import SettingsError
-from ops.graph.shards import write_shards
-from ops.graph.union import part_of_nodes
-from ops.run.compare import comparison_table
+from ops.graph.partition.in_memory import part_of_nodes
+from ops.graph.partition.shards import write_shards
+from ops.reporting.compare import comparison_table
 from workflows import train, tune_hgt
 
 SPEC = "planted:users=120,notes=80,clusters=4"

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import sys
 
-from ops.graph.source import remarks
-from ops.run.estimator import GraphClusterer
+from ops.graph.sampling.batching import remarks
+from ops.inference.sklearn import GraphClusterer
 from trainers.caegcn.cost import estimate, exchanged
 from trainers.caegcn.inference import embed, predict
 from trainers.caegcn.settings import Settings

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from ops.cluster.kmeans import BLOCK_ROWS
-from ops.contrast.team import traffic
-from ops.data.types import AttributedGraph
-from ops.run.memory import THREADS_AND_KERNELS
+from ops.clustering.kmeans import BLOCK_ROWS
+from ops.data.types.graph import AttributedGraph
+from ops.distributed.process_group import traffic
+from ops.memory import THREADS_AND_KERNELS
 from trainers.caegcn.model import Place, decoder_places, encoder_places, head_width
 from trainers.caegcn.settings import Settings
 

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.cluster.soft import student_t
-from ops.contrast.team import Team
+from ops.clustering.student_t import student_t
+from ops.distributed.process_group import Team
 from ops.graph.adjacency import adjacency
 from trainers.caegcn.model import Model, clusters, rows_of
 from trainers.caegcn.settings import Settings

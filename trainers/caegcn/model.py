@@ -17,10 +17,10 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.contrast.attention import attend
-from ops.contrast.structure import Links, links_of
-from ops.contrast.team import Team
+from ops.distributed.process_group import Team
 from ops.graph.adjacency import SparseRows, normalised, sparse_product, sparse_rows
+from ops.losses.link_bce import Links, links_of
+from ops.losses.tiled_attention import attend
 from ops.rng import torch_generator
 from trainers.caegcn.settings import Settings
 

@@ -29,17 +29,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from ops.cluster.indices import structure_indices
-from ops.cluster.kmeans import kmeans
-from ops.contrast.team import Team
-from ops.data.named import cache_file
-from ops.data.types import AttributedGraph
+from ops.api import Run, State
+from ops.atomic_io import locked
+from ops.clustering.kmeans import kmeans
+from ops.data.catalog.graphs import cache_file
+from ops.data.types.graph import AttributedGraph
+from ops.distributed.process_group import Team
 from ops.errors import DivergedError, SettingsError
-from ops.files import locked
+from ops.evaluation.unlabelled import structure_indices
 from ops.rng import generator
-from ops.run import checkpoint
-from ops.run.state import pack_training, unpack_training
-from ops.run.types import Run, State
+from ops.training import checkpoint
+from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.caegcn.model import Content
 from trainers.caegcn.settings import Settings
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ops.run.settings import MethodSettings, setting
+from ops.config.settings import MethodSettings, setting
 
 
 class Settings(MethodSettings):

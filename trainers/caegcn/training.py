@@ -18,17 +18,17 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.cluster.kmeans import kmeans
-from ops.cluster.soft import column_sums, kl_rows, student_t, target
-from ops.contrast.squared import squared_error_
-from ops.contrast.structure import structure_loss
-from ops.contrast.team import Team
-from ops.data.types import AttributedGraph
+from ops.api import Result, Run, State
+from ops.clustering.kmeans import kmeans
+from ops.clustering.student_t import column_sums, kl_rows, student_t, target
+from ops.data.types.graph import AttributedGraph
+from ops.distributed.process_group import Team
 from ops.errors import DivergedError
 from ops.graph.adjacency import adjacency
-from ops.graph.source import epoch_batches, part_of
-from ops.run.state import pack_training, unpack_training
-from ops.run.types import Result, Run, State
+from ops.graph.sampling.batching import epoch_batches, part_of
+from ops.losses.link_bce import structure_loss
+from ops.losses.mse_inplace import squared_error_
+from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.caegcn.model import Found, Model, Rows, clusters, fit_head, rows_of
 from trainers.caegcn.pretrain import pretrain
 from trainers.caegcn.settings import Settings

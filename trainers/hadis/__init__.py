@@ -3,7 +3,7 @@
 An encoder and projector q, its exponential average k, and a predictor p of k from a noisy q, trained on two random
 views of every image: `L = L_dsa + weight_hsd L_hsd + weight_proto L_proto`,
 `L_dsa = -2 mean cos(predictor(q + sigma eps), k)` (`trainers.hadis.loss`), L_hsd on the hardest pairs of the batch
-(`ops.contrast.hardness`), L_proto on the batch's mean of every pseudo cluster (`ops.contrast.prototypes`). k-means on
+(`ops.losses.hardness`), L_proto on the batch's mean of every pseudo cluster (`ops.losses.prototypes`). k-means on
 the k of all images makes the pseudo clusters of every epoch and, in the end, the result.
 
 Axes: N images, H x W pixels, F features (frozen:FILE), B of a batch, D projection width, K clusters.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 
-from ops.run.estimator import ImageClusterer
+from ops.inference.sklearn import ImageClusterer
 from trainers.hadis.cost import estimate, exchanged, remarks
 from trainers.hadis.inference import embed, predict
 from trainers.hadis.settings import Settings

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ops.cluster.gmm import Mixture, responsibilities, team_gmm
-from ops.cluster.lloyd import Rows, everyone, nearest_two
-from ops.cluster.team_kmeans import Clustering, team_kmeans
-from ops.contrast.team import Team
+from ops.clustering.distributed_kmeans import Clustering, team_kmeans
+from ops.clustering.gmm import Mixture, responsibilities, team_gmm
+from ops.clustering.lloyd import Rows, everyone, nearest_two
+from ops.distributed.process_group import Team
 from ops.rng import generator
 from trainers.hadis.settings import Settings
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ops.contrast.batch_norm import BatchNorm
-from ops.contrast.team import traffic
-from ops.data.image_set import ImageSet
-from ops.run.memory import THREADS_AND_KERNELS
+from ops.data.types.images import ImageSet
+from ops.distributed.batch_norm import BatchNorm
+from ops.distributed.process_group import traffic
+from ops.memory import THREADS_AND_KERNELS
 from trainers.hadis.clusters import CHUNK, COPIES
 from trainers.hadis.model import Model, shape_of
 from trainers.hadis.settings import Settings

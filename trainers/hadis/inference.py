@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.data.image_set import ImageSet
+from ops.data.types.images import ImageSet
 from ops.errors import DataError
 from trainers.hadis.clusters import CHUNK, assign
 from trainers.hadis.model import project, restored

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ops.contrast.hardness import hardness_loss
-from ops.contrast.prototypes import prototype_loss
-from ops.contrast.team import Team
+from ops.distributed.process_group import Team
+from ops.losses.hardness import hardness_loss
+from ops.losses.prototypes import prototype_loss
 from trainers.hadis.settings import Settings
 
 PARTS = ("dsa", "hsd", "proto")

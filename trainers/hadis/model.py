@@ -14,9 +14,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import normalize as unit
 
-from ops.contrast.batch_norm import BatchNorm
-from ops.contrast.team import Team
-from ops.data.augment import normalise
+from ops.data.images.transforms import normalise
+from ops.distributed.batch_norm import BatchNorm
+from ops.distributed.process_group import Team
 from ops.rng import torch_generator
 from trainers.hadis.settings import Settings
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ops.run.settings import MethodSettings, setting
+from ops.config.settings import MethodSettings, setting
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "small")
 FROZEN = "frozen:"

@@ -16,8 +16,8 @@ from jaxtyping import Float, Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.data.augment import augment
-from ops.data.image_set import ImageSet
+from ops.data.images.transforms import augment
+from ops.data.types.images import ImageSet
 from ops.errors import SettingsError
 from ops.rng import generator, key64, uniforms
 from trainers.hadis.model import as_input, shape_of

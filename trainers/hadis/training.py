@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ops.cluster.lloyd import Rows, everyone
-from ops.contrast.batch_norm import average_statistics
-from ops.contrast.team import Team
-from ops.data.image_set import ImageSet
+from ops.api import Result, Run, State
+from ops.clustering.lloyd import Rows, everyone
+from ops.data.types.images import ImageSet
+from ops.distributed.batch_norm import average_statistics
+from ops.distributed.process_group import Team
 from ops.errors import DivergedError
 from ops.rng import generator, torch_generator
-from ops.run.state import pack_training, unpack_training
-from ops.run.types import Result, Run, State
+from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.hadis.clusters import COPIES, Found, cluster, hard_pairs, kmeans_of, projected, sampled
 from trainers.hadis.loss import PARTS, Outputs, objective
 from trainers.hadis.model import Model, Standardise, stored

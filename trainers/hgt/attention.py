@@ -91,9 +91,9 @@ class _Sums(torch.autograd.Function):
 
 
 def _dots(query: Tensor, key: Tensor, neighbours: Tensor, mask: Tensor) -> Tensor:
-    from ops.graph import kernels_attention
+    from ops.graph.kernels import attention
 
-    loop: Any = kernels_attention.dots
+    loop: Any = attention.dots
     found = query.new_empty(*neighbours.shape, query.shape[1])
     loop(*_arrays(query, key, neighbours, mask), found.numpy())
     return found
@@ -101,10 +101,10 @@ def _dots(query: Tensor, key: Tensor, neighbours: Tensor, mask: Tensor) -> Tenso
 
 def _loop(name: str, share: Tensor, rows: Tensor, neighbours: Tensor, mask: Tensor, like: Tensor) -> Tensor:
     """`gathered` or `scattered` into zeros of the shape of `like`."""
-    from ops.graph import kernels_attention
+    from ops.graph.kernels import attention
 
     total = torch.zeros(like.shape, dtype=like.dtype)
-    getattr(kernels_attention, name)(*_arrays(share, rows, neighbours, mask), total.numpy())
+    getattr(attention, name)(*_arrays(share, rows, neighbours, mask), total.numpy())
     return total
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ops.contrast.team import traffic
-from ops.data.newcomers import neighbour_types
-from ops.graph.partitioned import PartitionedGraph
+from ops.data.io.inductive_batch import neighbour_types
+from ops.distributed.process_group import traffic
+from ops.graph.sampling.dataset import PartitionedGraph
 from trainers.hgt.loop import check_workers
 from trainers.hgt.model import metadata_of, parameters
 from trainers.hgt.settings import Settings

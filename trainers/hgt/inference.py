@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ops.cluster.lloyd import everyone, nearest_two
-from ops.cluster.som import read_map
-from ops.contrast.rows import unit_rows
-from ops.contrast.team import Team
-from ops.data.hetero import Relation, relation_name
-from ops.data.newcomers import Links, NewRows, Placed, neighbour_types, pack_ids
-from ops.graph.partitioned import PartitionedGraph
-from ops.graph.sampling import Sample
-from ops.graph.store import Client, prefetched
+from ops.clustering.lloyd import everyone, nearest_two
+from ops.clustering.som import read_map
+from ops.data.io.inductive_batch import Links, NewRows, Placed, neighbour_types, pack_ids
+from ops.data.types.hetero import Relation, relation_name
+from ops.distributed.process_group import Team
+from ops.graph.sampling.client import Client, prefetched
+from ops.graph.sampling.dataset import PartitionedGraph
+from ops.graph.sampling.neighbor_sampler import Sample
+from ops.losses.normalize import unit_rows
 from ops.rng import key64
 from trainers.hgt.layer import Block, Weights
 from trainers.hgt.loop import own_parts, rows_of
@@ -41,7 +41,7 @@ STATE_EPOCH = 2**32 - 2  # the key of the neighbourhoods that states are taken f
 
 
 def packed_ids(data: PartitionedGraph, client: Client, kinds: list[str]) -> dict[str, Tensor]:
-    """`ids.TYPE` of the clustered type and of `kinds`, in the order of their numbers (`ops.data.newcomers`)."""
+    """`ids.TYPE` of the clustered type and of `kinds`, in the order of their numbers (`inductive_batch`)."""
     wanted = sorted({data.rows, *kinds})
     return {f"ids.{kind}": torch.from_numpy(pack_ids(client.ids(kind))) for kind in wanted}
 
@@ -145,7 +145,7 @@ def draw(links: Links, relation: Relation, first: int, cap: int) -> tuple[NDArra
     degrees = links.degrees
     width = int(min(cap, degrees.max(initial=0)))
     if degrees.max(initial=0) > cap:
-        from ops.graph.kernels_draws import DISTINCT, neighbours
+        from ops.graph.kernels.draws import DISTINCT, neighbours
 
         found = np.empty((len(degrees), width), np.int64)
         key = np.uint64(key64(0, f"fold-in {relation_name(relation)}"))

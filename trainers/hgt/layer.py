@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ops.data.hetero import Relation, relation_name
+from ops.data.types.hetero import Relation, relation_name
 from ops.rng import torch_generator
 from trainers.hgt.attention import edge_scores, edge_sums
 

@@ -17,15 +17,15 @@ from jaxtyping import Float, Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.cluster.lloyd import Rows, everyone
-from ops.cluster.som import Som, som
-from ops.cluster.team_kmeans import team_kmeans
-from ops.contrast.team import Team
+from ops.api import Result, Run, State
+from ops.clustering.distributed_kmeans import team_kmeans
+from ops.clustering.lloyd import Rows, everyone
+from ops.clustering.som import Som, som
+from ops.distributed.process_group import Team
 from ops.errors import DivergedError, SettingsError
-from ops.graph.partitioned import PartitionedGraph, steps_of
-from ops.graph.store import Client, prefetched
-from ops.run.memory import give_back
-from ops.run.types import Result, Run, State
+from ops.graph.sampling.client import Client, prefetched
+from ops.graph.sampling.dataset import PartitionedGraph, steps_of
+from ops.memory import give_back
 from trainers.hgt.settings import GraphSettings
 
 

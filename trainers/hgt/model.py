@@ -19,10 +19,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.contrast.rows import unit_rows
-from ops.data.hetero import Relation
+from ops.data.types.hetero import Relation
 from ops.errors import SettingsError
-from ops.graph.partitioned import PartitionedGraph
+from ops.graph.sampling.dataset import PartitionedGraph
+from ops.losses.normalize import unit_rows
 from ops.rng import torch_generator
 from trainers.hgt.layer import Block, Weights, dropout, hgt_layer, layer_weights, linear, linear_weights
 from trainers.hgt.settings import Settings
@@ -39,7 +39,7 @@ class Metadata:
 
 @runtime_checkable  # the tests check every annotation
 class Sample(Protocol):
-    """What the network reads of `ops.graph.sampling.Sample`: nodes by depth, blocks by hop, the outermost features."""
+    """What the network reads of a Sample: nodes by depth, blocks by hop, the outermost features."""
 
     @property
     def nodes(self) -> tuple[dict[str, NDArray[np.int64]], ...]:

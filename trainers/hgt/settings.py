@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import field_validator, model_validator
 
-from ops.run.settings import MethodSettings, setting
+from ops.config.settings import MethodSettings, setting
 
 UNITS_A_CLUSTER = 9  # fewer leave k-means of the units far behind k-means of the rows
 

@@ -13,14 +13,14 @@ from jaxtyping import Float, Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.cluster.som import neighbourhood, som, som_loss
-from ops.contrast.team import Team
+from ops.api import Result, Run, State
+from ops.clustering.som import neighbourhood, som, som_loss
+from ops.distributed.process_group import Team
 from ops.errors import DivergedError
-from ops.graph.partitioned import PartitionedGraph
-from ops.graph.sampling import Sample
+from ops.graph.sampling.dataset import PartitionedGraph
+from ops.graph.sampling.neighbor_sampler import Sample
 from ops.rng import generator, torch_generator
-from ops.run.state import pack_training, unpack_training
-from ops.run.types import Result, Run, State
+from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.hgt import loss as losses
 from trainers.hgt.inference import kept, neighbourhoods
 from trainers.hgt.loop import check_workers, ends_of, label_edges, rows_of, run_epochs, steps
@@ -33,7 +33,7 @@ JOINT_RADIUS = 1.0
 
 
 def train(settings: Settings, data: PartitionedGraph, run: Run) -> Result:
-    """Train one seed; `run` is the only link to the outside (`ops.run.types`).
+    """Train one seed; `run` is the only link to the outside (`ops.api`).
 
     Raises SettingsError for more workers than batches in a step, DivergedError, ServiceError.
     """

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import sys
 
-from ops.graph.source import remarks
-from ops.run.estimator import GraphClusterer
+from ops.graph.sampling.batching import remarks
+from ops.inference.sklearn import GraphClusterer
 from trainers.hsan.cost import estimate, exchanged
 from trainers.hsan.inference import embed, predict
 from trainers.hsan.settings import PUBLISHED, Settings

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ops.contrast.budget import storage_within
-from ops.contrast.team import traffic
-from ops.contrast.tiles import upper_numel
-from ops.contrast.weights import Storage
-from ops.data.types import AttributedGraph
-from ops.run.memory import THREADS_AND_KERNELS
+from ops.data.types.graph import AttributedGraph
+from ops.distributed.process_group import traffic
+from ops.losses.memory_budget import storage_within
+from ops.losses.pair_weights import Storage
+from ops.losses.tiles import upper_numel
+from ops.memory import THREADS_AND_KERNELS
 from trainers.hsan.settings import Settings
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ops.cluster.kmeans import squared_distances
+from ops.clustering.kmeans import squared_distances
 from ops.graph.pca import Projection
 from trainers.hsan.model import Encoders, filtered, fuse
 from trainers.hsan.settings import Settings

@@ -17,12 +17,12 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.contrast.rows import unit_rows
-from ops.contrast.team import Team
-from ops.data.types import AttributedGraph
+from ops.data.types.graph import AttributedGraph
+from ops.distributed.process_group import Team
 from ops.graph.adjacency import SparseRows, adjacency, low_pass, sparse_product, sparse_rows
-from ops.graph.batches import Batch
 from ops.graph.pca import Projection, fit_pca
+from ops.graph.sampling.minibatch import Batch
+from ops.losses.normalize import unit_rows
 from ops.rng import torch_generator
 from trainers.hsan.settings import Settings
 

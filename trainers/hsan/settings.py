@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from ops.run.settings import MethodSettings, setting
+from ops.config.settings import MethodSettings, setting
 
 PUBLISHED = {"gradients": "accumulate", "weights": "stale", "kmeans": "released", "ema": 0.0}
 

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.data.types import AttributedGraph
-from ops.graph.batches import Batch
-from ops.graph.source import epoch_batches, part_of
+from ops.data.types.graph import AttributedGraph
+from ops.graph.sampling.batching import epoch_batches, part_of
+from ops.graph.sampling.minibatch import Batch
 from trainers.hsan.settings import Settings
 
 

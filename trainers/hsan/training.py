@@ -14,14 +14,14 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ops.cluster.kmeans import KMeans, kmeans
-from ops.contrast.infonce import hard_infonce
-from ops.contrast.team import Team
-from ops.contrast.weights import PairWeights, trusted_rows
-from ops.data.types import AttributedGraph
+from ops.api import Result, Run, State
+from ops.clustering.kmeans import KMeans, kmeans
+from ops.data.types.graph import AttributedGraph
+from ops.distributed.process_group import Team
 from ops.errors import DivergedError
-from ops.run.state import pack_training, unpack_training
-from ops.run.types import Result, Run, State
+from ops.losses.infonce import hard_infonce
+from ops.losses.pair_weights import PairWeights, trusted_rows
+from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.hsan.cost import storage_for
 from trainers.hsan.inference import assign
 from trainers.hsan.model import ATTRIBUTE, Encoders, batch_rows, fuse, rows_of, structure_matrix

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ops.cluster.match import matched_ids
-from ops.data.types import AttributedGraph
+from ops.api import Result, Warm
+from ops.clustering.label_matching import matched_ids
+from ops.data.types.graph import AttributedGraph
 from ops.graph.pca import Projection
-from ops.run.types import Result, Warm
 from trainers.hsan.model import Encoders, prepare
 from trainers.hsan.settings import Settings
 

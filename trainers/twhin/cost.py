@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ops.graph.partitioned import PartitionedGraph
+from ops.graph.sampling.dataset import PartitionedGraph
 from trainers.hgt.loop import check_workers
 from trainers.twhin.settings import Settings
 

@@ -17,12 +17,12 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.cluster.lloyd import everyone
-from ops.contrast.team import Team
-from ops.data.hetero import Relation, relation_name, relation_of
-from ops.data.newcomers import NewRows, Placed, ways
-from ops.graph.partitioned import PartitionedGraph
-from ops.graph.store import Client
+from ops.clustering.lloyd import everyone
+from ops.data.io.inductive_batch import NewRows, Placed, ways
+from ops.data.types.hetero import Relation, relation_name, relation_of
+from ops.distributed.process_group import Team
+from ops.graph.sampling.client import Client
+from ops.graph.sampling.dataset import PartitionedGraph
 from ops.rng import generator
 from trainers.hgt.inference import packed_ids, placed
 from trainers.hgt.loop import rows_of, shares

@@ -22,8 +22,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ops.contrast.rows import unit_rows
-from ops.data.hetero import Relation, relation_name
+from ops.data.types.hetero import Relation, relation_name
+from ops.losses.normalize import unit_rows
 from ops.rng import torch_generator
 from trainers.hgt.loss import known
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ops.run.settings import setting
+from ops.config.settings import setting
 from trainers.hgt.settings import GraphSettings
 
 

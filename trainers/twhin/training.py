@@ -16,12 +16,12 @@ from jaxtyping import Float, Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.contrast.team import Team
-from ops.data.hetero import relation_name
+from ops.api import Result, Run, State
+from ops.data.types.hetero import relation_name
+from ops.distributed.process_group import Team
 from ops.errors import DivergedError
-from ops.graph.partitioned import PartitionedGraph
+from ops.graph.sampling.dataset import PartitionedGraph
 from ops.rng import generator
-from ops.run.types import Result, Run, State
 from trainers.hgt.loop import check_workers, ends_of, label_edges, own_parts, run_epochs, steps
 from trainers.twhin import model
 from trainers.twhin.inference import kept
@@ -29,7 +29,7 @@ from trainers.twhin.settings import Settings
 
 
 def train(settings: Settings, data: PartitionedGraph, run: Run) -> Result:
-    """Train one seed; `run` is the only link to the outside (`ops.run.types`).
+    """Train one seed; `run` is the only link to the outside (`ops.api`).
 
     Raises SettingsError for more workers than batches in a step, DivergedError, ServiceError.
     """

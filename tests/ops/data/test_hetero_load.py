@@ -13,21 +13,21 @@ from hetero_world import built, frames, graphs, write_folder, write_original
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.data import ranges
-from ops.data.chunks import read_edges, read_nodes, tables
-from ops.data.hetero import Edges, Nodes, relation_name
 from ops.data.hetero_load import load_hetero
-from ops.data.hetero_validate import make_hetero
-from ops.data.table_writer import FORMS, write_graph
+from ops.data.io import byte_ranges
+from ops.data.io.chunks import read_edges, read_nodes, tables
+from ops.data.io.hetero_validate import make_hetero
+from ops.data.io.writer import FORMS, write_graph
+from ops.data.types.hetero import Edges, Nodes, relation_name
 from ops.errors import DataError
 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Chunks of a few lines, so that small files have many."""
-    monkeypatch.setattr(ranges, "TEXT_BYTES", 24)
-    monkeypatch.setattr("ops.data.chunks.ROWS", 3)
-    monkeypatch.setattr(ranges, "ROWS", 2)
+    monkeypatch.setattr(byte_ranges, "TEXT_BYTES", 24)
+    monkeypatch.setattr("ops.data.io.chunks.ROWS", 3)
+    monkeypatch.setattr(byte_ranges, "ROWS", 2)
 
 
 @given(graphs(), st.sampled_from(["csv", "tsv", "parquet"]), st.integers(1, 3), st.booleans())

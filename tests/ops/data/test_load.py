@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from ops.data.io.validate import make_graph
 from ops.data.load import known_names, load
-from ops.data.planted import planted_graph
-from ops.data.validate import make_graph
+from ops.data.synthetic.planted_partition import planted_graph
 from ops.errors import DataError, SettingsError
 
 

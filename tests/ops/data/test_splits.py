@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.data.communities import planted_communities
-from ops.data.hetero import Edges, Nodes, find_relations
-from ops.data.hetero_validate import make_hetero
+from ops.data.io.hetero_validate import make_hetero
 from ops.data.splits import split
+from ops.data.synthetic.user_item import planted_communities
+from ops.data.types.hetero import Edges, Nodes, find_relations
 from ops.errors import DataError, SettingsError
 
 A, B, BACK, KNOWS = ("user", "a", "note"), ("user", "b", "note"), ("note", "back", "user"), ("user", "knows", "user")

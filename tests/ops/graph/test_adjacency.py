@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.data.planted import planted_graph
-from ops.data.validate import make_graph
+from ops.data.io.validate import make_graph
+from ops.data.synthetic.planted_partition import planted_graph
 from ops.graph.adjacency import adjacency, low_pass, sparse_matrix, sparse_product, sparse_rows
 
 CPU = torch.device("cpu")

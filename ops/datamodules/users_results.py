@@ -1,0 +1,101 @@
+"""What a finished run on users leaves besides clusters: recall table, link scores, embeddings as Parquet.
+
+Every row is a mean over seeds, from the stored embeddings of each seed's last epoch and the hidden test pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.atomic_io import replacing
+from ops.evaluation import link_prediction, recall
+from ops.results import summary
+
+if TYPE_CHECKING:
+    from ops.datamodules.users import Held
+    from ops.training.experiment import Job
+
+EMBEDDINGS = "embeddings.parquet"
+BOOST_QUERIES = 2000  # validation users by whom the boost is chosen: each is searched among all users
+Row = dict[str, Any]
+
+
+def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
+    """Write embeddings.parquet of seed `chosen`; returns what `result.json` says of recall, links and the map."""
+    each = {seed: summary.seed_arrays(own) for seed, own in folders.items()}
+    write_embeddings(folder / EMBEDDINGS, job.data.ids, each[chosen])
+    found: dict[str, Any] = {"embeddings": EMBEDDINGS}
+    if "map_errors" in each[chosen]:
+        quantisation, topographic = zip(*(e["map_errors"].tolist() for e in each.values()), strict=True)
+        found["map"] = {"quantisation": summary.spread(quantisation), "topographic": summary.spread(topographic)}
+    held: Held | None = job.held
+    if held is None:
+        return found
+    task = recall.make_task(held.train, (held.test[0], held.test[1]))
+    check = recall.make_task(held.train, (held.valid[0], held.valid[1]), max_queries=BOOST_QUERIES)
+    rows = [_fixed(recall.popularity(task)), _fixed(recall.user_knn(task))]
+    rows += _over_seeds([_rows_of(job, task, check, seed, arrays) for seed, arrays in each.items()])
+    counts = {"queries": len(task.queries), "users": task.users, "left_out": task.left_out}
+    scored = [_links(held, arrays) for arrays in each.values()]
+    return found | {"recall": {"rows": rows, **counts}, "links": summary.over_seeds(scored)}
+
+
+def write_embeddings(path: Path, ids: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """One row a user: id (the user's own), vector float32 [D], cluster, confidence; whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    z = np.ascontiguousarray(arrays["embedding"], np.float32)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(z.ravel()), z.shape[1])
+    columns = {"id": ids, "vector": vectors, "cluster": arrays["last"], "confidence": arrays["confidence"]}
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def _rows_of(job: Job, task: recall.Task, check: recall.Task, seed: int, arrays: Mapping[str, Any]) -> list[Any]:
+    """A seed's rows: in its clusters, in random ones of equal size, among all, and boosted."""
+    name, z, clusters = job.resolved.method.NAME, arrays["embedding"], arrays["last"]
+    k = job.resolved.settings.k
+    means = {"kmeans": "k-means", "som": "SOM"}[cast(Any, job.resolved.settings).cluster]
+    boosted = recall.boosted(task, check, lambda t: recall.near(t, z, None), clusters, f"{name}, all users")
+    return [
+        recall.u2u2i(task, z, clusters, f"{name} + {means}"),
+        recall.random_clusters(task, z, k, f"{name}, random clusters", seed),
+        *boosted.rows,
+    ]
+
+
+def _fixed(row: recall.RecallRow) -> Row:
+    return {"name": row.name, "note": row.note, "metrics": {k: summary.spread([v]) for k, v in row.metrics.items()}}
+
+
+def _over_seeds(each: list[list[recall.RecallRow]]) -> list[Row]:
+    found = []
+    for rows in zip(*each, strict=True):
+        notes = dict.fromkeys(row.note for row in rows if row.note)
+        metrics = summary.over_seeds([row.metrics for row in rows])
+        found.append({"name": rows[0].name, "note": "; ".join(notes), "metrics": metrics})
+    return found
+
+
+def _links(held: Held, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """Hidden test pairs against drawn ones, scored by the cosine of their ends, or by (s + shift) . t."""
+    users, notes = arrays["embedding"], arrays["others"]
+    users, notes = (users + arrays["shift"], notes) if "shift" in arrays else (_unit(users), _unit(notes))
+    known = held.train.copy()
+    for pairs in (held.valid, held.test):
+        known = known + type(known)((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=known.shape)
+    known.sort_indices()
+    return link_prediction.link_scores(
+        (held.test[0], held.test[1]), known, lambda u, n: np.einsum("md,md->m", users[u], notes[n])
+    )
+
+
+def _unit(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    unit: NDArray[np.float32] = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+    return unit

@@ -1,0 +1,189 @@
+"""Ray sessions: the running cluster where there is one, else a small local one on the loopback address."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from ops.config.console import Console, plain
+from ops.config.settings import LaunchSettings, SearchSettings
+from ops.distributed import resources
+from ops.distributed.resources import Workers, on_cluster
+from ops.errors import ServiceError, SettingsError
+
+ANSWERS_WITHIN, NODE_ANSWERS_WITHIN = 10.0, 120.0  # seconds: a cluster's port, a task that first starts a process
+
+# Read by Ray when it is imported or started; a user's own value stays.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "120",  # a stopped trial writes its files before its actor is used again
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end a search as if all trials were done
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def ray_session(cpus: int) -> Iterator[None]:
+    """Connect to the cluster that RAY_ADDRESS names, or start one of `cpus` CPUs here; ends what it began.
+
+    Within another session it is that one. Raises SettingsError for an address that cannot be used, ServiceError where
+    no cluster answers.
+    """
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    cluster = on_cluster()
+    if not cluster:  # without it Ray swaps 127.0.0.1 for the machine's address and listens there
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if cluster:
+        _connect(ray, quiet)
+    else:
+        ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(ray: Any, options: dict[str, Any]) -> None:
+    address = os.environ["RAY_ADDRESS"]
+    if "://" in address:
+        raise SettingsError(
+            f"RAY_ADDRESS={address}: is for `ray job submit`; submit this command, or give HOST:PORT of the head"
+        )
+    host, _, port = address.rpartition(":")
+    try:
+        if port.isdigit():  # Ray itself would try for two minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
+        ray.init(**options)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError, SystemExit) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ServiceError(
+            f"RAY_ADDRESS={address}: no Ray cluster can be used there ({reason}); start it, or unset RAY_ADDRESS"
+        ) from None
+
+
+@contextmanager
+def cluster_session() -> Iterator[None]:
+    """A session while inside where there is a running cluster; nothing where there is none."""
+    with ray_session(0) if on_cluster() else nullcontext():
+        yield
+
+
+def check_seen(folder: Path, out: str) -> None:
+    """Raise SettingsError unless all nodes with CPUs see `folder` of this one, ServiceError where one is silent."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    own, probe = ray.get_runtime_context().get_node_id(), folder / f".probe-{secrets.token_hex(8)}"
+    others = [node for node in resources.nodes() if node.cpus and node.id != own]
+    look = ray.remote(num_cpus=0)(_seen)
+    probe.touch()
+    try:
+        asked = [look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n.id, soft=False)) for n in others]
+        found = ray.get([each.remote(str(probe)) for each in asked], timeout=NODE_ANSWERS_WITHIN)
+    except ray.exceptions.RayError as error:
+        raise ServiceError(f"a node of the cluster does not answer ({type(error).__name__}); try again") from None
+    finally:
+        probe.unlink(missing_ok=True)
+    if not all(found):
+        unseen = others[found.index(False)].address
+        raise SettingsError(
+            f"--out {out}: several nodes take part and {unseen} does not see this folder; "
+            "give s3://BUCKET/PREFIX, or a folder that all nodes share"
+        )
+
+
+def _seen(path: str) -> bool:
+    return os.path.exists(path)
+
+
+@contextmanager
+def crew(launch: LaunchSettings, console: Console) -> Iterator[Workers | None]:
+    """The workers of a training, with Ray running while inside; None: it runs in this process.
+
+    Raises SettingsError for GPUs that no node has, ServiceError where the cluster cannot be reached.
+    """
+    if launch.workers == 0 or (launch.workers == "auto" and not on_cluster()):
+        yield None
+        return
+    if not on_cluster():
+        workers = resources.local_workers(launch)
+        with ray_session(workers.count * workers.threads + 1):
+            yield workers
+        return
+    with ray_session(0):
+        have = resources.nodes()
+        workers = resources.cluster_workers(launch, have, _settled())
+        if resources.places(have, workers.threads) < workers.count:
+            total = sum(node.cpus for node in have)
+            console.warn(f"{workers} do not fit, the cluster has {total:g} CPUs on {len(have)} nodes: "
+                         "the training waits until it has grown")  # fmt: skip
+        yield workers
+
+
+def _settled() -> dict[str, float]:
+    """What is free, once what has just ended has given it back."""
+    before: dict[str, float] = {}
+    for _ in range(10):
+        now = resources.free()
+        if now == before:
+            break
+        before = now
+        time.sleep(0.5)
+    return before
+
+
+def share(launch: SearchSettings, console: Console) -> resources.Share:
+    """How a search's trials share the cluster (within a `cluster_session`) or this machine."""
+    if not on_cluster():
+        return resources.local_share(launch)
+    found, have = (
+        resources.cluster_share(launch, resources.nodes(), resources.free()),
+        sum(n.cpus for n in resources.nodes()),
+    )
+    if found.cpus > have:
+        console.warn(f"{found} need {found.cpus} CPUs, the cluster has {have:g}: the search waits until it has grown")
+    return found
+
+
+def trial_callback(console: Console, total: int) -> Any:
+    """A Ray Tune callback that tells how the trials go, in the run's own voice."""
+    from ray.tune import Callback
+
+    class Told(Callback):
+        ended = 0
+
+        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+            """One live line a result."""
+            line = f"{result.get('trial')}  epoch {result.get('epoch')}  score {result.get('score', float('nan')):.4f}"
+            console.progress(line, milestone=False)
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            """One lasting line a trial."""
+            self.ended += 1
+            result = trial.last_result or {}
+            chosen = "  ".join(f"{k} {plain(v)}" for k, v in trial.config.items())
+            console.say(f"trial {self.ended}/{total}  {chosen}  epochs {result.get('epoch')}  "
+                        f"score {result.get('score', float('nan')):.4f}")  # fmt: skip
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            """A failed trial is said at once; the search goes on."""
+            console.warn(f"a trial failed: {trial.config}; see {trial.local_path}")
+
+    return Told()

@@ -1,0 +1,112 @@
+"""Cluster quality without labels, in a space and on a graph that no setting of a trial moves.
+
+Axes: N nodes, F features, K clusters, E directed edges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.data.types.graph import AttributedGraph
+from ops.graph.adjacency import low_pass
+from ops.rng import generator
+
+FIXED_ORDER = 2  # the filter of the fixed space: every method and trial is judged on X filtered with t = 2
+SAMPLE_ABOVE = 10_000
+
+
+def structure_indices(edge_index: NDArray[np.int64], clusters: NDArray[np.int64]) -> dict[str, float]:
+    """Modularity, mean conductance, cut ratio and coverage of an undirected graph; self loops are left out.
+
+    modularity: sum_c (e_c / m - (d_c / 2m)^2) (Newman 2006). conductance of c: cut_c / min(vol_c, vol_rest), mean over
+    non-empty clusters (0 where a side has no edges). cut ratio of c: cut_c / (n_c (N - n_c)), mean likewise. A single
+    cluster gets the worst values.
+    coverage: the share of edges inside clusters.
+    """
+    source, target = edge_index[:, edge_index[0] != edge_index[1]]
+    n, k = len(clusters), int(clusters.max()) + 1
+    total = max(len(source), 1)
+    inside = np.bincount(clusters[source][clusters[source] == clusters[target]], minlength=k)
+    volume = np.bincount(clusters[source], minlength=k)
+    size = np.bincount(clusters, minlength=k)
+    cut = volume - inside
+    present = size > 0
+    side = np.minimum(volume, volume.sum() - volume)
+    pairs = size * (n - size)
+    if present.sum() < 2:  # nothing is cut, which would be the best value for the worst clustering
+        return {"modularity": 0.0, "conductance": 1.0, "cut_ratio": 1.0, "coverage": float(inside.sum() / total)}
+    return {
+        "modularity": float(np.sum(inside / total - (volume / total) ** 2)),
+        "conductance": float(np.mean((cut / np.maximum(side, 1))[present])),
+        "cut_ratio": float(np.mean((cut / np.maximum(pairs, 1))[present])),
+        "coverage": float(inside.sum() / total),
+    }
+
+
+def size_indices(clusters: NDArray[np.int64], n_clusters: int) -> dict[str, float]:
+    """Sizes of the smallest and largest cluster, their Gini coefficient, and how many clusters are empty."""
+    size = np.sort(np.bincount(clusters, minlength=n_clusters)).astype(np.float64)
+    k = len(size)
+    gini = float(np.sum((2 * np.arange(1, k + 1) - k - 1) * size) / (k * size.sum()))
+    return {
+        "size_min": float(size[0]),
+        "size_max": float(size[-1]),
+        "size_gini": gini,
+        "empty": float(np.sum(size == 0)),
+    }
+
+
+def feature_indices(
+    space: NDArray[np.float32], clusters: NDArray[np.int64], seed: int = 0, metric: str = "euclidean"
+) -> dict[str, float]:
+    """Silhouette (on a fixed sample above 10,000 rows), Davies-Bouldin and Calinski-Harabasz in `space` [N, F].
+
+    `metric` is the silhouette's; the other two are Euclidean.
+
+    With fewer than two clusters, or none of two rows, none is defined: the worst values stand for them (-1, infinity
+    is avoided: 1e3, 0).
+    """
+    from sklearn import config_context, metrics
+
+    if not 1 < len(np.unique(clusters)) < len(clusters):
+        return {"silhouette": -1.0, "davies_bouldin": 1e3, "calinski_harabasz": 0.0}
+    rows = np.arange(len(clusters))
+    if len(rows) > SAMPLE_ABOVE:
+        rows = np.sort(generator(seed, "silhouette").choice(rows, SAMPLE_ABOVE, replace=False))
+    sampled = clusters[rows]
+    silhouette = -1.0
+    if 1 < len(np.unique(sampled)) < len(sampled):
+        with config_context(working_memory=64):  # MiB a chunk: the default of 1 GiB would top the training's own peak
+            silhouette = float(metrics.silhouette_score(space[rows], sampled, metric=metric))
+    return {
+        "silhouette": silhouette,
+        "davies_bouldin": float(metrics.davies_bouldin_score(space, clusters)),
+        "calinski_harabasz": float(metrics.calinski_harabasz_score(space, clusters)),
+    }
+
+
+def tune_score(indices: dict[str, float]) -> float:
+    """One scalar in [0, 1] that needs no other trial: mean of modularity, 1 - conductance, (silhouette + 1) / 2."""
+    parts = (indices["modularity"], 1 - indices["conductance"], (indices["silhouette"] + 1) / 2)
+    return float(np.mean(np.clip(parts, 0, 1)))
+
+
+@dataclass
+class GraphJudge:
+    """Scores an assignment of one graph without labels."""
+
+    data: AttributedGraph
+    n_clusters: int
+    space: NDArray[np.float32] | None = None  # the fixed space, where the caller has it already
+
+    def __post_init__(self) -> None:
+        fixed = self.space
+        self._space = low_pass(self.data.x, self.data.edge_index, FIXED_ORDER) if fixed is None else fixed
+
+    def __call__(self, clusters: NDArray[np.int64]) -> dict[str, float]:
+        """All indices of this module by name, with `tune_score` as `score`."""
+        found = structure_indices(self.data.edge_index, clusters) | feature_indices(self._space, clusters)
+        return found | size_indices(clusters, self.n_clusters) | {"score": tune_score(found)}

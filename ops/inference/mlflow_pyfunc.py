@@ -1,0 +1,82 @@
+"""The pyfunc around a run's `model/` folder: MLflow runs this file ("model from code"), so nothing is pickled.
+
+The folder holds `model.safetensors` (tensors only) and `settings.json`, whose key "method" names the trainer that
+knows how to predict. Loading a model needs Tessera installed, but neither Ray nor a data set.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+
+from ops.errors import DataError
+from ops.results.model_store import in_order, read_model
+
+ARTIFACT = "model"  # the name under which MLflow keeps the copied folder
+
+
+class ClusterModel(PythonModel):
+    """Clusters new rows with the trained model of one run."""
+
+    def load_context(self, context: Any) -> None:
+        """Read tensors and settings and import `trainers.<method>`; DataError if the folder is not a run's model."""
+        self.model = read_model(Path(context.artifacts[ARTIFACT]))
+        self.module = importlib.import_module(f"trainers.{self.model.method}")
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Features [n, F] -> rows [n] with `cluster` (int64) and `confidence` (float32), in the input's order.
+
+        Columns stand as in training, in any order where they have the names they had there. Raises DataError for
+        other columns and for values that are not finite numbers.
+
+        A model of users (hgt, twhin) takes one row an edge: `user`, `note` (a known one's id; missing for a user
+        without edges), `relation` (follow_note; may be left out where the model has one only), `weight` (not used),
+        and the user's features as further columns in training's order, of which a user's first row counts. It gives
+        one row a user, in the order of their first rows: `user`, `cluster`, `confidence`, `vector` (list of floats).
+        The columns are called as the node types were; `src` and `dst` where both ends are of one type.
+
+        A model of images (hadis) takes a column `image` of encoded images (bytes, or {bytes, path}), of any size; one
+        of a frozen backbone takes its features.
+        """
+        if getattr(self.module, "KIND", "graph") == "users":
+            return self._users(model_input)
+        if getattr(self.module, "KIND", "graph") == "images":
+            return self._images(model_input)
+        try:
+            x = np.ascontiguousarray(model_input.to_numpy(), dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"predict: a feature is not a number ({error}); give numeric columns only") from None
+        if not np.isfinite(x).all():
+            raise DataError("predict: the features hold NaN or infinite values; replace them first")
+        names = [c for c in model_input.columns if isinstance(c, str)]
+        x = in_order(x, names if len(names) == x.shape[1] else None, self.model, "predict")
+        cluster, confidence = self.module.predict(self.model.tensors, self.model.settings, x, None)
+        return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=model_input.index)
+
+    def _images(self, frame: pd.DataFrame) -> pd.DataFrame:
+        from ops.inference.images import from_frame
+
+        cluster, confidence = self.module.predict(
+            self.model.tensors, self.model.settings, from_frame(frame, self.model)
+        )
+        return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=frame.index)
+
+    def _users(self, frame: pd.DataFrame) -> pd.DataFrame:
+        from ops.data.user_requests_frame import from_frame
+        from ops.inference.users import vocabulary
+
+        words = vocabulary(self.model, self.module, "the model")
+        new = from_frame(frame, words)
+        found = self.module.predict(self.model.tensors, self.model.settings, new.rows)
+        name = "src" if words.rows == words.others else words.rows
+        columns = {name: new.ids, "cluster": found.cluster, "confidence": found.confidence}
+        return pd.DataFrame(columns | {"vector": found.vector.tolist()})
+
+
+set_model(ClusterModel())

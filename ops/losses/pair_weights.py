@@ -1,0 +1,211 @@
+"""Pair weights of HSAN by tiles: `w_ij = |Q_ij - norm(S_ij)|^beta` inside H x H, 1 elsewhere (Liu et al., eq. 7-9).
+
+Q_ij = 1 where both rows carry the same pseudo label, norm = min-max scaling over the whole S (diagonal included),
+H = the rows whose pseudo label is trusted. Hard pairs (same cluster but dissimilar, other cluster but similar) come
+out heavy, easy pairs light. The weights are constants: no gradient passes through them.
+
+Three ways to hold them, each smaller and slower than the one before: `float` tiles (exact), `uint16` tiles, or
+`recompute` (exact): nothing but a snapshot of what they were computed from. uint16 keeps the base |Q - norm(S)| in
+fixed point, 8e-6 at most from the true one, and raises it when served: w itself in fixed point would lose the light
+pairs, whose sum makes most of the gradient once all rows are trusted.
+
+Axes: N nodes, M = 2N rows (view 1, then view 2), D width, K clusters, R x C one tile.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ops.clustering.kmeans import squared_distances
+from ops.distributed.process_group import Team
+from ops.losses.tiles import TILE_ROWS, Tile, TileBuffers, share_of_tiles, similarity_tile
+
+Storage = Literal["float", "uint16", "recompute"]
+_UINT16_MAX = 65535.0
+_HARD = 0.5  # a pair is hard where its scaled similarity lies on the wrong side of one half
+
+
+def raise_to(base: Float[Tensor, "*any"], beta: float) -> Float[Tensor, "*any"]:
+    """`base ** beta` in place; multiplies (and one root) for whole and half beta, tens of times faster than pow."""
+    if beta == 1:
+        return base
+    if 2 * beta == int(2 * beta) and 1 <= beta <= 8:
+        factor = base.clone()
+        if beta != int(beta):
+            base.sqrt_().mul_(factor)
+        for _ in range(int(beta) - 1):
+            base.mul_(factor)
+        return base
+    return base.pow_(beta)
+
+
+def trusted_rows(fused: Float[Tensor, "N D"], centres: Float[Tensor, "K D"], confidence: float) -> Bool[Tensor, "N"]:
+    """H: a row's least softmax over its K squared distances, where at or below the floor(N (1 - tau))-th largest."""
+    value = squared_distances(fused, centres).softmax(1).min(1).values
+    place = math.floor(len(value) * (1 - confidence))
+    return value <= value.sort(descending=True).values[max(place - 1, 0)]
+
+
+def _one(storage: Storage) -> int:
+    return int(_UINT16_MAX) if storage == "uint16" else 1
+
+
+class PairWeights:
+    """The weights of the last update, served tile by tile.
+
+    `mode="paper"`: an update resets every pair outside H x H to 1. `mode="stale"` (the released code): it overwrites
+    the pairs inside H x H and leaves the others as they were; that history has no snapshot, so `recompute` is refused.
+    Each worker of `team` holds and serves the tiles of its own `share`; what an update learns of all pairs (least and
+    largest similarity, counts) is reduced over the workers.
+    """
+
+    def __init__(
+        self,
+        n_rows: int,
+        beta: float,
+        mode: Literal["paper", "stale"] = "paper",
+        storage: Storage = "float",
+        tile_rows: int = TILE_ROWS,
+        team: Team | None = None,
+    ) -> None:
+        if mode == "stale" and storage == "recompute":
+            raise ValueError("stale weights cannot be recomputed from one snapshot: keep them (float or uint16)")
+        if n_rows % 2:
+            raise ValueError(f"n_rows={n_rows} must be even: two views of every node")
+        self.n_rows, self.beta, self.mode, self.storage, self.tile_rows = n_rows, beta, mode, storage, tile_rows
+        self.team = team or Team()
+        self.share = share_of_tiles(n_rows, tile_rows, self.team.rank, self.team.world)
+        self.updated = False
+        self._tiles: dict[int, Tensor] = {}
+        self._snapshot: dict[str, Tensor] = {}
+        self._positive: Tensor | None = None
+
+    def tile(self, tile: Tile, buffers: TileBuffers) -> Float[Tensor, "R C"] | None:
+        """The weights of one tile, or None while all are 1 (before the first update). Read-only for the caller."""
+        if not self.updated:
+            return None
+        if self.storage == "recompute":
+            base, inside = self._base(tile, self._similarity(tile, buffers), buffers)
+            return raise_to(base, self.beta).masked_fill_(~inside, 1.0)
+        kept = self._tiles[tile.index]
+        if self.storage == "float":
+            return kept
+        return raise_to(buffers.take("weights", tile.shape).copy_(kept).mul_(1 / _UINT16_MAX), self.beta)
+
+    def positive(self, like: Tensor) -> Float[Tensor, "N"]:
+        """`w_ii'`, the weight of each node's own pair of views."""
+        if self._positive is None:
+            return torch.ones(self.n_rows // 2, dtype=like.dtype, device=like.device)
+        return self._positive
+
+    @torch.no_grad()
+    def update(
+        self,
+        z: Float[Tensor, "M D"],
+        e: Float[Tensor, "M D"],
+        alpha: float,
+        labels: Int64[Tensor, "N"],
+        trusted: Bool[Tensor, "N"],
+    ) -> float:
+        """Compute the weights anew from re-encoded rows; returns the share of hard pairs among those in H x H.
+
+        A pair is hard where |Q - norm(S)| > 0.5: its similarity contradicts its pseudo labels. NaN if H is empty.
+        """
+        buffers = TileBuffers(self.tile_rows, z)
+        in_place = self.storage == "float" and self.mode == "paper"  # S is kept where its weights will stand
+        if not self._tiles and self.storage != "recompute":
+            self._tiles = self._all_ones(z)
+        low, high = self._range(z, e, alpha, buffers, in_place)
+        self._snapshot = {
+            "z": z, "e": e, "labels": labels.repeat(2), "trusted": trusted.repeat(2),
+            "scalars": torch.tensor([alpha, low, high], dtype=torch.float64),
+        }  # fmt: skip
+        pairs = hard = 0
+        for tile in self.share:
+            s = self._tiles[tile.index] if in_place else self._similarity(tile, buffers)
+            base, inside = self._base(tile, s, buffers)
+            times = 1 if tile.diagonal else 2
+            pairs += times * int(inside.sum())
+            hard += times * int(((base > _HARD) & inside).sum())
+            if self.storage != "recompute":
+                self._keep(tile, base, inside)
+        self._update_positive(z, e)
+        self.updated = True
+        self._snapshot = self._snapshot | {"z": z.clone(), "e": e.clone()} if self.storage == "recompute" else {}
+        pairs, hard = self.team.sum_(torch.tensor([pairs, hard], device=z.device)).tolist()
+        return hard / pairs if pairs else float("nan")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that `load` needs to serve the same weights to the bit; of the tiles, those of this worker's share."""
+        if not self.updated:
+            return {}
+        assert self._positive is not None
+        tiles = {f"tile.{i}": t for i, t in self._tiles.items()}
+        return {"positive": self._positive} | tiles | {f"snapshot.{k}": v for k, v in self._snapshot.items()}
+
+    def load(self, tensors: dict[str, Tensor], device: torch.device | str = "cpu") -> None:
+        """The inverse of `tensors`, also of all workers' together; an empty dict is the state before the first update.
+
+        Takes the tensors over (the next update writes into them): a copy would double the memory of the pairs.
+        """
+        tensors = {k: v if k == "snapshot.scalars" else v.to(device) for k, v in tensors.items()}
+        self.updated = bool(tensors)
+        self._positive = tensors.get("positive")
+        kept = any(k.startswith("tile.") for k in tensors)
+        self._tiles = {t.index: tensors[f"tile.{t.index}"] for t in self.share} if kept else {}
+        self._snapshot = {k.removeprefix("snapshot."): v for k, v in tensors.items() if k.startswith("snapshot.")}
+
+    def _all_ones(self, like: Tensor) -> dict[int, Tensor]:
+        dtype, one = like.dtype if self.storage == "float" else torch.uint16, _one(self.storage)
+        return {t.index: torch.full(t.shape, one, dtype=dtype, device=like.device) for t in self.share}
+
+    def _range(self, z: Tensor, e: Tensor, alpha: float, buffers: TileBuffers, in_place: bool) -> tuple[float, float]:
+        """Least and largest entry of S over all workers' tiles; `in_place` leaves S in the tiles that are kept."""
+        low, high = float("inf"), float("-inf")
+        for tile in self.share:
+            out = self._tiles[tile.index] if in_place else buffers.take("s", tile.shape)
+            s = similarity_tile(tile, z, e, (alpha, 1 - alpha), out)
+            low, high = min(low, float(s.min())), max(high, float(s.max()))
+        ends = self.team.maximum_(torch.tensor([-low, high], dtype=torch.float64, device=z.device))
+        return -float(ends[0]), float(ends[1])
+
+    def _similarity(self, tile: Tile, buffers: TileBuffers) -> Float[Tensor, "R C"]:
+        alpha = float(self._snapshot["scalars"][0])
+        z, e = self._snapshot["z"], self._snapshot["e"]
+        return similarity_tile(tile, z, e, (alpha, 1 - alpha), buffers.take("weights", tile.shape))
+
+    def _scale(self, s: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        low, high = self._snapshot["scalars"][1:].tolist()
+        return s.sub_(low).mul_(1 / (high - low) if high > low else 0.0)
+
+    def _base(
+        self, tile: Tile, s: Float[Tensor, "R C"], buffers: TileBuffers
+    ) -> tuple[Float[Tensor, "R C"], Bool[Tensor, "R C"]]:
+        """Turn S into |Q - norm(S)| in place; with it the mask of the pairs in H x H."""
+        labels, trusted = self._snapshot["labels"], self._snapshot["trusted"]
+        inside = trusted[tile.rows, None] & trusted[None, tile.cols]
+        same = buffers.take("rest", tile.shape).copy_(labels[tile.rows, None] == labels[None, tile.cols])
+        return self._scale(s).sub_(same).abs_(), inside
+
+    def _keep(self, tile: Tile, base: Float[Tensor, "R C"], inside: Bool[Tensor, "R C"]) -> None:
+        kept = self._tiles[tile.index]
+        new = raise_to(base, self.beta) if self.storage == "float" else base.mul_(_UINT16_MAX).round_()
+        outside = kept.to(new.dtype) if self.mode == "stale" else new.new_tensor(_one(self.storage))
+        kept.copy_(torch.where(inside, new, outside))
+
+    def _update_positive(self, z: Float[Tensor, "M D"], e: Float[Tensor, "M D"]) -> None:
+        n = self.n_rows // 2
+        alpha = float(self._snapshot["scalars"][0])
+        trusted = self._snapshot["trusted"][:n]
+        s = alpha * (z[:n] * z[n:]).sum(1) + (1 - alpha) * (e[:n] * e[n:]).sum(1)
+        base = self._scale(s).sub_(1.0).abs_()  # Q_ii' = 1: a node shares its own pseudo label
+        if self.storage == "uint16":
+            base = base.mul_(_UINT16_MAX).round_().mul_(1 / _UINT16_MAX)
+        w = raise_to(base, self.beta)
+        old = self.positive(z) if self.mode == "stale" else torch.ones_like(w)
+        self._positive = torch.where(trusted, w, old)

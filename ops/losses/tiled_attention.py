@@ -1,0 +1,46 @@
+"""Attention over all nodes in memory linear in their number: fused, with keys and values gathered over the workers.
+
+Each worker owns the queries of its rows; keys and values are all-gathered (their gradient: reduce-scatter).
+
+Axes: N nodes, n of them on this worker, H heads, D width of a head.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from ops.distributed.process_group import Team
+
+# the fused kernels; the plain one would make the N x N array, so rather an error than that
+_FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+
+
+def attend(
+    queries: Float[Tensor, "n HD"],
+    keys: Float[Tensor, "n HD"],
+    values: Float[Tensor, "n HD"],
+    heads: int,
+    n_nodes: int,
+    *,
+    scale: float,
+    team: Team | None = None,
+) -> Float[Tensor, "n HD"]:
+    """`softmax_j(scale <q_i, k_j>) v_j` over all `n_nodes` nodes, head by head, the heads side by side.
+
+    `keys` and `values` are this worker's rows; a worker without rows takes part in the gathering only.
+    """
+    team = team or Team()
+    if team.world == 1:
+        k, v = keys, values
+    else:
+        k, v = team.gather(torch.stack((keys, values)), n_nodes).chunk(2)
+        if queries.shape[0] == 0:
+            return queries + 0 * (k.sum() + v.sum())  # tied to the gathering, whose backward pass all must enter
+    q, k, v = (x.view(len(x), heads, -1).transpose(0, 1)[None] for x in (queries, k, v))
+    with sdpa_kernel(_FUSED):
+        found = scaled_dot_product_attention(q, k, v, scale=scale)
+    return found[0].transpose(0, 1).flatten(1)

@@ -1,0 +1,131 @@
+"""A trained model as it lies in a run's `model/` folder: tensors, settings, and what it was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ops.atomic_io import plain, replacing
+from ops.data.types.graph import Data
+from ops.data.types.hetero import relation_name
+from ops.data.types.images import ImageSet
+from ops.errors import DataError, ResourceError
+from ops.graph.sampling.dataset import PartitionedGraph
+
+ABOUT = (
+    "method",
+    "dataset",
+    "data",
+    "n_features",
+    "feature_names",
+    "graph",
+    "pixels",
+)  # keys of settings.json that are no settings
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """`settings` are the method's own; `about` has the keys ABOUT, as far as they were stored."""
+
+    folder: Path
+    tensors: dict[str, Tensor]
+    settings: dict[str, Any]
+    about: dict[str, Any]
+
+    @property
+    def method(self) -> str:
+        """The trainer's name."""
+        return str(self.about["method"])
+
+    def digest(self) -> str:
+        """SHA-256 of the tensors' file."""
+        with (self.folder / "model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(method: str, data: Data) -> dict[str, Any]:
+    """What `settings.json` says beside the settings: the method, the data's name and hash, its columns.
+
+    Of images also height and width. Of a partitioned graph also its relations, reverse ones too, and the types at the
+    ends of the predicted ones.
+    """
+    names = None if data.feature_names is None else list(data.feature_names)
+    values = (method, data.name, data.digest(), data.n_features, names)
+    about: dict[str, Any] = dict(zip(ABOUT, values, strict=False))
+    if isinstance(data, PartitionedGraph):
+        relations = [relation_name(r) for r in data.manifest.edges]
+        about["graph"] = {"rows": data.rows, "others": data.others, "relations": relations}
+    if isinstance(data, ImageSet) and data.pixels is not None:
+        about["pixels"] = list(data.size)
+    return about
+
+
+def read_model(folder: Path) -> StoredModel:
+    """Read a `model/` folder. Raises DataError where it is missing, damaged, or not a run's model."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / "settings.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        tensors = load_file(folder / "model.safetensors")
+    except OSError as error:
+        raise DataError(f"{folder}: holds no model ({error.strerror or error}); give a finished run") from None
+    except (ValueError, SafetensorError) as error:
+        raise DataError(f"{folder}: the model cannot be read ({' '.join(str(error).split())})") from None
+    method = stored.get("method") if isinstance(stored, dict) else None
+    # The name becomes an import: only a plain word may pass, never a dotted path out of a file.
+    if not isinstance(method, str) or not re.fullmatch(r"[a-z]+", method):
+        raise DataError(f"{path}: method is {method!r}; it must be one lower-case word")
+    about = {k: stored[k] for k in ABOUT if k in stored}
+    return StoredModel(folder, tensors, {k: v for k, v in stored.items() if k not in ABOUT}, about)
+
+
+def in_order(
+    x: NDArray[np.float32], names: Sequence[str] | None, model: StoredModel, origin: str
+) -> NDArray[np.float32]:
+    """`x` [n, F] with its columns as the model was trained on them: put in order by name where both have names.
+
+    Raises DataError where columns are missing or too many.
+    """
+    wanted, f = model.about.get("feature_names"), model.about.get("n_features")
+    if names and wanted and list(names) != wanted:
+        missing, extra = [c for c in wanted if c not in names], [c for c in names if c not in wanted]
+        if missing or extra:
+            words = [f"{word} {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}"
+                     for word, found in (("lacks", missing), ("has besides", extra)) if found]  # fmt: skip
+            raise DataError(
+                f"{origin}: {' and '.join(words)}; the model needs the {len(wanted)} columns it was trained on"
+            )
+        at = {name: i for i, name in enumerate(names)}
+        return np.ascontiguousarray(x[:, [at[name] for name in wanted]])
+    if f is not None and x.shape[1] != f:
+        raise DataError(
+            f"{origin}: {x.shape[1]} features, the model was trained on {f}; give the same columns in the same order"
+        )
+    return x
+
+
+def _plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+
+
+def save_model(folder: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
+    """A model for `predict`: `model.safetensors` and `settings.json` (which names its method), renamed into place."""
+    try:  # both are on disk before either is renamed
+        with replacing(folder / "settings.json") as words, replacing(folder / "model.safetensors") as model:
+            save_file(_plain_tensors(tensors), model)
+            words.write_text(json.dumps(plain(settings), indent=1, allow_nan=False) + "\n")
+    except SafetensorError as error:  # how it tells of a full disk
+        raise ResourceError(f"{folder}: {error}; free some space and start the same command again") from None

@@ -1,0 +1,84 @@
+"""The driver's copies of a search's trials that ran on other machines, by way of the bucket that the study is on."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ops.errors import ServiceError, SettingsError
+from ops.storage import s3
+from ops.storage.mirror import VOUCHERS, mirrored
+from ops.storage.run_dir import MARK_FILE, TRIAL, lock
+from ops.tracking.journal import FILENAME
+
+EVERY = 10.0  # seconds between looks
+
+
+class Trials:
+    """`folder` is the study here, `place` there. A trial whose image is of a folder here is left alone."""
+
+    def __init__(self, folder: Path, place: s3.Location) -> None:
+        self.folder, self.place = folder, place
+        self._have: dict[str, str] = {}  # name -> ETag of the copy
+        self._local: dict[str, bool] = {}  # ETag of a trial's mark -> whether it is a folder's here
+
+    def pull(self, *, journals: bool = False) -> None:
+        """Copy what is new, but no checkpoints; `journals`: only those, for MLflow's writer. Raises ServiceError."""
+        trials: dict[str, dict[str, str]] = {}
+        for name, stored in s3.listing(self.place, start=TRIAL, patient=not journals).items():
+            trial, _, rest = name.partition("/")
+            trials.setdefault(trial, {})[rest] = stored.etag
+        for trial, names in trials.items():
+            if MARK_FILE not in names or self._is_local(trial, names[MARK_FILE]):
+                continue
+            wanted = [n for n in names if mirrored(n, ("checkpoints",)) and "/checkpoints/" not in n]
+            wanted = [n for n in wanted if not journals or n.rpartition("/")[2] == FILENAME]
+            wanted = [n for n in wanted if self._have.get(f"{trial}/{n}") != names[n]]
+            own = self.folder / trial
+            own.mkdir(exist_ok=True)
+            with suppress(SettingsError, s3.Missing), lock(own):  # else it has just begun here, or anew elsewhere
+                for name in sorted(wanted, key=lambda n: (n.rpartition("/")[2] in VOUCHERS, n)):
+                    stored = s3.download(self.place / trial / name, own / name, patient=not journals)
+                    self._have[f"{trial}/{name}"] = stored.etag
+
+    def _is_local(self, trial: str, etag: str) -> bool:
+        if etag not in self._local:
+            mark, own = s3.read(self.place / trial / MARK_FILE), None
+            with suppress(OSError, ValueError):
+                own = json.loads((self.folder / trial / MARK_FILE).read_text()).get("id")
+            self._local[etag] = mark is not None and mark.data.decode(errors="replace") == own
+        return self._local[etag]
+
+
+@contextmanager
+def followed(folder: Path, place: s3.Location | None, warn: Callable[[str], None]) -> Iterator[None]:
+    """While inside, the trials' journals come here as they grow; at the end, all that is kept of the trials.
+
+    Raises ServiceError at the end where storage cannot be reached; before, that is told once.
+    """
+    if place is None:
+        yield
+        return
+    trials, over = Trials(folder, place), threading.Event()
+
+    def follow() -> None:
+        told = False
+        while not over.wait(EVERY):
+            try:
+                trials.pull(journals=True)
+            except ServiceError as error:
+                if not told:
+                    warn(f"{error.args[0].rpartition(';')[0]}; the trials go on, MLflow hears of them later")
+                told = True
+
+    thread = threading.Thread(target=follow, name="trials", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(60)
+    trials.pull()

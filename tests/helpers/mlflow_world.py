@@ -1,0 +1,185 @@
+"""Real MLflow for the tests: a study that writes journals, a server that can be killed, a look into the database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+import ops
+from ops.tracking.journal import FILENAME, Journal, read
+
+PROJECT = str(Path(ops.__file__).parents[1])
+STUDY = "hsan-toy-1a2b3c4d"
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait for a condition of the world; fail loudly rather than hang."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "waited too long"
+        time.sleep(0.05)
+
+
+class Study:
+    """A study with one seed, written as a trainer writes it."""
+
+    def __init__(self, out: Path) -> None:
+        self.root = out / STUDY
+        self.seed = self.root / "seed-0"
+        self.study_journal = Journal(self.root, STUDY)
+        self.seed_journal = Journal(self.seed, f"{STUDY}/seed-0")
+        self.epoch = 0
+
+    def start(self) -> Study:
+        self.study_journal.start(STUDY, None, {"temperature": 0.5}, {"tessera.kind": "study"})
+        many = {f"p{i}": i for i in range(130)}
+        self.seed_journal.start("seed-0", STUDY, {**many, "empty": "", "long": "x" * 7000}, {"tessera.kind": "seed"})
+        return self
+
+    def epochs(self, count: int, pause: float = 0.0) -> Study:
+        for _ in range(count):
+            values = {f"train/m{i}": self.epoch * 0.1 + i for i in range(12)}
+            self.seed_journal.metrics(values, self.epoch)
+            self.epoch += 1
+            time.sleep(pause)
+        return self
+
+    def model(self) -> Study:
+        (self.root / "model").mkdir(exist_ok=True)
+        save_file({"centres": np.eye(3, dtype=np.float32)}, self.root / "model" / "model.safetensors")
+        (self.root / "model" / "settings.json").write_text('{"method": "toy"}')
+        self.study_journal.model("model", "tessera-toy")
+        return self
+
+    def end(self) -> Study:
+        (self.root / "report.html").write_text("<p>report")
+        self.study_journal.artifact(Path("report.html"))
+        self.seed_journal.end("FINISHED")
+        self.study_journal.end("FINISHED")
+        self.seed_journal.close()
+        self.study_journal.close()
+        return self
+
+    def recorded(self) -> list[tuple[str, int, int]]:
+        """(key, step, time) of every metric in the journals."""
+        records = [*read(self.root / FILENAME), *read(self.seed / FILENAME)]
+        return sorted((r["key"], r["step"], r["time"]) for r in records if r["op"] == "metric")
+
+
+def rows(db: Path, query: str) -> list[tuple[Any, ...]]:
+    """What stands in MLflow's database, read without MLflow."""
+    connection = sqlite3.connect(f"file:{db}?mode=ro", uri=True)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def check_whole(db: Path, study: Study) -> None:
+    """Everything is there once: metrics with their times, two runs, parent and child, statuses, parameters."""
+    logged = rows(db, "select key, step, timestamp from metrics order by key, step, timestamp")
+    assert logged == study.recorded()
+    runs = dict(rows(db, "select name, run_uuid from runs"))
+    assert sorted(rows(db, "select name, status from runs")) == [(STUDY, "FINISHED"), ("seed-0", "FINISHED")]
+    assert rows(db, "select run_uuid, value from tags where key = 'mlflow.parentRunId'") == [
+        (runs["seed-0"], runs[STUDY])
+    ]
+    kinds = dict(rows(db, "select run_uuid, value from tags where key = 'tessera.kind'"))
+    assert kinds == {runs["seed-0"]: "seed", runs[STUDY]: "study"}
+    params = dict(rows(db, f"select key, value from params where run_uuid = '{runs['seed-0']}'"))
+    assert len(params) == 132
+    assert (params["p129"], params["empty"], len(params["long"])) == ("129", "", 6000)
+    assert params["long"].endswith("[cut, 7000 characters]")
+
+
+class MlflowServer:
+    """A real `mlflow server` on a real SQLite file, on this host only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.db = folder / "mlflow.db"
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        where = ["--backend-store-uri", f"sqlite:///{self.db}", "--artifacts-destination", str(self.folder / "files")]
+        env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1", *where],
+            cwd=self.folder,
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        until(self.answers, 120)
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
+                return True
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """As a power cut would: the group holds the server and its worker, both started here."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+LOAD = """
+import sys, warnings
+import numpy as np, pandas as pd
+import trainers
+trainers.__path__.append(sys.argv[1])
+import mlflow.pyfunc
+model = mlflow.pyfunc.load_model("models:/tessera-toy@last")
+x = pd.DataFrame(2 * np.eye(3)[[2, 0, 1]], index=["c", "a", "b"])
+print(model.predict(x).reset_index().to_json(orient="values"))
+try:
+    model.predict(x * np.nan)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+TOY = """
+def predict(tensors, settings, x, edge_index):
+    assert "method" not in settings and edge_index is None and x.dtype == "float32"
+    z = x @ tensors["centres"].numpy().T
+    return z.argmax(1), z.max(1)
+"""
+
+
+def load_and_predict(uri: str, folder: Path) -> list[str]:
+    """Load the registered model in a fresh process, as a user would."""
+    (folder / "extra").mkdir()
+    (folder / "extra" / "toy.py").write_text(TOY)
+    env = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": PROJECT, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-c", LOAD, str(folder / "extra")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie that init has not collected does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

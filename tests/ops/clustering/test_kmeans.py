@@ -1,0 +1,212 @@
+"""k-means against scikit-learn, and the properties that any k-means must have."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans as Oracle
+from sklearn.datasets import make_blobs
+from sklearn.metrics import adjusted_rand_score
+from torch.nn.functional import normalize
+
+from ops.clustering import kmeans as module
+from ops.clustering.kmeans import _centres, kmeans, squared_distances
+
+
+def blobs(n=400, k=5, d=8, spread=1.0, seed=0, dtype=torch.float32):
+    x, y = make_blobs(n, d, centers=k, cluster_std=spread, random_state=seed)
+    return torch.from_numpy(x).to(dtype), y
+
+
+def inertia(x, labels, centres):
+    return float((x.double() - centres.double()[labels]).square().sum())
+
+
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_inertia_is_scikit_learns(spread, seed):
+    """Overlapping blobs have many local optima: ten starts each may end in other ones, but near the same height."""
+    x, _ = blobs(spread=spread, seed=seed)
+    ours = kmeans(x, 5, (seed, 0))
+    theirs = Oracle(5, n_init=10, random_state=seed).fit(x.numpy())
+    bar = 1e-4 if spread == 1.0 else 0.01
+    assert ours.inertia <= theirs.inertia_ * (1 + bar)
+    assert ours.inertia == pytest.approx(inertia(x, ours.labels, ours.centres), rel=1e-4)
+
+
+def test_separated_blobs_are_found_to_the_row():
+    x, y = blobs(spread=0.5)
+    ours = kmeans(x, 5, (0, 0))
+    assert adjusted_rand_score(y, ours.labels.numpy()) == 1.0
+    theirs = Oracle(5, n_init=10, random_state=0).fit(x.numpy())
+    nearest = torch.cdist(ours.centres.double(), torch.from_numpy(theirs.cluster_centers_).double()).min(1).values
+    assert nearest.max() < 1e-5
+
+
+@pytest.mark.parametrize(("offset", "bar"), [(100.0, 1e-3), (1000.0, 0.05)])
+def test_features_far_from_zero(offset, bar):
+    """A feature table is not centred: float32 distances lose digits to the squares of the offset, labels do not."""
+    x, y = blobs(spread=1.0)
+    found = kmeans(x + offset, 5, (0, 0))
+    assert adjusted_rand_score(y, found.labels.numpy()) == 1.0
+    assert found.inertia == pytest.approx(kmeans(x, 5, (0, 0)).inertia, rel=bar)
+
+
+def test_the_result_is_a_fixed_point_of_lloyd():
+    x, _ = blobs(spread=4.0, dtype=torch.float64)
+    found = kmeans(x, 6, (3, 0), tolerance=0.0)
+    assert torch.equal(found.labels, squared_distances(x, found.centres).argmin(1))
+    means = torch.stack([x[found.labels == c].mean(0) for c in range(6)])
+    assert torch.allclose(means, found.centres, rtol=0, atol=1e-12)
+
+
+def test_more_starts_are_never_worse_and_iterations_are_bounded():
+    x, _ = blobs(spread=5.0)
+    best = [kmeans(x, 8, (0, 0), starts=s).inertia for s in (1, 30)]
+    assert best[1] <= best[0]
+    short = kmeans(x, 8, (0, 0), max_iterations=2)
+    assert short.iterations <= 2
+    assert short.inertia >= kmeans(x, 8, (0, 0)).inertia
+
+
+def test_spherical_ignores_length_and_keeps_centres_of_unit_length():
+    x, y = blobs(spread=0.5)
+    stretched = x * torch.rand(len(x), 1, generator=torch.Generator().manual_seed(0)).add(0.1) * 50
+    plain, long = kmeans(x, 5, (0, 0), spherical=True), kmeans(stretched, 5, (0, 0), spherical=True)
+    assert adjusted_rand_score(y, long.labels.numpy()) > 0.99
+    assert adjusted_rand_score(plain.labels.numpy(), long.labels.numpy()) > 0.99
+    assert torch.allclose(long.centres.norm(dim=1), torch.ones(5), atol=1e-6)
+    assert torch.equal(long.labels, (normalize(stretched) @ long.centres.T).argmax(1))
+    assert long.inertia == pytest.approx(inertia(normalize(stretched), long.labels, long.centres), rel=1e-4)
+
+
+def released_reference(x, k, sets):
+    """The released rule in plain loops: the set nearest to all rows in sum, then Lloyd once until the centres rest."""
+    totals = [sum(float(((row - x[i]) ** 2).sum()) for row in x for i in s) for s in sets]
+    centres = x[sets[int(np.argmin(totals))]]
+    for _ in range(500):
+        labels = ((x[:, None] - centres) ** 2).sum(2).argmin(1)
+        moved = np.stack([x[labels == c].mean(0) for c in range(k)])
+        rest = np.sqrt(((moved - centres) ** 2).sum(1)).sum() ** 2 < 1e-4
+        if rest:
+            break
+        centres = moved
+    return labels
+
+
+def test_released_start_follows_the_released_rule():
+    from ops.rng import generator
+
+    x, _ = blobs(n=60, k=3, d=4, spread=3.0, dtype=torch.float64)
+    rng = generator(5, "kmeans-released", 7)
+    sets = [rng.choice(60, 3, replace=False) for _ in range(20)]
+    found = kmeans(x, 3, (5, 7), init="released")
+    assert np.array_equal(found.labels.numpy(), released_reference(x.numpy(), 3, sets))
+
+
+def test_released_starts_may_lose_to_ten_starts():
+    x, _ = blobs(n=300, k=8, spread=1.0, d=2)
+    worse = sum(kmeans(x, 8, (s, 0), init="released").inertia > 1.2 * kmeans(x, 8, (s, 0)).inertia for s in range(10))
+    assert worse > 0  # else the setting would change nothing
+
+
+@pytest.mark.parametrize("init", ["k-means++", "released"])
+@pytest.mark.parametrize("spherical", [False, True])
+def test_a_seed_gives_the_same_bits_and_another_seed_other_draws(init, spherical):
+    x, _ = blobs(spread=5.0)
+    first, again = (kmeans(x, 8, (1, 2), init=init, spherical=spherical, starts=1) for _ in range(2))
+    assert torch.equal(first.labels, again.labels)
+    assert torch.equal(first.centres, again.centres)
+    assert first.inertia == again.inertia
+    others = [kmeans(x, 8, key, init=init, spherical=spherical, starts=1).inertia for key in ((2, 2), (1, 3), (7, 7))]
+    assert any(o != first.inertia for o in others)
+
+
+@pytest.mark.parametrize("init", ["k-means++", "released"])
+@pytest.mark.parametrize("rows", [1, 7, 128, 10_000])
+def test_the_blocks_change_nothing(monkeypatch, rows, init):
+    x, _ = blobs(n=150, spread=4.0)
+    whole = kmeans(x, 6, (0, 0), init=init)
+    monkeypatch.setattr(module, "BLOCK_ROWS", rows)
+    blocks = kmeans(x, 6, (0, 0), init=init)
+    assert torch.equal(whole.labels, blocks.labels)
+    assert torch.allclose(whole.centres, blocks.centres, rtol=1e-6, atol=1e-6)
+    assert blocks.inertia == pytest.approx(whole.inertia, rel=1e-5)
+
+
+def test_the_input_is_left_as_it_was():
+    x, _ = blobs()
+    before = x.clone()
+    for spherical in (False, True):
+        kmeans(x, 4, (0, 0), spherical=spherical)
+    assert torch.equal(x, before)
+
+
+def test_empty_clusters_take_the_rows_farthest_from_their_centres():
+    x = torch.tensor([[0.0], [1.0], [2.0], [9.0], [30.0]])
+    sums = torch.tensor([[[42.0], [0.0], [0.0]]], dtype=torch.float64)
+    counts = torch.tensor([[5.0, 0.0, 0.0]], dtype=torch.float64)
+    centres = _centres(x, sums, counts, [torch.tensor([4, 0, 1])])
+    assert centres.flatten().tolist() == [8.4, 30.0, 0.0]
+
+
+def test_a_start_that_empties_a_cluster_recovers(monkeypatch):
+    """Two centres in two of three blobs and one far from all rows: Lloyd alone would leave it empty for ever."""
+    x, y = blobs(n=120, k=3, spread=0.3)
+    first = [x[int(np.flatnonzero(y == c)[0])] for c in (0, 1)]
+    monkeypatch.setattr(module, "_plus_plus", lambda *_: torch.stack([*first, x[0] + 1e4])[None])
+    found = kmeans(x, 3, (0, 0))
+    assert found.labels.unique().tolist() == [0, 1, 2]
+    assert adjusted_rand_score(y, found.labels.numpy()) == 1.0
+
+
+def test_ties_go_to_the_lowest_cluster():
+    """Fewer distinct rows than clusters: centres coincide, and every run must name the same of them."""
+    x = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).repeat(4, 1)
+    found = kmeans(x, 4, (0, 0))
+    assert found.inertia == 0
+    distances = squared_distances(x, found.centres)
+    assert found.labels.tolist() == [int(np.flatnonzero(row == row.min())[0]) for row in distances.numpy()]
+    same = kmeans(torch.ones(6, 3), 3, (0, 0))
+    assert (same.labels.tolist(), same.inertia) == ([0] * 6, 0.0)
+
+
+def test_one_cluster_and_as_many_as_rows():
+    x, _ = blobs(n=30, dtype=torch.float64)
+    one = kmeans(x, 1, (0, 0), tolerance=0.0)
+    assert torch.allclose(one.centres[0], x.mean(0))
+    assert one.inertia == pytest.approx(float((x - x.mean(0)).square().sum()))
+    every = kmeans(x, 30, (0, 0))
+    assert every.inertia == pytest.approx(0, abs=1e-9)
+    assert len(every.labels.unique()) == 30
+
+
+@pytest.mark.parametrize("k", [0, -1, 6])
+def test_k_outside_one_to_n_is_refused(k):
+    with pytest.raises(ValueError, match=f"n_clusters={k} must be between 1 and n_samples=5"):
+        kmeans(torch.ones(5, 2), k, (0, 0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 12), k=st.integers(1, 6), d=st.integers(1, 5), seed=st.integers(0, 99), shift=st.floats(0, 50))
+def test_squared_distances_by_hand(n, k, d, seed, shift):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, dtype=torch.float64, generator=g) + shift
+    centres = torch.cat([torch.randn(k, d, dtype=torch.float64, generator=g), x[:1]])
+    found = squared_distances(x, centres)
+    assert torch.allclose(found, (x[:, None] - centres).square().sum(2), atol=1e-9)
+    assert found.min() >= 0  # rounding below zero would become NaN under a square root
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(2, 40), d=st.integers(1, 4), seed=st.integers(0, 999), share=st.floats(0, 1))
+def test_any_result_is_consistent(n, d, seed, share):
+    x = torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    k = 1 + int(share * (n - 1))
+    found = kmeans(x, k, (seed,), starts=3)
+    assert found.centres.shape == (k, d)
+    assert len(found.labels.unique()) == k  # distinct rows: no cluster stays empty
+    assert torch.equal(found.labels, squared_distances(x, found.centres).argmin(1))
+    assert found.inertia == pytest.approx(inertia(x, found.labels, found.centres), abs=1e-9)
+    assert found.inertia <= float((x - x.mean(0)).square().sum()) + 1e-9

@@ -1,0 +1,55 @@
+"""The outer edge: every ending has its exit code and its one line."""
+
+import pytest
+
+from ops.config.exit_codes import entry
+from ops.errors import DataError, ResourceError
+
+
+def ending(monkeypatch, capsys, error, argv=("train.py",)):
+    def main(_):
+        raise error
+
+    monkeypatch.setattr("sys.argv", list(argv))
+    with pytest.raises(SystemExit) as caught:
+        entry(main)
+    return caught.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (DataError("a: b"), 3, "error: a: b"),
+        (ResourceError("a: b"), 4, "error: a: b"),
+        (MemoryError(), 4, "error: out of memory"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            4,
+            "error: out of memory",
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), 4, "error: out of memory"),
+        (OSError(28, "No space left on device", "x"), 4, "error: x: No space left on device"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_each_ending_has_its_code(monkeypatch, capsys, error, code, words):
+    found, text = ending(monkeypatch, capsys, error)
+    assert found == code
+    assert text.startswith(words)
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch, capsys):
+    def main(_):
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    with pytest.raises(RuntimeError, match="ours"):
+        entry(main)
+
+
+def test_the_resume_command_hides_passwords(monkeypatch, capsys):
+    argv = ("train.py", "--fresh", "--tracking-uri", "http://me:secret@host:5000")
+    _, text = ending(monkeypatch, capsys, KeyboardInterrupt(), argv)
+    assert "secret" not in text
+    assert "--fresh" not in text
+    assert "resume with: python train.py --tracking-uri" in text

@@ -1,0 +1,64 @@
+"""An attributed graph from the parts that partition_graph.py makes: the same graph, trained on part by part."""
+
+import numpy as np
+import pytest
+
+from ops.api import PlainRun
+from ops.config.settings import LaunchSettings
+from ops.data.synthetic.planted_partition import planted_graph
+from ops.data.types.hetero import from_homogeneous
+from ops.datamodules import graph as module
+from ops.errors import DataError, SettingsError
+from ops.graph.partition.metis import partition
+from ops.graph.partition.shards import write_shards
+from ops.graph.sampling.batching import part_of
+from trainers import hsan
+
+
+@pytest.fixture
+def parts(tmp_path):
+    graph, _ = planted_graph(120, 3)
+    part = partition(graph.edge_index, 120, 6, "metis", 0)
+    write_shards(from_homogeneous(graph), {"node": part}, tmp_path / "parts", parts=6)
+    return graph, part, tmp_path / "parts"
+
+
+def test_the_graph_comes_back_in_the_order_of_its_parts(parts):
+    graph, part, folder = parts
+    data, labels, held = module.load(LaunchSettings(dataset=str(folder)), hsan.Settings())
+    assert (labels, held) == (None, None)
+    order = np.argsort(part, kind="stable")
+    assert np.array_equal(data.ids, order)
+    assert np.array_equal(data.x, graph.x[order])
+    assert np.array_equal(data.part, part[order])
+    here = {(order[a], order[b]) for a, b in data.edge_index.T}
+    assert here == set(map(tuple, graph.edge_index.T))
+    assert "6 parts made before by given" in data.notes
+
+
+def test_hsan_takes_the_parts_as_they_are(parts):
+    _, _, folder = parts
+    data, _, _ = module.load(LaunchSettings(dataset=str(folder)), hsan.Settings())
+    settings = hsan.Settings(n_clusters=3, parts=6, blocks=2, epochs=2, embedding_dim=8)
+    assert part_of(settings, data) is data.part
+    assert "by the data's own partition" in hsan.remarks(settings, data)[0]
+    result = hsan.train(settings, data, PlainRun())
+    assert len(result.assignment) == 120
+    with pytest.raises(SettingsError, match="--parts 4: planted lies in 6 parts; give --parts 6, or 0"):
+        part_of(hsan.Settings(n_clusters=3, parts=4, blocks=2), data)
+
+
+def test_another_partition_is_another_run(parts):
+    graph, part, folder = parts
+    write_shards(from_homogeneous(graph), {"node": np.sort(part)}, folder.parent / "others", parts=6)
+    folders = (folder, folder.parent / "others")
+    found = [module.load(LaunchSettings(dataset=str(f)), hsan.Settings())[0] for f in folders]
+    assert found[0].digest() != found[1].digest()
+
+
+def test_what_is_no_attributed_graph_is_one_line(parts):
+    from small_hetero import small_parts
+
+    mixed = small_parts(parts[2].parent, 2)
+    with pytest.raises(DataError, match="a homogeneous graph has one of each"):
+        module.load(LaunchSettings(dataset=mixed.place), hsan.Settings())

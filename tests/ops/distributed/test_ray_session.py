@@ -1,0 +1,40 @@
+"""Ray sessions: a local one listens on the loopback address only; an address without a cluster is told at once."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ops.distributed import ray_session
+from ops.errors import TesseraError
+
+LOOK = """
+from ops.distributed.ray_session import ray_session
+with ray_session(1):
+    import ray
+    print(*(n["NodeManagerAddress"] for n in ray.nodes()))
+"""
+
+
+@pytest.mark.slow
+def test_a_local_session_is_on_loopback():
+    found = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, check=True, timeout=120)
+    assert found.stdout.split() == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "words"),
+    [
+        ("127.0.0.1:1", 6, "RAY_ADDRESS=127.0.0.1:1: no Ray cluster can be used there .*Connection refused"),
+        ("http://127.0.0.1:8265", 2, "RAY_ADDRESS=http://127.0.0.1:8265: is for `ray job submit`"),
+        ("ray://127.0.0.1:10001", 2, "give HOST:PORT of the head"),
+    ],
+)
+def test_an_address_without_a_cluster_is_one_line_at_once(monkeypatch, address, code, words):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    for key in ray_session.ENVIRONMENT:
+        monkeypatch.setenv(key, ray_session.ENVIRONMENT[key])
+    with pytest.raises(TesseraError, match=words) as caught, ray_session.ray_session(1):
+        pass
+    assert caught.value.code == code
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,119 @@
+"""Scores with labels, by hand and against scikit-learn; matching by trying every one-to-one map."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from ops.evaluation.labelled import LABELLED, Evaluator, match, scores
+
+
+def ints(*values):
+    return np.array(values, dtype=np.int64)
+
+
+def brute_accuracy(labels, clusters):
+    """The best accuracy over all one-to-one maps; clusters beyond the number of classes map to nothing."""
+    names, classes = np.unique(clusters), list(np.unique(labels))
+    pool = classes + [-1] * max(0, len(names) - len(classes))
+    return max(
+        np.mean([mapping[c] == t for c, t in zip(np.searchsorted(names, clusters), labels, strict=True)])
+        for mapping in permutations(pool, len(names))
+    )
+
+
+def test_a_relabelled_perfect_clustering_scores_one():
+    labels = ints(0, 0, 1, 1, 2, 2)
+    assert scores(labels, ints(2, 2, 0, 0, 1, 1)) == pytest.approx(dict.fromkeys(LABELLED, 1.0))
+
+
+def test_by_hand():
+    """Cluster 0 -> class 0 (3 of 4 rows), cluster 1 -> class 1 (2 of 2): 5 of 6 right."""
+    found = scores(ints(0, 0, 0, 1, 1, 1), ints(0, 0, 0, 0, 1, 1))
+    assert found["acc"] == pytest.approx(5 / 6)
+    assert found["f1"] == pytest.approx((6 / 7 + 4 / 5) / 2)
+
+
+def test_more_clusters_than_classes_unmatched_rows_are_wrong():
+    labels, clusters = ints(0, 0, 0, 0, 1, 1, 1, 1), ints(0, 0, 0, 2, 1, 1, 1, 3)
+    assert match(labels, clusters).tolist() == [0, 1, -1, -1]
+    found = scores(labels, clusters)
+    assert found["acc"] == 6 / 8
+    assert found["f1"] == pytest.approx(6 / 7)  # precision 1, recall 3/4 for both classes
+
+
+def test_fewer_clusters_than_classes():
+    labels, clusters = ints(0, 0, 1, 1, 2, 2), ints(0, 0, 1, 1, 1, 1)
+    found = scores(labels, clusters)
+    assert found["acc"] == 4 / 6
+    # one class gets no cluster: its F1 is 0 and it still counts in the mean
+    assert found["f1"] == pytest.approx((1 + 2 * 0.5 * 1 / 1.5 + 0) / 3)
+
+
+def test_a_numbering_with_gaps_keeps_its_numbers():
+    """An empty cluster broke the authors' accuracy; classes need not count from 0 either."""
+    labels, clusters = ints(3, 3, 9, 9), ints(7, 7, 2, 2)
+    assert match(labels, clusters).tolist() == [-1, -1, 9, -1, -1, -1, -1, 3]
+    assert scores(labels, clusters)["acc"] == 1
+
+
+def test_one_cluster_scores_the_largest_class():
+    found = scores(ints(0, 1, 1, 1, 2), ints(0, 0, 0, 0, 0))
+    assert found["acc"] == 3 / 5
+    assert found["nmi"] == pytest.approx(0, abs=1e-12)
+    assert found["ari"] == pytest.approx(0, abs=1e-12)
+
+
+def test_ties_are_broken_the_same_way_each_time():
+    labels, clusters = ints(0, 0, 1, 1), ints(0, 1, 0, 1)
+    assert match(labels, clusters).tolist() == [0, 1]
+
+
+def test_inputs_are_not_changed():
+    labels, clusters = ints(1, 1, 0, 2), ints(0, 3, 1, 1)
+    copies = labels.copy(), clusters.copy()
+    labels.flags.writeable = clusters.flags.writeable = False
+    scores(labels, clusters)
+    assert np.array_equal(labels, copies[0])
+    assert np.array_equal(clusters, copies[1])
+
+
+def test_other_lengths_are_refused():
+    with pytest.raises(ValueError, match="3 labels but 2 clusters"):
+        scores(ints(0, 1, 2), ints(0, 1))
+
+
+def test_many_classes_for_few_rows_do_not_warn():
+    assert scores(np.arange(30), np.arange(30)[::-1].copy())["acc"] == 1
+
+
+def test_the_evaluator_holds_the_labels():
+    labels = ints(0, 0, 1, 1)
+    assert Evaluator(labels).has_labels
+    assert Evaluator(labels)(labels) == scores(labels, labels)
+    assert not Evaluator(None).has_labels
+    assert Evaluator(None)(labels) == {}
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), n=st.integers(1, 25), classes=st.integers(1, 5), k=st.integers(1, 5))
+def test_any_case_against_brute_force_and_scikit_learn(data, n, classes, k):
+    draw = lambda high: np.array(data.draw(st.lists(st.integers(0, high - 1), min_size=n, max_size=n)))  # noqa: E731
+    labels, clusters = draw(classes), draw(k)
+    found = scores(labels, clusters)
+    assert set(found) == set(LABELLED)
+    assert found["acc"] == pytest.approx(brute_accuracy(labels, clusters))
+    assert found["nmi"] == pytest.approx(metrics.normalized_mutual_info_score(labels, clusters))
+    assert found["ari"] == pytest.approx(metrics.adjusted_rand_score(labels, clusters))
+    assert found["ami"] == pytest.approx(metrics.adjusted_mutual_info_score(labels, clusters))
+    mapping = match(labels, clusters)
+    used = mapping[mapping >= 0]
+    assert len(used) == len(set(used)) == min(len(np.unique(labels)), len(np.unique(clusters)))
+    f1 = []
+    for c in np.unique(labels):  # by hand: 2 TP / (predicted + true)
+        predicted = mapping[clusters] == c
+        f1.append(2 * np.sum(predicted & (labels == c)) / (predicted.sum() + np.sum(labels == c)))
+    assert found["f1"] == pytest.approx(np.mean(f1))

@@ -1,0 +1,65 @@
+"""--n-clusters auto: right and sure where there are clusters, NOT sure where there are none."""
+
+import numpy as np
+import pytest
+
+from ops.data.io.validate import make_graph
+from ops.data.synthetic.planted_partition import planted_graph
+from ops.errors import DataError
+from ops.evaluation.model_selection import PANEL
+from ops.evaluation.select_k import INDICES, sweep
+
+
+@pytest.mark.parametrize(("clusters", "seed"), [(2, 0), (5, 1), (8, 2)])
+def test_a_planted_number_is_found_and_sure(clusters, seed):
+    graph, _ = planted_graph(250, clusters, 16, mixing=0.05, separation=6, seed=seed)
+    found = sweep(graph)
+    assert found["chosen"] == clusters
+    assert found["confidence"] >= 0.55
+    assert found["reason"].startswith("sure (")
+
+
+def noise(nodes, seed):
+    """Features of one normal cloud, edges at random: no number of clusters is right."""
+    return planted_graph(nodes, 2, 16, mixing=0.5, separation=0, seed=seed)[0]
+
+
+def test_pure_noise_is_not_sure():
+    found = [sweep(noise(250, seed)) for seed in range(4)]
+    assert np.mean([f["confidence"] for f in found]) < 0.4
+    for reason in [f["reason"] for f in found]:
+        assert reason.startswith("NOT sure (")
+        assert "also plausible: " in reason
+        assert "DISAGREE" in reason
+
+
+def test_panels_that_all_follow_one_index_on_noise_are_not_sure():
+    """Ten panels of three choose the same K here by chance; the indices themselves disagree."""
+    found = sweep(noise(100, 1))
+    assert "100% of the panels of 3 indices choose it" in found["reason"]
+    assert found["confidence"] < 0.4
+    assert found["reason"].startswith("NOT sure (")
+
+
+def test_what_is_handed_over():
+    graph, _ = planted_graph(100, 3, 8, mixing=0.05, separation=6)
+    found = sweep(graph, largest=6)
+    assert found["k"] == [2, 3, 4, 5, 6]
+    assert set(found["indices"]) == set(INDICES) == {*PANEL, "stability"}
+    assert all(len(values) == 5 for values in [*found["indices"].values(), found["rank"]])
+    assert found["k"][int(np.argmin(found["rank"]))] == found["chosen"] == 3
+    assert found["indices"]["stability"][1] == 1.0  # every start finds the planted clusters
+    assert found == sweep(graph, largest=6)
+
+
+def test_never_more_clusters_than_the_root_of_n():
+    graph, _ = planted_graph(30, 3, 4, degree=4)
+    assert sweep(graph)["k"] == [2, 3, 4, 5]
+
+
+def test_too_few_nodes():
+    x, edges = np.random.default_rng(0).standard_normal((8, 2)), np.array([[0], [1]])
+    with pytest.raises(DataError, match="tiny has 8 nodes, too few for --n-clusters auto: give K"):
+        sweep(make_graph("tiny", x, edges))
+    nine = make_graph("nine", np.concatenate([x, x[:1]]), edges)
+    assert sweep(nine)["k"] == [2, 3]

@@ -1,0 +1,102 @@
+"""The graph service: local and remote parts answer alike, a killed actor comes back, damage is named."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from small_hetero import FOLLOW, SHARE, small_parts
+
+from ops.distributed.ray_session import ray_session
+from ops.errors import DataError, ServiceError
+from ops.graph.sampling.client import MAX_RESTARTS, remote_client, start_service, stop_service
+
+ROOTS = {"user": np.arange(5, 45), "note": np.arange(3, 20)}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    return small_parts(tmp_path_factory.mktemp("service"), 3)
+
+
+@pytest.fixture(scope="module")
+def session():
+    before = dict(os.environ)
+    with ray_session(2):
+        yield
+    os.environ.clear()  # a session of one machine sets what nodes that other tests start must not inherit
+    os.environ.update(before)
+
+
+@pytest.fixture
+def actors(session, parts):
+    made = start_service(parts.place, parts.manifest)
+    yield made
+    stop_service(made)
+
+
+def everything(client):
+    """What a training asks of a client."""
+    found = client.sample(ROOTS, [4, 3], (0, 1, 2, 3), "distinct", featured=["user", "note"])
+    pairs = client.seed_edges((FOLLOW, SHARE), 1, (0, 1, 2), 16)
+    arrays = [ids for depth in found.nodes for ids in depth.values()]
+    arrays += [t.numpy() for hop in found.blocks for block in hop.values() for t in block]
+    arrays += [x.numpy() for x in found.features.values()]
+    return [*arrays, *pairs, client.ids("note"), client.sizes()]
+
+
+def same(a, b):
+    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicated", [False, True])
+def test_actors_answer_as_files_do_to_the_bit(parts, actors, replicated):
+    client = remote_client(parts.place, parts.manifest, actors, replicated=replicated)
+    assert same(everything(client), everything(parts.connect()))
+    client.cache_share = 0.5
+    client._cached.clear()
+    assert same(everything(client), everything(parts.connect()))
+    assert len(client._cached["user"][0]) >= 28
+
+
+@pytest.mark.slow
+def test_a_killed_actor_comes_back_and_answers_the_same(parts, actors):
+    import ray
+
+    client = remote_client(parts.place, parts.manifest, actors)
+    before = everything(client)
+    for _ in range(2):
+        pid = ray.get(actors[1].health.remote())["pid"]
+        os.kill(pid, signal.SIGKILL)
+        assert same(everything(client), before)
+        assert ray.get(actors[1].health.remote())["pid"] != pid
+
+
+@pytest.mark.slow
+def test_an_actor_that_is_gone_for_good_is_one_line(parts, actors):
+    import ray
+
+    client = remote_client(parts.place, parts.manifest, actors)
+    ray.kill(actors[2])
+    with pytest.raises(ServiceError, match=f"lost a part for good after {MAX_RESTARTS} restarts"):
+        everything(client)
+
+
+@pytest.mark.slow
+def test_a_damaged_part_is_named_when_the_service_starts(session, tmp_path):
+    damaged = small_parts(tmp_path, 2)
+    path = tmp_path / "parts-2" / "part-00001" / "feat.user.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"part-00001/feat\.user\.npy: is damaged"):
+        start_service(damaged.place, damaged.manifest)
+
+
+def test_features_come_in_single_precision(parts):
+    assert parts.connect().features("user", np.arange(3)).dtype == np.float32
+    found = parts.connect().sample(ROOTS, [2], (0, 0, 0, 0), featured=["note"])
+    assert found.features["note"].dtype == torch.float32
+    assert set(found.features) == {"note"}

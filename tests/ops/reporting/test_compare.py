@@ -1,0 +1,120 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+from fabricate import SETTINGS, make_run, make_study, make_users_run
+
+from ops.errors import DataError, SettingsError
+from ops.reporting.compare import comparison_table, write_compare
+from workflows.compare import main
+
+
+def settings(**changes: object) -> dict[str, dict[str, object]]:
+    return {key: {"value": value, "source": "flag"} for key, value in (SETTINGS | changes).items()}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("compare")
+    return [
+        make_run(folder / "first", rows=5),
+        make_run(folder / "second", rows=5, settings=settings(temperature=1.0)),
+        make_run(
+            folder / "other", rows=5, labels=False, dataset={"name": "bat", "hash": "77aa", "rows": 131}, baselines={}
+        ),
+    ]
+
+
+def test_table_has_each_run_in_the_fixed_order_and_shared_baselines_once(runs: list[Path]) -> None:
+    table = comparison_table(runs[:2])
+    kinds = re.findall(r"(?m)^.*?(last|selected|oracle \*|k-means on X|filter \+ k-means)  .*$", table)
+    assert kinds == [*("last", "selected", "oracle *") * 2, "k-means on X", "filter + k-means"]
+    assert "* oracle: uses labels, not a result" in table
+    assert "85.8 ± 0.7" in table
+    assert re.search(r"seconds +CPU s +GiB", table)
+    assert "Warning" not in table
+
+
+def test_only_differing_settings_are_listed(runs: list[Path]) -> None:
+    listed = comparison_table(runs[:2]).split("Settings that differ\n")[1].splitlines()[2:]
+    assert [line.split() for line in listed] == [["temperature", "0.5", "1"]]
+
+
+def test_users_have_recall_and_links_of_the_last_epoch(tmp_path: Path) -> None:
+    som = make_users_run(tmp_path / "som", rows=5)
+    means = make_users_run(tmp_path / "means", rows=5, cluster="kmeans")
+    lines = comparison_table([som, means]).splitlines()
+    heads = [line.split() for line in lines[1:3]]
+    assert heads[0] == ["test", "test", "validation"]
+    assert heads[1][:3] == ["run", "method", "figures"]
+    titles = "NMI % ARI % F1 % Recall@10 % Recall@50 % link AUC Recall@50 % modularity silhouette seconds"
+    assert titles in " ".join(heads[1])
+    own = [line for line in lines if re.search("(som|means) +hgt", line)]
+    assert [line.split()[1:4] for line in own] == [["hgt", "+", "SOM"], ["hgt", "+", "k-means"]]
+    assert all("21.5 ± 0.7 21.5 ± 0.7 0.805 ± 0.007 45.5 ± 0.7" in " ".join(line.split()) for line in own)
+    selected = next(line for line in lines if " selected " in line)
+    assert "21.5" not in selected  # test scores are of the last epoch
+    popularity = next(line for line in lines if "popularity" in line)
+    assert popularity.split().count("20.0") == 2
+    html = write_compare([som, means], tmp_path / "page.html").read_text()
+    assert "link\u00a0AUC" in html
+    assert html.count("data:image/png") == 2
+
+
+def test_other_baselines_are_named_by_run(tmp_path: Path, runs: list[Path]) -> None:
+    mine = make_run(tmp_path / "mine", rows=5, seeds=1)
+    lines = [line.split() for line in comparison_table([runs[0], mine]).splitlines() if "baseline" in line]
+    assert [line[0] for line in lines] == ["first", "mine", "first", "mine"]
+
+
+def test_runs_on_other_data_stand_apart_with_a_warning(runs: list[Path]) -> None:
+    table = comparison_table(runs)
+    assert table.startswith("Warning: the runs are not on the same data (digits 3f2a91c0d4e5, bat 77aa)")
+    other = table[table.index("\nbat, 131 rows") :]
+    assert "ACC" not in other.split("\n\n")[0]
+
+
+def test_page_is_one_file_with_the_differences_marked(runs: list[Path], tmp_path: Path) -> None:
+    page = write_compare(runs, tmp_path / "new" / "page.html")
+    html = page.read_text()
+    assert page == tmp_path / "new" / "page.html"
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)|<script|<link|@import|https?://""", html)
+    assert re.search(r"<td>temperature</td><td>0.5</td><td class=\"differs\">1</td><td>0.5</td>", html)
+    assert "not on the same data" in html
+    assert html.count("data:image/png") == 2  # one group with more than one run, light and dark
+    assert write_compare(runs[:1], tmp_path).name == "compare.html"
+
+
+def test_a_search_stands_for_its_best_run(tmp_path: Path, runs: list[Path]) -> None:
+    table = comparison_table([make_study(tmp_path / "study", rows=5), runs[0]])
+    assert re.search(r"(?m)^study +hsan +last", table)
+
+
+def test_equal_folder_names_are_told_apart(tmp_path: Path) -> None:
+    table = comparison_table([make_run(tmp_path / part / "run", rows=5) for part in ("a", "b")])
+    assert "a/run" in table
+    assert "b/run" in table
+    assert "No setting differs." in table
+
+
+def test_bad_input_is_one_line(tmp_path: Path, runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SettingsError, match="no run given"):
+        comparison_table([])
+    with pytest.raises(SettingsError, match="given twice"):
+        comparison_table([runs[0], runs[0] / ".." / "first"])
+    with pytest.raises(DataError, match="is not a run"):
+        comparison_table([tmp_path])
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SettingsError, match="cannot be written"):
+        write_compare(runs, tmp_path / "file" / "page.html")
+    with pytest.raises(DataError, match="no such folder"):
+        main([str(runs[0]), str(tmp_path / "missing"), "--out", str(tmp_path / "page.html")])
+    assert not capsys.readouterr().out
+
+
+def test_workflow_prints_table_and_page(tmp_path: Path, runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "page.html"
+    main([str(runs[0]), str(runs[1]), "--out", str(out)])
+    assert capsys.readouterr().out == f"{comparison_table(runs[:2])}\n\n{out}\n"
+    assert json.loads((runs[0] / "result.json").read_text())["method"] == "hsan"

@@ -1,0 +1,246 @@
+"""The report of a run or a study: one file, its headline, tables, pictures and sections."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fabricate import AUTO, make_run, make_study
+
+from ops.errors import DataError
+from ops.evaluation.explain import explain
+from ops.reporting.html import summary_table, trials_table, tsne, write_report
+from ops.results.schema import Sample, read_sample
+from workflows.report import main
+
+PICTURES = {"tsne", "similarity", "curves", "scores", "sizes", "hard"}
+
+
+def result_of(run: Path) -> dict:
+    return json.loads((run / "result.json").read_text())
+
+
+def drawn(folder: Path) -> set[str]:
+    return {path.stem for path in (folder / "figures").iterdir()}
+
+
+def headings(html: str) -> list[str]:
+    return re.findall(r"<h[123]>(.*?)</h[123]>", html)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_run(tmp_path_factory.mktemp("report") / "run")
+    (folder / "auto.json").write_text(json.dumps(AUTO))
+    write_report(folder)
+    return folder
+
+
+def test_report_is_one_file_that_needs_nothing_else(run: Path) -> None:
+    html = (run / "report.html").read_text()
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", html)
+    assert not re.findall(r"<script|<link|@import|url\(|https?://", html)
+    assert html.count("data:image/png;base64,") == 2 * (len(PICTURES) + 1)  # light and dark
+    assert drawn(run) == PICTURES | {"auto"}
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_first_lines_tell_what_was_run_and_the_headline(run: Path) -> None:
+    html = (run / "report.html").read_text()
+    head = re.sub(r"<[^>]+>", "", html[html.index("<h1>") : html.index("<h2>")])
+    for part in (
+        "hsan on digits",
+        "1,797 rows",
+        "3f2a91c0d4e5",
+        "K = 10, chosen by --n-clusters auto",
+        "85.8",
+        "0.717",
+    ):
+        assert part in head
+    for part in ("83.2 s", "151.7 s", "0.91 GiB (planned 0.88 GiB)", "at epoch 120", "train.py hsan --dataset digits"):
+        assert part in head
+
+
+def test_warnings_notes_and_the_reasons_of_the_choice_are_told(tmp_path: Path) -> None:
+    told = {"warnings": ["seed 0 collapsed"], "stability": 0.9, "dataset": {"name": "mine", "notes": ["3 self loops"]}}
+    folder = bare(tmp_path, **told)
+    (folder / "seed-0").mkdir()
+    (folder / "seed-0" / "result.json").write_text('{"selected_by": "indices DISAGREE"}')
+    html = write_report(folder).read_text()
+    for part in ("Warning: seed 0 collapsed", "0.900", "3 self loops", "indices DISAGREE", "K = 10, from default"):
+        assert part in html
+
+
+def test_tables_stand_in_the_fixed_order(run: Path) -> None:
+    html = (run / "report.html").read_text()
+    rows = re.findall(r'<th scope="row">(.*?)<small>(.*?)</small>', html)
+    assert [name for name, _ in rows] == ["last", "selected", "oracle", "k-means on X", "filter + k-means"]
+    assert rows[2][1].startswith("uses labels, not a result")
+    assert rows[1][1].endswith("(epochs 150, 150)")
+    assert re.search(r"<td>beta</td>\s*<td[^>]*>2</td>\s*<td[^>]*>preset</td>", html)
+
+
+def test_without_labels_no_label_column_and_no_oracle(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", labels=False, seeds=1, baselines={})
+    html = write_report(folder).read_text()
+    assert drawn(folder) == PICTURES - {"scores"}
+    assert "ACC %" not in html
+    assert "oracle" not in html[html.index("<body>") :]
+    assert "No labels were given" in html
+    table = summary_table(result_of(folder))
+    assert "ACC" not in table.splitlines()[1]
+    assert "No labels were given" in table
+    assert "±" not in table  # one seed has no spread
+
+
+def test_tsne_is_kept_and_renewed_when_its_rows_change(run: Path) -> None:
+    sample, path = read_sample(run / "seed-0"), run / "seed-0" / "tsne.npz"
+    assert sample is not None
+    kept, written = tsne(sample), path.stat().st_mtime_ns
+    again = tsne(sample)
+    assert path.stat().st_mtime_ns == written
+    path.write_bytes(b"damaged")
+    fresh = tsne(sample)
+    assert kept is not None
+    assert again is not None
+    assert fresh is not None
+    assert kept[1].shape == (60, 2)
+    np.testing.assert_array_equal(kept, again)
+    np.testing.assert_array_equal(kept, fresh)
+    other = tsne(replace(sample, after=sample.before))
+    assert other is not None
+    np.testing.assert_array_equal(other[0], other[1])
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_constant_embeddings_and_one_column_have_coordinates(tmp_path: Path, width: int) -> None:
+    before = np.random.default_rng([0, 2]).standard_normal((12, width)).astype(np.float32)
+    points = tsne(Sample(before, np.zeros_like(before), np.zeros(12, np.int64), None, tmp_path))
+    assert points is not None
+    assert np.isfinite(points).all()
+
+
+def bare(folder: Path, **changes: object) -> Path:
+    """A run of which only result.json is left: quick to report."""
+    made = make_run(folder / "whole", rows=20, seeds=1, **changes)
+    (folder / "bare").mkdir()
+    shutil.copy(made / "result.json", folder / "bare")
+    return folder / "bare"
+
+
+def test_a_run_with_result_json_only_still_has_a_report(tmp_path: Path) -> None:
+    html = write_report(bare(tmp_path)).read_text()
+    assert "Results" in headings(html)
+    assert "Figures" not in headings(html)
+
+
+def test_optional_keys_may_be_absent(tmp_path: Path) -> None:
+    least = {"method": "hsan", "dataset": {}, "settings": {"lr": {"value": 1}}, "seeds": [0], "last": {"acc": None}}
+    (tmp_path / "seed-0").mkdir()
+    (tmp_path / "seed-0" / "result.json").write_text("{}")
+    (tmp_path / "result.json").write_text(json.dumps(least))
+    assert "unnamed data" in write_report(tmp_path).read_text()
+    assert summary_table(least).startswith("hsan on unnamed data, 1 seed")
+
+
+def test_markup_in_names_and_values_is_escaped(tmp_path: Path) -> None:
+    dataset = {"name": "<script>alert(1)</script>", "hash": "ab", "rows": 3}
+    html = write_report(bare(tmp_path, dataset=dataset)).read_text()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+
+
+@pytest.mark.slow
+def test_study_report_has_the_trials_and_the_best_run(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study")
+    html = write_report(study).read_text()
+    assert headings(html)[:3] == ["hsan on digits", "Trials", "Settings against the score"]
+    assert "Spearman 0.93" in html
+    assert "not used to choose" in html
+    assert drawn(study) == PICTURES | {"trials"}
+    assert drawn(study / "best") == PICTURES
+    assert "Tessera run" in (study / "best" / "report.html").read_text()
+
+
+def test_study_without_its_best_training_says_so(tmp_path: Path) -> None:
+    html = write_report(make_study(tmp_path / "study", best=False)).read_text()
+    assert "no finished training" in html
+    assert "Results" not in html
+
+
+def test_summary_table(run: Path) -> None:
+    lines = summary_table(result_of(run)).splitlines()
+    assert lines[0] == "hsan on digits, mean ± std over 2 seeds"
+    assert lines[1].replace(" %", "").split() == ["ACC", "NMI", "ARI", "F1", "modularity", "silhouette"]
+    starts = ["last", "selected", "oracle (uses labels, not a result)", "k-means on X", "filter + k-means"]
+    assert all(line.startswith(start) for line, start in zip(lines[3:], starts, strict=True))
+    assert lines[3].split("  ")[-1] == "0.317 ± 0.007"
+    assert "85.8 ± 0.7" in lines[3]
+
+
+def test_trials_table_is_sorted_and_marks_the_labelled_column(tmp_path: Path) -> None:
+    study = json.loads((make_study(tmp_path / "study", best=False) / "trials.json").read_text())
+    lines = trials_table(study).splitlines()
+    assert "(uses labels," in lines[0]
+    assert lines[1].endswith("not used to choose)")
+    assert "tune/score" in lines[1]
+    assert lines[3].startswith(f"{study['best']} (best)")
+    ranks = [line.split()[-2] for line in lines[3:12]]
+    assert ranks == ["1", "2", "3", "4", "5", "6", "-", "-", "-"]
+    assert lines[-1] == study["agreement"]
+
+
+def test_trials_tuned_with_labels_are_marked_so_and_unlabelled_ones_have_no_column() -> None:
+    trial = {"trial": "a", "settings": {"lr": 1e-5}, "status": "finished", "epochs": 3, "score": 0.5, "rank": 1.5}
+    assert "ACC" not in trials_table({"trials": [trial]})
+    marked = trials_table({"trials": [trial | {"metrics": {"acc": 0.7}}], "objective": "last/acc"})
+    assert "Tuned with labels" in marked
+    assert "not used to choose" not in marked
+    assert "1e-05" in marked
+
+
+def test_workflow_prints_where_the_report_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = bare(tmp_path)
+    main([str(folder)])
+    assert capsys.readouterr().out.strip() == str(folder / "report.html")
+
+
+def test_importing_reports_loads_no_heavy_library() -> None:
+    code = "import sys, ops.reporting.html, ops.reporting.compare; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"matplotlib", "sklearn", "scipy", "jinja2", "torch", "ray", "mlflow"} & set(loaded)
+
+
+def test_what_sets_clusters_apart_is_a_section_and_its_absence_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run(tmp_path / "run")
+    main([str(folder)])
+    assert "no " + str(folder / "explain.json") in capsys.readouterr().err
+    assert "sets each cluster apart" not in (folder / "report.html").read_text()
+    x = np.zeros((60, 2), dtype=np.float32)
+    x[:20, 0], x[:, 1] = 1, 7
+    clusters = explain(x, np.repeat([0, 1], [20, 40]), 3, ["word <b>", "constant"])
+    (folder / "explain.json").write_text(json.dumps({"seed": 0, "clusters": clusters}))
+    main([str(folder)])
+    assert not capsys.readouterr().err
+    html = (folder / "report.html").read_text()
+    section = html.split("What sets each cluster apart")[1].split("</section>")[0]
+    assert re.findall(r"<b>(Cluster \d)</b>, (\d+) rows", section) == [
+        ("Cluster 0", "20"),
+        ("Cluster 1", "40"),
+        ("Cluster 2", "0"),
+    ]
+    assert section.count("word &lt;b&gt;") == 2
+    assert re.findall(r"</span>([+-][\d.]+)", section) == ["+2.1", "-2.1"]
+    assert section.count("100\u00a0%") == 2
+    assert section.count("No feature differs") == 1
+    assert "constant" not in section
+    (folder / "explain.json").write_text('{"clusters": [1]}')
+    with pytest.raises(DataError, match="the file is damaged"):
+        write_report(folder)

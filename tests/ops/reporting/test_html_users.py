@@ -1,0 +1,119 @@
+"""The report of a run on users: recall of hidden notes, links, the map."""
+
+import json
+import re
+
+import pytest
+from fabricate import make_study, make_users_run
+
+from ops.errors import DataError
+from ops.reporting.html import curve_titles, summary_table, write_report
+from ops.reporting.recall_table import hidden_text
+from ops.results.schema import read_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = make_users_run(tmp_path_factory.mktemp("users") / "run")
+    write_report(folder)
+    return folder
+
+
+def plain(html):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html)).replace("\u00a0", " ")
+
+
+def section(html):
+    return html.split("<h2>Recall of hidden notes</h2>")[1].split("</section>")[0]
+
+
+def test_recall_is_a_table_with_the_methods_row_marked(run):
+    own = section((run / "report.html").read_text())
+    rows = re.findall(r'<tr( class="last")?><th scope="row">(.*?)(?:<small>(.*?)</small>)?</th>(.*?)</tr>', own)
+    assert [(name, bool(marked), note) for marked, name, note, _ in rows] == [
+        ("popularity", False, ""),
+        ("hgt + SOM", True, ""),
+        ("hgt, all users", False, ""),
+        ("hgt, all users, boosted", False, "b = 0.5"),
+    ]
+    cells = [re.findall(r"<td>(.*?)(?:<small>(.*?)</small>)?</td>", row[3]) for row in rows]
+    assert cells[0][:2] == [("20.0", ""), ("20.0", "")]  # popularity has no seeds
+    assert cells[1][0] == ("21.5", "± 0.7")
+    assert all(len(each) == 9 for each in cells)
+    text = plain(own)
+    for part in ("Recall@10 %", "users scanned", "Gini", "± standard deviation over 2 seeds", "Coverage: share of all",
+                 "Asked: 90 of 100 users with training and hidden notes; left out: 3 without",
+                 "AUC 0.805 ± 0.007", "Hits@10 0.405 ± 0.007"):  # fmt: skip
+        assert part in text
+
+
+def test_the_first_lines_have_recall_and_say_where_embeddings_are(run):
+    html = (run / "report.html").read_text()
+    head = plain(html[html.index("<h1>") : html.index("<h2>")])
+    assert re.search(r"21\.5 ± 0\.7 test Recall@50 % 0\.805 ± 0\.007 link AUC", head)
+    assert "embeddings.parquet: id, vector, cluster, confidence of every row" in head
+    assert "quantisation 0.705 ± 0.007, topographic 0.025 ± 0.007" in head
+    assert "validation Recall@50 %" in plain(html)
+
+
+def test_the_map_is_drawn_in_both_modes_with_its_errors(run):
+    html = (run / "report.html").read_text()
+    figure = html.split("<h3>Self-organising map of the users</h3>")[1].split("</figure>")[0]
+    assert figure.count("data:image/png") == 2
+    assert "Quantisation error 0.710" in figure
+    assert "topographic error 0.025" in figure
+    assert (run / "figures" / "som.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_validation_recall_is_drawn_over_epochs_and_not_twice(run):
+    titles = curve_titles(read_run(run))
+    assert titles["cluster/recall_at_50"] == "Validation Recall@50 (%)"
+    assert "tune/score" not in titles  # of users it is the same
+
+
+def test_the_terminal_has_both_tables(run):
+    result = json.loads((run / "result.json").read_text())
+    assert "45.5 ± 0.7" in summary_table(result).splitlines()[4]
+    table, links = hidden_text(result)
+    assert table.splitlines()[3].startswith("hgt + SOM")
+    assert "21.5 ± 0.7" in table.splitlines()[3]
+    assert table.endswith("asked: 90 of 100 users with training and hidden notes; left out: 3 without training notes")
+    assert links.startswith("links: hidden edges against 100 drawn ones each: AUC 0.805 ± 0.007")
+    assert hidden_text({"method": "hsan"}) == []
+
+
+def test_k_means_and_nothing_hidden_leave_the_sections_out(tmp_path):
+    runs = [
+        make_users_run(tmp_path / "a", seeds=1, cluster="kmeans"),
+        make_users_run(tmp_path / "b", seeds=1, cluster="kmeans", recall=None, links=None),
+    ]
+    for run in runs:
+        (run / "seed-0" / "history.jsonl").unlink()  # curves take most of a report's time
+    html = write_report(runs[0]).read_text()
+    assert "hgt + k-means" in section(html)
+    assert "Self-organising map" not in html
+    assert not (tmp_path / "a" / "figures" / "som.png").exists()
+    html = write_report(runs[1]).read_text()
+    assert "Recall of hidden notes" not in html
+
+
+def test_damage_stops_the_report(tmp_path):
+    run = make_users_run(tmp_path / "run", seeds=1, recall={"rows": 3})
+    with pytest.raises(DataError, match="recall lacks rows"):
+        write_report(run)
+    assert not (run / "report.html").exists()
+
+
+def test_a_search_on_users_says_what_ranked_its_trials(tmp_path):
+    study = make_study(tmp_path / "study", best=False)
+    told = "pruned and ranked by tune/score, here Recall@50 of the validation pairs"
+    assert told not in plain(write_report(study).read_text())
+    trials = json.loads((study / "trials.json").read_text())
+    for i, trial in enumerate(trials["trials"]):
+        trial["metrics"] = trial.get("metrics", {}) | {"recall_at_50": 0.1}
+        trial["score"] = 0.1 * i
+    (study / "trials.json").write_text(json.dumps(trials))
+    html = write_report(study).read_text()
+    assert told in plain(html)
+    first = re.findall(r"<td>(trial-\d+)", html)[0]
+    assert first == "trial-00000007"  # the finished one of the best score, whatever its panel rank

@@ -1,0 +1,161 @@
+"""The lease on a run: one holder, freed at the end, taken over from the dead, never from the living. A real server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+
+import pytest
+
+from ops.errors import ServiceError, SettingsError
+from ops.storage import lease as lease_module
+from ops.storage import s3
+from ops.storage.lease import LEASE_FILE, Lease, Lost
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def place(s3, request, monkeypatch):
+    monkeypatch.setattr(lease_module, "LASTS", 3.0)
+    monkeypatch.setattr(lease_module, "EVERY", 0.5)
+    monkeypatch.setattr(lease_module, "LOOK", 0.2)
+    return s3.parse(f"s3://tessera/lease/{request.node.name}")
+
+
+@pytest.fixture
+def machine(place, tmp_path):
+    """Makes leases of other machines' folders."""
+
+    def made(name: str, said: list[str] | None = None, **more) -> Lease:
+        (tmp_path / name).mkdir(exist_ok=True)
+        return Lease(place, tmp_path / name, (said if said is not None else []).append, **more)
+
+    return made
+
+
+def test_a_living_holder_is_named(machine, place):
+    said: list[str] = []
+    with machine("one") as one:
+        time.sleep(1.5)  # renewed meanwhile
+        with pytest.raises(SettingsError) as caught:
+            machine("other", said).__enter__()
+        text = str(caught.value)
+        assert text.startswith(f"{place}: process ")
+        assert "is at work on this run (since " in text
+        assert text.endswith("wait for it, end it, or give another --name")
+        assert "\n" not in text
+        assert len(said) == 1
+        assert "waiting to see whether it is still at work" in said[0]
+        one.check()
+    assert s3.listing(place) == {}, "given back at the end"
+    with machine("other", said):
+        pass
+    assert len(said) == 1
+
+
+def dead(machine, name: str) -> Lease:
+    """A lease whose process was killed: nobody renews it, nobody gives it back."""
+    made = machine(name).__enter__()
+    made._over.set()
+    made._thread.join()
+    return made
+
+
+def test_a_dead_holder_is_waited_for_on_another_machine_and_not_on_its_own(machine):
+    dead(machine, "one")
+    began = time.monotonic()
+    with machine("one"):
+        assert time.monotonic() - began < lease_module.SETTLE + 1
+    killed = dead(machine, "one")
+    said: list[str] = []
+    began = time.monotonic()
+    with machine("other", said) as other:
+        assert time.monotonic() - began > 2
+        assert "at most" in said[0]
+        killed._renewed = 0.0  # it was asleep, not dead
+        with pytest.raises(Lost, match="the lease was lost to process"):
+            killed.check()
+        other.check()
+
+
+def test_a_folder_in_the_place_of_a_removed_one_is_another(machine, tmp_path):
+    living = dead(machine, "one")  # or alive, in a folder that is no longer there
+    shutil.rmtree(tmp_path / "one")
+    (tmp_path / "one").mkdir()  # most file systems give it the inode that has just become free
+    said: list[str] = []
+    with machine("one", said):
+        assert "held this run" in said[0]
+        living._renewed = 0.0
+        with pytest.raises(Lost):
+            living.check()
+
+
+def test_a_trial_waits_for_the_living(machine):
+    order = []
+    first = machine("one").__enter__()
+
+    def second() -> None:
+        with machine("other", wait=True):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    time.sleep(2)
+    order.append("first")
+    first.__exit__(None, None, None)
+    thread.join(10)
+    assert order == ["first", "second"]
+
+
+def test_of_many_starts_at_once_one_wins(machine):
+    won, lost = [], []
+
+    def start(number: int) -> None:
+        try:
+            won.append(machine(f"m{number}").__enter__())
+        except SettingsError:
+            lost.append(number)
+
+    threads = [threading.Thread(target=start, args=(i,)) for i in range(5)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(30)
+    assert (len(won), len(lost)) == (1, 4)
+    won[0].__exit__(None, None, None)
+
+
+def test_a_server_that_ignores_conditions_is_noticed(machine, monkeypatch):
+    """SeaweedFS knows them; what other servers do is done here, to what is sent."""
+    write = s3.write
+    monkeypatch.setattr(storage, "write", lambda place, data, only_if=None, **more: write(place, data, **more))
+    monkeypatch.setattr(lease_module, "SETTLE", 0.5)
+    with machine("one") as one:
+        assert not one._conditional
+        time.sleep(1)
+        with pytest.raises(SettingsError, match="is at work on this run"):
+            machine("other").__enter__()
+        one.check()
+
+
+def test_a_server_that_goes_away_does_not_lose_the_lease(machine, place, monkeypatch):
+    one = machine("one").__enter__()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    time.sleep(1.2)
+    one._renewed = 0.0
+    with pytest.raises(ServiceError, match="storage cannot be reached"):
+        one.check()
+    monkeypatch.undo()
+
+
+def test_what_stands_there_need_not_be_ours(machine, place):
+    s3.write(place / LEASE_FILE, b"\xff not JSON")
+    said: list[str] = []
+    with machine("one", said):
+        assert "process unknown on unknown" in said[0]
+        content = s3.read(place / LEASE_FILE)
+        assert content is not None
+        assert set(json.loads(content.data)) == {"token", "host", "pid", "since", "local", "renewed"}
