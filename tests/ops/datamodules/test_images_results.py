@@ -8,7 +8,7 @@ import pytest
 from fabricate import make_study
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from ops.datamodules import images
+from ops.datamodules.images import ImageData
 from ops.datamodules.images_results import CLUSTERS, NEAREST, confusion, pictures
 from ops.errors import DataError
 from ops.evaluation.baselines import tile_kmeans
@@ -28,8 +28,7 @@ def test_images_are_judged_in_their_projections():
     rng = np.random.default_rng(0)
     clusters = np.repeat([0, 1], 30)
     z = (rng.normal(0, 0.3, (60, 4)) + np.where(clusters[:, None] == 0, 1, -1)).astype(np.float32)
-    job = SimpleNamespace(resolved=SimpleNamespace(settings=SimpleNamespace(k=2)))
-    scored = images.judge(job)
+    scored = ImageData().judge(SimpleNamespace(k=2))
     found = scored(clusters, {"embedding": 5 * z, "copy_a": clusters, "copy_b": np.roll(clusters, 3)})
     silhouette = silhouette_score(z, clusters, metric="cosine")
     agreement = adjusted_rand_score(clusters, np.roll(clusters, 3))
