@@ -14,6 +14,7 @@ from ops.data.folder import read_folder
 from ops.data.named import cache_file
 from ops.data.raw import Raw
 from ops.errors import DataError, naming
+from ops.files import inside
 
 KINDS = ("features", "edges", "labels")
 AT_ONCE = 8
@@ -62,8 +63,8 @@ def cached_copy(place: storage.Location, found: dict[str, storage.Stored], folde
     path = home / place.name
     try:
         with ThreadPoolExecutor(AT_ONCE) as pool:  # many small objects: each one waits for its answer
-            own = {path / name if folder else path: (place / name if folder else place, s) for name, s in found.items()}
-            for _ in pool.map(lambda each: _fetch(each[0], *each[1]), own.items()):
+            sources = [(inside(path, n), place / n, s) if folder else (path, place, s) for n, s in found.items()]
+            for _ in pool.map(lambda each: _fetch(*each), sources):
                 pass
     except storage.Missing as error:
         raise DataError(f"{error}: was removed while it was read; start the same command again") from None

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops import storage
-from ops.data.hetero import REVERSE, Relation, relation_name, relation_of
+from ops.data.hetero import REVERSE, Relation, check_type_name, relation_name, relation_of
 from ops.errors import DataError
-from ops.files import replacing
+from ops.files import name_fault, replacing
 
 SCHEMA = 1
 MANIFEST, WORK = "manifest.json", ".work"  # the latter: a build's intermediate files, gone when it is done
@@ -159,7 +159,11 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
              for kind, n in values["nodes"].items()}  # fmt: skip
     edges = {relation_of(name): EdgeInfo(**e) for name, e in values["edges"].items()}
     parts = int(values["parts"])
+    for name in values["files"]:
+        if fault := name_fault(name):
+            raise ValueError(f"the name of the file {name!r} {fault}")
     for kind, n in nodes.items():
+        check_type_name(kind, "nodes")
         if (
             n.offsets.shape != (parts + 1,)
             or n.offsets[0] != 0

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ops import storage
 from ops.data.hetero import Relation, relation_name
 from ops.errors import DataError
+from ops.files import inside
 from ops.graph.build import Csr, index_dtype
 from ops.graph.manifest import EdgeInfo, Manifest, NodeInfo, part_name, read_manifest, write_manifest
 from ops.graph.shards_write import sha256, write_shards
@@ -140,7 +141,7 @@ def fetch_shards(place: str, folder: Path, parts: Sequence[int] | None = None) -
     manifest = read_manifest(place)
     wanted = None if parts is None else {part_name(p) for p in parts}
     for name, stored in manifest.files.items():
-        path = Path(folder) / name
+        path = inside(Path(folder), name)
         if wanted is not None and name.partition("/")[0] not in wanted:
             continue
         if path.is_file() and path.stat().st_size == stored["bytes"] and sha256(path) == stored["sha256"]:

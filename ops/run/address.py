@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ops import storage
 from ops.errors import DataError, SettingsError
+from ops.files import inside
 from ops.run.place import scratch
 
 FILES = ("result.json", "trials.json", "assignments.parquet", "model/settings.json", "model/model.safetensors")
@@ -33,5 +34,5 @@ def local_folder(run: str) -> Path:
     here = Path(tempfile.mkdtemp(dir=scratch(), prefix="read-"))
     atexit.register(shutil.rmtree, here, ignore_errors=True)
     for name in names:
-        storage.download(there / name, here / name)
+        storage.download(there / name, inside(here, name))
     return here

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ops import storage
 from ops.errors import naming
+from ops.files import inside
 from ops.run.mirror import Sent, mirrored, plan_push
 from ops.run.place import scratch
 from ops.run.trials import RAY, TRIAL
@@ -34,7 +35,7 @@ class Fetched:
         """Send what has changed in the folder to where the run is. Raises ServiceError."""
         if self.place is not None:
             for name in plan_push(_state(self.folder), self.known).upload:
-                storage.upload(self.folder / name, self.place / name)
+                storage.upload(inside(self.folder, name), self.place / name)
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def fetched(run: str, *, results: bool = False) -> Iterator[Fetched]:
         folder = Path(temporary) / "s3:" / place.bucket / place.key  # how comparisons name it
         for name in storage.listing(place):
             if mirrored(name, SKIP) and "/checkpoints/" not in name and (not results or name in RESULTS):
-                storage.download(place / name, folder / name)
+                storage.download(place / name, inside(folder, name))
         known = {name: Sent(*state, etag="") for name, state in _state(folder).items()}
         with naming(folder, str(place)):
             yield Fetched(folder, place, known)
