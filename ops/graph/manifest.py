@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops import storage
+from ops.data.csr import check_offsets
 from ops.data.hetero import REVERSE, Relation, check_type_name, relation_name, relation_of
 from ops.errors import DataError
 from ops.files import name_fault, replacing
@@ -164,13 +165,9 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
             raise ValueError(f"the name of the file {name!r} {fault}")
     for kind, n in nodes.items():
         check_type_name(kind, "nodes")
-        if (
-            n.offsets.shape != (parts + 1,)
-            or n.offsets[0] != 0
-            or n.offsets[-1] != n.count
-            or (np.diff(n.offsets) < 0).any()
-        ):
+        if n.offsets.shape != (parts + 1,):
             raise ValueError(f"the offsets of {kind} do not fit {parts} parts of {n.count} nodes")
+        check_offsets(kind, "offsets", n.offsets, n.count)
     return Manifest(
         str(values["name"]), str(values["digest"]), dict(values["partitioner"]), parts, nodes, edges,
         dict(values["files"]), dict(values["report"]), tuple(values.get("notes", ())),

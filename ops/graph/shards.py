@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops import storage
+from ops.data.csr import check_csr
 from ops.data.hetero import Relation, relation_name
 from ops.errors import DataError
 from ops.files import inside
@@ -49,8 +50,9 @@ class Shard:
 def open_shard(folder: Path, manifest: Manifest, part: int, verify: bool = True) -> Shard:
     """Map part `part` of a folder of shards; with `verify` every byte is read and checked first.
 
-    Raises DataError naming the file that is missing, damaged or of another shape than the manifest says, ValueError
-    for a part out of range.
+    Rows and numbers of edges are checked always: who wrote them may have written the checksums too. Raises DataError
+    naming the file that is missing, damaged or of another shape than the manifest says, ValueError for a part out of
+    range.
     """
     if not 0 <= part < manifest.parts:
         raise ValueError(f"part {part} is not in [0, {manifest.parts})")
@@ -72,6 +74,7 @@ def open_shard(folder: Path, manifest: Manifest, part: int, verify: bool = True)
         m = int(indptr[-1])
         kind_of = index_dtype(manifest.nodes[source].count).name
         indices = _map(here / f"{name}.indices.npy", (m,), kind_of)
+        check_csr(str(here / name), indptr, indices, (n, manifest.nodes[source].count))
         weight = _map(here / f"{name}.weight.npy", (m,), "float32") if edge.weight else None
         time = _map(here / f"{name}.time.npy", (m,), "int64") if edge.time else None
         relations[relation] = Csr(indptr, indices, weight, time)
