@@ -5,6 +5,7 @@ A worker that dies takes its group with it; Ray Train starts the group anew and 
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -193,8 +194,17 @@ def _trainer(driver: Driver, desk: Any, place: Path) -> Any:
             name=f"{place.name}-{time.time_ns()}",  # Ray would take a name it knows for the run to go on with
             storage_path=str(place.absolute()),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            worker_runtime_env=_environment(workers),
         ),
     )
+
+
+def _environment(workers: Workers) -> dict[str, Any] | None:
+    """What a cluster's nodes, which were started before, do not inherit from this process. Never secrets: Ray logs it.
+
+    A worker imports torch for Ray's sake before it imports us.
+    """
+    return {"env_vars": {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}} if workers.cluster else None
 
 
 def _backend(gpus: float) -> str:
