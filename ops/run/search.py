@@ -161,16 +161,16 @@ def _covers(study: Study, stored: Mapping[str, Any], launch: SearchSettings) -> 
 
 def _tune(study: Study, launch: SearchSettings, each: Share) -> None:
     """All trials through Ray Tune. Raises Interrupted where a signal ended it early."""
-    from ray import tune
-    from ray.tune.search.basic_variant import BasicVariantGenerator
-
     settings = study.job.resolved.settings
     quiet = Console(quiet=True)
     job = replace(study.job, threads=each.threads, workers=each.workers, console=quiet, mirror=None)
     there = place.remote(launch, study.folder.name)
-    domains = {key: space.domain(search_domain(type(settings), key)) for key in study.searched}
     start = {key: space.start(study.job.resolved, key) for key in study.searched}
     with ray_session(each.cpus), interruptible(study.folder, there) as asked:
+        from ray import tune  # reads what the session has set
+        from ray.tune.search.basic_variant import BasicVariantGenerator
+
+        domains = {key: space.domain(search_domain(type(settings), key)) for key in study.searched}
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_trial, study=replace(study, job=job)), each.resources),
             param_space=domains,

@@ -18,7 +18,7 @@ from typing import Any
 from ops.data.types import Data
 from ops.errors import ResourceError
 from ops.run.console import Console
-from ops.run.desk import GO_ON, SAVE, STOP, Desk, Message, choose_interface, joined, packed, work
+from ops.run.desk import GO_ON, SAVE, STOP, Desk, Message, choose_interface, joined, open_store, packed, use_store, work
 from ops.run.seedrun import SeedRun
 from ops.run.settings import MethodSettings
 from ops.run.types import Result, State
@@ -217,8 +217,10 @@ def _backend(gpus: float) -> str:
 
 
 def _torch_config(backend: str) -> Any:
-    """Ray Train's, whose workers choose their network interface before they make the group."""
+    """Ray Train's, whose workers choose their network interface and meet there, where Ray's own meet on all."""
+    import ray
     from ray.train.torch import TorchConfig
+    from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group
 
     class Config(TorchConfig):
         @property
@@ -228,7 +230,11 @@ def _torch_config(backend: str) -> Any:
             class Backend(parent):  # type: ignore[misc]
                 def on_start(self, worker_group: Any, backend_config: Any) -> None:
                     worker_group.execute(choose_interface)
-                    parent.on_start(self, worker_group, backend_config)
+                    worker_group.execute(use_store, *worker_group.execute_single(0, open_store))
+                    worker_group.execute(_set_torch_distributed_env_vars)
+                    ask, count, limit = worker_group.execute_single_async, len(worker_group), backend_config.timeout_s
+                    join = _setup_torch_process_group
+                    ray.get([ask(rank, join, backend, rank, count, "env://", limit) for rank in range(count)])
 
             return Backend
 
