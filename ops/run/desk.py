@@ -28,7 +28,7 @@ from ops.run.types import Arrays, State
 
 _GET_ADDRESS = 0x8915  # SIOCGIFADDR of Linux: an interface's IPv4 address
 
-_stores: list[dist.TCPStore] = []  # of a rank 0
+_stores: list[Any] = []  # that this process serves, if it is a rank 0
 
 GO_ON, SAVE, STOP = 0, 1, 2  # the driver's answers to a report
 
@@ -178,7 +178,9 @@ def open_store() -> tuple[str, int]:
     address = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
     listening = socket.create_server((address, 0))
     port = listening.getsockname()[1]
-    store = dist.TCPStore(address, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        address, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
+    )
     _stores.append(store)
     return address, port
 

@@ -194,7 +194,7 @@ def _trainer(driver: Driver, desk: Any, place: Path) -> Any:
             name=f"{place.name}-{time.time_ns()}",  # Ray would take a name it knows for the run to go on with
             storage_path=str(place.absolute()),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            worker_runtime_env=_environment(workers),
+            worker_runtime_env=_environment(workers),  # type: ignore[call-arg]
         ),
     )
 
