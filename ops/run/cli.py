@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from ops import masking
 from ops.data.images_named import canonical_images
 from ops.data.named import canonical
 from ops.errors import SettingsError
@@ -90,7 +90,7 @@ def resolve(
     given, unknown = made.parse_known_args(list(argv))
     if unknown:
         hint = nearest(unknown[0].split("=")[0], [flag(key) for key in known])
-        raise SettingsError(f"{unknown[0]}: unknown flag or value{hint}; --help lists all flags")
+        raise SettingsError(f"{masking.command(unknown[:1])}: unknown flag or value{hint}; --help lists all flags")
     flags = vars(given)
     config = read_yaml(Path(flags["config"]), known) if "config" in flags else {}
     merged = config | flags
@@ -111,7 +111,7 @@ def resolve(
     settings = build(method.Settings, values, sources)
     derived = {k for k, v in settings.model_dump(by_alias=True).items() if v != known[k][0].default and k not in values}
     sources |= dict.fromkeys(derived, "protocol")
-    command = f"python {program} {shlex.join(argv)}".strip()
+    command = f"python {program} {masking.command(argv)}".strip()
     remarks = (f"preset {preset.stem}: {remark}",) if preset and remark else ()
     return Resolved(method, settings, build(launch, values, sources), sources, command, remarks)
 
@@ -127,7 +127,7 @@ def read_settings(made: argparse.ArgumentParser, argv: Sequence[str], model: typ
     given, unknown = made.parse_known_args(list(argv))
     if unknown:
         hint = nearest(unknown[0].split("=")[0], [flag(key) for key in fields(model)])
-        raise SettingsError(f"{unknown[0]}: unknown flag or value{hint}; --help lists all flags")
+        raise SettingsError(f"{masking.command(unknown[:1])}: unknown flag or value{hint}; --help lists all flags")
     values = vars(given)
     name = str(values.pop(first, ""))
     return name, build(model, values, dict.fromkeys(values, "flag"))

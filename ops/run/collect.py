@@ -14,7 +14,6 @@ from ops.run.job import Job
 from ops.run.journal import Journal
 from ops.run.settings import flat
 from ops.run.stored_users import hidden_scores
-from ops.run.tracker import mask
 
 EXPLAIN = "explain.json"
 GROUPS = ("last", "selected", "oracle")  # always in this order: the headline first
@@ -75,7 +74,7 @@ def _what(job: Job) -> dict[str, Any]:
                     "notes": [*job.data.notes, *job.resolved.remarks], **known.record(job.resolved.launch)},
         "settings": {k: {"value": v, "source": job.resolved.sources.get(k, "default")} for k, v in values.items()},
         "seeds": job.seeds,
-        "command": mask(job.resolved.command),
+        "command": job.resolved.command,
         "made_by": _made_by(job),
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ops.errors import Interrupted
+from ops.masking import shown
 from ops.run import place, results
 from ops.run.cli import Resolved
 from ops.run.cluster import crew
@@ -28,7 +29,7 @@ from ops.run.mirror import shared
 from ops.run.model import describe
 from ops.run.seedrun import SeedRun
 from ops.run.settings import flat
-from ops.run.tracker import Pending, Tracker, default_uri, mask, sync
+from ops.run.tracker import Pending, Tracker, default_uri, sync
 from ops.run.workers import Driver
 
 
@@ -71,7 +72,7 @@ def _run(job: Job, folder: Path, root: Path | None) -> dict[str, Any]:
 def _work(job: Job, folder: Path, root: Path | None, known: str) -> dict[str, Any]:
     launch, planned = job.resolved.launch, plan(job)
     by_way = f" by way of {folder}" if job.mirror is not None else ""
-    job.console.say(f"  results in {known}{by_way}, records in MLflow at {mask(job.uri)}")
+    job.console.say(f"  results in {known}{by_way}, records in MLflow at {shown(job.uri)}")
     if root is not None:
         return _train_all(job, folder, f"{root.name}/{folder.name}", root.name, planned)
     tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=job.console.warn)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ops.errors import Interrupted, SettingsError
+from ops.masking import shown
 from ops.run import memory, place, results, space
 from ops.run.checkpoint import write_json
 from ops.run.cli import Resolved, resolve
@@ -30,7 +31,7 @@ from ops.run.settings import SearchSettings, flat, search_domain
 from ops.run.sizing import Share, on_cluster
 from ops.run.stored import read_history
 from ops.run.study import best_trial, print_study, rank
-from ops.run.tracker import Tracker, mask, sync
+from ops.run.tracker import Tracker, sync
 from ops.run.trials import RAY, TRIAL, followed
 
 REDUCTION = 2  # ASHA keeps the better half at each rung
@@ -106,7 +107,7 @@ def _work(study: Study, launch: SearchSettings, known: str) -> dict[str, Any]:
     plan(job, each)
     job.console.say(f"  searching {', '.join(study.searched)}: {launch.trials} trials, ranked by {launch.objective}")
     if job.mirror is not None:
-        job.console.say(f"  results in {known} by way of {folder}, records in MLflow at {mask(job.uri)}")
+        job.console.say(f"  results in {known} by way of {folder}, records in MLflow at {shown(job.uri)}")
     tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=job.console.warn)
     with tracker:
         trials = _run(study, launch, each)
@@ -168,6 +169,7 @@ def _tune(study: Study, launch: SearchSettings, each: Share) -> None:
     start = {key: space.start(study.job.resolved, key) for key in study.searched}
     with ray_session(each.cpus), interruptible(study.folder, there) as asked:
         from ray import tune  # reads what the session has set
+        from ray.tune.execution import class_cache
         from ray.tune.search.basic_variant import BasicVariantGenerator
 
         domains = {key: space.domain(search_domain(type(settings), key)) for key in study.searched}
@@ -186,6 +188,8 @@ def _tune(study: Study, launch: SearchSettings, each: Share) -> None:
                 failure_config=tune.FailureConfig(max_failures=1),
             ),
         )  # fmt: skip
+        # Ray puts these into a runtime environment, which it logs for all to read; the trials inherit AWS_*
+        class_cache.ENV_VARS_TO_PROPAGATE = {k for k in class_cache.ENV_VARS_TO_PROPAGATE if not k.startswith("AWS_")}
         tuner.fit()
     if asked:
         raise Interrupted("the search was stopped; finished trials and the checkpoints of the others are kept")

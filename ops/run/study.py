@@ -14,7 +14,6 @@ from ops.run.console import Console
 from ops.run.launch import where
 from ops.run.settings import SearchSettings
 from ops.run.tables import by_recall
-from ops.run.tracker import mask
 
 
 def best_trial(trials: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -61,7 +60,7 @@ def rank(folder: Path, resolved: Resolved, dataset: str, name_of: Callable[[Mapp
         trial["score"] = trial["metrics"].get(launch.objective.split("/")[1])
     return {
         "method": resolved.method.NAME, "dataset": dataset, "objective": launch.objective,
-        "trials": finished + rest, "best": best, "agreement": agreement, "command": mask(resolved.command),
+        "trials": finished + rest, "best": best, "agreement": agreement, "command": resolved.command,
         "asked": launch.trials, "pruned": launch.prune, "finished": None,
     }  # fmt: skip
 
