@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+import ops  # noqa: F401  (before torch: see there)
 from ops.errors import SettingsError
 
 if TYPE_CHECKING:

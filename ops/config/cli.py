@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import yaml
 
+from ops import masking
 from ops.config.settings import (
     LaunchSettings,
     MethodSettings,
@@ -133,7 +133,7 @@ def resolve(
     settings = build(method.settings, values, sources)
     derived = {k for k, v in settings.model_dump(by_alias=True).items() if v != every[k][0].default and k not in values}
     sources |= dict.fromkeys(derived, "protocol")
-    command = f"python {program} {shlex.join(argv)}".strip()
+    command = f"python {program} {masking.command(argv)}".strip()
     remarks = (f"preset {preset.stem}: {remark}",) if preset and remark else ()
     return Request(settings, build(launch, values, sources), sources, command, remarks)
 
@@ -142,7 +142,7 @@ def _parse(made: argparse.ArgumentParser, argv: Sequence[str], keys: Mapping[str
     given, unknown = made.parse_known_args(list(argv))
     if unknown:
         hint = nearest(unknown[0].split("=")[0], [flag(key) for key in keys])
-        raise SettingsError(f"{unknown[0]}: unknown flag or value{hint}; --help lists all flags")
+        raise SettingsError(f"{masking.command(unknown[:1])}: unknown flag or value{hint}; --help lists all flags")
     return vars(given)
 
 

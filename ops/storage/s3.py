@@ -15,10 +15,10 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ops.atomic_io import name_fault, replacing
 from ops.errors import DataError, ServiceError, SettingsError
+from ops.masking import mask, shown
 
 SCHEME = "s3://"
 LARGE = 64 << 20  # bytes from which a file goes in parts
@@ -109,7 +109,7 @@ def _client(pid: int, settings: frozenset[tuple[str, str]], patient: bool) -> An
     try:
         return boto3.Session().client("s3", config=config)
     except ValueError as error:
-        raise SettingsError(f"AWS_ENDPOINT_URL: {error}; give http(s)://HOST:PORT") from None
+        raise SettingsError(f"AWS_ENDPOINT_URL: {mask(str(error))}; give http(s)://HOST:PORT") from None
 
 
 def client(patient: bool = True) -> Any:
@@ -120,7 +120,7 @@ def client(patient: bool = True) -> Any:
 
 def endpoint() -> str:
     """HOST[:PORT] that the client speaks to, without credentials."""
-    return urlsplit(str(client().meta.endpoint_url)).netloc.rpartition("@")[2]
+    return shown(str(client().meta.endpoint_url)).partition("://")[2].removeprefix("***@").partition("/")[0]
 
 
 @contextmanager
@@ -165,7 +165,7 @@ def _untold(error: Exception) -> tuple[str, str]:
         return "no credentials are set", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     if "Connect" in kind or "Timeout" in kind or "HTTPClient" in kind or "SSL" in kind:
         return "storage cannot be reached", "start it or correct AWS_ENDPOINT_URL, then give the same command again"
-    return " ".join(str(error).split())[:200] or kind, "correct the AWS settings and give the same command again"
+    return " ".join(mask(str(error)).split())[:200] or kind, "correct the AWS settings and give the same command again"
 
 
 def stat(location: Location) -> Stored:

@@ -5,6 +5,7 @@ A worker that dies takes its group with it; Ray Train starts the group anew and 
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -16,7 +17,19 @@ from typing import Any, Generic
 from ops.api import D, Experiment, Result, S, State
 from ops.distributed.resources import Workers
 from ops.errors import ResourceError
-from ops.training.driver_rpc import GO_ON, SAVE, STOP, Desk, Message, choose_interface, joined, packed, work
+from ops.training.driver_rpc import (
+    GO_ON,
+    SAVE,
+    STOP,
+    Desk,
+    Message,
+    choose_interface,
+    joined,
+    open_store,
+    packed,
+    use_store,
+    work,
+)
 from ops.training.experiment import Session
 from ops.training.seed_run import SeedRun
 
@@ -182,8 +195,17 @@ def _trainer(driver: Driver[S, D], desk: Any, place: Path) -> Any:
             name=f"{place.name}-{time.time_ns()}",  # Ray would take a name it knows for the run to go on with
             storage_path=str(place.absolute()),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            worker_runtime_env=_environment(workers),  # type: ignore[call-arg]
         ),
     )
+
+
+def _environment(workers: Workers) -> dict[str, Any] | None:
+    """What a cluster's nodes, which were started before, do not inherit from this process. Never secrets: Ray logs it.
+
+    A worker imports torch for Ray's sake before it imports us.
+    """
+    return {"env_vars": {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}} if workers.cluster else None
 
 
 def _backend(gpus: float) -> str:
@@ -196,8 +218,10 @@ def _backend(gpus: float) -> str:
 
 
 def _torch_config(backend: str) -> Any:
-    """Ray Train's, whose workers choose their network interface before they make the group."""
+    """Ray Train's, whose workers choose their network interface and meet there, where Ray's own meet on all."""
+    import ray
     from ray.train.torch import TorchConfig
+    from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group
 
     class Config(TorchConfig):
         @property
@@ -207,7 +231,11 @@ def _torch_config(backend: str) -> Any:
             class Backend(parent):  # type: ignore[misc]
                 def on_start(self, worker_group: Any, backend_config: Any) -> None:
                     worker_group.execute(choose_interface)
-                    parent.on_start(self, worker_group, backend_config)
+                    worker_group.execute(use_store, *worker_group.execute_single(0, open_store))
+                    worker_group.execute(_set_torch_distributed_env_vars)
+                    ask, count, limit = worker_group.execute_single_async, len(worker_group), backend_config.timeout_s
+                    join = _setup_torch_process_group
+                    ray.get([ask(rank, join, backend, rank, count, "env://", limit) for rank in range(count)])
 
             return Backend
 

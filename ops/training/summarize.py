@@ -9,7 +9,6 @@ from typing import Any
 
 from ops.api import AnyExperiment
 from ops.atomic_io import atomic_write, now, read_json, write_json
-from ops.config.redact import mask
 from ops.config.settings import flat
 from ops.datamodules import datamodule_of
 from ops.evaluation.model_selection import PANEL, panel
@@ -80,7 +79,7 @@ def _what(experiment: AnyExperiment) -> dict[str, Any]:
                     "notes": [*data.notes, *request.remarks], **finished_run.record(request.launch)},
         "settings": {k: {"value": v, "source": request.sources.get(k, "default")} for k, v in values.items()},
         "seeds": experiment.seeds,
-        "command": mask(request.command),
+        "command": request.command,
         "made_by": _made_by(experiment),
     }  # fmt: skip
 

@@ -20,11 +20,11 @@ from ops.api import AnyExperiment, D, Experiment, Method, Record, Result, S
 from ops.atomic_io import read_json
 from ops.config.cli import Request
 from ops.config.console import Console
-from ops.config.redact import mask
 from ops.config.settings import LaunchSettings, flat
 from ops.datamodules import datamodule_of
 from ops.distributed.ray_session import crew
 from ops.errors import Interrupted
+from ops.masking import shown
 from ops.results import summary as results
 from ops.results.model_store import describe
 from ops.storage import run_dir
@@ -52,9 +52,9 @@ def run_experiment(experiment: Experiment[S, D], out: Path, study: Path | None =
             return folder, stored
         with _session(experiment, mirror) as session:
             planned = plan(experiment, session.workers)
-            shown, by_way = run_dir.shown(experiment.launch, folder), f" by way of {folder}" if mirror else ""
-            uri = mask(tracking_uri(experiment.launch))
-            experiment.console.say(f"  results in {shown}{by_way}, records in MLflow at {uri}")
+            place, by_way = run_dir.shown(experiment.launch, folder), f" by way of {folder}" if mirror else ""
+            uri = shown(tracking_uri(experiment.launch))
+            experiment.console.say(f"  results in {place}{by_way}, records in MLflow at {uri}")
             with _records(experiment, folder, study) as (journal, key), stop_signals() as stop:
                 for seed in experiment.seeds:
                     fit(experiment, session, folder, seed, (f"{key}/seed-{seed}", key), stop)
@@ -86,8 +86,8 @@ def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None
     launch, console, stored = experiment.launch, experiment.console, read_json(folder / "result.json")
     if not stored or not set(experiment.seeds) <= set(stored["seeds"]) or not finished(folder):
         return None
-    seeds, shown = ", ".join(map(str, stored["seeds"])), run_dir.shown(launch, folder)
-    console.say(f"{shown}: finished on {stored['finished']} with seeds {seeds}, --fresh runs it again")
+    seeds, place = ", ".join(map(str, stored["seeds"])), run_dir.shown(launch, folder)
+    console.say(f"{place}: finished on {stored['finished']} with seeds {seeds}, --fresh runs it again")
     if study is None:
         tell_pending(console, sync(folder, tracking_uri(launch), require=launch.require_tracking))
     return stored

@@ -8,7 +8,6 @@ from typing import Any
 
 from ops.atomic_io import read_json
 from ops.config.console import Console
-from ops.config.redact import mask
 from ops.config.settings import LaunchSettings, SearchSettings
 from ops.errors import TesseraError
 from ops.evaluation.model_selection import panel
@@ -61,7 +60,8 @@ def rank(
         trial["score"] = trial["metrics"].get(launch.objective.split("/")[1])
     return {
         "method": method, "dataset": dataset, "objective": launch.objective,
-        "trials": finished + rest, "best": best, "agreement": agreement, "command": mask(command),
+        "trials": finished + rest, "best": best, "agreement": agreement, "command": command,
+
         "asked": launch.trials, "pruned": launch.prune, "finished": None,
     }  # fmt: skip
 

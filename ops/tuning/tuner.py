@@ -20,11 +20,11 @@ from ops.api import AnyExperiment, AnyMethod
 from ops.atomic_io import now, read_json, write_json
 from ops.config.cli import Request
 from ops.config.console import Console
-from ops.config.redact import mask
 from ops.config.settings import MethodSettings, SearchSettings, flat, search_domain
 from ops.distributed.ray_session import check_seen, cluster_session, ray_session, share, trial_callback
 from ops.distributed.resources import Share, Workers, on_cluster
 from ops.errors import Interrupted, SettingsError
+from ops.masking import shown
 from ops.results import summary
 from ops.results.schema import read_history
 from ops.storage import run_dir
@@ -88,13 +88,13 @@ def run_search(
 
 def _search(study: Study, mirror: Mirror | None, value: Mapping[str, Any]) -> dict[str, Any]:
     experiment, launch, folder = study.experiment, study.launch, study.folder
-    shown, uri, console = run_dir.shown(launch, folder), tracking_uri(launch), experiment.console
-    run_dir.claim(folder, value, fresh=launch.fresh, name=shown)
+    place, uri, console = run_dir.shown(launch, folder), tracking_uri(launch), experiment.console
+    run_dir.claim(folder, value, fresh=launch.fresh, name=place)
     if launch.fresh and mirror is not None:
         mirror.clear()
     stored = read_json(folder / "trials.json")
     if stored and _covers(study, stored) and finished(folder):
-        console.say(f"{shown}: finished on {stored['finished']}, --fresh runs it again")
+        console.say(f"{place}: finished on {stored['finished']}, --fresh runs it again")
         tell_pending(console, sync(folder, uri, require=launch.require_tracking))
         return stored
     with cluster_session():
@@ -104,7 +104,7 @@ def _search(study: Study, mirror: Mirror | None, value: Mapping[str, Any]) -> di
         plan(experiment, None, each)
         console.say(f"  searching {', '.join(study.searched)}: {launch.trials} trials, ranked by {launch.objective}")
         if mirror is not None:
-            console.say(f"  results in {shown} by way of {folder}, records in MLflow at {mask(uri)}")
+            console.say(f"  results in {place} by way of {folder}, records in MLflow at {shown(uri)}")
         with Tracker(folder, uri, require=launch.require_tracking, say=console.warn) as tracker:
             trials = _run(study, each)
             tell_pending(console, tracker.close())
@@ -161,16 +161,17 @@ def _covers(study: Study, stored: Mapping[str, Any]) -> bool:
 
 def _tune(study: Study, each: Share) -> None:
     """All trials through Ray Tune. Raises Interrupted where a signal ended it early."""
-    from ray import tune
-    from ray.tune.search.basic_variant import BasicVariantGenerator
-
     launch, settings, console = study.launch, study.experiment.settings, study.experiment.console
     experiment = replace(study.experiment, threads=each.threads, console=Console(quiet=True))
     trial = replace(study, experiment=experiment, workers=each.workers)
     there = run_dir.remote(launch, study.folder.name)
-    domains = {key: search_space.domain(search_domain(type(settings), key)) for key in study.searched}
     start = {key: search_space.start(experiment.request, key) for key in study.searched}
     with ray_session(each.cpus), interruptible(study.folder, there) as asked:
+        from ray import tune  # reads what the session has set
+        from ray.tune.execution import class_cache
+        from ray.tune.search.basic_variant import BasicVariantGenerator
+
+        domains = {key: search_space.domain(search_domain(type(settings), key)) for key in study.searched}
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_trial, study=trial), each.resources),
             param_space=domains,
@@ -186,6 +187,8 @@ def _tune(study: Study, each: Share) -> None:
                 failure_config=tune.FailureConfig(max_failures=1),
             ),
         )  # fmt: skip
+        # Ray puts these into a runtime environment, which it logs for all to read; the trials inherit AWS_*
+        class_cache.ENV_VARS_TO_PROPAGATE = {k for k in class_cache.ENV_VARS_TO_PROPAGATE if not k.startswith("AWS_")}
         tuner.fit()
     if asked:
         raise Interrupted("the search was stopped; finished trials and the checkpoints of the others are kept")

@@ -2,7 +2,7 @@
 
 Two attribute encoders and two structure encoders, each one linear layer, give two views of every node:
 `Z_v = act(X~ W_v + b_v)`, `E_v = A U_v + c_v`, rows of unit length (eq. 2-4), X~ the low-pass filtered features.
-The loss is a weighted InfoNCE over the 2N rows with S = alpha Z Z^T + (1 - alpha) E E^T (eq. 5, 10; `ops.contrast`).
+The loss is a weighted InfoNCE over the 2N rows with S = alpha Z Z^T + (1 - alpha) E E^T (eq. 5, 10; `ops.losses`).
 Every `update_every` epochs k-means on the fused Z gives pseudo labels, trusted rows H and new pair weights (eq. 6-9).
 
 Axes: N nodes, F features (after PCA where set), D embedding width, K clusters, M = 2N rows (view 1, then view 2).
