@@ -31,6 +31,14 @@ def replicas(document: Object) -> Found:
             yield f"{path}.replicas", f"is {now}", f"give {low or 0} to {high}"
 
 
+@rule("scale-strategy")
+def scale_strategy(document: Object) -> Found:
+    """The operator fills it in, and with it takes the whole list: a second `kubectl apply --server-side` conflicts."""
+    for path, group in list(groups(document))[1:]:
+        if group.get("scaleStrategy") is None:
+            yield f"{path}.scaleStrategy", "is missing, which the operator writes", "write scaleStrategy: {}"
+
+
 @rule("restart-policy")
 def restart_policy(document: Object) -> Found:
     """Autoscaler v2, the default, replaces Pods and never restarts them."""

@@ -87,6 +87,8 @@ CASES: list[tuple[str, tuple[str, str], Change, str, str]] = [
     ("replicas", CLUSTER, put(group, minReplicas=9), "spec.workerGroupSpecs[0].minReplicas", "above maxReplicas 2"),
     ("replicas", CLUSTER, put(group, replicas=3), "spec.workerGroupSpecs[0].replicas", "give 1 to 2"),
     ("replicas", JOB, drop(group, "maxReplicas"), "workerGroupSpecs[0].minReplicas", "give both"),
+    ("scale-strategy", CLUSTER, drop(group, "scaleStrategy"), "workerGroupSpecs[0].scaleStrategy", "scaleStrategy: {}"),
+    ("scale-strategy", JOB, drop(group, "scaleStrategy"), "workerGroupSpecs[0].scaleStrategy", "scaleStrategy: {}"),
     ("restart-policy", CLUSTER, put(worker, restartPolicy="Always"), "[0].template.spec.restartPolicy", "Never"),
     ("restart-policy", CLUSTER, put(head, restartPolicy="OnFailure"), "headGroupSpec.template.spec", "Never"),
     ("token", JOB, put(spec, authOptions={}), "spec.rayClusterSpec.authOptions.mode", "set mode: token"),
