@@ -26,8 +26,8 @@ from typing import Any
 
 import kuberay_cluster_rules  # noqa: F401  registers its rules
 import yaml
-from kuberay_pods import CLUSTER, TEMPLATED, at, insecure, pods, templates
-from kuberay_rules import RULES, Found, Rule
+from kuberay_pods import CLUSTER, TEMPLATED, at, pods
+from kuberay_rules import RULES, Rule
 
 KUBERNETES = "1.36"
 OVERLAYS = Path(__file__).parent / "overlays"
@@ -89,14 +89,13 @@ def findings(document: Document) -> Iterator[Finding]:
         if version != "ray.io/v1" or kind not in CLUSTER:
             yield "apiVersion", "version", f"{version} {kind} is not KubeRay 1.7's", f"ray.io/v1 {', '.join(CLUSTER)}"
             return
-        for name, rule in RULES.items():
-            yield from guarded(name, rule, document)
-    elif kind in TEMPLATED:
-        yield from guarded("pod-security", restricted, document)
     elif kind == "List" or (kind and kind.endswith("List") and "items" in document):
         yield "items", "list", "is no list, nothing in it was checked", "give a list of objects"
     elif kind == "Secret" and (document.get("data") or document.get("stringData")):
         yield "data", "secret", "is in the open", "make Secrets by kubectl create secret, refer to them by name"
+    if str(kind) in {*CLUSTER, *TEMPLATED}:
+        for name, rule in RULES.items():
+            yield from guarded(name, rule, document)
 
 
 def guarded(name: str, rule: Rule, document: Document) -> Iterator[Finding]:
@@ -108,13 +107,6 @@ def guarded(name: str, rule: Rule, document: Document) -> Iterator[Finding]:
         told = " ".join(str(error).split())[:200]
         explain = f"compare with kubectl explain {str(document['kind']).lower()}.spec --recursive"
         yield "spec", name, f"a value that this rule looks at is of the wrong kind ({told})", explain
-
-
-def restricted(document: Document) -> Found:
-    """Pod Security of what is no ray.io object."""
-    for (_, path, _), pod in zip(templates(document), pods(document), strict=True):
-        for field, wrong in insecure(pod["spec"]):
-            yield f"{path}.spec.{field}".lstrip("."), wrong, "Pod Security restricted needs it"
 
 
 def title(document: Document) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kuberay_pods import at, cluster_of, cluster_path, insecure, pods, templates
+from kuberay_pods import CLUSTER, at, cluster_of, cluster_path, insecure, pods, templates
 from kuberay_rules import Found, Object, amount, containers, groups, rule
 
 
@@ -93,7 +93,8 @@ def mounts(document: Object) -> Found:
     """The server looks at neither; the Pod is never made."""
     for role, path, template in templates(document):
         spec = template.get("spec") or {}
-        there = {v.get("name") for v in spec.get("volumes") or []}
+        claims = [at(claim, "metadata") for claim in at(document, "spec", "volumeClaimTemplates") or []]
+        there = {v.get("name") for v in [*(spec.get("volumes") or []), *claims]}
         asked = at(cluster_of(document), "autoscalerOptions", "volumeMounts") if role == "head" else []
         for mount in [m for c in spec.get("containers") or [] for m in c.get("volumeMounts") or []] + list(asked or []):
             if mount.get("name") not in there:
@@ -104,13 +105,14 @@ def mounts(document: Object) -> Found:
 def limits(document: Object) -> Found:
     """Requests above limits make no Pod; fractions of a CPU are rounded up for Ray."""
     for role, path, _, container in containers(document):
+        in_ray = role != "submitter" and document["kind"] in CLUSTER
         asked, most = at(container, "resources", "requests"), at(container, "resources", "limits")
         for key in asked:
             if key in most and amount(most[key]) < amount(asked[key]):
                 yield f"{path}.resources.limits.{key}", f"{most[key]} is below the request {asked[key]}", "raise it"
-        if role != "submitter" and container and "memory" not in most:
+        if in_ray and container and "memory" not in most:
             yield f"{path}.resources.limits.memory", "is missing: /dev/shm would have no size", "give it"
-        if role != "submitter" and amount(most.get("cpu", 0)) % 1:
+        if in_ray and amount(most.get("cpu", 0)) % 1:
             yield f"{path}.resources.limits.cpu", f"{most['cpu']} is rounded up for Ray", "give whole CPUs"
 
 
@@ -165,7 +167,7 @@ def pod_security(document: Object) -> Found:
     """In a namespace with Pod Security `restricted` such a Pod is refused, and a submitter's refusal is silent."""
     for (_, template, _), pod in zip(templates(document), pods(document), strict=True):
         for field, wrong in insecure(pod["spec"]):
-            path = f"{template}.spec.{field}"
+            path = f"{template}.spec.{field}".lstrip(".")
             if "[autoscaler]" in field:
                 path = f"{cluster_path(document)}.autoscalerOptions.{field.partition('].')[2]}"
             elif "[wait-gcs-ready]" in field:

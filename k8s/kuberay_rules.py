@@ -1,7 +1,7 @@
 """The rules of KubeRay 1.7's operator, which no API server checks, and a few of ours: a wrong object is accepted there
 and its job then waits for ever.
 
-A rule looks at one ray.io object and yields (field, what is wrong, what to do).
+A rule looks at one object that Pods are made of and yields (field, what is wrong, what to do).
 """
 
 from __future__ import annotations
@@ -75,10 +75,17 @@ def containers(document: Object) -> Iterator[tuple[str, str, Object, Object]]:
         yield role, f"{path}.spec.containers[0]", spec, at(spec, "containers", 0)
 
 
+@rule("immutable")
+def immutable(document: Object) -> Found:
+    """The server refuses a Job's corrected image, and one that cannot be pulled never ends."""
+    if document["kind"] == "Job":
+        yield "spec.template", "cannot be changed once it is applied", "do the work in an init container, or a CronJob"
+
+
 @rule("name")
 def name(document: Object) -> Found:
     """The operator derives longer names from an object's."""
-    given, longest = str(at(document, "metadata", "name") or ""), LONGEST[document["kind"]]
+    given, longest = str(at(document, "metadata", "name") or ""), LONGEST.get(document["kind"], 253)
     if len(given) > longest:
         yield "metadata.name", f"has {len(given)} characters", f"give at most {longest}"
     if given and not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", given):

@@ -47,12 +47,11 @@ class Platform:
         self.s3 = self._store("s3")
         self.database = self._store("postgres", postgres.command())
         self.s3.until(lambda: self.get("s3", "http://127.0.0.1:8333/healthz") == b"")
-        self.once("s3-bucket")
         self.database.until(lambda: self.rows("SELECT 1"))
         self.template = one("dev", "Deployment", "mlflow")["spec"]["template"]["spec"]
-        assert self.container(self.template["initContainers"][0]).wait(180) == 0, self.net.pods[-1].said()
+        for container in [*self.template["initContainers"], *self.template["initContainers"]]:  # a Pod may be replaced
+            assert self.container(container).wait(180) == 0, self.net.pods[-1].said()
         self.start_mlflow()
-        self.once("mlflow-user")
 
     def _store(self, name: str, command: list[str] | None = None) -> Pod:
         spec = one("dev", "StatefulSet", name)["spec"]["template"]["spec"]
@@ -72,15 +71,6 @@ class Platform:
         """The server, until its probe answers."""
         self.mlflow = self.container(self.template["containers"][0])
         self.mlflow.until(lambda: self.get("mlflow", "http://127.0.0.1:5000/health"), 180)
-
-    def once(self, job: str, **more: str) -> Pod:
-        """A Job of the overlay, to its end."""
-        spec = one("dev", "Job", job)["spec"]["template"]["spec"]
-        container = spec["containers"][0]
-        known = settings(self.objects, SECRETS, container) | more
-        pod = Pod(self.net, "job", spec, [*container["command"], *container["args"]], known)
-        assert pod.wait(120) == 0, pod.said()
-        return pod
 
     def get(self, pod: str, url: str, token: str = "") -> bytes:
         """What an address answers within a Pod's network."""

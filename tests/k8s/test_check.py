@@ -64,6 +64,7 @@ CASES: list[tuple[str, tuple[str, str], Change, str, str]] = [
     ("unknown-field", JOB, put(itself, ttlSecondAfterFinished=1), "spec.ttlSecondAfterFinished", "ttlSecondsAfter"),
     ("unknown-field", JOB, put(spec, wokerGroupSpecs=[]), "spec.rayClusterSpec.wokerGroupSpecs", "workerGroupSpecs?"),
     ("unknown-field", CLUSTER, put(group, minReplica=1), "spec.workerGroupSpecs[0].minReplica", "minReplicas?"),
+    ("immutable", ("dev", "Deployment"), lambda d: d.update(kind="Job"), "spec.template", "init container"),
     ("submission-mode", JOB, put(itself, submissionMode="K8sJob"), "spec.submissionMode", "HTTPMode"),
     ("submission-mode", JOB, put(itself, submissionMode="SidecarMode"), "spec.submitterPodTemplate", "remove it"),
     ("ttl", JOB, put(itself, shutdownAfterJobFinishes=False), "spec.ttlSecondsAfterFinished", "shutdownAfterJob"),
