@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from manifests import K8S, OVERLAYS, built
+from manifests import K8S, OVERLAYS, built, one
 
 TEXT = (K8S / "README.md").read_text()
 
@@ -51,3 +51,12 @@ def test_every_overlay_and_base_has_a_line() -> None:
     for name in OVERLAYS:
         words = ("rayjob-{train,tune}-*",) if name.startswith(("rayjob-train", "rayjob-tune")) else (name,)
         assert any(word in TEXT for word in words), name
+
+
+def test_the_operator_is_let_in_where_the_two_ways_of_installing_it_put_it() -> None:
+    policy = one("dev", "NetworkPolicy", "ray-head")
+    (peer,) = [p for p in policy["spec"]["ingress"][0]["from"] if "namespaceSelector" in p]
+    (names,) = [e["values"] for e in peer["namespaceSelector"]["matchExpressions"]]
+    ((label, value),) = peer["podSelector"]["matchLabels"].items()
+    assert f"{label}: {value}" in TEXT
+    assert set(names) == set(re.findall(r"-n ((?:kube)?ray-system)", TEXT))
