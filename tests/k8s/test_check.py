@@ -105,7 +105,7 @@ CASES: list[tuple[str, tuple[str, str], Change, str, str]] = [
     ("mounts", JOB, drop(worker, "volumes"), "workerGroupSpecs[0].template.spec.volumes", "tmp"),
     ("mounts", CLUSTER, lambda d: spec(d)["autoscalerOptions"]["volumeMounts"].append({"name": "logs"}),
      "headGroupSpec.template.spec.volumes", "logs"),
-    ("limits", JOB, put(limits, memory="1Gi"), "resources.limits.memory", "below the request 16Gi"),
+    ("limits", JOB, put(limits, memory="1Gi"), "resources.limits.memory", "below the request 4Gi"),
     ("limits", JOB, drop(limits, "memory"), "resources.limits.memory", "/dev/shm"),
     ("limits", JOB, put(limits, cpu="4500m"), "resources.limits.cpu", "whole CPUs"),
     ("head-cpus", JOB, lambda d: spec(d)["headGroupSpec"].update(rayStartParams={}), "num-cpus", "on the head"),

@@ -1,4 +1,4 @@
-"""k8s/README.md: its one-liner makes every Secret that the manifests refer to, and what it names is there."""
+"""k8s/README.md: its one-liner makes every Secret that the manifests refer to, what it names is there, sizes fit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from kuberay_pods import pods, templates
+from kuberay_rules import amount, groups
 from manifests import K8S, OVERLAYS, built, one
 
 TEXT = (K8S / "README.md").read_text()
@@ -60,3 +62,23 @@ def test_the_operator_is_let_in_where_the_two_ways_of_installing_it_put_it() -> 
     ((label, value),) = peer["podSelector"]["matchLabels"].items()
     assert f"{label}: {value}" in TEXT
     assert set(names) == set(re.findall(r"-n ((?:kube)?ray-system)", TEXT))
+
+
+def requested(overlay: str, resource: str) -> float:
+    """What all Pods of an overlay request together, in CPUs or GiB."""
+    total = 0.0
+    for document in built(overlay):
+        replicas = {g["groupName"]: g["replicas"] for _, g in groups(document) if "groupName" in g}
+        for (role, _, _), pod in zip(templates(document), pods(document), strict=True):
+            asked = [c["resources"]["requests"][resource] for c in pod["spec"]["containers"] if "resources" in c]
+            total += replicas.get(role, 1) * float(sum(map(amount, asked)))
+    return total / (2**30 if resource == "memory" else 1)
+
+
+def test_the_sizes_are_what_the_manifests_request() -> None:
+    said = re.findall(r"([\d.]+) CPUs and ([\d.]+) GiB", TEXT)[:3]
+    for (cpus, gib), overlay in zip(said, ("dev", "rayjob-train-hsan", "rayjob-train-hadis"), strict=True):
+        assert (float(cpus), float(gib)) == pytest.approx(
+            (requested(overlay, "cpu"), requested(overlay, "memory")), abs=0.06
+        )
+    assert requested("rayjob-tune-hsan", "cpu") == requested("rayjob-train-hsan", "cpu")
