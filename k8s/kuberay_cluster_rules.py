@@ -148,6 +148,19 @@ def secret(document: Object) -> Found:
                 yield f"{path}.env[{entry['name']}]", "is a secret in the open", "use valueFrom.secretKeyRef"
 
 
+@rule("api-token")
+def api_token(document: Object) -> Found:
+    """Who holds the autoscaler's token may change RayClusters, and so mount any Secret; drivers run anybody's code."""
+    for _, path, spec, container in containers(document) if document["kind"] in CLUSTER else ():
+        pod = path.removesuffix(".containers[0]")
+        if spec.get("automountServiceAccountToken") is not False:
+            remedy = "set false; the autoscaler's goes into autoscalerOptions.volumeMounts, of a projected volume"
+            yield f"{pod}.automountServiceAccountToken", "is not false: drivers would hold the account's token", remedy
+        tokens = [v["name"] for v in spec.get("volumes") or [] if "serviceAccountToken" in str(v.get("projected"))]
+        if any(mount.get("name") in tokens for mount in container.get("volumeMounts") or []):
+            yield f"{path}.volumeMounts", "has the account's token", "mount it in autoscalerOptions.volumeMounts only"
+
+
 @rule("optional-secret")
 def optional_secret(document: Object) -> Found:
     """A Pod waits for ever for a Secret that is missing; the program says in a line what it lacks, and ends."""

@@ -112,6 +112,9 @@ CASES: list[tuple[str, tuple[str, str], Change, str, str]] = [
     ("environment", JOB, lambda d: worker(d)["containers"][0]["envFrom"].pop(), "env", "secret tessera-mlflow"),
     ("environment", JOB, put(ray, env=[{"name": "AWS_REGION", "value": "x"}]), "[0].env", "AWS_REGION"),
     ("secret", JOB, put(ray, env=[{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]), "env[AWS_SECRET", "in the open"),
+    ("api-token", CLUSTER, put(head, automountServiceAccountToken=True), "automountServiceAccountToken", "drivers"),
+    ("api-token", CLUSTER, lambda d: ray(d)["volumeMounts"].append({"name": "api-token"}), "volumeMounts", "only"),
+    ("api-token", JOB, drop(worker, "automountServiceAccountToken"), "spec.automountServiceAccountToken", "set false"),
     ("optional-secret", JOB, lambda d: ray(d)["envFrom"][1]["secretRef"].pop("optional"), "envFrom[tessera", "wait"),
     ("pod-security", JOB, drop(itself, "submitterPodTemplate"), "spec.submitterPodTemplate.spec", "runAsNonRoot"),
     ("pod-security", CLUSTER, lambda d: spec(d)["autoscalerOptions"].pop("securityContext"),
@@ -209,3 +212,22 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     broken = tmp_path / "folder"
     broken.mkdir()
     assert check.main([str(broken)]) == 2
+
+
+def test_only_the_heads_of_the_standing_cluster_reach_redis_and_no_cluster_another() -> None:
+    (peer,) = one("dev", "NetworkPolicy", "redis")["spec"]["ingress"][0]["from"]
+    assert peer["podSelector"]["matchLabels"] == {"ray.io/cluster": "tessera"}
+    assert peer["podSelector"]["matchExpressions"][0]["values"] == ["head", "redis-cleanup"]
+    for overlay in ("rayjob-train-hadis-gpu", "rayjob-tune-hsan-kueue"):
+        labels = [p["metadata"]["labels"] for p in pods(one(overlay, "RayJob"))][:2]  # head, workers
+        policy = one(overlay, "NetworkPolicy")["spec"]
+        for selector in (policy, *policy["ingress"][0]["from"], *policy["egress"][0]["to"]):
+            asked = selector["podSelector"]["matchLabels"]
+            assert asked["app.kubernetes.io/instance"] == overlay
+            assert all(asked.items() <= each.items() for each in labels)
+    every = [d for d in built("dev") if d["kind"] == "NetworkPolicy" and "Ingress" in d["spec"]["policyTypes"]]
+    everybody = {"podSelector": {"matchExpressions": [{"key": "ray.io/cluster", "operator": "Exists"}]}}
+    assert {d["metadata"]["name"] for d in every if everybody in d["spec"].get("ingress", [{}])[0].get("from", [])} == {
+        "mlflow",
+        "s3",
+    }
