@@ -156,6 +156,8 @@ def retries(document: Object) -> Found:
         yield "spec.backoffLimit", "stands beside clusterSelector", "set it to 0"
     if limit > 0 and job.get("submissionMode") == "InteractiveMode":
         yield "spec.backoffLimit", "stands beside submissionMode InteractiveMode", "set it to 0"
+    if limit > 0 and any(at(c, "resources", "limits", "nvidia.com/gpu") for _, _, _, c in containers(document)):
+        yield "spec.backoffLimit", "would take GPUs again for an error that stays", "set it to 0"
 
 
 @rule("deadline")

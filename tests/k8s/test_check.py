@@ -75,6 +75,7 @@ CASES: list[tuple[str, tuple[str, str], Change, str, str]] = [
     ("retries", JOB, put(itself, backoffLimit=-1), "spec.backoffLimit", "negative"),
     ("retries", JOB, put(itself, clusterSelector={"ray.io/cluster": "x"}), "spec.backoffLimit", "clusterSelector"),
     ("retries", JOB, put(itself, submissionMode="InteractiveMode"), "spec.backoffLimit", "InteractiveMode"),
+    ("retries", ("rayjob-train-hadis-gpu", "RayJob"), put(itself, backoffLimit=1), "spec.backoffLimit", "GPUs"),
     ("deadline", JOB, drop(itself, "preRunningDeadlineSeconds"), "spec.preRunningDeadlineSeconds", "not set"),
     ("deadline", JOB, put(itself, activeDeadlineSeconds=0), "spec.activeDeadlineSeconds", "1 or more"),
     ("cluster", JOB, drop(itself, "rayClusterSpec"), "spec.rayClusterSpec", "missing"),
