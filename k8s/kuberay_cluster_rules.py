@@ -124,6 +124,20 @@ def head_cpus(document: Object) -> Found:
         yield f"{base}.headGroupSpec.rayStartParams.num-cpus", "is not 0: trials would run on the head", 'set "0"'
 
 
+@rule("scratch")
+def scratch(document: Object) -> Found:
+    """Ray spills objects to disk: a node that is full evicts Pods, first of all those that requested nothing of it."""
+    for _, path, spec, container in containers(document):
+        scratches = [volume for volume in spec.get("volumes") or [] if "emptyDir" in volume]
+        for volume in scratches:
+            if not at(volume, "emptyDir", "sizeLimit"):
+                field = f"{path.removesuffix('.containers[0]')}.volumes[{volume.get('name')}].emptyDir.sizeLimit"
+                yield field, "is missing: it may fill the node's disk", "give the most that it may take"
+        on_disk = any(at(volume, "emptyDir", "medium") != "Memory" for volume in scratches)
+        if on_disk and "ephemeral-storage" not in at(container, "resources", "requests"):
+            yield f"{path}.resources.requests.ephemeral-storage", "is missing", "give what is usually taken of the disk"
+
+
 @rule("environment")
 def environment(document: Object) -> Found:
     """Each container has its own: what the driver logs and stores by, trials on the workers need too."""

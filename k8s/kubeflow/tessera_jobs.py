@@ -170,14 +170,15 @@ def manifest(job: Job, cluster: str, image: str) -> dict[str, Any]:
     container = {
         "name": "submitter", "image": image,
         "envFrom": [{"configMapRef": {"name": "tessera-env"}}], "securityContext": safe,
-        "resources": {"requests": {"cpu": "200m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+        "resources": {"requests": {"cpu": "200m", "memory": "512Mi", "ephemeral-storage": "256Mi"},
+                      "limits": {"cpu": "1", "memory": "1Gi"}},
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
     }  # fmt: skip
     pod = {
         "restartPolicy": "Never", "serviceAccountName": "tessera", "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000,
                             "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container], "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "containers": [container], "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}}],
     }  # fmt: skip
     labels = {"app.kubernetes.io/part-of": "tessera", "app.kubernetes.io/component": "submitter"}
     return {
