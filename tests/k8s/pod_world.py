@@ -28,6 +28,7 @@ from manifests import K8S
 ROOT = K8S.parent
 PROGRAMS = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
 WORKDIR = "/mnt/tessera"
+NAMESPACE = "tessera"  # the only field of a Pod that the manifests ask for
 Env = dict[str, str]
 
 
@@ -51,6 +52,8 @@ def settings(objects: list[dict[str, Any]], secrets: dict[str, Env], container: 
     for entry in container.get("env") or []:
         if "value" in entry:
             found[entry["name"]] = entry["value"]
+        elif "fieldRef" in entry["valueFrom"]:
+            found[entry["name"]] = NAMESPACE
         else:
             reference = entry["valueFrom"]["secretKeyRef"]
             found[entry["name"]] = secrets[reference["name"]][reference["key"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -236,3 +237,26 @@ def test_only_the_heads_of_the_standing_cluster_reach_redis_and_no_cluster_anoth
         "mlflow",
         "s3",
     }
+
+
+def test_kueue_covers_all_that_a_job_requests_and_has_a_flavor_for_its_nodes() -> None:
+    (group,) = one("kueue-queues", "ClusterQueue")["spec"]["resourceGroups"]
+    job = one("rayjob-train-hadis-gpu", "RayJob")
+    asked = {key for pod in pods(job) for c in pod["spec"]["containers"] for key in c["resources"]["requests"]}
+    assert asked <= set(group["coveredResources"])
+    flavors = {d["metadata"]["name"]: d.get("spec", {}) for d in built("kueue-queues") if d["kind"] == "ResourceFlavor"}
+    assert set(flavors) == {flavor["name"] for flavor in group["flavors"]}
+    assert flavors["tessera-gpu"]["nodeLabels"] == worker(job)["nodeSelector"]
+    assert one("kueue-queues", "LocalQueue")["metadata"]["namespace"] == "tessera"
+
+
+def test_the_dashboard_shows_series_that_ray_has() -> None:
+    (program,) = re.findall(r'python -c "(from ray[^"]*)"', (K8S / "README.md").read_text())
+    rays = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    def series(text: str) -> set[str]:
+        return set(re.findall(r"\bray_[a-z_]+(?=\{)", text))
+
+    ours = series(one("monitoring", "ConfigMap")["data"]["tessera.json"])
+    assert len(ours) >= 7
+    assert ours <= series(rays)

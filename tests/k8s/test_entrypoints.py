@@ -40,3 +40,15 @@ def test_there_is_one_for_every_training_and_search() -> None:
     tunes = {p.stem.removeprefix("tune_") for p in Path(WORKFLOWS).glob("tune_*.py")}
     assert {f"rayjob-tune-{name}" for name in tunes} <= set(JOBS)
     assert {f"rayjob-train-{name}" for name in train.METHODS} <= set(JOBS)
+
+
+def test_the_weekly_command_is_one_of_the_workflows() -> None:
+    (container,) = one("weekly", "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    command = container["args"][0].rpartition("-- python ")[2].replace("$(date +%G-%V)", "2026-48")
+    program, name, *argv = shlex.split(command)
+    at = argv.index("--warm-start")
+    assert argv.pop(at + 1) == "$WARM"
+    assert argv.pop(at) == "--warm-start"
+    resolved = resolve(argv, train.METHODS[name], LaunchSettings, WORKFLOWS / "presets", program)
+    assert "warm_start" in LaunchSettings.model_fields
+    assert resolved.launch.out == "$TESSERA_OUT"
