@@ -15,12 +15,17 @@ K8S = Path(__file__).parents[2] / "k8s"
 OVERLAYS = sorted(p.name for p in (K8S / "overlays").iterdir() if (p / "kustomization.yaml").is_file())
 
 
-@functools.cache
-def _text(overlay: str) -> str:
-    command = ["kubectl", "kustomize", str(K8S / "overlays" / overlay)]
+def build(folder: str) -> str:
+    """The YAML that kustomize makes of a folder."""
+    command = ["kubectl", "kustomize", folder]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     return made.stdout
+
+
+@functools.cache
+def _text(overlay: str) -> str:
+    return build(str(K8S / "overlays" / overlay))
 
 
 def built(overlay: str) -> list[dict[str, Any]]:
