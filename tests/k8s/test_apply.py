@@ -33,7 +33,7 @@ def commands(begin: str, end: str) -> list[str]:
     lines = [
         re.sub(r"\s{2,}#.*", "", line) for line in text.splitlines() if not line.startswith(("#", "```", "export"))
     ]
-    return [line for line in lines if line and not re.search(r" -w\b|logs -f|port-forward|ray job", line)]
+    return [line for line in lines if line and not re.search(r" -w\b|logs -f|port-forward|ray job|docker", line)]
 
 
 class Shell:
@@ -88,6 +88,7 @@ APPLY = "kubectl apply --server-side -k k8s/overlays/dev"
 
 
 def test_the_steps_in_order_and_again_with_another_image(shell: Shell) -> None:
+    ok(shell.run(*commands("# 2  the image", "# 3  the Secrets")))
     ok(shell.run(*commands("# 3  the Secrets", "# 4  check")))
     secrets = {name: each["data"] for (kind, _, name), each in shell.api.objects.items() if kind == "secrets"}
     assert set(secrets) == {f"tessera-{each}" for each in ("mlflow", "mlflow-server", "postgres", "redis", "s3")}
@@ -103,7 +104,7 @@ def test_the_steps_in_order_and_again_with_another_image(shell: Shell) -> None:
     assert ok(shell.run(*commands("# 6  MLflow", "# 7  the standing"))).strip()
     shell.write("base/site/kustomization.yaml", "newTag: 0.1.0", "newTag: 0.1.1")
     ok(shell.run(APPLY))
-    assert ":0.1.1" in str(shell.api.objects["deployments", "tessera", "mlflow"])
+    assert "registry.mycompany.net/ml/tessera:0.1.1" in str(shell.api.objects["deployments", "tessera", "mlflow"])
     (removal,) = re.findall(r"## Removal\n.*?```sh\n(.*?)```", TEXT, re.DOTALL)
     ok(shell.run(removal))
     assert not {("rayjobs",), ("rayclusters",), ("namespaces",)} & {key[:1] for key in shell.api.objects}
