@@ -68,8 +68,8 @@ def redis(document: Object) -> Found:
     """GCS fault tolerance is declared once."""
     spec, base = cluster_of(document), cluster_path(document)
     options = spec.get("gcsFaultToleranceOptions")
-    own = {e.get("name") for e in at(spec, "headGroupSpec", "template", "spec", "containers", 0, "env") or []}
-    for variable in {"RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_USERNAME"} & own:
+    names = {e.get("name") for e in at(spec, "headGroupSpec", "template", "spec", "containers", 0, "env") or []}
+    for variable in {"RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_USERNAME"} & names:
         yield f"{base}.headGroupSpec.template.spec.containers[0].env", f"has {variable}", "use gcsFaultToleranceOptions"
     if at(spec, "headGroupSpec", "rayStartParams", "redis-password"):
         yield f"{base}.headGroupSpec.rayStartParams.redis-password", "is a password in the open", "use a secretKeyRef"

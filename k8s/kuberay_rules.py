@@ -55,8 +55,8 @@ def rule(name: str) -> Callable[[Rule], Rule]:
 
 def amount(text: object) -> Decimal:
     """A quantity such as 200m, 1.5 or 4Gi as a number."""
-    found = re.fullmatch(r"([0-9.]+)([a-zA-Z]{0,2})", str(text))
-    return Decimal(found[1]) * UNITS[found[2]] if found and found[2] in UNITS else Decimal(0)
+    match = re.fullmatch(r"([0-9.]+)([a-zA-Z]{0,2})", str(text))
+    return Decimal(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else Decimal(0)
 
 
 def groups(document: Object) -> Iterator[tuple[str, Object]]:
@@ -96,10 +96,10 @@ def name(document: Object) -> Found:
 def unknown_field(document: Object) -> Found:
     """A mistyped field is dropped or refused, depending on the client."""
     job, base, cluster = job_of(document), cluster_path(document), cluster_of(document)
-    known: list[tuple[str, Object, str]] = [(base, cluster, "cluster")]
-    known += [(base.rpartition(".")[0], job, "job")] if job else []
-    known += [(path, group, "group" if number else "head") for number, (path, group) in enumerate(groups(document))]
-    for path, node, level in known:
+    levels: list[tuple[str, Object, str]] = [(base, cluster, "cluster")]
+    levels += [(base.rpartition(".")[0], job, "job")] if job else []
+    levels += [(path, group, "group" if number else "head") for number, (path, group) in enumerate(groups(document))]
+    for path, node, level in levels:
         allowed = FIELDS[level].split()
         for key in set(node) - set(allowed):
             near = get_close_matches(key, allowed, 1)

@@ -23,8 +23,8 @@ RETRIES = 2  # each goes on from the checkpoints of the one before
 
 def written() -> str:
     """The image in pipeline.yaml: compiling again keeps the registry that was written into it."""
-    found = re.search(r"^ *image: (\S+)$", FILE.read_text(encoding="utf-8"), re.MULTILINE) if FILE.is_file() else None
-    return found[1] if found else "registry.example.com/tessera:0.1.0"
+    match = re.search(r"^ *image: (\S+)$", FILE.read_text(encoding="utf-8"), re.MULTILINE) if FILE.is_file() else None
+    return match[1] if match else "registry.example.com/tessera:0.1.0"
 
 
 IMAGE = os.environ.get("TESSERA_IMAGE") or written()

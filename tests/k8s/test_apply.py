@@ -47,10 +47,16 @@ class Shell:
     def run(self, *lines: str) -> subprocess.CompletedProcess[str]:
         """All lines in one bash, which ends at the first that fails."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        own = {"KUBECONFIG": str(self.folder / "config"), "HOME": str(self.folder), "PATH": path}
+        settings = {"KUBECONFIG": str(self.folder / "config"), "HOME": str(self.folder), "PATH": path}
         command = ["bash", "-euo", "pipefail", "-c", "\n".join(lines)]
         return subprocess.run(
-            command, cwd=self.folder, env=os.environ | own, capture_output=True, text=True, check=False, timeout=300
+            command,
+            cwd=self.folder,
+            env=os.environ | settings,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
 
     def write(self, file: str, old: str, new: str) -> None:
@@ -73,10 +79,10 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
     built("dev")  # skips where there is no kubectl
-    made = Shell(tmp_path)
-    yield made
-    made.api.server.shutdown()
-    made.api.server.server_close()
+    world = Shell(tmp_path)
+    yield world
+    world.api.server.shutdown()
+    world.api.server.server_close()
 
 
 def ok(done: subprocess.CompletedProcess[str]) -> str:

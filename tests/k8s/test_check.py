@@ -21,8 +21,8 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def spec(document: dict[str, Any]) -> dict[str, Any]:
-    found = document["spec"]
-    return dict.__getitem__(found, "rayClusterSpec") if document["kind"] == "RayJob" else found
+    inner = document["spec"]
+    return dict.__getitem__(inner, "rayClusterSpec") if document["kind"] == "RayJob" else inner
 
 
 def head(document: dict[str, Any]) -> dict[str, Any]:
@@ -145,11 +145,11 @@ def test_each_rule_names_file_object_field_and_remedy(
     change(document)
     lines = [line for line in check.check("file.yaml", [document]) if f": {rule}: " in line]
     assert lines, check.check("file.yaml", [document])
-    where, _, told = lines[0].partition(f": {rule}: ")
+    where, _, message = lines[0].partition(f": {rule}: ")
     assert where.startswith(f"file.yaml: {document['kind']} {document['metadata']['name']}: ")
     assert any(field in line.partition(f": {rule}: ")[0] for line in lines), lines
     assert any(word in line for line in lines), lines
-    assert "; " in told, "what is wrong; what to do"
+    assert "; " in message, "what is wrong; what to do"
 
 
 def test_every_rule_has_a_case() -> None:
@@ -170,8 +170,8 @@ def test_other_objects_and_versions() -> None:
         "f: Deployment mlflow: spec.template.spec.containers[mlflow].securityContext.capabilities.drop: pod-security: "
         "does not have ALL; Pod Security restricted needs it"
     )
-    made = {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "s"}, "stringData": {"password": "x"}}
-    assert "secret: is in the open; make Secrets by kubectl" in check.check("f", [made])[0]
+    secret = {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "s"}, "stringData": {"password": "x"}}
+    assert "secret: is in the open; make Secrets by kubectl" in check.check("f", [secret])[0]
     old = {"kind": "RayJob", "apiVersion": "ray.io/v1alpha1", "metadata": {"name": "s"}}
     assert "version: ray.io/v1alpha1 RayJob is not KubeRay 1.7's" in check.check("f", [old])[0]
 

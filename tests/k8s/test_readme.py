@@ -30,7 +30,7 @@ def references(node: Any) -> Iterator[tuple[str, str]]:
 
 
 def test_the_one_liner_makes_every_secret() -> None:
-    made = {
+    secrets = {
         name: set(re.findall(r"--from-literal=([\w-]+)=", words))
         for name, words in re.findall(r"\bs (tessera-[\w-]+)((?: --from-literal=\S+(?: drawn)?)+)", TEXT)
     }
@@ -38,9 +38,9 @@ def test_the_one_liner_makes_every_secret() -> None:
     asked -= {("tessera", "auth_token")}  # the operator's
     assert len(asked) >= 8
     for name, key in asked:
-        assert name in made, f"nothing makes Secret {name}"
-        assert not key or key in made[name], (name, key)
-    assert set(made) == {name for name, _ in asked}, "and none that nobody uses"
+        assert name in secrets, f"nothing makes Secret {name}"
+        assert not key or key in secrets[name], (name, key)
+    assert set(secrets) == {name for name, _ in asked}, "and none that nobody uses"
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"k8s/[\w./-]*\w", TEXT))))
