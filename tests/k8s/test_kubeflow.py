@@ -190,11 +190,15 @@ def test_compiling_again_keeps_the_image_or_takes_the_one_that_is_given(tmp_path
     copy, compiled = tmp_path / "pipeline.py", tmp_path / "pipeline.yaml"
     shutil.copy(PIPELINE, copy)
     compiled.write_text(ours.replace("registry.example.com", "registry.mycompany.net/ml"))  # as README's sed does
-    bare = {key: value for key, value in os.environ.items() if key != "TESSERA_IMAGE"}
+    bare = {key: value for key, value in os.environ.items() if key not in ("TESSERA_IMAGE", "TESSERA_NAMESPACE")}
     for given, image in (({}, IMAGE), ({"TESSERA_IMAGE": "other.net/tessera:2"}, "other.net/tessera:2")):
         subprocess.run([python, str(copy)], env=bare | given, check=True)
         assert "example" not in compiled.read_text()
         assert images(compiled) == {(image, image)}
+    for given, namespace in (({}, "tessera"), ({"TESSERA_NAMESPACE": "other"}, "other"), ({}, "other")):
+        subprocess.run([python, str(copy)], env=bare | given, check=True)
+        executors = yaml.safe_load(compiled.read_text())["deploymentSpec"]["executors"].values()
+        assert {each["container"]["args"][-1] for each in executors} == {namespace}
 
 
 def images(path: Path) -> set[tuple[str, str]]:
