@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.api import Arrays
+from ops.clustering.kmeans import START_ROWS, kmeans
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.images.load import read_images
 from ops.data.types.images import ImageSet
 from ops.errors import SettingsError
-from ops.evaluation.baselines import tile_kmeans
 from ops.evaluation.unlabelled import feature_indices, size_indices
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def baselines(job: Job) -> Iterator[tuple[str, dict[str, float]]]:
     judges, k = job.judges, job.resolved.settings.k
     for name, space in spaces.items():
         for seed in job.seeds:
-            found = tile_kmeans(space, k, seed)
+            found = kmeans(space, k, (seed, 0), start_rows=START_ROWS).labels.numpy()
             yield name, size_indices(found, k) | judges.evaluator(found)
 
 

@@ -22,14 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from ops.api import Arrays
-from ops.clustering.distributed_kmeans import team_kmeans
-from ops.clustering.lloyd import Rows
+from ops.clustering.kmeans import START_ROWS, kmeans
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.hetero_load import load_hetero
 from ops.data.io.hetero_validate import Lookup
 from ops.data.splits import Split, split
 from ops.data.types.hetero import HeteroGraph, find_relations
-from ops.distributed.process_group import Team
 from ops.distributed.ray_session import check_seen
 from ops.distributed.resources import on_cluster
 from ops.errors import SettingsError
@@ -197,9 +195,8 @@ def baselines(job: Job) -> Iterator[tuple[str, dict[str, float]]]:
     spaces |= {} if held is None else {"filter+kmeans": held.space}
     judges, k = job.judges, job.resolved.settings.k
     for name, space in spaces.items():
-        rows = Rows.share(len(space), Team())
         for seed in job.seeds:
-            found = team_kmeans(torch.from_numpy(space), rows, k, (seed,)).labels.numpy()
+            found = kmeans(torch.from_numpy(space), k, (seed,), start_rows=START_ROWS).labels.numpy()
             yield name, judges.unlabelled(found, {"embedding": space}) | judges.evaluator(found)
 
 

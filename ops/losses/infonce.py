@@ -44,7 +44,7 @@ def hard_infonce(
     the kept tiles may take; 0 recomputes all of them. Raises OverflowError if (|alpha| + |1 - alpha|) / T > 600, where
     even float64 exponentials overflow: the run has diverged.
 
-    Over the workers of `weights.team` every one has all rows, walks its own share of the tiles and gets the whole
+    Over the workers of `weights.group` every one has all rows, walks its own share of the tiles and gets the whole
     loss; its gradients are those of its tiles and sum over the workers to the gradients of one process.
     """
 
@@ -69,7 +69,7 @@ class _Walk:
         self.z, self.e, self.alpha, self.weights, self.temperature = z, e, alpha, weights, temperature
         self.wide = z.dtype == torch.float64 or bound > _FLOAT32_BOUND
         self.buffers = TileBuffers(weights.tile_rows, z)
-        self.team, self.tiles = weights.team, weights.share
+        self.group, self.tiles = weights.group, weights.share
         self.kept: dict[int, Tensor] = {}
         self.room = cache_bytes
 
@@ -96,7 +96,7 @@ class _Walk:
             if size <= self.room:
                 self.room -= size
                 self.kept[tile.index] = u.clone() if u is p else u
-        self.team.sum_(totals)
+        self.group.sum_(totals)
         n = self.z.shape[0] // 2
         z, e = self.z, self.e
         positive = self.alpha * (z[:n] * z[n:]).sum(1) + (1 - self.alpha) * (e[:n] * e[n:]).sum(1)
@@ -118,7 +118,7 @@ class _Walk:
                 total[tile.rows].addmm_(g, x[tile.cols])
                 if not tile.diagonal:
                     total[tile.cols].addmm_(g.T, x[tile.rows])
-        own = self.team.own(n)  # the positive pairs are shared out like the nodes
+        own = self.group.shard(n)  # the positive pairs are shared out like the nodes
         other = slice(own.start + n, own.stop + n)
         pull = (self.weights.positive(z)[own] * (-2 / (m * self.temperature)))[:, None]
         for total, x in ((gz, z), (ge, e)):

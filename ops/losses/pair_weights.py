@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ops.clustering.kmeans import squared_distances
-from ops.distributed.process_group import Team
+from ops.clustering.lloyd import squared_distances
+from ops.distributed.process_group import ProcessGroup
 from ops.losses.tiles import TILE_ROWS, Tile, TileBuffers, share_of_tiles, similarity_tile
 
 Storage = Literal["float", "uint16", "recompute"]
@@ -60,7 +60,7 @@ class PairWeights:
 
     `mode="paper"`: an update resets every pair outside H x H to 1. `mode="stale"` (the released code): it overwrites
     the pairs inside H x H and leaves the others as they were; that history has no snapshot, so `recompute` is refused.
-    Each worker of `team` holds and serves the tiles of its own `share`; what an update learns of all pairs (least and
+    Each worker of `group` holds and serves the tiles of its own `share`; what an update learns of all pairs (least and
     largest similarity, counts) is reduced over the workers.
     """
 
@@ -71,15 +71,15 @@ class PairWeights:
         mode: Literal["paper", "stale"] = "paper",
         storage: Storage = "float",
         tile_rows: int = TILE_ROWS,
-        team: Team | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
         if mode == "stale" and storage == "recompute":
             raise ValueError("stale weights cannot be recomputed from one snapshot: keep them (float or uint16)")
         if n_rows % 2:
             raise ValueError(f"n_rows={n_rows} must be even: two views of every node")
         self.n_rows, self.beta, self.mode, self.storage, self.tile_rows = n_rows, beta, mode, storage, tile_rows
-        self.team = team or Team()
-        self.share = share_of_tiles(n_rows, tile_rows, self.team.rank, self.team.world)
+        self.group = group or ProcessGroup()
+        self.share = share_of_tiles(n_rows, tile_rows, self.group.rank, self.group.world)
         self.updated = False
         self._tiles: dict[int, Tensor] = {}
         self._snapshot: dict[str, Tensor] = {}
@@ -137,7 +137,7 @@ class PairWeights:
         self._update_positive(z, e)
         self.updated = True
         self._snapshot = self._snapshot | {"z": z.clone(), "e": e.clone()} if self.storage == "recompute" else {}
-        pairs, hard = self.team.sum_(torch.tensor([pairs, hard], device=z.device)).tolist()
+        pairs, hard = self.group.sum_(torch.tensor([pairs, hard], device=z.device)).tolist()
         return hard / pairs if pairs else float("nan")
 
     def tensors(self) -> dict[str, Tensor]:
@@ -171,7 +171,7 @@ class PairWeights:
             out = self._tiles[tile.index] if in_place else buffers.take("s", tile.shape)
             s = similarity_tile(tile, z, e, (alpha, 1 - alpha), out)
             low, high = min(low, float(s.min())), max(high, float(s.max()))
-        ends = self.team.maximum_(torch.tensor([-low, high], dtype=torch.float64, device=z.device))
+        ends = self.group.maximum_(torch.tensor([-low, high], dtype=torch.float64, device=z.device))
         return -float(ends[0]), float(ends[1])
 
     def _similarity(self, tile: Tile, buffers: TileBuffers) -> Float[Tensor, "R C"]:

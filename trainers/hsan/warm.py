@@ -1,8 +1,8 @@
 """HSAN from the model of an earlier run (`--warm-start`).
 
-Attribute encoders, alpha and the structure rows of known nodes go on from where they were; new nodes' structure rows
-have the usual start. Features pass through the PCA that the encoders were trained behind: another one, fitted to the
-grown data, would turn their input space under them.
+Attribute encoders, alpha and the structure rows of nodes that it had go on from where they were; structure rows of
+new nodes have the usual start. Features pass through the PCA that the encoders were trained behind: another
+one, fitted to the grown data, would turn their input space under them.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def begin_warm(model: Encoders, warm: Warm | None) -> None:
     if warm is None:
         return
     rows = torch.from_numpy(warm.rows)
-    known = rows >= 0
+    seen = rows >= 0
     for name, parameter in model.named_parameters():
         stored = warm.model[name].to(parameter.device)
         if name == "structure_weight":
-            parameter[:, known.to(parameter.device)] = stored[:, rows[known].to(parameter.device)]
+            parameter[:, seen.to(parameter.device)] = stored[:, rows[seen].to(parameter.device)]
         else:
             parameter.copy_(stored)
 
