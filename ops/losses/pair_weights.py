@@ -4,7 +4,7 @@ Q_ij = 1 where both rows carry the same pseudo label, norm = min-max scaling ove
 H = the rows whose pseudo label is trusted. Hard pairs (same cluster but dissimilar, other cluster but similar) come
 out heavy, easy pairs light. The weights are constants: no gradient passes through them.
 
-Three ways to hold them, each smaller and slower than the one before: `float` tiles (exact), `uint16` tiles, or
+Three ways to store them, each smaller and slower than the one before: `float` tiles (exact), `uint16` tiles, or
 `recompute` (exact): nothing but a snapshot of what they were computed from. uint16 keeps the base |Q - norm(S)| in
 fixed point, 8e-6 at most from the true one, and raises it when served: w itself in fixed point would lose the light
 pairs, whose sum makes most of the gradient once all rows are trusted.
@@ -60,7 +60,7 @@ class PairWeights:
 
     `mode="paper"`: an update resets every pair outside H x H to 1. `mode="stale"` (the released code): it overwrites
     the pairs inside H x H and leaves the others as they were; that history has no snapshot, so `recompute` is refused.
-    Each worker of `group` holds and serves the tiles of its own `share`; what an update learns of all pairs (least and
+    Each worker of `group` holds and serves the tiles of its `share`; what an update learns of all pairs (least and
     largest similarity, counts) is reduced over the workers.
     """
 
@@ -98,7 +98,7 @@ class PairWeights:
         return raise_to(buffers.take("weights", tile.shape).copy_(kept).mul_(1 / _UINT16_MAX), self.beta)
 
     def positive(self, like: Tensor) -> Float[Tensor, "N"]:
-        """`w_ii'`, the weight of each node's own pair of views."""
+        """`w_ii'`, the weight of each node's pair of views."""
         if self._positive is None:
             return torch.ones(self.n_rows // 2, dtype=like.dtype, device=like.device)
         return self._positive
@@ -203,7 +203,7 @@ class PairWeights:
         alpha = float(self._snapshot["scalars"][0])
         trusted = self._snapshot["trusted"][:n]
         s = alpha * (z[:n] * z[n:]).sum(1) + (1 - alpha) * (e[:n] * e[n:]).sum(1)
-        base = self._scale(s).sub_(1.0).abs_()  # Q_ii' = 1: a node shares its own pseudo label
+        base = self._scale(s).sub_(1.0).abs_()  # Q_ii' = 1: the two views of a node share its pseudo label
         if self.storage == "uint16":
             base = base.mul_(_UINT16_MAX).round_().mul_(1 / _UINT16_MAX)
         w = raise_to(base, self.beta)

@@ -42,5 +42,5 @@ def attend(
             return queries + 0 * (k.sum() + v.sum())  # tied to the gathering, whose backward pass all must enter
     q, k, v = (x.view(len(x), heads, -1).transpose(0, 1)[None] for x in (queries, k, v))
     with sdpa_kernel(_FUSED):
-        found = scaled_dot_product_attention(q, k, v, scale=scale)
-    return found[0].transpose(0, 1).flatten(1)
+        attended = scaled_dot_product_attention(q, k, v, scale=scale)
+    return attended[0].transpose(0, 1).flatten(1)
