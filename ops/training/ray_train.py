@@ -11,16 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Generic
 
-from ops.api import Result, State
-from ops.config.console import Console
-from ops.config.settings import MethodSettings
-from ops.data.types.graph import Data
+from ops.api import D, Experiment, Result, S, State
 from ops.distributed.resources import Workers
 from ops.errors import ResourceError
 from ops.training.driver_rpc import GO_ON, SAVE, STOP, Desk, Message, choose_interface, joined, packed, work
+from ops.training.experiment import Session
 from ops.training.seed_run import SeedRun
 
 MAX_FAILURES = 3  # restarts of the group before the run ends with Ray's error
@@ -29,21 +26,24 @@ ENDING_SECONDS = 30.0  # how long the others may take to end after one worker ha
 
 
 @dataclass
-class Driver:
+class Driver(Generic[S, D]):
     """The driver's side of one seed; `again` makes `run` anew, from its checkpoint, for a new group of workers."""
 
-    method: ModuleType
-    settings: MethodSettings
-    data: Data
+    experiment: Experiment[S, D]
+    session: Session[D]
     run: SeedRun
     again: Callable[[], SeedRun]
-    workers: Workers
-    console: Console
     result: Result | None = None
     error: BaseException | None = None
     _began: set[int] = field(default_factory=set)
     _job: Any = None
     _waiting: tuple[int, Message] | None = None  # a question that came while the state was being collected
+
+    @property
+    def workers(self) -> Workers:
+        """The workers of the session, which has some."""
+        assert self.session.workers is not None
+        return self.session.workers
 
     def train(self, place: Path) -> tuple[SeedRun, Result]:
         """Train to the end; returns the run as it stands and the method's result. Ray must be running.
@@ -105,12 +105,14 @@ class Driver:
         """A worker's start; one whose rank has begun before belongs to a new group."""
         if self._job is None or rank in self._began:
             if self._job is not None:
-                self.console.warn(f"a worker was lost; {self.workers.count} workers start again from the checkpoint")
+                self.experiment.console.warn(
+                    f"a worker was lost; {self.workers.count} workers start again from the checkpoint"
+                )
                 self.run.close()
                 self.run = self.again()
             self._began = set()
             start = None if self.run.start is None else packed(self.run.start)
-            self._job = ray.put((self.settings, self.data, start, self.run.warm))
+            self._job = ray.put((self.experiment.settings, self.session.data, start, self.run.warm))
         self._began.add(rank)
         return {"seed": self.run.seed, "job": self._job}
 
@@ -163,7 +165,7 @@ def _reason(ended: list[Any]) -> str:
     return lines[-1] if lines else "no word from Ray"
 
 
-def _trainer(driver: Driver, desk: Any, place: Path) -> Any:
+def _trainer(driver: Driver[S, D], desk: Any, place: Path) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -171,7 +173,7 @@ def _trainer(driver: Driver, desk: Any, place: Path) -> Any:
     resources = {"CPU": float(workers.threads)} | ({"GPU": workers.gpus} if workers.gpus else {})
     return TorchTrainer(
         work,
-        train_loop_config={"desk": desk, "method": driver.method, "threads": workers.threads},
+        train_loop_config={"desk": desk, "method": driver.experiment.method, "threads": workers.threads},
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
         ),

@@ -49,7 +49,7 @@ def epoch(name, words, form="ours", epochs=EPOCHS):
         model.attend, training.structure_loss = dense_attend, dense_structure
     os.environ["TESSERA_CACHE"] = tempfile.mkdtemp()
     argv = ["--dataset", name, "--pretrain-epochs", "0", "--epochs", "1000", "--evaluate-every", "1000"]
-    marked, measured = train([*argv, *WORDS[words]], threads=1, until=int(epochs), method=caegcn, judged=False)
+    marked, measured = train([*argv, *WORDS[words]], threads=1, until=int(epochs), method=caegcn.METHOD, judged=False)
     steps = sorted(b - a for a, b in zip(marked.cpu, marked.cpu[1:], strict=False))
     return measured | {"epoch": steps[len(steps) // 2]}
 

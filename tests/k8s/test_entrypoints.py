@@ -11,7 +11,7 @@ from manifests import K8S, OVERLAYS, one
 
 from ops.config.cli import resolve
 from ops.config.settings import LaunchSettings, SearchSettings
-from workflows import train
+from trainers import METHODS
 
 WORKFLOWS = K8S.parent / "workflows"
 JOBS = [name for name in OVERLAYS if name.startswith("rayjob-")]
@@ -29,9 +29,9 @@ def test_the_workflow_takes_it(overlay: str) -> None:
         name, launch = argv.pop(0), LaunchSettings
     else:
         name, launch = path.stem.removeprefix("tune_"), SearchSettings
-    if name not in train.METHODS:
+    if name not in METHODS:
         pytest.skip(f"{name} is not there yet")
-    resolved = resolve(argv, train.METHODS[name], launch, WORKFLOWS / "presets", program)
+    resolved = resolve(argv, METHODS[name], launch, WORKFLOWS / "presets", program)
     assert resolved.launch.out == "s3://tessera/runs"
     assert importlib.import_module(f"workflows.{path.stem}").main
 
@@ -39,4 +39,4 @@ def test_the_workflow_takes_it(overlay: str) -> None:
 def test_there_is_one_for_every_training_and_search() -> None:
     tunes = {p.stem.removeprefix("tune_") for p in Path(WORKFLOWS).glob("tune_*.py")}
     assert {f"rayjob-tune-{name}" for name in tunes} <= set(JOBS)
-    assert {f"rayjob-train-{name}" for name in train.METHODS} <= set(JOBS)
+    assert {f"rayjob-train-{name}" for name in METHODS} <= set(JOBS)
