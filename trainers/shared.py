@@ -1,13 +1,13 @@
 """What the trainings of all methods share: the epoch loop, steps summed over workers, batching, checks, first weights.
 
-Axes: N nodes or images.
+Axes: N nodes or images, n of them on this worker, D and E widths.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor
 
-from ops.api import Arrays, Result, Run, State
+from ops.api import Arrays, Result, Run, State, Warm
+from ops.clustering.label_matching import matched_ids
 from ops.config.settings import MethodSettings, setting
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DivergedError
+from ops.graph.adjacency import SparseRows, sparse_product
 
 
 class PartSettings(MethodSettings):
@@ -115,6 +117,26 @@ def check_loss(loss: float, epoch: int, remedy: str, stage: str = "") -> None:
     """Raise DivergedError, which names the epoch and the remedy, unless the loss is finite."""
     if not math.isfinite(loss):
         raise DivergedError(f"{stage}epoch {epoch}: the loss is {loss}; {remedy}")
+
+
+def propagate(
+    z: Float[Tensor, "n D"], weight: Float[Tensor, "D E"], a: SparseRows, n_nodes: int, group: ProcessGroup
+) -> Float[Tensor, "n E"]:
+    """`A Z U` of a graph convolution for this worker's rows of A and Z, gathered at the narrower side of U."""
+    narrow = weight.shape[0] <= weight.shape[1]
+    gathered = group.gather((z if narrow else z @ weight)[None], n_nodes)
+    out = sparse_product(a, gathered[None])[0]
+    return out @ weight if narrow else out
+
+
+def keep_cluster_ids(result: Result, n_clusters: int, warm: Warm | None) -> Result:
+    """After a warm start the result with the earlier run's cluster ids, in its assignment and the order of centres."""
+    if warm is None:
+        return result
+    ids = matched_ids(*warm.shared(result.assignment), n_clusters)
+    order = torch.from_numpy(np.argsort(ids))  # the new cluster that has id 0, 1, ...
+    model = result.model | {"centres": result.model["centres"][order].contiguous()}
+    return replace(result, assignment=ids[result.assignment], model=model)
 
 
 def linear_start(shape: Sequence[int], fan_in: int, draws: torch.Generator) -> Float[Tensor, "*shape"]:

@@ -28,8 +28,8 @@ from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.hsan.cost import storage_for
 from trainers.hsan.model import ATTRIBUTE, Encoders, batch_rows, fuse, rows_of, structure_matrix
 from trainers.hsan.settings import Settings
-from trainers.hsan.warm import begin_warm, match_ids, prepare_warm
-from trainers.shared import Evaluation, check_loss, gradient_step, is_due, run_epochs, sent_bytes
+from trainers.hsan.warm import begin_warm, prepare_warm
+from trainers.shared import Evaluation, check_loss, gradient_step, is_due, keep_cluster_ids, run_epochs, sent_bytes
 
 REMEDY = "lower --lr or raise --temperature"
 
@@ -39,7 +39,8 @@ def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
 
     Raises DivergedError on a loss that is not finite, ResourceError where the pair weights exceed their budget.
     """
-    return match_ids(run_epochs(HsanTrainer(settings, data, run), run, settings.epochs), settings, run.warm)
+    result = run_epochs(HsanTrainer(settings, data, run), run, settings.epochs)
+    return keep_cluster_ids(result, settings.k, run.warm)
 
 
 class HsanTrainer:
