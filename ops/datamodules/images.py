@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.api import Arrays, DataModule, Experiment, Judge
+from ops.clustering.kmeans import START_ROWS, kmeans
 from ops.config.data_settings import ImageSettings
 from ops.config.settings import LaunchSettings
 from ops.data.images.load import read_images
 from ops.data.types.images import ImageSet
 from ops.errors import SettingsError
-from ops.evaluation.baselines import tile_kmeans
 from ops.evaluation.unlabelled import feature_indices, size_indices
 
 OWN_SPACE = "indices are taken in the trial's own projections: they compare epochs and trials of one backbone only"
@@ -96,7 +96,8 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
             spaces["k-means on features"] = data.features
         for name, space in spaces.items():
             for seed in experiment.seeds:
-                yield name, tile_kmeans(space, experiment.k, seed), {}
+                clusters = kmeans(space, experiment.k, (seed, 0), start_rows=START_ROWS)
+                yield name, clusters.labels.numpy(), {}
 
     def finish(
         self, experiment: Experiment[ImageSettings, ImageSet], folder: Path, folders: Mapping[int, Path],

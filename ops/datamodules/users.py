@@ -22,15 +22,13 @@ import torch
 from numpy.typing import NDArray
 
 from ops.api import Arrays, DataModule, Experiment, Judge
-from ops.clustering.distributed_kmeans import team_kmeans
-from ops.clustering.lloyd import Rows
+from ops.clustering.kmeans import START_ROWS, kmeans
 from ops.config.data_settings import UserSettings
 from ops.config.settings import LaunchSettings
 from ops.data.hetero_load import load_hetero
 from ops.data.io.hetero_validate import Lookup
 from ops.data.splits import Split, split
 from ops.data.types.hetero import HeteroGraph, find_relations
-from ops.distributed.process_group import Team
 from ops.distributed.ray_session import check_seen
 from ops.distributed.resources import Workers, on_cluster
 from ops.errors import SettingsError
@@ -198,9 +196,9 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
         spaces = {} if held is None or held.x is None else {"kmeans": held.x}
         spaces |= {} if held is None else {"filter+kmeans": held.space}
         for name, space in spaces.items():
-            rows = Rows.share(len(space), Team())
             for seed in experiment.seeds:
-                clusters = team_kmeans(torch.from_numpy(space), rows, experiment.k, (seed,)).labels.numpy()
+                x = torch.from_numpy(space)
+                clusters = kmeans(x, experiment.k, (seed,), start_rows=START_ROWS).labels.numpy()
                 yield name, clusters, {"embedding": space}
 
     def explain(self, experiment: UserExperiment, clusters: NDArray[np.int64]) -> list[dict[str, Any]] | None:

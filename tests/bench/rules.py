@@ -63,7 +63,7 @@ def record(name, gradients, seed, folder):
                 with torch.no_grad():
                     for k, v in own.items():
                         model.get_parameter(k).copy_(means[decay, k] if decay else v)
-                    kept[f"{epoch}/{decay}"] = fuse(model.own_attributes(x).flatten(0, 1)).half().numpy()
+                    kept[f"{epoch}/{decay}"] = fuse(model.local_attributes(x).flatten(0, 1)).half().numpy()
             kept[f"{epoch}/loss"] = np.float64(metrics["train/loss"])
 
     hsan.train(settings, job.data, Recorder(seed))

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from ops.api import Method, Result, State
-from ops.clustering.kmeans import kmeans, squared_distances
+from ops.clustering.kmeans import kmeans
+from ops.clustering.lloyd import squared_distances
 from ops.config.data_settings import ImageSettings
 from ops.config.settings import setting
 
