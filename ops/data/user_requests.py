@@ -16,12 +16,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.io.chunks import Tables, joined_ids, place_of, read_edges, read_nodes, tables, tables_of
-from ops.data.io.hetero_validate import Lookup, gather_nodes
+from ops.data.chunked import read_edges, read_nodes, tables
+from ops.data.hetero_load import is_known, tables_of
+from ops.data.io.chunks import Tables, place_of
+from ops.data.io.hetero_validate import gather_nodes
+from ops.data.io.ids import Lookup, joined_ids
 from ops.data.io.inductive_batch import NewRows, links, ways
-from ops.data.io.layout import SUFFIXES, Layout, find_layout, place_name
-from ops.data.io.schema import node_columns
-from ops.data.io.sources import source
+from ops.data.io.layout import SUFFIXES, Layout, find_layout
+from ops.data.io.readers import file_at, place_name
 from ops.data.io.validate import count
 from ops.data.types.hetero import REVERSE, Ids, Relation, relation_name
 from ops.errors import DataError
@@ -88,13 +90,9 @@ def read_new(spec: str, model: Vocabulary) -> Arrived:
 def _tables(spec: str, model: Vocabulary) -> Tables:
     """What there is of users and edges; tables of other types are not looked at."""
     types = tuple(dict.fromkeys(end for r in model.forward for end in (r[0], r[2])))
-    layout = find_layout(spec, types)
+    layout = None if is_known(spec) else find_layout(spec, types)
     if layout is None and spec.lower().endswith(SUFFIXES):
-        file = source(spec)
-        columns = node_columns(file)
-        layout = Layout(place_name(spec), spec, {model.rows: (file,)}, {}, {})
-        if columns.named("id") is None:
-            raise DataError(f"{spec}: has no column id; a file alone is a table of {model.rows}s (id, features)")
+        layout = Layout(place_name(spec), spec, {model.rows: (file_at(spec),)}, {}, {})
     if layout is not None:
         own = {kind: files for kind, files in layout.nodes.items() if kind == model.rows}
         return tables_of(replace(layout, nodes=own, labels={}))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.io.dtypes import ids_of
+from ops.data.io.ids import as_keys
 from ops.data.types.hetero import Ids, Relation, find_relations, relation_name
 from ops.data.user_requests import Arrived, Pieces, Vocabulary, arrived
 from ops.errors import DataError
@@ -57,15 +57,8 @@ def _place(rows: NDArray[np.int64]) -> Any:
 
 def _ids(frame: pd.DataFrame, name: str) -> tuple[Ids, NDArray[np.bool_]]:
     """The ids there are, and which rows [M] have none."""
-    import pyarrow as pa
-
     none = frame[name].isna().to_numpy()
-    given = frame[name][~none]
-    try:
-        column = pa.array(given.to_numpy())
-    except pa.ArrowException:  # numbers and words
-        column = pa.array([str(value) for value in given])
-    return ids_of(column, lambda row: f"predict: {name}, row {row}"), none
+    return as_keys(frame[name][~none].to_numpy(), f"predict: {name}"), none
 
 
 def _relations(frame: pd.DataFrame, linked: NDArray[np.int64], model: Vocabulary) -> dict[Relation, NDArray[np.int64]]:

@@ -26,7 +26,7 @@ from ops.clustering.distributed_kmeans import team_kmeans
 from ops.clustering.lloyd import Rows
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.hetero_load import load_hetero
-from ops.data.io.hetero_validate import Lookup
+from ops.data.io.ids import Lookup
 from ops.data.splits import Split, split
 from ops.data.types.hetero import HeteroGraph, find_relations
 from ops.distributed.process_group import Team

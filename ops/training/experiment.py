@@ -103,7 +103,7 @@ def settle_clusters(job: Job) -> Job:
     if wanted is None:
         if job.labels is None:
             raise SettingsError(f"{job.data.name} has no labels to count: give --n-clusters K or --n-clusters auto")
-        wanted, source = len(np.unique(job.labels)), "labels (number of classes)"
+        wanted, source = len(np.unique(job.labels[job.labels >= 0])), "labels (number of classes)"
     elif wanted == "auto":
         job.console.say("choosing the number of clusters without labels ...")
         job.auto = job.kind.sweep(job.data)

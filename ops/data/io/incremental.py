@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.io.builder import Raw
-from ops.data.io.tables import find_rows
-from ops.data.io.validate import as_keys, make_graph
+from ops.data.io.ids import find_rows
+from ops.data.io.validate import make_graph
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError
 
@@ -24,9 +24,7 @@ def known_rows(ids: NDArray[Any] | None, n: int, known: NDArray[Any] | None, n_k
 
     Rows are matched by id; data without ids is called by its row numbers, counted from 0.
     """
-    mine = np.arange(n) if ids is None else as_keys(ids)
-    theirs = np.arange(n_known) if known is None else as_keys(known)
-    return find_rows(mine, theirs)
+    return find_rows(np.arange(n) if ids is None else ids, np.arange(n_known) if known is None else known)
 
 
 def begins_with(x: NDArray[np.float32], known: NDArray[np.float32], first: int = 0) -> bool:

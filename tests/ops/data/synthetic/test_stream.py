@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ops.data.chunked import read_edges, tables
 from ops.data.hetero_load import load_hetero
-from ops.data.io.chunks import read_edges, tables
 from ops.data.synthetic import stream, user_item
 from ops.data.synthetic.legacy_fake import original_blocks
 from ops.data.synthetic.stream import Order, generate
