@@ -89,9 +89,7 @@ def _loose_ends(file: DataFile, names: Sequence[str], plains: Sequence[str]) -> 
     if not any(roles):
         pair = next(((a, b) for a, b in _PAIRS.items() if a in plains and b in plains), None)
         if pair is None and len(names) > 2:
-            raise DataError(
-                f"{file.uri}: which columns are the ends of the edges? Name them source,target; found {shown}"
-            )
+            raise DataError(f"{file.uri}: name the two columns of the edges' ends source,target; found {shown}")
         first, second = (0, 1) if pair is None else (plains.index(pair[0]), plains.index(pair[1]))
         roles[first], roles[second] = "src", "dst"
     if sorted(filter(None, roles)) != ["dst", "src"]:

@@ -245,6 +245,38 @@ def test_rows_are_counted_in_the_file(tmp_path):
         load_hetero(str(folder))
 
 
+@pytest.mark.parametrize("pad", range(24))
+def test_quoted_line_breaks_do_not_depend_on_where_chunks_end(tmp_path, pad):
+    folder = shop(tmp_path / "shop")
+    notes = ["plain", '"two\nlines"', '"a ""word"",\n\n9,9,9"', '""']
+    rows = "".join(f"u{1 + i % 2},{1 + i % 3},{notes[i % 4]}\n" for i in range(12))
+    (folder / "edges/user__likes__note.csv").write_text(f"src,dst,text{'x' * pad}\n{rows}")
+    graph, _ = load_hetero(str(folder))
+    edges = graph.edges["user", "likes", "note"]
+    assert list(zip(edges.src.tolist(), edges.dst.tolist(), strict=True)) == [(a, b) for a in (0, 1) for b in (0, 1, 2)]
+    (folder / "edges/user__likes__note.csv").write_text(f'src,dst,text{"x" * pad}\n{rows}u1,9,"a\nb"\n')
+    with pytest.raises(DataError, match="dst 9 is not among"):
+        load_hetero(str(folder))
+
+
+def test_labels_may_be_unknown_and_files_that_are_not_read_are_named(tmp_path):
+    folder = shop(tmp_path / "shop")
+    (folder / "labels/user.csv").write_text("id,label\nu2,b\nu1,unknown\n")
+    (folder / "target.csv").write_text("id,label\nu2,b\n")
+    (folder / "edges/user__likes__note.csv").write_text("src,dst\nu1,1\n")
+    graph, groups = load_hetero(str(folder))
+    assert groups["user"].tolist() == [-1, 0]
+    assert graph.notes[0] == "files not read: target.csv"
+    assert graph.notes[1] == "2 note nodes without an edge; that is most of them: do the edges use their ids?"
+    assert graph.notes[-1].startswith("user: 1 row of 2 without a label")
+
+
+def test_yaml_has_no_aliases(tmp_path):
+    (tmp_path / "graph.yaml").write_text("name: &a [x, x]\nnodes: {user: *a}\n")
+    with pytest.raises(DataError, match=r"graph\.yaml: cannot be read: it has an alias"):
+        load_hetero(str(tmp_path))
+
+
 def test_files_of_a_table_must_agree(tmp_path):
     folder = shop(tmp_path / "shop")
     shutil.move(folder / "nodes/user.csv", folder / "nodes/a.csv")
