@@ -17,7 +17,7 @@ from ops.data.chunked import read_edges, read_nodes, tables
 from ops.data.hetero_load import load_hetero
 from ops.data.io import chunks
 from ops.data.io.hetero_validate import make_hetero
-from ops.data.io.writer import FORMS, write_graph
+from ops.data.io.writer import write_graph
 from ops.data.types.hetero import Edges, Nodes, relation_name
 from ops.errors import DataError
 
@@ -54,13 +54,13 @@ def test_the_originals_files_come_back(raw):
         assert load_hetero(place)[0].digest() == replace(graph, edges=edges).digest()
 
 
-@given(graphs(), st.sampled_from(FORMS), st.integers(1, 3))
+@given(graphs(), st.integers(1, 3))
 @settings(max_examples=8)
-def test_what_our_writer_writes_comes_back(raw, form, parts):
+def test_what_our_writer_writes_comes_back(raw, parts):
     graph = built(raw)
     groups = {kind: np.arange(nodes.count) % 2 for kind, nodes in graph.nodes.items()}
     with tempfile.TemporaryDirectory() as place:
-        write_graph(graph, Path(place) / "out", form, parts, groups)
+        write_graph(graph, Path(place) / "out", parts, groups)
         found, labels = load_hetero(f"{place}/out")
         assert (found.name, found.digest()) == (graph.name, graph.digest())
         assert {k: v.tolist() for k, v in (labels or {}).items()} == {k: v.tolist() for k, v in groups.items()}
