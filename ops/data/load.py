@@ -63,10 +63,10 @@ def load(spec: str, *, knn: int = 0, knn_metric: str = "euclidean") -> Loaded:
     return finish(_from_path(spec, bare), knn, knn_metric)
 
 
-def read_rows(spec: str, known: NDArray[Any] | None = None) -> Raw:
+def read_rows(spec: str, more_ids: NDArray[Any] | None = None) -> Raw:
     """What `load` reads, unchecked and without labels, for rows that come to a trained model: edges may be missing.
 
-    In a folder whose features have ids, edges may also end in the ids `known` of other nodes (`read_folder`).
+    In a folder whose features have ids, edges may also end in `more_ids` of other nodes (`read_folder`).
     Raises as `load` does for what cannot be read.
     """
     name = spec.partition(":")[0]
@@ -81,7 +81,7 @@ def read_rows(spec: str, known: NDArray[Any] | None = None) -> Raw:
         graph, _ = load(spec)
         return Raw(graph.name, spec, graph.x, graph.edge_index)
     path = os.path.expanduser(spec)
-    raw = read_folder(Path(path), known) if spec and os.path.isdir(path) else _from_path(spec, bare)
+    raw = read_folder(Path(path), more_ids) if spec and os.path.isdir(path) else _from_path(spec, bare)
     return replace(raw, labels=None)
 
 

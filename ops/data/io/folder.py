@@ -28,13 +28,13 @@ FIELD = {"features": "_feat.npy", "edges": "_adj.npy", "labels": "_label.npy"}
 _ADJACENCY_ROWS = 1024
 
 
-def read_folder(path: Path, known: NDArray[Any] | None = None) -> Raw:
+def read_folder(path: Path, more_ids: NDArray[Any] | None = None) -> Raw:
     """Read a folder; the graph is named after it. Edges may be left out where a k-NN graph is asked for.
 
     With an `id` column in the features, edges (and labels with an `id` column) refer to those ids; otherwise to row
-    numbers counted from 0. edges.npy is [2, E] or [E, 2] (2 x 2: [2, E]). Edges may also end in `known` ids
-    of other nodes: those that are not among the features' own are rows N, N + 1, ... then, in their order. DataError
-    where a part is missing, stands there twice, or does not fit.
+    numbers counted from 0. edges.npy is [2, E] or [E, 2] (2 x 2: [2, E]). Edges may also end in
+    `more_ids` of other nodes: those that are not among the features' are rows N, N + 1, ... then, in their order.
+    DataError where a part is missing, stands there twice, or does not fit.
     """
     with reading(path):
         files = sorted(p for p in path.iterdir() if not p.name.startswith("."))
@@ -44,7 +44,7 @@ def read_folder(path: Path, known: NDArray[Any] | None = None) -> Raw:
         shown = ", ".join(p.name for p in files[:5]) or "nothing"
         raise DataError(f"{path}: no features: needs features.{{npy,npz,parquet,csv}}; found {shown}")
     table = _features(features)
-    ends, notes = (None, []) if edges is None else _edges(edges, _all_ids(table.ids, known))
+    ends, notes = (None, []) if edges is None else _edges(edges, _all_ids(table.ids, more_ids))
     y = table.labels
     if labels is not None:
         if y is not None:
@@ -70,11 +70,11 @@ def _part(path: Path, files: list[Path], kind: str) -> Path | None:
     return parts[0] if parts else None
 
 
-def _all_ids(ids: NDArray[Any] | None, known: NDArray[Any] | None) -> Ids | None:
-    """The ids that edges may end in: the features' own, then those of `known` that are not among them."""
-    if ids is None or known is None:
+def _all_ids(ids: NDArray[Any] | None, more_ids: NDArray[Any] | None) -> Ids | None:
+    """The ids that edges may end in: the features', then those of `more_ids` that are not among them."""
+    if ids is None or more_ids is None:
         return ids
-    return joined_ids([as_keys(ids), as_keys(known)[find_rows(known, ids) < 0]])
+    return joined_ids([as_keys(ids), as_keys(more_ids)[find_rows(more_ids, ids) < 0]])
 
 
 def _features(path: Path) -> FeatureTable:
