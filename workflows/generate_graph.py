@@ -39,9 +39,8 @@ class GenerateSettings(Settings):
     )
     seed: int = setting(0, "seed of every draw", ge=0, le=2**31)
     parts: int = setting(1, "files a table; the rows are the same whatever their number", ge=1, le=1_000_000)
-    format: Literal["parquet", "csv", "tsv", "original"] = setting("parquet", "how tables are written")
     preset: Literal["none", "original"] = setting(
-        "none", "original: users with an age, notes with views, random edges, in the original's files"
+        "none", "original: users with an age, notes with views, random edges, in the original's sizes"
     )
     homogeneous: bool = setting(False, "one node type, edges in both directions")
     fresh: bool = setting(False, "replace a graph in --out")
@@ -61,7 +60,7 @@ def order_of(given: GenerateSettings) -> Order:
             raise SettingsError(f"{flag(other[0])}: goes not with --preset original, which has no groups")
     if given.homogeneous and given.notes:
         raise SettingsError("--notes: goes not with --homogeneous, which has one type; --users are its nodes")
-    return Order(Planted(**own | sizes), given.parts, "original" if original else given.format, original)
+    return Order(Planted(**own | sizes), given.parts, original)
 
 
 def main(argv: list[str]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ops.data.catalog.graphs import ALIASES, SOURCES, canonical, data_file, read_named
 from ops.data.io.builder import Raw, check_knn, finish
-from ops.data.io.folder import read_folder
+from ops.data.io.folder import FIELD, read_folder
 from ops.data.io.npz import SUFFIXES, read_file
 from ops.data.io.readers import reading
 from ops.data.io.remote import read_remote
@@ -37,7 +37,7 @@ Loaded = tuple[AttributedGraph, NDArray[np.int64] | None]
 
 
 def load(spec: str, *, knn: int = 0, knn_metric: str = "euclidean") -> Loaded:
-    """Load and check a data set; labels int64 [N] in 0..K-1 come back beside the graph, never in it.
+    """Load and check a data set; labels int64 [N] in 0..K-1 (-1: none) come back beside the graph, never in it.
 
     `spec` is, in this order: a known name without slash or suffix (`cora`, `digits`, `planted:nodes=500,seed=1`; write
     `./cora` for a file or folder of that name), s3://..., a folder, a file, or the NAME of a NAME.npz in TESSERA_DATA.
@@ -47,26 +47,26 @@ def load(spec: str, *, knn: int = 0, knn_metric: str = "euclidean") -> Loaded:
     check_knn(knn, knn_metric)
     name, _, parameters = spec.partition(":")
     bare = _is_bare(name) and "://" not in spec
-    known = canonical(name) if bare else None
+    listed = canonical(name) if bare else None
     key = name.strip().lower()
     if bare and key == "planted":
         return _planted(parameters, knn)
-    if parameters and bare and (known or key == "digits"):
+    if parameters and bare and (listed or key == "digits"):
         raise SettingsError(f"--dataset {spec}: {name} takes no parameters; only planted does")
     if bare and key == "digits":
         return finish(_digits(), knn or DIGITS_KNN, knn_metric)
-    if known:
-        graph, labels = finish(read_named(known), knn, knn_metric)
+    if listed:
+        graph, labels = finish(read_named(listed), knn, knn_metric)
         if os.path.exists(name):
             graph = graph.with_notes(f"{name!r} is read as the known name; write ./{name} for the path")
         return graph, labels
     return finish(_from_path(spec, bare), knn, knn_metric)
 
 
-def read_rows(spec: str, known: NDArray[Any] | None = None) -> Raw:
+def read_rows(spec: str, more_ids: NDArray[Any] | None = None) -> Raw:
     """What `load` reads, unchecked and without labels, for rows that come to a trained model: edges may be missing.
 
-    In a folder whose features have ids, edges may also end in the ids `known` of other nodes (`read_folder`).
+    In a folder whose features have ids, edges may also end in `more_ids` of other nodes (`read_folder`).
     Raises as `load` does for what cannot be read.
     """
     name = spec.partition(":")[0]
@@ -81,7 +81,7 @@ def read_rows(spec: str, known: NDArray[Any] | None = None) -> Raw:
         graph, _ = load(spec)
         return Raw(graph.name, spec, graph.x, graph.edge_index)
     path = os.path.expanduser(spec)
-    raw = read_folder(Path(path), known) if spec and os.path.isdir(path) else _from_path(spec, bare)
+    raw = read_folder(Path(path), more_ids) if spec and os.path.isdir(path) else _from_path(spec, bare)
     return replace(raw, labels=None)
 
 
@@ -93,8 +93,10 @@ def table_file(spec: str) -> Path | None:
     path = Path(os.path.expanduser(spec))
     if os.path.isdir(path):
         with reading(path):
-            parts = {p.stem: p for p in path.iterdir() if not p.name.startswith(".")}
-        path = parts.get("features", path) if "edges" not in parts else path
+            files = [p for p in path.iterdir() if not p.name.startswith(".")]
+        parts = {p.stem: p for p in files}
+        edges = "edges" in parts or any(p.name.endswith(FIELD["edges"]) for p in files)
+        path = path if edges else parts.get("features", path)
     return path if os.path.isfile(path) and path.suffix.lower() in (".csv", ".parquet", ".npy") else None
 
 
@@ -112,9 +114,9 @@ def _from_path(spec: str, bare: bool) -> Raw:
     if os.path.exists(path):
         return read_file(Path(path))
     if bare:
-        own = data_file(spec)
-        if own is not None:
-            return read_file(own)
+        path_of_name = data_file(spec)
+        if path_of_name is not None:
+            return read_file(path_of_name)
         raise DataError(_unknown(spec))
     if "://" in spec:
         raise DataError(f"{spec}: only local files, folders and s3:// can be read; download it first")

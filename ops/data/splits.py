@@ -77,13 +77,13 @@ def split(
     before = np.full(graph.nodes[source].count, first)
     np.minimum.at(before, owners[late], times[late])  # by time none of them is before the cut
     train = _without(graph, labels, codes[parts > 0], before, first)
-    known = _seen(train, source)
-    counts = _counts(graph, train, owners, parts, known)
+    trained = _with_edges(train, source)
+    counts = _counts(graph, train, owners, parts, trained)
     notes += _checked(graph.name, how, source, counts)
-    shown = [codes[(parts == i) & known[owners]] for i in (1, 2)]
-    held = [np.stack([c // n_targets, c % n_targets], axis=1) for c in shown]
-    told = cuts if timed and how == "time" else None
-    return Split(train.with_notes(*notes), held[0], held[1], told, counts, how, labels)
+    hidden = [codes[(parts == i) & trained[owners]] for i in (1, 2)]
+    pairs = [np.stack([c // n_targets, c % n_targets], axis=1) for c in hidden]
+    shown_cuts = cuts if timed and how == "time" else None
+    return Split(train.with_notes(*notes), pairs[0], pairs[1], shown_cuts, counts, how, labels)
 
 
 def _checked(name: str, how: How, source: str, counts: dict[str, int]) -> list[str]:
@@ -98,26 +98,25 @@ def _checked(name: str, how: How, source: str, counts: dict[str, int]) -> list[s
     return []
 
 
-def _seen(train: HeteroGraph, kind: str) -> NDArray[np.bool_]:
+def _with_edges(train: HeteroGraph, kind: str) -> NDArray[np.bool_]:
     """Which nodes of a type have a training edge."""
-    known = np.zeros(train.nodes[kind].count, dtype=bool)
+    linked = np.zeros(train.nodes[kind].count, dtype=bool)
     for relation, edges in train.edges.items():
         for end, rows in ((relation[0], edges.src), (relation[2], edges.dst)):
             if end == kind:
-                known[rows] = True
-    return known
+                linked[rows] = True
+    return linked
 
 
 def _label_relations(graph: HeteroGraph, names: Sequence[str]) -> tuple[Relation, ...]:
-    found = find_relations(graph.edges, names)
+    relations = find_relations(graph.edges, names)
+    ends = sorted({(r[0], r[2]) for r in relations})
     if not names:
-        joined = {(r[0], r[2]) for r in found}
-        wanted = USUAL if USUAL in joined else (found[0][0], found[0][2])
-        found = tuple(r for r in found if (r[0], r[2]) == wanted)
-    ends = sorted({(r[0], r[2]) for r in found})
+        wanted = USUAL if USUAL in ends else (relations[0][0], relations[0][2])
+        return tuple(r for r in relations if (r[0], r[2]) == wanted)
     if len(ends) > 1:
         raise SettingsError(f"label relations join different types ({ends[0]} and {ends[1]}); choose those of one pair")
-    return found
+    return relations
 
 
 def _pairs(
@@ -205,16 +204,16 @@ def _counts(
     train: HeteroGraph,
     owners: NDArray[np.int64],
     parts: NDArray[np.int64],
-    known: NDArray[np.bool_],
+    trained: NDArray[np.bool_],
 ) -> dict[str, int]:
-    shown = known[owners]
-    held = np.unique(owners[parts > 0])
+    shown = trained[owners]
+    tested = np.unique(owners[parts > 0])
     return {
         "train pairs": int((parts == 0).sum()),
         "valid pairs": int(((parts == 1) & shown).sum()),
         "test pairs": int(((parts == 2) & shown).sum()),
         "pairs left out": int(((parts > 0) & ~shown).sum()),
-        "sources left out": int((~known[held]).sum()),
+        "sources left out": int((~trained[tested]).sum()),
         "test sources": int(np.unique(owners[(parts == 2) & shown]).size),
         "edges hidden": sum(e.count for e in graph.edges.values()) - sum(e.count for e in train.edges.values()),
     }

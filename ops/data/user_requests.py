@@ -9,24 +9,24 @@ Axes: n users, F features, M edges.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.io.chunks import Tables, joined_ids, place_of, read_edges, read_nodes, tables, tables_of
-from ops.data.io.hetero_validate import Lookup, gather_nodes
+from ops.data.chunked import read_edges, read_nodes, tables
+from ops.data.hetero_load import is_known, tables_of
+from ops.data.io.chunks import Tables, place_of
+from ops.data.io.hetero_validate import gather_nodes
+from ops.data.io.ids import At, Lookup, joined_ids
 from ops.data.io.inductive_batch import NewRows, links, ways
-from ops.data.io.layout import SUFFIXES, Layout, find_layout, place_name
-from ops.data.io.schema import node_columns
-from ops.data.io.sources import source
+from ops.data.io.layout import SUFFIXES, Layout, find_layout
+from ops.data.io.readers import file_at, place_name
 from ops.data.io.validate import count
 from ops.data.types.hetero import REVERSE, Ids, Relation, relation_name
 from ops.errors import DataError
 
-At = Callable[[int], str]
 Pieces = list[tuple[Ids, Ids, At]]  # of a relation: both ends of its edges, and where each stands
 
 
@@ -71,13 +71,13 @@ def read_new(spec: str, model: Vocabulary) -> Arrived:
     Raises DataError (file, row) for an edge to a node or of a relation that the model does not know, for users that
     stand twice, are not in their table, or have other features than training's.
     """
-    found = _tables(spec, model)
+    given = _tables(spec, model)
     notes: list[str] = []
     edges: dict[Relation, Pieces] = {}
-    for relation in _usable(found, model, notes):
-        edges[relation] = [(*read_edges(chunk)[:2], place_of(chunk)) for chunk in found.edges[relation]]
-    if model.rows in found.nodes:
-        chunks = found.nodes[model.rows]
+    for relation in _usable(given, model, notes):
+        edges[relation] = [(*read_edges(chunk)[:2], place_of(chunk)) for chunk in given.edges[relation]]
+    if model.rows in given.nodes:
+        chunks = given.nodes[model.rows]
         users = gather_nodes(model.rows, chunks, [read_nodes(chunk) for chunk in chunks])
         ids, x = users.ids, users.x
     else:
@@ -88,33 +88,28 @@ def read_new(spec: str, model: Vocabulary) -> Arrived:
 def _tables(spec: str, model: Vocabulary) -> Tables:
     """What there is of users and edges; tables of other types are not looked at."""
     types = tuple(dict.fromkeys(end for r in model.forward for end in (r[0], r[2])))
-    layout = find_layout(spec, types)
+    layout = None if is_known(spec) else find_layout(spec, types)
     if layout is None and spec.lower().endswith(SUFFIXES):
-        file = source(spec)
-        columns = node_columns(file)
-        layout = Layout(place_name(spec), spec, {model.rows: (file,)}, {}, {})
-        if columns.named("id") is None:
-            raise DataError(f"{spec}: has no column id; a file alone is a table of {model.rows}s (id, features)")
+        layout = Layout(place_name(spec), spec, {model.rows: (file_at(spec),)}, {}, {})
     if layout is not None:
-        own = {kind: files for kind, files in layout.nodes.items() if kind == model.rows}
-        return tables_of(replace(layout, nodes=own, labels={}))
-    found = tables(spec)
-    if model.rows not in found.nodes:
+        users = {kind: files for kind, files in layout.nodes.items() if kind == model.rows}
+        return tables_of(replace(layout, nodes=users, labels={}))
+    given = tables(spec)
+    if model.rows not in given.nodes:
         raise DataError(f"{spec}: has no nodes of the type {model.rows!r}, which the model clusters; it has: "
-                        f"{', '.join(found.nodes)}")  # fmt: skip
-    return found
+                        f"{', '.join(given.nodes)}")  # fmt: skip
+    return given
 
 
-def _usable(found: Tables, model: Vocabulary, notes: list[str]) -> list[Relation]:
+def _usable(given: Tables, model: Vocabulary, notes: list[str]) -> list[Relation]:
     """The relations that say something of users. Raises DataError for one that the model does not have."""
     usable = []
-    for relation, chunks in found.edges.items():
-        name = relation_name(relation)
+    for relation, chunks in given.edges.items():
+        name, names = relation_name(relation), [relation_name(r) for r in model.forward]
         if relation not in model.forward:
-            known = [relation_name(r) for r in model.forward]
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, names, n=1)
             raise DataError(
-                f"{chunks[0].uri}: {name} is no relation of the model, which has {', '.join(known)}"
+                f"{chunks[0].uri}: {name} is no relation of the model, which has {', '.join(names)}"
                 + (f"; did you mean {near[0]}?" if near else "; leave it out")
             )
         if any(way in model.into for way, _ in ways(relation, model.rows, model.relations)):
@@ -142,11 +137,15 @@ def _features(
         if x is not None:
             notes.append(f"features of {model.rows}s are not used: the model places them by their edges")
         return None
-    given = 0 if x is None else x.shape[1]
-    if given != model.n_features:
-        raise DataError(f"{where}: {given} features a {model.rows}, the model was trained on {model.n_features}; give "
-                        "the same columns in the same order")  # fmt: skip
+    check_width(0 if x is None else x.shape[1], where, model)
     return x
+
+
+def check_width(width: int, where: str, model: Vocabulary) -> None:
+    """DataError where the users have another number of features than training's."""
+    if width != model.n_features:
+        raise DataError(f"{where}: {width} features a {model.rows}, the model was trained on {model.n_features}; give "
+                        "the same columns in the same order")  # fmt: skip
 
 
 def arrived(
@@ -154,11 +153,12 @@ def arrived(
 ) -> Arrived:
     """Users `ids` [n] (unique), their features as the model takes them, and edges by the ids of their ends.
 
-    Raises DataError where an end is not among them or not known to the model.
+    Raises DataError where an end is neither among the users nor a node of the model.
     """
-    own = Lookup(model.rows, ids)
-    known = {kind: Lookup(kind, theirs) for kind, theirs in model.ids.items()}
-    pairs: dict[Relation, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {r: [] for r in model.into}
+    users = Lookup(model.rows, ids)
+    nodes = {kind: Lookup(kind, of_kind) for kind, of_kind in model.ids.items()}
+    none = np.empty(0, np.int64)
+    pairs: dict[Relation, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {r: [(none, none)] for r in model.into}
     between = 0
     for relation, pieces in edges.items():
         for src, dst, at in pieces:
@@ -167,40 +167,33 @@ def arrived(
                 if way not in pairs:
                     continue
                 ends = (src, dst) if is_source else (dst, src)
-                rows, numbers = own.rows(ends[0]), known[way[0]].rows(ends[1])
+                rows, numbers = users.rows(ends[0]), nodes[way[0]].rows(ends[1])
                 if relation[0] != relation[2]:
                     names = ("src", "dst") if is_source else ("dst", "src")
-                    _need(rows, ends[0], names[0], at, f"the {own.n:,} {model.rows}s given here; add it to their table")
-                    _need(numbers, ends[1], names[1], at, f"the {known[way[0]].n:,} {way[0]}s that {model.owner} "
+                    _need(
+                        rows, ends[0], names[0], at, f"the {users.n:,} {model.rows}s given here; add it to their table"
+                    )
+                    _need(numbers, ends[1], names[1], at, f"the {nodes[way[0]].n:,} {way[0]}s that {model.owner} "
                           "knows; leave the edge out, or train again with it")  # fmt: skip
                 both = (rows >= 0) & (numbers >= 0)
                 pairs[way].append((rows[both], numbers[both]))
                 left &= ~both
-            between += _between_new(left, src, dst, at, own, known, model)
+            between += int(left.sum())
+            lost = np.flatnonzero(left)
+            for name, keys in (("src", src[lost]), ("dst", dst[lost])):
+                there = np.maximum(users.rows(keys), nodes[model.rows].rows(keys))
+                _need(there, keys, name, lambda i, at=at, lost=lost: at(int(lost[i])),
+                      f"the {users.n:,} {model.rows}s given here, nor among those that {model.owner} knows; add it to "
+                      "their table")  # fmt: skip
     if between:
         notes.append(f"{count(between, 'edge')} between new {model.rows}s left out: the model knows neither end")
-    none = np.empty(0, np.int64)
-    linked = {
-        r: links(np.concatenate([none, *(p[0] for p in found)]), np.concatenate([none, *(p[1] for p in found)]), own.n)
-        for r, found in pairs.items()
-    }
-    return Arrived(ids, NewRows(model.rows, known[model.rows].rows(ids), x, linked), tuple(notes))
+    linked = {r: links(*(np.concatenate(ends) for ends in zip(*of_relation, strict=True)), users.n)
+              for r, of_relation in pairs.items()}  # fmt: skip
+    return Arrived(ids, NewRows(model.rows, nodes[model.rows].rows(ids), x, linked), tuple(notes))
 
 
-def _between_new(
-    left: NDArray[np.bool_], src: Ids, dst: Ids, at: At, own: Lookup, known: dict[str, Lookup], model: Vocabulary
-) -> int:
-    """How many edges of a type with itself are between new nodes. DataError where an end is nowhere."""
-    rows = np.flatnonzero(left)
-    for name, ids in (("src", src[rows]), ("dst", dst[rows])):
-        there = np.maximum(own.rows(ids), known[model.rows].rows(ids))
-        _need(there, ids, name, lambda i: at(int(rows[i])), f"the {own.n:,} {model.rows}s given here, nor among those "
-              f"that {model.owner} knows; add it to their table")  # fmt: skip
-    return len(rows)
-
-
-def _need(found: NDArray[np.int64], ids: Ids, end: str, at: At, where: str) -> None:
-    lost = found < 0
+def _need(rows: NDArray[np.int64], ids: Ids, end: str, at: At, where: str) -> None:
+    lost = rows < 0
     if lost.any():
         first = int(lost.argmax())
         raise DataError(f"{at(first)}: {end} {ids[first].item()!r} is not among {where}")

@@ -5,15 +5,15 @@ Axes: M rows, n users, F features.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.io.dtypes import ids_of
+from ops.data.io.ids import as_keys
 from ops.data.types.hetero import Ids, Relation, find_relations, relation_name
-from ops.data.user_requests import Arrived, Pieces, Vocabulary, arrived
-from ops.errors import DataError
+from ops.data.user_requests import Arrived, Pieces, Vocabulary, arrived, check_width
+from ops.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,29 +43,18 @@ def from_frame(frame: pd.DataFrame, model: Vocabulary) -> Arrived:
     others, none = _ids(frame, ends[1])
     linked = np.flatnonzero(~none)
     edges: dict[Relation, Pieces] = {}
-    for relation, own in _relations(frame, linked, model).items():
-        rows = linked[own]
-        mine, theirs = owners[rows], others[own]
-        pair = (mine, theirs) if relation[0] == model.rows else (theirs, mine)
-        edges[relation] = [(*pair, _place(rows))]
+    for relation, of_relation in _relations(frame, linked, model).items():
+        rows = linked[of_relation]
+        pair = (owners[rows], others[of_relation])
+        pair = pair if relation[0] == model.rows else pair[::-1]
+        edges[relation] = [(*pair, lambda i, rows=rows: f"predict: row {int(rows[i])}")]
     return arrived(owners[first], _features(frame, first, ends, model), edges, model, [])
-
-
-def _place(rows: NDArray[np.int64]) -> Any:
-    return lambda i: f"predict: row {int(rows[i])}"
 
 
 def _ids(frame: pd.DataFrame, name: str) -> tuple[Ids, NDArray[np.bool_]]:
     """The ids there are, and which rows [M] have none."""
-    import pyarrow as pa
-
     none = frame[name].isna().to_numpy()
-    given = frame[name][~none]
-    try:
-        column = pa.array(given.to_numpy())
-    except pa.ArrowException:  # numbers and words
-        column = pa.array([str(value) for value in given])
-    return ids_of(column, lambda row: f"predict: {name}, row {row}"), none
+    return as_keys(frame[name][~none].to_numpy(), f"predict: {name}"), none
 
 
 def _relations(frame: pd.DataFrame, linked: NDArray[np.int64], model: Vocabulary) -> dict[Relation, NDArray[np.int64]]:
@@ -75,27 +64,17 @@ def _relations(frame: pd.DataFrame, linked: NDArray[np.int64], model: Vocabulary
         if len(usable) != 1:
             raise DataError(f"predict: has no column relation; the model has {', '.join(r[1] for r in usable)}")
         return {usable[0]: np.arange(len(linked))}
-    names = frame["relation"].to_numpy()[linked]
-    found: dict[Relation, NDArray[np.int64]] = {}
-    for name in sorted({str(name) for name in names}):
-        rows = np.flatnonzero(names.astype(np.str_) == name)
-        meant = _meant(usable, name)
-        if meant is None:
-            known = ", ".join(relation_name(r) for r in usable)
-            raise DataError(f"predict: row {int(linked[rows[0]])}: relation {name!r} is none of the model's: {known}")
-        found[meant] = np.concatenate([found.get(meant, rows[:0]), rows])
-    return found
-
-
-def _meant(known: list[Relation], name: str) -> Relation | None:
-    """The one relation meant by a name, in the forms of `find_relations`; None for none or several."""
-    from ops.errors import SettingsError
-
-    try:
-        found = find_relations(known, [name])
-    except SettingsError:
-        return None
-    return found[0] if len(found) == 1 else None
+    names = frame["relation"].to_numpy()[linked].astype(np.str_)
+    rows_of: dict[Relation, NDArray[np.int64]] = {}
+    for name in np.unique(names).tolist():
+        rows = np.flatnonzero(names == name)
+        try:
+            (meant,) = find_relations(usable, [name])
+        except (SettingsError, ValueError):  # none, or several
+            raise DataError(f"predict: row {int(linked[rows[0]])}: relation {name!r} is none of the model's: "
+                            f"{', '.join(relation_name(r) for r in usable)}") from None  # fmt: skip
+        rows_of[meant] = np.concatenate([rows_of.get(meant, rows[:0]), rows])
+    return rows_of
 
 
 def _features(
@@ -105,9 +84,7 @@ def _features(
     if not model.n_features:
         return None
     names = [c for c in frame.columns if c not in (*ends, *PLAIN)]
-    if len(names) != model.n_features:
-        raise DataError(f"predict: {len(names)} features a {model.rows}, the model was trained on {model.n_features}; "
-                        "give the same columns in the same order")  # fmt: skip
+    check_width(len(names), "predict", model)
     try:
         x = np.ascontiguousarray(frame[names].to_numpy()[first], dtype=np.float32)
     except (TypeError, ValueError) as error:

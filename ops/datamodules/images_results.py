@@ -88,7 +88,7 @@ def confusion(clusters: NDArray[np.int64], labels: NDArray[np.int64], k: int) ->
     from scipy.optimize import linear_sum_assignment
 
     table = np.zeros((int(labels.max()) + 1, max(k, int(clusters.max()) + 1)), np.int64)
-    np.add.at(table, (labels, clusters), 1)
+    np.add.at(table, (labels[labels >= 0], clusters[labels >= 0]), 1)
     rows, columns = linear_sum_assignment(-table)
     order = [*columns[np.argsort(rows)], *np.setdiff1d(np.arange(table.shape[1]), columns)]
     return {"confusion": table[:, order], "confusion_order": np.array(order, np.int64)}

@@ -20,7 +20,8 @@ from typing import Any
 from ops.atomic_io import read_json, sync, write_json
 from ops.config.console import Console
 from ops.config.settings import PartitionSettings
-from ops.data.io.chunks import Tables, tables
+from ops.data.chunked import tables
+from ops.data.io.chunks import Tables
 from ops.distributed.resources import on_cluster
 from ops.errors import SettingsError
 from ops.graph.partition.array_file import forget_after_reboot

@@ -26,7 +26,7 @@ from ops.clustering.kmeans import START_ROWS, kmeans
 from ops.config.data_settings import UserSettings
 from ops.config.settings import LaunchSettings
 from ops.data.hetero_load import load_hetero
-from ops.data.io.hetero_validate import Lookup
+from ops.data.io.ids import Lookup
 from ops.data.splits import Split, split
 from ops.data.types.hetero import HeteroGraph, find_relations
 from ops.distributed.ray_session import check_seen

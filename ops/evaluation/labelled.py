@@ -26,7 +26,7 @@ def match(labels: NDArray[np.int64], clusters: NDArray[np.int64]) -> NDArray[np.
 
 
 def scores(labels: NDArray[np.int64], clusters: NDArray[np.int64]) -> dict[str, float]:
-    """ACC, NMI (arithmetic mean), ARI, macro F1 after the ACC map, AMI.
+    """ACC, NMI (arithmetic mean), ARI, macro F1 after the ACC map, AMI; rows without a label (-1) do not count.
 
     Rows of unmatched clusters count as wrong in ACC and F1. Raises ValueError where the lengths differ.
     """
@@ -34,6 +34,7 @@ def scores(labels: NDArray[np.int64], clusters: NDArray[np.int64]) -> dict[str, 
 
     if labels.shape != clusters.shape:
         raise ValueError(f"{labels.shape[0]} labels but {clusters.shape[0]} clusters")
+    labels, clusters = labels[labels >= 0], clusters[labels >= 0]
     predicted = match(labels, clusters)[clusters]
     return {
         "acc": float(np.mean(predicted == labels)),

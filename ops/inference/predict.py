@@ -20,10 +20,11 @@ from ops.api import AnyMethod
 from ops.config.console import Console
 from ops.config.settings import PredictSettings
 from ops.data.io.builder import Raw
+from ops.data.io.ids import as_keys, check_ids
 from ops.data.io.incremental import begins_with, grow, known_rows
 from ops.data.io.remote import local_copy
 from ops.data.io.stream import TableStream
-from ops.data.io.validate import as_keys, check_features, check_ids
+from ops.data.io.validate import check_features
 from ops.data.load import load, read_rows, table_file
 from ops.errors import DataError, SettingsError, naming
 from ops.inference.images import predict_images

@@ -60,7 +60,7 @@ def _settle_k(experiment: Experiment[S, D]) -> Experiment[S, D]:
     if asked is None:
         if experiment.labels is None:
             raise SettingsError(f"{data.name} has no labels to count: give --n-clusters K or --n-clusters auto")
-        k, source = len(np.unique(experiment.labels)), "labels (number of classes)"
+        k, source = len(np.unique(experiment.labels[experiment.labels >= 0])), "labels (number of classes)"
     elif asked == "auto":
         say("choosing the number of clusters without labels ...")
         choice = datamodule_of(experiment.method).choose_k(data)

@@ -20,7 +20,7 @@ import scipy.sparse as sp
 from ops import memory
 from ops.config.console import Console
 from ops.config.settings import PartitionSettings
-from ops.data.io.chunks import tables as tables_of
+from ops.data.chunked import tables as tables_of
 from ops.data.types.hetero import EDGE, relation_name
 from ops.datamodules.partitioning import run_partition
 from ops.graph.partition.assign import hash_parts

@@ -32,7 +32,7 @@ from torch.nn.functional import mse_loss
 from ops.api import Run, State
 from ops.atomic_io import locked
 from ops.clustering.kmeans import kmeans
-from ops.data.catalog.graphs import cache_file
+from ops.data.io.readers import cache_file
 from ops.data.types.graph import AttributedGraph
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import SettingsError

@@ -1,8 +1,7 @@
 """Data sets by name: a file in TESSERA_DATA, then the cache, then torch_geometric's download into the cache.
 
 The downloading runs in a process of its own (`ops.data.catalog.download_graph`): torch_geometric loads files
-of its own by `torch.load` and has no timeouts; neither happens in this
-process (a process of the same user is no sandbox, though).
+of its own by `torch.load` and has no timeouts; neither happens in this process.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import Any
 
 from ops.data.io.builder import Raw
 from ops.data.io.npz import read_file
+from ops.data.io.readers import cache_file
 from ops.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _DOWNLOAD_S = 1800
 
 
 @dataclass(frozen=True)
-class Source:
+class Download:
     """A class of torch_geometric.datasets and its arguments after `root`."""
 
     dataset: str
@@ -38,33 +38,33 @@ class Source:
 # None: torch_geometric has no such graph, so only a file can bring it. Where two editions exist, papers on deep
 # clustering use these; HSAN's own citeseer has 124 self loops that Planetoid's has not, and its bat, eat and uat are
 # Airports with the one-hot degree as features (torch_geometric: the identity), which download_graph.py makes.
-SOURCES: dict[str, Source | None] = {
-    "cora": Source("Planetoid", {"name": "Cora"}),
-    "citeseer": Source("Planetoid", {"name": "CiteSeer"}),
-    "pubmed": Source("Planetoid", {"name": "PubMed"}),
-    "amap": Source("Amazon", {"name": "photo"}),
-    "amac": Source("Amazon", {"name": "computers"}),
-    "bat": Source("Airports", {"name": "brazil"}),
-    "eat": Source("Airports", {"name": "europe"}),
-    "uat": Source("Airports", {"name": "usa"}),
-    "coauthor_cs": Source("Coauthor", {"name": "cs"}),
-    "coauthor_physics": Source("Coauthor", {"name": "physics"}),
-    "facebook_pagepage": Source("FacebookPagePage"),
-    "wikics": Source("WikiCS", {"is_undirected": True}),
-    "github": Source("GitHub"),
-    "lastfm_asia": Source("LastFMAsia"),
-    "deezer_europe": Source("DeezerEurope"),
-    "wiki": Source("AttributedGraphDataset", {"name": "wiki"}),
-    "blogcatalog": Source("AttributedGraphDataset", {"name": "blogcatalog"}),
-    "flickr": Source("AttributedGraphDataset", {"name": "flickr"}),
-    "facebook": Source("AttributedGraphDataset", {"name": "facebook"}),
-    "ppi": Source("AttributedGraphDataset", {"name": "ppi"}),
-    "cora_full": Source("CitationFull", {"name": "cora"}),
-    "cora_ml": Source("CitationFull", {"name": "cora_ml"}),
-    "dblp_full": Source("CitationFull", {"name": "dblp"}),
-    "cornell": Source("WebKB", {"name": "cornell"}),
-    "texas": Source("WebKB", {"name": "texas"}),
-    "wisconsin": Source("WebKB", {"name": "wisconsin"}),
+SOURCES: dict[str, Download | None] = {
+    "cora": Download("Planetoid", {"name": "Cora"}),
+    "citeseer": Download("Planetoid", {"name": "CiteSeer"}),
+    "pubmed": Download("Planetoid", {"name": "PubMed"}),
+    "amap": Download("Amazon", {"name": "photo"}),
+    "amac": Download("Amazon", {"name": "computers"}),
+    "bat": Download("Airports", {"name": "brazil"}),
+    "eat": Download("Airports", {"name": "europe"}),
+    "uat": Download("Airports", {"name": "usa"}),
+    "coauthor_cs": Download("Coauthor", {"name": "cs"}),
+    "coauthor_physics": Download("Coauthor", {"name": "physics"}),
+    "facebook_pagepage": Download("FacebookPagePage"),
+    "wikics": Download("WikiCS", {"is_undirected": True}),
+    "github": Download("GitHub"),
+    "lastfm_asia": Download("LastFMAsia"),
+    "deezer_europe": Download("DeezerEurope"),
+    "wiki": Download("AttributedGraphDataset", {"name": "wiki"}),
+    "blogcatalog": Download("AttributedGraphDataset", {"name": "blogcatalog"}),
+    "flickr": Download("AttributedGraphDataset", {"name": "flickr"}),
+    "facebook": Download("AttributedGraphDataset", {"name": "facebook"}),
+    "ppi": Download("AttributedGraphDataset", {"name": "ppi"}),
+    "cora_full": Download("CitationFull", {"name": "cora"}),
+    "cora_ml": Download("CitationFull", {"name": "cora_ml"}),
+    "dblp_full": Download("CitationFull", {"name": "dblp"}),
+    "cornell": Download("WebKB", {"name": "cornell"}),
+    "texas": Download("WebKB", {"name": "texas"}),
+    "wisconsin": Download("WebKB", {"name": "wisconsin"}),
     "acm": None,
     "dblp": None,
     "usps": None,
@@ -93,12 +93,6 @@ def data_file(name: str) -> Path | None:
     return path if os.path.isfile(path) else None  # not path.is_file(): it raises for a name that is too long
 
 
-def cache_file(name: str) -> Path:
-    """NAME.npz in the cache (TESSERA_CACHE or ~/.cache/tessera); need not exist."""
-    folder = os.environ.get("TESSERA_CACHE", "") or "~/.cache/tessera"
-    return Path(os.path.expanduser(folder)) / f"{name}.npz"
-
-
 def read_named(name: str) -> Raw:
     """Read the data set of a canonical name; downloads it where no file is there (DataError where that fails)."""
     path = data_file(name)
@@ -112,8 +106,8 @@ def read_named(name: str) -> Raw:
 def _download(name: str, path: Path) -> None:
     if SOURCES[name] is None:
         edges = "" if name in TABLES else ", edge_index=EDGES"
-        made = f"make it by numpy.savez('{path.name}', x=FEATURES{edges}, y=CLASSES)"
-        raise DataError(_missing(name, path, f"torch_geometric offers no download of it: {made}"))
+        advice = f"make it by numpy.savez('{path.name}', x=FEATURES{edges}, y=CLASSES)"
+        raise DataError(_missing(name, path, f"torch_geometric offers no download of it: {advice}"))
     log.info("downloading %s to %s", name, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,8 +130,8 @@ def _missing(name: str, path: Path, why: str) -> str:
     )
 
 
-def fetch_apart(module: str, name: str, folder: Path, made: str) -> str:
-    """Run `python -m module name folder`; "" when FOLDER/made is there then, else the reason in one line."""
+def fetch_apart(module: str, name: str, folder: Path, wanted: str) -> str:
+    """Run `python -m module name folder`; "" when FOLDER/wanted is there then, else the reason in one line."""
     root = str(Path(__file__).resolve().parents[3])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
     # the module is ours and the name one of those it knows
@@ -156,7 +150,7 @@ def fetch_apart(module: str, name: str, folder: Path, made: str) -> str:
         output.close()
     if late:
         return late
-    if child.returncode == 0 and (folder / made).is_file():
+    if child.returncode == 0 and (folder / wanted).is_file():
         return ""
     lines = (folder / "log").read_text(errors="replace").strip().splitlines()
     return lines[-1][:200] if lines else f"ended with code {child.returncode}"

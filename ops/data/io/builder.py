@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.io.knn import METRICS, knn_graph
-from ops.data.io.validate import check_features, make_graph, make_labels
+from ops.data.io.validate import check_features, make_graph, make_labels, unlabelled
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
 
@@ -48,15 +48,13 @@ def finish(raw: Raw, knn: int, metric: str) -> tuple[AttributedGraph, NDArray[np
         raise SettingsError(f"--knn {knn}: {raw.origin} has edges; --knn is for feature tables")
     if raw.edges is None and knn == 0:
         raise DataError(f"{raw.origin}: no edges; give edges, or --knn 10 to link every row to its 10 nearest")
-    labels = None
     x, edges, notes = raw.x, raw.edges, list(raw.notes)
     if edges is None:
         x = check_features(x, feature_names=raw.feature_names, origin=raw.origin)
         edges = knn_graph(x, knn, metric)
         notes.append(f"edges: {knn} nearest neighbours of every row ({metric}), symmetrised")
-    graph = make_graph(raw.name, x, edges, ids=raw.ids, feature_names=raw.feature_names, origin=raw.origin).with_notes(
-        *notes
-    )
-    if raw.labels is not None:
-        labels = make_labels(raw.labels, graph.n_nodes, origin=raw.origin)
-    return graph, labels
+    graph = make_graph(raw.name, x, edges, ids=raw.ids, feature_names=raw.feature_names, origin=raw.origin)
+    if raw.labels is None:
+        return graph.with_notes(*notes), None
+    labels = make_labels(raw.labels, graph.n_nodes, origin=raw.origin)
+    return graph.with_notes(*notes, *unlabelled(labels)), labels

@@ -1,35 +1,40 @@
-"""An input of any size in chunks: what there is (footers, headers and listings only), and one chunk as arrays.
+"""The one reader of tables (csv, tsv, txt, parquet): the chunks of a file, and one chunk as checked arrays.
 
-A chunk is a range of row groups (parquet), of bytes between two line ends (csv, tsv, txt), or of rows of a graph that
-is read as a whole (.npz, RecBole, known names). Chunks depend on the files alone, never on who reads them.
+A chunk is a range of row groups (parquet), of bytes between two line ends (text), or of rows of a graph that is read
+as a whole (`ops.data.chunked`). Chunks depend on the files alone, never on who reads them.
 Axes: N nodes or M edges of a chunk, F features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.io.byte_ranges import ROWS, blocks, byte_ranges, line_end, row_groups
-from ops.data.io.dtypes import features_of, ids_of, times_of, weights_of, whole_numbers
-from ops.data.io.layout import Files, Layout, find_layout
-from ops.data.io.schema import Columns, edge_columns, node_columns
-from ops.data.io.sources import Source, opened, read_bytes, reading
-from ops.data.types.hetero import EDGE, Ids, Relation, relation_name, relation_of
-from ops.data.whole import loaded, stamp_of
+from ops.data.io.dtypes import features_of, times_of, weights_of
+from ops.data.io.ids import At, ids_of, whole_numbers
+from ops.data.io.readers import DataFile, opened, read_bytes, reading
+from ops.data.io.schema import HEADER_BYTES, Columns, node_columns
+from ops.data.io.validate import check_features
+from ops.data.types.hetero import Ids, Relation
 from ops.errors import DataError
-from ops.storage.s3 import is_s3
+
+TEXT_BYTES = 16 << 20  # about 1 M edges
+ROWS = 1 << 20
+_RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
+Files = tuple[DataFile, ...]
+EdgeArrays = tuple[Ids, Ids, NDArray[np.float32] | None, NDArray[np.int64] | None]  # src, dst, weight, time
 
 
 @dataclass(frozen=True)
 class Chunk:
     """`count` row groups, bytes or rows of `uri` from `first` on; `key`: its node type or relation.
 
-    `row`: number of its first row in the file (-1: not known before it is asked for); `stamp` and `size` are the
+    `row`: number of its first row in the file (-1: counted only when it is asked for); `stamp` and `size` are the
     file's: one that is written again is refused. `width`: F of nodes.
     """
 
@@ -45,23 +50,38 @@ class Chunk:
     stamp: str = ""
 
     @property
-    def file(self) -> Source:
+    def file(self) -> DataFile:
         """The file it is a part of."""
-        return Source(self.uri, self.size, self.stamp)
+        return DataFile(self.uri, self.size, self.stamp)
+
+    @property
+    def header(self) -> Columns:
+        """The columns of a chunk of a table."""
+        if self.columns is None:
+            raise ValueError(f"{self.uri}: a {self.kind} chunk without columns")
+        return self.columns
+
+    def first_row(self) -> int:
+        """The number of its first row in the file."""
+        if self.row >= 0:
+            return self.row
+        starts = range(0, self.first, TEXT_BYTES)
+        return sum(read_bytes(self.file, a, min(TEXT_BYTES, self.first - a)).count(b"\n") for a in starts) - 1
 
 
 @dataclass(frozen=True)
 class Tables:
     """The chunks of a graph by node type and relation, in the order of the rows.
 
-    `features`: F by type (0 = none); `weight`, `time`: the relations that have such a column; `symmetric`: relations
-    said (graph.yaml) or known to equal their own transpose.
+    `features`: F by type (0 = none), `feature_names` where each has a name; `weight`, `time`: the relations that have
+    such a column; `symmetric`: relations said (graph.yaml) or certain to equal their own transpose.
     """
 
     name: str
     nodes: dict[str, tuple[Chunk, ...]]
     edges: dict[Relation, tuple[Chunk, ...]]
     features: dict[str, int]
+    feature_names: dict[str, tuple[str, ...]]
     weight: tuple[Relation, ...] = ()
     time: tuple[Relation, ...] = ()
     symmetric: tuple[Relation, ...] = ()
@@ -69,99 +89,50 @@ class Tables:
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Of a type's features, where each has a column or a name of its own."""
-        first = self.nodes[kind][0]
-        if first.kind == "graph":
-            return loaded(first.uri, first.stamp).nodes[kind].names
-        return _columns(first).feature_names
+        return self.feature_names[kind]
 
 
-def tables(spec: str) -> Tables:
-    """The chunks of a folder, file, s3:// place or known name; reads no rows but the first of each table.
-
-    What is no folder of tables (.npz, RecBole's files, names such as ml-100k) is read whole, once a process.
-    Raises DataError for headers that do not fit, tables without rows, columns that differ between files of a table.
-    """
-    layout = find_layout(spec)
-    return _of_graph(spec) if layout is None else tables_of(layout)
+def place_of(chunk: Chunk) -> At:
+    """Where a row of the chunk stands, for messages: place_of(chunk)(3) -> "FILE, row 1003" (rows from 0)."""
+    key = f": {chunk.key}" if chunk.kind == "graph" else ""
+    return lambda row: f"{chunk.uri}{key}, row {chunk.first_row() + row}"
 
 
-def tables_of(layout: Layout) -> Tables:
-    """The chunks of a folder's files. Raises as `tables` does."""
-    nodes: dict[str, tuple[Chunk, ...]] = {}
-    for kind, files in layout.nodes.items():
-        columns = [node_columns(file) for file in files]
-        _alike(files, [c.features for c in columns], "ragged features: the feature columns")
-        width = _width(files, columns[0], kind)
-        nodes[kind] = chunks_of(files, columns, kind, width)
-    return _with_edges(layout, nodes)
-
-
-def read_nodes(chunk: Chunk) -> tuple[Ids, NDArray[np.float32] | None]:
+def read_node_table(chunk: Chunk) -> tuple[Ids, NDArray[np.float32] | None]:
     """Ids int64 or text [N] as in the file, and features float32 [N, F], finite (None for F = 0).
 
     The ids of one type may be numbers in one chunk and text in another: they are all text then (`joined_ids`).
     Raises DataError (file, row) for missing ids, ragged or non-finite features, a file that changed.
     """
-    if chunk.kind == "graph":
-        nodes = loaded(chunk.uri, chunk.stamp).nodes[chunk.key]
-        rows = slice(chunk.first, chunk.first + chunk.count)
-        return nodes.ids[rows], None if nodes.x is None else nodes.x[rows]
-    columns = _columns(chunk)
-    table = read_table(chunk)
+    table, columns, at = read_table(chunk), chunk.header, place_of(chunk)
     with reading(chunk.uri):
-        at = place_of(chunk)
-        return ids_of(table.column(columns.named("id")), at), features_of(table, columns, chunk.width, at)
+        ids = ids_of(table.column(columns.named("id")), at)
+        if not columns.features:
+            return ids, None
+        x = features_of(table, columns, chunk.width, at)
+        names = columns.features if len(columns.features) == chunk.width else None
+        return ids, check_features(x, feature_names=names, origin=chunk.uri, first_row=chunk.first_row)
 
 
-def read_edges(
-    chunk: Chunk,
-) -> tuple[Ids, Ids, NDArray[np.float32] | None, NDArray[np.int64] | None]:
+def read_edge_table(chunk: Chunk) -> EdgeArrays:
     """Both ends [M], [M] as ids of the file, weight float32 [M] (finite, >= 0) or None, time int64 [M] s or None.
 
     Raises DataError (file, row) for missing ids, negative or non-finite weights, times that are none.
     """
-    if chunk.kind == "graph":
-        graph, relation = loaded(chunk.uri, chunk.stamp), relation_of(chunk.key)
-        edges = graph.edges[relation].take(np.arange(chunk.first, chunk.first + chunk.count))
-        source_ids, target_ids = graph.nodes[relation[0]].ids, graph.nodes[relation[2]].ids
-        return source_ids[edges.src], target_ids[edges.dst], edges.weight, edges.time
-    columns = _columns(chunk)
-    table = read_table(chunk)
+    table, columns, at = read_table(chunk), chunk.header, place_of(chunk)
+    src, dst, weight, time = (columns.named(role) for role in ("src", "dst", "weight", "time"))
     with reading(chunk.uri):
-        at = place_of(chunk)
-        weight, time = columns.named("weight"), columns.named("time")
         return (
-            ids_of(table.column(columns.named("src")), at),
-            ids_of(table.column(columns.named("dst")), at),
+            ids_of(table.column(src), at, str(src)),
+            ids_of(table.column(dst), at, str(dst)),
             None if weight is None else weights_of(table.column(weight), weight, at),
             None if time is None else times_of(table.column(time), time, at),
         )
 
 
-def place_of(chunk: Chunk) -> Callable[[int], str]:
-    """Where a row of the chunk stands, for messages: place_of(chunk)(3) -> "FILE, row 1003" (rows from 0)."""
-
-    def at(row: int) -> str:
-        if chunk.kind == "graph":
-            return f"{chunk.uri}: {chunk.key}, row {chunk.first + row}"
-        first = chunk.row
-        if first < 0:  # counted only where something is wrong
-            first = sum(block.count(b"\n") for block in blocks(chunk.file, chunk.first)) - 1
-        return f"{chunk.uri}, row {first + row}"
-
-    return at
-
-
-def joined_ids(parts: list[Ids]) -> Ids:
-    """Ids of several chunks as one array: int64 where all are numbers, else text."""
-    if len({part.dtype.kind for part in parts}) > 1:
-        return np.concatenate([part.astype(np.str_) for part in parts])
-    return cast(Ids, np.concatenate(parts) if parts else np.empty(0, dtype=np.int64))
-
-
 def read_table(chunk: Chunk) -> Any:
     """The columns of a chunk that have a meaning, as an Arrow table. Raises DataError."""
-    columns = _columns(chunk)
+    columns = chunk.header
     wanted = [n for n, r in zip(columns.names, columns.roles, strict=True) if r]
     if chunk.kind == "parquet":
         import pyarrow.parquet as pq
@@ -169,75 +140,69 @@ def read_table(chunk: Chunk) -> Any:
         with opened(chunk.file) as stream, pq.ParquetFile(stream) as file:
             groups = list(range(chunk.first, chunk.first + chunk.count))
             return file.read_row_groups(groups, columns=wanted, use_threads=False)
-    return _text(chunk, columns, wanted)
+    data = read_bytes(chunk.file, chunk.first, chunk.count)
+    try:
+        with reading(chunk.uri):
+            return _parsed(data, columns, wanted)
+    except DataError as error:
+        ragged = _RAGGED.search(str(error))
+        if ragged is None:
+            raise
+        row, named, values = (int(number) for number in ragged.groups())
+        raise DataError(
+            f"{place_of(chunk)(row - 1)}: {values} values where the first line names {named} columns"
+        ) from None
 
 
-def _text(chunk: Chunk, columns: Columns, wanted: list[str]) -> Any:
+def _parsed(data: bytes, columns: Columns, wanted: list[str]) -> Any:
+    """Lines of text as an Arrow table; ids and labels as they are written, or int64 where nothing is lost by it."""
     import pyarrow as pa
     import pyarrow.csv as pc
 
-    words = {
-        n: pa.string()
-        for n, r in zip(columns.names, columns.roles, strict=True)
-        if r in ("id", "src", "dst", "list", "joined", "label")
-    }
-    data = read_bytes(chunk.file, chunk.first, chunk.count)
-    with reading(chunk.uri):
-        table = pc.read_csv(
-            pa.BufferReader(data),
-            read_options=pc.ReadOptions(column_names=list(columns.names), use_threads=False),
-            parse_options=pc.ParseOptions(delimiter=columns.delimiter),
-            convert_options=pc.ConvertOptions(
-                column_types=words, null_values=[""], strings_can_be_null=True, include_columns=wanted
-            ),
-        )
-        for name in words.keys() & {columns.named(r) for r in ("id", "src", "dst")}:
-            table = table.set_column(wanted.index(name), name, whole_numbers(table.column(name)))
+    roles = dict(zip(columns.names, columns.roles, strict=True))
+    words = {n: pa.string() for n, r in roles.items() if r in ("id", "src", "dst", "list", "joined", "label")}
+    if not data.strip():
+        return pa.table({n: pa.array([], words.get(n, pa.null())) for n in wanted})
+    table = pc.read_csv(
+        pa.BufferReader(data),
+        read_options=pc.ReadOptions(column_names=list(columns.names), use_threads=False, block_size=max(len(data), 1)),
+        parse_options=pc.ParseOptions(delimiter=columns.delimiter, newlines_in_values=True),
+        convert_options=pc.ConvertOptions(
+            column_types=words, null_values=[""], strings_can_be_null=True, include_columns=wanted
+        ),
+    )
+    for name in (n for n in wanted if roles[n] in ("id", "src", "dst", "label")):
+        table = table.set_column(wanted.index(name), name, whole_numbers(table.column(name)))
     return table
 
 
-def _columns(chunk: Chunk) -> Columns:
-    if chunk.columns is None:
-        raise ValueError(f"{chunk.uri}: a {chunk.kind} chunk without columns")
-    return chunk.columns
-
-
-def _with_edges(layout: Layout, nodes: dict[str, tuple[Chunk, ...]]) -> Tables:
-    edges: dict[Relation, tuple[Chunk, ...]] = {}
-    weight, time, notes = [], [], []
-    for relation, files in layout.edges.items():
-        columns = [edge_columns(file) for file in files]
-        _alike(files, [tuple(sorted(filter(None, c.roles))) for c in columns], "columns")
-        edges[relation] = chunks_of(files, columns, relation_name(relation))
-        weight += [relation] if columns[0].named("weight") else []
-        time += [relation] if columns[0].named("time") else []
-        rest = sorted({n for c in columns for n, r in zip(c.names, c.roles, strict=True) if not r})
-        notes += [f"{relation_name(relation)}: columns ignored: {', '.join(rest[:5])}"] if rest else []
-    features = {kind: chunks[0].width for kind, chunks in nodes.items()}
-    return Tables(
-        layout.name, nodes, edges, features, tuple(weight), tuple(time), layout.symmetric, tuple(notes)
-    )  # fmt: skip
-
-
-def _alike(files: Files, found: list[tuple[str, ...]], what: str) -> None:
-    for file, here in zip(files, found, strict=True):
-        if here != found[0]:
-            raise DataError(
-                f"{file.uri}: {what} are {', '.join(here[:6]) or 'none'}; in {files[0].uri} they are "
-                f"{', '.join(found[0][:6]) or 'none'}; all files of a table need the same"
-            )
-
-
-def chunks_of(files: Files, columns: list[Columns], key: str, width: int = 0) -> tuple[Chunk, ...]:
+def chunks_of(files: Files, columns: Sequence[Columns], key: str, width: int = 0) -> tuple[Chunk, ...]:
     """The chunks of all files of one table. Raises DataError where they hold no rows."""
-    found: list[Chunk] = []
-    for file, own in zip(files, columns, strict=True):
-        pieces = row_groups(file) if file.suffix == ".parquet" else byte_ranges(file)
+    chunks: list[Chunk] = []
+    for file, header in zip(files, columns, strict=True):
         kind = "parquet" if file.suffix == ".parquet" else "text"
-        found += [Chunk(file.uri, kind, a, n, key, row, width, own, file.size, file.stamp) for a, n, row in pieces]
-    if not found:
+        ranges = _row_groups(file) if kind == "parquet" else _byte_ranges(file)
+        chunks += [Chunk(file.uri, kind, a, n, key, row, width, header, file.size, file.stamp) for a, n, row in ranges]
+    if not chunks:
         raise DataError(f"{files[0].uri}: {key} has no rows; every table needs at least one")
-    return tuple(found)
+    return tuple(chunks)
+
+
+def node_chunks(files: Files, kind: str) -> tuple[Chunk, ...]:
+    """The chunks of a node type, all of the same columns. Raises as `chunks_of` does, and for files that differ."""
+    columns = [node_columns(file) for file in files]
+    check_alike(files, [c.features for c in columns], "ragged features: the feature columns")
+    return chunks_of(files, columns, kind, _width(files, columns[0], kind))
+
+
+def check_alike(files: Files, columns: Sequence[tuple[str, ...]], what: str) -> None:
+    """DataError where a file of a table has other columns than the first."""
+    for file, names in zip(files, columns, strict=True):
+        if names != columns[0]:
+            raise DataError(
+                f"{file.uri}: {what} are {', '.join(names[:6]) or 'none'}; in {files[0].uri} they are "
+                f"{', '.join(columns[0][:6]) or 'none'}; all files of a table need the same"
+            )
 
 
 def _width(files: Files, columns: Columns, key: str) -> int:
@@ -246,48 +211,77 @@ def _width(files: Files, columns: Columns, key: str) -> int:
         return len(columns.features)
     name = columns.features[0]
     for file in files:
-        if file.suffix == ".parquet":
-            value = _first_value(file, name)
-        else:
-            start = line_end(file, 0)
-            end = line_end(file, start)
-            one = Chunk(file.uri, "text", start, end - start, key, 0, 0, columns, file.size, file.stamp)
-            value = read_table(one).column(name).to_pylist() if end > start else []
-        if value:
-            first = value[0]
-            width = len(first.split(":")) if isinstance(first, str) else len(first) if isinstance(first, list) else 0
+        for value in _first_value(file, columns, name):
+            width = len(value.split(":")) if isinstance(value, str) else len(value) if isinstance(value, list) else 0
             if not width:
-                raise DataError(f"{file.uri}, row 0: column {name!r} must hold a list of numbers, found {first!r}")
+                raise DataError(f"{file.uri}, row 0: column {name!r} must hold a list of numbers, found {value!r}")
             return width
     raise DataError(f"{files[0].uri}: {key} has no rows; every table needs at least one")
 
 
-def _first_value(file: Source, name: str) -> list[Any]:
+def _first_value(file: DataFile, columns: Columns, name: str) -> list[Any]:
+    import pyarrow.parquet as pq
+
+    if file.suffix != ".parquet":
+        start = _line_end(file, 0)
+        line = Chunk(file.uri, "text", start, _line_end(file, start) - start, "", 0, 0, columns, file.size, file.stamp)
+        values: list[Any] = read_table(line).column(name).to_pylist()
+        return values
+    with opened(file) as stream, pq.ParquetFile(stream) as parquet:
+        batches = parquet.iter_batches(batch_size=1, columns=[name], use_threads=False)
+        return next((batch.column(0).to_pylist() for batch in batches), [])
+
+
+def _row_groups(file: DataFile) -> Iterator[tuple[int, int, int]]:
+    """(first row group, their number, first row) of about ROWS rows or four text chunks' bytes each."""
     import pyarrow.parquet as pq
 
     with opened(file) as stream, pq.ParquetFile(stream) as parquet:
-        for batch in parquet.iter_batches(batch_size=1, columns=[name], use_threads=False):
-            found: list[Any] = batch.column(0).to_pylist()
-            return found
-    return []
+        groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+        sizes = [(group.num_rows, group.total_byte_size) for group in groups]
+    first = row = rows = size = 0
+    for i, (n, b) in enumerate(sizes):
+        if rows and (rows + n > ROWS or size + b > 4 * TEXT_BYTES):
+            yield first, i - first, row
+            first, row, rows, size = i, row + rows, 0, 0
+        rows, size = rows + n, size + b
+    if rows:
+        yield first, len(sizes) - first, row
 
 
-def _of_graph(spec: str) -> Tables:
-    """What is read as a whole, as ranges of rows."""
-    stamp = "" if is_s3(spec) else stamp_of(spec)
-    graph = loaded(spec, stamp)
+def _byte_ranges(file: DataFile) -> Iterator[tuple[int, int, int]]:
+    """(first byte, bytes, first row) between ends of rows, about TEXT_BYTES each."""
+    start = first = _line_end(file, 0)
+    head = read_bytes(file, start, TEXT_BYTES)
+    quoted = any(mark in b"\n" + head for mark in (b'\n"', b',"', b'\t"'))
+    while first < file.size:
+        after = first + TEXT_BYTES
+        if after < file.size:
+            after = _row_end(file, first, after) if quoted else _line_end(file, after - 1)
+        after = min(after, file.size)
+        yield first, after - first, 0 if first == start else -1
+        first = after
 
-    def cut(key: str, n: int, width: int = 0) -> tuple[Chunk, ...]:
-        ranges = ((a, min(ROWS, n - a)) for a in range(0, n, ROWS))
-        return tuple(Chunk(spec, "graph", a, m, key, a, width, None, 0, stamp) for a, m in ranges)
 
-    return Tables(
-        graph.name,
-        {kind: cut(kind, nodes.count, nodes.n_features) for kind, nodes in graph.nodes.items()},
-        {r: cut(relation_name(r), edges.count) for r, edges in graph.edges.items()},
-        {kind: nodes.n_features for kind, nodes in graph.nodes.items()},
-        tuple(r for r, edges in graph.edges.items() if edges.weight is not None),
-        tuple(r for r, edges in graph.edges.items() if edges.time is not None),
-        (EDGE,) if tuple(graph.edges) == (EDGE,) else (),  # ops.data.load makes edges undirected
-        graph.notes,
-    )
+def _row_end(file: DataFile, first: int, after: int) -> int:
+    """The first byte from `after` on that begins a row, where quoted values may hold line breaks: those are passed."""
+    inside = read_bytes(file, first, after - 1 - first).count(b'"') % 2
+    at = after - 1
+    while at < file.size:
+        end = _line_end(file, at)
+        inside = (inside + read_bytes(file, at, end - at).count(b'"')) % 2
+        if not inside:
+            return end
+        at = end
+    return file.size
+
+
+def _line_end(file: DataFile, at: int) -> int:
+    """The first byte after the line that byte `at` is in."""
+    while at < file.size:
+        block = read_bytes(file, at, HEADER_BYTES)
+        end = block.find(b"\n")
+        if end >= 0:
+            return at + end + 1
+        at += len(block)
+    return file.size

@@ -1,4 +1,7 @@
-"""A folder -> Raw: features.{npy,npz,parquet,csv} + edges.{csv,parquet,npy} + optional labels.{npy,csv,parquet}."""
+"""A homogeneous folder -> Raw: features.{npy,npz,parquet,csv} + edges.{csv,parquet,npy} + labels.{npy,csv,parquet}.
+
+Or the field's usual NAME_feat.npy + NAME_adj.npy (N x N) + NAME_label.npy.
+"""
 
 from __future__ import annotations
 
@@ -9,65 +12,69 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.io.builder import Raw
-from ops.data.io.npz import features_npz
-from ops.data.io.readers import read_npy, read_npz, reading
-from ops.data.io.tables import FeatureTable, edge_table, feature_table, find_rows, label_table, resolve_edges
-from ops.data.io.validate import as_keys
+from ops.data.io.ids import Lookup, as_keys, find_rows, joined_ids
+from ops.data.io.npz import Npz, features_npz
+from ops.data.io.readers import file_at, map_npy, read_npy, reading
+from ops.data.io.tables import FeatureTable, edge_table, end_rows, feature_table, label_table
+from ops.data.types.hetero import Ids
 from ops.errors import DataError
 
-_KINDS = {
+KINDS = {
     "features": (".npy", ".npz", ".parquet", ".csv"),
     "edges": (".csv", ".parquet", ".npy"),
     "labels": (".npy", ".csv", ".parquet"),
 }
+FIELD = {"features": "_feat.npy", "edges": "_adj.npy", "labels": "_label.npy"}
+_ADJACENCY_ROWS = 1024
 
 
-def read_folder(path: Path, known: NDArray[Any] | None = None) -> Raw:
+def read_folder(path: Path, more_ids: NDArray[Any] | None = None) -> Raw:
     """Read a folder; the graph is named after it. Edges may be left out where a k-NN graph is asked for.
 
     With an `id` column in the features, edges (and labels with an `id` column) refer to those ids; otherwise to row
-    numbers counted from 0. edges.npy is [2, E] or [E, 2] (2 x 2: [2, E]). Edges may also end in `known` ids
-    of other nodes: those that are not among the features' own are rows N, N + 1, ... then, in their order. DataError
-    where a part is missing, stands there twice, or does not fit.
+    numbers counted from 0. edges.npy is [2, E] or [E, 2] (2 x 2: [2, E]). Edges may also end in
+    `more_ids` of other nodes: those that are not among the features' are rows N, N + 1, ... then, in their order.
+    DataError where a part is missing, stands there twice, or does not fit.
     """
     with reading(path):
-        there = sorted(path.iterdir())
-    features, edges, labels = (_part(path, there, kind) for kind in _KINDS)
+        files = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    parts = {kind: _part(path, files, kind) for kind in KINDS}
+    features, edges, labels = parts.values()
     if features is None:
-        found = ", ".join([p.name for p in there][:5]) or "nothing"
-        raise DataError(f"{path}: no features: needs features.{{npy,npz,parquet,csv}}; found {found}")
+        shown = ", ".join(p.name for p in files[:5]) or "nothing"
+        raise DataError(f"{path}: no features: needs features.{{npy,npz,parquet,csv}}; found {shown}")
     table = _features(features)
-    ends, notes = (None, []) if edges is None else _edges(edges, _joined(table.ids, known))
+    ends, notes = (None, []) if edges is None else _edges(edges, _all_ids(table.ids, more_ids))
     y = table.labels
     if labels is not None:
         if y is not None:
             raise DataError(
                 f"{path}: labels stand twice, as a column of {features.name} and as {labels.name}; keep one"
             )
-        y = read_npy(labels) if labels.suffix.lower() == ".npy" else label_table(labels, table.x.shape[0], table.ids)
+        y = _labels(labels, table)
+    unread = [p.name for p in files if p not in parts.values() and not p.name.startswith("_")]
+    notes += [f"files not read: {', '.join(unread[:5])}{' ...' if unread[5:] else ''}"] if unread else []
     names = table.feature_names or None
     return Raw(path.resolve().name, str(path), table.x, ends, y, table.ids, names, [*table.notes, *notes])
 
 
-def _joined(ids: NDArray[Any] | None, known: NDArray[Any] | None) -> NDArray[Any] | None:
-    """The ids that edges may end in: the features' own, then those of `known` that are not among them."""
-    if ids is None or known is None:
-        return ids
-    parts = [as_keys(ids), as_keys(known[find_rows(known, as_keys(ids)) < 0])]
-    if parts[0].dtype.kind != parts[1].dtype.kind:  # then they compare as text
-        parts = [part.astype(np.str_) for part in parts]
-    return np.concatenate(parts)
-
-
-def _part(path: Path, there: list[Path], kind: str) -> Path | None:
-    files = [p for p in there if p.stem == kind and not p.name.startswith(".")]
-    allowed = ",".join(s[1:] for s in _KINDS[kind])
-    wrong = [p for p in files if p.suffix.lower() not in _KINDS[kind]]
+def _part(path: Path, files: list[Path], kind: str) -> Path | None:
+    """The file of the folder that holds the features, edges or labels."""
+    parts = [p for p in files if p.stem == kind] or [p for p in files if p.name.endswith(FIELD[kind])]
+    allowed = ",".join(s[1:] for s in KINDS[kind])
+    wrong = [p for p in parts if p.suffix.lower() not in KINDS[kind]]
     if wrong:
         raise DataError(f"{wrong[0]}: unknown kind of file; allowed: {kind}.{{{allowed}}}")
-    if len(files) > 1:
-        raise DataError(f"{path}: more than one {kind} file: {', '.join(p.name for p in files)}; keep one")
-    return files[0] if files else None
+    if len(parts) > 1:
+        raise DataError(f"{path}: more than one {kind} file: {', '.join(p.name for p in parts)}; keep one")
+    return parts[0] if parts else None
+
+
+def _all_ids(ids: NDArray[Any] | None, more_ids: NDArray[Any] | None) -> Ids | None:
+    """The ids that edges may end in: the features', then those of `more_ids` that are not among them."""
+    if ids is None or more_ids is None:
+        return ids
+    return joined_ids([as_keys(ids), as_keys(more_ids)[find_rows(more_ids, ids) < 0]])
 
 
 def _features(path: Path) -> FeatureTable:
@@ -75,17 +82,43 @@ def _features(path: Path) -> FeatureTable:
     if suffix == ".npy":
         return FeatureTable(read_npy(path), [], None, None, [])
     if suffix == ".npz":
-        arrays = read_npz(path)
-        return FeatureTable(features_npz(path, arrays), [], arrays.get("ids"), None, [])
+        with Npz(path) as arrays:
+            ids = arrays.get("ids")
+            return FeatureTable(features_npz(arrays), [], None if ids is None else as_keys(ids, str(path)), None, [])
     return feature_table(path)
 
 
-def _edges(path: Path, ids: NDArray[Any] | None) -> tuple[NDArray[Any], list[str]]:
+def _labels(path: Path, table: FeatureTable) -> NDArray[Any]:
+    if path.suffix.lower() == ".npy":
+        return read_npy(path)
+    lookup = None if table.ids is None else Lookup("node", as_keys(table.ids))
+    return label_table((file_at(str(path)),), table.x.shape[0], lookup)
+
+
+def _edges(path: Path, ids: Ids | None) -> tuple[NDArray[Any], list[str]]:
     if path.suffix.lower() != ".npy":
-        source, target, notes = edge_table(path, ids)
-        return resolve_edges(source, target, ids, origin=str(path)), notes
+        return edge_table(file_at(str(path)), ids)
+    if path.name.endswith(FIELD["edges"]):
+        return _adjacency(path), []
     array = read_npy(path)
     if array.ndim != 2 or 2 not in array.shape:
         raise DataError(f"{path}: edges must have the shape [2, E] or [E, 2], found {array.shape}")
-    source, target = array if array.shape[0] == 2 else array.T
-    return resolve_edges(source, target, ids, origin=str(path)), []
+    array = array if array.shape[0] == 2 else array.T
+    if ids is None:
+        return array, []
+    lookup = Lookup("node", ids)
+    keys = [as_keys(end, str(path)) for end in array]
+    return np.stack([end_rows(end, lookup, name, lambda row: f"{path}, edge {row}")
+                     for end, name in zip(keys, ("source", "target"), strict=True)]), []  # fmt: skip
+
+
+def _adjacency(path: Path) -> NDArray[np.int64]:
+    """The edges [2, E] of a matrix N x N: every entry that is not 0, read by blocks of rows."""
+    matrix = map_npy(path)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype.kind not in "biuf":
+        raise DataError(f"{path}: an adjacency must be numbers [N, N], found {matrix.dtype} {matrix.shape}")
+    parts = []
+    for first in range(0, len(matrix), _ADJACENCY_ROWS):
+        rows, columns = np.nonzero(matrix[first : first + _ADJACENCY_ROWS])
+        parts.append(np.stack([rows + first, columns]))
+    return np.concatenate(parts, axis=1) if parts else np.empty((2, 0), np.int64)

@@ -5,13 +5,14 @@ Axes: N nodes of a type, M edges of a relation, U unique edges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.io.chunks import Chunk, joined_ids, place_of
+from ops.data.io.chunks import Chunk, place_of
+from ops.data.io.ids import At, check_unique, joined_ids
 from ops.data.io.validate import check_features, count
 from ops.data.types.hetero import (
     REVERSE,
@@ -26,10 +27,8 @@ from ops.data.types.hetero import (
 )
 from ops.errors import DataError
 
-Places = Callable[[int], str]  # where a row of the whole table stands
 
-
-def places(chunks: Sequence[Chunk], counts: Sequence[int]) -> Places:
+def places(chunks: Sequence[Chunk], counts: Sequence[int]) -> At:
     """Where row i of tables read chunk by chunk stands: "FILE, row 7"."""
     ends = np.cumsum(counts)
 
@@ -38,50 +37,6 @@ def places(chunks: Sequence[Chunk], counts: Sequence[int]) -> Places:
         return place_of(chunks[piece])(row - int(ends[piece] - counts[piece]))
 
     return at
-
-
-def check_unique(ids: Ids, kind: str, at: Places) -> None:
-    """DataError where an id of a node type stands twice, naming the row of the second."""
-    ordered = np.argsort(ids, kind="stable")
-    same = ids[ordered[1:]] == ids[ordered[:-1]]
-    if same.any():
-        row = int(ordered[1:][same].min())
-        raise DataError(f"{at(row)}: {kind} id {ids[row].item()!r} stands twice; ids of one type must differ")
-
-
-class Lookup:
-    """Rows of a node type's ids: `lookup(keys, ...)` int64. Numbers and text compare as text."""
-
-    def __init__(self, kind: str, ids: Ids) -> None:
-        self.kind, self.n = kind, ids.shape[0]
-        self._counted = ids.dtype.kind == "i" and self.n > 0 and bool((ids == np.arange(self.n)).all())
-        self._order = None if self._counted else np.argsort(ids, kind="stable")
-        self._sorted = ids if self._order is None else ids[self._order]
-
-    def rows(self, keys: Ids) -> NDArray[np.int64]:
-        """The row of each key, -1 where there is no such node."""
-        if self._order is None and keys.dtype.kind == "i":
-            numbers = keys.astype(np.int64, copy=False)
-            return np.where((numbers >= 0) & (numbers < self.n), numbers, -1)
-        ids, order = self._sorted, self._order
-        if ids.dtype.kind != keys.dtype.kind:
-            ids, keys = ids.astype(np.str_), keys.astype(np.str_)
-            again = np.argsort(ids, kind="stable")
-            ids, order = ids[again], again if order is None else order[again]
-        if not ids.size:
-            return np.full(keys.shape, -1, dtype=np.int64)
-        place = np.minimum(np.searchsorted(ids, keys), self.n - 1)
-        found = ids[place] == keys
-        return np.where(found, place if order is None else order[place], -1)
-
-    def __call__(self, keys: Ids, end: str, at: Places) -> NDArray[np.int64]:
-        """The row of each key. DataError (file, row, id) for the first that is no node."""
-        rows = self.rows(keys)
-        lost = rows < 0
-        if lost.any():
-            first = int(lost.argmax())
-            raise DataError(f"{at(first)}: {end} {keys[first].item()!r} is not among the {self.n} {self.kind} ids")
-        return rows
 
 
 def merge_edges(edges: Edges, n_destinations: int) -> tuple[Edges, int]:
@@ -130,8 +85,10 @@ def make_hetero(
         linked[relation[0]][tidy[relation].src] = True
         linked[relation[2]][tidy[relation].dst] = True
     for kind, has in linked.items():
-        if not has.all():
-            said.append(f"{count(int((~has).sum()), f'{kind} node')} without an edge")
+        lonely = int((~has).sum())
+        if lonely:
+            most = "; that is most of them: do the edges use their ids?" if lonely > has.size / 2 else ""
+            said.append(f"{count(lonely, f'{kind} node')} without an edge{most}")
     return HeteroGraph(name, checked, tidy, tuple(said))
 
 
@@ -175,6 +132,6 @@ def _check_edges(where: str, edges: Edges, n_sources: int, n_destinations: int) 
 def gather_nodes(kind: str, chunks: Sequence[Chunk], parts: Sequence[tuple[Ids, NDArray[np.float32] | None]]) -> Nodes:
     """The chunks of one node type as one table. Raises DataError where an id stands twice."""
     ids = joined_ids([ids for ids, _ in parts])
-    check_unique(ids, kind, places(chunks, [part.shape[0] for part, _ in parts]))
+    check_unique(ids, places(chunks, [part.shape[0] for part, _ in parts]), kind)
     features = [x for _, x in parts if x is not None]
     return Nodes(ids, np.concatenate(features) if features else None)

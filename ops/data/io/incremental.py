@@ -1,6 +1,6 @@
-"""Data that has grown since a training: which rows the training knew, and one graph of new and known nodes.
+"""Data that has grown since a training: which rows the training knew, and one graph of new and old nodes.
 
-Axes: n rows of the new data, N known nodes, m of them that the new data does not repeat, F features, E edges.
+Axes: n rows of the new data, N nodes of the training, m of them that the new data does not repeat, F features, E edges.
 """
 
 from __future__ import annotations
@@ -11,50 +11,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.io.builder import Raw
-from ops.data.io.tables import find_rows
-from ops.data.io.validate import as_keys, make_graph
+from ops.data.io.ids import find_rows
+from ops.data.io.validate import make_graph
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError
 
 NO_EDGES = np.empty((2, 0), dtype=np.int64)
 
 
-def known_rows(ids: NDArray[Any] | None, n: int, known: NDArray[Any] | None, n_known: int) -> NDArray[np.int64]:
-    """For each of n rows its row among the known nodes, -1 for a new one: int64 [n].
+def known_rows(ids: NDArray[Any] | None, n: int, old_ids: NDArray[Any] | None, n_old: int) -> NDArray[np.int64]:
+    """For each of n rows its row among the nodes of the training, -1 for a new one: int64 [n].
 
     Rows are matched by id; data without ids is called by its row numbers, counted from 0.
     """
-    mine = np.arange(n) if ids is None else as_keys(ids)
-    theirs = np.arange(n_known) if known is None else as_keys(known)
-    return find_rows(mine, theirs)
+    return find_rows(np.arange(n) if ids is None else ids, np.arange(n_old) if old_ids is None else old_ids)
 
 
-def begins_with(x: NDArray[np.float32], known: NDArray[np.float32], first: int = 0) -> bool:
-    """Whether `x` [n, F], rows `first`, `first` + 1, ... of some data, repeats the known rows [N, F] of those numbers.
+def begins_with(x: NDArray[np.float32], old: NDArray[np.float32], first: int = 0) -> bool:
+    """Whether `x` [n, F], rows `first`, `first` + 1, ... of some data, repeats the rows `old` [N, F] of those numbers.
 
     Rows from N on may hold anything.
     """
-    part = known[first : first + len(x)]
-    return x.shape[1:] == known.shape[1:] and bool(np.array_equal(x[: len(part)], part))
+    part = old[first : first + len(x)]
+    return x.shape[1:] == old.shape[1:] and bool(np.array_equal(x[: len(part)], part))
 
 
 def grow(
-    raw: Raw, x: NDArray[np.float32], rows: NDArray[np.int64], known: AttributedGraph | None
+    raw: Raw, x: NDArray[np.float32], rows: NDArray[np.int64], old: AttributedGraph | None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """(features [n + m, F], edges [2, E]) of one graph whose first n nodes are the new data's rows `x` [n, F].
 
-    Without `known` these are the new data's own edges (perhaps none). With it, the m known nodes that `rows` [n] do
-    not name follow in their order, and the known edges are added to the new data's. Raises DataError for edges that
+    Without `old` these are the new data's edges (perhaps none). With it, the m old nodes that `rows` [n] do not name
+    follow in their order, and the old edges are added to the new data's. Raises DataError for edges that
     end in no node.
     """
     n, edges = len(x), NO_EDGES if raw.edges is None else raw.edges
-    if known is not None:
-        other = np.setdiff1d(np.arange(known.n_nodes), rows)
-        place = np.empty(known.n_nodes, dtype=np.int64)
+    if old is not None:
+        other = np.setdiff1d(np.arange(old.n_nodes), rows)
+        place = np.empty(old.n_nodes, dtype=np.int64)
         place[other] = n + np.arange(len(other))
         place[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
-        x = np.concatenate([x, known.x[other]])
-        edges = np.concatenate([edges, place[known.edge_index]], axis=1)
+        x = np.concatenate([x, old.x[other]])
+        edges = np.concatenate([edges, place[old.edge_index]], axis=1)
     if not edges.size:
         return x, NO_EDGES
     if raw.ids is None and raw.edges is not None and raw.edges.size and raw.edges.dtype.kind in "iuf":

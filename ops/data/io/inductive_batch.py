@@ -83,21 +83,20 @@ def links(rows: NDArray[np.int64], numbers: NDArray[np.int64], n: int) -> Links:
     return Links(indptr, numbers[first])
 
 
-def ways(relation: Relation, kind: str, known: Iterable[Relation]) -> list[tuple[Relation, bool]]:
+def ways(relation: Relation, kind: str, relations: Iterable[Relation]) -> list[tuple[Relation, bool]]:
     """How edges of a relation of the graph (no reverse one) reach rows of type `kind`: (relation into it, row is src).
 
-    A relation of the type with itself reaches both ends; one without a reverse in `known` is symmetric and stands
+    A relation of the type with itself reaches both ends; one without a reverse in `relations` is symmetric and stands
     for both directions by itself.
     """
     source, name, target = relation
-    there = set(known)
-    found = []
+    there, reached = set(relations), []
     if source == kind:
         back = (target, REVERSE + name, source)
-        found.append((back if back in there else relation, True))
+        reached.append((back if back in there else relation, True))
     if target == kind:
-        found.append((relation, False))
-    return found
+        reached.append((relation, False))
+    return reached
 
 
 def pack_ids(ids: Ids) -> NDArray[np.int64] | NDArray[np.uint8]:

@@ -95,39 +95,39 @@ def _single(rows: NDArray[np.float64], metric: str) -> _Single:
 def _nearest(rows: NDArray[np.float64], metric: str, k: int, block_rows: int) -> NDArray[np.int64]:
     """The k nearest of every row, int64 [N, k]."""
     n = len(rows)
-    single, found = _single(rows, metric), np.empty((n, k), dtype=np.int64)
+    single, nearest = _single(rows, metric), np.empty((n, k), dtype=np.int64)
     left = []
     for start in range(0, n, block_rows):
-        own = np.arange(start, min(start + block_rows, n))
-        at, candidate, sure = _candidates(single, k, own)
-        found[own[sure]] = _ranked(rows, metric, k, (own[at], candidate), own[sure])
-        left.append(own[~sure])
+        block = np.arange(start, min(start + block_rows, n))
+        at, candidate, sure = _candidates(single, k, block)
+        nearest[block[sure]] = _ranked(rows, metric, k, (block[at], candidate), block[sure])
+        left.append(block[~sure])
     rest = np.concatenate(left)
     for start in range(0, len(rest), block_rows):
-        own = rest[start : start + block_rows]
-        found[own] = _searched(rows, metric, k, own)
-    return found
+        block = rest[start : start + block_rows]
+        nearest[block] = _searched(rows, metric, k, block)
+    return nearest
 
 
 def _candidates(
-    single: _Single, k: int, own: NDArray[np.int64]
+    single: _Single, k: int, block: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """(places in `own`, candidates) of the rows that are sure to have all of theirs, and which rows these are."""
+    """(places in `block`, candidates) of the rows that are sure to have all of theirs, and which rows these are."""
     n = len(single.queries)
     count = min(k + _SPARE, n - 1)
-    product, column = single.index.search(single.queries[own], count + 1)
-    others = column != own[:, None]
+    product, column = single.index.search(single.queries[block], count + 1)
+    others = column != block[:, None]
     others[others.all(axis=1), -1] = False  # a row that is not among its own nearest gives up the farthest instead
     least, column = -product[others].reshape(-1, count), column[others].reshape(-1, count)  # no score is lower
     high = least + 2 * single.error[column]
-    bar = np.partition(high, k - 1, axis=1)[:, k - 1] + 2 * single.error[own]  # the k-th nearest scores at most that
-    sure = least[:, -1] > bar if count < n - 1 else np.ones(len(own), dtype=np.bool_)
+    bar = np.partition(high, k - 1, axis=1)[:, k - 1] + 2 * single.error[block]  # the k-th nearest scores at most that
+    sure = least[:, -1] > bar if count < n - 1 else np.ones(len(block), dtype=np.bool_)
     at, place = np.nonzero((least <= bar[:, None]) & sure[:, None])
     return at, column[at, place], sure
 
 
-def _searched(rows: NDArray[np.float64], metric: str, k: int, own: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The k nearest of the rows `own`, int64 [len(own), k], from a product in double precision.
+def _searched(rows: NDArray[np.float64], metric: str, k: int, block: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The k nearest of the rows `block`, int64 [len(block), k], from a product in double precision.
 
     Its rounding depends on the block's shape, so every node within the rounding error of the k-th distance stays a
     candidate; their distances are taken again, pair by pair, which it does not.
@@ -135,23 +135,23 @@ def _searched(rows: NDArray[np.float64], metric: str, k: int, own: NDArray[np.in
     half = 0.5 * np.einsum("nf,nf->n", rows, rows)
     error = 4 * np.finfo(np.float64).eps * (rows.shape[1] + 8) * half  # of x.y and |y|^2, per side
     # |y|^2 / 2 - x.y, which has the order of |x - y|^2; for cosine and dot -x.y
-    near = rows[own] @ rows.T
+    near = rows[block] @ rows.T
     np.subtract((half if metric == "euclidean" else 0.0) + error, near, out=near)
-    near[np.arange(len(own)), own] = np.inf
+    near[np.arange(len(block)), block] = np.inf
     kth = np.partition(near, k - 1, axis=1)[:, k - 1]
     near -= 2 * error
-    at, candidate = np.nonzero(near <= (kth + 2 * error[own])[:, None])
-    return _ranked(rows, metric, k, (own[at], candidate), own)
+    at, candidate = np.nonzero(near <= (kth + 2 * error[block])[:, None])
+    return _ranked(rows, metric, k, (block[at], candidate), block)
 
 
 def _ranked(
     rows: NDArray[np.float64], metric: str, k: int, pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
-    own: NDArray[np.int64],
+    block: NDArray[np.int64],
 ) -> NDArray[np.int64]:  # fmt: skip
-    """The k nearest among the candidate `pairs` (row, other) of the sorted rows `own`, int64 [len(own), k]."""
+    """The k nearest among the candidate `pairs` (row, other) of the sorted rows `block`, int64 [len(block), k]."""
     i, candidate = pairs
     order = np.lexsort((candidate, _distances(rows, metric, i, candidate), i))
-    first = np.searchsorted(i[order], own)
+    first = np.searchsorted(i[order], block)
     picked: NDArray[np.int64] = candidate[order][first[:, None] + np.arange(k)]
     return picked
 
@@ -159,7 +159,7 @@ def _ranked(
 def _distances(
     rows: NDArray[np.float64], metric: str, i: NDArray[np.int64], j: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Squared distances (or negated products) of the pairs (i, j), each row summed on its own in a fixed order."""
+    """Squared distances (or negated products) of the pairs (i, j), each row summed by itself in a fixed order."""
     out = np.empty(i.size)
     step = max(1, _PAIR_BYTES // (8 * rows.shape[1]))
     for at in range(0, i.size, step):

@@ -9,33 +9,33 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
 
-from ops.data.catalog.graphs import canonical
-from ops.data.io.sources import Source, is_folder, listing, read_bytes, reading
+from ops.data.io.chunks import Files
+from ops.data.io.readers import DataFile, is_folder, listing, place_name, read_bytes, reading
+from ops.data.io.schema import header_line
 from ops.data.types.hetero import Relation, check_type_name, relation_name, relation_of
 from ops.errors import DataError
-from ops.storage import s3
 
 MAPPING = "graph.yaml"
-ML100K = ("ml-100k", "ml_100k", "ml100k")
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
-HEADER_BYTES = 1 << 16
 _PART = re.compile(r"[-_.]?(part)?[-_.]?\d+$")
 _NODE_WORDS = re.compile(r"_(nodes?|table|features?)$")
 _EDGE_WORDS = re.compile(r"_(edges?|table)$")
 _SINGULAR = {"users": "user", "notes": "note"}
 _KEYS = ("name", "complete", "symmetric", "nodes", "edges", "labels", "made")
-Files = tuple[Source, ...]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of a graph, by node type and relation; `symmetric`: relations said to equal their own transpose."""
+    """The files of a graph, by node type and relation; `symmetric`: relations said to equal their own transpose.
+
+    `unread`: names of files that are no table of the graph.
+    """
 
     name: str
     origin: str
@@ -43,77 +43,63 @@ class Layout:
     edges: dict[Relation, Files]
     labels: dict[str, Files]
     symmetric: tuple[Relation, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which files of the folder are not read, if any."""
+        more = " ..." if self.unread[5:] else ""
+        return (f"files not read: {', '.join(self.unread[:5])}{more}",) if self.unread else ()
 
 
-def find_layout(place: str, known: tuple[str, ...] = ()) -> Layout | None:
+def find_layout(place: str, types: tuple[str, ...] = ()) -> Layout | None:
     """The layout of a folder or s3:// prefix, None where it is neither form of node and edge tables.
 
-    `known` types need no table of their own, and with them one table of nodes or edges is enough. Raises DataError for
-    a half-written folder, a graph.yaml that does not fit, an unknown kind of file, a relation between types that have
-    no nodes, or no relation at all.
+    `types` that a model has need no table of their own, and with them one table of nodes or edges is enough. Raises
+    DataError for a half-written folder, a graph.yaml that does not fit, an unknown kind of file, a relation between
+    types that have no nodes, or no relation at all.
     """
-    if is_known(place) or not is_folder(place):
+    if not is_folder(place):
         return None
     files = listing(place)
     if MAPPING in files:
-        return _checked(_mapped(place, files), known)
-    if any(name.startswith(("nodes/", "edges/")) for name in files):
-        return _checked(_folders(place, files), known)
-    typed = {name: f for name, f in files.items() if "/" not in name and f.suffix in SUFFIXES[:3] and _typed(f)}
-    return _checked(_original(place, typed, known), known) if typed else None
+        layout = _mapped(place, files)
+    elif any(name.startswith(("nodes/", "edges/")) for name in files):
+        layout = _folders(place, files)
+    elif typed := {n: f for n, f in files.items() if "/" not in n and f.suffix in SUFFIXES[:3] and _typed(f)}:
+        layout = _original(place, typed, types)
+    else:
+        return None
+    read = {f.uri for tables in (layout.nodes, layout.edges, layout.labels) for table in tables.values() for f in table}
+    unread = tuple(name for name, file in files.items() if file.uri not in read and name != MAPPING)
+    return _checked(replace(layout, unread=unread), types)
 
 
-def is_known(spec: str) -> bool:
-    """Whether it is the name of a data set, which goes before a folder of that name (write ./NAME for the folder)."""
-    name = spec.partition(":")[0].strip().lower()
-    return name in (*ML100K, "planted", "digits") or ("/" not in name and canonical(name) is not None)
-
-
-def header_line(file: Source) -> str:
-    """The first line of a text file without its end. Raises DataError where it is empty, too long or no text."""
-    start = read_bytes(file, 0, HEADER_BYTES)
-    if not start:
-        raise DataError(f"{file.uri}: is empty; its first line must name the columns")
-    if b"\0" in start:
-        raise DataError(f"{file.uri}: holds binary data, not text; allowed: csv, tsv or txt files of text")
-    line, end, _ = start.partition(b"\n")
-    if not end and file.size > len(start):
-        raise DataError(f"{file.uri}: its first line is longer than {HEADER_BYTES} bytes; it must name the columns")
-    with reading(file.uri):
-        return line.decode("utf-8-sig").rstrip("\r")
-
-
-def _typed(file: Source) -> bool:
+def _typed(file: DataFile) -> bool:
     """Whether the header is the original's (id:int64 or src_id:int64 first)."""
     return file.size > 0 and read_bytes(file, 0, 16).lstrip(b"\xef\xbb\xbf").startswith((b"id:", b"src_id:"))
 
 
-def place_name(place: str) -> str:
-    """What a graph read from there is called: the last part of the path."""
-    name = s3.parse(place).name if s3.is_s3(place) else Path(place).expanduser().resolve().name
-    return name or "graph"
-
-
-def _folders(place: str, files: dict[str, Source]) -> Layout:
+def _folders(place: str, files: dict[str, DataFile]) -> Layout:
     """nodes/, edges/ and labels/, each with one file or one folder of files a type."""
-    found: dict[str, dict[str, list[Source]]] = {"nodes": {}, "edges": {}, "labels": {}}
+    tables: dict[str, dict[str, list[DataFile]]] = {"nodes": {}, "edges": {}, "labels": {}}
     for name, file in files.items():
         top, _, rest = name.partition("/")
-        if top not in found or not rest:
+        if top not in tables or not rest:
             continue
         if file.suffix not in SUFFIXES:
             raise DataError(f"{file.uri}: unknown kind of file; allowed: {', '.join(s[1:] for s in SUFFIXES)}")
         folder, _, _ = rest.rpartition("/")
         key = folder or PurePosixPath(rest).stem
-        twice = found[top].setdefault(key, [])
+        twice = tables[top].setdefault(key, [])
         if twice and not folder:
             raise DataError(f"{file.uri}: stands beside {twice[0].uri}; keep one of them, or both in a folder {key}/")
         twice.append(file)
-    return _layout(place, found["nodes"], found["edges"], found["labels"])
+    return _layout(place, tables["nodes"], tables["edges"], tables["labels"])
 
 
 def _layout(
-    place: str, nodes: dict[str, list[Source]], edges: dict[str, list[Source]], labels: dict[str, list[Source]]
+    place: str, nodes: dict[str, list[DataFile]], edges: dict[str, list[DataFile]], labels: dict[str, list[DataFile]]
 ) -> Layout:
     def relation(name: str) -> Relation:
         try:
@@ -129,17 +115,17 @@ def _layout(
     )  # fmt: skip
 
 
-def _original(place: str, files: dict[str, Source], known: tuple[str, ...]) -> Layout:
+def _original(place: str, files: dict[str, DataFile], model_types: tuple[str, ...]) -> Layout:
     """The original's flat folder: node files TYPE[_node][_N], edge files SRC_REL_DST[_N] or REL_edge[_N]."""
-    nodes: dict[str, list[Source]] = {}
-    edges: dict[str, list[Source]] = {}
+    nodes: dict[str, list[DataFile]] = {}
+    edges: dict[str, list[DataFile]] = {}
     stems = {name: _PART.sub("", PurePosixPath(name).stem) for name in files}
     starts = {name: header_line(file).startswith("id:") for name, file in files.items()}
     for name in (n for n in files if starts[n]):
         kind = _NODE_WORDS.sub("", stems[name])
         nodes.setdefault(_SINGULAR.get(kind, kind), []).append(files[name])
     for name in (n for n in files if not starts[n]):
-        types = list(dict.fromkeys([*nodes, *known]))
+        types = list(dict.fromkeys([*nodes, *model_types]))
         edges.setdefault(_relation_in(stems[name], types, files[name].uri), []).append(files[name])
     return _layout(place, nodes, edges, {})
 
@@ -149,14 +135,14 @@ def _relation_in(stem: str, types: list[str], uri: str) -> str:
     if "__" in stem:
         return stem
     stem = _EDGE_WORDS.sub("", stem)
-    found = {
+    names = {
         relation_name((s, stem[len(s) + 1 : -len(d) - 1], d))
         for s in types
         for d in types
         if stem.startswith(f"{s}_") and stem.endswith(f"_{d}") and len(stem) > len(s) + len(d) + 2
     }
-    if len(found) == 1:
-        return found.pop()
+    if len(names) == 1:
+        return names.pop()
     if len(types) == 1:
         return relation_name((types[0], stem, types[0]))
     if set(types) == {"user", "note"}:
@@ -167,7 +153,7 @@ def _relation_in(stem: str, types: list[str], uri: str) -> str:
     )
 
 
-def _mapped(place: str, files: dict[str, Source]) -> Layout:
+def _mapped(place: str, files: dict[str, DataFile]) -> Layout:
     """What graph.yaml says; where it has no `nodes` and `edges`, the folders' names count."""
     origin = files[MAPPING].uri
     given = _yaml(files[MAPPING])
@@ -178,19 +164,28 @@ def _mapped(place: str, files: dict[str, Source]) -> Layout:
             {str(k): _matching(origin, f"{top}: {k}", v, files) for k, v in _map(origin, top, given).items()}
             for top in ("nodes", "edges", "labels")
         ]
-        made = _layout(place, *parts)
+        layout = _layout(place, *parts)
     else:
-        made = _folders(place, files)
+        layout = _folders(place, files)
     symmetric = given.get("symmetric") or []
     if not isinstance(symmetric, list) or not all(isinstance(s, str) for s in symmetric):
         raise DataError(f"{origin}: symmetric: must be a list of relations, e.g. [node__edge__node]")
-    name = str(given.get("name") or made.name)
-    return Layout(name, place, made.nodes, made.edges, made.labels, tuple(relation_of(s) for s in symmetric))
+    name = str(given.get("name") or layout.name)
+    return replace(layout, name=name, symmetric=tuple(relation_of(s) for s in symmetric))
 
 
-def _yaml(file: Source) -> dict[str, Any]:
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, by which a small file can stand for an endless one."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*name), which is not allowed; write the value out")
+        return super().compose_node(parent, index)
+
+
+def _yaml(file: DataFile) -> dict[str, Any]:
     with reading(file.uri):
-        given = yaml.safe_load(read_bytes(file).decode())
+        given = yaml.load(read_bytes(file).decode(), Loader=_PlainLoader)  # noqa: S506
     if not isinstance(given, dict):
         raise DataError(f"{file.uri}: must hold keys, allowed: {', '.join(_KEYS)}")
     for key in given:
@@ -208,44 +203,44 @@ def _map(origin: str, top: str, given: dict[str, Any]) -> dict[Any, Any]:
     return value
 
 
-def _matching(origin: str, key: str, patterns: Any, files: dict[str, Source]) -> list[Source]:
+def _matching(origin: str, key: str, patterns: Any, files: dict[str, DataFile]) -> list[DataFile]:
     wanted = [patterns] if isinstance(patterns, str) else patterns
     if not isinstance(wanted, list) or not all(isinstance(p, str) for p in wanted):
         raise DataError(f"{origin}: {key}: must be a file, a pattern or a list of them")
-    found = [f for n, f in files.items() if n != MAPPING and any(_hit(n, p) for p in wanted)]
-    if not found:
+    matching = [f for n, f in files.items() if n != MAPPING and any(_hit(n, p) for p in wanted)]
+    if not matching:
         raise DataError(f"{origin}: {key}: no file matches {', '.join(wanted)}")
-    wrong = [f for f in found if f.suffix not in SUFFIXES]
+    wrong = [f for f in matching if f.suffix not in SUFFIXES]
     if wrong:
         raise DataError(f"{wrong[0].uri}: unknown kind of file; allowed: {', '.join(s[1:] for s in SUFFIXES)}")
-    return found
+    return matching
 
 
 def _hit(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, pattern.rstrip("/") + "/*")
 
 
-def _checked(made: Layout, known: tuple[str, ...]) -> Layout:
+def _checked(layout: Layout, types: tuple[str, ...]) -> Layout:
     """Every relation has nodes at both ends, and labels belong to a type."""
-    if not (made.nodes or made.edges if known else made.nodes and made.edges):
-        kind, example = ("nodes", "user.csv") if not made.nodes else ("edges", "user__follow_note__note.csv")
-        raise DataError(f"{made.origin}: no {kind}; a graph needs at least one table, e.g. {kind}/{example}")
+    if not (layout.nodes or layout.edges if types else layout.nodes and layout.edges):
+        kind, example = ("nodes", "user.csv") if not layout.nodes else ("edges", "user__follow_note__note.csv")
+        raise DataError(f"{layout.origin}: no {kind}; a graph needs at least one table, e.g. {kind}/{example}")
 
     def need(kind: str, files: Files, what: str) -> None:
-        if kind not in made.nodes and kind not in known:
-            near = difflib.get_close_matches(kind, made.nodes, n=1)
+        if kind not in layout.nodes and kind not in types:
+            near = difflib.get_close_matches(kind, layout.nodes, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise DataError(
                 f"{files[0].uri}: {what} the node type {kind!r}, which has no nodes (there are: "
-                f"{', '.join(dict.fromkeys([*made.nodes, *known]))}){hint}"
+                f"{', '.join(dict.fromkeys([*layout.nodes, *types]))}){hint}"
             )
 
-    for relation, files in made.edges.items():
+    for relation, files in layout.edges.items():
         for end in (relation[0], relation[2]):
             need(end, files, f"relation {relation_name(relation)} joins")
-    for kind, files in made.labels.items():
+    for kind, files in layout.labels.items():
         need(kind, files, "labels belong to")
-    for relation in made.symmetric:
-        if relation not in made.edges:
-            raise DataError(f"{made.origin}: {MAPPING}: symmetric: there is no relation {relation_name(relation)}")
-    return made
+    for relation in layout.symmetric:
+        if relation not in layout.edges:
+            raise DataError(f"{layout.origin}: {MAPPING}: symmetric: there is no relation {relation_name(relation)}")
+    return layout

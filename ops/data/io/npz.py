@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.atomic_io import save_arrays
 from ops.data.csr import check_csr
 from ops.data.io.builder import Raw
-from ops.data.io.readers import read_npy, read_npz, reading
+from ops.data.io.readers import check_kind, read_npy, reading
 from ops.data.io.tables import feature_table
 from ops.errors import DataError
 
@@ -35,22 +35,53 @@ def read_file(path: Path) -> Raw:
     return Raw(path.stem, str(path), table.x, None, table.labels, table.ids, table.feature_names, table.notes)
 
 
-def features_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
+class Npz:
+    """The arrays of a .npz file, each read when it is named; what is not named may hold anything."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises DataError where it is something else, or cut off."""
+        check_kind(path)
+        self.path = path
+        with reading(path), ExitStack() as stack:  # numpy leaves a file open that turns out to be no zip archive
+            self._archive: Any = stack.enter_context(np.load(stack.enter_context(path.open("rb"))))
+            self._stack = stack.pop_all()
+        self.names: tuple[str, ...] = tuple(self._archive.files)
+
+    def __enter__(self) -> Npz:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        with reading(f"{self.path}: array {name!r}"):
+            array: NDArray[Any] = self._archive[name]
+            if not isinstance(array, np.ndarray):
+                raise DataError(f"{self.path}: {name!r} is no array of NumPy; save it by numpy.savez")
+        return array
+
+    def get(self, name: str) -> NDArray[Any] | None:
+        """The array, None where there is none of that name."""
+        return self[name] if name in self.names else None
+
+
+def features_npz(arrays: Npz) -> NDArray[Any]:
     """Dense features [N, F] out of a .npz: `x`, CSR as x_indptr/x_indices/x_shape(/x_data), or scipy's save_npz."""
-    if "x" in arrays:
+    path, names = arrays.path, arrays.names
+    if "x" in names:
         return arrays["x"]
     with reading(path):
-        if "x_indptr" in arrays:
-            missing = [k for k in ("x_indices", "x_shape") if k not in arrays]
+        if "x_indptr" in names:
+            missing = [k for k in ("x_indices", "x_shape") if k not in names]
             if missing:
                 raise DataError(f"{path}: features as CSR need {', '.join(missing)} beside x_indptr")
-            indices = arrays["x_indices"]
-            data = arrays.get("x_data", np.ones(indices.shape, dtype=np.float32))
+            indices, data = arrays["x_indices"], arrays.get("x_data")
+            data = np.ones(indices.shape, dtype=np.float32) if data is None else data
             return _from_csr(path, data, indices, arrays["x_indptr"], arrays["x_shape"])
-        if "format" in arrays and "shape" in arrays:
-            return _from_scipy(path, arrays)
-    found = ", ".join(sorted(arrays)) or "nothing"
-    raise DataError(f"{path}: no features: needs x, or x_indptr, x_indices, x_shape (CSR); found {found}")
+        if "format" in names and "shape" in names:
+            return _from_scipy(arrays)
+    shown = ", ".join(sorted(names)) or "nothing"
+    raise DataError(f"{path}: no features: needs x, or x_indptr, x_indices, x_shape (CSR); found {shown}")
 
 
 def write_npz(path: Path, raw: Raw, **meta: str) -> None:
@@ -63,41 +94,29 @@ def write_npz(path: Path, raw: Raw, **meta: str) -> None:
         arrays = {"x_indptr": csr.indptr, "x_indices": csr.indices, "x_shape": np.array(csr.shape), "x_data": csr.data}
     optional = {"edge_index": raw.edges, "y": raw.labels, "ids": raw.ids}
     arrays |= {k: v for k, v in optional.items() if v is not None}
-    arrays["meta"] = np.array(json.dumps({"name": raw.name, **meta}))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".npz")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            np.savez_compressed(f, allow_pickle=False, **arrays)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    save_arrays(path, **arrays, meta=np.array(json.dumps({"name": raw.name, **meta})))
 
 
 def _graph_npz(path: Path) -> Raw:
-    arrays = read_npz(path)
-    x = features_npz(path, arrays)
-    other = [k for k in arrays if k not in _LAYOUT and not ("format" in arrays and k in _SPARSE)]
-    notes = [f"arrays ignored: {', '.join(other[:5])}"] if other else []
-    return Raw(path.stem, str(path), x, arrays.get("edge_index"), arrays.get("y"), arrays.get("ids"), None, notes)
+    with Npz(path) as arrays:
+        other = [k for k in arrays.names if k not in _LAYOUT and not ("format" in arrays.names and k in _SPARSE)]
+        notes = [f"arrays ignored: {', '.join(other[:5])}"] if other else []
+        x = features_npz(arrays)
+        return Raw(path.stem, str(path), x, arrays.get("edge_index"), arrays.get("y"), arrays.get("ids"), None, notes)
 
 
-def _from_scipy(path: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
+def _from_scipy(arrays: Npz) -> NDArray[Any]:
+    path = arrays.path
     kind = arrays["format"].item()
     kind = kind.decode() if isinstance(kind, bytes) else str(kind)
     if kind not in ("csr", "csc"):
         raise DataError(f"{path}: a sparse matrix as {kind!r}; allowed: csr, csc (save it after .tocsr())")
-    missing = [k for k in ("data", "indices", "indptr") if k not in arrays]
+    missing = [k for k in ("data", "indices", "indptr") if k not in arrays.names]
     if missing:
         raise DataError(f"{path}: a sparse matrix without {', '.join(missing)}")
-    shape = arrays["shape"]
+    shape = arrays["shape"] if kind == "csr" else arrays["shape"][::-1]
     # a CSC matrix is the transpose of the CSR matrix of the same three arrays
-    dense = _from_csr(
-        path, arrays["data"], arrays["indices"], arrays["indptr"], shape if kind == "csr" else shape[::-1]
-    )
+    dense = _from_csr(path, arrays["data"], arrays["indices"], arrays["indptr"], shape)
     return dense if kind == "csr" else dense.T
 
 

@@ -1,22 +1,25 @@
-"""Files to arrays and tables; whatever a reader trips over becomes one line that names the file (DataError).
+"""Files of an input, on disk or on S3 alike: which there are, their bytes, and arrays of NumPy without pickle.
 
-No reader runs code from a file: npy and npz are read without pickle.
+Whatever a reader trips over becomes one line that names the file (`reading`). No reader runs code from a file.
 """
 
 from __future__ import annotations
 
-import warnings
+import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from ops.errors import DataError, ResourceError
+from ops.errors import DataError, ResourceError, TesseraError
+from ops.storage import s3
 
+_DEPTH = 3  # nodes/user/part-0.parquet
 _MAGIC = (
     (b"PK", "a zip archive"),
     (b"\x93NUMPY", "an npy array"),
@@ -26,9 +29,126 @@ _MAGIC = (
     (b"\x80", "a Python pickle"),
     (b"ARROW1", "Arrow"),
 )
-# columns that name things: 01 and 1 are two names, and both must come back as they stand in the file
-_NAMES = ("id", "label", "source", "src", "target", "dst")
 _HOLDS = {".npz": "a zip archive", ".npy": "an npy array", ".parquet": "parquet", ".csv": "text"}
+_AS_UTF8 = "save it as UTF-8 (in Excel: 'CSV UTF-8')"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file: path or s3://..., its bytes, and a stamp that changes when it is written again."""
+
+    uri: str
+    size: int
+    stamp: str
+
+    @property
+    def suffix(self) -> str:
+        """In small letters, with its dot."""
+        return Path(self.uri).suffix.lower()
+
+
+def file_at(uri: str) -> DataFile:
+    """The file as it is now. Raises DataError where there is none."""
+    with reading(uri):
+        if s3.is_s3(uri):
+            stored = s3.stat(s3.parse(uri))
+            return DataFile(uri, stored.size, stored.etag)
+        status = os.stat(uri)
+    return DataFile(uri, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+
+
+def cache_file(name: str) -> Path:
+    """NAME.npz in the cache (TESSERA_CACHE or ~/.cache/tessera); need not exist."""
+    folder = os.environ.get("TESSERA_CACHE", "") or "~/.cache/tessera"
+    return Path(os.path.expanduser(folder)) / f"{name}.npz"
+
+
+def is_folder(place: str) -> bool:
+    """Whether `place` is a folder, or a prefix on S3 with something below it."""
+    if s3.is_s3(place):
+        return bool(s3.listing(s3.parse(place), deep=False)) or bool(listing(place))
+    return os.path.isdir(os.path.expanduser(place))
+
+
+def place_name(place: str) -> str:
+    """What a graph read from there is called: the last part of the path."""
+    name = s3.parse(place).name if s3.is_s3(place) else Path(place).expanduser().resolve().name
+    return name or "graph"
+
+
+def listing(place: str) -> dict[str, DataFile]:
+    """The files below a folder by relative name, sorted; hidden ones and those deeper than nodes/TYPE/FILE left out.
+
+    Raises DataError for a folder that cannot be listed, ServiceError where storage cannot be asked.
+    """
+    if s3.is_s3(place):
+        where = s3.parse(place)
+        files = {n: DataFile(str(where / n), s.size, s.etag) for n, s in s3.listing(where).items()}
+    else:
+        with reading(place):
+            files = dict(_walk(Path(os.path.expanduser(place)), "", _DEPTH))
+    shown = {n: f for n, f in files.items() if n.count("/") < _DEPTH and not any(p[0] in "._" for p in n.split("/"))}
+    return dict(sorted(shown.items()))
+
+
+def _walk(folder: Path, above: str, depth: int) -> Iterator[tuple[str, DataFile]]:
+    for entry in os.scandir(folder):
+        if entry.is_dir() and depth > 1 and not entry.name.startswith("."):
+            yield from _walk(Path(entry.path), f"{above}{entry.name}/", depth - 1)
+        elif entry.is_file():
+            yield above + entry.name, file_at(entry.path)
+
+
+def read_bytes(file: DataFile, first: int = 0, count: int | None = None) -> bytes:
+    """`count` bytes (all by default) from byte `first` on. Raises DataError where it is gone or was replaced."""
+    count = file.size - first if count is None else min(count, file.size - first)
+    with reading(file.uri):
+        if s3.is_s3(file.uri):
+            return s3.read_range(s3.parse(file.uri), first, count, etag=file.stamp)
+        with opened(file) as stream:
+            stream.seek(first)
+            return stream.read(count)
+
+
+@contextmanager
+def opened(file: DataFile) -> Iterator[BinaryIO]:
+    """The file to read and seek in, never fetched as a whole; whatever goes wrong inside is about it (`reading`)."""
+    with reading(file.uri):
+        if s3.is_s3(file.uri):
+            with io.BufferedReader(_Ranged(file), 1 << 16) as stream:
+                yield cast(BinaryIO, stream)
+            return
+        if file.stamp and file_at(file.uri).stamp != file.stamp:
+            raise DataError(_replaced(file.uri))
+        with open(file.uri, "rb") as plain:
+            yield plain
+
+
+@contextmanager
+def reading(place: str | Path) -> Iterator[None]:
+    """Every failure of a reader as one line that names the file: DataError, or ResourceError for memory."""
+    try:
+        yield
+    except TesseraError:
+        raise
+    except (s3.Missing, FileNotFoundError):
+        raise DataError(f"{place}: no such file") from None
+    except s3.Conflict:
+        raise DataError(_replaced(place)) from None
+    except MemoryError as error:
+        raise ResourceError(f"{place}: does not fit the memory: {error}; use fewer rows or columns") from error
+    # the readers raise two dozen classes (zip, arrow, value, unicode ...), all of them about the file
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "pickle" in reason.lower():
+            reason = "it holds Python objects (pickle), which are never loaded; save plain number or text arrays"
+        elif "utf8" in reason.lower() or isinstance(error, UnicodeDecodeError):
+            reason = f"it is not UTF-8 text (Windows-1252, as Excel saves it?); {_AS_UTF8}"
+        raise DataError(f"{place}: cannot be read: {reason[:200]}") from error
+
+
+def _replaced(place: str | Path) -> str:
+    return f"{place}: was replaced while it was read; start the same command again"
 
 
 def check_kind(path: Path) -> None:
@@ -36,158 +156,23 @@ def check_kind(path: Path) -> None:
     with reading(path):
         if not path.is_file():
             raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-        with path.open("rb") as f:
-            start = f.read(4096)
-    found = _kind(start)
-    wanted = _HOLDS[path.suffix.lower()]
-    if found != wanted:
-        name = path.suffix.lower()
-        raise DataError(f"{path}: is named {name} but holds {found}; a {name} file must hold {_article(wanted)}")
+        with path.open("rb") as file:
+            start = file.read(4096)
+    suffix, kind = path.suffix.lower(), _kind(start)
+    wanted = _HOLDS.get(suffix, "text")
+    if wanted == "text":
+        check_text(str(path), start)
+    if kind != wanted:
+        must = "comma-separated text" if wanted == "text" else wanted
+        raise DataError(f"{path}: is named {suffix} but holds {kind}; a {suffix} file must hold {must}")
 
 
-def read_npy(path: Path) -> NDArray[Any]:
-    """The array of a .npy file; DataError where it is something else, cut off, or would need pickle."""
-    check_kind(path)
-    with reading(path), path.open("rb") as f:
-        array: NDArray[Any] = np.load(f, allow_pickle=False)
-    return array
-
-
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of a .npz file by name; DataError where it is something else, cut off, or would need pickle."""
-    check_kind(path)
-    # opened here: numpy leaves a file open that turns out not to be a zip archive
-    with reading(path), path.open("rb") as f, np.load(f, allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
-
-
-def read_table(path: Path, names: int = 0) -> pd.DataFrame:
-    """A .csv (with a header line, separated by commas) or .parquet file as a table with text column names.
-
-    In a CSV only empty fields are missing, so that a node may be called NA. Its columns id, label, source, src,
-    target, dst (any case) and its first `names` are int64 where every value is a whole number as Python writes it,
-    else text as it stands there (007). A named parquet index becomes a column.
-    """
-    check_kind(path)
-    with reading(path):
-        table = _csv(path, names) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
-    return _checked(path, table)
-
-
-def read_table_by(path: Path, rows: int) -> Iterator[pd.DataFrame]:
-    """`read_table` in tables of at most `rows` rows, one at a time in memory; nothing for a table without rows."""
-    check_kind(path)
-    with reading(path):
-        pieces = _csv_by(path, rows) if path.suffix.lower() == ".csv" else _parquet_by(path, rows)
-    while True:
-        with reading(path):
-            piece = next(pieces, None)
-        if piece is None:
-            return
-        yield _checked(path, piece)
-
-
-def _checked(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    if any(name is not None for name in table.index.names):
-        table = table.reset_index()
-    table.columns = [str(c) for c in table.columns]
-    nameless = [i for i, c in enumerate(table.columns) if not c.strip() or c.startswith("Unnamed: ")]
-    if nameless:
-        raise DataError(f"{path}: column {nameless[0]} has no name (a row index?); name it id or leave it out")
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
-        raise DataError(f"{path}: column {twice[0]!r} stands twice; column names must differ")
-    return table
-
-
-def check_header(path: Path, table: pd.DataFrame) -> None:
-    """DataError for a CSV whose header is numbers: its first row would be lost, or read as names."""
-    if path.suffix.lower() == ".csv" and all(_is_number(c) for c in table.columns):
-        raise DataError(f"{path}: the first line ({', '.join(table.columns[:3])}) is data; it must name the columns")
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn every failure of a reader into one line that names the file: DataError, or ResourceError for memory."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            yield
-    except DataError:
-        raise
-    except MemoryError as error:
-        raise ResourceError(f"{path}: does not fit the memory: {error}; use fewer rows or columns") from error
-    # the readers raise two dozen classes (zip, zlib, arrow, value, unicode, memory ...), all of them about the file
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if "allow_pickle" in reason or "pickle" in reason.lower():
-            reason = "it holds Python objects (pickle), which are never loaded; save plain number or text arrays"
-        raise DataError(f"{path}: cannot be read: {reason[:200]}") from error
-
-
-def _csv(path: Path, names: int) -> pd.DataFrame:
-    header = _header(path)
-    # index_col: a row longer than the header is an error, not a hidden index
-    table: pd.DataFrame = pd.read_csv(
-        path, index_col=False, keep_default_na=False, na_values=[""], low_memory=False, dtype=_text(header, names)
-    )
-    return _as_written(table, header, names)
-
-
-def _csv_by(path: Path, rows: int) -> Iterator[pd.DataFrame]:
-    header = _header(path)
-    with pd.read_csv(
-        path, index_col=False, keep_default_na=False, na_values=[""], chunksize=rows, dtype=_text(header, 0)
-    ) as pieces:
-        for piece in pieces:
-            yield _as_written(piece.reset_index(drop=True), header, 0)
-
-
-def _header(path: Path) -> list[str]:
-    # read apart, because pandas renames a repeated name
-    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
-    return [str(c) for c in header.iloc[0]]
-
-
-def _text(header: list[str], names: int) -> Any:
-    """The columns that pandas must not infer a type for, as its `dtype`."""
-    return {c: str for i, c in enumerate(header) if i < names or c.strip().lower() in _NAMES}
-
-
-def _as_written(table: pd.DataFrame, header: list[str], names: int) -> pd.DataFrame:
-    """The table under the names of its header; what was read as text is int64 where nothing is lost by it."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from ops.data.io.dtypes import whole_numbers  # by way of named and files it needs this module
-
-    text = _text(header, names)
-    table.columns = [c.strip() for c in header]
-    for i, name in enumerate(header):
-        if name not in text or not pd.api.types.is_string_dtype(table.dtypes.iloc[i]):
-            continue
-        column = table.iloc[:, i]
-        # a space after the comma makes no word of a number
-        numbers = whole_numbers(pc.utf8_trim_whitespace(pa.array(column, type=pa.string(), from_pandas=True)))
-        if pa.types.is_integer(numbers.type) and not numbers.null_count:
-            table.isetitem(i, numbers.to_numpy())
-        elif name.strip().lower() == "label" and _fractional(column):
-            table.isetitem(i, column.to_numpy(dtype=np.float64))  # measurements, which are refused as labels
-    return table
-
-
-def _fractional(column: pd.Series[Any]) -> bool:
-    """Whether all values are numbers, some of them no whole ones."""
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return bool(np.isfinite(numbers).all() and (numbers != np.floor(numbers)).any())
-
-
-def _parquet_by(path: Path, rows: int) -> Iterator[pd.DataFrame]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=rows):
-            yield batch.to_pandas()
+def check_text(uri: str, start: bytes) -> None:
+    """DataError where the first bytes of a text file are those of UTF-16 (every other byte of plain words is 0)."""
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or (
+        len(start) > 4 and not any(start[1:16:2]) and all(start[:16:2])
+    ):
+        raise DataError(f"{uri}: is UTF-16 text (Excel's 'Unicode Text'); {_AS_UTF8}")
 
 
 def _kind(start: bytes) -> str:
@@ -196,19 +181,46 @@ def _kind(start: bytes) -> str:
     for magic, name in _MAGIC:
         if start.startswith(magic):
             return name
-    # UTF-8 may be cut in the middle of its last character
-    text = start.decode("utf-8", errors="ignore")
-    plain = b"\0" not in start and len(text.encode()) >= len(start) - 3
-    return "text" if plain else "unknown binary data"
+    return "unknown binary data" if b"\0" in start else "text"
 
 
-def _article(kind: str) -> str:
-    return "comma-separated text" if kind == "text" else kind
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array of a .npy file; DataError where it is something else, cut off, or would need pickle."""
+    check_kind(path)
+    with reading(path), path.open("rb") as file:
+        array: NDArray[Any] = np.load(file, allow_pickle=False)
+    return array
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def map_npy(path: Path) -> NDArray[Any]:
+    """The array of a .npy file as a read-only memory map. Raises as `read_npy` does."""
+    check_kind(path)
+    with reading(path):
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+class _Ranged(io.RawIOBase):
+    """An object on S3 as a file that is read by ranges."""
+
+    def __init__(self, file: DataFile) -> None:
+        self._file, self._at = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = read_bytes(self._file, self._at, len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)

@@ -15,11 +15,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.io.dtypes import ids_of, numbers_of, whole_numbers
-from ops.data.io.hetero_validate import Lookup, check_unique, make_hetero
-from ops.data.io.layout import header_line
-from ops.data.io.schema import is_number
-from ops.data.io.sources import Source, listing, read_bytes, reading
+from ops.data.io.dtypes import numbers_of, times_of
+from ops.data.io.hetero_validate import make_hetero
+from ops.data.io.ids import Lookup, check_unique, ids_of, whole_numbers
+from ops.data.io.readers import DataFile, listing, read_bytes, reading
+from ops.data.io.schema import header_line, is_number
 from ops.data.types.hetero import Edges, HeteroGraph, Ids, Nodes, Relation
 from ops.errors import DataError
 
@@ -35,7 +35,7 @@ _KEYS = {"user": "user_id", "item": "item_id"}
 class Atomic:
     """One atomic file: Arrow columns by name, and their RecBole types."""
 
-    file: Source
+    file: DataFile
     columns: dict[str, Any]
     types: dict[str, str]
 
@@ -44,22 +44,21 @@ class Atomic:
         return f"{self.file.uri}, row {row}"
 
 
-def find_atomic(place: str) -> dict[str, Source] | None:
+def find_atomic(place: str) -> dict[str, DataFile] | None:
     """The .inter, .user and .item files of a folder by kind, None where it has no .inter file.
 
     Raises DataError where there are several data sets in one folder.
     """
     files = {n: f for n, f in listing(place).items() if "/" not in n and f.suffix in (".inter", ".user", ".item")}
-    found: dict[str, Source] = {}
+    kinds: dict[str, DataFile] = {}
     for file in files.values():
-        kind = file.suffix[1:]
-        if kind in found:
-            raise DataError(f"{file.uri}: stands beside {found[kind].uri}; give a folder with one data set")
-        found[kind] = file
-    return found if "inter" in found else None
+        other = kinds.setdefault(file.suffix[1:], file)
+        if other != file:
+            raise DataError(f"{file.uri}: stands beside {other.uri}; give a folder with one data set")
+    return kinds if "inter" in kinds else None
 
 
-def read_recbole(name: str, files: dict[str, Source]) -> HeteroGraph:
+def read_recbole(name: str, files: dict[str, DataFile]) -> HeteroGraph:
     """Users, notes (the items) and their relations. Raises DataError for headers or values that do not fit."""
     inter = read_atomic(files["inter"])
     notes: list[str] = []
@@ -71,18 +70,13 @@ def read_recbole(name: str, files: dict[str, Source]) -> HeteroGraph:
         Lookup(kind, nodes[kind].ids)(_ids(inter, key), key, inter.at)
         for kind, key in (("user", "user_id"), ("note", "item_id"))
     ]
-    time = None
-    if "timestamp" in inter.columns:
-        seconds = numbers_of(inter.columns["timestamp"], "timestamp", inter.at)
-        if not (np.isfinite(seconds) & (np.abs(seconds) < 2**62)).all():
-            row = int((~(np.isfinite(seconds) & (np.abs(seconds) < 2**62))).argmax())
-            raise DataError(f"{inter.at(row)}: timestamp is {seconds[row]}; times are seconds as finite numbers")
-        time = np.floor(seconds).astype(np.int64)
+    seconds = inter.columns.get("timestamp")
+    time = None if seconds is None else times_of(seconds, "timestamp", inter.at)
     edges = _relations(inter, Edges(ends[0], ends[1], None, time), notes)
     return make_hetero(name, nodes, edges, notes, origin=inter.file.uri)
 
 
-def read_atomic(file: Source) -> Atomic:
+def read_atomic(file: DataFile) -> Atomic:
     """The columns of an atomic file. Raises DataError for a header without types, ragged lines, no rows."""
     import pyarrow as pa
     import pyarrow.csv as pc
@@ -115,14 +109,14 @@ def _ids(table: Atomic, key: str) -> Ids:
     return ids_of(whole_numbers(table.columns[key]), table.at)
 
 
-def _nodes(kind: str, file: Source | None, inter: Atomic, notes: list[str]) -> Nodes:
+def _nodes(kind: str, file: DataFile | None, inter: Atomic, notes: list[str]) -> Nodes:
     key = _KEYS[kind]
     if file is None:
         notes.append(f"no .{kind} file: the {kind}s are those of the interactions, without features")
         return Nodes(cast(Ids, np.unique(_ids(inter, key))))
     table = read_atomic(file)
     ids = _ids(table, key)
-    check_unique(ids, kind, table.at)
+    check_unique(ids, table.at, kind)
     blocks: list[NDArray[np.float32]] = []
     names: list[str] = []
     for name, column in table.columns.items():
@@ -140,8 +134,8 @@ def _encoded(table: Atomic, name: str, column: Any) -> Encoded | None:
     kind = table.types[name]
     if kind == "float":
         values = numbers_of(column, name, table.at).astype(np.float64)
-        known = np.isfinite(values)
-        centred = np.where(known, values - (values[known].mean() if known.any() else 0), 0)
+        finite = np.isfinite(values)
+        centred = np.where(finite, values - (values[finite].mean() if finite.any() else 0), 0)
         spread = centred.std()
         return (centred / spread if spread > 0 else centred).astype(np.float32)[:, None], [""]
     if kind == "float_seq":
@@ -161,15 +155,15 @@ def _numbers(words: list[str]) -> NDArray[np.float64] | None:
     """Tokens of more than FEW numbers as such (NaN where one is missing, or in a hundred is a word), else None."""
     values = np.array([float(w) if is_number(w) else np.nan for w in words])
     strange = sum(bool(w) and not is_number(w) for w in words)
-    known = values[np.isfinite(values)]
-    return values if strange <= len(words) / 100 and np.unique(known).size > FEW else None
+    finite = values[np.isfinite(values)]
+    return values if strange <= len(words) / 100 and np.unique(finite).size > FEW else None
 
 
 def _binned(values: NDArray[np.float64]) -> Encoded:
-    known = np.isfinite(values)
-    cuts = np.unique(np.quantile(values[known], np.arange(1, BINS) / BINS))
+    finite = np.isfinite(values)
+    cuts = np.unique(np.quantile(values[finite], np.arange(1, BINS) / BINS))
     x = np.zeros((values.size, cuts.size + 1), dtype=np.float32)
-    x[np.flatnonzero(known), np.searchsorted(cuts, values[known], side="right")] = 1
+    x[np.flatnonzero(finite), np.searchsorted(cuts, values[finite], side="right")] = 1
     ends = [f"{cut:g}" for cut in cuts]
     between = [f"{low} to {high}" for low, high in pairwise(ends)]
     return x, [f"under {ends[0]}", *between, f"from {ends[-1]}"]
@@ -199,5 +193,5 @@ def _relations(inter: Atomic, edges: Edges, notes: list[str]) -> dict[Relation, 
     stars = np.floor(rating)
     unused = int((stars < min(RATINGS)).sum())
     notes.append(f"{unused} interactions rated below {min(RATINGS)} are unused")
-    found = {("user", name, "note"): edges.take(stars == star) for star, name in sorted(RATINGS.items())}
-    return {relation: part for relation, part in found.items() if part.count}
+    parts = {("user", name, "note"): edges.take(stars == star) for star, name in sorted(RATINGS.items())}
+    return {relation: part for relation, part in parts.items() if part.count}

@@ -9,14 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ops.atomic_io import inside
-from ops.data.catalog.graphs import cache_file
 from ops.data.io.builder import Raw
-from ops.data.io.folder import read_folder
+from ops.data.io.folder import FIELD, KINDS, read_folder
 from ops.data.io.npz import SUFFIXES, read_file
+from ops.data.io.readers import cache_file
 from ops.errors import DataError, naming
 from ops.storage import s3
 
-KINDS = ("features", "edges", "labels")
 AT_ONCE = 8
 
 
@@ -42,7 +41,7 @@ def local_copy(spec: str) -> Path:
         found = {}
     if not found:
         below = s3.listing(place, deep=False)
-        found = {n: s for n, s in below.items() if n.rpartition(".")[0] in KINDS}
+        found = {n: s for n, s in below.items() if n.rpartition(".")[0] in KINDS or n.endswith(tuple(FIELD.values()))}
         folder = True
         if not found:
             what = f"holds {', '.join(sorted(below)[:5])}, but no features.*" if below else "no such object or folder"

@@ -1,4 +1,8 @@
-"""The columns of node and edge tables: which is what. The original's headers (id:int64 src_id:int64) count too."""
+"""The columns of node, edge and label tables: which is what. The original's headers (id:int64 src_id:int64) count too.
+
+A table of a folder with node types is `strict`: node tables need an id and hold no labels, edge tables name their ends.
+The features and edges of a homogeneous folder are not: ids may be row numbers, two columns are two ends.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,23 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ops.data.io.layout import header_line
-from ops.data.io.sources import Source, opened
+from ops.data.io.readers import DataFile, check_text, opened, read_bytes, reading
 from ops.errors import DataError
 
+HEADER_BYTES = 1 << 16
 _ALIASES = {
     "source": "src", "src_id": "src", "target": "dst", "destination": "dst", "dst_id": "dst", "timestamp": "time",
 }  # fmt: skip
+_PAIRS = {"from": "to", "id_1": "id_2", "id1": "id2", "node_1": "node_2", "node1": "node2"}  # other names of two ends
 _EDGE_COLUMNS = ("src", "dst", "weight", "time")
 # a table that is trained on must not carry its answer
-_LABEL_LIKE = ("label", "labels", "class", "classes", "target", "cluster", "category", "group")
+_LABEL_LIKE = ("labels", "class", "classes", "target", "cluster", "category")
 _JOINED = ("feature", "attribute")  # the original's: numbers joined by ":"
-LIST = "features"
+_ALLOWED = {
+    "edges": "edges have the columns src, dst, weight, time",
+    "nodes": "nodes have the columns id and feature columns",
+    "labels": "labels have the columns id, label",
+}
 
 
 @dataclass(frozen=True)
@@ -43,72 +52,98 @@ class Columns:
         """One a feature; none where all features stand in one column."""
         return tuple(n for n, r in zip(self.names, self.roles, strict=True) if r == "feature")
 
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The columns without a meaning."""
+        return tuple(n for n, r in zip(self.names, self.roles, strict=True) if not r)
 
-def edge_columns(file: Source) -> Columns:
+
+def edge_columns(file: DataFile, strict: bool = True) -> Columns:
     """src and dst (also source, target), optionally weight and time (also timestamp); others are ignored.
 
-    Raises DataError where src or dst is missing, a name stands twice, or one is nearly but not quite an allowed one.
+    Not `strict`: also from, to and the like, or the only two columns whatever they are called; weights are ignored.
+    Raises DataError where an end is missing, a name stands twice, or one is nearly but not quite an allowed one.
     """
     names, delimiter, _ = _header(file)
+    plains = _plain(names)
+    if not strict:
+        return Columns(names, _loose_ends(file, names, plains), delimiter)
     roles = []
-    for name, plain in zip(names, _plain(names), strict=True):
+    for name, plain in zip(names, plains, strict=True):
         role = _ALIASES.get(plain, plain)
         if role not in _EDGE_COLUMNS:
             near = difflib.get_close_matches(plain, (*_EDGE_COLUMNS, *_ALIASES), n=1, cutoff=0.75)
             if near:
-                raise DataError(f"{file.uri}: unknown column {name!r}; did you mean {near[0]}? ({_allowed('edges')})")
+                raise DataError(f"{file.uri}: unknown column {name!r}; did you mean {near[0]}? ({_ALLOWED['edges']})")
             role = ""
         roles.append(role)
     _need(file, names, roles, ("src", "dst"), "edges")
     return Columns(names, tuple(roles), delimiter)
 
 
-def node_columns(file: Source) -> Columns:
+def _loose_ends(file: DataFile, names: Sequence[str], plains: Sequence[str]) -> tuple[str, ...]:
+    roles = [role if (role := _ALIASES.get(plain, plain)) in ("src", "dst") else "" for plain in plains]
+    shown = ", ".join(names[:5])
+    if len(names) < 2:
+        raise DataError(f"{file.uri}: edges need two columns (source,target), found {shown or 'none'}")
+    if not any(roles):
+        pair = next(((a, b) for a, b in _PAIRS.items() if a in plains and b in plains), None)
+        if pair is None and len(names) > 2:
+            raise DataError(f"{file.uri}: name the two columns of the edges' ends source,target; found {shown}")
+        first, second = (0, 1) if pair is None else (plains.index(pair[0]), plains.index(pair[1]))
+        roles[first], roles[second] = "src", "dst"
+    if sorted(filter(None, roles)) != ["dst", "src"]:
+        raise DataError(
+            f"{file.uri}: edges need both columns source,target or src,dst (or two columns alone), found {shown}"
+        )
+    return tuple(roles)
+
+
+def node_columns(file: DataFile, strict: bool = True) -> Columns:
     """id, and features: any other columns, or one list column `features`, or the original's joined `feature`.
 
-    Raises DataError where id is missing, a name stands twice, or a column is named as if it held labels.
+    Not `strict`: the id may be left out, and a column `label` may stand beside the features. Raises DataError where a
+    name stands twice or a column is named as if it held labels.
     """
-    names, delimiter, typed = _header(file)
-    plains = _plain(names)
+    names, delimiter, typed = _header(file, numbers=not strict)
     roles = []
-    for name, plain in zip(names, plains, strict=True):
-        if plain in _LABEL_LIKE:
-            raise DataError(
-                f"{file.uri}: column {name!r}: labels stand apart, in labels/TYPE.csv with columns id,label"
-            )
+    for name, plain in zip(names, _plain(names), strict=True):
+        if plain in _LABEL_LIKE or (strict and plain in ("label", "group")):
+            advice = "labels stand apart, in labels/TYPE.csv with columns id,label" if strict else (
+                "name it label if it holds the classes, else give it another name")  # fmt: skip
+            raise DataError(f"{file.uri}: column {name!r}: {advice}")
         joined = typed and plain in _JOINED
-        roles.append("id" if plain == "id" else "joined" if joined else "list" if plain == LIST else "feature")
+        listed = strict and plain == "features"
+        roles.append(plain if plain == "id" or (plain == "label" and not strict)
+                     else "joined" if joined else "list" if listed else "feature")  # fmt: skip
     if {"list", "joined"} & set(roles) and len(roles) > 2:
         raise DataError(f"{file.uri}: features stand either in one column or in many, found {', '.join(names[:6])}")
-    _need(file, names, roles, ("id",), "nodes")
+    _need(file, names, roles, ("id",) if strict else (), "nodes")
     return Columns(names, tuple(roles), delimiter)
 
 
-def label_columns(file: Source) -> Columns:
-    """id and label of a label table. Raises DataError where one is missing."""
+def label_columns(file: DataFile, strict: bool = True) -> Columns:
+    """id and label of a label table; not `strict`: the id may be left out, the label be the only other column."""
     names, delimiter, _ = _header(file)
     roles = [plain if plain in ("id", "label") else "" for plain in _plain(names)]
-    _need(file, names, roles, ("id", "label"), "labels")
+    if not strict and "label" not in roles and roles.count("") == 1:
+        roles[roles.index("")] = "label"
+    _need(file, names, roles, ("id", "label") if strict else ("label",), "labels")
     return Columns(names, tuple(roles), delimiter)
 
 
-def _allowed(kind: str) -> str:
-    allowed = {"edges": "src, dst, weight, time", "nodes": "id and feature columns", "labels": "id, label"}[kind]
-    return f"{kind} have the columns {allowed}"
-
-
-def _need(file: Source, names: Sequence[str], roles: Sequence[str], wanted: Sequence[str], kind: str) -> None:
+def _need(file: DataFile, names: Sequence[str], roles: Sequence[str], wanted: Sequence[str], kind: str) -> None:
     for role in wanted:
         if role not in roles:
             near = difflib.get_close_matches(role, [n.lower() for n in names], n=1, cutoff=0.4)
             raise DataError(
-                f"{file.uri}: no column {role} among {', '.join(names[:6]) or 'none'}; {_allowed(kind)}"
+                f"{file.uri}: no column {role} among {', '.join(names[:6]) or 'none'}; {_ALLOWED[kind]}"
                 + (f"; the nearest is {near[0]}" if near else "")
             )
-    special = [r for r in roles if r not in ("", "feature")]
-    twice = [r for r in special if special.count(r) > 1] or [n for n in names if names.count(n) > 1]
-    if twice:
-        raise DataError(f"{file.uri}: column {twice[0]} stands twice; column names must differ")
+    for role in ("id", "label", "src", "dst", "weight", "time"):
+        if roles.count(role) > 1:
+            same = [n for n, r in zip(names, roles, strict=True) if r == role]
+            raise DataError(f"{file.uri}: columns {', '.join(same)} could all be the {role}; keep one")
 
 
 def _plain(names: Sequence[str]) -> list[str]:
@@ -116,26 +151,61 @@ def _plain(names: Sequence[str]) -> list[str]:
     return [n.partition(":")[0].strip().lower() for n in names]
 
 
-def _header(file: Source) -> tuple[tuple[str, ...], str, bool]:
-    """Column names, the delimiter ("" for parquet), and whether they carry the original's types."""
+def _header(file: DataFile, numbers: bool = False) -> tuple[tuple[str, ...], str, bool]:
+    """Column names, the delimiter ("" for parquet), and whether they carry the original's types.
+
+    `numbers`: the names 0, 1, 2, ... are names (a data frame written without any), not data.
+    """
     if file.suffix == ".parquet":
         import pyarrow.parquet as pq
 
         with opened(file) as stream:
-            return tuple(str(n) for n in pq.read_schema(stream).names), "", False
+            names = tuple(n for n in pq.read_schema(stream).names if not n.startswith("__index_level_"))
+        return _distinct(file, names), "", False
     line = header_line(file)
     delimiter = "\t" if file.suffix == ".tsv" or "\t" in line else ","
+    if delimiter not in line and ";" in line:
+        raise DataError(f"{file.uri}: its columns are separated by semicolons (Excel with decimal commas); "
+                        "save it with commas between columns and points in numbers, or as Parquet")  # fmt: skip
     try:
         names = tuple(n.strip() for n in next(csv.reader([line], delimiter=delimiter), []))
     except csv.Error as error:
         raise DataError(f"{file.uri}: the first line cannot be read ({error}); it must name the columns") from None
     if odd := [n for n in names if not n.isprintable()]:
         raise DataError(f"{file.uri}: column {odd[0]!r} has characters that do not print; name it otherwise")
-    if not names or all(is_number(n) for n in names):
-        raise DataError(f"{file.uri}: the first line ({line[:40]}) is data; it must name the columns")
-    if not all(names):
-        raise DataError(f"{file.uri}: column {names.index('')} has no name; name every column")
-    return names, delimiter, names[0].startswith(("id:", "src_id:"))
+    counted = numbers and names == tuple(str(i) for i in range(len(names)))
+    if not names or (all(is_number(n) for n in names) and not counted):
+        raise DataError(f"{file.uri}: the first line ({', '.join(names[:3])}) is data; it must name the columns")
+    return _distinct(file, names), delimiter, names[0].startswith(("id:", "src_id:"))
+
+
+def _distinct(file: DataFile, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, if each is one and none stands twice. Raises DataError."""
+    nameless = [i for i, n in enumerate(names) if not n.strip() or n.startswith("Unnamed: ")]
+    if nameless:
+        raise DataError(f"{file.uri}: column {nameless[0]} has no name (a row index?); name it id or leave it out")
+    twice = [n for n in names if names.count(n) > 1] if len(set(names)) < len(names) else []
+    if twice:
+        raise DataError(f"{file.uri}: column {twice[0]!r} stands twice; column names must differ")
+    return names
+
+
+def header_line(file: DataFile) -> str:
+    """The first line of a text file without its end. Raises DataError where it is empty, too long or no text."""
+    start = read_bytes(file, 0, HEADER_BYTES)
+    if not start.strip():
+        raise DataError(f"{file.uri}: is empty; its first line must name the columns")
+    check_text(file.uri, start)
+    if b"\0" in start:
+        raise DataError(f"{file.uri}: holds binary data, not text; allowed: csv, tsv or txt files of text")
+    line, end, _ = start.partition(b"\n")
+    if not end and file.size > len(start):
+        raise DataError(f"{file.uri}: its first line is longer than {HEADER_BYTES} bytes; it must name the columns")
+    with reading(file.uri):
+        text = line.decode("utf-8-sig").rstrip("\r")
+    if not text.strip():
+        raise DataError(f"{file.uri}: its first line is empty; it must name the columns")
+    return text
 
 
 def is_number(text: str) -> bool:

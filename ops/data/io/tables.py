@@ -1,23 +1,29 @@
-"""Feature tables, edge tables and label tables: which column is what."""
+"""The tables of a homogeneous graph: features, edges and labels, whose ids may be left out (row numbers then).
+
+Axes: N rows, F features, E edges.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from ops.data.io.readers import check_header, read_table
-from ops.data.io.validate import as_keys, check_ids, check_single
+from ops.data.io.chunks import Chunk, Files, chunks_of, place_of, read_edge_table, read_table
+from ops.data.io.dtypes import features_of, label_values
+from ops.data.io.ids import Lookup, check_unique, ids_of, joined_ids
+from ops.data.io.readers import DataFile, check_kind, file_at, reading
+from ops.data.io.schema import edge_columns, label_columns, node_columns
+from ops.data.types.hetero import Ids
 from ops.errors import DataError
 
-_SOURCES, _TARGETS = ("source", "src"), ("target", "dst")
-# A table that is trained on must not carry its answer: `y` may be a coordinate, the others are most likely labels.
-_LABEL_LIKE = ("labels", "class", "classes", "target", "cluster", "category")
-_MISSING = ("nan", "na", "n/a", "null", "none")
+# two columns of such names, the first repeated, are a table in long form: one row a value, not one a node
+_LONG = re.compile(r"(.*[_ ])?(id|idx|index|node|user|item|row|feature|column|col|variable|attribute|key)s?", re.I)
 
 
 @dataclass(frozen=True)
@@ -33,27 +39,64 @@ class FeatureTable:
 
 def feature_table(path: Path) -> FeatureTable:
     """Read features from .csv or .parquet: numeric columns, an optional `id`, an optional `label` (never a feature)."""
-    return split_table(path, read_table(path))
-
-
-def split_table(path: Path, table: pd.DataFrame) -> FeatureTable:
-    """A table of `path` (or some rows of it) as features, ids and labels; DataError names what does not fit."""
-    special = {c: _only(path, table, c) for c in ("id", "label")}
-    names = [c for c in table.columns if c not in special.values()]
-    # a data frame written without names has the header 0,1,2,...: names, not data
-    if names != [str(i) for i in range(len(names))]:
-        check_header(path, table)
-    for name in names:
-        if name.strip().lower() in _LABEL_LIKE:
-            raise DataError(
-                f"{path}: column {name!r}: name it label if it holds the classes, else give it another name"
-            )
+    chunks = feature_chunks(path)
+    pieces = [split_features(chunk, read_table(chunk)) for chunk in chunks]
+    names, special = list(chunks[0].header.features), chunks[0].header.named("id")
+    x, ids, labels = np.concatenate([p[0] for p in pieces]), None, None
+    if special is not None:
+        ids = joined_ids([p[1] for p in pieces if p[1] is not None])
+        _check_long(path, [special, *names], ids)
+        check_unique(ids, lambda row: f"{path}, row {row}", hint="ids must differ: one row a node")
+    elif x.size:
+        _check_long(path, names, x[:, 0])
+    if chunks[0].header.named("label") is not None:
+        labels = joined_labels([p[2] for p in pieces if p[2] is not None])
     notes = [f"column {c!r} is taken as a feature; name it label if it holds the classes" for c in names if c in "yY"]
-    x = np.column_stack([_numbers(path, table[c]) for c in names]) if names else np.zeros((len(table), 0))
-    notes += _doubtful(x, names)
-    ids = None if special["id"] is None else check_ids(_values(table[special["id"]]), len(table), origin=str(path))
-    labels = None if special["label"] is None else _values(table[special["label"]])
-    return FeatureTable(x, names, ids, labels, notes)
+    return FeatureTable(x, names, ids, labels, notes + _doubtful(x, names))
+
+
+def feature_chunks(path: Path) -> tuple[Chunk, ...]:
+    """The chunks of a table of features. DataError for what is none, has no rows, or has columns that do not fit."""
+    check_kind(path)
+    file = file_at(str(path))
+    columns = node_columns(file, strict=False)
+    return chunks_of((file,), [columns], "the table", len(columns.features))
+
+
+def split_features(chunk: Chunk, table: Any, first: int = 0) -> tuple[NDArray[Any], Ids | None, NDArray[Any] | None]:
+    """Features [n, F], ids and labels of the rows of a chunk from its row `first` on. Raises DataError."""
+    columns = chunk.header
+    place = place_of(chunk)
+
+    def at(row: int) -> str:
+        return place(first + row)
+
+    with reading(chunk.uri):
+        label, name = columns.named("label"), columns.named("id")
+        return (
+            features_of(table, columns, chunk.width, at),
+            None if name is None else ids_of(table.column(name), at),
+            None if label is None else label_values(table.column(label), at),
+        )
+
+
+def joined_labels(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Labels of several pieces as one array: numbers where all are, else words."""
+    plain = len({part.dtype.kind in "biuf" for part in parts}) == 1
+    return np.concatenate(parts if plain else [part.astype(object) for part in parts])
+
+
+def _check_long(path: Path, names: list[str], first: NDArray[Any]) -> None:
+    if len(names) not in (2, 3) or not all(_LONG.fullmatch(n) for n in names[:2]):
+        return
+    nodes = len(np.unique(first))
+    if nodes < len(first):
+        value = f", values={names[2]!r}" if len(names) > 2 else ", aggfunc='size'"
+        raise DataError(
+            f"{path}: is in long form: {len(first):,} rows for {nodes:,} of {names[0]!r}; a table of features has one "
+            f"row a node: pandas.read_csv(FILE).pivot_table(index={names[0]!r}, columns={names[1]!r}{value})"
+            ".fillna(0).rename_axis('id').to_csv(NEW_FILE)"
+        )
 
 
 def _doubtful(x: NDArray[Any], names: list[str]) -> list[str]:
@@ -70,131 +113,62 @@ def _doubtful(x: NDArray[Any], names: list[str]) -> list[str]:
     return notes
 
 
-def edge_table(path: Path, ids: NDArray[Any] | None = None) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
-    """Both ends [E], [E] of the edges as they stand (numbers or text), and notes on ignored columns.
+def edge_table(file: DataFile, ids: Ids | None) -> tuple[NDArray[Any], list[str]]:
+    """Edges [2, E] as rows, looked up among `ids` (or row numbers where there are none), and notes on ignored columns.
 
-    Columns source,target or src,dst, in any place; otherwise the first two. DataError where a value is missing, or
-    where the header line of a CSV is an edge between two of the `ids`.
+    Columns source,target or src,dst, in any place; or the only two. DataError where a value is missing or is no node,
+    or where the header line of a text file is an edge between two of the `ids`.
     """
-    table = read_table(path, names=2)
-    if table.shape[1] < 2:
-        raise DataError(f"{path}: edges need two columns (source,target), found {', '.join(table.columns) or 'none'}")
-    check_header(path, table)
-    ends = [next((c for c in table.columns if c.strip().lower() in names), "") for names in (_SOURCES, _TARGETS)]
-    if ends == ["", ""]:
-        ends = list(table.columns[:2])
-        if ids is not None and path.suffix.lower() == ".csv" and (find_rows(np.array(ends), ids) >= 0).all():
-            raise DataError(f"{path}: the first line ({', '.join(ends)}) is an edge; it must name the columns")
-    elif "" in ends:
-        found = ", ".join(table.columns[:5])
-        raise DataError(f"{path}: edges need both columns source,target or src,dst (or neither name), found {found}")
-    for end in ends:
-        missing = table[end].isna().to_numpy()
-        if missing.any():
-            raise DataError(
-                f"{path}: {int(missing.sum())} values of column {end!r} are missing, the first in row "
-                f"{int(missing.argmax())}; every edge needs two ends"
-            )
-        check_single(_values(table[end]), f"values of column {end!r}", str(path))
-    rest = [c for c in table.columns if c not in ends]
-    notes = [f"edge columns ignored: {', '.join(rest[:5])}"] if rest else []
-    return _values(table[ends[0]]), _values(table[ends[1]]), notes
+    columns = edge_columns(file, strict=False)
+    lookup = None if ids is None else Lookup("node", ids)
+    names = (str(columns.named("src")), str(columns.named("dst")))
+    if lookup is not None and file.suffix != ".parquet" and (lookup.rows(np.array(names)) >= 0).all():
+        raise DataError(f"{file.uri}: the first line ({', '.join(names)}) is an edge; it must name the columns")
+    parts = []
+    for chunk in chunks_of((file,), [columns], "the table of edges"):
+        src, dst, _, _ = read_edge_table(chunk)
+        at = place_of(chunk)
+        parts.append(np.stack([end_rows(end, lookup, name, at) for end, name in zip((src, dst), names, strict=True)]))
+    rest = columns.ignored
+    return np.concatenate(parts, axis=1), [f"edge columns ignored: {', '.join(rest[:5])}"] if rest else []
 
 
-def resolve_edges(source: NDArray[Any], target: NDArray[Any], ids: NDArray[Any] | None, *, origin: str) -> NDArray[Any]:
-    """Edges [2, E] as row numbers: looked up among `ids`, or taken as they are where the features have none."""
-    if ids is None:
-        source, target = _row_numbers(source), _row_numbers(target)
-        if source.dtype.kind not in "biuf" or target.dtype.kind not in "biuf":
-            pair = f"({str(source[0])!r}, {str(target[0])!r})" if source.size else "text"
-            raise DataError(
-                f"{origin}: edge 0 is {pair}: without an id column in the features, edges are row numbers from 0"
-            )
-        return np.stack([source, target])
-    rows = np.stack([find_rows(source, ids), find_rows(target, ids)])
-    lost = rows < 0
-    if lost.any():
-        at = int(lost.any(axis=0).argmax())
-        ends = (str(source[at]), str(target[at]))
-        name = ends[0 if lost[0, at] else 1]
-        raise DataError(f"{origin}: edge {at} is {ends}: {name!r} is not among the ids of the features")
-    return rows
-
-
-def _row_numbers(ends: NDArray[Any]) -> NDArray[Any]:
-    """Text as numbers where all of it is some: row numbers are no names, 1.0 is row 1."""
-    try:
-        return ends.astype(np.float64) if ends.dtype.kind in "OU" else ends
-    except (TypeError, ValueError):
+def end_rows(ends: Ids, lookup: Lookup | None, name: str, at: Any) -> NDArray[Any]:
+    """One end of edges as rows: looked up, or as numbers (floats stay: they are refused by `check_edges`)."""
+    if lookup is not None:
+        return lookup(ends, name, at)
+    if ends.dtype.kind == "i":
         return ends
+    try:
+        return ends.astype(np.float64)
+    except ValueError:
+        raise DataError(f"{at(0)}: {name} is {str(ends[0])!r}: without an id column in the features, edges are row "
+                        "numbers from 0") from None  # fmt: skip
 
 
-def label_table(path: Path, n: int, ids: NDArray[Any] | None) -> NDArray[Any]:
-    """Labels in the order of the nodes from a table with a `label` (or one) column.
+def label_table(files: Files, n: int, lookup: Lookup | None, strict: bool = False) -> NDArray[Any]:
+    """Labels [n] in the order of the nodes from tables with a `label` (or one) column.
 
-    With an `id` column the rows may stand in any order: they are matched with the `ids` of the features (row
-    numbers where the features have none), and every node must stand there once.
+    With an `id` column (needed where `strict`) the rows may stand in any order: they are matched with the nodes, and
+    every node must stand there once.
     """
-    table = read_table(path, names=2)  # the labels may be the only column, or stand beside an id, under any name
-    check_header(path, table)
-    id_column, label_column = (_only(path, table, c) for c in ("id", "label"))
-    rest = [c for c in table.columns if c not in (id_column, label_column)]
-    if label_column is None:
-        if len(rest) != 1:
-            raise DataError(f"{path}: labels need one column named label, found {', '.join(table.columns[:5])}")
-        label_column = rest[0]
-    values = _values(table[label_column])
-    if id_column is None or len(values) != n:  # another length is said by make_labels
-        return values
-    own = check_ids(_values(table[id_column]), n, origin=str(path))
-    rows = find_rows(own, np.arange(n) if ids is None else ids)
-    if (rows < 0).any():
-        raise DataError(f"{path}: id {own[rows < 0][0].item()!r} is not among the ids of the features")
-    ordered = np.empty_like(values)
-    ordered[rows] = values
-    return ordered
-
-
-def find_rows(keys: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.int64]:
-    """The row of each key among the unique `ids`, -1 where there is none; text and numbers compare as text."""
-    if ids.size == 0:
-        return np.full(keys.shape, -1, dtype=np.int64)
-    if ids.dtype.kind != "i" or keys.dtype.kind not in "iuf":
-        keys, ids = as_keys(keys).astype(np.str_), ids.astype(np.str_)
-    order = np.argsort(ids, kind="stable")
-    ranked = ids[order]
-    at = np.minimum(np.searchsorted(ranked, keys), ids.size - 1)
-    return np.where(ranked[at] == keys, order[at], -1)
-
-
-def _only(path: Path, table: pd.DataFrame, name: str) -> str | None:
-    """The column of that name in any case, so that `Label` never becomes a feature; two of them are an error."""
-    found = [c for c in table.columns if c.strip().lower() == name]
-    if len(found) > 1:
-        raise DataError(f"{path}: columns {', '.join(found)} could all be the {name}; keep one")
-    return found[0] if found else None
-
-
-def _numbers(path: Path, column: pd.Series[Any]) -> NDArray[Any]:
-    """A feature column as numbers, missing ones as NaN; DataError names the first value that is no number."""
-    if column.dtype.kind in "biuf" and isinstance(column.dtype, np.dtype):
-        return column.to_numpy()
-    if isinstance(column.iloc[0] if len(column) else 0, (list, dict, bytes, np.ndarray)):
-        raise DataError(f"{path}: column {column.name!r} holds {type(column.iloc[0]).__name__} values, not numbers")
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    words = column.astype(str).str.strip().str.lower()
-    wrong = np.isnan(numbers) & ~column.isna().to_numpy(dtype=bool) & ~words.isin(_MISSING).to_numpy(dtype=bool)
-    if wrong.any():
-        row = int(wrong.argmax())
+    columns = [label_columns(file, strict) for file in files]
+    rows, values = [], []
+    for chunk in chunks_of(files, columns, "the table of labels"):
+        table, at, name = read_table(chunk), place_of(chunk), chunk.header.named("id")
+        with reading(chunk.uri):
+            values.append(label_values(table.column(chunk.header.named("label")), at))
+            if name is not None:
+                rows.append((lookup or Lookup("node", np.arange(n)))(ids_of(table.column(name), at), "id", at))
+    labels = joined_labels(values)
+    if not rows:  # another length is said by make_labels
+        return labels
+    row = np.concatenate(rows)
+    if row.size != n or np.unique(row).size != n:
         raise DataError(
-            f"{path}: column {column.name!r} is not numeric ({str(column.iloc[row])[:40]!r} in row {row}); features "
-            "are numbers (comma-separated in a CSV), only columns named id and label may hold words"
+            f"{files[0].uri}: {row.size} rows label {np.unique(row).size} of {n} nodes; label every node once (or "
+            "'unknown'), or leave the file out"
         )
-    return numbers
-
-
-def _values(column: pd.Series[Any]) -> NDArray[Any]:
-    """A column as numpy: numbers as they are, everything else as objects with None for missing values."""
-    if column.dtype.kind in "biuf" and isinstance(column.dtype, np.dtype):
-        return column.to_numpy()
-    return column.astype(object).where(column.notna(), None).to_numpy(dtype=object)
+    ordered = np.empty_like(labels)
+    ordered[row] = labels
+    return ordered

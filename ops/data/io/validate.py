@@ -5,14 +5,18 @@ Axes: N nodes, F features, E directed edges. Rows and edges are counted from 0 i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.data.io.ids import check_ids
+from ops.data.io.schema import is_number
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
+
+NO_LABEL = ("", "-1", "-1.0", "nan", "na", "n/a", "none", "null", "unknown", "unlabeled", "unlabelled")
 
 
 def make_graph(
@@ -51,9 +55,16 @@ def make_graph(
 
 
 def check_features(
-    x: NDArray[Any], *, feature_names: Sequence[str] | None = None, origin: str = "features"
+    x: NDArray[Any],
+    *,
+    feature_names: Sequence[str] | None = None,
+    origin: str = "features",
+    first_row: int | Callable[[], int] = 0,
 ) -> NDArray[np.float32]:
-    """Finite float32 [N, F], C-contiguous, N and F at least 1; DataError names the first offending value."""
+    """Finite float32 [N, F], C-contiguous, N and F at least 1; DataError names the first offending value.
+
+    `first_row` is the number of the first of these rows in `origin`, or tells it.
+    """
     if x.ndim != 2:
         raise DataError(f"{origin}: features must be a table [N, F], found shape {x.shape}")
     if x.dtype.kind not in "biuf":
@@ -61,23 +72,28 @@ def check_features(
     n, f = x.shape
     if n == 0 or f == 0:
         raise DataError(f"{origin}: empty graph ({n} nodes, {f} features); at least one of each is needed")
+
+    def cell(bad: NDArray[np.bool_]) -> str:
+        row, column = divmod(int(bad.argmax()), f)
+        name = f" ({feature_names[column]!r})" if feature_names else ""
+        start = first_row if isinstance(first_row, int) else first_row()
+        return f"the first at row {start + row}, column {column}{name}"
+
     bad = ~np.isfinite(x)
     if bad.any():
         nans = int(np.isnan(x).sum())
         kinds = [f"{nans} NaN" if nans else "", f"{int(bad.sum()) - nans} infinite" if bad.sum() > nans else ""]
         raise DataError(
-            f"{origin}: features hold {' and '.join(k for k in kinds if k)} values, the first at "
-            f"{_cell(bad, feature_names)}; only finite numbers are allowed, fill or remove them"
+            f"{origin}: features hold {' and '.join(k for k in kinds if k)} values, {cell(bad)}; only finite numbers "
+            "are allowed, fill or remove them"
         )
     del bad
     with np.errstate(over="ignore"):
         out = np.ascontiguousarray(x, dtype=np.float32)
     lost = ~np.isfinite(out)
     if lost.any():
-        raise DataError(
-            f"{origin}: {int(lost.sum())} values are beyond float32's range (3.4e38), the first at "
-            f"{_cell(lost, feature_names)}; rescale the features"
-        )
+        raise DataError(f"{origin}: {int(lost.sum())} values are beyond float32's range (3.4e38), {cell(lost)}; "
+                        "rescale the features")  # fmt: skip
     return out
 
 
@@ -101,55 +117,52 @@ def check_edges(edge_index: NDArray[Any], n: int, *, origin: str = "edges") -> N
     return edge_index.astype(np.int64)
 
 
-def check_ids(ids: NDArray[Any], n: int, *, origin: str = "ids") -> NDArray[Any]:
-    """Unique row names [n] as int64 where all are whole numbers, else as text; DataError otherwise."""
-    if ids.shape != (n,):
-        raise DataError(f"{origin}: {ids.shape[0] if ids.ndim else 0} ids for {n} rows")
-    check_single(ids, "ids", origin)
-    missing = _missing(ids)
-    if missing.any():
-        raise DataError(f"{origin}: {int(missing.sum())} ids are missing, the first in row {int(missing.argmax())}")
-    keys = as_keys(ids)
-    unique, first = np.unique(keys, return_index=True)
-    if unique.size < n:
-        repeated = np.setdiff1d(np.arange(n), first)[0]
-        raise DataError(
-            f"{origin}: id {keys[repeated].item()!r} stands twice (again in row {repeated}); ids must differ"
-        )
-    return keys
-
-
-def as_keys(values: NDArray[Any]) -> NDArray[Any]:
-    """Whole numbers as int64, everything else as text: 7 and 7.0 are one id, mixed types compare."""
-    if values.dtype.kind in "iu" and (values.size == 0 or values.max() <= np.iinfo(np.int64).max):
-        return values.astype(np.int64)
-    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.floor(values)).all():
-        return values.astype(np.int64)
-    return values.astype(np.str_)
-
-
 def make_labels(y: NDArray[Any], n: int, *, origin: str = "labels") -> NDArray[np.int64]:
-    """Labels [n] (whole numbers or words) as int64 codes 0..K-1 in sorted order.
+    """Labels [n] (whole numbers or words) as int64 codes 0..K-1 in sorted order, -1 for a row without one.
 
-    Raises DataError for another length, missing values (NaN, None, empty text) or fractional numbers.
+    That is -1 (unless -1 and 1 are all there is), NaN, None, empty text, or a word for it (`NO_LABEL`). Raises
+    DataError for another length, fractional numbers, or where no row has a label.
     """
-    flat = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
-    if flat.ndim != 1:
+    values = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
+    if values.ndim != 1:
         raise DataError(f"{origin}: labels must be one value per row [N], found shape {y.shape}")
-    if flat.size != n:
-        raise DataError(f"{origin}: {flat.size} labels for {n} rows; there must be one per row, in the same order")
-    check_single(flat, "labels", origin)
-    missing = _missing(flat)
-    if missing.any():
-        raise DataError(
-            f"{origin}: {int(missing.sum())} labels are missing, the first in row {int(missing.argmax())}; "
-            "label every row or give no labels"
-        )
-    if flat.dtype.kind == "f" and (flat != np.floor(flat)).any():
-        row = int((flat != np.floor(flat)).argmax())
-        raise DataError(f"{origin}: label {flat[row].item()!r} in row {row}; labels are whole numbers or words")
-    words = flat.dtype.kind not in "biufU"
-    return np.unique(flat.astype(np.str_) if words else flat, return_inverse=True)[1].astype(np.int64)
+    if values.size != n:
+        raise DataError(f"{origin}: {values.size} labels for {n} rows; there must be one per row, in the same order")
+    if values.dtype.kind in "OUS":
+        values, none = _label_words(values, origin)
+        numbers = np.array([float(v) for v in values[~none]]) if all(is_number(v) for v in values[~none]) else None
+    else:
+        numbers = np.asarray(values, dtype=np.float64)
+        none = np.isnan(numbers)
+        if set(np.unique(numbers[~none])) != {-1, 1}:
+            none |= numbers == -1
+        numbers = numbers[~none]
+    if none.all():
+        raise DataError(f"{origin}: all labels are -1, NaN, empty or 'unknown'; label some rows, or give no labels")
+    if numbers is not None and (fraction := numbers != np.floor(numbers)).any():
+        row = int(np.flatnonzero(~none)[fraction][0])
+        raise DataError(f"{origin}: label {values[row].item()!r} in row {row}; labels are whole numbers or words")
+    codes = np.full(n, -1, dtype=np.int64)
+    codes[~none] = np.unique(values[~none], return_inverse=True)[1]
+    return codes
+
+
+def _label_words(values: NDArray[Any], origin: str) -> tuple[NDArray[np.character], NDArray[np.bool_]]:
+    """Labels as text, and which of them are none."""
+    words = []
+    for row, value in enumerate(values.tolist()):
+        if isinstance(value, list | tuple | dict | set | np.ndarray):
+            raise DataError(f"{origin}: labels must be numbers or words, found a {type(value).__name__} in row {row}")
+        none = value is None or value != value  # noqa: PLR0124
+        words.append("" if none else value.decode(errors="replace") if isinstance(value, bytes) else str(value))
+    return np.array(words, dtype=np.str_), np.array([w.strip().lower() in NO_LABEL for w in words], dtype=np.bool_)
+
+
+def unlabelled(labels: NDArray[np.int64]) -> list[str]:
+    """What to say of rows without a label, if there are any."""
+    none = int((labels < 0).sum())
+    rows = f"{count(none, 'row')} of {labels.size} without a label (-1, NaN, empty or 'unknown')"
+    return [f"{rows}: left out of K and of all scores"] if none else []
 
 
 def check_clusters(k: int, n: int) -> None:
@@ -185,30 +198,9 @@ def _tidy(edges: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], list[str
     if loops.any():
         notes.append(f"{count(int(loops.sum()), 'self loop')} kept")
     if isolated:
-        notes.append(f"{count(isolated, 'isolated node')}")
+        most = "; that is most of them: do the edges use the nodes' ids?" if isolated > n / 2 else ""
+        notes.append(f"{count(isolated, 'isolated node')}{most}")
     return np.stack([source, target]), notes
-
-
-def check_single(values: NDArray[Any], what: str, origin: str) -> None:
-    """DataError where a value is itself a list, as a Parquet column may hold them."""
-    if values.dtype.kind != "O":
-        return
-    for row, value in enumerate(values):
-        if isinstance(value, (list, tuple, dict, set, np.ndarray)):
-            raise DataError(f"{origin}: {what} must be numbers or words, found a {type(value).__name__} in row {row}")
-
-
-def _missing(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where a value is NaN, None or empty text."""
-    import pandas as pd
-
-    missing = np.asarray(pd.isna(values), dtype=np.bool_)
-    return missing | (values == "") if values.dtype.kind in "OU" else missing
-
-
-def _cell(bad: NDArray[np.bool_], names: Sequence[str] | None) -> str:
-    row, column = divmod(int(bad.argmax()), bad.shape[1])
-    return f"row {row}, column {column}" + (f" ({names[column]!r})" if names else "")
 
 
 def _edge(edge_index: NDArray[Any], bad: NDArray[np.bool_]) -> str:

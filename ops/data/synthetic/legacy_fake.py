@@ -1,7 +1,7 @@
 """The original's fake data: users with an age, notes with views, random follow and share edges; no structure to find.
 
-Its files are tab-separated, `id:int64 feature:string` and `src_id:int64 dst_id:int64 weight:float label:int32`;
-`ops.data.io.writer` writes them (form "original"), `ops.data.io.chunks` reads them.
+The original's files are tab-separated, `id:int64 feature:string` and `src_id:int64 dst_id:int64 weight:float
+label:int32`; `ops.data.io.layout` finds and `ops.data.io.chunks` reads them, `ops.data.io.writer` writes Parquet.
 """
 
 from __future__ import annotations

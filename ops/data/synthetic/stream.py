@@ -10,20 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ops.data.io.writer import (
-    Form,
-    PartedTable,
-    begin,
-    edge_rows,
-    label_rows,
-    mapping,
-    node_rows,
-    paths,
-    write_mapping,
-)
+from ops.data.io.writer import PartedTable, begin, edge_rows, label_rows, mapping, node_rows, paths, write_mapping
 from ops.data.synthetic.legacy_fake import EDGES, original_blocks
 from ops.data.synthetic.user_item import Block, Planted, blocks, both_ways
-from ops.data.types.hetero import EDGE, NODE, Edges, Relation, relation_name
+from ops.data.types.hetero import EDGE, NODE, Relation, relation_name
 from ops.errors import DataError, SettingsError
 
 Tell = Callable[[str], None]
@@ -35,7 +25,6 @@ class Order:
 
     planted: Planted
     parts: int = 1
-    form: Form = "parquet"
     original: bool = False
 
     @property
@@ -53,13 +42,13 @@ class Order:
         wanted = asdict(self.planted)
         if self.original:
             wanted = {k: wanted[k] for k in ("users", "notes", "seed")} | {"preset": "original"}
-        return wanted | {"parts": self.parts, "format": self.form}
+        return wanted | {"parts": self.parts}
 
 
 def generate(order: Order, folder: Path, fresh: bool = False, tell: Tell = lambda _: None) -> dict[str, int] | None:
     """Write the graph, graph.yaml last; the rows of each table, or None where it is there already.
 
-    The rows do not depend on parts or form. Raises SettingsError for values out of range or a folder that
+    The rows do not depend on parts. Raises SettingsError for values out of range or a folder that
     holds something else; DataError for more clusters or parts than nodes.
     """
     counts = order.planted.counts
@@ -79,12 +68,7 @@ def generate(order: Order, folder: Path, fresh: bool = False, tell: Tell = lambd
                 tell(f"{kind}: {out.rows[kind]:,} of {count:,}, rows in all {sum(out.rows.values()):,}")
         rows |= out.rows
     symmetric = [EDGE] if order.planted.homogeneous else []
-    relations = [r for r in order.relations if relation_name(r) in rows]
-    labelled = [] if order.original else list(counts)
-    said = mapping(
-        "original" if order.original else "planted", list(counts), relations, order.form,
-        labelled=labelled, symmetric=symmetric,
-    )  # fmt: skip
+    said = mapping("original" if order.original else "planted", symmetric)
     write_mapping(folder, said | {"made": order.made()})
     return rows
 
@@ -102,8 +86,8 @@ class _Tables:
         if not table.num_rows:  # a relation of a tiny graph may stay without edges: then it has no table
             return
         if (top, key) not in self._open:
-            files = paths(self._folder, top, key, self._order.parts, self._order.form)
-            self._open[top, key] = PartedTable(files, self._count, self._order.form, table.schema)
+            files = paths(self._folder, top, key, self._order.parts)
+            self._open[top, key] = PartedTable(files, self._count, table.schema)
         self._open[top, key].write(table, owners)
         if top != "labels":
             self.rows[key] = self.rows.get(key, 0) + table.num_rows
@@ -121,18 +105,12 @@ class _Tables:
 
 
 def _write_block(out: _Tables, order: Order, kind: str, block: Block) -> None:
-    form = order.form
     n = block.groups.size if block.x is None else block.x.shape[0]
     ids = np.arange(block.first, block.first + n, dtype=np.int64)
-    out.write("nodes", kind, node_rows(ids, block.x, form), ids)
+    out.write("nodes", kind, node_rows(ids, block.x), ids)
     if not order.original:
         out.write("labels", kind, label_rows(ids, block.groups), ids)
     for relation, edges in block.edges.items():
         owners = np.repeat(edges.src, 2) if kind == NODE else edges.src
-        out.write(
-            "edges", relation_name(relation), _edge_rows(both_ways(edges) if kind == NODE else edges, form), owners
-        )
-
-
-def _edge_rows(edges: Edges, form: Form) -> Any:
-    return edge_rows(edges.src, edges.dst, edges, form)
+        directed = both_ways(edges) if kind == NODE else edges
+        out.write("edges", relation_name(relation), edge_rows(directed.src, directed.dst, directed), owners)

@@ -12,26 +12,28 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+HASHED = 4096  # rows at a time
+
 
 @runtime_checkable  # the tests check every annotation
 class Data(Protocol):
-    """What a run knows of its data, whatever kind it is: a method's own data has more."""
+    """What every kind of data tells a run; what a method trains on has more."""
 
     @property
     def name(self) -> str:
-        """The data set's, for people."""
+        """What the data set is called."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What loading changed or found, one sentence each."""
+        """What loading changed or left out, one sentence each."""
 
     @property
     def ids(self) -> NDArray[Any] | None:
-        """The user's own names of the rows that are clustered."""
+        """The user's names of the rows that are clustered, None where rows are called by their numbers."""
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
-        """Of the rows' features."""
+        """The names of the features, None where they have none."""
 
     @property
     def n_rows(self) -> int:
@@ -45,14 +47,25 @@ class Data(Protocol):
         """SHA-256 of all that training may see."""
 
 
+def digest_of(*arrays: NDArray[Any] | None) -> str:
+    """SHA-256 over the arrays that there are, read in blocks of rows: a memory map is never in memory as a whole."""
+    h = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            h.update(f"{array.dtype.str}{array.shape}".encode())
+            for first in range(0, len(array), HASHED):
+                h.update(np.ascontiguousarray(array[first : first + HASHED]).data)
+    return h.hexdigest()
+
+
 @dataclass(frozen=True)
 class AttributedGraph:
-    """An undirected graph with features on its nodes; made by `ops.data.load` or `ops.data.io.validate.make_graph`.
+    """An undirected graph with features on its nodes (see `ops.data.load.load`, `ops.data.io.validate.make_graph`).
 
     `x` is float32 [N, F], finite. `edge_index` is int64 [2, E]: both directions of every edge, sorted by
-    (source, target), unique, self loops kept. `ids` are the user's own row names. `notes` say, counted, what the
-    loader changed or found (merged duplicates, symmetrised edges, isolated nodes ...), one sentence each. `part`
-    int64 [N] is the part of every node where the graph comes from the parts that `partition_graph.py` made.
+    (source, target), unique, self loops kept. `ids` are the user's row names. `notes` say, counted, what the
+    loader changed or met (merged duplicates, symmetrised edges, isolated nodes ...), one sentence each. `part`
+    int64 [N] is the part of every node where the graph comes from the parts that `partition_graph.py` wrote.
     """
 
     name: str
@@ -80,11 +93,7 @@ class AttributedGraph:
 
     def digest(self) -> str:
         """SHA-256 over features, edges and given parts; names, notes and labels do not enter."""
-        h = hashlib.sha256()
-        for array in (self.x, self.edge_index, *(() if self.part is None else (self.part,))):
-            h.update(f"{array.dtype.str}{array.shape}".encode())
-            h.update(np.ascontiguousarray(array).data)
-        return h.hexdigest()
+        return digest_of(self.x, self.edge_index, self.part)
 
     def with_notes(self, *notes: str) -> AttributedGraph:
         """The same graph with more notes."""

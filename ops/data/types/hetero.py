@@ -74,7 +74,7 @@ class Edges:
 
 @dataclass(frozen=True)
 class HeteroGraph:
-    """Nodes by type and edges by relation; made by `ops.data.hetero_load.load_hetero`.
+    """Nodes by type and edges by relation (see `ops.data.hetero_load.load_hetero`).
 
     No reverse relations: partitions add them. A homogeneous graph has the type "node" and the relation
     ("node", "edge", "node") with every directed edge once. `notes` say, counted, what loading merged or left out.
@@ -134,22 +134,22 @@ def check_type_name(name: str, origin: str) -> str:
     return name
 
 
-def find_relations(known: Iterable[Relation], names: Sequence[str]) -> tuple[Relation, ...]:
-    """The relations meant by `names`, in the order of `known`; no names: all of them.
+def find_relations(relations: Iterable[Relation], names: Sequence[str]) -> tuple[Relation, ...]:
+    """The relations meant by `names`, in the order of `relations`; no names: all of them.
 
     A name is the full one (user__follow_note__note), its middle (follow_note), or the middle without or with the
     destination's type (follow, follow_note). Raises SettingsError for a name that none has.
     """
-    known = tuple(known)
+    relations = tuple(relations)
     meant: set[Relation] = set()
     for name in names:
-        found = {r for r in known if name in (relation_name(r), r[1])} or {
-            r for r in known if f"{name}_{r[2]}" == r[1] or f"{r[1]}_{r[2]}" == name
+        of_name = {r for r in relations if name in (relation_name(r), r[1])} or {
+            r for r in relations if f"{name}_{r[2]}" == r[1] or f"{r[1]}_{r[2]}" == name
         }
-        if not found:
-            raise SettingsError(f"{name}: no such relation; the graph has: {', '.join(r[1] for r in known)}")
-        meant |= found
-    return tuple(r for r in known if r in meant) if names else known
+        if not of_name:
+            raise SettingsError(f"{name}: no such relation; the graph has: {', '.join(r[1] for r in relations)}")
+        meant |= of_name
+    return tuple(r for r in relations if r in meant) if names else relations
 
 
 def from_homogeneous(graph: AttributedGraph) -> HeteroGraph:

@@ -5,7 +5,6 @@ Axes: N images, C = 3 channels (red, green, blue), H x W pixels, F features.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-HASHED = 4096  # images at a time: a memory map is never in memory as a whole
+from ops.data.types.graph import digest_of
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images of one size; made by `ops.data.images.load.load_images`. Satisfies `ops.data.types.graph.Data`.
+    """Images of one size (see `ops.data.images.load.load_images`). Satisfies `ops.data.types.graph.Data`.
 
-    `pixels` is uint8 [N, 3, H, W], C-contiguous, perhaps a read-only memory map; None where only features are known.
+    `pixels` is uint8 [N, 3, H, W], C-contiguous, perhaps a read-only memory map; None where there are only features.
     `features` float32 [N, F] come from a backbone of the user's (`--backbone frozen:FILE`), else None; one of the two
-    is there. `ids`: names of files or the user's ids. `notes`: what loading changed or found, one sentence each.
+    is there. `ids`: names of files or the user's ids. `notes`: what loading changed or left out, one sentence each.
     """
 
     name: str
@@ -54,9 +53,9 @@ class ImageSet:
     @property
     def _main(self) -> NDArray[Any]:
         """What a method trains on."""
-        found = self.pixels if self.features is None else self.features
-        assert found is not None, "an ImageSet has pixels or features"
-        return found
+        main = self.pixels if self.features is None else self.features
+        assert main is not None, "an ImageSet has pixels or features"
+        return main
 
     def digest(self) -> str:
         """SHA-256 over pixels and features; names, ids, notes and labels do not enter."""
@@ -64,13 +63,7 @@ class ImageSet:
 
     @cached_property
     def _digest(self) -> str:
-        h = hashlib.sha256()
-        for array in (self.pixels, self.features):
-            if array is not None:
-                h.update(f"{array.dtype.str}{array.shape}".encode())
-                for first in range(0, len(array), HASHED):
-                    h.update(np.ascontiguousarray(array[first : first + HASHED]).data)
-        return h.hexdigest()
+        return digest_of(self.pixels, self.features)
 
     def with_notes(self, *notes: str) -> ImageSet:
         """The same images with more notes."""

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ops.data.io.chunks import Chunk, Tables, joined_ids, place_of
+from ops.data.io.chunks import Chunk, Tables, place_of
+from ops.data.io.ids import joined_ids
 from ops.data.types.hetero import Relation, relation_name
 from ops.errors import DataError
 from ops.graph.partition import assign, tasks

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.catalog.graphs import cache_file
+from ops.data.io.readers import cache_file
 from ops.data.types.hetero import Relation
 from ops.graph.partition.csr import index_dtype
 from ops.graph.partition.manifest import Manifest

@@ -206,6 +206,60 @@ def test_a_weight_column_is_ignored_and_said(tmp_path):
     assert "edge columns ignored: w" in graph.notes
 
 
+@pytest.mark.parametrize("kind", [np.float64, np.int8, np.bool_])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_fields_usual_three_arrays(tmp_path, kind, labelled):
+    adjacency = np.zeros((4, 4), dtype=kind)
+    adjacency[[0, 1, 2, 2], [1, 2, 1, 2]] = 1
+    np.save(tmp_path / "acm_feat.npy", np.eye(4))
+    np.save(tmp_path / "acm_adj.npy", adjacency)
+    (tmp_path / "readme.md").write_text("from the net")
+    if labelled:
+        np.save(tmp_path / "acm_label.npy", [0, -1, 2, 2])
+    graph, labels = load(str(tmp_path))
+    assert graph.edge_index.tolist() == [[0, 1, 1, 2, 2], [1, 0, 2, 1, 2]]
+    assert "files not read: readme.md" in graph.notes
+    assert (labels is None) is not labelled
+    if labelled:
+        assert labels.tolist() == [0, -1, 1, 1]
+        assert graph.notes[-1].startswith("1 row of 4 without a label (-1, NaN, empty or 'unknown')")
+
+
+def test_an_array_that_is_not_used_may_hold_anything(tmp_path):
+    np.savez(tmp_path / "g.npz", x=np.eye(3), edge_index=[[0, 1], [1, 2]], names=np.array([{"a": 1}, None, 2]))
+    graph, _ = load(str(tmp_path / "g.npz"))
+    assert graph.notes[-1] == "arrays ignored: names"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "node_id,feature_id,value\n0,1,1\n0,2,1\n1,2,0.5\n",
+        "id,feature,value\na,1,1\na,2,1\nb,2,0.5\n",
+        "node,attribute\n0,1\n0,2\n1,2\n",
+    ],
+)
+def test_a_table_in_long_form_is_refused_with_its_pivot(tmp_path, table):
+    (tmp_path / "features.csv").write_text(table)
+    node, feature = table.split("\n")[0].split(",")[:2]
+    said = rf"is in long form: 3 rows for 2 of '{node}'; .*pivot_table\(index='{node}', columns='{feature}'"
+    with pytest.raises(DataError, match=said):
+        load(str(tmp_path), knn=1)
+
+
+def test_most_nodes_without_an_edge_and_edges_that_might_be_others_are_said(tmp_path):
+    np.save(tmp_path / "features.npy", np.eye(9))
+    (tmp_path / "edges.csv").write_text("source,target\n0,1\n")
+    assert (
+        load(str(tmp_path))[0].notes[-1] == "7 isolated nodes; that is most of them: do the edges use the nodes' ids?"
+    )
+    (tmp_path / "edges.csv").write_text("year,source_name,weight\n0,1,2\n")
+    with pytest.raises(DataError, match="name the two columns of the edges' ends source,target; found year, source_"):
+        load(str(tmp_path))
+    (tmp_path / "edges.csv").write_text("weight,id_2,id_1\n0.5,1,2\n")
+    assert load(str(tmp_path))[0].edge_index.tolist() == [[1, 2], [2, 1]]
+
+
 def test_digits_and_planted_are_always_there():
     digits, y = load("digits")
     assert (digits.n_nodes, digits.n_features, y.max()) == (1797, 64, 9)

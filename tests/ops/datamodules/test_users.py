@@ -27,7 +27,7 @@ def planted():
 def loaded(folder, graph, groups, **words):
     """What `users.load` gives for the graph as tables."""
     made = folder / f"{len(list(folder.glob('*')))}"
-    write_graph(graph, made / "graph", "parquet", 1, groups)
+    write_graph(graph, made / "graph", 1, groups)
     launch = LaunchSettings(dataset=str(made / "graph"), out=str(made / "runs"))
     return users.load(launch, hgt.Settings(n_clusters=4, **words))
 
@@ -100,7 +100,7 @@ def test_a_folder_of_parts_is_taken_as_it_is(planted, tmp_path):
 
 def test_parts_are_made_once_and_a_damaged_one_is_named_before_it_trains(planted, tmp_path):
     graph, groups = planted
-    write_graph(graph, tmp_path / "graph", "parquet", 1, groups)
+    write_graph(graph, tmp_path / "graph", 1, groups)
     launch = LaunchSettings(dataset=str(tmp_path / "graph"), out=str(tmp_path / "runs"))
     _, truth, held = users.load(launch, hgt.Settings(n_clusters=4, parts=3))
     path = next((tmp_path / "runs" / "partitions").glob("*/part-00001/user__follow_note__note.indices.npy"))

@@ -43,38 +43,49 @@ def _message(path, knn=0):
             b"\xff\x00\xfe",
             "is named .csv but holds unknown binary data; a .csv file must hold comma-separated",
         ),
-        ("a.csv", b"\n\n", "cannot be read: No columns to parse from file"),
+        ("a.csv", b"\n\n", "is empty; its first line must name the columns"),
         (
             "a.csv",
             b"a,b\n1,2\n1,2,3\n",
-            "cannot be read: Error tokenizing data. C error: Expected 2 fields in line 3, ",
+            ", row 1: 3 values where the first line names 2 columns",
         ),
-        ("a.csv", b"a,b\n1,2,3\n", "cannot be read: Length of header or names does not match length of data."),
-        ("a.csv", b"a,b\n1,2\n3\n", "features hold 1 NaN values, the first at row 1, column 1 ('b'); only finite"),
+        ("a.csv", b"a,b\n1,2,3\n", ", row 0: 3 values where the first line names 2 columns"),
+        ("a.csv", b"a,b\n1,2\n3\n", ", row 1: 1 values where the first line names 2 columns"),
+        ("a.csv", b"a,b\n1,2\n3,\n", "features hold 1 NaN values, the first at row 1, column 1 ('b'); only finite"),
         ("a.csv", b"a,b\nnan,2\n3,NA\n", "features hold 2 NaN values, the first at row 0, column 0 ('a'); only finite"),
         ("a.csv", b"a,b\n1,inf\n", "features hold 1 infinite values, the first at row 0, column 1 ('b'); only finite"),
         (
             "a.csv",
             b"a,b\n1,2\n3,x\n",
-            "column 'b' is not numeric ('x' in row 1); features are numbers (comma-separated",
+            ", row 1: column 'b' holds 'x', which is no number; only ids and labels may be words",
         ),
         (
             "a.csv",
             b"a;b\n1;2\n",
-            "column 'a;b' is not numeric ('1;2' in row 0); features are numbers (comma-separated in",
+            "its columns are separated by semicolons (Excel with decimal commas); save it with commas between",
         ),
         ("a.csv", b"0.5,0.25\n1,2\n", "the first line (0.5, 0.25) is data; it must name the columns"),
         ("a.csv", b",a\n0,1\n1,2\n", "column 0 has no name (a row index?); name it id or leave it out"),
         ("a.csv", b"a,a\n0,1\n", "column 'a' stands twice; column names must differ"),
-        ("a.csv", b"id,a\nu,1\nu,2\n", "id 'u' stands twice (again in row 1); ids must differ"),
-        ("a.csv", b"id,a\nu,1\n,2\n", "1 ids are missing, the first in row 1"),
+        ("a.csv", b"id,a\nu,1\nu,2\n", ", row 1: id 'u' stands twice; ids must differ: one row a node"),
+        ("a.csv", b"id,a\nu,1\n,2\n", ", row 1: the id is missing (1 in all); every row needs its ids"),
         ("a.csv", b"id,Id,a\nu,u,1\n", "columns id, Id could all be the id; keep one"),
         ("a.csv", b"id,label\nu,1\n", "empty graph (1 nodes, 0 features); at least one of each is needed"),
-        ("a.csv", b"a,b\n", "empty graph (0 nodes, 2 features); at least one of each is needed"),
+        ("a.csv", b"a,b\n", "the table has no rows; every table needs at least one"),
+        ("a.csv", b"a,label\n1,\n2,\n", "all labels are -1, NaN, empty or 'unknown'; label some rows"),
         (
             "a.csv",
-            b"a,label\n1,x\n2,\n",
-            "1 labels are missing, the first in row 1; label every row or give no labels",
+            "a,b\n1,2\n".encode("utf-16"),
+            "is UTF-16 text (Excel's 'Unicode Text'); save it as UTF-8",
+        ),
+        ("a.csv", "a,b\n1,2\n".encode("utf-16-le"), "is UTF-16 text (Excel's 'Unicode Text'); save it as UTF-8"),
+        ("a.csv", "id,größe\nu,2\n".encode("cp1252"), "cannot be read: it is not UTF-8 text (Windows-1252, as Excel"),
+        ("a.csv", "id,a\né,2\n".encode("cp1252"), "cannot be read: it is not UTF-8 text (Windows-1252, as Excel"),
+        ("a.csv", b"id;a\nu;1,5\n", "its columns are separated by semicolons (Excel with decimal commas); save"),
+        (
+            "a.csv",
+            b'id,a\nu,"1,5"\n',
+            ", row 0: column 'a' holds '1,5', which is no number; its decimal mark",
         ),
         ("a.txt", b"1 2", "unknown kind of file '.txt'; allowed: .npz, .npy, .csv, .parquet"),
     ],
@@ -82,7 +93,7 @@ def _message(path, knn=0):
 def test_a_file_that_is_not_what_its_name_says(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
-    assert _message(path, knn=1).startswith(f"{path}: {message}")
+    assert _message(path, knn=1).startswith(f"{path}{message}" if message[0] == "," else f"{path}: {message}")
 
 
 GOOD = {"x": np.eye(3), "edge_index": EDGES, "y": [0, 1, 1]}
@@ -111,7 +122,10 @@ CSR = {"x_indptr": [0, 1, 2, 3], "x_indices": [0, 1, 2], "x_shape": [3, 3], "edg
         (GOOD | {"y": [0, 1]}, "2 labels for 3 rows; there must be one per row, in the same order"),
         (GOOD | {"ids": ["a", "b"]}, "2 ids for 3 rows"),
         (GOOD | {"x": np.zeros((0, 3))}, "empty graph (0 nodes, 3 features); at least one of each is needed"),
-        (GOOD | {"x": np.array([[None] * 3] * 3)}, "cannot be read: it holds Python objects (pickle), which are never"),
+        (
+            GOOD | {"x": np.array([[None] * 3] * 3)},
+            "array 'x': cannot be read: it holds Python objects (pickle)",
+        ),
     ],
 )
 def test_a_npz_that_does_not_fit(tmp_path, arrays, message):
@@ -188,11 +202,11 @@ def _folder(tmp_path, **files):
         ),
         (
             {"features_npy": np.eye(3), "edges_csv": "source,target\na,b\n"},
-            "/edges.csv: edge 0 is ('a', 'b'): without an id column in the features, edges are row numbers from 0",
+            "/edges.csv, row 0: source is 'a': without an id column in the features, edges are row numbers from 0",
         ),
         (
             {"features_npy": np.eye(3), "edges_csv": "source,target\n0,\n"},
-            "/edges.csv: 1 values of column 'target' are missing, the first in row 0; every edge needs two ends",
+            "/edges.csv, row 0: the target is missing (1 in all); every row needs its ids",
         ),
         (
             {"features_npy": np.eye(3), "edges_csv": "source\n0\n"},
@@ -200,7 +214,7 @@ def _folder(tmp_path, **files):
         ),
         (
             {"features_npy": np.eye(3), "edges_csv": "source,to\n0,1\n"},
-            "/edges.csv: edges need both columns source,target or src,dst (or neither name), found source, to",
+            "/edges.csv: edges need both columns source,target or src,dst (or two columns alone), found source, to",
         ),
         (
             {"features_npy": np.eye(3), "edges_csv": "0,1\n1,2\n"},
@@ -216,7 +230,7 @@ def _folder(tmp_path, **files):
         ),
         (
             {"features_csv": "id,a\n5,1\n7,2\n", "edges_csv": "a,b\n5,7\n7,9\n"},
-            "/edges.csv: edge 1 is ('7', '9'): '9' is not among the ids of the features",
+            "/edges.csv, row 1: b 9 is not among the 2 node ids",
         ),
         (
             {"features_csv": "id,a\nann,1\nbob,2\neve,3\n", "edges_csv": "ann,bob\nbob,eve\n"},
@@ -224,7 +238,7 @@ def _folder(tmp_path, **files):
         ),
         (
             {"features_csv": "id,a\n5,1\n7,2\n", "edges_npy": [[5.0, 5.5], [7.0, 7.0]]},
-            "/edges.npy: edge 1 is ('5.5', '7.0'): '5.5' is not among the ids of the features",
+            "/edges.npy, edge 1: source '5.5' is not among the 2 node ids",
         ),
         (
             {"features_csv": "a,label\n1,0\n2,1\n", "edges_csv": "a,b\n0,1\n", "labels_npy": [0, 1]},
@@ -232,7 +246,7 @@ def _folder(tmp_path, **files):
         ),
         (
             {"features_npy": np.eye(3), "edges_npy": EDGES, "labels_csv": "a,b\n0,1\n"},
-            "/labels.csv: labels need one column named label, found a, b",
+            "/labels.csv: no column label among a, b; labels have the columns id, label",
         ),
         (
             {"features_npy": np.eye(3), "edges_npy": EDGES, "labels_npy": [0, 1]},
@@ -240,7 +254,7 @@ def _folder(tmp_path, **files):
         ),
         (
             {"features_npy": np.eye(2), "edges_npy": [[0], [1]], "labels_csv": "id,label\n0,a\n2,b\n"},
-            "/labels.csv: id 2 is not among the ids of the features",
+            "/labels.csv, row 1: id 2 is not among the 2 node ids",
         ),
     ],
 )
@@ -258,7 +272,7 @@ def test_a_sparse_matrix_of_another_kind(tmp_path):
 def test_columns_of_lists_or_images_are_not_features(tmp_path):
     path = tmp_path / "a.parquet"
     pd.DataFrame({"image": [b"jpg", b"jpg"], "label": [0, 1]}).to_parquet(path)
-    assert _message(path, knn=1) == f"{path}: column 'image' holds bytes values, not numbers"
+    assert _message(path, knn=1) == f"{path}, row 0: column 'image' holds binary values, not numbers"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

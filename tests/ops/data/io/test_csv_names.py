@@ -1,12 +1,15 @@
-"""What a CSV calls its rows and classes comes back as it stands in the file: 00501 is not 501."""
+"""Ids come back as they stand in the file, by one rule for every format: 00501 is not 501, 7.0 and uint64 are exact."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from ops.data.io.readers import read_table, read_table_by
+from ops.data.io.chunks import place_of, read_table
+from ops.data.io.ids import Lookup, as_keys, find_rows, ids_of
 from ops.data.io.stream import TableStream
+from ops.data.io.tables import feature_chunks
 from ops.data.load import load, read_rows
 from ops.errors import DataError
 
@@ -16,7 +19,6 @@ def _csv(path, *lines):
     return path
 
 
-@pytest.mark.parametrize("column", ["id", "Label", "source", "SRC", "target", "dst", " id"])
 @pytest.mark.parametrize(
     ("written", "read"),
     [
@@ -31,14 +33,81 @@ def _csv(path, *lines):
         ([" 501", "7 "], [501, 7]),
     ],
 )
-def test_names_are_numbers_only_where_nothing_is_lost(tmp_path, column, written, read):
-    path = _csv(tmp_path / "t.csv", f"{column},a", *(f"{value},0.5" for value in written))
-    whole = read_table(path)
-    assert whole[column.strip()].tolist() == read
-    assert (whole[column.strip()].dtype == np.int64) is isinstance(read[0], int)
-    assert whole["a"].dtype == np.float64
-    (piece,) = read_table_by(path, 5)
-    assert piece[column.strip()].tolist() == read
+def test_ids_are_numbers_only_where_nothing_is_lost(tmp_path, written, read):
+    path = _csv(tmp_path / "t.csv", " id,a", *(f"{value},0.5" for value in written))
+    (chunk,) = feature_chunks(path)
+    ids = ids_of(read_table(chunk).column("id"), place_of(chunk))
+    assert ids.tolist() == read
+    assert (ids.dtype == np.int64) is isinstance(read[0], int)
+    _csv(tmp_path / "edges.csv", "source,target", f"{written[0]},{written[1]}")
+    path.rename(tmp_path / "features.csv")
+    assert load(str(tmp_path))[0].edge_index.tolist() == [[0, 1], [1, 0]]
+
+
+BIG = 1750000000000000259
+KINDS = [np.int32, np.int64, np.uint16, np.uint32, np.uint64, np.float32, np.float64, str, object]
+
+
+@pytest.mark.parametrize("theirs", KINDS)
+@pytest.mark.parametrize("ours", KINDS)
+def test_ids_of_any_kind_find_each_other(ours, theirs):
+    ids, keys = np.array([1000, 7, 65000]), np.array([7, 3, 65000, 1000])
+    assert find_rows(keys.astype(theirs), ids.astype(ours)).tolist() == [1, -1, 2, 0]
+
+
+@pytest.mark.parametrize("big", [BIG, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("form", ["csv", "parquet", "npz"])
+def test_large_numbers_are_exact_in_every_format(tmp_path, big, form):
+    ids = np.array([big - 1, big, 5], dtype=np.uint64)
+    ends = np.array([[big, big - 1], [5, big]], dtype=np.uint64)
+    features, edges = pd.DataFrame({"id": ids, "a": [1.0, 2, 3]}), pd.DataFrame({"source": ends[0], "target": ends[1]})
+    if form == "csv":
+        features.to_csv(tmp_path / "features.csv", index=False)
+        edges.to_csv(tmp_path / "edges.csv", index=False)
+    else:
+        if form == "npz":
+            np.savez(tmp_path / "features.npz", x=np.eye(3), ids=ids)
+        else:
+            features.to_parquet(tmp_path / "features.parquet")
+        edges.to_parquet(tmp_path / "edges.parquet")
+    graph, _ = load(str(tmp_path))
+    assert [str(i) for i in graph.ids] == [str(i) for i in ids]
+    assert graph.edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
+
+
+@pytest.mark.parametrize("column", ["id", "source"])
+def test_floats_that_are_not_exact_are_refused(tmp_path, column):
+    ids = np.array([1, BIG])
+    pd.DataFrame({"id": ids.astype(float) if column == "id" else ids, "a": [1.0, 2]}).to_parquet(
+        tmp_path / "features.parquet"
+    )
+    pd.DataFrame({"source": ids.astype(float), "target": ids[::-1]}).to_parquet(tmp_path / "edges.parquet")
+    with pytest.raises(
+        DataError, match=rf"row 1: the {column} 1\.75.*e\+18 is a floating-point number of 2\^53 or more"
+    ):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize(("ids", "ends"), [
+    ("1000,7", "1000.0,7.0"), ("1000.0,7.0", "1000,7"), ("1000,x", "1000.0,x"), ("1000.0,1.5", "1000,1.5"),
+])  # fmt: skip
+def test_a_column_with_points_is_no_other_column(tmp_path, ids, ends):
+    first, second = ids.split(",")
+    _csv(tmp_path / "features.csv", "id,a", f"{first},1", f"{second},2")
+    _csv(tmp_path / "edges.csv", "source,target", ends)
+    graph, _ = load(str(tmp_path))
+    assert graph.edge_index.tolist() == [[0, 1], [1, 0]]
+    assert [str(i) for i in graph.ids] == [first, second]
+
+
+def test_one_long_id_among_short_ones_is_refused_before_it_takes_the_memory(tmp_path):
+    words = [f"u{i}" for i in range(4000)]
+    words[17] = "x" * 300_000
+    pd.DataFrame({"id": words, "a": range(4000)}).to_csv(tmp_path / "t.csv", index=False)
+    for read in (lambda: load(str(tmp_path / "t.csv"), knn=1), lambda: as_keys(np.array(words, dtype=object))):
+        with pytest.raises(DataError, match="row 17: the id has 300,000 characters, most have 5: all would need 4,5"):
+            read()
+    assert Lookup("node", np.array(["a", "bb"])).rows(np.array(["bb", "x" * 1000])).tolist() == [1, -1]
 
 
 def test_ids_and_edges_with_zeros_in_front(tmp_path):
@@ -70,8 +139,8 @@ def test_a_stream_of_a_table_has_the_same_ids(tmp_path):
 
 def test_what_was_refused_still_is(tmp_path):
     path = _csv(tmp_path / "t.csv", "a,label", "1,0.5", "2,1")
-    with pytest.raises(DataError, match=r"label 0.5 in row 0; labels are whole numbers or words"):
+    with pytest.raises(DataError, match=r"label '0.5' in row 0; labels are whole numbers or words"):
         load(str(path), knn=1)
     path = _csv(tmp_path / "t.csv", "id,a", "01,1", ",2")
-    with pytest.raises(DataError, match=r"1 ids are missing, the first in row 1"):
+    with pytest.raises(DataError, match=r"row 1: the id is missing \(1 in all\)"):
         load(str(path), knn=1)

@@ -60,9 +60,10 @@ def test_edges_to_known_nodes_need_ids():
 
 def test_a_folders_edges_may_end_in_known_ids(tmp_path, known):
     (tmp_path / "features.csv").write_text("id,f,g\nx,1,2\nc,3,4\n")
-    (tmp_path / "edges.csv").write_text("source,target\nx,c\nx,e\na,x\n")
-    with pytest.raises(DataError, match="'e' is not among the ids"):
+    (tmp_path / "edges.csv").write_text("source,target\nx,c\nx,e\n")
+    with pytest.raises(DataError, match="row 1: target 'e' is not among the 2 node ids"):
         read_folder(tmp_path)
+    (tmp_path / "edges.csv").write_text("source,target\nx,c\nx,e\na,x\n")
     raw = read_folder(tmp_path, IDS)
     assert raw.edges.tolist() == [[0, 0, 2], [1, 5, 0]]  # x, c, then a, b, d, e
     numbers = np.array([10, 20])  # words among numbers: all are compared as words

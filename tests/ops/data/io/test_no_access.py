@@ -87,16 +87,16 @@ def test_names_that_cannot_be_asked_for(tmp_path, monkeypatch):
 def test_lists_are_no_labels_and_no_ids(tmp_path, column, lists):
     path = tmp_path / "t.parquet"
     pd.DataFrame({"a": [1.0, 2.0], column: lists}).to_parquet(path)
-    message = f"{path}: {column}s must be numbers or words, found a ndarray in row 0"
-    assert _line(lambda: load(str(path), knn=1)) == message
+    message = f"{path}, row 0: {'labels' if column == 'label' else 'id'} must be numbers or words, found list<"
+    assert _line(lambda: load(str(path), knn=1)).startswith(message)
 
 
 def test_lists_are_no_ends_of_edges(tmp_path):
     np.save(tmp_path / "features.npy", np.eye(2))
     edges = tmp_path / "edges.parquet"
     pd.DataFrame({"source": [[0], [1]], "target": [1, 0]}).to_parquet(edges)
-    message = f"{edges}: values of column 'source' must be numbers or words, found a ndarray in row 0"
-    assert _line(lambda: load(str(tmp_path))) == message
+    message = f"{edges}, row 0: source must be numbers or words, found list<"
+    assert _line(lambda: load(str(tmp_path))).startswith(message)
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "1e200"])

@@ -47,8 +47,8 @@ def test_arrays_come_from_disk_piece_by_piece(tmp_path):
     [
         ("id,p\n1,2\n2,3\n1,4\n", "id 1 stands twice"),
         ("id,p\n1,2\nb,3\nb,4\n", "id 'b' stands twice"),
-        ("p,q\n1,2\n2,3\n3,x\n", "column 'q' is not numeric"),
-        ("p,q\n1,2\n2,3\n3,\n", "from row 2 on: features hold 1 NaN"),
+        ("p,q\n1,2\n2,3\n3,x\n", "row 2: column 'q' holds 'x', which is no number"),
+        ("p,q\n1,2\n2,3\n3,\n", "features hold 1 NaN values, the first at row 2, column 1"),
         ("p,q\n", "has no rows"),
         ("1,2\n2,3\n3,4\n", "the first line .* is data"),
     ],

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ops.data.io.validate import as_keys, check_clusters, check_ids, make_graph, make_labels
+from ops.data.io.ids import as_keys, check_ids
+from ops.data.io.validate import check_clusters, make_graph, make_labels, unlabelled
 from ops.errors import DataError, SettingsError
 
 X = np.eye(4)
@@ -96,15 +97,18 @@ def test_bad_edges_name_the_first_offender(edges, message):
     ("ids", "message"),
     [
         (np.array(["a", "b", "c"]), "g: 3 ids for 4 rows"),
-        (np.array(["a", "b", "c", "b"]), "g: id 'b' stands twice (again in row 3); ids must differ"),
-        (np.array([7, 7, 1, 2]), "g: id 7 stands twice (again in row 1); ids must differ"),
-        (np.array(["a", None, "c", None], dtype=object), "g: 2 ids are missing, the first in row 1"),
+        (np.array(["a", "b", "c", "b"]), "g, row 3: id 'b' stands twice; ids of one type must differ"),
+        (np.array([7, 7, 1, 2]), "g, row 1: id 7 stands twice; ids of one type must differ"),
+        (
+            np.array(["a", None, "c", None], dtype=object),
+            "g, row 1: the id is missing (2 in all); every row",
+        ),
     ],
 )
 def test_bad_ids_are_one_line(ids, message):
     with pytest.raises(DataError) as caught:
         check_ids(ids, 4, origin="g")
-    assert str(caught.value) == message
+    assert str(caught.value).startswith(message)
 
 
 def test_feature_names_must_fit():
@@ -127,6 +131,14 @@ def test_keys_are_numbers_where_all_are_and_text_otherwise():
         ([True, False, True], [1, 0, 1]),
         ([[5], [3], [5]], [1, 0, 1]),
         (np.array(["b", "a", "b"], dtype=object), [1, 0, 1]),
+        ([-1, 1, -1], [0, 1, 0]),  # all there is: two classes
+        ([-1, 4, 2], [-1, 1, 0]),
+        ([np.nan, 4, 2], [-1, 1, 0]),
+        (np.array([-1, 255], np.int16).repeat([1, 2]), [-1, 0, 0]),
+        (["Unknown", "b", "a"], [-1, 1, 0]),
+        (np.array(["a", None, ""], dtype=object), [0, -1, -1]),
+        (np.array([b"a", b"", b"b"]), [0, -1, 1]),
+        (["nan", "3", "-1"], [-1, 0, -1]),
     ],
 )
 def test_labels_become_codes(y, codes):
@@ -139,12 +151,11 @@ def test_labels_become_codes(y, codes):
     ("y", "message"),
     [
         ([0, 1], "labels: 2 labels for 3 rows; there must be one per row, in the same order"),
-        ([0, np.nan, np.nan], "labels: 2 labels are missing, the first in row 1; label every row or give no labels"),
         (
-            np.array(["a", None, ""], dtype=object),
-            "labels: 2 labels are missing, the first in row 1; label every row or",
+            [np.nan, np.nan, -1],
+            "labels: all labels are -1, NaN, empty or 'unknown'; label some rows, or give no labels",
         ),
-        (["a", "b", ""], "labels: 1 labels are missing, the first in row 2; label every row or give no labels"),
+        (["0.5", "", "1"], "labels: label '0.5' in row 0; labels are whole numbers or words"),
         ([0, 0.5, 1], "labels: label 0.5 in row 1; labels are whole numbers or words"),
         (np.eye(3), "labels: labels must be one value per row [N], found shape (3, 3)"),
     ],
@@ -153,6 +164,12 @@ def test_bad_labels_are_one_line(y, message):
     with pytest.raises(DataError) as caught:
         make_labels(np.array(y), 3)
     assert str(caught.value).startswith(message)
+
+
+def test_rows_without_a_label_are_counted():
+    said = "2 rows of 4 without a label (-1, NaN, empty or 'unknown'): left out of K and of all scores"
+    assert unlabelled(np.array([0, -1, 1, -1])) == [said]
+    assert unlabelled(np.array([0, 1])) == []
 
 
 def test_clusters_against_nodes():

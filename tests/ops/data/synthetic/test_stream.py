@@ -1,4 +1,4 @@
-"""Folders of planted graphs: the same rows in any number of files and any form, complete or refused."""
+"""Folders of planted graphs: the same rows in any number of files, complete or refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ops.data.chunked import read_edges, tables
 from ops.data.hetero_load import load_hetero
-from ops.data.io.chunks import read_edges, tables
 from ops.data.synthetic import stream, user_item
 from ops.data.synthetic.legacy_fake import original_blocks
 from ops.data.synthetic.stream import Order, generate
@@ -25,19 +25,17 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr("ops.data.synthetic.legacy_fake.BLOCK", 64)
 
 
-@pytest.mark.parametrize(("form", "parts"), [("parquet", 1), ("parquet", 7), ("csv", 3), ("tsv", 1), ("original", 2)])
-def test_the_rows_do_not_depend_on_files(tmp_path, form, parts):
+@pytest.mark.parametrize("parts", [1, 3, 7])
+def test_the_rows_do_not_depend_on_files(tmp_path, parts):
     graph, groups = planted_communities(SMALL)
     told: list[str] = []
-    rows = generate(Order(SMALL, parts, form), tmp_path / "out", tell=told.append)
+    rows = generate(Order(SMALL, parts), tmp_path / "out", tell=told.append)
     found, labels = load_hetero(str(tmp_path / "out"))
     assert found.digest() == graph.digest()
     assert {k: v.tolist() for k, v in labels.items()} == {k: v.tolist() for k, v in groups.items()}
     assert rows == {"user": 150, "note": 90} | {f"user__{r[1]}__note": e.count for r, e in graph.edges.items()}
     assert len(told) == 5
-    top = tmp_path / "out" if form == "original" else tmp_path / "out" / "nodes"
-    assert len([p for p in top.rglob("*user*/*" if parts > 1 and form != "original" else "*user_*" if form == "original"
-                                     else "user.*") if "node" in str(p) and "__" not in p.name]) == parts  # fmt: skip
+    assert len(list((tmp_path / "out" / "nodes").glob("user/*" if parts > 1 else "user.*"))) == parts
 
 
 def test_each_file_holds_its_range_of_users(tmp_path):
@@ -51,7 +49,7 @@ def test_each_file_holds_its_range_of_users(tmp_path):
 
 def test_more_files_than_edges_of_a_relation(tmp_path):
     tiny = Planted(users=12, notes=12, clusters=2, mean_edges=3, features=0)
-    generate(Order(tiny, 12, "csv"), tmp_path / "out")
+    generate(Order(tiny, 12), tmp_path / "out")
     assert len(list((tmp_path / "out/edges/user__share_note__note").iterdir())) == 12
     assert load_hetero(str(tmp_path / "out"))[0].digest() == planted_communities(tiny)[0].digest()
 
@@ -64,11 +62,8 @@ def test_a_homogeneous_folder(tmp_path):
 
 
 def test_the_originals_preset(tmp_path):
-    order = Order(Planted(users=300, notes=200), 1, "original", original=True)
+    order = Order(Planted(users=300, notes=200), 1, original=True)
     generate(order, tmp_path / "out")
-    assert (tmp_path / "out/user_node.tsv").read_text().startswith("id:int64\tfeature:string\n0\t")
-    first = (tmp_path / "out/user__follow_note__note.tsv").read_text().splitlines()[0]
-    assert first == "src_id:int64\tdst_id:int64\tweight:float\tlabel:int32"
     graph, groups = load_hetero(str(tmp_path / "out"))
     assert groups is None
     for kind, (low, high) in {"user": (10, 50), "note": (200, 1000)}.items():
@@ -105,8 +100,8 @@ def test_a_folder_that_holds_something(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
     with pytest.raises(SettingsError, match="is not empty; give another folder, or --fresh"):
         generate(Order(SMALL, 2), folder)
-    assert generate(Order(SMALL, 2, "csv"), folder, fresh=True) is not None
-    assert not list(folder.rglob("*.parquet"))
+    assert generate(Order(SMALL, 3), folder, fresh=True) is not None
+    assert not (folder / "nodes" / "user.parquet").exists()
     (folder / "thesis.tex").write_text("years of work")
     with pytest.raises(SettingsError, match=r"holds thesis\.tex, which no graph has"):
         generate(Order(SMALL), folder, fresh=True)
@@ -125,7 +120,7 @@ def test_parts_out_of_range(tmp_path, parts, kind, said):
 
 def test_a_relation_without_edges_has_no_table(tmp_path):
     tiny = Planted(users=12, notes=12, clusters=2, mean_edges=1, features=0)
-    generate(Order(tiny, 12, "original"), tmp_path / "out")
+    generate(Order(tiny, 12), tmp_path / "out")
     graph = planted_communities(tiny)[0]
     assert len(graph.edges) == 2
     assert load_hetero(str(tmp_path / "out"))[0].digest() == graph.digest()

@@ -12,7 +12,7 @@ from hetero_graphs import FOLLOW, hetero, homogeneous, sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.data.io.chunks import tables
+from ops.data.chunked import tables
 from ops.data.types.hetero import HeteroGraph
 from ops.errors import DataError
 from ops.graph.partition.array_file import forget_after_reboot, open_pack, read_facts, save_pack

@@ -1,0 +1,209 @@
+"""Ids, kept exactly, and the one look-up of them: whole numbers as int64, everything else as text.
+
+The same rule for every format. Text stays text (007 is not 7), but in text files, which have no types, a column is
+whole numbers where each value is one as Python writes it. Whole numbers beyond int64 are the text of their digits.
+Floats that are whole numbers count as these; from 2^53 on they are not exact and refused. Axes: N ids, M keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.data.io.readers import reading
+from ops.data.types.hetero import Ids
+from ops.errors import DataError
+
+At = Callable[[int], str]  # where a row stands, for messages: "FILE, row 7"
+_EXACT = 2**53
+_TEXT_BYTES, _TEXT_FACTOR = 1 << 28, 32  # how large text may grow as an array of equally long cells
+
+
+def ids_of(column: Any, at: At, what: str = "id") -> Ids:
+    """An Arrow column as int64 or text [N]. DataError where one is missing, a list, or a float of 2^53 or more."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = flat(column)
+    kind = column.type
+    if pa.types.is_nested(kind):
+        raise DataError(f"{at(0)}: {what} must be numbers or words, found {kind}")
+    if pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        column = column.cast(pa.string())
+    missing = pc.is_null(column)
+    if is_text(column):
+        missing = pc.or_kleene(missing, pc.equal(column, ""))
+    rows = np.flatnonzero(missing.to_numpy(zero_copy_only=False))
+    if rows.size:
+        raise DataError(f"{at(int(rows[0]))}: the {what} is missing ({rows.size} in all); every row needs its ids")
+    if pa.types.is_floating(kind):
+        return _of_floats(column.to_numpy(zero_copy_only=False), at, what)
+    if pa.types.is_integer(kind):
+        values = column.to_numpy(zero_copy_only=False)
+        if kind != pa.uint64() or not len(values) or values.max() <= np.iinfo(np.int64).max:
+            return np.asarray(values, dtype=np.int64)
+    return _text(column if is_text(column) else column.cast(pa.string()), at, what)
+
+
+def _of_floats(values: NDArray[Any], at: At, what: str) -> Ids:
+    inexact = np.abs(values) >= _EXACT
+    if inexact.any():
+        row = int(inexact.argmax())
+        raise DataError(f"{at(row)}: the {what} {values[row].item()!r} is a floating-point number of 2^53 or more, "
+                        "which is not exact any more; write ids as whole numbers or as text")  # fmt: skip
+    return values.astype(np.int64) if (values == np.floor(values)).all() else values.astype(np.str_)
+
+
+def _text(column: Any, at: At, what: str) -> NDArray[np.character]:
+    """Text as NumPy holds it: cells as wide as the longest. DataError where that one is far longer than the rest."""
+    import pyarrow.compute as pc
+
+    if not len(column):
+        return np.empty(0, np.str_)
+    lengths = pc.utf8_length(column).to_numpy(zero_copy_only=False)
+    size = 4 * int(lengths.max()) * len(column)
+    if size > max(_TEXT_BYTES, _TEXT_FACTOR * int(lengths.sum())):
+        row = int(lengths.argmax())
+        raise DataError(f"{at(row)}: the {what} has {lengths[row]:,} characters, most have {np.median(lengths):g}: "
+                        f"all would need {size >> 20:,} MiB; shorten it")  # fmt: skip
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.str_)
+
+
+def whole_numbers(column: Any) -> Any:
+    """A text column of Arrow as int64 where every value is a whole number as Python writes it, else as it is.
+
+    A space beside a number makes no word of it.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = flat(column)
+    plain = pc.utf8_trim_whitespace(column)
+    try:
+        numbers = plain.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return column
+    return numbers if pc.all(pc.equal(numbers.cast(plain.type), plain), min_count=0).as_py() else column
+
+
+def flat(column: Any) -> Any:
+    """One array of a chunked or dictionary column of Arrow."""
+    import pyarrow as pa
+
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def is_text(column: Any) -> bool:
+    """Whether an Arrow column holds text."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(column.type) or pa.types.is_large_string(column.type))
+
+
+def as_keys(values: NDArray[Any], origin: str = "ids", what: str = "id") -> Ids:
+    """Ids of an array of any kind as int64 or text (see above): 7 and 7.0 are one id, mixed kinds are text."""
+    import pyarrow as pa
+
+    if values.dtype == np.int64 or values.dtype.kind == "U":
+        return cast(Ids, values)
+    if values.dtype.kind == "f" and values.dtype.itemsize == 2:
+        values = values.astype(np.float32)
+    try:
+        column = pa.array(values, from_pandas=True)
+    except pa.ArrowException:  # numbers and words
+        column = pa.array([None if v is None or v != v else str(v) for v in values.tolist()], pa.string())  # noqa: PLR0124
+    with reading(origin):
+        return ids_of(column, lambda row: f"{origin}, row {row}", what)
+
+
+def check_ids(ids: NDArray[Any], n: int, *, origin: str = "ids") -> Ids:
+    """Unique row names [n] as int64 or text; DataError otherwise."""
+    if ids.shape != (n,):
+        raise DataError(f"{origin}: {ids.shape[0] if ids.ndim else 0} ids for {n} rows")
+    keys = as_keys(ids, origin)
+    check_unique(keys, lambda row: f"{origin}, row {row}")
+    return keys
+
+
+def check_unique(ids: Ids, at: At, kind: str = "", hint: str = "ids of one type must differ") -> None:
+    """DataError where an id (of a node type) is missing or stands twice, naming the row of the second."""
+    if ids.dtype.kind == "U" and (empty := np.flatnonzero(ids == "")).size:
+        raise DataError(f"{at(int(empty[0]))}: the id is missing ({empty.size} in all); every row needs its ids")
+    ordered = np.argsort(ids, kind="stable")
+    same = ids[ordered[1:]] == ids[ordered[:-1]]
+    if same.any():
+        row = int(ordered[1:][same].min())
+        raise DataError(f"{at(row)}: {f'{kind} id'.strip()} {ids[row].item()!r} stands twice; {hint}")
+
+
+def joined_ids(parts: Sequence[Ids]) -> Ids:
+    """Ids of several pieces as one array: int64 where all are numbers, else text."""
+    if len({part.dtype.kind for part in parts}) > 1:
+        return np.concatenate([part.astype(np.str_) for part in parts])
+    return cast(Ids, np.concatenate(parts) if parts else np.empty(0, dtype=np.int64))
+
+
+def find_rows(keys: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.int64]:
+    """The row of each key [M] among the unique `ids` [N], -1 where there is none."""
+    return Lookup("", as_keys(ids)).rows(as_keys(keys))
+
+
+class Lookup:
+    """Rows of a node type's ids: `lookup(keys, ...)` int64. Numbers and text compare as text, 7.0 (text) finds 7."""
+
+    def __init__(self, kind: str, ids: Ids) -> None:
+        self.kind, self.n = kind, ids.shape[0]
+        self._counted = ids.dtype.kind == "i" and self.n > 0 and bool((ids == np.arange(self.n)).all())
+        self._order = None if self._counted else np.argsort(ids, kind="stable")
+        self._sorted = ids if self._order is None else ids[self._order]
+
+    def rows(self, keys: Ids) -> NDArray[np.int64]:
+        """The row of each key, -1 where there is no such node."""
+        if self._counted and keys.dtype.kind == "i":
+            numbers = keys.astype(np.int64, copy=False)
+            return np.where((numbers >= 0) & (numbers < self.n), numbers, -1)
+        rows = self._exact(keys)
+        lost = np.flatnonzero(rows < 0)
+        if lost.size and self.n and "U" in (keys.dtype.kind, self._sorted.dtype.kind):
+            rows[lost] = self._exact(_other_form(keys[lost]))
+        return rows
+
+    def _exact(self, keys: Ids) -> NDArray[np.int64]:
+        if self._sorted.dtype.kind == "i" and keys.dtype.kind != "i":
+            rows = np.full(keys.shape, -1, dtype=np.int64)
+            whole = np.array([_is_whole(word) for word in keys.tolist()], dtype=np.bool_)
+            rows[whole] = self.rows(keys[whole].astype(np.int64))
+            return rows
+        if not self.n:
+            return np.full(keys.shape, -1, dtype=np.int64)
+        keys = keys if keys.dtype.kind == self._sorted.dtype.kind else keys.astype(np.str_)
+        # in the width of the ids, which would be copied otherwise; what that cuts off is unequal below
+        at = np.minimum(np.searchsorted(self._sorted, keys.astype(self._sorted.dtype, copy=False)), self.n - 1)
+        return np.where(self._sorted[at] == keys, at if self._order is None else self._order[at], -1)
+
+    def __call__(self, keys: Ids, end: str, at: At) -> NDArray[np.int64]:
+        """The row of each key. DataError (file, row, id) for the first that is no node."""
+        rows = self.rows(keys)
+        lost = rows < 0
+        if lost.any():
+            first = int(lost.argmax())
+            raise DataError(f"{at(first)}: {end} {keys[first].item()!r} is not among the {self.n} {self.kind} ids")
+        return rows
+
+
+def _other_form(keys: Ids) -> NDArray[np.character]:
+    """Text like 1000.0 as 1000 and the other way round: a column with a gap is written with points by many programs."""
+    words = keys.astype(np.str_).tolist()
+    return np.array([w[:-2] if w.endswith(".0") and _is_whole(w[:-2]) else f"{w}.0" if _is_whole(w) else w
+                     for w in words], dtype=np.str_)  # fmt: skip
+
+
+def _is_whole(word: str) -> bool:
+    digits = word.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) < 19 and str(int(word)) == word
