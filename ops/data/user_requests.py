@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -182,14 +183,19 @@ def arrived(
             lost = np.flatnonzero(left)
             for name, keys in (("src", src[lost]), ("dst", dst[lost])):
                 there = np.maximum(users.rows(keys), nodes[model.rows].rows(keys))
-                _need(there, keys, name, lambda i, at=at, lost=lost: at(int(lost[i])),
+                _need(there, keys, name, partial(_place, at, lost),
                       f"the {users.n:,} {model.rows}s given here, nor among those that {model.owner} knows; add it to "
                       "their table")  # fmt: skip
     if between:
         notes.append(f"{count(between, 'edge')} between new {model.rows}s left out: the model knows neither end")
-    linked = {r: links(*(np.concatenate(ends) for ends in zip(*of_relation, strict=True)), users.n)
-              for r, of_relation in pairs.items()}  # fmt: skip
+    linked = {r: links(np.concatenate([rows for rows, _ in each]), np.concatenate([ends for _, ends in each]), users.n)
+              for r, each in pairs.items()}  # fmt: skip
     return Arrived(ids, NewRows(model.rows, nodes[model.rows].rows(ids), x, linked), tuple(notes))
+
+
+def _place(at: At, rows: NDArray[np.int64], i: int) -> str:
+    """Where the edge of the i-th of `rows` stands."""
+    return at(int(rows[i]))
 
 
 def _need(rows: NDArray[np.int64], ids: Ids, end: str, at: At, where: str) -> None:

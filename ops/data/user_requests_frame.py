@@ -5,6 +5,7 @@ Axes: M rows, n users, F features.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,8 +48,12 @@ def from_frame(frame: pd.DataFrame, model: Vocabulary) -> Arrived:
         rows = linked[of_relation]
         pair = (owners[rows], others[of_relation])
         pair = pair if relation[0] == model.rows else pair[::-1]
-        edges[relation] = [(*pair, lambda i, rows=rows: f"predict: row {int(rows[i])}")]
+        edges[relation] = [(*pair, partial(_row_name, rows))]
     return arrived(owners[first], _features(frame, first, ends, model), edges, model, [])
+
+
+def _row_name(rows: NDArray[np.int64], i: int) -> str:
+    return f"predict: row {int(rows[i])}"
 
 
 def _ids(frame: pd.DataFrame, name: str) -> tuple[Ids, NDArray[np.bool_]]:
