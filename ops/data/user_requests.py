@@ -182,14 +182,21 @@ def arrived(
             lost = np.flatnonzero(left)
             for name, keys in (("src", src[lost]), ("dst", dst[lost])):
                 there = np.maximum(users.rows(keys), nodes[model.rows].rows(keys))
-                _need(there, keys, name, lambda i, at=at, lost=lost: at(int(lost[i])),
+                _need(there, keys, name, rows_of(at, lost),
                       f"the {users.n:,} {model.rows}s given here, nor among those that {model.owner} knows; add it to "
                       "their table")  # fmt: skip
     if between:
         notes.append(f"{count(between, 'edge')} between new {model.rows}s left out: the model knows neither end")
-    linked = {r: links(*(np.concatenate(ends) for ends in zip(*of_relation, strict=True)), users.n)
-              for r, of_relation in pairs.items()}  # fmt: skip
+    linked = {}
+    for way, parts in pairs.items():
+        rows, numbers = (np.concatenate(ends) for ends in zip(*parts, strict=True))
+        linked[way] = links(rows, numbers, users.n)
     return Arrived(ids, NewRows(model.rows, nodes[model.rows].rows(ids), x, linked), tuple(notes))
+
+
+def rows_of(at: At, rows: NDArray[np.int64]) -> At:
+    """Where those rows stand that are left of more."""
+    return lambda row: at(int(rows[row]))
 
 
 def _need(rows: NDArray[np.int64], ids: Ids, end: str, at: At, where: str) -> None:
