@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-cluster check-k8s kubeflow bench docs clean
+.PHONY: help setup demo check test test-cluster check-k8s chart kubeflow bench docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,11 @@ kubeflow: .venv-kubeflow/.ready ## compile the pipeline for Kubeflow (k8s/kubefl
 
 check-k8s: .venv-k8s/.ready ## every manifest: our rules, kubernetes-validate --strict, checkov
 	.venv-k8s/bin/python k8s/check.py --tools
+
+CHART ?= k8s/chart
+chart: ## the objects of the Helm chart (k8s/chart/files), from the overlays
+	mkdir -p $(CHART)/files
+	for each in k8s/overlays/*/; do kubectl kustomize $$each > $(CHART)/files/$$(basename $$each).yaml || exit 1; done
 
 bench: setup ## speed and memory against dense forms and the published code, large graphs: about 20 minutes alone
 	$(BIN)/python tests/bench/loss.py

@@ -26,8 +26,8 @@ from typing import Any
 
 import kuberay_cluster_rules  # noqa: F401  registers its rules
 import yaml
-from kuberay_pods import CLUSTER, TEMPLATED, at, insecure, pods, templates
-from kuberay_rules import RULES, Found, Rule
+from kuberay_pods import CLUSTER, TEMPLATED, at, pods
+from kuberay_rules import RULES, Rule
 
 KUBERNETES = "1.36"
 OVERLAYS = Path(__file__).parent / "overlays"
@@ -53,10 +53,10 @@ def build(path: str) -> str:
     kubectl = shutil.which("kubectl")
     if not kubectl:
         raise Unreadable(f"{path}: is a folder, which needs kubectl; install it, or give the built YAML")
-    made = subprocess.run([kubectl, "kustomize", path], capture_output=True, text=True, check=False)  # noqa: S603
-    if made.returncode:
-        raise Unreadable(f"{path}: kustomize: {' '.join(made.stderr.split())[:400]}")
-    return made.stdout
+    built = subprocess.run([kubectl, "kustomize", path], capture_output=True, text=True, check=False)  # noqa: S603
+    if built.returncode:
+        raise Unreadable(f"{path}: kustomize: {' '.join(built.stderr.split())[:400]}")
+    return built.stdout
 
 
 def load(path: str) -> list[Document]:
@@ -73,9 +73,9 @@ def unfold(given: Any) -> Iterator[Document]:
     """The objects of one YAML document: its own, or those of a List, as a server answers with."""
     kind, items = at(given, "kind"), at(given, "items")
     if isinstance(kind, str) and kind.endswith("List") and isinstance(items, list):
-        own = {} if kind == "List" else {"apiVersion": given.get("apiVersion"), "kind": kind.removesuffix("List")}
+        inherited = {} if kind == "List" else {"apiVersion": given.get("apiVersion"), "kind": kind.removesuffix("List")}
         for item in items:
-            yield from unfold(own | item if isinstance(item, dict) else item)
+            yield from unfold(inherited | item if isinstance(item, dict) else item)
     elif isinstance(given, dict):
         yield given
 
@@ -89,14 +89,13 @@ def findings(document: Document) -> Iterator[Finding]:
         if version != "ray.io/v1" or kind not in CLUSTER:
             yield "apiVersion", "version", f"{version} {kind} is not KubeRay 1.7's", f"ray.io/v1 {', '.join(CLUSTER)}"
             return
-        for name, rule in RULES.items():
-            yield from guarded(name, rule, document)
-    elif kind in TEMPLATED:
-        yield from guarded("pod-security", restricted, document)
     elif kind == "List" or (kind and kind.endswith("List") and "items" in document):
         yield "items", "list", "is no list, nothing in it was checked", "give a list of objects"
     elif kind == "Secret" and (document.get("data") or document.get("stringData")):
         yield "data", "secret", "is in the open", "make Secrets by kubectl create secret, refer to them by name"
+    if str(kind) in {*CLUSTER, *TEMPLATED}:
+        for name, rule in RULES.items():
+            yield from guarded(name, rule, document)
 
 
 def guarded(name: str, rule: Rule, document: Document) -> Iterator[Finding]:
@@ -105,16 +104,9 @@ def guarded(name: str, rule: Rule, document: Document) -> Iterator[Finding]:
         for field, wrong, remedy in rule(document):
             yield field, name, wrong, remedy
     except WRONG_KIND as error:
-        told = " ".join(str(error).split())[:200]
+        words = " ".join(str(error).split())[:200]
         explain = f"compare with kubectl explain {str(document['kind']).lower()}.spec --recursive"
-        yield "spec", name, f"a value that this rule looks at is of the wrong kind ({told})", explain
-
-
-def restricted(document: Document) -> Found:
-    """Pod Security of what is no ray.io object."""
-    for (_, path, _), pod in zip(templates(document), pods(document), strict=True):
-        for field, wrong in insecure(pod["spec"]):
-            yield f"{path}.spec.{field}".lstrip("."), wrong, "Pod Security restricted needs it"
+        yield "spec", name, f"a value that this rule looks at is of the wrong kind ({words})", explain
 
 
 def title(document: Document) -> str:
@@ -122,7 +114,7 @@ def title(document: Document) -> str:
     return f"{document.get('kind')} {at(document, 'metadata', 'name') or None}"
 
 
-def made(path: str, document: Document) -> list[Document]:
+def pods_of(path: str, document: Document) -> list[Document]:
     """The Pods of an object. Raises Unreadable."""
     try:
         return list(pods(document))
@@ -133,11 +125,11 @@ def made(path: str, document: Document) -> list[Document]:
 
 def check(path: str, documents: list[Document]) -> list[str]:
     """The lines to print for one path's objects."""
-    found = []
+    lines = []
     for document in documents:
         for field, name, wrong, remedy in findings(document):
-            found.append(f"{path}: {title(document)}: {field}: {name}: {wrong}; {remedy}")
-    return found
+            lines.append(f"{path}: {title(document)}: {field}: {name}: {wrong}; {remedy}")
+    return lines
 
 
 def tools(sets: dict[str, list[Document]]) -> list[str]:
@@ -148,7 +140,7 @@ def tools(sets: dict[str, list[Document]]) -> list[str]:
             operated: list[Document] = []
             for document in (d for d in documents if str(d.get("kind")) in CLUSTER):
                 with suppress(Unreadable):  # our rules have said already what is wrong with it
-                    operated += made(place, document)
+                    operated += pods_of(place, document)
             core = [d for d in documents if re.fullmatch(r"(\w+|[\w.]+\.k8s\.io)(/\w+)?", str(d.get("apiVersion")))]
             if operated or core:
                 text = yaml.safe_dump_all([*core, *operated], sort_keys=False)
@@ -182,21 +174,21 @@ def main(argv: list[str]) -> int:
     try:
         sets = {p: load(p) for p in paths or sorted(map(str, OVERLAYS.glob("*/")))}
         if "--pods" in options:
-            shown = [pod for place, documents in sets.items() for d in documents for pod in made(place, d)]
+            shown = [pod for place, documents in sets.items() for d in documents for pod in pods_of(place, d)]
             yaml.safe_dump_all(shown, sys.stdout, sort_keys=False)
             return 0
-        found = [line for path, documents in sets.items() for line in check(path, documents)]
-        found += tools(sets) if "--tools" in options else []
+        lines = [line for path, documents in sets.items() for line in check(path, documents)]
+        lines += tools(sets) if "--tools" in options else []
     except Unreadable as error:
         print(error, file=sys.stderr)
         return 2
     count = sum(map(len, sets.values()))
     print(
         "\n".join(
-            [*found, f"{count} objects of {len(sets)} places checked by {len(RULES)} rules, {len(found)} findings"]
+            [*lines, f"{count} objects of {len(sets)} places checked by {len(RULES)} rules, {len(lines)} findings"]
         )
     )
-    return 1 if found else 0 if count else 2
+    return 1 if lines else 0 if count else 2
 
 
 if __name__ == "__main__":

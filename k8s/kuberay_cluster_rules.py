@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kuberay_pods import at, cluster_of, cluster_path, insecure, pods, templates
+from kuberay_pods import CLUSTER, at, cluster_of, cluster_path, insecure, pods, templates
 from kuberay_rules import Found, Object, amount, containers, groups, rule
 
 
@@ -29,6 +29,14 @@ def replicas(document: Object) -> Found:
             yield f"{path}.minReplicas", f"is {low}, above maxReplicas {high}", "give at most maxReplicas"
         elif now is not None and not (low or 0) <= now <= (now if high is None else high):
             yield f"{path}.replicas", f"is {now}", f"give {low or 0} to {high}"
+
+
+@rule("scale-strategy")
+def scale_strategy(document: Object) -> Found:
+    """The operator fills it in, and with it takes the whole list: a second `kubectl apply --server-side` conflicts."""
+    for path, group in list(groups(document))[1:]:
+        if group.get("scaleStrategy") is None:
+            yield f"{path}.scaleStrategy", "is missing, which the operator writes", "write scaleStrategy: {}"
 
 
 @rule("restart-policy")
@@ -60,8 +68,8 @@ def redis(document: Object) -> Found:
     """GCS fault tolerance is declared once."""
     spec, base = cluster_of(document), cluster_path(document)
     options = spec.get("gcsFaultToleranceOptions")
-    own = {e.get("name") for e in at(spec, "headGroupSpec", "template", "spec", "containers", 0, "env") or []}
-    for variable in {"RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_USERNAME"} & own:
+    names = {e.get("name") for e in at(spec, "headGroupSpec", "template", "spec", "containers", 0, "env") or []}
+    for variable in {"RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_USERNAME"} & names:
         yield f"{base}.headGroupSpec.template.spec.containers[0].env", f"has {variable}", "use gcsFaultToleranceOptions"
     if at(spec, "headGroupSpec", "rayStartParams", "redis-password"):
         yield f"{base}.headGroupSpec.rayStartParams.redis-password", "is a password in the open", "use a secretKeyRef"
@@ -85,7 +93,8 @@ def mounts(document: Object) -> Found:
     """The server looks at neither; the Pod is never made."""
     for role, path, template in templates(document):
         spec = template.get("spec") or {}
-        there = {v.get("name") for v in spec.get("volumes") or []}
+        claims = [at(claim, "metadata") for claim in at(document, "spec", "volumeClaimTemplates") or []]
+        there = {v.get("name") for v in [*(spec.get("volumes") or []), *claims]}
         asked = at(cluster_of(document), "autoscalerOptions", "volumeMounts") if role == "head" else []
         for mount in [m for c in spec.get("containers") or [] for m in c.get("volumeMounts") or []] + list(asked or []):
             if mount.get("name") not in there:
@@ -96,13 +105,14 @@ def mounts(document: Object) -> Found:
 def limits(document: Object) -> Found:
     """Requests above limits make no Pod; fractions of a CPU are rounded up for Ray."""
     for role, path, _, container in containers(document):
+        in_ray = role != "submitter" and document["kind"] in CLUSTER
         asked, most = at(container, "resources", "requests"), at(container, "resources", "limits")
         for key in asked:
             if key in most and amount(most[key]) < amount(asked[key]):
                 yield f"{path}.resources.limits.{key}", f"{most[key]} is below the request {asked[key]}", "raise it"
-        if role != "submitter" and container and "memory" not in most:
+        if in_ray and container and "memory" not in most:
             yield f"{path}.resources.limits.memory", "is missing: /dev/shm would have no size", "give it"
-        if role != "submitter" and amount(most.get("cpu", 0)) % 1:
+        if in_ray and amount(most.get("cpu", 0)) % 1:
             yield f"{path}.resources.limits.cpu", f"{most['cpu']} is rounded up for Ray", "give whole CPUs"
 
 
@@ -112,6 +122,20 @@ def head_cpus(document: Object) -> Found:
     spec, base = cluster_of(document), cluster_path(document)
     if spec.get("workerGroupSpecs") and str(at(spec, "headGroupSpec", "rayStartParams").get("num-cpus")) != "0":
         yield f"{base}.headGroupSpec.rayStartParams.num-cpus", "is not 0: trials would run on the head", 'set "0"'
+
+
+@rule("scratch")
+def scratch(document: Object) -> Found:
+    """Ray spills objects to disk: a node that is full evicts Pods, first of all those that requested nothing of it."""
+    for _, path, spec, container in containers(document):
+        scratches = [volume for volume in spec.get("volumes") or [] if "emptyDir" in volume]
+        for volume in scratches:
+            if not at(volume, "emptyDir", "sizeLimit"):
+                field = f"{path.removesuffix('.containers[0]')}.volumes[{volume.get('name')}].emptyDir.sizeLimit"
+                yield field, "is missing: it may fill the node's disk", "give the most that it may take"
+        on_disk = any(at(volume, "emptyDir", "medium") != "Memory" for volume in scratches)
+        if on_disk and "ephemeral-storage" not in at(container, "resources", "requests"):
+            yield f"{path}.resources.requests.ephemeral-storage", "is missing", "give what is usually taken of the disk"
 
 
 @rule("environment")
@@ -138,6 +162,19 @@ def secret(document: Object) -> Found:
                 yield f"{path}.env[{entry['name']}]", "is a secret in the open", "use valueFrom.secretKeyRef"
 
 
+@rule("api-token")
+def api_token(document: Object) -> Found:
+    """Who holds the autoscaler's token may change RayClusters, and so mount any Secret; drivers run anybody's code."""
+    for _, path, spec, container in containers(document) if document["kind"] in CLUSTER else ():
+        pod = path.removesuffix(".containers[0]")
+        if spec.get("automountServiceAccountToken") is not False:
+            remedy = "set false; the autoscaler's goes into autoscalerOptions.volumeMounts, of a projected volume"
+            yield f"{pod}.automountServiceAccountToken", "is not false: drivers would hold the account's token", remedy
+        tokens = [v["name"] for v in spec.get("volumes") or [] if "serviceAccountToken" in str(v.get("projected"))]
+        if any(mount.get("name") in tokens for mount in container.get("volumeMounts") or []):
+            yield f"{path}.volumeMounts", "has the account's token", "mount it in autoscalerOptions.volumeMounts only"
+
+
 @rule("optional-secret")
 def optional_secret(document: Object) -> Found:
     """A Pod waits for ever for a Secret that is missing; the program says in a line what it lacks, and ends."""
@@ -157,7 +194,7 @@ def pod_security(document: Object) -> Found:
     """In a namespace with Pod Security `restricted` such a Pod is refused, and a submitter's refusal is silent."""
     for (_, template, _), pod in zip(templates(document), pods(document), strict=True):
         for field, wrong in insecure(pod["spec"]):
-            path = f"{template}.spec.{field}"
+            path = f"{template}.spec.{field}".lstrip(".")
             if "[autoscaler]" in field:
                 path = f"{cluster_path(document)}.autoscalerOptions.{field.partition('].')[2]}"
             elif "[wait-gcs-ready]" in field:

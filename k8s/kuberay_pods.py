@@ -138,18 +138,18 @@ def insecure(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield f"{field}.{name}", wrong
 
 
-def _insecure(pod: dict[str, Any], own: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Likewise of one container's `own` securityContext, where the Pod's stands behind it."""
-    both = pod | own
+def _insecure(pod: dict[str, Any], context: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Likewise of `context`, one container's securityContext, where the Pod's stands behind it."""
+    both = pod | context
     if not both.get("runAsNonRoot"):
         yield "runAsNonRoot", "is not true, nor is the Pod's"
     if both.get("runAsUser") == 0:
         yield "runAsUser", "is 0"
     if not at(both, "seccompProfile", "type"):
         yield "seccompProfile", "is not set, nor is the Pod's"
-    if own.get("allowPrivilegeEscalation") is not False:
+    if context.get("allowPrivilegeEscalation") is not False:
         yield "allowPrivilegeEscalation", "is not false"
-    if own.get("privileged"):
+    if context.get("privileged"):
         yield "privileged", "is true"
-    if "ALL" not in (at(own, "capabilities", "drop") or []):
+    if "ALL" not in (at(context, "capabilities", "drop") or []):
         yield "capabilities.drop", "does not have ALL"

@@ -1,7 +1,7 @@
 """The rules of KubeRay 1.7's operator, which no API server checks, and a few of ours: a wrong object is accepted there
 and its job then waits for ever.
 
-A rule looks at one ray.io object and yields (field, what is wrong, what to do).
+A rule looks at one object that Pods are made of and yields (field, what is wrong, what to do).
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def rule(name: str) -> Callable[[Rule], Rule]:
 
 def amount(text: object) -> Decimal:
     """A quantity such as 200m, 1.5 or 4Gi as a number."""
-    found = re.fullmatch(r"([0-9.]+)([a-zA-Z]{0,2})", str(text))
-    return Decimal(found[1]) * UNITS[found[2]] if found and found[2] in UNITS else Decimal(0)
+    match = re.fullmatch(r"([0-9.]+)([a-zA-Z]{0,2})", str(text))
+    return Decimal(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else Decimal(0)
 
 
 def groups(document: Object) -> Iterator[tuple[str, Object]]:
@@ -75,10 +75,17 @@ def containers(document: Object) -> Iterator[tuple[str, str, Object, Object]]:
         yield role, f"{path}.spec.containers[0]", spec, at(spec, "containers", 0)
 
 
+@rule("immutable")
+def immutable(document: Object) -> Found:
+    """The server refuses a Job's corrected image, and one that cannot be pulled never ends."""
+    if document["kind"] == "Job":
+        yield "spec.template", "cannot be changed once it is applied", "do the work in an init container, or a CronJob"
+
+
 @rule("name")
 def name(document: Object) -> Found:
     """The operator derives longer names from an object's."""
-    given, longest = str(at(document, "metadata", "name") or ""), LONGEST[document["kind"]]
+    given, longest = str(at(document, "metadata", "name") or ""), LONGEST.get(document["kind"], 253)
     if len(given) > longest:
         yield "metadata.name", f"has {len(given)} characters", f"give at most {longest}"
     if given and not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", given):
@@ -89,10 +96,10 @@ def name(document: Object) -> Found:
 def unknown_field(document: Object) -> Found:
     """A mistyped field is dropped or refused, depending on the client."""
     job, base, cluster = job_of(document), cluster_path(document), cluster_of(document)
-    known: list[tuple[str, Object, str]] = [(base, cluster, "cluster")]
-    known += [(base.rpartition(".")[0], job, "job")] if job else []
-    known += [(path, group, "group" if number else "head") for number, (path, group) in enumerate(groups(document))]
-    for path, node, level in known:
+    levels: list[tuple[str, Object, str]] = [(base, cluster, "cluster")]
+    levels += [(base.rpartition(".")[0], job, "job")] if job else []
+    levels += [(path, group, "group" if number else "head") for number, (path, group) in enumerate(groups(document))]
+    for path, node, level in levels:
         allowed = FIELDS[level].split()
         for key in set(node) - set(allowed):
             near = get_close_matches(key, allowed, 1)
@@ -149,6 +156,8 @@ def retries(document: Object) -> Found:
         yield "spec.backoffLimit", "stands beside clusterSelector", "set it to 0"
     if limit > 0 and job.get("submissionMode") == "InteractiveMode":
         yield "spec.backoffLimit", "stands beside submissionMode InteractiveMode", "set it to 0"
+    if limit > 0 and any(at(c, "resources", "limits", "nvidia.com/gpu") for _, _, _, c in containers(document)):
+        yield "spec.backoffLimit", "would take GPUs again for an error that stays", "set it to 0"
 
 
 @rule("deadline")

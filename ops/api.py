@@ -1,17 +1,38 @@
-"""The only link between a method and the world: `Run` in, `Result` out (design: "One training, as data")."""
+"""The types that all parts of the program speak in: a method, what a run asks for, and what passes between the two.
+
+A method is a frozen `Method`; a training gets `(settings, data, run)` and returns a `Result`. `Run` is its only link to
+the outside: files, Ray, tracking and labels are behind it.
+
+Axes: N rows, D embedding width, K clusters.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ops.config.cli import Request
+from ops.config.console import Console
+from ops.config.settings import LaunchSettings, MethodSettings
+from ops.data.types.graph import Data
+from ops.distributed.resources import Workers
+from ops.errors import SettingsError
+
+S = TypeVar("S", bound=MethodSettings)
+S_contra = TypeVar("S_contra", bound=MethodSettings, contravariant=True)
+D = TypeVar("D", bound=Data)
+
 Arrays = Mapping[str, NDArray[Any]]
+Record = dict[str, float]
+Judge = Callable[[NDArray[np.int64], Arrays], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -131,4 +152,131 @@ class PlainRun:
             self.assignments[epoch] = assignment
 
 
-Record = dict[str, float]
+@dataclass(frozen=True)
+class Experiment(Generic[S, D]):
+    """What was asked for, resolved once: the method, its settings with K, the data, and what only judges may see.
+
+    `labels` int64 [N] and `hidden` (hidden edges, names of classes) never reach the method; `k_choice` is the sweep
+    behind `--n-clusters auto`; `warm` is the run that `--warm-start` names.
+    """
+
+    method: Method[S, D]
+    request: Request[S, LaunchSettings]
+    data: D
+    labels: NDArray[np.int64] | None
+    hidden: Any
+    console: Console
+    threads: int
+    k_choice: dict[str, Any] | None = None
+    warm: Warm | None = None
+
+    @property
+    def settings(self) -> S:
+        """The method's settings."""
+        return self.request.settings
+
+    @property
+    def launch(self) -> LaunchSettings:
+        """Where and how it runs."""
+        return self.request.launch
+
+    @property
+    def k(self) -> int:
+        """K, the number of clusters."""
+        return self.settings.k
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds asked for."""
+        return list(range(self.launch.first_seed, self.launch.first_seed + self.launch.seeds))
+
+    def with_settings(self, source: str, **values: Any) -> Experiment[S, D]:
+        """The same with some of the method's settings replaced, e.g. by a trial."""
+        return replace(self, request=self.request.with_settings(source, **values))
+
+
+class DataModule(Generic[S, D]):
+    """What a run does differently for one kind of data: how it is loaded, judged, described, served and finished."""
+
+    def load(self, launch: LaunchSettings, settings: S) -> tuple[D, NDArray[np.int64] | None, Any]:
+        """The data that a method may see, the labels of its rows (or None), and what else only judges may see."""
+        raise NotImplementedError
+
+    def describe(self, data: D) -> str:
+        """Its sizes in words, for the plan."""
+        raise NotImplementedError
+
+    def choose_k(self, data: D) -> dict[str, Any]:
+        """The choice of K without labels (`--n-clusters auto`); SettingsError where this kind of data has none."""
+        raise SettingsError(f"--n-clusters auto: is for attributed graphs; give --n-clusters K for {data.name}")
+
+    def judge(self, experiment: Experiment[S, D]) -> Judge:
+        """A function that scores an assignment, and embeddings where there are any, without labels."""
+        raise NotImplementedError
+
+    def features(self, data: D) -> NDArray[Any]:
+        """The input [N, F] of the rows, for figures: float32, or pixels as bytes."""
+        raise NotImplementedError
+
+    def baselines(self, experiment: Experiment[S, D]) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
+        """Name, assignment int64 [N] and embeddings of every baseline, one a seed."""
+        raise NotImplementedError
+
+    def explain(self, experiment: Experiment[S, D], clusters: NDArray[np.int64]) -> list[dict[str, Any]] | None:
+        """Which features set each cluster apart; None where features explain nothing."""
+        return None
+
+    def serve(self, experiment: Experiment[S, D], workers: Workers | None) -> AbstractContextManager[D]:
+        """The data as a method gets it, while it is served; by default it travels through Ray's object store."""
+        return nullcontext(experiment.data)
+
+    def finish(
+        self, experiment: Experiment[S, D], folder: Path, folders: Mapping[int, Path], model_seed: int
+    ) -> dict[str, Any]:
+        """Write what only this kind of data leaves in a run's `folder`; returns what `result.json` says of it."""
+        return {}
+
+
+def _no_remarks(settings: Any, data: Any) -> list[str]:
+    return []
+
+
+@dataclass(frozen=True)
+class Method(Generic[S, D]):
+    """A clustering method: its settings, its functions, and the words that a run says of it.
+
+    `train(settings, data, run)` returns a `Result`. `predict(model, settings, rows...)` places rows by the tensors of
+    a trained model. `estimate(settings, data, world)` is the planned peak in bytes of one of `world` workers,
+    `exchanged` what it sends in a step. `remarks` are sentences for the plan. `searched` are the settings that a search
+    varies by default; `fixed` those that a warm start cannot change. `filter_order` is the order of the baseline
+    filter + k-means. The texts: `new_rows` (how rows that training has not seen are placed), `save_memory` and
+    `avoid_collapse` (which settings help).
+    """
+
+    name: str
+    summary: str
+    settings: type[S]
+    kind: Literal["graph", "images", "users"]  # of data
+    train: Callable[[S, D, Run], Result]
+    predict: Callable[..., Any]
+    estimate: Callable[[S, D, int], int]
+    exchanged: Callable[[S, D, int], int]
+    new_rows: str
+    save_memory: str
+    avoid_collapse: str = "lower --lr"
+    searched: tuple[str, ...] = ("lr",)
+    fixed: tuple[str, ...] = ()
+    remarks: Callable[[S, D], list[str]] = _no_remarks
+    filter_order: Callable[[S], int] | None = None
+    embed: Callable[..., Tensor] | None = None
+    places_by_features: bool = True
+
+    def require(self, kind: str, flag: str) -> None:
+        """Raise SettingsError where `flag` is for another kind of data than this method's."""
+        if self.kind != kind:
+            titles = {"graph": "attributed graphs", "images": "images", "users": "users of heterogeneous graphs"}
+            raise SettingsError(f"{flag}: is for {titles[kind]}; {self.name} does not take it")
+
+
+AnyMethod = Method[Any, Any]
+AnyExperiment = Experiment[Any, Any]

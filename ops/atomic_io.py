@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -15,9 +16,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.errors import ResourceError, SettingsError, TesseraError
+from ops.errors import DataError, ResourceError, SettingsError, TesseraError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def name_fault(name: str) -> str | None:
+    """Why a relative name (FOLDER/FILE) must not be joined to a folder, in words that follow it; None: it may be."""
+    parts = name.split("/")
+    if name.startswith("/") or re.fullmatch("[A-Za-z]:", parts[0]):
+        return "is absolute"
+    if "" in parts:
+        return "has an empty part"
+    if "." in parts or ".." in parts:
+        return "has a part . or .."
+    if _CONTROL.search(name):
+        return "has a control character"
+    return "has a backslash" if "\\" in name else None
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file below `folder` by its relative name: the one way from a name that others chose to a path.
+
+    Raises DataError for a name that is absolute, leads out of the folder (also by way of a symbolic link), or holds
+    control characters or backslashes.
+    """
+    path, fault = folder / name, name_fault(name)
+    if fault is None and not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder)):
+        fault = "leads out of the folder by a symbolic link"
+    if fault:
+        raise DataError(f"{folder}: the name {name!r} {fault}; names must be FOLDER/FILE and stay inside: rename it")
+    return path
 
 
 def unwritable(path: Path, error: OSError) -> TesseraError:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from trainers import METHODS
+
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("ops", "trainers", "workflows")
 FILES = sorted(p for package in PACKAGES for p in (PROJECT / package).rglob("*.py"))
@@ -20,14 +22,15 @@ USES_RAY = (
     "ops.distributed.",
     "ops.graph.partition.",
     "ops.graph.sampling.client",
+    "ops.datamodules.partitioning",
     "ops.training.",
     "ops.tuning.",
     "ops.inference.",
 )
 HEAVY = ("ray", "mlflow", "matplotlib", "sklearn", "torch_geometric", "torchvision", "boto3", "pymetis", "numba",
          "faiss")  # fmt: skip
-# A stored model names its trainer, which MLflow's loader (outside of any workflow) has to find.
-BY_NAME = ("ops.inference.mlflow_pyfunc",)
+# The registry imports a method when it is asked for; MLflow's loader (outside of any workflow) asks the registry.
+BY_NAME = ("trainers", "ops.inference.mlflow_pyfunc")
 
 
 def module_of(path):
@@ -117,6 +120,11 @@ def test_settings_reach_neither_ray_nor_mlflow():
 @pytest.mark.parametrize("module", sorted(m for m in MODULES if m.startswith("trainers")))
 def test_no_trainer_reaches_the_scores(module):
     assert not EVALUATION & closure(module)
+
+
+def test_every_method_is_a_folder_that_the_registry_names():
+    folders = {p.parent.name for p in (PROJECT / "trainers").glob("*/__init__.py")}
+    assert set(METHODS) == folders
 
 
 @pytest.mark.parametrize("module", sorted(m for m in MODULES if m.startswith(("trainers", "workflows"))))

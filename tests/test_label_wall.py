@@ -17,8 +17,8 @@ from ops.config.settings import LaunchSettings
 from ops.data.synthetic.planted_partition import planted_graph
 from ops.errors import Interrupted
 from ops.evaluation.labelled import LABELLED
-from ops.training.experiment import make_job
-from ops.training.trainer import run_job, train_seed
+from ops.training.experiment import Session, build_experiment, identity
+from ops.training.trainer import fit, run_experiment
 from trainers import hsan
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,9 @@ def job_on(place, name):
     (place / name).mkdir()
     folder = input_folder(place / name / "graph", LABELS[name])
     argv = ["--dataset", str(folder), "--out", str(place / name / "runs"), *FLAGS.split()]
-    return make_job(resolve(argv, hsan, LaunchSettings, place, "train.py hsan"), Console(quiet=True))
+    return build_experiment(
+        hsan.METHOD, resolve(argv, hsan.METHOD, LaunchSettings, place, "train.py hsan"), Console(quiet=True)
+    )
 
 
 def without_scores(value):
@@ -78,7 +80,7 @@ def runs(tmp_path_factory):
     for name in LABELS:
         job = job_on(place, name)
         # as part of a study: its tracker would send the journals, which is no part of this test
-        found[name] = job, run_job(job, place / name / "runs", root=place / name)[0]
+        found[name] = job, run_experiment(job, place / name / "runs", place / name)[0]
     return found
 
 
@@ -100,7 +102,7 @@ def test_the_labels_do_differ_and_are_scored(runs):
 
 def test_identity_and_name_do_not_depend_on_labels(runs):
     assert len({folder.name for _, folder in runs.values()}) == 1
-    assert all(job.identity == runs["true"][0].identity for job, _ in runs.values())
+    assert all(identity(job) == identity(runs["true"][0]) for job, _ in runs.values())
     assert re.fullmatch(r"hsan-graph-[0-9a-f]{8}", runs["true"][1].name)
 
 
@@ -151,7 +153,7 @@ def stopped(place, name, after):
         return len(reports) >= after
 
     with pytest.raises(Interrupted):
-        train_seed(job, place / name / "run", "k/seed-0", "k", 0, stop)
+        fit(job, Session(job.data), place / name / "run", 0, ("k/seed-0", "k"), stop)
     return sorted((place / name / "run" / "seed-0" / "checkpoints").glob("epoch-*"))
 
 

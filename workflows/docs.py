@@ -1,16 +1,14 @@
 """Write the settings of every workflow as Markdown tables: `python workflows/docs.py > workflows/SETTINGS.md`."""
 
 from ops.config.settings import LaunchSettings, PartitionSettings, PredictSettings, SearchSettings, docs_table
-from trainers import caegcn, hadis, hgt, hsan, twhin
+from trainers import METHODS
 from workflows.generate_graph import GenerateSettings
-
-METHODS = {"caegcn": caegcn, "hadis": hadis, "hgt": hgt, "hsan": hsan, "twhin": twhin}
 
 
 def page() -> str:
     """The page; a test holds `workflows/SETTINGS.md` against it."""
     parts = ["# Settings\n\nMade by `make docs` from the declarations in `trainers/` and `ops/config/settings.py`.\n"]
-    parts += [f"## {name}\n\n{docs_table(module.Settings)}\n" for name, module in METHODS.items()]
+    parts += [f"## {name}\n\n{docs_table(method.settings)}\n" for name, method in METHODS.items()]
     parts.append(f"## Launching (every workflow)\n\n{docs_table(LaunchSettings)}\n")
     own = {k: v for k, v in SearchSettings.model_fields.items() if k not in LaunchSettings.model_fields}
     table = docs_table(SearchSettings).splitlines()

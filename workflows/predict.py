@@ -15,9 +15,7 @@ from ops.config.exit_codes import entry
 from ops.config.settings import PredictSettings
 from ops.errors import SettingsError
 from ops.inference.predict import run_prediction
-from trainers import caegcn, hadis, hgt, hsan, twhin
-
-METHODS = {"caegcn": caegcn, "hadis": hadis, "hgt": hgt, "hsan": hsan, "twhin": twhin}
+from trainers import METHODS
 
 
 def main(argv: list[str]) -> None:

@@ -3,40 +3,38 @@
 import json
 from pathlib import Path
 
-from ops.config.cli import resolve
-from ops.config.console import Console
 from ops.config.exit_codes import entry
-from ops.config.settings import LaunchSettings, nearest
-from ops.errors import SettingsError
-from ops.reporting.html import summary_table
-from ops.reporting.recall_table import hidden_text
-from ops.training.trainer import run_training, where
-from trainers import caegcn, hadis, hgt, hsan, twhin
+from trainers import METHODS, method_of
 
-METHODS = {"caegcn": caegcn, "hadis": hadis, "hgt": hgt, "hsan": hsan, "twhin": twhin}
 PRESETS = Path(__file__).parent / "presets"
 
 
 def main(argv: list[str]) -> None:
     """Parse, train, print."""
-    if not argv or argv[0] not in METHODS:
-        known = ", ".join(METHODS)
-        if argv and argv[0] in ("-h", "--help"):
-            print(f"usage: python workflows/train.py METHOD [flags]\n\nMETHOD: {known}; METHOD --help lists its flags")
-            return
-        hint = nearest(argv[0], METHODS) if argv else ""
-        raise SettingsError(f"METHOD: got {argv[0] if argv else 'nothing'}; allowed: {known}{hint}")
-    resolved = resolve(argv[1:], METHODS[argv[0]], LaunchSettings, PRESETS, f"workflows/train.py {argv[0]}")
-    launch = resolved.launch
-    console = Console(launch.quiet, launch.json_output)
-    folder, result = run_training(resolved, console)
-    if launch.json_output:
+    if argv and argv[0] in ("-h", "--help"):
+        names = ", ".join(METHODS)
+        print(f"usage: python workflows/train.py METHOD [flags]\n\nMETHOD: {names}; METHOD --help lists its flags")
+        return
+    from ops.config.cli import resolve
+    from ops.config.console import Console
+    from ops.config.settings import LaunchSettings
+    from ops.reporting.html import summary_table
+    from ops.reporting.recall_table import hidden_text
+    from ops.results.finished_run import settings_of_run
+    from ops.training.trainer import run_training, where
+
+    method = method_of(argv)
+    program = f"workflows/train.py {method.name}"
+    request = resolve(argv[1:], method, LaunchSettings, PRESETS, program, settings_of_run)
+    console = Console(request.launch.quiet, request.launch.json_output)
+    folder, result = run_training(method, request, console)
+    if request.launch.json_output:
         print(json.dumps(result))
     console.say(summary_table(result))
     for text in hidden_text(result):
         console.say(text)
     console.say(result["verdict"])
-    where(folder, resolved, console)
+    where(folder, request.launch, console)
 
 
 if __name__ == "__main__":

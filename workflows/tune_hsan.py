@@ -1,18 +1,11 @@
 """Search HSAN's settings with Ray Tune: `python workflows/tune_hsan.py --dataset digits --trials 8`."""
 
-from pathlib import Path
+from functools import partial
 
 from ops.config.exit_codes import entry
-from ops.tuning.tuner import search_command
-from trainers import hsan
+from workflows.tune import main_of
 
-PRESETS = Path(__file__).parent / "presets"
-
-
-def main(argv: list[str]) -> None:
-    """Parse, search, print."""
-    search_command(argv, hsan, PRESETS, "workflows/tune_hsan.py")
-
+main = partial(main_of, "hsan")
 
 if __name__ == "__main__":
     entry(main)

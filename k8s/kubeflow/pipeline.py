@@ -3,7 +3,8 @@
   python k8s/kubeflow/pipeline.py                  write pipeline.yaml beside this file (upload it to Kubeflow)
   python k8s/kubeflow/pipeline.py --local key=value ...   run it here, against the Ray cluster of RAY_API_SERVER_ADDRESS
 
-The image of the steps and of their RayJobs' submitters is TESSERA_IMAGE's, else the one pipeline.yaml has.
+TESSERA_IMAGE is the image of the steps and of their RayJobs' submitters, TESSERA_NAMESPACE the RayJobs' namespace;
+without them what pipeline.yaml has stays.
 Needs an environment with kfp (`make kubeflow` makes it); the steps themselves need the image only.
 """
 
@@ -21,13 +22,14 @@ FILE = Path(__file__).with_name("pipeline.yaml")
 RETRIES = 2  # each goes on from the checkpoints of the one before
 
 
-def written() -> str:
-    """The image in pipeline.yaml: compiling again keeps the registry that was written into it."""
-    found = re.search(r"^ *image: (\S+)$", FILE.read_text(encoding="utf-8"), re.MULTILINE) if FILE.is_file() else None
-    return found[1] if found else "registry.example.com/tessera:0.1.0"
+def written(pattern: str, default: str) -> str:
+    """What pipeline.yaml has: compiling again keeps what was written into it."""
+    match = re.search(pattern, FILE.read_text(encoding="utf-8"), re.MULTILINE) if FILE.is_file() else None
+    return match[1] if match else default
 
 
-IMAGE = os.environ.get("TESSERA_IMAGE") or written()
+IMAGE = os.environ.get("TESSERA_IMAGE") or written(r"^ *image: (\S+)$", "registry.example.com/tessera:0.1.0")
+NAMESPACE = os.environ.get("TESSERA_NAMESPACE") or written(r"^ *- --namespace\n *- (\S+)$", "tessera")
 
 
 @dsl.container_component
@@ -41,7 +43,7 @@ def on_kubernetes(
         command=["python", "/tessera/tessera_jobs.py"],
         args=[step, "--name", name, "--graph", graph, "--out", out, "--method", method, "--clusters", clusters,
               "--parts", parts, "--trials", trials, "--seeds", seeds, "--flags", flags,
-              "--image", IMAGE],  # of the RayJob's submitter: a Pod does not know its own
+              "--image", IMAGE, "--namespace", NAMESPACE],  # of the RayJob: a Pod does not know its image
     )  # fmt: skip
 
 

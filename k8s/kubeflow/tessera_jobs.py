@@ -93,9 +93,9 @@ class RayHead:
     def start(self, job: Job) -> None:
         """Submit it under the first number of its name that is free, unless it runs already."""
         self.identity, number = job.name, 0
-        while (found := ask(f"{self.url}/api/jobs/{self.identity}", self.headers, missing=True)) is not None:
-            if found["status"] not in (*self.good, *self.bad):
-                same(job, found.get("entrypoint"))
+        while (record := ask(f"{self.url}/api/jobs/{self.identity}", self.headers, missing=True)) is not None:
+            if record["status"] not in (*self.good, *self.bad):
+                same(job, record.get("entrypoint"))
                 return
             number += 1
             self.identity = f"{job.name}-{number}"
@@ -104,12 +104,12 @@ class RayHead:
 
     def state(self, job: Job) -> tuple[str, str]:
         """Its state and, once it has failed, what it said last."""
-        found = ask(f"{self.url}/api/jobs/{self.identity}", self.headers) or {}
-        status = str(found.get("status"))
+        record = ask(f"{self.url}/api/jobs/{self.identity}", self.headers) or {}
+        status = str(record.get("status"))
         if status not in self.bad:
             return status, ""
         logs = str((ask(f"{self.url}/api/jobs/{self.identity}/logs", self.headers) or {}).get("logs", ""))
-        code = found.get("driver_exit_code")
+        code = record.get("driver_exit_code")
         return status, f"exit code {code}: {last_line(logs)}"
 
 
@@ -144,13 +144,13 @@ class RayJobs:
 
     def state(self, job: Job) -> tuple[str, str]:
         """Its deployment's status, and the operator's message."""
-        found = ask(f"{self.url}/{job.name}", self.headers, missing=True)
-        if found is None:
+        record = ask(f"{self.url}/{job.name}", self.headers, missing=True)
+        if record is None:
             return "Failed", "somebody has deleted it"
-        return self._ended(found)
+        return self._ended(record)
 
-    def _ended(self, found: dict[str, Any]) -> tuple[str, str]:
-        status = found.get("status") or {}
+    def _ended(self, record: dict[str, Any]) -> tuple[str, str]:
+        status = record.get("status") or {}
         state, job = status.get("jobDeploymentStatus") or "New", status.get("jobStatus")
         if state == "Complete" and job != "SUCCEEDED":  # a stopped or failed job's cluster completes as well
             state = "Failed"
@@ -170,14 +170,15 @@ def manifest(job: Job, cluster: str, image: str) -> dict[str, Any]:
     container = {
         "name": "submitter", "image": image,
         "envFrom": [{"configMapRef": {"name": "tessera-env"}}], "securityContext": safe,
-        "resources": {"requests": {"cpu": "200m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+        "resources": {"requests": {"cpu": "200m", "memory": "512Mi", "ephemeral-storage": "256Mi"},
+                      "limits": {"cpu": "1", "memory": "1Gi"}},
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
     }  # fmt: skip
     pod = {
         "restartPolicy": "Never", "serviceAccountName": "tessera", "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000,
                             "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container], "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "containers": [container], "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}}],
     }  # fmt: skip
     labels = {"app.kubernetes.io/part-of": "tessera", "app.kubernetes.io/component": "submitter"}
     return {

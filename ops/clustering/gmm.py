@@ -15,9 +15,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ops.clustering.distributed_kmeans import Clustering
-from ops.clustering.lloyd import Rows
-from ops.distributed.process_group import Team
+from ops.clustering.kmeans import Clustering
+from ops.clustering.shards import Shard
+from ops.distributed.process_group import ProcessGroup
 
 FLOOR = 1e-6  # added to variances, as scikit-learn does
 
@@ -41,43 +41,43 @@ def log_densities(z: Float[Tensor, "B D"], mixture: Mixture) -> Float64[Tensor, 
 
 def responsibilities(z: Float[Tensor, "n D"], mixture: Mixture) -> Float64[Tensor, "n K"]:
     """The share of every part in each row; rows sum to 1."""
-    found = [log_densities(piece, mixture).softmax(1) for piece in torch.split(z, 4096)]
-    return torch.cat(found) if found else z.new_zeros(0, len(mixture.means)).double()
+    shares = [log_densities(piece, mixture).softmax(1) for piece in torch.split(z, 4096)]
+    return torch.cat([z.new_zeros(0, len(mixture.means)).double(), *shares])
 
 
-def team_gmm(
-    z: Float[Tensor, "n D"], rows: Rows, start: Clustering, team: Team | None = None, *, rounds: int = 100,
+def fit_gmm(
+    z: Float[Tensor, "n D"], shard: Shard, start: Clustering, group: ProcessGroup | None = None, *, rounds: int = 100,
     tolerance: float = 1e-3,
 ) -> Mixture:  # fmt: skip
     """EM on all workers' rows from the clusters of `start`, until the mean log likelihood grows by < `tolerance`.
 
     A part that loses its rows keeps its place. Every worker has to call it.
     """
-    team, k = team or Team(), len(start.sizes)
-    found = _maximised(z, rows, one_hot(start.labels, k).double(), team, None)
+    group, k = group or ProcessGroup(), len(start.sizes)
+    mixture = _maximise(z, shard, one_hot(start.labels, k).double(), group, None)
     before = -math.inf
     for _ in range(rounds):
-        logs = [log_densities(z[block], found) for block in rows.blocks()]
-        told = torch.stack([*(each.logsumexp(1).sum() for each in logs), z.new_zeros(()).double()]).sum()
-        now = float(team.from_first_(team.sum_(told))) / rows.total
+        logs = [log_densities(z[block], mixture) for block in shard.blocks()]
+        likelihood = torch.stack([*(each.logsumexp(1).sum() for each in logs), z.new_zeros(()).double()]).sum()
+        now = float(group.broadcast_(group.sum_(likelihood))) / shard.total
         if now - before < tolerance:
             break
         before = now
-        shares = torch.cat([each.softmax(1) for each in logs]) if logs else z.new_zeros(0, k).double()
-        found = _maximised(z, rows, shares, team, found)
-    return found
+        shares = torch.cat([z.new_zeros(0, k).double(), *(each.softmax(1) for each in logs)])
+        mixture = _maximise(z, shard, shares, group, mixture)
+    return mixture
 
 
-def _maximised(
-    z: Float[Tensor, "n D"], rows: Rows, shares: Float64[Tensor, "n K"], team: Team, last: Mixture | None
+def _maximise(
+    z: Float[Tensor, "n D"], shard: Shard, shares: Float64[Tensor, "n K"], group: ProcessGroup, last: Mixture | None
 ) -> Mixture:
     """The mixture that its rows' shares make most likely."""
     k, d = shares.shape[1], z.shape[1]
     sums = torch.zeros(k, 2 * d + 1, dtype=torch.float64, device=z.device)
-    for block in rows.blocks():
+    for block in shard.blocks():
         x = z[block].double()
         sums += shares[block].T @ torch.cat([x, x.square(), x.new_ones(len(x), 1)], 1)
-    team.sum_(sums)
+    group.sum_(sums)
     counts = sums[:, -1:].clamp_min(1e-10)
     means = sums[:, :d] / counts
     variances = (sums[:, d:-1] / counts - means.square()).clamp_min(0) + FLOOR
@@ -85,4 +85,4 @@ def _maximised(
         gone = sums[:, -1:] < 1e-6
         means = torch.where(gone, last.means.double(), means)
         variances = torch.where(gone, last.variances.double(), variances)
-    return Mixture(means.float(), variances.float(), (sums[:, -1] / rows.total).float())
+    return Mixture(means.float(), variances.float(), (sums[:, -1] / shard.total).float())

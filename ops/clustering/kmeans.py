@@ -1,152 +1,188 @@
-"""k-means by blocks of rows, all starts at once.
+"""The one k-means of this program: Lloyd over the shards of a table, the same bits for any number of workers.
 
-Assignments run in the input's precision; the sums behind each centre are taken per fixed block of rows in float64
-and added in block order, so that they do not depend on how blocks are spread over workers (design decision 5).
+All starts advance together: one pass over the rows assigns them for every start. Starts are k-means++ draws on all
+rows, or for large tables on a sample that every worker sees, of which the best start goes on on all rows.
 
-Axes: N rows, D width, K clusters, S starts, B rows of a block.
+Axes: N rows of all workers, n rows of one worker, D width, K clusters, S starts, m rows of the sample.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from ops.clustering.lloyd import (
+    Assignment,
+    Points,
+    Table,
+    assign_starts,
+    confidences,
+    prepare,
+    rows_at,
+    squared_distances,
+    step,
+)
+from ops.clustering.shards import Shard, gather_rows
+from ops.distributed.process_group import ProcessGroup
 from ops.rng import generator
 
-BLOCK_ROWS = 4096
+START_ROWS, START_ROWS_A_CENTRE, START_VALUES = 4096, 64, 1 << 25  # the sample: rows, at least as many times K; numbers
+START_ROUNDS = 15
+RELEASED_SETS, RELEASED_ROUNDS, RELEASED_TOLERANCE = 20, 500, 1e-4
 Init = Literal["k-means++", "released"]
 
 
 @dataclass(frozen=True)
-class KMeans:
-    """The best start: labels int64 [N], centres [K, D], inertia = sum of squared distances, iterations it took."""
+class Clustering:
+    """Clusters of a worker's rows: labels and confidence in [0, 1] [n]; centres [K D] and the rest of all rows.
 
-    labels: Int64[Tensor, "N"]
+    `confidence` is 1 - (distance to the nearest centre) / (distance to the next one). `inertia` is the sum of squared
+    distances of all workers' rows (of unit length where `spherical`); `sizes` counts all workers' rows.
+    """
+
+    labels: Int64[Tensor, "n"]
+    confidence: Float[Tensor, "n"]
     centres: Float[Tensor, "K D"]
     inertia: float
+    sizes: Int64[Tensor, "K"]
     iterations: int
 
 
-def squared_distances(x: Float[Tensor, "N D"], centres: Float[Tensor, "K D"]) -> Float[Tensor, "N K"]:
-    """Squared Euclidean distances; small negative rounding is clamped to 0."""
-    cross = x @ centres.T
-    return cross.mul_(-2).add_(x.square().sum(1, keepdim=True)).add_(centres.square().sum(1)).clamp_min_(0)
-
-
 def kmeans(
-    x: Float[Tensor, "N D"],
+    z: Table,
     n_clusters: int,
     seed: tuple[int, ...],
     *,
+    shard: Shard | None = None,
+    group: ProcessGroup | None = None,
     starts: int = 10,
+    start_rows: int | None = None,
     spherical: bool = False,
     init: Init = "k-means++",
+    first: Float[Tensor, "K D"] | None = None,
     max_iterations: int = 300,
     tolerance: float = 1e-4,
-) -> KMeans:
+) -> Clustering:
     """Lloyd's k-means from `starts` k-means++ starts, the one with the lowest inertia (Arthur & Vassilvitskii 2007).
 
-    `seed` = (seed, position, ...) keys every draw. `spherical` works on rows of unit length and keeps the centres so.
-    A start ends when its centres move by less than `tolerance` times the mean column variance (scikit-learn's rule).
-    `init="released"` is HSAN's released rule: 20 random sets of K rows, the set with the smallest sum of squared
-    distances from all rows to all its K rows, then Lloyd once, until (sum of centre shifts)^2 < 1e-4 or 500 rounds.
-    An empty cluster takes the row farthest from its centre. Raises ValueError if K > N.
+    `z` [n D] are the rows of `shard` that this worker of `group` holds (neither given: all rows, one worker); every
+    worker has to call it. `seed` = (seed, position, ...) keys every draw. `start_rows`: tables of more rows (and more
+    than 64 K) make their starts on a keyed sample of that size. `spherical` works on rows of unit length and keeps the
+    centres so. `first` are centres to go on from instead of starts. A start ends when the squared shifts of its centres
+    sum to at most `tolerance` times the mean column variance (scikit-learn's rule). An empty cluster takes the row
+    farthest from its centre. `init="released"` is HSAN's released rule: 20 random sets of K rows, the set with the
+    smallest sum of squared distances from all rows to all its K rows, then Lloyd once, until (sum of centre shifts)^2 <
+    1e-4 or 500 rounds. Raises ValueError unless 1 <= K <= N, DataError for values that are not finite.
     """
-    n = x.shape[0]
-    if not 1 <= n_clusters <= n:
-        raise ValueError(f"n_clusters={n_clusters} must be between 1 and n_samples={n}")
-    # far from the origin |x|^2 - 2 x c + |c|^2 cancels: Euclidean distances are taken around the mean
-    shift = torch.zeros_like(x[:1]) if spherical else x.mean(0, keepdim=True)
-    x = normalize(x) if spherical else x - shift
+    group = group or ProcessGroup()
+    shard = Shard.even(len(z), group) if shard is None else shard
+    if not 1 <= n_clusters <= shard.total:
+        raise ValueError(f"n_clusters={n_clusters} must be between 1 and n_samples={shard.total}")
+    points = prepare(z, shard, group, spherical)
     if init == "released":
-        centres = _released_start(x, n_clusters, seed)[None]
-        limit, bound = 500, None
+        centres, max_iterations = _released_start(points, n_clusters, seed), RELEASED_ROUNDS
+    elif first is not None:
+        centres = (first.to(points.shift) - points.shift)[None]
     else:
-        centres = _plus_plus(x, n_clusters, seed, starts)
-        limit, bound = max_iterations, tolerance * float(x.var(dim=0, correction=0).mean())
-    found = _lloyd(x, centres, spherical, limit, bound)
-    return replace(found, centres=found.centres + shift)
+        centres = _starts(points, n_clusters, seed, starts, start_rows)
+
+    def at_rest(shifts: Tensor) -> Tensor:
+        if init == "released":
+            return shifts.sqrt().sum(1).square() < RELEASED_TOLERANCE
+        return shifts.sum(1) <= tolerance * points.variance
+
+    best, final, iterations = lloyd(points, centres, max_iterations, at_rest)
+    confidence, sizes = confidences(points, final), best.counts.long()
+    return Clustering(best.labels, confidence, final + points.shift, best.inertia, sizes, iterations)
 
 
-def _lloyd(x: Tensor, centres: Float[Tensor, "S K D"], spherical: bool, limit: int, bound: float | None) -> KMeans:
-    best: KMeans | None = None
-    active = centres
-    for iteration in range(1, limit + 1):
-        labels, sums, counts, inertia, farthest = _pass(x, active)
-        moved = _centres(x, sums, counts, farthest).to(x.dtype)
-        moved = normalize(moved, dim=-1) if spherical else moved
-        shift = (moved - active).square().sum(2)
-        done = shift.sqrt().sum(1).square() < 1e-4 if bound is None else shift.sum(1) <= bound
-        if iteration == limit:
-            done = torch.ones_like(done)
-        for s in torch.nonzero(done).flatten().tolist():
-            if best is None or float(inertia[s]) < best.inertia:
-                # the labels belong to the centres they were computed from: `active`, not `moved`
-                best = KMeans(labels[:, s].clone(), active[s].clone(), float(inertia[s]), iteration)
-        active = moved[~done]
-        if len(active) == 0:
+def kmeans_gathered(
+    z: Float[Tensor, "N D"], n_clusters: int, seed: tuple[int, ...], group: ProcessGroup, **options: Any
+) -> Clustering:
+    """`kmeans` of rows that every worker has, each of them working on its shard: labels and confidence are of all."""
+    shard = Shard.even(len(z), group)
+    ((first, count),) = shard.pieces
+    clusters = kmeans(z[first : first + count], n_clusters, seed, shard=shard, group=group, **options)
+    labels, confidence = (gather_rows(each, shard, group) for each in (clusters.labels, clusters.confidence))
+    return replace(clusters, labels=labels, confidence=confidence)
+
+
+def lloyd(
+    points: Points,
+    centres: Float[Tensor, "S K D"],
+    max_iterations: int,
+    at_rest: Callable[[Float[Tensor, "S K"]], Tensor],
+) -> tuple[Assignment, Float[Tensor, "K D"], int]:
+    """(assignment, its centres, rounds) of the start that ends with the lowest inertia; a start ends `at_rest`.
+
+    `at_rest` says of the squared shifts of each start's centres whether the start has ended; rank 0's answer counts,
+    as workers on unlike hardware must end in the same round.
+    """
+    best: tuple[Assignment, Tensor, int] | None = None
+    for iteration in range(1, max_iterations + 1):
+        assignments = assign_starts(points, centres)
+        moved = torch.stack([step(points, a, c) for a, c in zip(assignments, centres, strict=True)])
+        ended = at_rest(points.group.broadcast_((moved - centres).double().square().sum(2)))
+        if iteration == max_iterations:
+            ended = torch.ones_like(ended)
+        for s in torch.nonzero(ended).flatten().tolist():
+            if best is None or assignments[s].inertia < best[0].inertia:
+                best = assignments[s], centres[s], iteration  # the labels belong to `centres`, not to `moved`
+        centres = moved[~ended]
+        if not len(centres):
             break
     assert best is not None
     return best
 
 
-def _pass(
-    x: Tensor, centres: Float[Tensor, "S K D"]
-) -> tuple[Int64[Tensor, "N S"], Float64[Tensor, "S K D"], Float64[Tensor, "S K"], Float64[Tensor, "S"], list[Tensor]]:
-    """One assignment of all rows for all starts: labels, sums and counts a cluster, inertia, rows from far to near."""
-    s, k, d = centres.shape
-    sums = torch.zeros(s * k, d, dtype=torch.float64, device=x.device)
-    counts = torch.zeros(s * k, dtype=torch.float64, device=x.device)
-    inertia = torch.zeros(s, dtype=torch.float64, device=x.device)
-    labels, nearest = [], []
-    for block in torch.split(x, BLOCK_ROWS):
-        distance, label = squared_distances(block, centres.reshape(s * k, d)).view(-1, s, k).min(2)
-        one_hot = torch.nn.functional.one_hot(label, k).view(-1, s * k).double()
-        sums.addmm_(one_hot.T, block.double())
-        counts += one_hot.sum(0)
-        inertia += distance.sum(0, dtype=torch.float64)
-        labels.append(label)
-        nearest.append(distance)
-    distances = torch.cat(nearest)
-    has_empty = (counts.view(s, k) == 0).any(1)
-    farthest = [distances[:, i].argsort(descending=True, stable=True)[:k] if has_empty[i] else x.new_empty(0).long()
-                for i in range(s)]  # fmt: skip
-    return torch.cat(labels), sums.view(s, k, d), counts.view(s, k), inertia, farthest
+def sample(points: Points, count: int, seed: tuple[int, ...], purpose: str) -> Float[Tensor, "m D"]:
+    """`count` of all rows (or all), drawn by the key, in row order; the same on every worker."""
+    total = points.shard.total
+    if count >= total:
+        return points.read(slice(None)) if points.group.world == 1 else rows_at(points, np.arange(total))
+    chosen = generator(seed[0], purpose, *seed[1:]).choice(total, count, replace=False, shuffle=False)
+    return rows_at(points, np.sort(chosen))
 
 
-def _centres(x: Tensor, sums: Tensor, counts: Tensor, farthest: list[Tensor]) -> Float64[Tensor, "S K D"]:
-    means = sums / counts.clamp_min(1)[..., None]
-    for start, cluster in torch.nonzero(counts == 0).tolist():
-        empty = torch.nonzero(counts[start] == 0).flatten()
-        place = int((empty == cluster).nonzero())
-        means[start, cluster] = x[farthest[start][place]].double()
-    return means
+def _starts(
+    points: Points, k: int, seed: tuple[int, ...], starts: int, start_rows: int | None
+) -> Float[Tensor, "S K D"]:
+    """k-means++ starts on all rows, or the best of them after some rounds on a sample."""
+    total = points.shard.total
+    count = total
+    if start_rows is not None:
+        count = max(min(start_rows, START_VALUES // points.shift.shape[1]), START_ROWS_A_CENTRE * k)
+    drawn = sample(points, count, seed, "kmeans-sample")
+    if count < total:
+        best = kmeans(drawn, k, seed, starts=starts, spherical=points.spherical, max_iterations=START_ROUNDS)
+        return points.group.broadcast_(best.centres)[None]
+    return points.group.broadcast_(_plus_plus(drawn, k, seed, starts))
 
 
-def _plus_plus(x: Tensor, k: int, seed: tuple[int, ...], starts: int) -> Float[Tensor, "S K D"]:
+def _plus_plus(x: Float[Tensor, "m D"], k: int, seed: tuple[int, ...], starts: int) -> Float[Tensor, "S K D"]:
     """k-means++ for all starts at once: each next row is drawn in proportion to its squared distance."""
-    n = x.shape[0]
     draws = generator(seed[0], "kmeans++", *seed[1:]).random((k, starts))
-    chosen = torch.from_numpy((draws[0] * n).astype(np.int64)).to(x.device)
+    chosen = torch.from_numpy((draws[0] * len(x)).astype(np.int64)).to(x.device)
     centres = [x[chosen]]
     nearest = squared_distances(x, centres[0])
     for j in range(1, k):
         total = nearest.double().cumsum(0)
         target = torch.from_numpy(draws[j]).to(x.device) * total[-1]
-        chosen = torch.searchsorted(total.T.contiguous(), target[:, None], right=True).flatten().clamp_max(n - 1)
+        chosen = torch.searchsorted(total.T.contiguous(), target[:, None], right=True).flatten().clamp_max(len(x) - 1)
         centres.append(x[chosen])
         nearest = torch.minimum(nearest, squared_distances(x, centres[-1]))
     return torch.stack(centres, dim=1)
 
 
-def _released_start(x: Tensor, k: int, seed: tuple[int, ...]) -> Float[Tensor, "K D"]:
+def _released_start(points: Points, k: int, seed: tuple[int, ...]) -> Float[Tensor, "1 K D"]:
+    x = sample(points, points.shard.total, seed, "")
     rng = generator(seed[0], "kmeans-released", *seed[1:])
-    sets = [torch.from_numpy(rng.choice(x.shape[0], k, replace=False)).to(x.device) for _ in range(20)]
+    sets = [torch.from_numpy(rng.choice(len(x), k, replace=False)).to(x.device) for _ in range(RELEASED_SETS)]
     spread = [float(squared_distances(x, x[rows]).sum(dtype=torch.float64)) for rows in sets]
-    return x[sets[int(np.argmin(spread))]]
+    return points.group.broadcast_(x[sets[int(np.argmin(spread))]])[None]

@@ -7,10 +7,10 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 
 
-def matched_ids(found: Int64[np.ndarray, "n"], before: Int64[np.ndarray, "n"], n_clusters: int) -> NDArray[np.int64]:
+def matched_ids(now: Int64[np.ndarray, "n"], before: Int64[np.ndarray, "n"], n_clusters: int) -> NDArray[np.int64]:
     """For each of K clusters the id of the earlier cluster that it shares most nodes with: int64 [K].
 
-    `found` [n] in [0, K) and `before` [n] are the clusters of the shared nodes, now and earlier. One to one: the pairs
+    `now` [n] in [0, K) and `before` [n] are the clusters of the shared nodes. One to one: the pairs
     that keep most nodes in all (the assignment problem on the table of counts). Clusters without a partner take the
     ids that are left, in order; of earlier ids only those below K are given, as K may have shrunk.
     """
@@ -18,7 +18,7 @@ def matched_ids(found: Int64[np.ndarray, "n"], before: Int64[np.ndarray, "n"], n
 
     table = np.zeros((n_clusters, n_clusters), dtype=np.int64)
     inside = before < n_clusters
-    np.add.at(table, (found[inside], before[inside]), 1)
+    np.add.at(table, (now[inside], before[inside]), 1)
     new, ids = linear_sum_assignment(-table)
     partners = table[new, ids] > 0
     out = np.full(n_clusters, -1, dtype=np.int64)

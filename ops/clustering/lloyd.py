@@ -1,19 +1,20 @@
-"""Rows of several workers against one set of centres: the assignment and the sums that k-means and the SOM share.
+"""Lloyd's step over the shards of a table: nearest centres, and sums that no order of adding can change.
 
 Every sum over rows is exact: rows are rounded to multiples of one power of two, so small against the largest value
-(2^-35 of it at 100,000 rows, 2^-25 at 10^8) that float64 adds all of them without rounding. Neither the order of
-the rows nor the blocks, the number of workers or a GPU's atomics can change a bit, and a pass costs one all-reduce
-of (K D + K + 1) numbers (design decision 5; the idea is that of reproducible sums: Demmel & Nguyen, ARITH 2013).
-Distances are taken in blocks that begin at fixed global row numbers, since a matrix product's bits depend on shape.
+(2^-35 of it at 100,000 rows, 2^-25 at 10^8) that float64 adds all of them without rounding. Neither the order of the
+rows nor the blocks, the number of workers or a GPU's atomics can change a bit (design decision 5; the idea is that of
+reproducible sums: Demmel & Nguyen, ARITH 2013). Distances are taken in blocks that begin at fixed global row numbers,
+since the bits of a matrix product depend on its shape. k-means and the SOM both use this module.
 
-Axes: N rows of all workers, n rows of one worker, D width, K centres, C clusters, m chosen rows, B rows of a block.
+Axes: N rows of all workers, n rows of one worker, D width, K centres, S starts, C clusters, m chosen rows, B rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,80 +23,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ops.clustering.kmeans import squared_distances
-from ops.distributed.process_group import Team
+from ops.clustering.shards import Shard
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 
-BLOCK_ROWS = 4096
 CHUNK_ROWS, CHUNK_VALUES = 2048, 1 << 21  # rows and distances at once: what the caches hold, 8 MB of float32 at most
 EXACT_BITS = 52
 
-
-@dataclass(frozen=True)
-class Rows:
-    """Which of all `total` rows a worker holds: (first global number, count) of each piece, ascending, as z holds them.
-
-    Bits agree between numbers of workers if the pieces begin at multiples of BLOCK_ROWS (`share`) or are the same
-    parts everywhere (`of_parts`).
-    """
-
-    total: int
-    pieces: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def share(cls, total: int, team: Team) -> Rows:
-        """Whole blocks of BLOCK_ROWS rows for each worker of `team`, evenly, in rank order."""
-        blocks = -(-total // BLOCK_ROWS)
-        each = -(-blocks // team.world) * BLOCK_ROWS
-        first = min(team.rank * each, total)
-        return cls(total, ((first, min(each, total - first)),))
-
-    @classmethod
-    def of_parts(cls, offsets: Sequence[int], parts: Sequence[int]) -> Rows:
-        """The rows of whole `parts` (ascending numbers); part p owns the rows offsets[p] .. offsets[p + 1] - 1."""
-        return cls(int(offsets[-1]), tuple((int(offsets[p]), int(offsets[p + 1] - offsets[p])) for p in parts))
-
-    @property
-    def own(self) -> int:
-        """How many rows this worker holds."""
-        return sum(count for _, count in self.pieces)
-
-    def blocks(self) -> Iterator[slice]:
-        """Slices of the worker's rows, cut at each piece and at the global multiples of BLOCK_ROWS."""
-        at = 0
-        for first, count in self.pieces:
-            row = first
-            while row < first + count:
-                end = min((row // BLOCK_ROWS + 1) * BLOCK_ROWS, first + count)
-                yield slice(at + row - first, at + end - first)
-                row = end
-            at += count
-
-    def local(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the worker's z holds the rows of these global `numbers`, -1 for rows of other workers: int64 [m]."""
-        found, at = np.full(len(numbers), -1, dtype=np.int64), 0
-        for first, count in self.pieces:
-            inside = (numbers >= first) & (numbers < first + count)
-            found[inside] = numbers[inside] - first + at
-            at += count
-        return found
-
-    def numbers(self) -> NDArray[np.int64]:
-        """The global number of each own row: int64 [n]."""
-        return np.concatenate([np.arange(f, f + c) for f, c in self.pieces] or [np.zeros(0, np.int64)])
+Table = Float[Tensor, "n D"] | NDArray[Any]  # an array may be a mapped file of any numbers: it is read block by block
 
 
 @dataclass(frozen=True)
 class Points:
-    """A worker's rows ready to be summed: centred or of unit length, and on the grid that makes sums exact.
+    """A worker's rows as k-means sees them: around the mean or of unit length, on the grid that makes sums exact.
 
-    `shift` [1 D] was subtracted (0 for spherical), `norms` [n] are squared lengths, `variance` is the mean variance of
-    a column over all rows, `step` the grid of squared distances.
+    `read(index)` gives rows [m D]; `shift` [1 D] was subtracted (0 for spherical); `norms` [n] are squared lengths;
+    `variance` is the mean variance of a column over all rows; `step` is the grid of squared distances.
     """
 
-    z: Float[Tensor, "n D"]
-    rows: Rows
-    team: Team
+    read: Callable[[Any], Float[Tensor, "_ D"]]
+    shard: Shard
+    group: ProcessGroup
+    spherical: bool
     shift: Float[Tensor, "1 D"]
     norms: Float[Tensor, "n"]
     variance: float
@@ -103,8 +52,8 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One assignment: own labels and squared distances [n]; sums, counts [K] and inertia over all workers' rows."""
+class Assignment:
+    """Nearest centres: labels and squared distances of this worker's rows; sums, counts, inertia of all workers'."""
 
     labels: Int64[Tensor, "n"]
     nearest: Float[Tensor, "n"]
@@ -113,61 +62,79 @@ class Pass:
     inertia: float
 
 
-def prepare(z: Float[Tensor, "n D"], rows: Rows, team: Team, spherical: bool = False) -> Points:
-    """Own rows `z` of unit length (`spherical`) or around the mean of all rows, on the grid; z itself is left alone.
+def squared_distances(x: Float[Tensor, "N D"], centres: Float[Tensor, "K D"]) -> Float[Tensor, "N K"]:
+    """Squared Euclidean distances; small negative rounding is clamped to 0."""
+    cross = x @ centres.T
+    return cross.mul_(-2).add_(x.square().sum(1, keepdim=True)).add_(centres.square().sum(1)).clamp_min_(0)
 
-    Raises ValueError if z has not the rows that `rows` says, DataError if any worker's value is not finite.
+
+def prepare(z: Table, shard: Shard, group: ProcessGroup, spherical: bool = False) -> Points:
+    """The worker's rows `z` of unit length (`spherical`) or around the mean of all rows; z itself is left alone.
+
+    Far from the origin |x|^2 - 2 x c + |c|^2 cancels, hence the mean. A tensor is copied once, an array never.
+    Raises ValueError if z has not as many rows as `shard` says, DataError if any worker's value is not finite.
     """
-    if z.shape[0] != rows.own:
-        raise ValueError(f"{z.shape[0]} rows given, but the pieces hold {rows.own}")
-    if not 0 < rows.total < 2**40:
-        raise ValueError(f"{rows.total} rows in all: need 1 to 2^40")
-    z = normalize(z.detach()) if spherical else z.detach().clone()  # the one copy: all else is in place
-    shift = z.new_zeros(1, z.shape[1])
-    _on_grid_(z, rows, team)
+    if z.shape[0] != shard.count:
+        raise ValueError(f"{z.shape[0]} rows given, but the pieces hold {shard.count}")
+    if not 0 < shard.total < 2**40:
+        raise ValueError(f"{shard.total} rows in all: need 1 to 2^40")
+    like = z.detach()[:0] if isinstance(z, Tensor) else torch.zeros(0, z.shape[1])
+
+    def raw(index: Any) -> Tensor:
+        rows = z[index].detach() if isinstance(z, Tensor) else torch.from_numpy(z[index].astype(np.float32))
+        return normalize(rows) if spherical else rows
+
+    shift = like.new_zeros(1, like.shape[1])
+    blocks = [piece for block in shard.blocks() for piece in chunks(block, like.shape[1])]
+    step = _grid(_largest((raw(block) for block in blocks), like, group), shard.total)
     if not spherical:
-        shift = (_exact_sum(z, rows, team) / rows.total).to(z.dtype)[None]
-        _on_grid_(z.sub_(shift), rows, team)
-    norms = torch.cat([z[block].square().sum(1) for block in rows.blocks()] or [z.new_zeros(0)])
-    longest = float(team.maximum_(torch.cat([norms.double(), norms.new_zeros(1).double()]).max()))
-    step = _step(4 * longest, rows.total)  # a centre lies among the rows: no distance is above twice the longest
-    total = float(team.sum_(_rounded(norms, step).sum()))
-    mean = _exact_sum(z, rows, team) / rows.total
-    variance = max(total / rows.total - float(mean.square().sum()), 0.0) / z.shape[1]
-    return Points(z, rows, team, shift, norms, variance, step)
+        shift = _mean((_rounded(raw(block), step) for block in blocks), like, shard, group).to(like.dtype)[None]
+        step = _grid(_largest((raw(block) - shift for block in blocks), like, group), shard.total)
+
+    def on_grid(index: Any) -> Tensor:
+        return _rounded(raw(index) - shift, step).to(like.dtype)  # fewer bits than before: exact in the narrower type
+
+    read: Callable[[Any], Tensor] = on_grid
+    if isinstance(z, Tensor):
+        read = torch.cat([like, *(on_grid(block) for block in blocks)]).__getitem__
+    norms = torch.cat([like[:, 0], *(read(block).square().sum(1) for block in blocks)])
+    longest = float(group.maximum_(torch.cat([norms.double(), norms.new_zeros(1).double()]).max()))
+    square_step = _grid(4 * longest, shard.total)  # centres lie among the rows: no distance exceeds twice the longest
+    total = float(group.sum_(_rounded(norms, square_step).sum()))
+    mean = _mean((read(block) for block in blocks), like, shard, group)
+    variance = max(total / shard.total - float(mean.square().sum()), 0.0) / like.shape[1]
+    return Points(read, shard, group, spherical, shift, norms, variance, square_step)
 
 
-def _step(largest: float, total: int) -> float:
-    """The grid on which float64 adds `total` values up to `largest` without rounding."""
+def _grid(largest: float, total: int) -> float:
+    """The multiples on which float64 adds `total` values up to `largest` without rounding."""
     return math.ldexp(1.0, max(math.frexp(largest)[1] + total.bit_length() - EXACT_BITS, -1000))
 
 
-def _rounded(values: Tensor, step: float) -> Tensor:
-    """`values` in float64, to the nearest multiple of `step`."""
+def _rounded(values: Tensor, step: float) -> Float64[Tensor, "*shape"]:
+    """`values` to the nearest multiple of `step`."""
     return values.to(torch.float64, copy=True).mul_(1 / step).round_().mul_(step)
 
 
-def _on_grid_(z: Tensor, rows: Rows, team: Team) -> None:
-    """Round z in place to the grid on which sums of all workers' rows are exact."""
-    ends = torch.stack(z.aminmax()).abs() if z.numel() else z.new_zeros(1)
-    largest = team.maximum_(ends.double().nan_to_num(nan=math.inf, posinf=math.inf).max())
-    if not math.isfinite(float(largest)):
+def _largest(blocks: Iterator[Tensor], like: Tensor, group: ProcessGroup) -> float:
+    """The largest absolute value of all workers' blocks. Raises DataError where one is not finite."""
+    ends = [torch.stack(block.aminmax()).abs().max().double() for block in blocks if block.numel()]
+    largest = torch.stack([like.new_zeros(()).double(), *ends]).nan_to_num(nan=math.inf, posinf=math.inf).max()
+    if not math.isfinite(float(group.maximum_(largest))):
         raise DataError("embeddings to cluster hold values that are not finite: did the training diverge?")
-    step = _step(float(largest), rows.total)
-    for block in rows.blocks():
-        z[block] = _rounded(z[block], step).to(z.dtype)  # fewer bits than before: exact in the narrower type
+    return float(largest)
 
 
-def _exact_sum(z: Tensor, rows: Rows, team: Team) -> Float64[Tensor, "D"]:
-    total = torch.zeros(z.shape[1], dtype=torch.float64, device=z.device)
-    for block in rows.blocks():
-        total += z[block].sum(0, dtype=torch.float64)
-    return team.sum_(total)
+def _mean(blocks: Iterator[Tensor], like: Tensor, shard: Shard, group: ProcessGroup) -> Float64[Tensor, "D"]:
+    total = torch.zeros(like.shape[1], dtype=torch.float64, device=like.device)
+    for block in blocks:
+        total += block.sum(0, dtype=torch.float64)
+    return group.sum_(total) / shard.total
 
 
-def chunks(block: slice, n_centres: int) -> Iterator[slice]:
-    """Pieces of a block whose distances to all centres fit CHUNK_VALUES; they depend on K alone."""
-    step = max(1, min(CHUNK_ROWS, CHUNK_VALUES // n_centres))
+def chunks(block: slice, width: int) -> Iterator[slice]:
+    """Pieces of a block of which arrays of `width` columns fit CHUNK_VALUES; they depend on the width alone."""
+    step = max(1, min(CHUNK_ROWS, CHUNK_VALUES // width))
     for first in range(block.start, block.stop, step):
         yield slice(first, min(first + step, block.stop))
 
@@ -177,62 +144,73 @@ def aligned(rows: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
     return rows.clone() if rows.data_ptr() % 64 else rows
 
 
-def assign(points: Points, centres: Float[Tensor, "K D"]) -> Pass:
-    """Nearest centre (ties: the lowest) of every own row, and sums, counts and inertia over all workers.
+def assign(points: Points, centres: Float[Tensor, "K D"]) -> Assignment:
+    """Nearest centre (ties: the lowest) of every row, with sums, counts and inertia over all workers."""
+    return assign_starts(points, centres[None])[0]
 
-    argmin |c|^2 / 2 - x c: the row's own length is added for the winner only.
+
+def assign_starts(points: Points, centres: Float[Tensor, "S K D"]) -> list[Assignment]:
+    """`assign` for S sets of centres at once, with one all-reduce of S (K D + K + 1) numbers.
+
+    argmin |c|^2 / 2 - x c: the length of the row itself is added for the winner only.
     """
-    k, d = centres.shape
-    z = points.z
-    packed = torch.zeros(k * (d + 1) + 1, dtype=torch.float64, device=z.device)  # one buffer, one all-reduce
-    sums, counts = packed[: k * d].view(k, d), packed[k * d : -1]
-    labels = torch.empty(len(z), dtype=torch.int64, device=z.device)
-    nearest = z.new_empty(len(z))
-    half = centres.square().sum(1) / 2
-    for block in points.rows.blocks():
-        for piece in chunks(block, k):
-            distance = torch.addmm(half, aligned(z[piece]), centres.T, alpha=-1)
-            torch.min(distance, 1, out=(nearest[piece], labels[piece]))
-            sums.index_add_(0, labels[piece], z[piece].double())
-    counts += torch.bincount(labels, minlength=k)
-    nearest = nearest.mul_(2).add_(points.norms).clamp_min_(0)
-    packed[-1] = _rounded(nearest, points.step).sum()
-    points.team.sum_(packed)
-    return Pass(labels, nearest, sums, counts, float(packed[-1]))
+    s, k, d = centres.shape
+    n, flat = points.shard.count, centres.reshape(s * k, d)
+    packed = torch.zeros(s, k * (d + 1) + 1, dtype=torch.float64, device=flat.device)
+    sums, counts = packed[:, : k * d].view(s, k, d), packed[:, k * d : -1]
+    labels = torch.empty(s, n, dtype=torch.int64, device=flat.device)
+    nearest = flat.new_empty(s, n)
+    half = flat.square().sum(1) / 2
+    for block in points.shard.blocks():
+        for piece in chunks(block, max(s * k, d)):
+            rows = aligned(points.read(piece))
+            least = torch.addmm(half, rows, flat.T, alpha=-1).view(-1, s, k).min(2)
+            nearest[:, piece], labels[:, piece] = least.values.T, least.indices.T
+            wide = rows.double()
+            for i in range(s):
+                sums[i].index_add_(0, labels[i, piece], wide)
+    nearest.mul_(2).add_(points.norms).clamp_min_(0)
+    for i in range(s):
+        counts[i] += torch.bincount(labels[i], minlength=k)
+        packed[i, -1] = _rounded(nearest[i], points.step).sum()
+    points.group.sum_(packed)
+    return [Assignment(labels[i], nearest[i], sums[i], counts[i], float(packed[i, -1])) for i in range(s)]
 
 
-def take(points: Points, numbers: NDArray[np.int64]) -> Float[Tensor, "m D"]:
+def rows_at(points: Points, numbers: NDArray[np.int64]) -> Float[Tensor, "m D"]:
     """The rows of these global `numbers` from whichever workers hold them, on every worker."""
-    place = points.rows.local(numbers)
-    mine = torch.from_numpy(np.flatnonzero(place >= 0)).to(points.z.device)
-    found = points.z.new_zeros(len(numbers), points.z.shape[1])
-    found.index_add_(0, mine, points.z[torch.from_numpy(place[place >= 0]).to(points.z.device)])
-    return points.team.sum_(found)
+    place = points.shard.positions(numbers)
+    rows = points.shift.new_zeros(len(numbers), points.shift.shape[1])
+    local = torch.from_numpy(np.flatnonzero(place >= 0)).to(rows.device)
+    rows.index_add_(0, local, points.read(place[place >= 0]))
+    return points.group.sum_(rows)
 
 
 def farthest(points: Points, nearest: Float[Tensor, "n"], count: int) -> Float[Tensor, "m D"]:
     """The m = `count` rows of all workers farthest from their centres, farthest first, ties by row number."""
-    best = torch.full((points.team.world, 2, count), 0.0, dtype=torch.float64, device=nearest.device)
-    own = nearest.argsort(descending=True, stable=True)[:count]
-    mine = best[points.team.rank]
-    mine[0] = -1.0
-    mine[0, : len(own)] = nearest[own].double()
-    mine[1, : len(own)] = torch.from_numpy(points.rows.numbers()).to(own.device)[own].double()
-    distance, number = points.team.sum_(best).transpose(0, 1).flatten(1).cpu().numpy()
+    best = torch.zeros(points.group.world, 2, count, dtype=torch.float64, device=nearest.device)
+    local = nearest.argsort(descending=True, stable=True)[:count]
+    distances, numbers = best[points.group.rank]
+    distances.fill_(-1.0)
+    distances[: len(local)] = nearest[local].double()
+    numbers[: len(local)] = torch.from_numpy(points.shard.numbers()).to(local.device)[local].double()
+    distance, number = points.group.sum_(best).transpose(0, 1).flatten(1).cpu().numpy()
     order = np.lexsort((number, -distance))[:count]
-    return take(points, number[order].astype(np.int64))
+    return rows_at(points, number[order].astype(np.int64))
 
 
-def means(points: Points, found: Pass, centres: Float[Tensor, "K D"]) -> Float[Tensor, "K D"]:
-    """The mean of each centre's rows; an empty one takes the row farthest from its centre (then the next farthest).
+def step(points: Points, assignment: Assignment, centres: Float[Tensor, "K D"]) -> Float[Tensor, "K D"]:
+    """Lloyd's step: the mean of each centre's rows (of unit length for spherical points), as rank 0 has them.
 
-    Where no row is away from its centre (fewer distinct rows than centres) an empty one stays.
+    A centre without rows takes the row farthest from its centre (a second one the next farthest); where no row is away
+    from its centre (fewer distinct rows than centres) it stays.
     """
-    moved = (found.sums / found.counts.clamp_min(1)[:, None]).to(centres.dtype)
-    empty = torch.nonzero(found.counts == 0).flatten()
+    moved = (assignment.sums / assignment.counts.clamp_min(1)[:, None]).to(centres.dtype)
+    empty = torch.nonzero(assignment.counts == 0).flatten()
     if len(empty):
-        moved[empty] = centres[empty] if found.inertia == 0 else farthest(points, found.nearest, len(empty))
-    return moved
+        stay = assignment.inertia == 0
+        moved[empty] = centres[empty] if stay else farthest(points, assignment.nearest, len(empty))
+    return points.group.broadcast_(normalize(moved) if points.spherical else moved)
 
 
 def nearest_two(
@@ -242,30 +220,23 @@ def nearest_two(
     nearest one of another cluster (the simplified silhouette; Hruschka et al. 2006). 1 where there is one cluster only,
     0 on a border. `clusters` [K] puts several centres into one cluster (the units of a SOM); else each is its own.
     """
-    labels, sure = [], []
+    labels, confidence = [], []
     for piece in chunks(slice(0, len(z)), len(centres)):
         distance = squared_distances(aligned(z[piece]), centres)
         if clusters is not None:
-            by = z.new_full((len(distance), int(clusters.max()) + 1), math.inf)
-            distance = by.scatter_reduce_(1, clusters.expand(len(distance), -1), distance, "amin")
+            by_cluster = z.new_full((len(distance), int(clusters.max()) + 1), math.inf)
+            distance = by_cluster.scatter_reduce_(1, clusters.expand(len(distance), -1), distance, "amin")
         label = distance.argmin(1)
         a = distance.gather(1, label[:, None]).sqrt()[:, 0]
         b = distance.scatter(1, label[:, None], math.inf).min(1).values.sqrt()
         labels.append(label)
-        sure.append(torch.where(b > 0, 1 - a / b, 0.0).clamp_(0, 1))
-    return (torch.cat(labels), torch.cat(sure)) if labels else (z.new_zeros(0).long(), z.new_zeros(0))
+        confidence.append(torch.where(b > 0, 1 - a / b, 0.0).clamp_(0, 1))
+    return (torch.cat(labels), torch.cat(confidence)) if labels else (z.new_zeros(0).long(), z.new_zeros(0))
 
 
 def confidences(
     points: Points, centres: Float[Tensor, "K D"], clusters: Int64[Tensor, "K"] | None = None
 ) -> Float[Tensor, "n"]:
-    """The confidence of `nearest_two` for a worker's own rows, by the blocks that do not depend on the workers."""
-    sure = [nearest_two(points.z[block], centres, clusters)[1] for block in points.rows.blocks()]
-    return torch.cat(sure) if sure else points.z.new_zeros(0)
-
-
-def everyone(own: Tensor, rows: Rows, team: Team) -> Tensor:
-    """All rows on every worker: [N ...] of each worker's own [n ...]."""
-    full = own.new_zeros((rows.total, *own.shape[1:]))
-    full[torch.from_numpy(rows.numbers())] = own
-    return team.sum_(full)
+    """The confidence of `nearest_two` for this worker's rows, by the blocks that do not depend on the workers."""
+    pieces = [nearest_two(points.read(block), centres, clusters)[1] for block in points.shard.blocks()]
+    return torch.cat([points.norms[:0], *pieces])

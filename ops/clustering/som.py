@@ -12,33 +12,39 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ops.clustering.distributed_kmeans import sample
-from ops.clustering.kmeans import squared_distances
-from ops.clustering.lloyd import Pass, Points, Rows, aligned, assign, chunks, confidences, nearest_two, prepare
-from ops.distributed.process_group import Team
+from ops.clustering.kmeans import sample
+from ops.clustering.lloyd import (
+    Assignment,
+    Points,
+    aligned,
+    assign,
+    chunks,
+    confidences,
+    nearest_two,
+    prepare,
+    squared_distances,
+)
+from ops.clustering.shards import Shard
+from ops.distributed.process_group import ProcessGroup
 from ops.rng import generator
 
 Grid = tuple[int, int]
-Method = Literal["kmeans", "agglomerative"]
-Init = Literal["pca", "sample"]
 SAMPLE_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class Som:
-    """A map and what it says of a worker's own rows.
+    """A map and what it says of a worker's rows.
 
-    Of own rows: `bmu` (best unit), `labels` (its cluster), `confidence` in [0, 1]: 1 - (distance to the best unit) /
-    (distance to the nearest unit of another cluster). Of all workers' rows: `weights` [U D], `hits` a unit,
+    Of the worker's rows: `bmu` (best unit), `labels` (its cluster), `confidence` in [0, 1]: 1 - (distance to the best
+    unit) / (distance to the nearest unit of another cluster). Of all workers' rows: `weights` [U D], `hits` a unit,
     `quantisation` (mean distance to the best unit), `topographic` (share of rows whose two best units are not
     neighbours), `umatrix` [R C] (mean distance of a unit to its up to 8 neighbours), `unit_clusters` [U].
     """
@@ -89,61 +95,56 @@ def radii(grid: Grid, rounds: int, last: float = 1.0) -> list[float]:
     return [first * (last / first) ** (i / (rounds - 1)) for i in range(rounds)]
 
 
-def som_step(found: Pass, weights: Float[Tensor, "U D"], grid: Grid, radius: float) -> Float[Tensor, "U D"]:
+def som_step(assignment: Assignment, weights: Float[Tensor, "U D"], grid: Grid, radius: float) -> Float[Tensor, "U D"]:
     """The weights after one round. A unit that no row reaches (radius 0, or far beyond the radius) stays."""
-    sums = smooth(found.sums, grid, radius)
-    counts = smooth(found.counts[:, None], grid, radius)
+    sums = smooth(assignment.sums, grid, radius)
+    counts = smooth(assignment.counts[:, None], grid, radius)
     return torch.where(counts > 0, sums / counts.clamp_min(1e-300), weights.double()).to(weights.dtype)
 
 
 def som(
     z: Float[Tensor, "n D"],
-    rows: Rows,
+    shard: Shard,
     grid: Grid,
     n_clusters: int,
     seed: tuple[int, ...],
     *,
-    team: Team | None = None,
+    group: ProcessGroup | None = None,
     spherical: bool = False,
     rounds: int = 40,
     last_radius: float = 1.0,
-    init: Init = "pca",
-    method: Method = "kmeans",
     first: Float[Tensor, "U D"] | None = None,
 ) -> Som:
-    """A map of all workers' rows, of which this one holds `z` (`rows` says which; `team` None: it holds all).
+    """A map of all workers' rows, of which this one holds `z` (`shard` says which; `group` None: it holds all).
 
-    `first` are weights to go on from (the joint mode's); else `init` lays the grid over the plane of the first two
-    principal components of a keyed sample, or takes keyed rows. `rounds` = 0 only reads the map. `spherical` maps rows
-    of unit length. `method` joins units to K clusters, weighted by hits; nine units a cluster or more serve well, and
-    a `last_radius` of 0.5 follows the rows more closely at the price of the map's order. The same bits for any number
-    of workers, every one of which has to call it. Raises ValueError for an empty grid or K not in 1 .. U, DataError
-    for values not finite.
+    `first` are weights to go on from (the joint mode's); else the grid is laid over the plane of the first two
+    principal components of a keyed sample. `rounds` = 0 only reads the map. `spherical` maps rows of unit length.
+    Units are joined to K clusters, weighted by hits; nine units a cluster or more serve well, and a `last_radius` of
+    0.5 follows the rows more closely at the price of the map's order. The same bits for any number of workers, every
+    one of which has to call it. Raises ValueError for an empty grid or K not in 1 .. U, DataError for values that are
+    not finite.
     """
     units = grid[0] * grid[1]
     if min(grid) < 1 or not 1 <= n_clusters <= units:
         raise ValueError(f"n_clusters={n_clusters} must be between 1 and the {units} units of a {grid} grid")
-    points = prepare(z, rows, team or Team(), spherical)
-    weights = _first(points, grid, seed, init) if first is None else first.detach().to(points.z) - points.shift
+    points = prepare(z, shard, group or ProcessGroup(), spherical)
+    weights = _plane(points, grid, seed) if first is None else first.detach().to(points.shift) - points.shift
     for radius in radii(grid, rounds, last_radius) if rounds else []:
-        weights = points.team.from_first_(som_step(assign(points, weights), weights, grid, radius))
-    found = assign(points, weights)
-    clusters = unit_clusters(weights, found.counts, n_clusters, seed, method)
-    clusters = points.team.from_first_(clusters.to(points.z.device))
-    quantisation, topographic = _errors(points, found, weights, grid)
-    confidence = confidences(points, weights, clusters)
+        weights = points.group.broadcast_(som_step(assign(points, weights), weights, grid, radius))
+    assignment = assign(points, weights)
+    clusters = unit_clusters(weights, assignment.counts, n_clusters, seed)
+    clusters = points.group.broadcast_(clusters.to(points.shift.device))
+    quantisation, topographic = _errors(points, assignment, weights, grid)
+    confidence, hits, bmu = confidences(points, weights, clusters), assignment.counts.long(), assignment.labels
     return Som(
-        grid, weights + points.shift, found.labels, clusters[found.labels], confidence, found.counts.long(), clusters,
-        umatrix(weights, grid), quantisation, topographic,
+        grid, weights + points.shift, bmu, clusters[bmu], confidence, hits, clusters, umatrix(weights, grid),
+        quantisation, topographic,
     )  # fmt: skip
 
 
-def _first(points: Points, grid: Grid, seed: tuple[int, ...], init: Init) -> Float[Tensor, "U D"]:
+def _plane(points: Points, grid: Grid, seed: tuple[int, ...]) -> Float[Tensor, "U D"]:
+    """Weights evenly on the plane of the first two principal components, the longer side along the first."""
     units, (rows, columns) = grid[0] * grid[1], grid
-    if init == "sample":
-        drawn = sample(points, units, seed, "som-sample")
-        order = generator(seed[0], "som-places", *seed[1:]).permutation(len(drawn))
-        return drawn[torch.from_numpy(np.resize(order, units)).to(drawn.device)]  # again from the start where N < U
     drawn = sample(points, max(SAMPLE_ROWS, units), seed, "som-pca").double()
     mean = drawn.mean(0)
     centred = drawn - mean
@@ -157,22 +158,22 @@ def _first(points: Points, grid: Grid, seed: tuple[int, ...], init: Init) -> Flo
         plane = plane.flip(1)
     down, across = down.to(plane.device), across.to(plane.device)
     laid = mean + across[None, :, None] * plane[:, 0] + down[:, None, None] * plane[:, 1]
-    return points.team.from_first_(laid.reshape(units, -1).to(points.z.dtype).contiguous())
+    return points.group.broadcast_(laid.reshape(units, -1).to(points.shift.dtype).contiguous())
 
 
-def _errors(points: Points, found: Pass, weights: Float[Tensor, "U D"], grid: Grid) -> tuple[float, float]:
+def _errors(points: Points, assignment: Assignment, weights: Float[Tensor, "U D"], grid: Grid) -> tuple[float, float]:
     """Quantisation and topographic error of all workers' rows."""
-    step = 2.0**-20 * max(math.sqrt(found.inertia / points.rows.total), 1e-30)  # a grid, for sums without rounding
-    step = 2.0 ** math.ceil(math.log2(step))
-    sums = torch.zeros(2, dtype=torch.float64, device=points.z.device)
-    sums[0] = (found.nearest.sqrt().double() / step).round_().sum() * step
-    for block in points.rows.blocks() if len(weights) > 1 else []:
+    size = max(math.sqrt(assignment.inertia / points.shard.total), 1e-30)
+    step = 2.0 ** (math.ceil(math.log2(size)) - 20)  # of a grid, for sums without rounding
+    sums = torch.zeros(2, dtype=torch.float64, device=points.shift.device)
+    sums[0] = (assignment.nearest.sqrt().double() / step).round_().sum() * step
+    for block in points.shard.blocks() if len(weights) > 1 else []:
         for piece in chunks(block, len(weights)):
-            two = squared_distances(aligned(points.z[piece]), weights).topk(2, largest=False).indices
+            two = squared_distances(aligned(points.read(piece)), weights).topk(2, largest=False).indices
             row, column = two // grid[1], two % grid[1]
             far = torch.maximum((row[:, 0] - row[:, 1]).abs(), (column[:, 0] - column[:, 1]).abs()) > 1
             sums[1] += far.sum()
-    quantisation, topographic = (points.team.sum_(sums) / points.rows.total).tolist()
+    quantisation, topographic = (points.group.sum_(sums) / points.shard.total).tolist()
     return quantisation, topographic
 
 
@@ -193,52 +194,27 @@ def umatrix(weights: Float[Tensor, "U D"], grid: Grid) -> Float64[Tensor, "R C"]
 
 
 def unit_clusters(
-    weights: Float[Tensor, "U D"], hits: Float64[Tensor, "U"], n_clusters: int, seed: tuple[int, ...], method: Method
+    weights: Float[Tensor, "U D"], hits: Float64[Tensor, "U"], n_clusters: int, seed: tuple[int, ...]
 ) -> Int64[Tensor, "U"]:
-    """K clusters of the units, each unit weighing as many rows as hit it, so that an empty unit pulls nothing.
+    """K clusters of the units by k-means (scikit-learn's, ten keyed starts), each unit weighing as many rows as hit it.
 
-    `kmeans`: scikit-learn's with sample weights, ten keyed starts. `agglomerative`: Ward's criterion with cluster sizes
-    counted in rows. Units without a row join the nearest centre afterwards. With fewer hit units than K the rest of the
+    Units without a row pull nothing and join the nearest centre afterwards. With fewer hit units than K the rest of the
     clusters stays empty.
     """
-    w = weights.detach().double().cpu().numpy()
-    mass = hits.cpu().numpy()
-    hit = np.flatnonzero(mass > 0)
-    k = min(n_clusters, len(hit))
-    found = _ward(w[hit], mass[hit], k) if method == "agglomerative" else _weighted(w[hit], mass[hit], k, seed)
-    one_hot = np.eye(k)[found] * mass[hit][:, None]
-    centres = (one_hot.T @ w[hit]) / one_hot.sum(0)[:, None]
-    clusters = squared_distances(torch.from_numpy(w), torch.from_numpy(centres)).argmin(1)
-    clusters[torch.from_numpy(hit)] = torch.from_numpy(found)
-    return clusters
-
-
-def _weighted(w: NDArray[np.float64], mass: NDArray[np.float64], k: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
     from sklearn.cluster import KMeans
 
+    w, mass = weights.detach().double().cpu(), hits.cpu().numpy()
+    hit = np.flatnonzero(mass > 0)
+    units = w[torch.from_numpy(hit)].numpy()
+    k = min(n_clusters, len(np.unique(units, axis=0)))
     state = int(generator(seed[0], "som-units", *seed[1:]).integers(2**31))
-    distinct = len(np.unique(w, axis=0))
-    made = KMeans(min(k, distinct), n_init=10, random_state=state).fit(w, sample_weight=mass)
-    return np.unique(made.labels_, return_inverse=True)[1].astype(np.int64)
-
-
-def _ward(w: NDArray[np.float64], mass: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Merges the two clusters whose union adds least to the sum of squares, until k are left (Ward 1963)."""
-    label = np.arange(len(w))
-    centre, size = w.copy(), mass.copy()
-    square = (w**2).sum(1)
-    cost = np.outer(size, size) / (size[:, None] + size) * np.maximum(square[:, None] + square - 2 * w @ w.T, 0)
-    np.fill_diagonal(cost, np.inf)
-    for _ in range(len(w) - k):
-        a, b = sorted(divmod(int(cost.argmin()), len(w)))
-        centre[a] = (size[a] * centre[a] + size[b] * centre[b]) / (size[a] + size[b])
-        size[a], label[label == b] = size[a] + size[b], a
-        cost[b] = cost[:, b] = np.inf
-        size[b] = 0.0
-        left = np.flatnonzero((size > 0) & (np.arange(len(w)) != a))
-        apart = ((centre[left] - centre[a]) ** 2).sum(1) * size[left] * size[a] / (size[left] + size[a])
-        cost[a, left] = cost[left, a] = apart
-    return np.unique(label, return_inverse=True)[1].astype(np.int64)
+    fitted = KMeans(k, n_init=10, random_state=state).fit(units, sample_weight=mass[hit])
+    labels = np.unique(fitted.labels_, return_inverse=True)[1].astype(np.int64)
+    one_hot = np.eye(labels.max() + 1)[labels] * mass[hit][:, None]
+    centres = (one_hot.T @ units) / one_hot.sum(0)[:, None]
+    clusters = squared_distances(w, torch.from_numpy(centres)).argmin(1)
+    clusters[torch.from_numpy(hit)] = torch.from_numpy(labels)
+    return clusters
 
 
 def som_loss(

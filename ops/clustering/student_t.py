@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 
 
 def student_t(z: Float[Tensor, "n D"], centres: Float[Tensor, "K D"], freedom: float = 1.0) -> Float[Tensor, "n K"]:
@@ -21,10 +21,10 @@ def student_t(z: Float[Tensor, "n D"], centres: Float[Tensor, "K D"], freedom: f
     return torch.softmax(-(freedom + 1) / 2 * torch.log1p(distance / freedom), dim=1)
 
 
-def column_sums(q: Float[Tensor, "n K"], team: Team | None = None) -> Float[Tensor, "K"]:
+def column_sums(q: Float[Tensor, "n K"], group: ProcessGroup | None = None) -> Float[Tensor, "K"]:
     """`f_j = sum_i q_ij` over the rows of all workers, without gradient."""
     sums: Tensor = q.detach().sum(0, dtype=torch.float64)
-    return (team or Team()).sum_(sums).to(q.dtype)
+    return (group or ProcessGroup()).sum_(sums).to(q.dtype)
 
 
 def target(q: Float[Tensor, "n K"], sums: Float[Tensor, "K"]) -> Float[Tensor, "n K"]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import yaml
 
+from ops import masking
 from ops.config.settings import (
     LaunchSettings,
     MethodSettings,
@@ -27,32 +26,52 @@ from ops.config.settings import (
 from ops.data.catalog.graphs import canonical
 from ops.data.images.catalog import canonical_images
 from ops.errors import SettingsError
-from ops.results.schema import read_result
-from ops.storage.run_address import local_folder
 
 REMARK = "remark"  # a preset's own key: how it was chosen
 
 
+M_co = TypeVar("M_co", bound=MethodSettings, covariant=True)
+L_co = TypeVar("L_co", bound=LaunchSettings, covariant=True)
+MS = TypeVar("MS", bound=MethodSettings)
+LS = TypeVar("LS", bound=LaunchSettings)
+
+
 @dataclass(frozen=True)
-class Resolved:
+class Request(Generic[M_co, L_co]):
     """What a command asks for: the method's settings, how to launch them, and each key's source."""
 
-    method: ModuleType
-    settings: MethodSettings
-    launch: LaunchSettings
+    settings: M_co
+    launch: L_co
     sources: dict[str, str]
     command: str
     remarks: tuple[str, ...] = ()  # what the plan and the report must say of the settings
 
-    def with_settings(self, source: str, **values: Any) -> Resolved:
+    def with_settings(self, source: str, **values: Any) -> Request[M_co, L_co]:
         """The same with some of the method's settings replaced, e.g. by a trial."""
         merged = self.settings.model_dump(by_alias=True) | values
         sources = self.sources | dict.fromkeys(values, source)
         return replace(self, settings=build(type(self.settings), merged, sources), sources=sources)
 
-    def with_launch(self, **values: Any) -> Resolved:
+    def with_launch(self, **values: Any) -> Request[M_co, L_co]:
         """The same, launched otherwise."""
         return replace(self, launch=self.launch.model_copy(update=values))
+
+
+@runtime_checkable  # the tests check every annotation
+class Configurable(Protocol[M_co]):
+    """What settings are resolved for: a method."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in commands and presets."""
+
+    @property
+    def summary(self) -> str:
+        """One line, for `--help`."""
+
+    @property
+    def settings(self) -> type[M_co]:
+        """The model of its settings."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,25 +100,28 @@ def parser(program: str, description: str, *models: type[Settings]) -> argparse.
 
 
 def resolve(
-    argv: Sequence[str], method: ModuleType, launch: type[LaunchSettings], presets: Path, program: str
-) -> Resolved:
-    """Defaults < preset < `--config` < flags, validated. Raises SettingsError in one line for anything wrong."""
-    models = (method.Settings, launch)
-    known = fields(*models)
-    made = parser(program, (method.__doc__ or "").splitlines()[0], *models)
-    given, unknown = made.parse_known_args(list(argv))
-    if unknown:
-        hint = nearest(unknown[0].split("=")[0], [flag(key) for key in known])
-        raise SettingsError(f"{unknown[0]}: unknown flag or value{hint}; --help lists all flags")
-    flags = vars(given)
-    config = read_yaml(Path(flags["config"]), known) if "config" in flags else {}
+    argv: Sequence[str], method: Configurable[MS], launch: type[LS], presets: Path, program: str,
+    settings_of: Callable[[str], Mapping[str, Any]] | None = None,
+) -> Request[MS, LS]:  # fmt: skip
+    """Defaults < preset < `--config` < flags, validated. Raises SettingsError in one line for anything wrong.
+
+    `settings_of(RUN)` gives the settings of the finished run that `--warm-start` names.
+    """
+    models = (method.settings, launch)
+    every = fields(*models)
+    flags = _parse(parser(program, method.summary, *models), argv, every)
+    config = read_yaml(Path(flags["config"]), every) if "config" in flags else {}
     merged = config | flags
     dataset = str(merged.get("dataset", launch.model_fields["dataset"].default))
     chosen = str(merged.get("preset", "none" if merged.get("warm_start") else "auto"))
-    preset = _preset(chosen, canonical(dataset) or canonical_images(dataset) or dataset.lower(), method, presets)
-    base = read_yaml(preset, [*known, REMARK]) if preset else {}
+    preset = _preset(chosen, canonical(dataset) or canonical_images(dataset) or dataset.lower(), method.name, presets)
+    base = read_yaml(preset, [*every, REMARK]) if preset else {}
     warm = merged.get("warm_start")
-    before = {} if warm is None else read_settings_of(str(warm), fields(method.Settings))
+    before = (
+        {}
+        if warm is None or settings_of is None
+        else {k: v for k, v in settings_of(str(warm)).items() if k in fields(method.settings)}
+    )
     remark = base.pop(REMARK, None)
     sources = (
         dict.fromkeys(before, f"warm start {warm}")
@@ -108,27 +130,25 @@ def resolve(
         | dict.fromkeys(flags, "flag")
     )
     values = before | base | merged
-    settings = build(method.Settings, values, sources)
-    derived = {k for k, v in settings.model_dump(by_alias=True).items() if v != known[k][0].default and k not in values}
+    settings = build(method.settings, values, sources)
+    derived = {k for k, v in settings.model_dump(by_alias=True).items() if v != every[k][0].default and k not in values}
     sources |= dict.fromkeys(derived, "protocol")
-    command = f"python {program} {shlex.join(argv)}".strip()
+    command = f"python {program} {masking.command(argv)}".strip()
     remarks = (f"preset {preset.stem}: {remark}",) if preset and remark else ()
-    return Resolved(method, settings, build(launch, values, sources), sources, command, remarks)
+    return Request(settings, build(launch, values, sources), sources, command, remarks)
 
 
-def read_settings_of(run: str, known: Any) -> dict[str, Any]:
-    """The method's settings of a finished run, as far as they are `known`: what a warm start goes on from."""
-    found = read_result(local_folder(run))["settings"]
-    return {key: value["value"] for key, value in found.items() if key in known}
+def _parse(made: argparse.ArgumentParser, argv: Sequence[str], keys: Mapping[str, Any]) -> dict[str, Any]:
+    given, unknown = made.parse_known_args(list(argv))
+    if unknown:
+        hint = nearest(unknown[0].split("=")[0], [flag(key) for key in keys])
+        raise SettingsError(f"{masking.command(unknown[:1])}: unknown flag or value{hint}; --help lists all flags")
+    return vars(given)
 
 
 def read_settings(made: argparse.ArgumentParser, argv: Sequence[str], model: type[S], first: str) -> tuple[str, S]:
     """(the argument `first` or "", the settings) of a workflow without a method; SettingsError in one line."""
-    given, unknown = made.parse_known_args(list(argv))
-    if unknown:
-        hint = nearest(unknown[0].split("=")[0], [flag(key) for key in fields(model)])
-        raise SettingsError(f"{unknown[0]}: unknown flag or value{hint}; --help lists all flags")
-    values = vars(given)
+    values = _parse(made, argv, fields(model))
     name = str(values.pop(first, ""))
     return name, build(model, values, dict.fromkeys(values, "flag"))
 
@@ -153,15 +173,15 @@ def read_yaml(path: Path, known: Any) -> dict[str, Any]:
     return values
 
 
-def _preset(name: str, dataset: str, method: ModuleType, folder: Path) -> Path | None:
+def _preset(name: str, dataset: str, method: str, folder: Path) -> Path | None:
     """The preset's file: named, by path, or the data set's own where there is one."""
     if name == "none":
         return None
     if name == "auto":
-        own = folder / f"{method.NAME}-{dataset}.yaml"
+        own = folder / f"{method}-{dataset}.yaml"
         return own if dataset and "/" not in dataset and own.is_file() else None
-    for candidate in (Path(name), folder / f"{name}.yaml", folder / f"{method.NAME}-{name}.yaml"):
+    for candidate in (Path(name), folder / f"{name}.yaml", folder / f"{method}-{name}.yaml"):
         if candidate.is_file():
             return candidate
-    have = sorted(p.stem for p in folder.glob(f"{method.NAME}-*.yaml"))
+    have = sorted(p.stem for p in folder.glob(f"{method}-*.yaml"))
     raise SettingsError(f"--preset {name}: no such preset or file{nearest(name, have)}; presets: {', '.join(have)}")

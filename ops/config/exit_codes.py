@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 import warnings
 from collections.abc import Callable
 
 from ops.atomic_io import FULL
-from ops.config.redact import mask
 from ops.errors import Interrupted, ResourceError, TesseraError
+from ops.masking import command, mask
 
 _NO_MEMORY = ("can't allocate memory", "out of memory")  # torch's words, on the CPU and on CUDA
 
@@ -22,11 +21,11 @@ def entry(main: Callable[[list[str]], None]) -> None:
     try:
         main(sys.argv[1:])
     except (Interrupted, KeyboardInterrupt) as error:
-        again = mask(shlex.join(["python", *(a for a in sys.argv if a != "--fresh")]))
-        print(f"{str(error) or 'interrupted'}\nresume with: {again}", file=sys.stderr)
+        again = command(["python", *(a for a in sys.argv if a != "--fresh")])
+        print(f"{mask(str(error)) or 'interrupted'}\nresume with: {again}", file=sys.stderr)
         sys.exit(Interrupted.code)
     except TesseraError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {mask(str(error))}", file=sys.stderr)
         sys.exit(error.code)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.api import Arrays, DataModule, Experiment, Judge
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.io.validate import make_graph
 from ops.data.load import load as load_graph
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError
-from ops.evaluation import baselines as compared
+from ops.evaluation.baselines import baselines as kmeans_baselines
 from ops.evaluation.unlabelled import GraphJudge
 from ops.graph.partition.manifest import Manifest, has_manifest, read_manifest
 from ops.graph.partition.shards import to_homogeneous
 from ops.graph.sampling.part_service import cached
 from ops.storage.s3 import is_s3
 
-if TYPE_CHECKING:
-    from ops.datamodules.base import Judge
-    from ops.training.experiment import Job
-
-
-def load(launch: LaunchSettings, settings: MethodSettings) -> tuple[AttributedGraph, NDArray[np.int64] | None, None]:
-    """The graph and its labels; a folder of parts, here or on S3, is read as a whole and keeps its parts."""
-    spec = launch.dataset
-    if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
-        return _from_parts(spec, read_manifest(spec)), None, None
-    data, labels = load_graph(launch.dataset, knn=launch.knn, knn_metric=launch.knn_metric)
-    return data, labels, None
+FILTER_ORDER = 2  # of the baseline filter + k-means, where a method has no filter of its own
 
 
 def _from_parts(spec: str, manifest: Manifest) -> AttributedGraph:
@@ -48,52 +37,52 @@ def _from_parts(spec: str, manifest: Manifest) -> AttributedGraph:
     return replace(graph.with_notes(f"{manifest.parts} parts made before by {made}"), part=part)
 
 
-def describe(data: AttributedGraph) -> str:
-    """Nodes, features, edges."""
-    edges = data.edge_index.shape[1]
-    return f"{data.n_nodes:,} nodes, {data.n_features:,} features, {edges:,} directed edges"
+class GraphData(DataModule[MethodSettings, AttributedGraph]):
+    """Attributed graphs: nodes with features."""
 
+    def load(
+        self, launch: LaunchSettings, settings: MethodSettings
+    ) -> tuple[AttributedGraph, NDArray[np.int64] | None, None]:
+        """The graph and its labels; a folder of parts, here or on S3, is read as a whole and keeps its parts."""
+        spec = launch.dataset
+        if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
+            return _from_parts(spec, read_manifest(spec)), None, None
+        data, labels = load_graph(launch.dataset, knn=launch.knn, knn_metric=launch.knn_metric)
+        return data, labels, None
 
-def sweep(data: AttributedGraph) -> dict[str, Any]:
-    """See `ops.evaluation.select_k`."""
-    from ops.evaluation.select_k import sweep as choose
+    def describe(self, data: AttributedGraph) -> str:
+        """Nodes, features, edges."""
+        edges = data.edge_index.shape[1]
+        return f"{data.n_nodes:,} nodes, {data.n_features:,} features, {edges:,} directed edges"
 
-    return choose(data)
+    def choose_k(self, data: AttributedGraph) -> dict[str, Any]:
+        """See `ops.evaluation.select_k`."""
+        from ops.evaluation.select_k import sweep
 
+        return sweep(data)
 
-def judge(job: Job) -> Judge:
-    """Indices in the fixed space and on the edges."""
-    found = GraphJudge(job.data, job.resolved.settings.k)
-    return lambda clusters, embeddings: found(clusters)
+    def judge(self, experiment: Experiment[MethodSettings, AttributedGraph]) -> Judge:
+        """Indices in the fixed space and on the edges."""
+        scored = GraphJudge(experiment.data, experiment.k)
+        return lambda clusters, embeddings: scored(clusters)
 
+    def features(self, data: AttributedGraph) -> NDArray[np.float32]:
+        """X."""
+        return data.x
 
-def features(data: AttributedGraph) -> NDArray[np.float32]:
-    """X."""
-    return data.x
+    def baselines(
+        self, experiment: Experiment[MethodSettings, AttributedGraph]
+    ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
+        """k-means on X and on the filtered X."""
+        method = experiment.method
+        order = method.filter_order(experiment.settings) if method.filter_order else FILTER_ORDER
+        for name, _, clusters in kmeans_baselines(experiment.data, experiment.k, experiment.seeds, order):
+            yield name, clusters, {}
 
+    def explain(
+        self, experiment: Experiment[MethodSettings, AttributedGraph], clusters: NDArray[np.int64]
+    ) -> list[dict[str, Any]] | None:
+        """Features by their difference between a cluster and the rest."""
+        from ops.evaluation.explain import explain
 
-def baselines(job: Job) -> Iterator[tuple[str, dict[str, float]]]:
-    """k-means on X and on the filtered X."""
-    judges, settings = job.judges, job.resolved.settings
-    order = job.resolved.method.baseline_order(settings)
-    for name, _, found in compared.baselines(job.data, settings.k, job.seeds, order):
-        yield name, judges.unlabelled(found, {}) | judges.evaluator(found)
-
-
-def explain(job: Job, clusters: NDArray[np.int64]) -> list[dict[str, Any]] | None:
-    """Features by their difference between a cluster and the rest."""
-    from ops.evaluation.explain import explain as differences
-
-    found: list[dict[str, Any]]
-    found = differences(job.data.x, clusters, job.resolved.settings.k, job.data.feature_names)
-    return found
-
-
-def serve(job: Job) -> AbstractContextManager[AttributedGraph]:
-    """The graph itself: it travels through Ray's object store."""
-    return nullcontext(job.data)
-
-
-def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
-    """Nothing besides."""
-    return {}
+        return explain(experiment.data.x, clusters, experiment.k, experiment.data.feature_names)

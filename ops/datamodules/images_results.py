@@ -8,36 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.api import AnyExperiment
 from ops.atomic_io import save_arrays
 from ops.datamodules.users_results import EMBEDDINGS, write_embeddings
 from ops.results import summary
 from ops.results.stored_images import PICTURES
 
-if TYPE_CHECKING:
-    from ops.datamodules.images import Held
-    from ops.training.experiment import Job
-
 NEAREST, CLUSTERS, PAIRS = 10, 30, 12  # images of a cluster, clusters, and pairs that are shown
 SHOWN_SIDE = 96  # larger images are thinned to this side
 
 
-def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
+def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
     """Write pictures.npz and embeddings.parquet of seed `chosen`; returns what `result.json` says of them."""
     arrays = summary.seed_arrays(folders[chosen])
-    made = {} if job.data.pixels is None else pictures(job.data.pixels, arrays)
-    if job.labels is not None:
-        k, held = job.resolved.settings.k, job.held
-        made |= confusion(arrays["last"], job.labels, k) | _names(held)
+    made = {} if experiment.data.pixels is None else pictures(experiment.data.pixels, arrays)
+    if experiment.labels is not None:
+        k, held = experiment.k, experiment.hidden
+        made |= confusion(arrays["last"], experiment.labels, k) | _names(held)
     if made:
         save_arrays(folder / PICTURES, seed=np.array(chosen), **made)
     if "embedding" not in arrays:
         return {}
-    ids = np.arange(job.data.n_rows) if job.data.ids is None else job.data.ids
+    ids = np.arange(experiment.data.n_rows) if experiment.data.ids is None else experiment.data.ids
     write_embeddings(folder / EMBEDDINGS, ids, arrays)
     return {"embeddings": EMBEDDINGS}
 
@@ -97,5 +94,5 @@ def confusion(clusters: NDArray[np.int64], labels: NDArray[np.int64], k: int) ->
     return {"confusion": table[:, order], "confusion_order": np.array(order, np.int64)}
 
 
-def _names(held: Held | None) -> dict[str, NDArray[Any]]:
+def _names(held: Any) -> dict[str, NDArray[Any]]:
     return {} if held is None or held.classes is None else {"classes": np.array(held.classes, dtype=np.str_)}

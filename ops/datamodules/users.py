@@ -14,24 +14,23 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from ops.api import Arrays
-from ops.clustering.distributed_kmeans import team_kmeans
-from ops.clustering.lloyd import Rows
-from ops.config.settings import LaunchSettings, MethodSettings
+from ops.api import Arrays, DataModule, Experiment, Judge
+from ops.clustering.kmeans import START_ROWS, kmeans
+from ops.config.data_settings import UserSettings
+from ops.config.settings import LaunchSettings
 from ops.data.hetero_load import load_hetero
 from ops.data.io.ids import Lookup
 from ops.data.splits import Split, split
 from ops.data.types.hetero import HeteroGraph, find_relations
-from ops.distributed.process_group import Team
 from ops.distributed.ray_session import check_seen
-from ops.distributed.resources import on_cluster
+from ops.distributed.resources import Workers, on_cluster
 from ops.errors import SettingsError
 from ops.evaluation import recall
 from ops.evaluation.projection import projection_modularity
@@ -45,10 +44,7 @@ from ops.rng import generator
 from ops.storage import run_dir, s3
 from ops.storage.s3 import is_s3
 
-if TYPE_CHECKING:
-    from ops.datamodules.base import Judge
-    from ops.training.experiment import Job
-
+UserExperiment = Experiment[UserSettings, PartitionedGraph]
 PROJECTED = 64  # random directions that stand for features where users have none
 SCORED, AT = "recall_at_50", "recall@50"  # as MLflow takes names, and as tables have it
 
@@ -77,37 +73,7 @@ class Held:
         return np.asarray((self.x + b @ (b.T @ self.x)) / 2, np.float32)
 
 
-def load(
-    launch: LaunchSettings, settings: MethodSettings
-) -> tuple[PartitionedGraph, NDArray[np.int64] | None, Held | None]:
-    """The partitioned training graph, the users' groups where they are known, and what is hidden.
-
-    A folder of shards is taken as it is: nothing is hidden, so nothing is recalled.
-    """
-    if launch.knn:
-        raise SettingsError(f"--knn {launch.knn}: is for attributed graphs; users come with their edges")
-    spec, s = launch.dataset, cast(Any, settings)  # of a method of this kind: `trainers.hgt.settings.GraphSettings`
-    if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
-        return _stored(spec, read_manifest(spec), s), None, None
-    graph, groups = load_hetero(spec)
-    hidden = split(graph, None if s.holdout == "auto" else s.holdout, label_relations=s.labels)
-    folder = run_dir.open_folder(str(run_dir.local_out(launch) / "partitions"), _key(hidden.train, s))
-    with run_dir.lock(folder, wait=True):  # of two starts on the same graph one writes
-        if not has_manifest(folder):
-            part_of = part_of_nodes(hidden.train, s.parts, s.partition, PARTITION_SEED)
-            write_shards(hidden.train, part_of, folder, parts=s.parts, partitioner=_maker(s))
-    manifest = read_manifest(folder)
-    data = PartitionedGraph(
-        graph.name, str(folder), manifest, hidden.relations, (*hidden.train.notes, _told(hidden), _cut(manifest))
-    )
-    client, nodes = data.connect(), hidden.train.nodes
-    rows, others = (Lookup(kind, nodes[kind].ids).rows(client.ids(kind)) for kind in (data.rows, data.others))
-    truth = None if groups is None or data.rows not in groups else groups[data.rows][rows]
-    x = nodes[data.rows].x
-    return data, truth, _held(data, hidden, (rows, others), None if x is None else x[rows])
-
-
-def _stored(spec: str, manifest: Manifest, s: Any) -> PartitionedGraph:
+def _stored(spec: str, manifest: Manifest, s: UserSettings) -> PartitionedGraph:
     found = find_relations(manifest.forward, s.labels)
     labels = tuple(r for r in found if (r[0], r[2]) == (found[0][0], found[0][2]))
     note = "the graph was partitioned before: nothing is hidden, recall cannot be told"
@@ -128,11 +94,11 @@ def _cut(manifest: Manifest) -> str:
             f"edges a part up to {report['stored']['imbalance']:.2f} times the mean")  # fmt: skip
 
 
-def _maker(s: Any) -> dict[str, Any]:
+def _maker(s: UserSettings) -> dict[str, Any]:
     return {"method": s.partition, "seed": PARTITION_SEED}
 
 
-def _key(graph: HeteroGraph, s: Any) -> str:
+def _key(graph: HeteroGraph, s: UserSettings) -> str:
     words = f"{graph.digest()} {s.parts} {s.partition} {PARTITION_SEED}"
     return f"{graph.name}-{s.parts}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
 
@@ -150,90 +116,6 @@ def _held(data: PartitionedGraph, hidden: Split, order: tuple[NDArray[np.int64],
     return Held(train, valid, test, x)
 
 
-def describe(data: PartitionedGraph) -> str:
-    """Nodes by type, edges by relation, parts."""
-    nodes = ", ".join(f"{n.count:,} {kind}s" for kind, n in data.manifest.nodes.items())
-    edges = ", ".join(f"{data.manifest.edges[r].count:,} {r[1]}" for r in data.manifest.forward)
-    return f"{nodes}; {edges}; {data.parts} part{'s' * (data.parts > 1)}"
-
-
-def sweep(data: PartitionedGraph) -> dict[str, Any]:
-    """K has to be given: raises SettingsError."""
-    raise SettingsError(f"--n-clusters auto: is for attributed graphs; give --n-clusters K for {data.name}")
-
-
-def judge(job: Job) -> Judge:
-    """Indices in the fixed space, modularity of the user-user projection, recall of the validation pairs."""
-    held: Held | None = job.held
-    k = job.resolved.settings.k
-    task = None if held is None else recall.make_task(held.train, (held.valid[0], held.valid[1]))
-
-    def scored(clusters: NDArray[np.int64], embeddings: Arrays) -> dict[str, float]:
-        found = size_indices(clusters, k)
-        if held is None:
-            return found | feature_indices(embeddings["embedding"], clusters)
-        found |= feature_indices(held.space, clusters)
-        found["modularity"] = projection_modularity(held.train, clusters)
-        if task is not None and "embedding" in embeddings:
-            row = recall.u2u2i(task, embeddings["embedding"], clusters, "")
-            found[SCORED] = row.metrics[AT]
-            found["score"] = row.metrics[AT]
-        return found
-
-    return scored
-
-
-def features(data: PartitionedGraph) -> NDArray[np.float32]:
-    """The users' own, or a column of zeros where they have none."""
-    if not data.n_features:
-        return np.zeros((data.n_rows, 1), np.float32)
-    return data.connect().features(data.rows, np.arange(data.n_rows))
-
-
-def baselines(job: Job) -> Iterator[tuple[str, dict[str, float]]]:
-    """k-means on the users' features, and on the fixed space (features at none and two steps)."""
-    held: Held | None = job.held
-    spaces = {} if held is None or held.x is None else {"kmeans": held.x}
-    spaces |= {} if held is None else {"filter+kmeans": held.space}
-    judges, k = job.judges, job.resolved.settings.k
-    for name, space in spaces.items():
-        rows = Rows.share(len(space), Team())
-        for seed in job.seeds:
-            found = team_kmeans(torch.from_numpy(space), rows, k, (seed,)).labels.numpy()
-            yield name, judges.unlabelled(found, {"embedding": space}) | judges.evaluator(found)
-
-
-def explain(job: Job, clusters: NDArray[np.int64]) -> list[dict[str, Any]] | None:
-    """Features of users by their difference between a cluster and the rest; None where they have none."""
-    from ops.evaluation.explain import explain as differences
-
-    if not job.data.n_features:
-        return None
-    found: list[dict[str, Any]]
-    found = differences(features(job.data), clusters, job.resolved.settings.k, job.data.feature_names)
-    return found
-
-
-def serve(job: Job) -> AbstractContextManager[PartitionedGraph]:
-    """Files in process without workers, else one Ray actor a part.
-
-    On a cluster the parts have to be where all nodes see them: they are sent to S3 with the results, or the folder is
-    asked for on every node. Raises SettingsError where one does not see it, DataError for a damaged part, ServiceError.
-    """
-    data: PartitionedGraph = job.data
-    if job.workers is None:
-        data.connect(verify=True)
-        return nullcontext(data)
-    if on_cluster() and not is_s3(data.place):
-        there = run_dir.remote(job.resolved.launch, "partitions", Path(data.place).name)
-        if there is None:
-            check_seen(Path(data.place), job.resolved.launch.out)
-        else:
-            send_parts(Path(data.place), there)
-            data = replace(data, place=str(there))
-    return data.served(replicated=cast(Any, job.resolved.settings).topology == "replicated")
-
-
 def send_parts(folder: Path, there: s3.Location) -> None:
     """Send a partition to S3, its manifest last; what is there already stays. Raises ServiceError."""
     have = s3.listing(there)
@@ -244,8 +126,116 @@ def send_parts(folder: Path, there: s3.Location) -> None:
         s3.upload(folder / MANIFEST, there / MANIFEST)
 
 
-def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
-    """The recall table, link scores and the embeddings as Parquet (`ops.datamodules.users_results`)."""
-    from ops.datamodules.users_results import finish as results
+class UserData(DataModule[UserSettings, PartitionedGraph]):
+    """Users of heterogeneous graphs."""
 
-    return results(job, folder, folders, chosen)
+    def load(
+        self, launch: LaunchSettings, settings: UserSettings
+    ) -> tuple[PartitionedGraph, NDArray[np.int64] | None, Held | None]:
+        """The partitioned training graph, the users' groups where they are known, and what is hidden.
+
+        A folder of shards is taken as it is: nothing is hidden, so nothing is recalled.
+        """
+        if launch.knn:
+            raise SettingsError(f"--knn {launch.knn}: is for attributed graphs; users come with their edges")
+        spec, s = launch.dataset, settings
+        if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
+            return _stored(spec, read_manifest(spec), s), None, None
+        graph, groups = load_hetero(spec)
+        hidden = split(graph, None if s.holdout == "auto" else s.holdout, label_relations=s.labels)
+        folder = run_dir.open_folder(str(run_dir.local_out(launch) / "partitions"), _key(hidden.train, s))
+        with run_dir.lock(folder, wait=True):  # of two starts on the same graph one writes
+            if not has_manifest(folder):
+                part_of = part_of_nodes(hidden.train, s.parts, s.partition, PARTITION_SEED)
+                write_shards(hidden.train, part_of, folder, parts=s.parts, partitioner=_maker(s))
+        manifest = read_manifest(folder)
+        data = PartitionedGraph(
+            graph.name, str(folder), manifest, hidden.relations, (*hidden.train.notes, _told(hidden), _cut(manifest))
+        )
+        client, nodes = data.connect(), hidden.train.nodes
+        rows, others = (Lookup(kind, nodes[kind].ids).rows(client.ids(kind)) for kind in (data.rows, data.others))
+        truth = None if groups is None or data.rows not in groups else groups[data.rows][rows]
+        x = nodes[data.rows].x
+        return data, truth, _held(data, hidden, (rows, others), None if x is None else x[rows])
+
+    def describe(self, data: PartitionedGraph) -> str:
+        """Nodes by type, edges by relation, parts."""
+        nodes = ", ".join(f"{n.count:,} {kind}s" for kind, n in data.manifest.nodes.items())
+        edges = ", ".join(f"{data.manifest.edges[r].count:,} {r[1]}" for r in data.manifest.forward)
+        return f"{nodes}; {edges}; {data.parts} part{'s' * (data.parts > 1)}"
+
+    def judge(self, experiment: UserExperiment) -> Judge:
+        """Indices in the fixed space, modularity of the user-user projection, recall of the validation pairs."""
+        held: Held | None = experiment.hidden
+        k = experiment.k
+        task = None if held is None else recall.make_task(held.train, (held.valid[0], held.valid[1]))
+
+        def scored(clusters: NDArray[np.int64], embeddings: Arrays) -> dict[str, float]:
+            found = size_indices(clusters, k)
+            if held is None:
+                return found | feature_indices(embeddings["embedding"], clusters)
+            found |= feature_indices(held.space, clusters)
+            found["modularity"] = projection_modularity(held.train, clusters)
+            if task is not None and "embedding" in embeddings:
+                row = recall.u2u2i(task, embeddings["embedding"], clusters, "")
+                found[SCORED] = row.metrics[AT]
+                found["score"] = row.metrics[AT]
+            return found
+
+        return scored
+
+    def features(self, data: PartitionedGraph) -> NDArray[np.float32]:
+        """The users' own, or a column of zeros where they have none."""
+        if not data.n_features:
+            return np.zeros((data.n_rows, 1), np.float32)
+        return data.connect().features(data.rows, np.arange(data.n_rows))
+
+    def baselines(self, experiment: UserExperiment) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
+        """k-means on the users' features, and on the fixed space (features at none and two steps)."""
+        held: Held | None = experiment.hidden
+        spaces = {} if held is None or held.x is None else {"kmeans": held.x}
+        spaces |= {} if held is None else {"filter+kmeans": held.space}
+        for name, space in spaces.items():
+            for seed in experiment.seeds:
+                x = torch.from_numpy(space)
+                clusters = kmeans(x, experiment.k, (seed,), start_rows=START_ROWS).labels.numpy()
+                yield name, clusters, {"embedding": space}
+
+    def explain(self, experiment: UserExperiment, clusters: NDArray[np.int64]) -> list[dict[str, Any]] | None:
+        """Features of users by their difference between a cluster and the rest; None where they have none."""
+        from ops.evaluation.explain import explain
+
+        data = experiment.data
+        return explain(self.features(data), clusters, experiment.k, data.feature_names) if data.n_features else None
+
+    def serve(self, experiment: UserExperiment, workers: Workers | None) -> AbstractContextManager[PartitionedGraph]:
+        """Files in process without workers, else one Ray actor a part.
+
+        On a cluster the parts have to be where all nodes see them: they are sent to S3 with the results, or the folder
+        is asked for on every node. Raises SettingsError where one does not see it, DataError for a damaged part,
+        ServiceError.
+        """
+        data, launch = experiment.data, experiment.launch
+        if workers is None:
+            data.connect(verify=True)
+            return nullcontext(data)
+        if on_cluster() and not is_s3(data.place):
+            there = run_dir.remote(launch, "partitions", Path(data.place).name)
+            if there is None:
+                check_seen(Path(data.place), launch.out)
+            else:
+                send_parts(Path(data.place), there)
+                data = replace(data, place=str(there))
+        return data.served(replicated=experiment.settings.topology == "replicated")
+
+    def finish(
+        self,
+        experiment: UserExperiment,
+        folder: Path,
+        folders: Mapping[int, Path],
+        model_seed: int,
+    ) -> dict[str, Any]:
+        """The recall table, link scores and the embeddings as Parquet (`users_results.py`)."""
+        from ops.datamodules.users_results import finish
+
+        return finish(experiment, folder, folders, model_seed)

@@ -7,39 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.api import AnyExperiment
 from ops.atomic_io import replacing
 from ops.evaluation import link_prediction, recall
 from ops.results import summary
-
-if TYPE_CHECKING:
-    from ops.datamodules.users import Held
-    from ops.training.experiment import Job
 
 EMBEDDINGS = "embeddings.parquet"
 BOOST_QUERIES = 2000  # validation users by whom the boost is chosen: each is searched among all users
 Row = dict[str, Any]
 
 
-def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
+def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
     """Write embeddings.parquet of seed `chosen`; returns what `result.json` says of recall, links and the map."""
     each = {seed: summary.seed_arrays(own) for seed, own in folders.items()}
-    write_embeddings(folder / EMBEDDINGS, job.data.ids, each[chosen])
+    write_embeddings(folder / EMBEDDINGS, experiment.data.ids, each[chosen])
     found: dict[str, Any] = {"embeddings": EMBEDDINGS}
     if "map_errors" in each[chosen]:
         quantisation, topographic = zip(*(e["map_errors"].tolist() for e in each.values()), strict=True)
         found["map"] = {"quantisation": summary.spread(quantisation), "topographic": summary.spread(topographic)}
-    held: Held | None = job.held
+    held = experiment.hidden
     if held is None:
         return found
     task = recall.make_task(held.train, (held.test[0], held.test[1]))
     check = recall.make_task(held.train, (held.valid[0], held.valid[1]), max_queries=BOOST_QUERIES)
     rows = [_fixed(recall.popularity(task)), _fixed(recall.user_knn(task))]
-    rows += _over_seeds([_rows_of(job, task, check, seed, arrays) for seed, arrays in each.items()])
+    rows += _over_seeds([_rows_of(experiment, task, check, seed, arrays) for seed, arrays in each.items()])
     counts = {"queries": len(task.queries), "users": task.users, "left_out": task.left_out}
     scored = [_links(held, arrays) for arrays in each.values()]
     return found | {"recall": {"rows": rows, **counts}, "links": summary.over_seeds(scored)}
@@ -57,11 +54,13 @@ def write_embeddings(path: Path, ids: NDArray[Any], arrays: Mapping[str, NDArray
         pq.write_table(pa.table(columns), temporary)
 
 
-def _rows_of(job: Job, task: recall.Task, check: recall.Task, seed: int, arrays: Mapping[str, Any]) -> list[Any]:
+def _rows_of(
+    experiment: AnyExperiment, task: recall.Task, check: recall.Task, seed: int, arrays: Mapping[str, Any]
+) -> list[Any]:
     """A seed's rows: in its clusters, in random ones of equal size, among all, and boosted."""
-    name, z, clusters = job.resolved.method.NAME, arrays["embedding"], arrays["last"]
-    k = job.resolved.settings.k
-    means = {"kmeans": "k-means", "som": "SOM"}[cast(Any, job.resolved.settings).cluster]
+    name, z, clusters = experiment.method.name, arrays["embedding"], arrays["last"]
+    k = experiment.k
+    means = {"kmeans": "k-means", "som": "SOM"}[experiment.settings.cluster]
     boosted = recall.boosted(task, check, lambda t: recall.near(t, z, None), clusters, f"{name}, all users")
     return [
         recall.u2u2i(task, z, clusters, f"{name} + {means}"),
@@ -83,7 +82,7 @@ def _over_seeds(each: list[list[recall.RecallRow]]) -> list[Row]:
     return found
 
 
-def _links(held: Held, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+def _links(held: Any, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     """Hidden test pairs against drawn ones, scored by the cosine of their ends, or by (s + shift) . t."""
     users, notes = arrays["embedding"], arrays["others"]
     users, notes = (users + arrays["shift"], notes) if "shift" in arrays else (_unit(users), _unit(notes))

@@ -15,25 +15,31 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import batch_norm
 
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 
 
 class BatchNorm(torch.nn.Module):
     """`(x - mean) / sqrt(var + eps) * weight + bias` over rows and places; in evaluation by the running statistics.
 
-    `sync` takes mean and variance over the workers of `team`, else over this worker's rows. Weight and bias get the
-    gradient of the own rows: the training sums it over the workers, as for all parameters.
+    `sync` takes mean and variance over the workers of `group`, else over this worker's rows. Weight and bias get the
+    gradient of this worker's rows: the training sums it over the workers, as for all parameters.
     """
 
     running_mean: Tensor
     running_var: Tensor
 
     def __init__(
-        self, width: int, team: Team | None = None, *, sync: bool = True, eps: float = 1e-5, momentum: float = 0.1
+        self,
+        width: int,
+        group: ProcessGroup | None = None,
+        *,
+        sync: bool = True,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        self.team, self.eps, self.momentum = team or Team(), eps, momentum
-        self.sync = sync and self.team.world > 1
+        self.group, self.eps, self.momentum = group or ProcessGroup(), eps, momentum
+        self.sync = sync and self.group.world > 1
         self.weight = torch.nn.Parameter(torch.ones(width))
         self.bias = torch.nn.Parameter(torch.zeros(width))
         self.register_buffer("running_mean", torch.zeros(width))
@@ -58,18 +64,18 @@ class BatchNorm(torch.nn.Module):
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, float]:
         """Mean, variance (of the population) and count over all workers.
 
-        Around each worker's own mean, then put together in float64: no cancellation far from the origin.
+        Around each worker's mean, then put together in float64: no cancellation far from the origin.
         """
         axes = [0, *range(2, x.dim())]
-        own_var, own_mean = torch.var_mean(x.to(self.running_mean.dtype), axes, correction=0)
+        local_var, local_mean = torch.var_mean(x.to(self.running_mean.dtype), axes, correction=0)
         count, c = x.numel() // x.shape[1], x.shape[1]
-        mean = own_mean.double()
-        packed = torch.cat([mean, own_var.double() + mean.square(), mean.new_ones(1)]).mul_(count)
-        self.team.sum_(packed)
+        mean = local_mean.double()
+        packed = torch.cat([mean, local_var.double() + mean.square(), mean.new_ones(1)]).mul_(count)
+        self.group.sum_(packed)
         total = packed[-1]
         mean = packed[:c] / total
         var = (packed[c : 2 * c] / total - mean.square()).clamp_min_(0)
-        return mean.to(own_mean.dtype), var.to(own_mean.dtype), float(total)
+        return mean.to(local_mean.dtype), var.to(local_mean.dtype), float(total)
 
 
 class _Normalise(torch.autograd.Function):
@@ -78,7 +84,7 @@ class _Normalise(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, count: float, norm: BatchNorm
     ) -> Tensor:
         ctx.save_for_backward(x, weight, mean, (var + norm.eps).rsqrt())
-        ctx.count, ctx.team = count, norm.team
+        ctx.count, ctx.group = count, norm.group
         return batch_norm(x, mean, var, weight, bias, False, 0.0, norm.eps)
 
     @staticmethod
@@ -88,17 +94,17 @@ class _Normalise(torch.autograd.Function):
         axes, wide = [0, *range(2, x.dim())], (1, c, *(1,) * (x.dim() - 2))
         centred = x - mean.view(wide)
         sums = torch.cat([g.sum(axes, dtype=mean.dtype), (g * centred).sum(axes, dtype=mean.dtype)])
-        gain, shift = sums[c:] * scale, sums[:c].clone()  # of weight and bias, from the own rows
-        ctx.team.sum_(sums)
+        gain, shift = sums[c:] * scale, sums[:c].clone()  # of weight and bias, from this worker's rows
+        ctx.group.sum_(sums)
         slope = sums[c:] * scale.square() / ctx.count
         inner = g - (sums[:c] / ctx.count).view(wide) - centred.mul_(slope.view(wide))
         return (inner * (weight * scale).view(wide)).to(x.dtype), gain, shift, None, None, None, None
 
 
 @torch.no_grad()
-def average_statistics(model: torch.nn.Module, team: Team) -> None:
-    """Every worker's running statistics become the workers' mean: without `sync` each has its own, evaluation one."""
-    if team.world == 1:
+def average_statistics(model: torch.nn.Module, group: ProcessGroup) -> None:
+    """Every worker's running statistics become the workers' mean; without `sync` they differ while training."""
+    if group.world == 1:
         return
     for buffer in model.buffers():
-        team.sum_(buffer).div_(team.world)
+        group.sum_(buffer).div_(group.world)

@@ -1,4 +1,4 @@
-"""The workers of one training: who owns which rows, what they exchange, and how much that is.
+"""The workers of one training: which rows each has, what they exchange, and how many bytes that is.
 
 Rows are gathered with their true gradient: forward an all-gather, backward a reduce-scatter, so that the gradients of
 W workers sum to those of one process (design decision 5). Traffic is counted as ring collectives send it: a worker
@@ -25,22 +25,27 @@ def traffic(gathered: int, reduced: int, world: int) -> int:
 
 
 @dataclass
-class Team:
-    """Rank and size of the default process group; a team of one exchanges nothing and needs no group."""
+class ProcessGroup:
+    """Rank and size of torch's default process group; a group of one exchanges nothing and needs no torch group."""
 
     rank: int = 0
     world: int = 1
     gathered: int = 0  # bytes of all tensors gathered or scattered so far, at full size
     reduced: int = 0  # bytes of all tensors reduced so far
 
+    @property
+    def counters(self) -> tuple[int, int]:
+        """The bytes gathered and reduced so far, for a later `sent_since`."""
+        return self.gathered, self.reduced
+
     def sent_since(self, gathered: int, reduced: int) -> int:
-        """Bytes this worker has sent since its counters stood there."""
+        """Bytes this worker has sent since its `counters` were these."""
         return traffic(self.gathered - gathered, self.reduced - reduced, self.world)
 
-    def own(self, n_nodes: int) -> slice:
-        """This worker's block of `n_nodes` rows: ceil(N / W) each, the last ones fewer or none."""
-        size = -(-n_nodes // self.world)
-        return slice(min(self.rank * size, n_nodes), min((self.rank + 1) * size, n_nodes))
+    def shard(self, n_rows: int) -> slice:
+        """This worker's block of `n_rows` rows: ceil(N / W) each, the last ones fewer or none."""
+        size = -(-n_rows // self.world)
+        return slice(min(self.rank * size, n_rows), min((self.rank + 1) * size, n_rows))
 
     def sum_(self, x: Tensor) -> Tensor:
         """Sum over the workers, in place; every worker ends with the same bits."""
@@ -50,29 +55,29 @@ class Team:
         """Maximum over the workers, in place."""
         return self._reduce(x, dist.ReduceOp.MAX)
 
-    def from_first_(self, x: Tensor) -> Tensor:
+    def broadcast_(self, x: Tensor) -> Tensor:
         """Rank 0's values for all, in place: workers on unlike hardware must not differ in a single label."""
         if self.world > 1:
             dist.broadcast(x, src=0)
         return x
 
-    def lists(self, own: Sequence[Tensor], count: int, like: Tensor) -> list[Tensor]:
+    def gather_lists(self, local: Sequence[Tensor], count: int, like: Tensor) -> list[Tensor]:
         """All workers' tensors in order: worker r has numbers r, r + W, ... of `count`; they differ in length only.
 
         `like` [0, ...] has their other sizes and dtype, for a worker that has none.
         """
         if self.world == 1:
-            return list(own)
+            return list(local)
         lengths = torch.zeros(count, dtype=torch.int64, device=like.device)
-        lengths[self.rank :: self.world] = torch.tensor([len(x) for x in own], dtype=torch.int64, device=like.device)
-        found = []
+        lengths[self.rank :: self.world] = torch.tensor([len(x) for x in local], dtype=torch.int64, device=like.device)
+        tensors = []
         for number, length in enumerate(self.sum_(lengths).tolist()):
             source, place = number % self.world, number // self.world
-            sent = own[place].contiguous() if source == self.rank else like.new_empty(length, *like.shape[1:])
+            sent = local[place].contiguous() if source == self.rank else like.new_empty(length, *like.shape[1:])
             dist.broadcast(sent, src=source)
             self.gathered += sent.nbytes
-            found.append(sent)
-        return found
+            tensors.append(sent)
+        return tensors
 
     def _reduce(self, x: Tensor, how: Any) -> Tensor:
         if self.world > 1:
@@ -90,28 +95,28 @@ class Team:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, views: Tensor, team: Team, n_nodes: int) -> Tensor:
+    def forward(ctx: Any, views: Tensor, group: ProcessGroup, n_nodes: int) -> Tensor:
         v, n, d = views.shape
-        ctx.team, ctx.views, ctx.own = team, v, n
-        size = -(-n_nodes // team.world)
+        ctx.group, ctx.views, ctx.rows = group, v, n
+        size = -(-n_nodes // group.world)
         sent = views.new_zeros(v, size, d)
         sent[:, :n] = views
-        received = views.new_empty(team.world, v, size, d)
+        received = views.new_empty(group.world, v, size, d)
         dist.all_gather(list(received.unbind(0)), sent)
-        team.gathered += received.nbytes
+        group.gathered += received.nbytes
         return received.transpose(0, 1).reshape(v, -1, d)[:, :n_nodes].flatten(0, 1)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        team, v, rows = ctx.team, ctx.views, grad_outputs[0]
+        group, v, rows = ctx.group, ctx.views, grad_outputs[0]
         d = rows.shape[1]
         per_view = rows.view(v, -1, d)
-        size = -(-per_view.shape[1] // team.world)
-        sent = rows.new_zeros(team.world, v, size, d)
-        for rank in range(team.world):
+        size = -(-per_view.shape[1] // group.world)
+        sent = rows.new_zeros(group.world, v, size, d)
+        for rank in range(group.world):
             block = per_view[:, rank * size : (rank + 1) * size]
             sent[rank, :, : block.shape[1]] = block
         received = rows.new_empty(v, size, d)
         dist.reduce_scatter(received, list(sent.unbind(0)))
-        team.gathered += sent.nbytes
-        return received[:, : ctx.own], None, None
+        group.gathered += sent.nbytes
+        return received[:, : ctx.rows], None, None

@@ -41,23 +41,36 @@ def ray_session(cpus: int) -> Iterator[None]:
     """
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    cluster = on_cluster()
-    if not cluster:  # without it Ray swaps 127.0.0.1 for the machine's address and listens there
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
     if ray.is_initialized():
         yield
         return
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if cluster:
-        _connect(ray, quiet)
-    else:
-        ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    with nullcontext() if on_cluster() else _loopback():
+        if on_cluster():
+            _connect(ray, quiet)
+        else:
+            ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Have Ray keep to 127.0.0.1 while inside; by itself it swaps that for the machine's address and listens there.
+
+    Its environment variable for this is read when Ray is imported, and anybody may have imported it before.
+    """
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         yield
     finally:
-        ray.shutdown()
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _connect(ray: Any, options: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 One measure for all columns: d = (mean inside - mean outside) / standard deviation over all rows. It is finite wherever
 a column varies at all, and within a cluster it ranks as the correlation of the column with belonging to the cluster
 does (point-biserial; phi for 0/1 columns): r = d sqrt(p (1 - p)), p the cluster's share of the rows. Constant columns
-tell nothing and are left out. For 0/1 columns the mean is the share of ones; the log-odds ratio is told beside it.
+are left out. For 0/1 columns the mean is the share of ones; the log-odds ratio stands beside it.
 
 Axes: N rows, F features, K clusters.
 """
@@ -39,7 +39,7 @@ def explain(
     sums, squares, binary = _moments(x, assignment, n_clusters)
     total, sizes = sums.sum(axis=0), np.bincount(assignment, minlength=n_clusters)
     deviation = np.sqrt(np.maximum(squares / n, 0))
-    found = []
+    clusters = []
     for k, size in enumerate(sizes.tolist()):
         features: list[dict[str, Any]] = []
         if 0 < size < n:
@@ -50,10 +50,10 @@ def explain(
                     a, b = float(inside[j] + x[0, j]), float(outside[j] + x[0, j])
                     odds = _log_odds(a, size, b, n - size) if binary[j] else None
                     name = names[j] if names else f"column {j}"
-                    own = {"feature": name, "binary": bool(binary[j]), "inside": a, "outside": b}
-                    features.append(own | {"difference": float(difference[j]), "log_odds": odds})
-        found.append({"cluster": k, "rows": size, "features": features})
-    return found
+                    means = {"feature": name, "binary": bool(binary[j]), "inside": a, "outside": b}
+                    features.append(means | {"difference": float(difference[j]), "log_odds": odds})
+        clusters.append({"cluster": k, "rows": size, "features": features})
+    return clusters
 
 
 def _moments(

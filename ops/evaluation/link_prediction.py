@@ -22,31 +22,31 @@ CHUNK_PAIRS = 1 << 20
 
 
 def negatives(
-    users: Int64[np.ndarray, "P"], known: sp.csr_array, count: int, seed: int, position: int = 0
+    users: Int64[np.ndarray, "P"], edges: sp.csr_array, count: int, seed: int, position: int = 0
 ) -> Int64[np.ndarray, "P S"]:
     """`count` notes for each of `users`, drawn evenly and with replacement from the notes it has no edge to.
 
-    `known` [U N] holds every edge, hidden ones as well, with sorted indices. Keyed by (seed, position); nothing is
+    `edges` [U N] holds every edge, hidden ones as well, with sorted indices. Keyed by (seed, position); nothing is
     drawn twice to avoid an edge. Raises ValueError for a user with an edge to every note.
     """
-    n_notes = known.shape[1]
-    free = n_notes - np.diff(known.indptr)[users]
+    n_notes = edges.shape[1]
+    free = n_notes - np.diff(edges.indptr)[users]
     if len(users) and free.min() < 1:
         user = int(users[free.argmin()])
         raise ValueError(f"user {user} has an edge to each of the {n_notes} notes: no negative can be drawn")
     draw = generator(seed, "link-negatives", position).integers(free[:, None], size=(len(users), count))
-    # the r-th free note is r + (known notes before it); the j-th known one has (its number - j) free notes before it
-    rows = np.repeat(np.arange(known.shape[0]), np.diff(known.indptr))
-    before = known.indices - (np.arange(known.nnz) - known.indptr[rows])
+    # the r-th free note is r + (taken notes before it); the j-th taken one has (its number - j) free notes before it
+    rows = np.repeat(np.arange(edges.shape[0]), np.diff(edges.indptr))
+    before = edges.indices - (np.arange(edges.nnz) - edges.indptr[rows])
     keys = rows * (n_notes + 1) + before
     place = np.searchsorted(keys, users[:, None] * (n_notes + 1) + draw, side="right")
-    found: NDArray[np.int64] = draw + place - known.indptr[users][:, None]
-    return found
+    notes: NDArray[np.int64] = draw + place - edges.indptr[users][:, None]
+    return notes
 
 
 def link_scores(
     edges: tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]],
-    known: sp.csr_array,
+    all_edges: sp.csr_array,
     score: Score,
     seed: int = 0,
     count: int = NEGATIVES,
@@ -55,12 +55,12 @@ def link_scores(
 
     AUC: all hidden edges against all negatives, the share of pairs in order, ties one half (Mann-Whitney). The rank
     of an edge is among its own negatives: 1 + those above + half of those equal; MRR = mean 1 / rank, hits@K = share
-    of ranks up to K. `known` holds every edge, hidden ones as well; scores have to be finite (ValueError).
+    of ranks up to K. `all_edges` holds hidden ones as well; scores have to be finite (ValueError).
     """
     users, notes = edges
     if not len(users):
         raise ValueError("no hidden edges to score")
-    table = sp.csr_array(known)
+    table = sp.csr_array(all_edges)
     table.sum_duplicates()
     table.sort_indices()
     positive, drawn, ranks = [], [], []
@@ -68,14 +68,16 @@ def link_scores(
     for position, first in enumerate(range(0, len(users), step)):
         u, v = users[first : first + step], notes[first : first + step]
         others = negatives(u, table, count, seed, position)
-        own = _finite(score(u, v))
-        below = _finite(score(np.repeat(u, count), others.ravel())).reshape(len(u), count)
-        ranks.append(1 + (below > own[:, None]).sum(1) + (below == own[:, None]).sum(1) / 2)
-        positive.append(own)
-        drawn.append(below.ravel())
+        edge_scores = _finite(score(u, v))
+        drawn_scores = _finite(score(np.repeat(u, count), others.ravel())).reshape(len(u), count)
+        ranks.append(
+            1 + (drawn_scores > edge_scores[:, None]).sum(1) + (drawn_scores == edge_scores[:, None]).sum(1) / 2
+        )
+        positive.append(edge_scores)
+        drawn.append(drawn_scores.ravel())
     rank = np.concatenate(ranks)
-    found = {"auc": auc(np.concatenate(positive), np.concatenate(drawn)), "mrr": float(np.mean(1 / rank))}
-    return found | {f"hits@{k}": float(np.mean(rank <= k)) for k in HITS}
+    means = {"auc": auc(np.concatenate(positive), np.concatenate(drawn)), "mrr": float(np.mean(1 / rank))}
+    return means | {f"hits@{k}": float(np.mean(rank <= k)) for k in HITS}
 
 
 def auc(positive: Float[np.ndarray, "P"], negative: Float[np.ndarray, "M"]) -> float:
@@ -86,7 +88,7 @@ def auc(positive: Float[np.ndarray, "P"], negative: Float[np.ndarray, "M"]) -> f
 
 
 def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
-    made = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(made).all():
+    scores = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(scores).all():
         raise ValueError("a link score is not finite: did the training diverge?")
-    return made
+    return scores

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ops.errors import DataError
 
 NEIGHBOURS = 50
-CHUNK_VALUES = 1 << 22  # similarities held at once: 16 MB of float32
+CHUNK_VALUES = 1 << 22  # similarities in memory at once: 16 MB of float32
 CHUNK_PRODUCTS = 1 << 23
 
 
@@ -50,7 +50,7 @@ def nearest_inside(
     candidates: Bool[np.ndarray, "U"],
     n: int = NEIGHBOURS,
 ) -> Similar:
-    """The n candidates with the largest cosine inside each query's own cluster (None: among all users), not itself.
+    """The n candidates with the largest cosine inside each query's cluster (None: among all users), not itself.
 
     Equal cosines: the lowest user number. A cluster with fewer candidates gives fewer neighbours. Raises DataError
     for embeddings that are not finite.
@@ -62,27 +62,27 @@ def nearest_inside(
     members = {int(c): np.flatnonzero(candidates & (group == c)) for c in np.unique(group[queries])}
     scanned = np.zeros(len(queries), dtype=np.int64)
     parts: list[tuple[NDArray[Any], ...]] = []
-    for cluster, own in members.items():
-        block = unit[torch.from_numpy(own)]
+    for cluster, inside in members.items():
+        block = unit[torch.from_numpy(inside)]
         asked = np.flatnonzero(group[queries] == cluster)
-        scanned[asked] = len(own) - candidates[queries[asked]]
-        step = max(1, CHUNK_VALUES // max(len(own), 1))
+        scanned[asked] = len(inside) - candidates[queries[asked]]
+        step = max(1, CHUNK_VALUES // max(len(inside), 1))
         for first in range(0, len(asked), step):
             rows = asked[first : first + step]
-            parts.append((*_nearest(unit, block, own, queries[rows], n), rows))
+            parts.append((*_nearest(unit, block, inside, queries[rows], n), rows))
     return Similar(_matrix(parts, len(queries), len(z)), scanned)
 
 
 def _nearest(
-    unit: torch.Tensor, block: torch.Tensor, own: NDArray[np.int64], asking: NDArray[np.int64], n: int
+    unit: torch.Tensor, block: torch.Tensor, members: NDArray[np.int64], asking: NDArray[np.int64], n: int
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Similarities [q k] of the nearest of `own` to each of `asking`, and who they are; -inf where there is nobody."""
+    """Similarities [q k] of the nearest of `members` to each of `asking`, and their numbers; -inf: nobody."""
     cosine = unit[torch.from_numpy(asking)] @ block.T
-    _, asker, place = np.intersect1d(asking, own, assume_unique=True, return_indices=True)
+    _, asker, place = np.intersect1d(asking, members, assume_unique=True, return_indices=True)
     cosine[asker, place] = -torch.inf  # nobody is its own neighbour
-    k = min(n, len(own))
-    if len(own) == k:
-        return cosine.numpy(), np.tile(own, (len(asking), 1))
+    k = min(n, len(members))
+    if len(members) == k:
+        return cosine.numpy(), np.tile(members, (len(asking), 1))
     values, chosen = cosine.topk(k + 1, dim=1)
     # topk leaves the order of equal values open: rows where they straddle the border are chosen anew
     open_rows = torch.nonzero(values[:, k - 1] == values[:, k]).flatten()
@@ -92,17 +92,17 @@ def _nearest(
         above, equal = row > least, row == least
         kept = above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
         chosen[open_rows] = torch.nonzero(kept)[:, 1].view(-1, k)
-    return cosine.gather(1, chosen).numpy(), own[chosen.numpy()]
+    return cosine.gather(1, chosen).numpy(), members[chosen.numpy()]
 
 
 def _matrix(parts: list[tuple[NDArray[Any], ...]], n_queries: int, n_users: int) -> sp.csr_array:
     values = np.concatenate([p[0].ravel() for p in parts] or [np.zeros(0)]).astype(np.float64)
     users = np.concatenate([p[1].ravel() for p in parts] or [np.zeros(0, np.int64)])
     rows = np.concatenate([np.repeat(p[2], p[1].shape[1]) for p in parts] or [np.zeros(0, np.int64)])
-    there = values > -np.inf
-    made = sp.csr_array((values[there], (rows[there], users[there])), shape=(n_queries, n_users))
-    made.sort_indices()
-    return made
+    real = values > -np.inf
+    weights = sp.csr_array((values[real], (rows[real], users[real])), shape=(n_queries, n_users))
+    weights.sort_indices()
+    return weights
 
 
 def nearest_raw(train: sp.csr_array, queries: Int64[np.ndarray, "Q"], n: int = NEIGHBOURS) -> Similar:

@@ -1,9 +1,9 @@
 """Whether user embeddings and clusters find the notes that users touch later: the u2u2i recall channel, exactly.
 
 For a query user the n nearest users inside its cluster vote with their similarity for the notes they touched in
-training; the user's own notes are dropped and all others are ranked. Evaluation: sees hidden pairs, so no trainer may
-import it. Beside the rows of a method stand popularity, the same search over all users, user-kNN on the interactions
-themselves and the same embeddings in random clusters.
+training; the user's training notes are dropped and all others are ranked. Evaluation: sees hidden pairs, so no trainer
+may import it. Beside the rows of a method stand popularity, the same search over all users, user-kNN on the
+interactions themselves and the same embeddings in random clusters.
 
 Axes: U users, N notes, P hidden pairs, Q query users, L = 100 listed notes.
 """
@@ -27,7 +27,7 @@ LISTED = max(KS)
 SPREAD_AT = 50  # coverage and Gini are those of the first 50 notes of each list
 BOOSTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 BLOCK = 512
-OWN = 1e300
+SEEN = 1e300  # taken off the scores of notes that the user has in training
 DIGITS = 10  # scores are rounded to them, so that sums of equal similarities tie whatever the order they were added in
 
 
@@ -69,31 +69,30 @@ def make_task(
     At most `max_queries` of the users are asked, drawn by `seed`. Raises ValueError for pairs outside the matrix, and
     where no user has both training and hidden notes.
     """
-    known = _binary(train)
+    seen = _binary(train)
     users, notes = pairs
-    if len(users) and (
-        min(users.min(), notes.min()) < 0 or users.max() >= known.shape[0] or notes.max() >= known.shape[1]
-    ):
-        raise ValueError(f"hidden pairs lie outside of the {known.shape} training matrix")
-    hidden = _binary(sp.csr_array((np.ones(len(users)), (users, notes)), shape=known.shape))
-    hidden = _binary(hidden - hidden.multiply(known))
-    asked, active = np.diff(hidden.indptr) > 0, np.diff(known.indptr) > 0
-    found = np.flatnonzero(asked & active)
-    if not len(found):
+    try:
+        hidden = _binary(sp.csr_array((np.ones(len(users)), (users, notes)), shape=seen.shape))
+    except ValueError:
+        raise ValueError(f"hidden pairs lie outside of the {seen.shape} training matrix") from None
+    hidden = _binary(hidden - hidden.multiply(seen))
+    wanted, active = np.diff(hidden.indptr) > 0, np.diff(seen.indptr) > 0
+    queries = answerable = np.flatnonzero(wanted & active)
+    if not len(answerable):
         raise ValueError("no user has both training and hidden notes: there is nothing to recall")
-    queries = found
-    if len(found) > max_queries:
-        queries = np.sort(generator(seed, "recall-queries").choice(found, max_queries, replace=False))
-    return Task(known, hidden, queries, len(found), int(np.sum(asked & ~active)), len(users) - hidden.nnz)
+    if len(answerable) > max_queries:
+        queries = np.sort(generator(seed, "recall-queries").choice(answerable, max_queries, replace=False))
+    left_out, repeated = int(np.sum(wanted & ~active)), len(users) - hidden.nnz
+    return Task(seen, hidden, queries, len(answerable), left_out, repeated)
 
 
 def _binary(matrix: Any) -> sp.csr_array:
-    made = sp.csr_array(matrix, dtype=np.float64, copy=True)  # what comes through Ray is read-only
-    made.sum_duplicates()
-    made.data = (made.data > 0).astype(np.float64)
-    made.eliminate_zeros()
-    made.sort_indices()
-    return made
+    binary = sp.csr_array(matrix, dtype=np.float64, copy=True)  # a matrix that came through Ray is read-only
+    binary.sum_duplicates()
+    binary.data = (binary.data > 0).astype(np.float64)
+    binary.eliminate_zeros()
+    binary.sort_indices()
+    return binary
 
 
 def u2u2i(
@@ -127,14 +126,14 @@ def random_clusters(
 
 
 def popularity(task: Task) -> RecallRow:
-    """The row of the most touched notes, the same for everybody but for the own notes; ties by the lowest number."""
+    """The row of the most touched notes, for each user without its training notes; ties by the lowest number."""
     count = np.diff(task.train.T.tocsr().indptr)
     order = np.argsort(-count, kind="stable")
     lists = np.full((len(task.queries), LISTED), -1, dtype=np.int64)
     for i, user in enumerate(task.queries):
-        own = _row(task.train, int(user))
-        first = order[: LISTED + len(own)]
-        first = first[~np.isin(first, own)][:LISTED]
+        seen = _row(task.train, int(user))
+        first = order[: LISTED + len(seen)]
+        first = first[~np.isin(first, seen)][:LISTED]
         lists[i, : len(first)] = first
     return _scored(task, lists, "popularity", 0.0)
 
@@ -147,7 +146,7 @@ def similar_row(task: Task, similar: Similar, name: str, note: str = "") -> Reca
 def lists_of(
     task: Task, similar: Similar, boost: float = 0.0, clusters: Int64[np.ndarray, "U"] | None = None
 ) -> Int64[np.ndarray, "Q L"]:
-    """The first 100 notes of each query's ranking of all notes but its own; -1 where there are fewer.
+    """The first 100 notes of each query's ranking of all notes but its training notes; -1 where there are fewer.
 
     Score of a note: sum of the similarities of the neighbours that touched it, 0 without one; ties by the lowest note
     number. With `boost` b the score is multiplied by 1 + b where a user of the same cluster touched the note.
@@ -163,7 +162,7 @@ def lists_of(
             keys = np.repeat(clusters[users], np.diff(scores.indptr)) * task.train.shape[1] + scores.indices
             scores.data = scores.data * np.where(_member(keys, touched), 1 + boost, 1.0)
         scores.data = np.round(scores.data, DIGITS)
-        scores = scores - OWN * task.train[users]
+        scores = scores - SEEN * task.train[users]
         scores.sort_indices()
         for i in range(len(users)):
             span = slice(scores.indptr[i], scores.indptr[i + 1])
@@ -180,7 +179,7 @@ def _ranked(notes: NDArray[Any], scores: NDArray[np.float64], n_notes: int) -> N
     if len(listed) < LISTED:
         marked = notes[scores != 0]
         blank = np.arange(min(n_notes, LISTED - len(listed) + len(marked)))
-        below = np.flatnonzero((scores < 0) & (scores > -OWN / 2))
+        below = np.flatnonzero((scores < 0) & (scores > -SEEN / 2))
         below = notes[below[np.argsort(-scores[below], kind="stable")]]
         listed = np.concatenate([listed, blank[~np.isin(blank, marked)], below])[:LISTED]
     return listed
@@ -195,8 +194,8 @@ def _touched(train: sp.csr_array, clusters: NDArray[np.int64]) -> NDArray[np.int
 
 def _member(keys: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.bool_]:
     place = np.minimum(np.searchsorted(among, keys), len(among) - 1)
-    found: NDArray[np.bool_] = among[place] == keys
-    return found
+    members: NDArray[np.bool_] = among[place] == keys
+    return members
 
 
 def _row(matrix: sp.csr_array, row: int) -> NDArray[Any]:
@@ -219,23 +218,23 @@ def list_metrics(
     that stand on any list; gini = inequality of how often the N notes are listed (0 alike, 1 all lists show one note).
     """
     n_notes = hidden.shape[1]
-    asked = hidden[queries]
-    wanted = np.diff(asked.indptr)
-    keys = np.repeat(np.arange(len(queries)), wanted) * n_notes + asked.indices
+    answers = hidden[queries]
+    wanted = np.diff(answers.indptr)
+    keys = np.repeat(np.arange(len(queries)), wanted) * n_notes + answers.indices
     hits = _member(np.arange(len(queries))[:, None] * n_notes + lists, keys) & (lists >= 0)
     discount = 1 / np.log2(np.arange(2, lists.shape[1] + 2))
     ideal = np.concatenate([[0.0], np.cumsum(discount)])
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     for k in KS:
         first = hits[:, :k]
-        found[f"recall@{k}"] = float(np.mean(first.sum(1) / wanted))
+        means[f"recall@{k}"] = float(np.mean(first.sum(1) / wanted))
         gain = (first * discount[:k]).sum(1) / ideal[np.minimum(wanted, k)]
-        found[f"ndcg@{k}"] = float(np.mean(gain))
-        found[f"hit_rate@{k}"] = float(np.mean(first.any(1)))
+        means[f"ndcg@{k}"] = float(np.mean(gain))
+        means[f"hit_rate@{k}"] = float(np.mean(first.any(1)))
     shown = lists[:, :SPREAD_AT]
     times = np.sort(np.bincount(shown[shown >= 0], minlength=n_notes)).astype(np.float64)
     gini = np.sum((2 * np.arange(1, n_notes + 1) - n_notes - 1) * times) / (n_notes * max(times.sum(), 1.0))
-    return found | {"coverage": float(np.mean(times > 0)), "gini": float(gini)}
+    return means | {"coverage": float(np.mean(times > 0)), "gini": float(gini)}
 
 
 @dataclass(frozen=True)
@@ -255,7 +254,7 @@ def boosted(
     name: str,
     boosts: Sequence[float] = BOOSTS,
 ) -> Boosted:
-    """Rows of a search over all users without and with its own cluster's notes boosted: score x (1 + b).
+    """Rows of a search over all users without and with the notes of its cluster boosted: score x (1 + b).
 
     `search` gives the neighbours of a task's queries, e.g. `lambda t: near(t, z, None)`. b is the one of `boosts` with
     the best recall@50 on the `validation` task, the smallest of equals; the test pairs have no say. A search inside

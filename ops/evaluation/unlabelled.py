@@ -108,5 +108,5 @@ class GraphJudge:
 
     def __call__(self, clusters: NDArray[np.int64]) -> dict[str, float]:
         """All indices of this module by name, with `tune_score` as `score`."""
-        found = structure_indices(self.data.edge_index, clusters) | feature_indices(self._space, clusters)
-        return found | size_indices(clusters, self.n_clusters) | {"score": tune_score(found)}
+        indices = structure_indices(self.data.edge_index, clusters) | feature_indices(self._space, clusters)
+        return indices | size_indices(clusters, self.n_clusters) | {"score": tune_score(indices)}

@@ -8,12 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.api import AnyMethod
 from ops.config.console import Console
 from ops.config.settings import PredictSettings
 from ops.data.images.decode import Encoded, decode_all
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def predict_images(
-    run: str, model: StoredModel, known: Known | None, request: PredictSettings, method: ModuleType, console: Console
+    run: str, model: StoredModel, known: Known | None, request: PredictSettings, method: AnyMethod, console: Console
 ) -> dict[str, Any]:
     """Write id, cluster and confidence of every image of `request.data`; returns a summary.
 
@@ -47,7 +47,7 @@ def predict_images(
     for note in data.notes:
         console.say(note)
     if n_known < n:
-        console.say(f"new images: {method.NEW_ROWS}")
+        console.say(f"new images: {method.new_rows}")
     clusters: list[NDArray[np.int64]] = []
     write_pieces(request.out, _pieces(data, model, method, request.batch_rows, clusters))
     return summary(run, model, request, rows, np.concatenate(clusters), known, "images", console, began)
@@ -75,7 +75,7 @@ def _matched(data: ImageSet, known: Known | None) -> NDArray[np.int64]:
 
 
 def _pieces(
-    data: ImageSet, model: StoredModel, method: ModuleType, rows: int, clusters: list[NDArray[np.int64]]
+    data: ImageSet, model: StoredModel, method: AnyMethod, rows: int, clusters: list[NDArray[np.int64]]
 ) -> Iterator[dict[str, Any]]:
     """The columns of the output for `rows` images at a time; the clusters are kept in `clusters`."""
     ids = np.arange(data.n_rows) if data.ids is None else data.ids

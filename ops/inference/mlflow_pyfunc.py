@@ -15,6 +15,7 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
+from ops.api import AnyMethod
 from ops.errors import DataError
 from ops.results.model_store import in_order, read_model
 
@@ -25,9 +26,9 @@ class ClusterModel(PythonModel):
     """Clusters new rows with the trained model of one run."""
 
     def load_context(self, context: Any) -> None:
-        """Read tensors and settings and import `trainers.<method>`; DataError if the folder is not a run's model."""
+        """Read tensors and settings and look the method up; DataError if the folder is not a run's model."""
         self.model = read_model(Path(context.artifacts[ARTIFACT]))
-        self.module = importlib.import_module(f"trainers.{self.model.method}")
+        self.method: AnyMethod = importlib.import_module("trainers").METHODS[self.model.method]
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Features [n, F] -> rows [n] with `cluster` (int64) and `confidence` (float32), in the input's order.
@@ -44,9 +45,9 @@ class ClusterModel(PythonModel):
         A model of images (hadis) takes a column `image` of encoded images (bytes, or {bytes, path}), of any size; one
         of a frozen backbone takes its features.
         """
-        if getattr(self.module, "KIND", "graph") == "users":
+        if self.method.kind == "users":
             return self._users(model_input)
-        if getattr(self.module, "KIND", "graph") == "images":
+        if self.method.kind == "images":
             return self._images(model_input)
         try:
             x = np.ascontiguousarray(model_input.to_numpy(), dtype=np.float32)
@@ -56,13 +57,13 @@ class ClusterModel(PythonModel):
             raise DataError("predict: the features hold NaN or infinite values; replace them first")
         names = [c for c in model_input.columns if isinstance(c, str)]
         x = in_order(x, names if len(names) == x.shape[1] else None, self.model, "predict")
-        cluster, confidence = self.module.predict(self.model.tensors, self.model.settings, x, None)
+        cluster, confidence = self.method.predict(self.model.tensors, self.model.settings, x, None)
         return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=model_input.index)
 
     def _images(self, frame: pd.DataFrame) -> pd.DataFrame:
         from ops.inference.images import from_frame
 
-        cluster, confidence = self.module.predict(
+        cluster, confidence = self.method.predict(
             self.model.tensors, self.model.settings, from_frame(frame, self.model)
         )
         return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=frame.index)
@@ -71,9 +72,9 @@ class ClusterModel(PythonModel):
         from ops.data.user_requests_frame import from_frame
         from ops.inference.users import vocabulary
 
-        words = vocabulary(self.model, self.module, "the model")
+        words = vocabulary(self.model, self.method, "the model")
         new = from_frame(frame, words)
-        found = self.module.predict(self.model.tensors, self.model.settings, new.rows)
+        found = self.method.predict(self.model.tensors, self.model.settings, new.rows)
         name = "src" if words.rows == words.others else words.rows
         columns = {name: new.ids, "cluster": found.cluster, "confidence": found.confidence}
         return pd.DataFrame(columns | {"vector": found.vector.tolist()})

@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.api import AnyMethod
 from ops.config.console import Console
 from ops.config.settings import PredictSettings
 from ops.data.io.builder import Raw
@@ -26,7 +26,6 @@ from ops.data.io.remote import local_copy
 from ops.data.io.stream import TableStream
 from ops.data.io.validate import check_features
 from ops.data.load import load, read_rows, table_file
-from ops.datamodules.base import only
 from ops.errors import DataError, SettingsError, naming
 from ops.inference.images import predict_images
 from ops.inference.summary import summary
@@ -50,7 +49,7 @@ class Answer:
 
 
 def run_prediction(
-    run: str, request: PredictSettings, methods: Mapping[str, ModuleType], console: Console
+    run: str, request: PredictSettings, methods: Mapping[str, AnyMethod], console: Console
 ) -> dict[str, Any]:
     """Write id, cluster and confidence of every row of `request.data` to `request.out`; returns a summary.
 
@@ -62,10 +61,10 @@ def run_prediction(
         raise DataError(f"{run}: is a model of {model.method!r}, which this program does not have")
     method = methods[model.method]
     if request.skip_damaged:
-        only("images", method, "--skip-damaged")
-    if getattr(method, "KIND", "graph") == "users":
+        method.require("images", "--skip-damaged")
+    if method.kind == "users":
         return predict_users(run, model, known, request, method, console)
-    if getattr(method, "KIND", "graph") == "images":
+    if method.kind == "images":
         return predict_images(run, model, known, request, method, console)
     data = local_copy(request.data) if is_s3(request.data) else None
     with naming(data, request.data) if data else nullcontext():
@@ -75,7 +74,7 @@ def run_prediction(
 
 
 def _predict(
-    run: str, model: StoredModel, known: Known | None, request: PredictSettings, method: ModuleType, console: Console
+    run: str, model: StoredModel, known: Known | None, request: PredictSettings, method: AnyMethod, console: Console
 ) -> dict[str, Any]:
     began = time.monotonic()
     answer = _answer(model, known, request, method)
@@ -83,7 +82,7 @@ def _predict(
     of = f"known to {known.owner}" if known else "known (which ones are is told by --known DATASET only)"
     console.say(f"{n:,} rows: {n_known:,} {of}, {n - n_known:,} new; filtered over {answer.linked}")
     if n_known < n:
-        console.say(f"new rows are placed {method.NEW_ROWS}")
+        console.say(f"new rows are placed {method.new_rows}")
     clusters = _write(request.out, answer)
     found = summary(run, model, request, answer.rows, clusters, known, "rows", console, began)
     return found | {"filtered_over": answer.linked}
@@ -110,7 +109,7 @@ def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, Known |
     return model, made
 
 
-def _answer(model: StoredModel, known: Known | None, request: PredictSettings, method: ModuleType) -> Answer:
+def _answer(model: StoredModel, known: Known | None, request: PredictSettings, method: AnyMethod) -> Answer:
     path = table_file(request.data)
     if path is not None:
         stream = TableStream(path, request.batch_rows)

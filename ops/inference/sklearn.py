@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
-from ops.api import PlainRun, Result
+from ops.api import AnyMethod, PlainRun, Result
 from ops.config.settings import build, check_keys, fields
 from ops.data.io.validate import check_clusters, check_features, make_graph
 from ops.data.types.graph import AttributedGraph, Data
@@ -19,6 +20,11 @@ G = TypeVar("G", bound="GraphClusterer")  # not Self, which the run-time type ch
 M = TypeVar("M", bound="ImageClusterer")
 
 
+def _embed(method: AnyMethod) -> Callable[..., Tensor]:
+    assert method.embed is not None, "every method with an estimator has embeddings"
+    return method.embed
+
+
 class Clusterer:
     """Base of the estimators; a subclass names its trainer module in `method`.
 
@@ -27,12 +33,12 @@ class Clusterer:
     Raises SettingsError or DataError (both say what is allowed) instead of training on bad input.
     """
 
-    method: ClassVar[ModuleType]
+    method: ClassVar[AnyMethod]
 
     def __init__(self, n_clusters: int, *, seed: int = 0, **hyperparameters: Any) -> None:
         values = {"n_clusters": n_clusters, **hyperparameters}
-        check_keys(values, fields(self.method.Settings), type(self).__name__)
-        self.settings = build(self.method.Settings, values, {})
+        check_keys(values, fields(self.method.settings), type(self).__name__)
+        self.settings = build(self.method.settings, values, {})
         if not isinstance(self.settings.n_clusters, int):
             raise SettingsError(f"{type(self).__name__}: n_clusters={n_clusters!r} must be a whole number")
         self.n_clusters, self.seed = self.settings.n_clusters, seed
@@ -76,7 +82,7 @@ class GraphClusterer(Clusterer):
     def transform(self, x: ArrayLike, edge_index: ArrayLike | None = None) -> NDArray[np.float32]:
         """Embeddings [n, D] of rows `x` [n, F], filtered over their edges where given."""
         features, edges = self._rows(x, edge_index)
-        rows: NDArray[np.float32] = self.method.embed(*self._fitted(), features, edges).numpy()
+        rows: NDArray[np.float32] = _embed(self.method)(*self._fitted(), features, edges).numpy()
         return rows
 
     def predict(self, x: ArrayLike, edge_index: ArrayLike | None = None) -> NDArray[np.int64]:
@@ -113,7 +119,7 @@ class ImageClusterer(Clusterer):
 
     def transform(self, images: ArrayLike) -> NDArray[np.float32]:
         """Projections [n, D] of unit length."""
-        rows: NDArray[np.float32] = self.method.embed(*self._fitted(), self._images(images)).numpy()
+        rows: NDArray[np.float32] = _embed(self.method)(*self._fitted(), self._images(images)).numpy()
         return rows
 
     def predict(self, images: ArrayLike) -> NDArray[np.int64]:

@@ -6,24 +6,23 @@ Axes: n rows.
 from __future__ import annotations
 
 import time
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.api import AnyMethod
 from ops.config.console import Console
 from ops.config.settings import PredictSettings
-from ops.datamodules.base import only
 from ops.results.finished_run import Known
 from ops.results.model_store import StoredModel
 
 
-def refuse_graph_flags(request: PredictSettings, method: ModuleType) -> None:
+def refuse_graph_flags(request: PredictSettings, method: AnyMethod) -> None:
     """Raise SettingsError where flags that are for attributed graphs are given for another kind."""
     for flag, value in (("--known", request.known), ("--knn", request.knn)):
         if value:
-            only("graph", method, flag)
+            method.require("graph", flag)
 
 
 def summary(

@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.api import AnyMethod
 from ops.config.console import Console
 from ops.config.settings import PredictSettings
 from ops.data.io.inductive_batch import Placed, unpack_ids
@@ -53,7 +53,7 @@ class Tally:
         return "; ".join(words)
 
 
-def vocabulary(model: StoredModel, method: ModuleType, owner: str) -> Vocabulary:
+def vocabulary(model: StoredModel, method: AnyMethod, owner: str) -> Vocabulary:
     """What the model knows. Raises DataError where it does not keep what users are placed by."""
     graph = model.about.get("graph")
     ids = {k.removeprefix("ids."): unpack_ids(v.numpy()) for k, v in model.tensors.items() if k.startswith("ids.")}
@@ -63,12 +63,12 @@ def vocabulary(model: StoredModel, method: ModuleType, owner: str) -> Vocabulary
             "--no-store-states, or by an earlier version); train it again without that flag"
         )
     relations = tuple(relation_of(name) for name in graph["relations"])
-    features = int(model.about.get("n_features") or 0) if method.BY_FEATURES else 0
+    features = int(model.about.get("n_features") or 0) if method.places_by_features else 0
     return Vocabulary(owner, graph["rows"], graph["others"], relations, ids, features)
 
 
 def predict_users(
-    run: str, model: StoredModel, known: Known | None, request: PredictSettings, method: ModuleType, console: Console
+    run: str, model: StoredModel, known: Known | None, request: PredictSettings, method: AnyMethod, console: Console
 ) -> dict[str, Any]:
     """Write id, cluster, confidence and vector of every user of `request.data`; returns a summary.
 
@@ -86,7 +86,7 @@ def predict_users(
     if n_known:
         console.say(f"known {kind}s are matched by id and placed by what is given here, not by their edges in training")
     if n_known < n:
-        console.say(f"new {kind}s: {method.NEW_ROWS}")
+        console.say(f"new {kind}s: {method.new_rows}")
     tally = Tally()
     write_pieces(request.out, pieces(new, model, method, request.batch_rows, tally))
     clusters = np.concatenate(tally.clusters)
@@ -96,7 +96,7 @@ def predict_users(
     return found | {"edges": tally.edges, "without_edges": tally.bare, "untold": tally.untold, "columns": COLUMNS}
 
 
-def pieces(new: Arrived, model: StoredModel, method: ModuleType, rows: int, tally: Tally) -> Iterator[dict[str, Any]]:
+def pieces(new: Arrived, model: StoredModel, method: AnyMethod, rows: int, tally: Tally) -> Iterator[dict[str, Any]]:
     """The columns of the output for `rows` users at a time."""
     import pyarrow as pa
 

@@ -22,15 +22,15 @@ from torch.nn.functional import relu, softplus
 
 
 def hardness_loss(
-    k: Float[Tensor, "B D"], p: Float[Tensor, "B D"], tau: float, own: slice = slice(None)
+    k: Float[Tensor, "B D"], p: Float[Tensor, "B D"], tau: float, rows: slice = slice(None)
 ) -> Float[Tensor, ""]:
-    """Sum over the `own` anchors divided by B: the shares of workers that own all B sum to the mean over the batch.
+    """Sum over the anchors `rows` divided by B: the shares of workers that have all B together sum to the batch's mean.
 
     `k` (no gradient) and `p` have rows of unit length.
     """
     k = k.detach()
-    anchors = k[own]
-    near, far, has = hardest(k, p.detach(), own)
+    anchors = k[rows]
+    near, far, has = hardest(k, p.detach(), rows)
     d_near, d_far = vector_norm(anchors - p[near], dim=1), vector_norm(anchors - p[far], dim=1)
     with torch.no_grad():
         w_near = relu(vector_norm(anchors - k[near], dim=1) - d_near) * has
@@ -40,15 +40,15 @@ def hardness_loss(
 
 @torch.no_grad()
 def hardest(
-    k: Float[Tensor, "B D"], p: Float[Tensor, "B D"], own: slice = slice(None)
+    k: Float[Tensor, "B D"], p: Float[Tensor, "B D"], rows: slice = slice(None)
 ) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "n"], Bool[Tensor, "n"]]:
-    """Of each own anchor: its nearest negative, its farthest positive, and whether it has a negative at all."""
-    anchors = k[own]
-    limit = vector_norm(anchors - p[own], dim=1, keepdim=True)
+    """Of each anchor of `rows`: its nearest negative, its farthest positive, and whether it has a negative at all."""
+    anchors = k[rows]
+    limit = vector_norm(anchors - p[rows], dim=1, keepdim=True)
     teacher = torch.addmm(k.new_full((1, 1), 2.0), anchors, k.T, alpha=-2).clamp_min_(0).sqrt_()
     negative = teacher > limit
-    rows = torch.arange(len(anchors), device=k.device)
-    negative[rows, rows + (own.start or 0)] = False  # rounding apart, a row's distance to itself is 0
+    number = torch.arange(len(anchors), device=k.device)
+    negative[number, number + (rows.start or 0)] = False  # rounding apart, a row's distance to itself is 0
     student = torch.mm(anchors, p.T).neg_()  # grows with the distance
     near = student.masked_fill(~negative, torch.inf).argmin(1)
     far = student.masked_fill_(negative, -torch.inf).argmax(1)

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ops.losses.pair_weights import PairWeights
-from ops.losses.precomputed_grad import handed
+from ops.losses.precomputed_grad import with_gradients
 from ops.losses.tiles import Tile, TileBuffers, similarity_tile
 
 # |w S / T| <= (|alpha| + |1 - alpha|) / T since rows are unit length and 0 <= w <= 1. Up to this bound no exponential
@@ -44,7 +44,7 @@ def hard_infonce(
     the kept tiles may take; 0 recomputes all of them. Raises OverflowError if (|alpha| + |1 - alpha|) / T > 600, where
     even float64 exponentials overflow: the run has diverged.
 
-    Over the workers of `weights.team` every one has all rows, walks its own share of the tiles and gets the whole
+    Over the workers of `weights.group` every one has all rows, walks its share of the tiles and gets the whole
     loss; its gradients are those of its tiles and sum over the workers to the gradients of one process.
     """
 
@@ -54,7 +54,7 @@ def hard_infonce(
         loss, totals = walk.row_totals()
         return loss, walk.gradients(totals) if with_gradient else ()
 
-    return handed(compute, z, e, alpha)
+    return with_gradients(compute, z, e, alpha)
 
 
 class _Walk:
@@ -69,7 +69,7 @@ class _Walk:
         self.z, self.e, self.alpha, self.weights, self.temperature = z, e, alpha, weights, temperature
         self.wide = z.dtype == torch.float64 or bound > _FLOAT32_BOUND
         self.buffers = TileBuffers(weights.tile_rows, z)
-        self.team, self.tiles = weights.team, weights.share
+        self.group, self.tiles = weights.group, weights.share
         self.kept: dict[int, Tensor] = {}
         self.room = cache_bytes
 
@@ -96,7 +96,7 @@ class _Walk:
             if size <= self.room:
                 self.room -= size
                 self.kept[tile.index] = u.clone() if u is p else u
-        self.team.sum_(totals)
+        self.group.sum_(totals)
         n = self.z.shape[0] // 2
         z, e = self.z, self.e
         positive = self.alpha * (z[:n] * z[n:]).sum(1) + (1 - self.alpha) * (e[:n] * e[n:]).sum(1)
@@ -118,12 +118,12 @@ class _Walk:
                 total[tile.rows].addmm_(g, x[tile.cols])
                 if not tile.diagonal:
                     total[tile.cols].addmm_(g.T, x[tile.rows])
-        own = self.team.own(n)  # the positive pairs are shared out like the nodes
-        other = slice(own.start + n, own.stop + n)
-        pull = (self.weights.positive(z)[own] * (-2 / (m * self.temperature)))[:, None]
+        first = self.group.shard(n)  # the positive pairs are shared out like the nodes
+        second = slice(first.start + n, first.stop + n)
+        pull = (self.weights.positive(z)[first] * (-2 / (m * self.temperature)))[:, None]
         for total, x in ((gz, z), (ge, e)):
-            total[own].addcmul_(pull, x[other])
-            total[other].addcmul_(pull, x[own])
+            total[first].addcmul_(pull, x[second])
+            total[second].addcmul_(pull, x[first])
         dalpha = ((gz * z).sum(dtype=torch.float64) - (ge * e).sum(dtype=torch.float64)) / 2
         return gz.mul_(self.alpha), ge.mul_(1 - self.alpha), dalpha.to(z.dtype)
 

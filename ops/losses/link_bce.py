@@ -8,7 +8,7 @@
 
 The first sum walks the tiles of the upper triangle, the second the edges. No N x N array exists.
 
-Axes: N nodes, n of them on this worker, D width, E entries of the own rows of A + I, R rows and C columns of a tile.
+Axes: N nodes, n of them on this worker, D width, E entries of this worker's rows of A + I, R x C one tile.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ops.distributed.process_group import Team
-from ops.losses.precomputed_grad import handed
+from ops.distributed.process_group import ProcessGroup
+from ops.losses.precomputed_grad import with_gradients
 from ops.losses.tiles import TILE_ROWS, TileBuffers, share_of_tiles
 
 _STRAIGHT = 40.0  # from here on softplus(s) is s: exp(-40) is below float64's last bit
@@ -45,14 +45,14 @@ class Links:
         return (self.n_nodes**2 - self.positives) / self.positives
 
 
-def links_of(a: sp.csr_array, team: Team, device: torch.device | None = None) -> Links:
-    """The links of a symmetric 0/1 matrix A [N, N] whose own diagonal is ignored: A + I."""
+def links_of(a: sp.csr_array, group: ProcessGroup, device: torch.device | None = None) -> Links:
+    """The links of a symmetric 0/1 matrix A [N, N] whose diagonal is ignored: A + I."""
     n = a.shape[0]
-    whole = sp.csr_array(a + sp.eye_array(n, format="csr"))  # a node with a loop of its own has one entry there too
-    own = team.own(n)
-    mine = sp.csr_array(whole[own]).tocoo()
-    source, target = (torch.from_numpy(each.astype(np.int64)).to(device) for each in (mine.row, mine.col))
-    return Links(source + own.start, target, n, int(whole.nnz))
+    whole = sp.csr_array(a + sp.eye_array(n, format="csr"))  # a node with a loop has one entry there too
+    shard = group.shard(n)
+    entries = sp.csr_array(whole[shard]).tocoo()
+    source, target = (torch.from_numpy(each.astype(np.int64)).to(device) for each in (entries.row, entries.col))
+    return Links(source + shard.start, target, n, int(whole.nnz))
 
 
 def structure_loss(
@@ -60,33 +60,33 @@ def structure_loss(
     links: Links,
     pos_weight: float = 1.0,
     *,
-    team: Team | None = None,
+    group: ProcessGroup | None = None,
     tile_rows: int = TILE_ROWS,
 ) -> Float[Tensor, ""]:
     """The loss above, differentiable in `codes`.
 
-    Over the workers of `team` every one has all rows, walks its share of the tiles and its own rows' links, and gets
+    Over the workers of `group` every one has all rows, walks its share of the tiles and its rows' links, and gets
     the whole loss; its gradients are of its share and sum over the workers to the gradients of one process.
     """
-    team = team or Team()
+    group = group or ProcessGroup()
 
     def compute(with_gradient: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         c = codes.detach()
         gradient = torch.zeros_like(c) if with_gradient else None
-        total = _all_pairs(c, gradient, team, tile_rows) + _linked(c, gradient, links, pos_weight)
-        team.sum_(total)
+        total = _all_pairs(c, gradient, group, tile_rows) + _linked(c, gradient, links, pos_weight)
+        group.sum_(total)
         scale = 1 / c.shape[0] ** 2
-        found = () if gradient is None else (gradient.mul_(2 * scale),)
-        return (total * scale).to(c.dtype), found
+        gradients = () if gradient is None else (gradient.mul_(2 * scale),)
+        return (total * scale).to(c.dtype), gradients
 
-    return handed(compute, codes)
+    return with_gradients(compute, codes)
 
 
-def _all_pairs(c: Float[Tensor, "N D"], gradient: Tensor | None, team: Team, tile_rows: int) -> Tensor:
+def _all_pairs(c: Float[Tensor, "N D"], gradient: Tensor | None, group: ProcessGroup, tile_rows: int) -> Tensor:
     """Sum of softplus(s) over this worker's tiles and their transposes; adds sigmoid(s) C to `gradient`."""
     total = torch.zeros((), dtype=torch.float64, device=c.device)
     buffers = TileBuffers(tile_rows, c)
-    for tile in share_of_tiles(c.shape[0], tile_rows, team.rank, team.world):
+    for tile in share_of_tiles(c.shape[0], tile_rows, group.rank, group.world):
         s = torch.mm(c[tile.rows], c[tile.cols].T, out=buffers.take("s", tile.shape))
         part = softplus(s, threshold=_STRAIGHT).sum(dtype=torch.float64)
         total += part if tile.diagonal else 2 * part

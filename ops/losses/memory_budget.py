@@ -1,4 +1,4 @@
-"""Choosing how pair weights are held within a budget of memory."""
+"""Choosing how pair weights are stored within a budget of memory."""
 
 from __future__ import annotations
 

@@ -9,18 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ops.losses.precomputed_grad import handed
+from ops.losses.precomputed_grad import with_gradients
 
 
-def squared_error_(made: Float[Tensor, "n F"], x: Float[Tensor, "n F"], entries: int) -> Float[Tensor, ""]:
-    """`|made - x|^2 / entries`, differentiable in `made`, which is overwritten: by the difference, then its gradient.
+def squared_error_(output: Float[Tensor, "n F"], x: Float[Tensor, "n F"], entries: int) -> Float[Tensor, ""]:
+    """`|output - x|^2 / entries`, differentiable in `output`, which the difference and then its gradient overwrite.
 
-    For what a product or sum has just made and nothing else reads; plain autograd holds two more arrays of its size.
+    For the output of a product or sum that nothing else reads; plain autograd keeps two more arrays of its size.
     """
 
     def compute(with_gradient: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-        difference = made.detach().sub_(x)
+        difference = output.detach().sub_(x)
         lengths = torch.linalg.vecdot(difference, difference).sum(dtype=torch.float64)
         return (lengths / entries).to(x.dtype), (difference.mul_(2 / entries),) if with_gradient else ()
 
-    return handed(compute, made)
+    return with_gradients(compute, output)

@@ -4,7 +4,7 @@ Q_ij = 1 where both rows carry the same pseudo label, norm = min-max scaling ove
 H = the rows whose pseudo label is trusted. Hard pairs (same cluster but dissimilar, other cluster but similar) come
 out heavy, easy pairs light. The weights are constants: no gradient passes through them.
 
-Three ways to hold them, each smaller and slower than the one before: `float` tiles (exact), `uint16` tiles, or
+Three ways to store them, each smaller and slower than the one before: `float` tiles (exact), `uint16` tiles, or
 `recompute` (exact): nothing but a snapshot of what they were computed from. uint16 keeps the base |Q - norm(S)| in
 fixed point, 8e-6 at most from the true one, and raises it when served: w itself in fixed point would lose the light
 pairs, whose sum makes most of the gradient once all rows are trusted.
@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ops.clustering.kmeans import squared_distances
-from ops.distributed.process_group import Team
+from ops.clustering.lloyd import squared_distances
+from ops.distributed.process_group import ProcessGroup
 from ops.losses.tiles import TILE_ROWS, Tile, TileBuffers, share_of_tiles, similarity_tile
 
 Storage = Literal["float", "uint16", "recompute"]
@@ -60,7 +60,7 @@ class PairWeights:
 
     `mode="paper"`: an update resets every pair outside H x H to 1. `mode="stale"` (the released code): it overwrites
     the pairs inside H x H and leaves the others as they were; that history has no snapshot, so `recompute` is refused.
-    Each worker of `team` holds and serves the tiles of its own `share`; what an update learns of all pairs (least and
+    Each worker of `group` holds and serves the tiles of its `share`; what an update learns of all pairs (least and
     largest similarity, counts) is reduced over the workers.
     """
 
@@ -71,15 +71,15 @@ class PairWeights:
         mode: Literal["paper", "stale"] = "paper",
         storage: Storage = "float",
         tile_rows: int = TILE_ROWS,
-        team: Team | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
         if mode == "stale" and storage == "recompute":
             raise ValueError("stale weights cannot be recomputed from one snapshot: keep them (float or uint16)")
         if n_rows % 2:
             raise ValueError(f"n_rows={n_rows} must be even: two views of every node")
         self.n_rows, self.beta, self.mode, self.storage, self.tile_rows = n_rows, beta, mode, storage, tile_rows
-        self.team = team or Team()
-        self.share = share_of_tiles(n_rows, tile_rows, self.team.rank, self.team.world)
+        self.group = group or ProcessGroup()
+        self.share = share_of_tiles(n_rows, tile_rows, self.group.rank, self.group.world)
         self.updated = False
         self._tiles: dict[int, Tensor] = {}
         self._snapshot: dict[str, Tensor] = {}
@@ -98,7 +98,7 @@ class PairWeights:
         return raise_to(buffers.take("weights", tile.shape).copy_(kept).mul_(1 / _UINT16_MAX), self.beta)
 
     def positive(self, like: Tensor) -> Float[Tensor, "N"]:
-        """`w_ii'`, the weight of each node's own pair of views."""
+        """`w_ii'`, the weight of each node's pair of views."""
         if self._positive is None:
             return torch.ones(self.n_rows // 2, dtype=like.dtype, device=like.device)
         return self._positive
@@ -137,7 +137,7 @@ class PairWeights:
         self._update_positive(z, e)
         self.updated = True
         self._snapshot = self._snapshot | {"z": z.clone(), "e": e.clone()} if self.storage == "recompute" else {}
-        pairs, hard = self.team.sum_(torch.tensor([pairs, hard], device=z.device)).tolist()
+        pairs, hard = self.group.sum_(torch.tensor([pairs, hard], device=z.device)).tolist()
         return hard / pairs if pairs else float("nan")
 
     def tensors(self) -> dict[str, Tensor]:
@@ -171,7 +171,7 @@ class PairWeights:
             out = self._tiles[tile.index] if in_place else buffers.take("s", tile.shape)
             s = similarity_tile(tile, z, e, (alpha, 1 - alpha), out)
             low, high = min(low, float(s.min())), max(high, float(s.max()))
-        ends = self.team.maximum_(torch.tensor([-low, high], dtype=torch.float64, device=z.device))
+        ends = self.group.maximum_(torch.tensor([-low, high], dtype=torch.float64, device=z.device))
         return -float(ends[0]), float(ends[1])
 
     def _similarity(self, tile: Tile, buffers: TileBuffers) -> Float[Tensor, "R C"]:
@@ -203,7 +203,7 @@ class PairWeights:
         alpha = float(self._snapshot["scalars"][0])
         trusted = self._snapshot["trusted"][:n]
         s = alpha * (z[:n] * z[n:]).sum(1) + (1 - alpha) * (e[:n] * e[n:]).sum(1)
-        base = self._scale(s).sub_(1.0).abs_()  # Q_ii' = 1: a node shares its own pseudo label
+        base = self._scale(s).sub_(1.0).abs_()  # Q_ii' = 1: the two views of a node share its pseudo label
         if self.storage == "uint16":
             base = base.mul_(_UINT16_MAX).round_().mul_(1 / _UINT16_MAX)
         w = raise_to(base, self.beta)

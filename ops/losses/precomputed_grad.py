@@ -1,4 +1,4 @@
-"""Losses that compute their gradients with their value and hand them over once: nothing of a tile outlives the call."""
+"""Losses that compute their gradients together with their value: nothing of a tile outlives the call."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 Compute = Callable[[bool], tuple[Tensor, tuple[Tensor, ...]]]
 
 
-def handed(compute: Compute, *inputs: Tensor) -> Tensor:
+def with_gradients(compute: Compute, *inputs: Tensor) -> Tensor:
     """The scalar that `compute(with_gradient)` returns, differentiable in `inputs`.
 
     `compute` returns (value, gradients of `inputs`), the gradients only where they are asked for. The backward pass
-    hands them over, scaled by what reaches it; a second one raises RuntimeError.
+    returns them, scaled by the gradient of the value; a second one raises RuntimeError.
     """
-    value: Tensor = _Handed.apply(compute, *inputs)
+    value: Tensor = _Precomputed.apply(compute, *inputs)
     return value
 
 
-class _Handed(torch.autograd.Function):
+class _Precomputed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, compute: Compute, *inputs: Tensor) -> Tensor:
         wanted = any(ctx.needs_input_grad[1:])
@@ -32,6 +32,6 @@ class _Handed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
-            raise RuntimeError("the loss was differentiated already; its gradients were handed over, not kept")
+            raise RuntimeError("the loss was differentiated already; its gradients are not kept for a second time")
         gradients, ctx.gradients = ctx.gradients, None
         return None, *(g.mul_(grad_outputs[0]) for g in gradients)

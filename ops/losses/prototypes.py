@@ -20,13 +20,13 @@ def prototype_loss(
 ) -> Float[Tensor, ""]:
     """The loss of a batch with pseudo labels in [0, K); `q` and `k` (no gradient) have rows of unit length.
 
-    0 for a batch of one cluster, which has no others to be told from.
+    0 for a batch of one cluster, which has no others.
     """
     members = one_hot(labels, n_clusters)
     members = members[:, members.any(0)].T.to(q.dtype)  # [P B]; a product adds in the same order every time
     online, target = normalize(members @ q), normalize(members @ k.detach())
     logits = online @ online.T
     place = torch.arange(len(online), device=q.device)
-    own = torch.linalg.vecdot(online, target)
-    logits = torch.where(place[:, None] == place, own[:, None], logits) / temperature
+    same = torch.linalg.vecdot(online, target)
+    logits = torch.where(place[:, None] == place, same[:, None], logits) / temperature
     return cross_entropy(logits, place)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 
 # the fused kernels; the plain one would make the N x N array, so rather an error than that
 _FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
@@ -27,20 +27,20 @@ def attend(
     n_nodes: int,
     *,
     scale: float,
-    team: Team | None = None,
+    group: ProcessGroup | None = None,
 ) -> Float[Tensor, "n HD"]:
     """`softmax_j(scale <q_i, k_j>) v_j` over all `n_nodes` nodes, head by head, the heads side by side.
 
     `keys` and `values` are this worker's rows; a worker without rows takes part in the gathering only.
     """
-    team = team or Team()
-    if team.world == 1:
+    group = group or ProcessGroup()
+    if group.world == 1:
         k, v = keys, values
     else:
-        k, v = team.gather(torch.stack((keys, values)), n_nodes).chunk(2)
+        k, v = group.gather(torch.stack((keys, values)), n_nodes).chunk(2)
         if queries.shape[0] == 0:
             return queries + 0 * (k.sum() + v.sum())  # tied to the gathering, whose backward pass all must enter
     q, k, v = (x.view(len(x), heads, -1).transpose(0, 1)[None] for x in (queries, k, v))
     with sdpa_kernel(_FUSED):
-        found = scaled_dot_product_attention(q, k, v, scale=scale)
-    return found[0].transpose(0, 1).flatten(1)
+        attended = scaled_dot_product_attention(q, k, v, scale=scale)
+    return attended[0].transpose(0, 1).flatten(1)

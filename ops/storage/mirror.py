@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ops.atomic_io import write_json
+from ops.atomic_io import inside, name_fault, write_json
 from ops.errors import ServiceError
 from ops.storage import s3
 from ops.storage.lease import LEASE_FILE, Lease, Lost
@@ -64,11 +64,14 @@ def whole(names: Iterable[str]) -> set[str]:
 
 
 def mirrored(name: str, skip: Collection[str]) -> bool:
-    """Whether a file belongs to the mirror; `skip` holds patterns of the first part of its name."""
+    """Whether a file belongs to the mirror; `skip` holds patterns of the first part of its name.
+
+    A name that no listing would take (`ops.atomic_io.name_fault`) never does.
+    """
     parts = name.split("/")
     if any(p.startswith(".") for p in parts) or any(fnmatch.fnmatch(parts[-1], p) for p in LOCAL_ONLY):
         return False
-    return not _skipped(parts[0], skip)
+    return not _skipped(parts[0], skip) and not name_fault(name)
 
 
 def _skipped(first: str, skip: Collection[str]) -> bool:
@@ -98,7 +101,7 @@ class Mirror:
         with suppress(OSError, ValueError):
             stored = json.loads((folder / MARK_FILE).read_text())
         self._id = str(stored.get("id") or uuid.uuid4().hex)
-        self._known = {n: Sent(**s) for n, s in stored.get("known", {}).items()}
+        self._known = {n: Sent(**s) for n, s in stored.get("known", {}).items() if not name_fault(n)}
 
     def here(self) -> dict[str, tuple[int, int]]:
         """The mirrored files of the folder: name -> size, ns of the last change."""
@@ -135,7 +138,7 @@ class Mirror:
     def _replace(self, there: Mapping[str, s3.Stored]) -> None:
         here, wanted = self.here(), whole(there)
         for name in here.keys() - wanted:
-            path = self.folder / name
+            path = inside(self.folder, name)
             path.unlink(missing_ok=True)
             with suppress(OSError):  # not empty, or none of ours
                 for parent in path.parents[: name.count("/")]:
@@ -154,7 +157,7 @@ class Mirror:
                 shutil.rmtree(path)
 
     def _fetch(self, name: str) -> Sent:
-        path = self.folder / name
+        path = inside(self.folder, name)
         try:
             stored = s3.download(self.place / name, path)
         except s3.Missing:
@@ -184,7 +187,7 @@ class Mirror:
 
     def _send(self, name: str, state: tuple[int, int], patient: bool) -> Sent:
         try:
-            stored = s3.upload(self.folder / name, self.place / name, patient=patient)
+            stored = s3.upload(inside(self.folder, name), self.place / name, patient=patient)
         except ServiceError:  # it may be there all the same, its answer lost: it is sent again, or removed
             self._known[name] = Sent(-1, 0, "")
             raise

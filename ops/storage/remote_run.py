@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ops.atomic_io import inside
 from ops.errors import naming
 from ops.storage import s3
 from ops.storage.mirror import Sent, mirrored, plan_push
@@ -33,7 +34,7 @@ class Fetched:
         """Send what has changed in the folder to where the run is. Raises ServiceError."""
         if self.place is not None:
             for name in plan_push(_state(self.folder), self.known).upload:
-                s3.upload(self.folder / name, self.place / name)
+                s3.upload(inside(self.folder, name), self.place / name)
 
 
 @contextmanager
@@ -50,7 +51,7 @@ def fetched(run: str, *, results: bool = False) -> Iterator[Fetched]:
         folder = Path(temporary) / "s3:" / place.bucket / place.key  # how comparisons name it
         for name in s3.listing(place):
             if mirrored(name, SKIP) and "/checkpoints/" not in name and (not results or name in RESULTS):
-                s3.download(place / name, folder / name)
+                s3.download(place / name, inside(folder, name))
         known = {name: Sent(*state, etag="") for name, state in _state(folder).items()}
         with naming(folder, str(place)):
             yield Fetched(folder, place, known)

@@ -8,6 +8,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from ops.atomic_io import inside
 from ops.errors import DataError, SettingsError
 from ops.storage import s3
 from ops.storage.run_dir import scratch
@@ -33,5 +34,5 @@ def local_folder(run: str) -> Path:
     here = Path(tempfile.mkdtemp(dir=scratch(), prefix="read-"))
     atexit.register(shutil.rmtree, here, ignore_errors=True)
     for name in names:
-        s3.download(there / name, here / name)
+        s3.download(there / name, inside(here, name))
     return here

@@ -15,10 +15,10 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from ops.atomic_io import replacing
-from ops.errors import ServiceError, SettingsError
+from ops.atomic_io import name_fault, replacing
+from ops.errors import DataError, ServiceError, SettingsError
+from ops.masking import mask, shown
 
 SCHEME = "s3://"
 LARGE = 64 << 20  # bytes from which a file goes in parts
@@ -82,12 +82,14 @@ def is_s3(text: str) -> bool:
 
 
 def parse(text: str) -> Location:
-    """s3://BUCKET[/KEY]. Raises SettingsError for anything else, or a key with empty, `.` or `..` parts."""
+    """s3://BUCKET[/KEY]. Raises SettingsError for anything else, or a key that `name_fault` finds fault with."""
     bucket, _, key = text[len(SCHEME) :].partition("/") if is_s3(text) else ("", "", "")
     key = key.removesuffix("/")
-    parts = key.split("/") if key else []
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket) or {"", ".", ".."} & set(parts):
-        raise SettingsError(f"{text}: is no place on S3; give s3://BUCKET/PATH (no empty, . or .. part in PATH)")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket) or (key and name_fault(key)):
+        raise SettingsError(
+            f"{text if text.isprintable() else repr(text)}: is no place on S3; give s3://BUCKET/PATH "
+            "(no empty, . or .. part, control character or backslash in PATH)"
+        )
     return Location(bucket, key)
 
 
@@ -107,7 +109,7 @@ def _client(pid: int, settings: frozenset[tuple[str, str]], patient: bool) -> An
     try:
         return boto3.Session().client("s3", config=config)
     except ValueError as error:
-        raise SettingsError(f"AWS_ENDPOINT_URL: {error}; give http(s)://HOST:PORT") from None
+        raise SettingsError(f"AWS_ENDPOINT_URL: {mask(str(error))}; give http(s)://HOST:PORT") from None
 
 
 def client(patient: bool = True) -> Any:
@@ -118,7 +120,7 @@ def client(patient: bool = True) -> Any:
 
 def endpoint() -> str:
     """HOST[:PORT] that the client speaks to, without credentials."""
-    return urlsplit(str(client().meta.endpoint_url)).netloc.rpartition("@")[2]
+    return shown(str(client().meta.endpoint_url)).partition("://")[2].removeprefix("***@").partition("/")[0]
 
 
 @contextmanager
@@ -163,7 +165,7 @@ def _untold(error: Exception) -> tuple[str, str]:
         return "no credentials are set", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     if "Connect" in kind or "Timeout" in kind or "HTTPClient" in kind or "SSL" in kind:
         return "storage cannot be reached", "start it or correct AWS_ENDPOINT_URL, then give the same command again"
-    return " ".join(str(error).split())[:200] or kind, "correct the AWS settings and give the same command again"
+    return " ".join(mask(str(error)).split())[:200] or kind, "correct the AWS settings and give the same command again"
 
 
 def stat(location: Location) -> Stored:
@@ -177,7 +179,7 @@ def listing(location: Location, *, start: str = "", deep: bool = True, patient: 
     """The objects below `location`, by their names relative to it.
 
     `start`: only names that begin so; not `deep`: only those right below. A missing bucket is a ServiceError, a missing
-    folder is empty.
+    folder is empty. Raises DataError for an object whose name could lead out of a folder (`ops.atomic_io.name_fault`).
     """
     head = f"{location.key}/" if location.key else ""
     found: dict[str, Stored] = {}
@@ -188,10 +190,19 @@ def listing(location: Location, *, start: str = "", deep: bool = True, patient: 
                 for each in page.get("Contents", ()):
                     name = str(each["Key"])[len(head) :]
                     if name and not name.endswith("/"):  # some tools keep empty objects for folders
+                        _check_name(location, name)
                         found[name] = Stored(int(each["Size"]), str(each["ETag"]))
     except Missing:
         raise _error(location, *_told("NoSuchBucket", location)) from None
     return found
+
+
+def _check_name(location: Location, name: str) -> None:
+    if fault := name_fault(name):
+        raise DataError(
+            f"{location}: holds an object whose name there, {name!r}, {fault}; names must be FOLDER/FILE without "
+            "empty, . or .. parts, control characters and backslashes: rename or remove it"
+        )
 
 
 def download(location: Location, path: Path, *, patient: bool = True) -> Stored:

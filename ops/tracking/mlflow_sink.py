@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from ops.atomic_io import locked
-from ops.config.redact import mask
 from ops.errors import DataError, ServiceError
+from ops.masking import mask, shown
 from ops.tracking.journal import Record, number
 from ops.tracking.sender import Away, Gone, Refused, Writer
 from ops.tracking.tracker import Pending, Tracker, check_uri, default_uri, sqlite_file, sync, waiting
@@ -242,9 +242,9 @@ def download_model(uri: str, tracking_uri: str | None) -> Path:
             mlflow.set_registry_uri(store)
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     except (Gone, Refused) as error:
-        raise DataError(f"{uri}: {mask(store)} has no such model ({error}); give models:/NAME@ALIAS") from None
+        raise DataError(f"{uri}: {shown(store)} has no such model ({error}); give models:/NAME@ALIAS") from None
     except Away as error:
-        raise ServiceError(f"{uri}: MLflow at {mask(store)} cannot be reached ({error})") from None
+        raise ServiceError(f"{uri}: MLflow at {shown(store)} cannot be reached ({error})") from None
     found = sorted(folder.glob("artifacts/*/model.safetensors"))
     if not found:
         raise DataError(f"{uri}: is no model of this program (no model.safetensors in it)")

@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Any
 
 import ops
-from ops.config.redact import mask
 from ops.errors import ServiceError, SettingsError
+from ops.masking import shown, store_key
 from ops.tracking.journal import FILENAME, read
 
 CURSORS, LOCK = "tracking.json", "tracking.lock"
@@ -49,16 +49,18 @@ def check_uri(uri: str) -> str:
     scheme = uri.partition(":")[0].partition("+")[0].lower()
     if scheme not in SCHEMES or (scheme != "databricks" and "://" not in uri):
         kinds = "sqlite:////absolute/path/mlflow.db, http(s)://HOST:PORT or a database's URI"
-        raise SettingsError(f"tracking URI {mask(uri)!r} is of no kind that MLflow takes; give {kinds}")
+        raise SettingsError(f"tracking URI {shown(uri)!r} is of no kind that MLflow takes; give {kinds}")
     file = sqlite_file(uri)
     if file is None:
         return uri
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsError(f"tracking URI {uri!r}: {file.parent} cannot be made ({error.strerror})") from None
+        raise SettingsError(f"tracking URI {shown(uri)!r}: {file.parent} cannot be made ({error.strerror})") from None
     if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise SettingsError(f"tracking URI {uri!r}: {file} cannot be written; choose another place for the SQLite file")
+        raise SettingsError(
+            f"tracking URI {shown(uri)!r}: {file} cannot be written; choose another place for the SQLite file"
+        )
     return f"sqlite:///{file}"
 
 
@@ -68,7 +70,7 @@ def sqlite_file(uri: str) -> Path | None:
         return None
     path = uri.partition(":///")[2].partition("?")[0]
     if not path or path == ":memory:":
-        raise SettingsError(f"tracking URI {uri!r} names no file; give sqlite:////absolute/path/mlflow.db")
+        raise SettingsError(f"tracking URI {shown(uri)!r} names no file; give sqlite:////absolute/path/mlflow.db")
     return Path(path).absolute()
 
 
@@ -78,7 +80,7 @@ class Cursors:
     def __init__(self, root: Path, uri: str) -> None:
         """Read `root/tracking.json`; a SQLite file that is gone has got nothing, whatever was sent to it."""
         self.path = root / CURSORS
-        self._key = mask(uri)
+        self._key = store_key(uri)
         self._all: dict[str, Any] = {"schema": 1, "sent": {}}
         # Written whole and renamed; should it be lost all the same, replaying all is harmless.
         with suppress(OSError, ValueError):
@@ -157,8 +159,8 @@ class Tracker:
     def ui_command(uri: str) -> str:
         """The command that opens MLflow's UI on this store, or the address of the server that has one."""
         if uri.startswith(("http", "databricks")):
-            return mask(uri)
-        return f"mlflow ui --backend-store-uri {shlex.quote(mask(uri))} --host 127.0.0.1 --port 5000"
+            return shown(uri)
+        return f"mlflow ui --backend-store-uri {shlex.quote(shown(uri))} --host 127.0.0.1 --port 5000"
 
     def start(self) -> None:
         """Start the writer and return at once; with `require`, wait for the server or raise ServiceError."""
@@ -200,7 +202,7 @@ class Tracker:
             self.close()
 
     def _error(self, advice: str) -> ServiceError:
-        return ServiceError(f"MLflow at {mask(self.uri)} cannot be reached ({self._reason or 'no answer'}); {advice}")
+        return ServiceError(f"MLflow at {shown(self.uri)} cannot be reached ({self._reason or 'no answer'}); {advice}")
 
     def _spawn(self) -> None:
         # Not on the command line, which every user of the machine can read; -P: no `ops` of the current folder.
@@ -238,7 +240,7 @@ class Tracker:
         self._over.set()
 
     def _event(self, event: dict[str, str]) -> None:
-        name, reason, where = event["event"], event.get("reason", ""), mask(self.uri)
+        name, reason, where = event["event"], event.get("reason", ""), shown(self.uri)
         if name == "ready":
             self._ready.set()
         elif name == "away":

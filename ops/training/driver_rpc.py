@@ -28,6 +28,8 @@ from ops.errors import Interrupted, TesseraError
 
 _GET_ADDRESS = 0x8915  # SIOCGIFADDR of Linux: an interface's IPv4 address
 
+_stores: list[Any] = []  # that this process serves, if it is a rank 0
+
 GO_ON, SAVE, STOP = 0, 1, 2  # the driver's answers to a report
 
 Message = dict[str, Any]
@@ -164,6 +166,28 @@ def choose_interface() -> None:
                 if found[20:24] == (loopback if address[0] == loopback[0] else address):
                     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
                         os.environ.setdefault(variable, name)
+
+
+def open_store() -> tuple[str, int]:
+    """On rank 0: where the workers meet, at this node's address in Ray only. Returns the address and the port.
+
+    The store that torch opens by itself takes anybody's word on all interfaces. It lives as long as this process.
+    """
+    import ray
+
+    address = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    listening = socket.create_server((address, 0))
+    port = listening.getsockname()[1]
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        address, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
+    )
+    _stores.append(store)
+    return address, port
+
+
+def use_store(address: str, port: int) -> None:
+    """On every rank: have torch's `env://` meet at a store that is open already."""
+    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
 
 
 def work(config: Mapping[str, Any]) -> None:

@@ -1,163 +1,132 @@
-"""A resolved command with its data: what K is, what it will cost, and whether it can run at all."""
+"""From a request to an `Experiment`: data are loaded and checked, K is settled, the plan says what it will cost."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Generic
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ops import memory
-from ops.api import Warm
-from ops.config.cli import Resolved
+from ops.api import D, Experiment, Method, S
+from ops.config.cli import Request
 from ops.config.console import Console
-from ops.config.settings import flat
+from ops.config.settings import LaunchSettings, flat
 from ops.data.io.validate import check_clusters
-from ops.datamodules.base import Kind, kind_of, only
+from ops.datamodules import datamodule_of
 from ops.distributed.resources import Share, Workers, nodes, on_cluster, room
 from ops.errors import SettingsError
 from ops.evaluation.labelled import Evaluator
 from ops.storage import run_dir
-from ops.storage.mirror import Mirror
 from ops.tracking.tracker import check_uri, default_uri
 from ops.training import warm_start
 from ops.training.seed_run import Judges
 
 
-@dataclass
-class Job:
-    """A resolved command with its data loaded: everything a training needs, on this machine."""
+@dataclass(frozen=True)
+class Session(Generic[D]):
+    """Where an experiment trains: `data` as the method gets it, its workers (None: in this process), and what to call
+    when something worth keeping is on disk.
+    """
 
-    resolved: Resolved
-    data: Any  # ops.data.types.graph.Data, and what the kind's own functions know of it
-    labels: NDArray[np.int64] | None
-    console: Console
-    threads: int
-    auto: dict[str, Any] | None = None  # the sweep behind `--n-clusters auto`
-    warm: Warm | None = None  # the run that `--warm-start` names
-    mirror: Mirror | None = None  # of the run's folder, where it belongs on S3
-    workers: Workers | None = None  # None: train in this process
-    held: Any = None  # what only judges may see besides the labels
-    served: Any = None  # the data as the method gets it
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds asked for."""
-        launch = self.resolved.launch
-        return list(range(launch.first_seed, launch.first_seed + launch.seeds))
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Of the run: one training's identity without its seed."""
-        value = run_dir.identity(self.resolved.method.NAME, flat(self.resolved.settings), self.data.digest())
-        return value if self.warm is None else value | {"warm": self.warm.digest}
-
-    @property
-    def kind(self) -> Kind:
-        """What depends on the kind of data."""
-        return kind_of(self.resolved.method)
-
-    @property
-    def judges(self) -> Judges:
-        """Who scores this job's assignments."""
-        return Judges(self.kind.judge(self), Evaluator(self.labels), self.resolved.settings.k, self.data.n_rows)
-
-    @property
-    def uri(self) -> str:
-        """The MLflow store of this job."""
-        launch = self.resolved.launch
-        return check_uri(launch.tracking_uri or default_uri(run_dir.local_out(launch)))
-
-    def saved(self) -> None:
-        """Something worth keeping is on disk: send it where the run belongs."""
-        if self.mirror is not None:
-            self.mirror.offer()
+    data: D
+    workers: Workers | None = None
+    saved: Callable[[], None] = lambda: None
 
 
-def make_job(resolved: Resolved, console: Console) -> Job:
+def build_experiment(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> Experiment[S, D]:
     """Load and check the data, settle K. Raises DataError, SettingsError or ServiceError before any work starts."""
-    launch = resolved.launch
+    launch = request.launch
     if launch.workers != "auto" and launch.workers < 0:
         raise SettingsError(f"--workers {launch.workers}: allowed are auto, 0 (in this process) and more")
     if launch.skip_damaged:
-        only("images", resolved.method, "--skip-damaged")
+        method.require("images", "--skip-damaged")
     run_dir.check_remote(launch)
-    data, labels, held = kind_of(resolved.method).load(launch, resolved.settings)
+    data, labels, hidden = datamodule_of(method).load(launch, request.settings)
     threads = launch.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
-    job = settle_clusters(Job(resolved, data, labels, console, threads, held=held, served=data))
-    if launch.warm_start is not None:
-        method = resolved.method
-        only("graph", method, f"--warm-start {launch.warm_start}")
-        job.warm = warm_start.load_warm(launch.warm_start, method.NAME, method.SHAPED, job.resolved.settings, job.data)
-    return job
+    experiment = _settle_k(Experiment(method, request, data, labels, hidden, console, threads))
+    return warm_start.with_warm_start(experiment) if launch.warm_start is not None else experiment
 
 
-def settle_clusters(job: Job) -> Job:
+def _settle_k(experiment: Experiment[S, D]) -> Experiment[S, D]:
     """K from the settings, the sweep (`auto`) or, said so, the number of classes. Raises SettingsError or DataError."""
-    wanted = job.resolved.settings.n_clusters
-    if wanted is None:
-        if job.labels is None:
-            raise SettingsError(f"{job.data.name} has no labels to count: give --n-clusters K or --n-clusters auto")
-        wanted, source = len(np.unique(job.labels[job.labels >= 0])), "labels (number of classes)"
-    elif wanted == "auto":
-        job.console.say("choosing the number of clusters without labels ...")
-        job.auto = job.kind.sweep(job.data)
-        wanted, source = job.auto["chosen"], "auto"
-        job.console.say(f"K = {wanted}: {job.auto['reason']}")
+    data, say = experiment.data, experiment.console.say
+    asked, choice = experiment.settings.n_clusters, None
+    if asked is None:
+        if experiment.labels is None:
+            raise SettingsError(f"{data.name} has no labels to count: give --n-clusters K or --n-clusters auto")
+        k, source = len(np.unique(experiment.labels[experiment.labels >= 0])), "labels (number of classes)"
+    elif asked == "auto":
+        say("choosing the number of clusters without labels ...")
+        choice = datamodule_of(experiment.method).choose_k(data)
+        k, source = int(choice["chosen"]), "auto"
+        say(f"K = {k}: {choice['reason']}")
     else:
-        source = job.resolved.sources.get("n_clusters", "default")
-    check_clusters(wanted, job.data.n_rows)
-    job.resolved = job.resolved.with_settings(source, n_clusters=wanted)
-    return job
+        k, source = asked, experiment.request.sources.get("n_clusters", "default")
+    check_clusters(k, data.n_rows)
+    return replace(experiment.with_settings(source, n_clusters=k), k_choice=choice)
 
 
-def plan(job: Job, share: Share | None = None) -> int:
+def identity(experiment: Experiment[S, D]) -> dict[str, Any]:
+    """What makes two runs the same but for their seeds: method, settings, data and the model of a warm start."""
+    value = run_dir.identity(experiment.method.name, flat(experiment.settings), experiment.data.digest())
+    return value if experiment.warm is None else value | {"warm": experiment.warm.digest}
+
+
+def judges_of(experiment: Experiment[S, D]) -> Judges:
+    """Who scores the assignments of an experiment."""
+    unlabelled = datamodule_of(experiment.method).judge(experiment)
+    return Judges(unlabelled, Evaluator(experiment.labels), experiment.k, experiment.data.n_rows)
+
+
+def tracking_uri(launch: LaunchSettings) -> str:
+    """The MLflow store of a run."""
+    return check_uri(launch.tracking_uri or default_uri(run_dir.local_out(launch)))
+
+
+def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | None = None) -> int:
     """Print what will run and where; returns the planned peak bytes. Raises ResourceError where it does not fit.
 
-    `share`: how the trials of a search share the memory; else `job.workers` do.
+    `share`: how the trials of a search share the memory; else the `workers` do.
     """
-    settings, launch, data = job.resolved.settings, job.resolved.launch, job.data
-    workers = share.workers if share else job.workers
-    world = workers.count if workers else 1
-    planned: int = memory.preload() + job.resolved.method.estimate(settings, data, world)
-    say = job.console.say
-    say(f"{job.resolved.method.NAME} on {data.name}: {job.kind.describe(data)}, data {data.digest()[:8]}")
-    for note in (*data.notes, *job.resolved.remarks, *job.resolved.method.remarks(settings, data)):
+    method, settings, launch, data = experiment.method, experiment.settings, experiment.launch, experiment.data
+    workers = share.workers if share else workers
+    planned = memory.preload() + method.estimate(settings, data, workers.count if workers else 1)
+    say = experiment.console.say
+    say(f"{method.name} on {data.name}: {datamodule_of(method).describe(data)}, data {data.digest()[:8]}")
+    for note in (*data.notes, *experiment.request.remarks, *method.remarks(settings, data)):
         say(f"  {note}")
-    if job.warm is not None:
-        say(f"  {warm_start.sentence(job.warm)}")
-    say(f"  K = {settings.k} (from {job.resolved.sources['n_clusters']}), {settings.epochs} epochs, "
+    if experiment.warm is not None:
+        say(f"  {warm_start.sentence(experiment.warm)}")
+    say(f"  K = {experiment.k} (from {experiment.request.sources['n_clusters']}), {settings.epochs} epochs, "
         f"seeds {launch.first_seed}-{launch.first_seed + launch.seeds - 1}")  # fmt: skip
     disk = shutil.disk_usage(run_dir.local_out(launch)).free
-    limit = launch.memory_limit or _room(job, share) / 2**30
-    say(f"  {_place(job, share)}; planned peak {planned / 2**30:.2f} GiB{' each' if workers or share else ''} "
-        f"of {limit:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
-    memory.check_fits(planned, limit, job.resolved.method.ADVICE)
+    limit = launch.memory_limit or _available(workers, share) / 2**30
+    say(f"  {_where(experiment, workers, share)}; planned peak {planned / 2**30:.2f} GiB"
+        f"{' each' if workers or share else ''} of {limit:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
+    memory.check_fits(planned, limit, method.save_memory)
     return planned
 
 
-def _room(job: Job, share: Share | None) -> float:
+def _available(workers: Workers | None, share: Share | None) -> float:
     """Bytes of memory for one training process, where all are at work."""
-    if on_cluster() and (share or job.workers):
-        if share:
-            return share.room or memory.available()
-        assert job.workers is not None
-        return room(nodes(), job.workers.threads, job.workers.count) or memory.available()
-    at_once = share.concurrent if share else 1
-    workers = share.workers if share else job.workers
-    return memory.available() / (at_once * (workers.count if workers else 1))
+    if on_cluster() and share:
+        return share.room or memory.available()
+    if on_cluster() and workers:
+        return room(nodes(), workers.threads, workers.count) or memory.available()
+    return memory.available() / ((share.concurrent if share else 1) * (workers.count if workers else 1))
 
 
-def _place(job: Job, share: Share | None) -> str:
+def _where(experiment: Experiment[S, D], workers: Workers | None, share: Share | None) -> str:
     """Where the training runs, and what its workers will send each other."""
     if share is not None:
         return f"{share}{' on the cluster' if on_cluster() else ''}"
-    if job.workers is None:
-        return f"in this process on {'cuda' if torch.cuda.is_available() else 'cpu'}, {job.threads} threads"
-    sent = job.resolved.method.exchanged(job.resolved.settings, job.data, job.workers.count)
-    return f"{job.workers}, each sends {sent / 2**20:.1f} MiB a step"
+    if workers is None:
+        return f"in this process on {'cuda' if torch.cuda.is_available() else 'cpu'}, {experiment.threads} threads"
+    sent = experiment.method.exchanged(experiment.settings, experiment.data, workers.count)
+    return f"{workers}, each sends {sent / 2**20:.1f} MiB a step"

@@ -5,22 +5,32 @@ A worker that dies takes its group with it; Ray Train starts the group anew and 
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Generic
 
-from ops.api import Result, State
-from ops.config.console import Console
-from ops.config.settings import MethodSettings
-from ops.data.types.graph import Data
+from ops.api import D, Experiment, Result, S, State
 from ops.distributed.resources import Workers
 from ops.errors import ResourceError
-from ops.training.driver_rpc import GO_ON, SAVE, STOP, Desk, Message, choose_interface, joined, packed, work
+from ops.training.driver_rpc import (
+    GO_ON,
+    SAVE,
+    STOP,
+    Desk,
+    Message,
+    choose_interface,
+    joined,
+    open_store,
+    packed,
+    use_store,
+    work,
+)
+from ops.training.experiment import Session
 from ops.training.seed_run import SeedRun
 
 MAX_FAILURES = 3  # restarts of the group before the run ends with Ray's error
@@ -29,21 +39,24 @@ ENDING_SECONDS = 30.0  # how long the others may take to end after one worker ha
 
 
 @dataclass
-class Driver:
+class Driver(Generic[S, D]):
     """The driver's side of one seed; `again` makes `run` anew, from its checkpoint, for a new group of workers."""
 
-    method: ModuleType
-    settings: MethodSettings
-    data: Data
+    experiment: Experiment[S, D]
+    session: Session[D]
     run: SeedRun
     again: Callable[[], SeedRun]
-    workers: Workers
-    console: Console
     result: Result | None = None
     error: BaseException | None = None
     _began: set[int] = field(default_factory=set)
     _job: Any = None
     _waiting: tuple[int, Message] | None = None  # a question that came while the state was being collected
+
+    @property
+    def workers(self) -> Workers:
+        """The workers of the session, which has some."""
+        assert self.session.workers is not None
+        return self.session.workers
 
     def train(self, place: Path) -> tuple[SeedRun, Result]:
         """Train to the end; returns the run as it stands and the method's result. Ray must be running.
@@ -105,12 +118,14 @@ class Driver:
         """A worker's start; one whose rank has begun before belongs to a new group."""
         if self._job is None or rank in self._began:
             if self._job is not None:
-                self.console.warn(f"a worker was lost; {self.workers.count} workers start again from the checkpoint")
+                self.experiment.console.warn(
+                    f"a worker was lost; {self.workers.count} workers start again from the checkpoint"
+                )
                 self.run.close()
                 self.run = self.again()
             self._began = set()
             start = None if self.run.start is None else packed(self.run.start)
-            self._job = ray.put((self.settings, self.data, start, self.run.warm))
+            self._job = ray.put((self.experiment.settings, self.session.data, start, self.run.warm))
         self._began.add(rank)
         return {"seed": self.run.seed, "job": self._job}
 
@@ -163,7 +178,7 @@ def _reason(ended: list[Any]) -> str:
     return lines[-1] if lines else "no word from Ray"
 
 
-def _trainer(driver: Driver, desk: Any, place: Path) -> Any:
+def _trainer(driver: Driver[S, D], desk: Any, place: Path) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -171,7 +186,7 @@ def _trainer(driver: Driver, desk: Any, place: Path) -> Any:
     resources = {"CPU": float(workers.threads)} | ({"GPU": workers.gpus} if workers.gpus else {})
     return TorchTrainer(
         work,
-        train_loop_config={"desk": desk, "method": driver.method, "threads": workers.threads},
+        train_loop_config={"desk": desk, "method": driver.experiment.method, "threads": workers.threads},
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
         ),
@@ -180,8 +195,17 @@ def _trainer(driver: Driver, desk: Any, place: Path) -> Any:
             name=f"{place.name}-{time.time_ns()}",  # Ray would take a name it knows for the run to go on with
             storage_path=str(place.absolute()),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            worker_runtime_env=_environment(workers),  # type: ignore[call-arg]
         ),
     )
+
+
+def _environment(workers: Workers) -> dict[str, Any] | None:
+    """What a cluster's nodes, which were started before, do not inherit from this process. Never secrets: Ray logs it.
+
+    A worker imports torch for Ray's sake before it imports us.
+    """
+    return {"env_vars": {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}} if workers.cluster else None
 
 
 def _backend(gpus: float) -> str:
@@ -194,8 +218,10 @@ def _backend(gpus: float) -> str:
 
 
 def _torch_config(backend: str) -> Any:
-    """Ray Train's, whose workers choose their network interface before they make the group."""
+    """Ray Train's, whose workers choose their network interface and meet there, where Ray's own meet on all."""
+    import ray
     from ray.train.torch import TorchConfig
+    from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group
 
     class Config(TorchConfig):
         @property
@@ -205,7 +231,11 @@ def _torch_config(backend: str) -> Any:
             class Backend(parent):  # type: ignore[misc]
                 def on_start(self, worker_group: Any, backend_config: Any) -> None:
                     worker_group.execute(choose_interface)
-                    parent.on_start(self, worker_group, backend_config)
+                    worker_group.execute(use_store, *worker_group.execute_single(0, open_store))
+                    worker_group.execute(_set_torch_distributed_env_vars)
+                    ask, count, limit = worker_group.execute_single_async, len(worker_group), backend_config.timeout_s
+                    join = _setup_torch_process_group
+                    ray.get([ask(rank, join, backend, rank, count, "env://", limit) for rank in range(count)])
 
             return Backend
 

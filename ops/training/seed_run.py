@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from ops import memory
-from ops.api import Arrays, Record, State, Warm
+from ops.api import Arrays, Judge, Record, State, Warm
 from ops.atomic_io import atomic_write, plain, write_json
 from ops.config.console import Clock, Console
 from ops.errors import DivergedError, Interrupted
@@ -39,7 +39,7 @@ COLLAPSED_STD = 0.1  # of `collapse/std`: 1 where projections of unit length poi
 class Judges:
     """Who scores an assignment: `unlabelled` gives indices by name, `evaluator` the scores that need labels."""
 
-    unlabelled: Callable[[NDArray[np.int64], Arrays], dict[str, float]]
+    unlabelled: Judge
     evaluator: Evaluator
     n_clusters: int
     rows: int
@@ -55,7 +55,7 @@ class SeedRun:
     def __init__(
         self, folder: Path, seed: int, epochs: int, judges: Judges, journal: Journal, console: Console, *,
         threads: int, device: str = "cpu", stop: Callable[[], bool] = lambda: False,
-        on_record: Callable[[Record], None] | None = None, on_checkpoint: Callable[[], None] = lambda: None,
+        on_record: Callable[[Record], None] = lambda record: None, on_checkpoint: Callable[[], None] = lambda: None,
         stop_on_collapse: bool = False, warm: Warm | None = None, workers: int = 0,
         cure: str = "lower --lr",
     ) -> None:  # fmt: skip
@@ -125,11 +125,18 @@ class SeedRun:
             self._watch_collapse(record, epoch, len(assignment))
         self._checkpoint(state, due=assignment is not None)
         self._last_epoch_at = time.monotonic()
-        if self._on_record is not None:
-            self._on_record(record)
+        self._on_record(record)
+
+    def __enter__(self) -> SeedRun:
+        """The run; its history file is closed at the end."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the history file."""
+        self.close()
 
     def close(self) -> None:
-        """Give the history file back."""
+        """Close the history file."""
         self._history_file.close()
 
     def drop_checkpoints(self) -> None:

@@ -1,6 +1,6 @@
 """One training from its settings to its results: what `workflows/train.py` and the end of every search run.
 
-data -> K -> identity -> plan -> one seed after the other (each resumable) -> tables, report, model.
+request -> experiment (data, K) -> plan -> one seed after the other (each resumable) -> tables, report, model.
 """
 
 from __future__ import annotations
@@ -8,88 +8,130 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ops.api import AnyExperiment, D, Experiment, Method, Record, Result, S
 from ops.atomic_io import read_json
-from ops.config.cli import Resolved
+from ops.config.cli import Request
 from ops.config.console import Console
-from ops.config.redact import mask
-from ops.config.settings import flat
+from ops.config.settings import LaunchSettings, flat
+from ops.datamodules import datamodule_of
 from ops.distributed.ray_session import crew
 from ops.errors import Interrupted
+from ops.masking import shown
 from ops.results import summary as results
 from ops.results.model_store import describe
 from ops.storage import run_dir
-from ops.storage.mirror import shared
+from ops.storage.mirror import Mirror, shared
 from ops.tracking.journal import Journal, finished
 from ops.tracking.tracker import Pending, Tracker, default_uri, sync
-from ops.training.experiment import Job, make_job, plan
+from ops.training.experiment import Session, build_experiment, identity, judges_of, plan, tracking_uri
 from ops.training.ray_train import Driver
 from ops.training.seed_run import SeedRun
 from ops.training.summarize import GROUPS, collect, finish_journal
 
 
-def run_training(resolved: Resolved, console: Console) -> tuple[Path, dict[str, Any]]:
-    """Train what `resolved` asks for, or what is missing of it; returns the run's folder and its result."""
-    job = make_job(resolved, console)
-    return run_job(job, run_dir.local_out(job.resolved.launch), root=None)
+def run_training(
+    method: Method[S, D], request: Request[S, LaunchSettings], console: Console
+) -> tuple[Path, dict[str, Any]]:
+    """Train what `request` asks for, or what is missing of it; returns the run's folder and its result."""
+    experiment = build_experiment(method, request, console)
+    return run_experiment(experiment, run_dir.local_out(request.launch))
 
 
-def run_job(job: Job, out: Path, root: Path | None) -> tuple[Path, dict[str, Any]]:
-    """`run_training` with the data at hand; `root` is the study it belongs to, whose tracker is already at work."""
-    launch = job.resolved.launch
-    name = launch.name or run_dir.default_name(job.resolved.method.NAME, job.data.name, job.identity)
-    folder = run_dir.open_folder(str(out), name)
-    with run_dir.lock(folder):
-        if root is not None:  # the study's mirror is the best run's too
-            return folder, _run(job, folder, root)
-        with shared(folder, run_dir.remote(launch, name), job.console.say, job.console.warn) as mirror:
-            return folder, _run(replace(job, mirror=mirror), folder, None)
+def run_experiment(experiment: Experiment[S, D], out: Path, study: Path | None = None) -> tuple[Path, dict[str, Any]]:
+    """`run_training` with the data at hand; `study`: the search it belongs to, whose tracker and mirror are at work."""
+    with _opened(experiment, out, study) as (folder, mirror):
+        if (stored := _finished_result(experiment, folder, study)) is not None:
+            return folder, stored
+        with _session(experiment, mirror) as session:
+            planned = plan(experiment, session.workers)
+            place, by_way = run_dir.shown(experiment.launch, folder), f" by way of {folder}" if mirror else ""
+            uri = shown(tracking_uri(experiment.launch))
+            experiment.console.say(f"  results in {place}{by_way}, records in MLflow at {uri}")
+            with _records(experiment, folder, study) as (journal, key), stop_signals() as stop:
+                for seed in experiment.seeds:
+                    fit(experiment, session, folder, seed, (f"{key}/seed-{seed}", key), stop)
+                    if stop():  # asked after the seed's last report
+                        raise Interrupted(f"stopped after seed {seed}; its results are kept")
+                result = collect(experiment, folder, planned)
+                finish_journal(experiment, folder, journal, result)
+    return folder, result
 
 
-def _run(job: Job, folder: Path, root: Path | None) -> dict[str, Any]:
-    launch, known = job.resolved.launch, run_dir.shown(job.resolved.launch, folder)
-    run_dir.claim(folder, job.identity, fresh=launch.fresh, name=known)
-    if launch.fresh and root is None and job.mirror is not None:
-        job.mirror.clear()
-    stored = read_json(folder / "result.json")
-    if stored and set(job.seeds) <= set(stored["seeds"]) and finished(folder):
-        seeds = ", ".join(map(str, stored["seeds"]))
-        job.console.say(f"{known}: finished on {stored['finished']} with seeds {seeds}, --fresh runs it again")
-        if root is None:
-            tell_pending(job.console, sync(folder, job.uri, require=launch.require_tracking))
-        return stored
-    with crew(launch, job.console) as workers:
-        job = replace(job, workers=workers)
-        with job.kind.serve(job) as data:
-            return _work(replace(job, served=data), folder, root, known)
+@contextmanager
+def _opened(experiment: AnyExperiment, out: Path, study: Path | None) -> Iterator[tuple[Path, Mirror | None]]:
+    """The run's folder, locked and claimed, with its mirror on S3 (a study's mirror is the best run's too)."""
+    launch, console, value = experiment.launch, experiment.console, identity(experiment)
+    name = launch.name or run_dir.default_name(experiment.method.name, experiment.data.name, value)
+    folder, remote = run_dir.open_folder(str(out), name), run_dir.remote(launch, name)
+    with (
+        run_dir.lock(folder),
+        nullcontext() if study else shared(folder, remote, console.say, console.warn) as mirror,
+    ):
+        run_dir.claim(folder, value, fresh=launch.fresh, name=run_dir.shown(launch, folder))
+        if launch.fresh and mirror is not None:
+            mirror.clear()
+        yield folder, mirror
 
 
-def _work(job: Job, folder: Path, root: Path | None, known: str) -> dict[str, Any]:
-    launch, planned = job.resolved.launch, plan(job)
-    by_way = f" by way of {folder}" if job.mirror is not None else ""
-    job.console.say(f"  results in {known}{by_way}, records in MLflow at {mask(job.uri)}")
-    if root is not None:
-        return _train_all(job, folder, f"{root.name}/{folder.name}", root.name, planned)
-    tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=job.console.warn)
-    with tracker:
-        result = _train_all(job, folder, folder.name, None, planned)
-        tell_pending(job.console, tracker.close())
-    return result
+def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None) -> dict[str, Any] | None:
+    """The stored result of a run that has all seeds asked for; None where there is something to train."""
+    launch, console, stored = experiment.launch, experiment.console, read_json(folder / "result.json")
+    if not stored or not set(experiment.seeds) <= set(stored["seeds"]) or not finished(folder):
+        return None
+    seeds, place = ", ".join(map(str, stored["seeds"])), run_dir.shown(launch, folder)
+    console.say(f"{place}: finished on {stored['finished']} with seeds {seeds}, --fresh runs it again")
+    if study is None:
+        tell_pending(console, sync(folder, tracking_uri(launch), require=launch.require_tracking))
+    return stored
 
 
-def where(folder: Path, resolved: Resolved, console: Console) -> None:
+@contextmanager
+def _session(experiment: Experiment[S, D], mirror: Mirror | None) -> Iterator[Session[D]]:
+    """The workers that the launch asks for, with the data served to them."""
+    with (
+        crew(experiment.launch, experiment.console) as workers,
+        datamodule_of(experiment.method).serve(experiment, workers) as data,
+    ):
+        yield Session(data, workers, mirror.offer if mirror is not None else lambda: None)
+
+
+@contextmanager
+def _records(experiment: AnyExperiment, folder: Path, study: Path | None) -> Iterator[tuple[Journal, str]]:
+    """The journal of the run and its key in MLflow, sent while inside; the journal says how the run ended."""
+    launch, data, method = experiment.launch, experiment.data, experiment.method.name
+    params = flat(experiment.settings) | {"dataset": data.name, "data": data.digest()[:16]}
+    # A tag: the same run may be given more seeds, and MLflow refuses another value for a parameter.
+    tags = {"method": method, "dataset": data.name, "seeds": str(launch.seeds)}
+    key = f"{study.name}/{folder.name}" if study else folder.name
+    tracker = None if study else Tracker(
+        folder, tracking_uri(launch), require=launch.require_tracking, say=experiment.console.warn
+    )  # fmt: skip
+    with nullcontext() if tracker is None else tracker:
+        with Journal(folder, key) as journal:
+            journal.start(folder.name, study.name if study else None, params, tags)
+            try:
+                yield journal, key
+            except BaseException as error:
+                journal.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
+                raise
+        if tracker is not None:
+            tell_pending(experiment.console, tracker.close())
+
+
+def where(folder: Path, launch: LaunchSettings, console: Console) -> None:
     """Say where the report and MLflow's pages are."""
-    launch, page = resolved.launch, folder / "report.html"
+    page = folder / "report.html"
     if page.is_file():
-        known = run_dir.shown(launch, page)
-        console.say(f"report: {known}" + (f" (here: {page})" if known != str(page) else ""))
+        shown = run_dir.shown(launch, page)
+        console.say(f"report: {shown}" + (f" (here: {page})" if shown != str(page) else ""))
     console.say(f"MLflow: {Tracker.ui_command(launch.tracking_uri or default_uri(run_dir.local_out(launch)))}")
 
 
@@ -99,84 +141,80 @@ def tell_pending(console: Console, pending: Pending) -> None:
         console.warn(f"{pending.records} records wait for MLflow ({pending.reason}); the same command sends them")
 
 
-def _train_all(job: Job, folder: Path, key: str, parent: str | None, planned: int) -> dict[str, Any]:
-    launch, settings = job.resolved.launch, job.resolved.settings
-    params = flat(settings) | {"dataset": job.data.name, "data": job.data.digest()[:16]}
-    # A tag: the same run may be given more seeds, and MLflow refuses another value for a parameter.
-    tags = {"method": job.resolved.method.NAME, "dataset": job.data.name, "seeds": str(launch.seeds)}
-    with Journal(folder, key) as journal:
-        journal.start(folder.name, parent, params, tags)
-        try:
-            with stop_signals() as stop:
-                for seed in job.seeds:
-                    own = folder / f"seed-{seed}"
-                    if read_json(own / "result.json") is None or not finished(own):
-                        train_seed(job, folder, f"{key}/seed-{seed}", key, seed, stop)
-                    if stop():  # asked after the seed's last report
-                        raise Interrupted(f"stopped after seed {seed}; its results are kept")
-            result = collect(job, folder, planned)
-            finish_journal(job, folder, journal, result)
-        except BaseException as error:
-            journal.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
-            raise
-    return result
+def fit(
+    experiment: Experiment[S, D], session: Session[D], folder: Path, seed: int, keys: tuple[str, str],
+    stop: Callable[[], bool], on_record: Callable[[Record], None] = lambda record: None,
+) -> None:  # fmt: skip
+    """Train one seed in `folder/seed-S` from where it was and write its results; nothing is done again.
 
-
-def train_seed(
-    job: Job, folder: Path, key: str, parent: str, seed: int, stop: Any, on_record: Any = None
-) -> dict[str, Any]:
-    """Train one seed in `folder/seed-S` from where it was; `on_record` hears of earlier processes' epochs too."""
-    settings, method = job.resolved.settings, job.resolved.method
-    own = folder / f"seed-{seed}"
-    with Journal(own, key) as journal:
-        params = flat(settings) | {"seed": seed, "threads": job.threads, "dataset": job.data.name}
-        journal.start(f"seed-{seed}", parent, params, {"method": method.NAME, "dataset": job.data.name})
-        summary = read_json(own / "result.json")
-        if summary is None:
-            summary = _train_seed(job, own, seed, journal, stop, on_record)
-        else:  # killed behind its results
-            shutil.rmtree(own / "checkpoints", ignore_errors=True)
-            for line in (own / "history.jsonl").read_text().splitlines() if on_record else ():
+    `keys`: of the seed and of its run in MLflow; `on_record` hears of the epochs of earlier processes too.
+    """
+    seed_folder, method = folder / f"seed-{seed}", experiment.method
+    with Journal(seed_folder, keys[0]) as journal:
+        summary = read_json(seed_folder / "result.json")
+        if summary is not None:  # killed behind its results
+            shutil.rmtree(seed_folder / "checkpoints", ignore_errors=True)
+            for line in (seed_folder / "history.jsonl").read_text().splitlines():
                 on_record(json.loads(line))
+            if finished(seed_folder):
+                return
+        _start_record(experiment, journal, seed, keys[1])
+        start = partial(_seed_run, experiment, session, seed_folder, seed, journal, stop, on_record)
+        if summary is None:
+            with closing_journal(journal), start() as first_run:
+                run = first_run
+                for record in run.history:
+                    on_record(record)
+                if session.workers is None:
+                    result = method.train(experiment.settings, session.data, run)
+                else:
+                    run, result = Driver(experiment, session, run, start).train(seed_folder / "ray")
+                summary = _finish_seed(experiment, run, result)
         for group in GROUPS:
             values = {f"{group}/{k}": v for k, v in (summary[group] or {}).items() if k != "epoch"}
-            journal.metrics(values, settings.epochs - 1)
+            journal.metrics(values, experiment.settings.epochs - 1)
         journal.end("FINISHED")
-    job.saved()
-    return summary
+    session.saved()
 
 
-def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_record: Any) -> dict[str, Any]:
-    settings, method = job.resolved.settings, job.resolved.method
-    workers = job.workers
+def _start_record(experiment: AnyExperiment, journal: Journal, seed: int, parent: str) -> None:
+    params = flat(experiment.settings) | {"seed": seed, "threads": experiment.threads, "dataset": experiment.data.name}
+    journal.start(f"seed-{seed}", parent, params, {"method": experiment.method.name, "dataset": experiment.data.name})
 
-    def begin() -> SeedRun:
-        return SeedRun(
-            own, seed, settings.epochs, job.judges, journal, job.console, workers=workers.count if workers else 0,
-            threads=workers.threads if workers else job.threads, device="cuda" if torch.cuda.is_available() else "cpu",
-            stop=stop, on_record=on_record, on_checkpoint=job.saved, warm=job.warm,
-            stop_on_collapse=job.resolved.launch.stop_on_collapse, cure=method.COLLAPSED,
-        )  # fmt: skip
 
-    run = begin()
+@contextmanager
+def closing_journal(journal: Journal) -> Iterator[None]:
+    """Say in the journal how a training that fails inside has ended."""
     try:
-        for record in run.history if on_record else ():
-            on_record(record)
-        if workers is None:
-            result = method.train(settings, job.served, run)
-        else:
-            run, result = Driver(method, settings, job.served, run, begin, workers, job.console).train(own / "ray")
-        stored = describe(method.NAME, job.data) | flat(settings)
-        summary = results.finish_seed(run, result, job.kind.features(job.data), job.labels, stored)
-        if job.warm is not None:
-            job.console.say(f"seed {seed}: {summary['kept']:.1%} of the shared nodes kept their cluster")
-        return summary
+        yield
     except BaseException as error:
         failed = isinstance(error, Exception) and not isinstance(error, Interrupted)  # a pruned trial exits
         journal.end("FAILED" if failed else "KILLED")
         raise
-    finally:
-        run.close()
+
+
+def _seed_run(
+    experiment: Experiment[S, D], session: Session[D], folder: Path, seed: int, journal: Journal,
+    stop: Callable[[], bool], on_record: Callable[[Record], None],
+) -> SeedRun:  # fmt: skip
+    """The run of a seed, at its newest checkpoint."""
+    workers = session.workers
+    return SeedRun(
+        folder, seed, experiment.settings.epochs, judges_of(experiment), journal, experiment.console,
+        workers=workers.count if workers else 0, threads=workers.threads if workers else experiment.threads,
+        device="cuda" if torch.cuda.is_available() else "cpu", stop=stop, on_record=on_record,
+        on_checkpoint=session.saved, warm=experiment.warm, stop_on_collapse=experiment.launch.stop_on_collapse,
+        cure=experiment.method.avoid_collapse,
+    )  # fmt: skip
+
+
+def _finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> dict[str, Any]:
+    stored = describe(experiment.method.name, experiment.data) | flat(experiment.settings)
+    x = datamodule_of(experiment.method).features(experiment.data)
+    summary = results.finish_seed(run, result, x, experiment.labels, stored)
+    if experiment.warm is not None:
+        experiment.console.say(f"seed {run.seed}: {summary['kept']:.1%} of the shared nodes kept their cluster")
+    return summary
 
 
 @contextmanager

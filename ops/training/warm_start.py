@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.api import Warm
+from ops.api import D, Experiment, S, Warm
 from ops.config.settings import MethodSettings
 from ops.data.io.incremental import known_rows
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
 from ops.results.finished_run import open_run
+
+
+def with_warm_start(experiment: Experiment[S, D]) -> Experiment[S, D]:
+    """The experiment with the finished run that `--warm-start` names. Raises as `load_warm` does."""
+    method, run = experiment.method, str(experiment.launch.warm_start)
+    method.require("graph", f"--warm-start {run}")
+    graph = cast(AttributedGraph, experiment.data)  # of a method that requires graphs
+    return replace(experiment, warm=load_warm(run, method.name, method.fixed, experiment.settings, graph))
 
 
 def load_warm(run: str, method: str, shaped: Iterable[str], settings: MethodSettings, data: AttributedGraph) -> Warm:

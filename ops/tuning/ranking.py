@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ops.atomic_io import read_json
-from ops.config.cli import Resolved
 from ops.config.console import Console
-from ops.config.redact import mask
-from ops.config.settings import SearchSettings
+from ops.config.settings import LaunchSettings, SearchSettings
 from ops.errors import TesseraError
 from ops.evaluation.model_selection import panel
 from ops.reporting.tables import by_recall
@@ -27,14 +25,15 @@ def best_trial(trials: Mapping[str, Any]) -> Mapping[str, Any]:
     raise kind(f"no trial finished, the first says: {failed['error']}")
 
 
-def rank(folder: Path, resolved: Resolved, dataset: str, name_of: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
+def rank(
+    folder: Path, launch: SearchSettings, method: str, dataset: str, command: str,
+    name_of: Callable[[Mapping[str, Any]], str],
+) -> dict[str, Any]:  # fmt: skip
     """The table of trials: finished ones by the objective's order, then the others.
 
     A folder that is not named as `name_of` its settings is another search's, which had this one's name before.
     `tune/score` is settled by the panel of indices, on users by the score itself, the recall of validation pairs.
     """
-    launch = resolved.launch
-    assert isinstance(launch, SearchSettings)
     found = [t for p in sorted(folder.glob("trial-*/trial.json")) if (t := read_json(p))]
     found = [t for t in found if t["trial"] == name_of(t["settings"])]
     finished = [t for t in found if t["status"] == "finished"]
@@ -60,13 +59,14 @@ def rank(folder: Path, resolved: Resolved, dataset: str, name_of: Callable[[Mapp
     for trial in found:
         trial["score"] = trial["metrics"].get(launch.objective.split("/")[1])
     return {
-        "method": resolved.method.NAME, "dataset": dataset, "objective": launch.objective,
-        "trials": finished + rest, "best": best, "agreement": agreement, "command": mask(resolved.command),
+        "method": method, "dataset": dataset, "objective": launch.objective,
+        "trials": finished + rest, "best": best, "agreement": agreement, "command": command,
+
         "asked": launch.trials, "pruned": launch.prune, "finished": None,
     }  # fmt: skip
 
 
-def print_study(folder: Path, trials: dict[str, Any], resolved: Resolved, console: Console) -> None:
+def print_study(folder: Path, trials: dict[str, Any], launch: LaunchSettings, console: Console) -> None:
     """The trials' table, the best setting's results, and where to look further."""
     from ops.reporting.html import summary_table, trials_table
     from ops.reporting.recall_table import hidden_text
@@ -78,4 +78,4 @@ def print_study(folder: Path, trials: dict[str, Any], resolved: Resolved, consol
         for text in hidden_text(best):
             console.say(text)
         console.say(best["verdict"])
-    where(folder, resolved, console)
+    where(folder, launch, console)

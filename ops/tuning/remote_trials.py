@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ops.errors import ServiceError, SettingsError
+from ops.atomic_io import inside
+from ops.errors import DataError, ServiceError, SettingsError
 from ops.storage import s3
 from ops.storage.mirror import VOUCHERS, mirrored
 from ops.storage.run_dir import MARK_FILE, TRIAL, lock
@@ -37,11 +38,12 @@ class Trials:
             wanted = [n for n in names if mirrored(n, ("checkpoints",)) and "/checkpoints/" not in n]
             wanted = [n for n in wanted if not journals or n.rpartition("/")[2] == FILENAME]
             wanted = [n for n in wanted if self._have.get(f"{trial}/{n}") != names[n]]
-            own = self.folder / trial
+            own = inside(self.folder, trial)
             own.mkdir(exist_ok=True)
             with suppress(SettingsError, s3.Missing), lock(own):  # else it has just begun here, or anew elsewhere
                 for name in sorted(wanted, key=lambda n: (n.rpartition("/")[2] in VOUCHERS, n)):
-                    stored = s3.download(self.place / trial / name, own / name, patient=not journals)
+                    path = inside(self.folder, f"{trial}/{name}")
+                    stored = s3.download(self.place / trial / name, path, patient=not journals)
                     self._have[f"{trial}/{name}"] = stored.etag
 
     def _is_local(self, trial: str, etag: str) -> bool:
@@ -69,7 +71,7 @@ def followed(folder: Path, place: s3.Location | None, warn: Callable[[str], None
         while not over.wait(EVERY):
             try:
                 trials.pull(journals=True)
-            except ServiceError as error:
+            except (DataError, ServiceError) as error:
                 if not told:
                     warn(f"{error.args[0].rpartition(';')[0]}; the trials go on, MLflow hears of them later")
                 told = True

@@ -7,34 +7,35 @@ same command, ended trials are told to the scheduler from their stored curves, b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
 from ops import memory
+from ops.api import AnyExperiment, AnyMethod
 from ops.atomic_io import now, read_json, write_json
-from ops.config.cli import Resolved, resolve
+from ops.config.cli import Request
 from ops.config.console import Console
-from ops.config.redact import mask
-from ops.config.settings import SearchSettings, flat, search_domain
+from ops.config.settings import MethodSettings, SearchSettings, flat, search_domain
 from ops.distributed.ray_session import check_seen, cluster_session, ray_session, share, trial_callback
-from ops.distributed.resources import Share, on_cluster
+from ops.distributed.resources import Share, Workers, on_cluster
 from ops.errors import Interrupted, SettingsError
+from ops.masking import shown
 from ops.results import summary
 from ops.results.schema import read_history
 from ops.storage import run_dir
-from ops.storage.mirror import shared
+from ops.storage.mirror import Mirror, shared
 from ops.storage.run_dir import RAY, TRIAL
 from ops.tracking.journal import Journal, Status, finished
 from ops.tracking.tracker import Tracker, sync
-from ops.training.experiment import Job, make_job, plan
-from ops.training.trainer import run_job, tell_pending, train_seed
+from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
+from ops.training.trainer import fit, run_experiment, tell_pending
 from ops.tuning import search_space
-from ops.tuning.ranking import best_trial, print_study, rank
+from ops.tuning.ranking import best_trial, rank
 from ops.tuning.remote_trials import followed
 from ops.tuning.signals import interruptible, was_interrupted
 
@@ -47,97 +48,91 @@ ENDS: dict[str, Status] = {"failed": "FAILED", "interrupted": "KILLED"}  # how M
 class Study:
     """What every trial process needs; travels through Ray's object store."""
 
-    job: Job
+    experiment: AnyExperiment
+    launch: SearchSettings
     folder: Path
     searched: tuple[str, ...]
+    workers: Workers | None = None  # of a trial
 
 
-def run_search(resolved: Resolved, console: Console) -> tuple[Path, dict[str, Any]]:
+def run_search(
+    method: AnyMethod, request: Request[MethodSettings, SearchSettings], console: Console
+) -> tuple[Path, dict[str, Any]]:
     """Search, then train the best setting over several seeds; returns the study's folder and its trials."""
-    launch = resolved.launch
-    assert isinstance(launch, SearchSettings)
+    launch = request.launch
     if launch.warm_start is not None:
         raise SettingsError(
             f"--warm-start {launch.warm_start}: only train.py takes it; train the found setting with it"
         )
-    searched = search_space.searched(resolved, launch)
-    job = make_job(resolved, console)
-    if launch.objective.startswith("last/") and job.labels is None:
-        raise SettingsError(f"--objective {launch.objective}: {job.data.name} has no labels to rank by; leave it out")
-    if getattr(resolved.method, "KIND", "graph") == "users" and job.held is None:
+    searched = search_space.searched(method, request)
+    experiment = build_experiment(method, request, console)
+    if launch.objective.startswith("last/") and experiment.labels is None:
+        raise SettingsError(
+            f"--objective {launch.objective}: {experiment.data.name} has no labels to rank by; leave it out"
+        )
+    if method.kind == "users" and experiment.hidden is None:
         raise SettingsError(
             f"--dataset {launch.dataset}: was partitioned before, nothing is hidden from it to rank trials by; "
             "give the graph's tables"
         )
-    value = search_space.identity(job, launch, searched)
-    name = launch.name or run_dir.default_name(f"tune-{job.resolved.method.NAME}", job.data.name, value)
+    value = search_space.identity(experiment, launch, searched)
+    name = launch.name or run_dir.default_name(f"tune-{method.name}", experiment.data.name, value)
     folder = run_dir.open_folder(str(run_dir.local_out(launch)), name)
     skip = (f"{TRIAL}*", RAY)  # each trial sends its own folder, and Ray its files
     with (
         run_dir.lock(folder),
         shared(folder, run_dir.remote(launch, name), console.say, console.warn, skip=skip) as mirror,
     ):
-        return folder, _search(Study(replace(job, mirror=mirror), folder.absolute(), searched), launch, value)
+        return folder, _search(Study(experiment, launch, folder.absolute(), searched), mirror, value)
 
 
-def search_command(argv: Sequence[str], method: ModuleType, presets: Path, program: str) -> None:
-    """What `workflows/tune_METHOD.py` does: parse, search, print. Raises as `resolve` and `run_search` do."""
-    resolved = resolve(argv, method, SearchSettings, presets, program)
-    console = Console(resolved.launch.quiet, resolved.launch.json_output)
-    folder, trials = run_search(resolved, console)
-    if resolved.launch.json_output:
-        print(json.dumps(trials))
-    print_study(folder, trials, resolved, console)
-
-
-def _search(study: Study, launch: SearchSettings, value: Mapping[str, Any]) -> dict[str, Any]:
-    job, folder, known = study.job, study.folder, run_dir.shown(launch, study.folder)
-    run_dir.claim(folder, value, fresh=launch.fresh, name=known)
-    if launch.fresh and job.mirror is not None:
-        job.mirror.clear()
+def _search(study: Study, mirror: Mirror | None, value: Mapping[str, Any]) -> dict[str, Any]:
+    experiment, launch, folder = study.experiment, study.launch, study.folder
+    place, uri, console = run_dir.shown(launch, folder), tracking_uri(launch), experiment.console
+    run_dir.claim(folder, value, fresh=launch.fresh, name=place)
+    if launch.fresh and mirror is not None:
+        mirror.clear()
     stored = read_json(folder / "trials.json")
-    if stored and _covers(study, stored, launch) and finished(folder):
-        job.console.say(f"{known}: finished on {stored['finished']}, --fresh runs it again")
-        tell_pending(job.console, sync(folder, job.uri, require=launch.require_tracking))
+    if stored and _covers(study, stored) and finished(folder):
+        console.say(f"{place}: finished on {stored['finished']}, --fresh runs it again")
+        tell_pending(console, sync(folder, uri, require=launch.require_tracking))
         return stored
     with cluster_session():
-        if on_cluster() and job.mirror is None:
+        if on_cluster() and mirror is None:
             check_seen(folder, launch.out)
-        return _work(study, launch, known)
-
-
-def _work(study: Study, launch: SearchSettings, known: str) -> dict[str, Any]:
-    job, folder, each = study.job, study.folder, share(launch, study.job.console)
-    plan(job, each)
-    job.console.say(f"  searching {', '.join(study.searched)}: {launch.trials} trials, ranked by {launch.objective}")
-    if job.mirror is not None:
-        job.console.say(f"  results in {known} by way of {folder}, records in MLflow at {mask(job.uri)}")
-    tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=job.console.warn)
-    with tracker:
-        trials = _run(study, launch, each)
-        tell_pending(job.console, tracker.close())
+        each = share(launch, console)
+        plan(experiment, None, each)
+        console.say(f"  searching {', '.join(study.searched)}: {launch.trials} trials, ranked by {launch.objective}")
+        if mirror is not None:
+            console.say(f"  results in {place} by way of {folder}, records in MLflow at {shown(uri)}")
+        with Tracker(folder, uri, require=launch.require_tracking, say=console.warn) as tracker:
+            trials = _run(study, each)
+            tell_pending(console, tracker.close())
     return trials
 
 
-def _run(study: Study, launch: SearchSettings, each: Share) -> dict[str, Any]:
-    job, folder = study.job, study.folder
+def _run(study: Study, each: Share) -> dict[str, Any]:
+    experiment, launch, folder = study.experiment, study.launch, study.folder
     with Journal(folder, folder.name) as journal:
-        params = {k: v for k, v in flat(job.resolved.settings).items() if k not in study.searched}
+        params = {k: v for k, v in flat(experiment.settings).items() if k not in study.searched}
         params |= {"searched": ",".join(study.searched), "trials": launch.trials, "objective": launch.objective}
-        journal.start(folder.name, None, params, {"method": job.resolved.method.NAME, "dataset": job.data.name})
+        tags = {"method": experiment.method.name, "dataset": experiment.data.name}
+        journal.start(folder.name, None, params, tags)
         try:
-            with followed(folder, run_dir.remote(launch, folder.name), job.console.warn):
-                _tune(study, launch, each)
-            trials = rank(folder, job.resolved, job.data.name, search_space.trial_names(job))
+            with followed(folder, run_dir.remote(launch, folder.name), experiment.console.warn):
+                _tune(study, each)
+            names = search_space.trial_names(experiment)
+            command = experiment.request.command
+            trials = rank(folder, launch, experiment.method.name, experiment.data.name, command, names)
             best = best_trial(trials)
             if launch.seeds:
-                _train_best(study, launch, best["settings"])
+                _train_best(study, best["settings"])
         except BaseException as error:
             journal.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
             raise
         trials["finished"] = now()
         write_json(folder / "trials.json", trials)
-        journal.summary({"tune/score": best["metrics"]["score"]}, job.resolved.settings.epochs - 1)
+        journal.summary({"tune/score": best["metrics"]["score"]}, experiment.settings.epochs - 1)
         if launch.report:
             from ops.reporting.html import write_report
 
@@ -147,37 +142,38 @@ def _run(study: Study, launch: SearchSettings, each: Share) -> dict[str, Any]:
     return trials
 
 
-def _train_best(study: Study, launch: SearchSettings, settings: Mapping[str, Any]) -> None:
-    resolved = study.job.resolved.with_settings("trial", **settings)
-    job = replace(study.job, resolved=resolved.with_launch(name="best", fresh=False))
+def _train_best(study: Study, settings: Mapping[str, Any]) -> None:
+    experiment = study.experiment.with_settings("trial", **settings)
     old = read_json(study.folder / "best" / run_dir.RUN_FILE)
-    if old is not None and old != json.loads(json.dumps(job.identity)):  # more trials have found a better one
-        job.resolved = job.resolved.with_launch(fresh=True)
-    job.console.say(f"training the best setting over {launch.seeds} seeds")
-    run_job(job, study.folder, root=study.folder)
+    # more trials may have found a better one than the one that was trained before
+    fresh = old is not None and old != json.loads(json.dumps(identity(experiment)))
+    experiment = replace(experiment, request=experiment.request.with_launch(name="best", fresh=fresh))
+    experiment.console.say(f"training the best setting over {study.launch.seeds} seeds")
+    run_experiment(experiment, study.folder, study.folder)
 
 
-def _covers(study: Study, stored: Mapping[str, Any], launch: SearchSettings) -> bool:
+def _covers(study: Study, stored: Mapping[str, Any]) -> bool:
     """Whether a stored study has all that is asked for."""
     best = read_json(study.folder / "best" / "result.json")
-    has_seeds = set(study.job.seeds) <= set(best["seeds"] if best else [])
-    return bool(stored["finished"]) and stored["asked"] >= launch.trials and has_seeds
+    has_seeds = set(study.experiment.seeds) <= set(best["seeds"] if best else [])
+    return bool(stored["finished"]) and stored["asked"] >= study.launch.trials and has_seeds
 
 
-def _tune(study: Study, launch: SearchSettings, each: Share) -> None:
+def _tune(study: Study, each: Share) -> None:
     """All trials through Ray Tune. Raises Interrupted where a signal ended it early."""
-    from ray import tune
-    from ray.tune.search.basic_variant import BasicVariantGenerator
-
-    settings = study.job.resolved.settings
-    quiet = Console(quiet=True)
-    job = replace(study.job, threads=each.threads, workers=each.workers, console=quiet, mirror=None)
+    launch, settings, console = study.launch, study.experiment.settings, study.experiment.console
+    experiment = replace(study.experiment, threads=each.threads, console=Console(quiet=True))
+    trial = replace(study, experiment=experiment, workers=each.workers)
     there = run_dir.remote(launch, study.folder.name)
-    domains = {key: search_space.domain(search_domain(type(settings), key)) for key in study.searched}
-    start = {key: search_space.start(study.job.resolved, key) for key in study.searched}
+    start = {key: search_space.start(experiment.request, key) for key in study.searched}
     with ray_session(each.cpus), interruptible(study.folder, there) as asked:
+        from ray import tune  # reads what the session has set
+        from ray.tune.execution import class_cache
+        from ray.tune.search.basic_variant import BasicVariantGenerator
+
+        domains = {key: search_space.domain(search_domain(type(settings), key)) for key in study.searched}
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_trial, study=replace(study, job=job)), each.resources),
+            tune.with_resources(tune.with_parameters(_trial, study=trial), each.resources),
             param_space=domains,
             tune_config=tune.TuneConfig(
                 metric="score", mode="max", num_samples=launch.trials, max_concurrent_trials=each.concurrent,
@@ -187,10 +183,12 @@ def _tune(study: Study, launch: SearchSettings, each: Share) -> None:
             ),
             run_config=tune.RunConfig(
                 name=RAY, storage_path=str(there or study.folder), verbose=0,
-                callbacks=[trial_callback(study.job.console, launch.trials)],
+                callbacks=[trial_callback(console, launch.trials)],
                 failure_config=tune.FailureConfig(max_failures=1),
             ),
         )  # fmt: skip
+        # Ray puts these into a runtime environment, which it logs for all to read; the trials inherit AWS_*
+        class_cache.ENV_VARS_TO_PROPAGATE = {k for k in class_cache.ENV_VARS_TO_PROPAGATE if not k.startswith("AWS_")}
         tuner.fit()
     if asked:
         raise Interrupted("the search was stopped; finished trials and the checkpoints of the others are kept")
@@ -213,33 +211,32 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     """One trial inside its (reused) actor: trains one seed, or tells the stored curve of an ended one."""
     from ray import tune
 
-    job = replace(study.job, resolved=study.job.resolved.with_settings("trial", **config))
+    experiment, launch = study.experiment.with_settings("trial", **config), study.launch
     memory.preload()
-    torch.set_num_threads(job.threads)
-    name = search_space.trial_name(job.resolved, job.data.digest())
-    there = run_dir.remote(job.resolved.launch, study.folder.name)
-    root = study.folder if there is None else run_dir.local_out(job.resolved.launch) / study.folder.name  # of this node
-    folder = root / name
-    seed = job.resolved.launch.first_seed
+    torch.set_num_threads(experiment.threads)
+    name = search_space.trial_name(experiment, experiment.data.digest())
+    there = run_dir.remote(launch, study.folder.name)
+    root = study.folder if there is None else run_dir.local_out(launch) / study.folder.name  # of this node
+    folder, seed, key = root / name, launch.first_seed, f"{study.folder.name}/{name}"
     folder.mkdir(parents=True, exist_ok=True)
     ending: dict[str, Any] = {"trial": name, "settings": config, "status": "failed", "epochs": 0, "metrics": {}}
-    key = f"{study.folder.name}/{name}"
     # another trial may have drawn the same settings, or a killed driver's trial may still be ending
-    say = job.console
+    say = experiment.console
     with (
         run_dir.lock(folder, wait=True),
         shared(folder, there and there / name, say.say, say.warn, wait=True) as mirror,
         Journal(folder, key) as journal,
     ):
-        job = replace(job, mirror=mirror)
+        session = Session(experiment.data, study.workers, mirror.offer if mirror is not None else lambda: None)
         stored = read_json(folder / "trial.json")
         if stored and stored["status"] in ENDED:
             for record in read_history(folder / f"seed-{seed}" / "history.jsonl"):
-                _report(tune, record, name)
+                _report(tune, name, record)
             return
-        journal.start(name, study.folder.name, config, {"method": job.resolved.method.NAME})
+        journal.start(name, study.folder.name, config, {"method": experiment.method.name})
         try:
-            train_seed(job, folder, f"{key}/seed-{seed}", key, seed, lambda: False, lambda r: _report(tune, r, name))
+            keys, report = (f"{key}/seed-{seed}", key), partial(_report, tune, name)
+            fit(experiment, session, folder, seed, keys, lambda: False, report)
             ending["status"] = "finished"
         except SystemExit:  # how Ray Tune stops a function whose trial the scheduler has ended; it must pass on
             ending["status"] = "interrupted" if was_interrupted(root, there) else "stopped"
@@ -262,6 +259,6 @@ def _end_trial(folder: Path, seed: int, ending: dict[str, Any], journal: Journal
     journal.end(ENDS.get(ending["status"], "FINISHED"))
 
 
-def _report(tune: Any, record: Mapping[str, float], name: str) -> None:
+def _report(tune: Any, name: str, record: Mapping[str, float]) -> None:
     if "tune/score" in record and record["epoch"] >= 0:
         tune.report({"score": record["tune/score"], "epoch": int(record["epoch"]) + 1, "trial": name})

@@ -27,13 +27,13 @@ WORDS = {
 KNN_ROWS, KNN_COLUMNS = 60_000, 256
 
 
-def dense_attend(queries, keys, values, heads, n_nodes, *, scale, team=None):
+def dense_attend(queries, keys, values, heads, n_nodes, *, scale, group=None):
     """`ops.losses.tiled_attention.attend` with every head's N x N weights."""
     q, k, v = (x.view(len(x), heads, -1).transpose(0, 1) for x in (queries, keys, values))
     return (torch.softmax(scale * q @ k.transpose(1, 2), 2) @ v).transpose(0, 1).flatten(1)
 
 
-def dense_structure(codes, links, pos_weight=1.0, *, team=None, tile_rows=0):
+def dense_structure(codes, links, pos_weight=1.0, *, group=None, tile_rows=0):
     """`ops.losses.link_bce.structure_loss` with S and A as N x N arrays."""
     y = torch.zeros(len(codes), len(codes))
     y[links.source, links.target] = 1
@@ -49,7 +49,7 @@ def epoch(name, words, form="ours", epochs=EPOCHS):
         model.attend, training.structure_loss = dense_attend, dense_structure
     os.environ["TESSERA_CACHE"] = tempfile.mkdtemp()
     argv = ["--dataset", name, "--pretrain-epochs", "0", "--epochs", "1000", "--evaluate-every", "1000"]
-    marked, measured = train([*argv, *WORDS[words]], threads=1, until=int(epochs), method=caegcn, judged=False)
+    marked, measured = train([*argv, *WORDS[words]], threads=1, until=int(epochs), method=caegcn.METHOD, judged=False)
     steps = sorted(b - a for a, b in zip(marked.cpu, marked.cpu[1:], strict=False))
     return measured | {"epoch": steps[len(steps) // 2]}
 

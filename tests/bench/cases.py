@@ -12,6 +12,7 @@ import torch
 
 from ops import memory
 from ops.api import PlainRun
+from ops.training.experiment import judges_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,14 +55,14 @@ class Marked(PlainRun):
 
     def __init__(self, job, until, judged=True):
         super().__init__(0)
-        self.judges = job.judges if judged else None  # once, as launching does: it filters the features too
+        self.judges = judges_of(job) if judged else None  # once, as launching does: it filters the features too
         self.until = until
-        self.update_every = getattr(job.resolved.settings, "update_every", 0)
+        self.update_every = getattr(job.settings, "update_every", 0)
         self.cpu, self.wall = [], []
 
     def report(self, epoch, metrics, assignment=None, state=None, embeddings=None):
         if assignment is not None and self.judges is not None:
-            self.judges.unlabelled(assignment)
+            self.judges.unlabelled(assignment, {})
         self.cpu.append(time.process_time())
         self.wall.append(time.perf_counter())
         if epoch == self.until:
@@ -76,18 +77,18 @@ def train(argv, threads, until=None, method=None, judged=True):
     from ops.config.cli import resolve
     from ops.config.console import Console
     from ops.config.settings import LaunchSettings
-    from ops.training.experiment import make_job
+    from ops.training.experiment import build_experiment
     from trainers import hsan
 
-    method = method or hsan
+    method = method or hsan.METHOD
     torch.set_num_threads(threads)
     argv = [*argv, "--threads", str(threads)]
     resolved = resolve(argv, method, LaunchSettings, ROOT / "workflows" / "presets", "bench")
     rate = matmul_rate()
     baseline = memory.preload()
-    job = make_job(resolved, Console(quiet=True))
-    settings = job.resolved.settings
-    planned = baseline + method.estimate(settings, job.data)
+    job = build_experiment(method, resolved, Console(quiet=True))
+    settings = job.settings
+    planned = baseline + method.estimate(settings, job.data, 1)
     memory.reset_peak()
     run = Marked(job, until, judged)
     with suppress(Enough):

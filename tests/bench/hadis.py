@@ -104,12 +104,12 @@ def convolution_rate():
 def step_case(backbone):
     """CPU seconds of a step of ours and of the straight form, medians of steps in turn, and the convolution rate."""
     from trainers.hadis.cost import measure as work
-    from trainers.hadis.training import Training
+    from trainers.hadis.training import HadisTrainer
 
     torch.set_num_threads(1)
     batch, repeats = CASES[backbone]
     data, settings = images(batch * (repeats + 1)), made(backbone, batch=batch)
-    training, straight = Training(settings, data, PlainRun()), Straight(settings, data)
+    training, straight = HadisTrainer(settings, data, PlainRun()), Straight(settings, data)
     training.pseudo = torch.arange(data.n_rows) % 10
     seconds = {"ours": [], "straight": [], "views": []}
     for number in range(repeats + 1):
@@ -151,9 +151,7 @@ def kmeans_case():
     """CPU seconds an iteration and the inertia after as many, from the same start; 100,000 x 128, K = 50."""
     import faiss
 
-    from ops.clustering.distributed_kmeans import team_kmeans
-    from ops.clustering.lloyd import Rows
-    from ops.distributed.process_group import Team
+    from ops.clustering.kmeans import kmeans
 
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
@@ -163,8 +161,8 @@ def kmeans_case():
     first = x[:k].clone()
 
     def ours(rounds):
-        return team_kmeans(
-            x, Rows.share(n, Team()), k, (0,), first=first, max_iterations=rounds, tolerance=0.0
+        return kmeans(
+            x, k, (0,), first=first, max_iterations=rounds, tolerance=0.0
         ).inertia  # fmt: skip
 
     def theirs(rounds):
@@ -187,7 +185,7 @@ def kmeans_case():
 def memory_case(backbone):
     """Planned and measured peak, GiB, of an epoch of a few steps with its clusters."""
     from trainers import hadis
-    from trainers.hadis.training import Training
+    from trainers.hadis.training import HadisTrainer
 
     torch.set_num_threads(1)
     n, batch = (10_000, 256) if backbone == "small" else (600, 64)
@@ -195,11 +193,11 @@ def memory_case(backbone):
     base = memory.preload()
     planned = base + hadis.estimate(settings, data)
     memory.reset_peak()
-    training = Training(settings, data, PlainRun())
+    training = HadisTrainer(settings, data, PlainRun())
     for number in range(3):
         training._learn(1, number, np.arange(number * batch, (number + 1) * batch) % n, 1)
         training._update(number)
-    training.look(0)
+    training.evaluate(0)
     return {"peak": memory.peak() / 2**30, "base": base / 2**30, "planned": planned / 2**30}
 
 

@@ -26,12 +26,16 @@ def _job(name, gradients):
     from ops.config.cli import resolve
     from ops.config.console import Console
     from ops.config.settings import LaunchSettings
-    from ops.training.experiment import make_job
+    from ops.training.experiment import build_experiment
     from trainers import hsan
 
     argv = ["--dataset", name, "--preset", "none", "--epochs", str(EPOCHS), "--threads", "1",
             "--gradients", gradients, "--kmeans", "euclidean", "--ema", "0"]  # fmt: skip
-    return make_job(resolve(argv, hsan, LaunchSettings, ROOT / "workflows" / "presets", "bench"), Console(quiet=True))
+    return build_experiment(
+        hsan.METHOD,
+        resolve(argv, hsan.METHOD, LaunchSettings, ROOT / "workflows" / "presets", "bench"),
+        Console(quiet=True),
+    )
 
 
 def record(name, gradients, seed, folder):
@@ -41,7 +45,7 @@ def record(name, gradients, seed, folder):
     from trainers.hsan.model import Encoders, fuse, prepare
 
     job = _job(name, gradients)
-    settings = job.resolved.settings
+    settings = job.settings
     x, _ = prepare(settings, job.data)
     means = {}
     kept = {}
@@ -59,7 +63,7 @@ def record(name, gradients, seed, folder):
                 with torch.no_grad():
                     for k, v in own.items():
                         model.get_parameter(k).copy_(means[decay, k] if decay else v)
-                    kept[f"{epoch}/{decay}"] = fuse(model.own_attributes(x).flatten(0, 1)).half().numpy()
+                    kept[f"{epoch}/{decay}"] = fuse(model.local_attributes(x).flatten(0, 1)).half().numpy()
             kept[f"{epoch}/loss"] = np.float64(metrics["train/loss"])
 
     hsan.train(settings, job.data, Recorder(seed))

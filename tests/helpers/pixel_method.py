@@ -3,21 +3,16 @@
 import numpy as np
 import torch
 
-from ops.api import Result, State
-from ops.clustering.kmeans import kmeans, squared_distances
-from ops.config.settings import MethodSettings, setting
+from ops.api import Method, Result, State
+from ops.clustering.kmeans import kmeans
+from ops.clustering.lloyd import squared_distances
+from ops.config.data_settings import ImageSettings
+from ops.config.settings import setting
 
-NAME = "pixel"
-KIND = "images"
-SEARCHED = ("lr",)
-SHAPED = ("image_size",)
-NEW_ROWS = "they are projected as any other image"
-ADVICE = "take fewer images"
-COLLAPSED = "take other images"
 D = 8
 
 
-class Settings(MethodSettings):
+class Settings(ImageSettings):
     """Only what the kind asks of a method's settings."""
 
     epochs: int = setting(3, "training epochs", ge=1)
@@ -34,7 +29,7 @@ def exchanged(settings, data, world):
 
 
 def remarks(settings, data):
-    return ()
+    return []
 
 
 def rows_of(data):
@@ -72,3 +67,11 @@ def predict(tensors, settings, data):
     z = (rows_of(data) - tensors["middle"]) @ tensors["basis"].T
     distance = squared_distances(z, tensors["centres"])
     return distance.argmin(1).numpy(), np.full(len(z), 0.5, np.float32)
+
+
+METHOD = Method(
+    name="pixel", summary="k-means of principal components", kind="images", settings=Settings, train=train,
+    predict=predict, estimate=estimate, exchanged=exchanged, remarks=remarks, fixed=("image_size",),
+    new_rows="they are projected as any other image", save_memory="take fewer images",
+    avoid_collapse="take other images",
+)  # fmt: skip

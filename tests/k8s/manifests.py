@@ -15,12 +15,17 @@ K8S = Path(__file__).parents[2] / "k8s"
 OVERLAYS = sorted(p.name for p in (K8S / "overlays").iterdir() if (p / "kustomization.yaml").is_file())
 
 
+def build(folder: str) -> str:
+    """The YAML that kustomize makes of a folder."""
+    command = ["kubectl", "kustomize", folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @functools.cache
 def _text(overlay: str) -> str:
-    command = ["kubectl", "kustomize", str(K8S / "overlays" / overlay)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
-    return made.stdout
+    return build(str(K8S / "overlays" / overlay))
 
 
 def built(overlay: str) -> list[dict[str, Any]]:
@@ -32,6 +37,6 @@ def built(overlay: str) -> list[dict[str, Any]]:
 
 def one(overlay: str, kind: str, name: str = "") -> dict[str, Any]:
     """The overlay's object of a kind (and name)."""
-    found = [d for d in built(overlay) if d["kind"] == kind and name in ("", d["metadata"]["name"])]
-    assert len(found) == 1, (overlay, kind, name, len(found))
-    return found[0]
+    objects = [d for d in built(overlay) if d["kind"] == kind and name in ("", d["metadata"]["name"])]
+    assert len(objects) == 1, (overlay, kind, name, len(objects))
+    return objects[0]

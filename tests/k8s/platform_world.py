@@ -47,12 +47,11 @@ class Platform:
         self.s3 = self._store("s3")
         self.database = self._store("postgres", postgres.command())
         self.s3.until(lambda: self.get("s3", "http://127.0.0.1:8333/healthz") == b"")
-        self.once("s3-bucket")
         self.database.until(lambda: self.rows("SELECT 1"))
         self.template = one("dev", "Deployment", "mlflow")["spec"]["template"]["spec"]
-        assert self.container(self.template["initContainers"][0]).wait(180) == 0, self.net.pods[-1].said()
+        for container in [*self.template["initContainers"], *self.template["initContainers"]]:  # a Pod may be replaced
+            assert self.container(container).wait(180) == 0, self.net.pods[-1].said()
         self.start_mlflow()
-        self.once("mlflow-user")
 
     def _store(self, name: str, command: list[str] | None = None) -> Pod:
         spec = one("dev", "StatefulSet", name)["spec"]["template"]["spec"]
@@ -65,22 +64,13 @@ class Platform:
     def container(self, container: dict[str, Any]) -> Pod:
         """One of the containers of MLflow's Pod."""
         command = [*container["command"], *container["args"]]
-        known = settings(self.objects, SECRETS, container)
-        return Pod(self.net, "mlflow", {**self.template, "containers": [container]}, command, known, self.maps)
+        environment = settings(self.objects, SECRETS, container)
+        return Pod(self.net, "mlflow", {**self.template, "containers": [container]}, command, environment, self.maps)
 
     def start_mlflow(self) -> None:
         """The server, until its probe answers."""
         self.mlflow = self.container(self.template["containers"][0])
         self.mlflow.until(lambda: self.get("mlflow", "http://127.0.0.1:5000/health"), 180)
-
-    def once(self, job: str, **more: str) -> Pod:
-        """A Job of the overlay, to its end."""
-        spec = one("dev", "Job", job)["spec"]["template"]["spec"]
-        container = spec["containers"][0]
-        known = settings(self.objects, SECRETS, container) | more
-        pod = Pod(self.net, "job", spec, [*container["command"], *container["args"]], known)
-        assert pod.wait(120) == 0, pod.said()
-        return pod
 
     def get(self, pod: str, url: str, token: str = "") -> bytes:
         """What an address answers within a Pod's network."""
@@ -117,9 +107,9 @@ class Platform:
 
         def ask() -> list[str]:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket="tessera", Prefix=prefix)
-            found = [each["Key"] for page in pages for each in page.get("Contents", ())]
+            listed = [each["Key"] for page in pages for each in page.get("Contents", ())]
             client.close()
-            return found
+            return listed
 
         return list(self.net.within("s3", ask))
 
@@ -128,19 +118,19 @@ class Platform:
         client = self._client()
 
         def ask() -> list[bytes]:
-            found = [client.get_object(Bucket="tessera", Key=key)["Body"].read() for key in keys]
+            contents = [client.get_object(Bucket="tessera", Key=key)["Body"].read() for key in keys]
             client.close()
-            return found
+            return contents
 
         return [[json.loads(line) for line in text.splitlines()] for text in self.net.within("s3", ask)]
 
     def _client(self) -> Any:
         import boto3
 
-        own = SECRETS["tessera-s3"]
+        login = SECRETS["tessera-s3"]
         return boto3.client(
             "s3", endpoint_url="http://127.0.0.1:8333", region_name="us-east-1",
-            aws_access_key_id=own["AWS_ACCESS_KEY_ID"], aws_secret_access_key=own["AWS_SECRET_ACCESS_KEY"],
+            aws_access_key_id=login["AWS_ACCESS_KEY_ID"], aws_secret_access_key=login["AWS_SECRET_ACCESS_KEY"],
         )  # fmt: skip
 
 
@@ -157,9 +147,9 @@ class RayPods:
 
     def _pod(self, name: str, group: dict[str, Any], head: str = "") -> Pod:
         spec = group["template"]["spec"]
-        known = settings(self.platform.objects, SECRETS, spec["containers"][0])
-        known |= ray_environment("rayjob-x", TOKEN, head) | {"RAY_object_store_memory": "200000000"}
-        return Pod(self.platform.net, name, spec, ray_start(group, head), known)
+        environment = settings(self.platform.objects, SECRETS, spec["containers"][0])
+        environment |= ray_environment("rayjob-x", TOKEN, head) | {"RAY_object_store_memory": "200000000"}
+        return Pod(self.platform.net, name, spec, ray_start(group, head), environment)
 
     def ask(self, path: str) -> bytes:
         """What the head's dashboard answers."""
@@ -167,16 +157,16 @@ class RayPods:
 
     def alive(self) -> list[str]:
         """The addresses of the nodes that live."""
-        found = json.loads(self.ask("/nodes?view=summary"))["data"]["summary"]
-        return [n["ip"] for n in found if "ip" in n and n["raylet"].get("state") == "ALIVE"]
+        nodes = json.loads(self.ask("/nodes?view=summary"))["data"]["summary"]
+        return [n["ip"] for n in nodes if "ip" in n and n["raylet"].get("state") == "ALIVE"]
 
     def submit(self, identity: str, entrypoint: str = "") -> Pod:
         """The submitter's Pod."""
         job = {"spec": {**self.job["spec"], "entrypoint": entrypoint or self.job["spec"]["entrypoint"]}}
         spec = self.job["spec"]["submitterPodTemplate"]["spec"]
-        known = settings(self.platform.objects, SECRETS, spec["containers"][0])
-        known |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONUNBUFFERED": "1"}
-        return Pod(self.platform.net, "job", spec, submit(job, HEAD, identity), known)
+        environment = settings(self.platform.objects, SECRETS, spec["containers"][0])
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONUNBUFFERED": "1"}
+        return Pod(self.platform.net, "job", spec, submit(job, HEAD, identity), environment)
 
     def info(self, identity: str) -> dict[str, Any]:
         """The job's record."""

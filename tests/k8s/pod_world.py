@@ -28,6 +28,7 @@ from manifests import K8S
 ROOT = K8S.parent
 PROGRAMS = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
 WORKDIR = "/mnt/tessera"
+NAMESPACE = "tessera"  # the only field of a Pod that the manifests ask for
 Env = dict[str, str]
 
 
@@ -42,19 +43,21 @@ def missing() -> str:
 def settings(objects: list[dict[str, Any]], secrets: dict[str, Env], container: dict[str, Any]) -> Env:
     """A container's environment as the kubelet makes it of ConfigMaps and Secrets. KeyError for what is missing."""
     maps = {d["metadata"]["name"]: d.get("data") or {} for d in objects if d["kind"] == "ConfigMap"}
-    found: Env = {}
+    environment: Env = {}
     for source in container.get("envFrom") or []:
         if "configMapRef" in source:
-            found |= maps[source["configMapRef"]["name"]]
+            environment |= maps[source["configMapRef"]["name"]]
         elif source["secretRef"]["name"] in secrets or not source["secretRef"].get("optional"):
-            found |= secrets[source["secretRef"]["name"]]
+            environment |= secrets[source["secretRef"]["name"]]
     for entry in container.get("env") or []:
         if "value" in entry:
-            found[entry["name"]] = entry["value"]
+            environment[entry["name"]] = entry["value"]
+        elif "fieldRef" in entry["valueFrom"]:
+            environment[entry["name"]] = NAMESPACE
         else:
             reference = entry["valueFrom"]["secretKeyRef"]
-            found[entry["name"]] = secrets[reference["name"]][reference["key"]]
-    return found
+            environment[entry["name"]] = secrets[reference["name"]][reference["key"]]
+    return environment
 
 
 class Network:
@@ -142,10 +145,10 @@ class Pod:
         env = {"PATH": PROGRAMS, "PYTHONPATH": WORKDIR, "GRPC_DNS_RESOLVER": "native"} | env
         variables = shlex.join([f"{k}={v}" for k, v in env.items()])
         script += [f"cd {WORKDIR}", f"exec {become} env -i {variables} {shlex.join(command)}"]
-        own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"]
+        namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", f"{net.mark}-{name}", *own, "/bin/bash", "-ec", "\n".join(script)],
+                ["ip", "netns", "exec", f"{net.mark}-{name}", *namespaces, "/bin/bash", "-ec", "\n".join(script)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         net.pods.append(self)
@@ -185,11 +188,11 @@ class Pod:
     def titles(self) -> list[str]:
         """What runs in its network, by the processes' own titles."""
         command = ["ip", "netns", "pids", f"{self.net.mark}-{self.name}"]
-        found = []
+        titles = []
         for pid in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split():
             with suppress(OSError):
-                found.append(Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0])
-        return found
+                titles.append(Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0])
+        return titles
 
     def said(self) -> str:
         """All that it has printed."""

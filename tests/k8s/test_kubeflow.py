@@ -42,8 +42,8 @@ class Api:
         class Handler(BaseHTTPRequestHandler):
             def _any(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null")
-                known = self.headers.get("Authorization") == f"Bearer {token}"
-                status, answer = outer.answer(self.command, self.path, body) if known else (401, {})
+                allowed = self.headers.get("Authorization") == f"Bearer {token}"
+                status, answer = outer.answer(self.command, self.path, body) if allowed else (401, {})
                 text = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
@@ -83,13 +83,13 @@ class Api:
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     (tmp_path / "token").write_text("secret\n")
-    made = Api("secret")
-    monkeypatch.setenv("TESSERA_KUBERNETES_API", made.url)
+    stand_in = Api("secret")
+    monkeypatch.setenv("TESSERA_KUBERNETES_API", stand_in.url)
     monkeypatch.setenv("TESSERA_KUBERNETES_TOKEN", str(tmp_path / "token"))
     monkeypatch.setattr(tessera_jobs.time, "sleep", lambda seconds: None)
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    yield stand_in
+    stand_in.server.shutdown()
+    stand_in.server.server_close()
 
 
 RUNNING, DONE = {"jobDeploymentStatus": "Running"}, {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
@@ -100,10 +100,10 @@ def test_a_rayjob_is_made_and_followed(api: Api, capsys: pytest.CaptureFixture[s
     api.plan = [{}, RUNNING, RUNNING, DONE]
     submit(Job("p-tune", "python workflows/tune_hgt.py"), "rayjob", image=IMAGE, every=0)
     assert capsys.readouterr().out.split("\n") == ["p-tune: New", "p-tune: Running", "p-tune: Complete", ""]
-    made = api.jobs["p-tune"]
-    assert made["spec"]["entrypoint"] == "python workflows/tune_hgt.py"
-    assert check.check("made", [made]) == [], "by the rules for manifests"
-    assert made["spec"]["submitterPodTemplate"]["spec"]["containers"][0]["image"] == IMAGE
+    job = api.jobs["p-tune"]
+    assert job["spec"]["entrypoint"] == "python workflows/tune_hgt.py"
+    assert check.check("job", [job]) == [], "by the rules for manifests"
+    assert job["spec"]["submitterPodTemplate"]["spec"]["containers"][0]["image"] == IMAGE
     asked, api.plan = len(api.asked), [RUNNING, DONE]
     # a step's Pod that was replaced
     submit(Job("p-tune", "python workflows/tune_hgt.py"), "rayjob", image=IMAGE, every=0)
@@ -150,10 +150,10 @@ def test_the_steps_are_commands_of_the_workflows() -> None:
     tune, train = (entrypoint(step, **PLAN) for step in ("tune", "train"))
     assert tune.rpartition(" --seeds ")[0] == train.rpartition(" --seeds ")[0], "one study, its trials run once"
     assert entrypoint("tune", **PLAN, flags="--epochs 3").endswith("--seeds 0 --epochs 3")
-    told: list[tuple[Job, str]] = []
+    submitted: list[tuple[Job, str]] = []
     argv = ["parts", "--name", "My_Run!", "--graph", "g", "--out", "o", "--backend", "ray"]
-    assert tessera_jobs.main(argv, lambda job, backend, **where: told.append((job, backend))) == 0
-    assert (told[0][0].name, told[0][1]) == ("my-run-parts", "ray")
+    assert tessera_jobs.main(argv, lambda job, backend, **where: submitted.append((job, backend))) == 0
+    assert (submitted[0][0].name, submitted[0][1]) == ("my-run-parts", "ray")
 
 
 @pytest.mark.parametrize("wrong", [[], ["--image", ""], ["--image", "my image:1"]])
@@ -166,10 +166,10 @@ def test_a_rayjob_is_not_made_without_an_image(wrong: list[str], api: Api, capsy
 
 def kfp_python() -> str:
     """A Python that has kfp: TESSERA_KFP_PYTHON, or what `make kubeflow` has made; skips where there is none."""
-    found = os.environ.get("TESSERA_KFP_PYTHON") or str(K8S.parent / ".venv-kubeflow" / "bin" / "python")
-    if not shutil.which(found):
+    python = os.environ.get("TESSERA_KFP_PYTHON") or str(K8S.parent / ".venv-kubeflow" / "bin" / "python")
+    if not shutil.which(python):
         pytest.skip("kfp is not installed (its pins exclude Tessera's): make kubeflow")
-    return found
+    return python
 
 
 def test_the_compiled_pipeline_is_the_one_in_the_repository(tmp_path: Path) -> None:
@@ -190,23 +190,27 @@ def test_compiling_again_keeps_the_image_or_takes_the_one_that_is_given(tmp_path
     copy, compiled = tmp_path / "pipeline.py", tmp_path / "pipeline.yaml"
     shutil.copy(PIPELINE, copy)
     compiled.write_text(ours.replace("registry.example.com", "registry.mycompany.net/ml"))  # as README's sed does
-    bare = {key: value for key, value in os.environ.items() if key != "TESSERA_IMAGE"}
+    bare = {key: value for key, value in os.environ.items() if key not in ("TESSERA_IMAGE", "TESSERA_NAMESPACE")}
     for given, image in (({}, IMAGE), ({"TESSERA_IMAGE": "other.net/tessera:2"}, "other.net/tessera:2")):
         subprocess.run([python, str(copy)], env=bare | given, check=True)
         assert "example" not in compiled.read_text()
         assert images(compiled) == {(image, image)}
+    for given, namespace in (({}, "tessera"), ({"TESSERA_NAMESPACE": "other"}, "other"), ({}, "other")):
+        subprocess.run([python, str(copy)], env=bare | given, check=True)
+        executors = yaml.safe_load(compiled.read_text())["deploymentSpec"]["executors"].values()
+        assert {each["container"]["args"][-1] for each in executors} == {namespace}
 
 
 def images(path: Path) -> set[tuple[str, str]]:
     """(image of the step, image of its RayJob's submitter) of a compiled pipeline's steps, as a step parses it."""
-    found: set[tuple[str, str]] = set()
+    pairs: set[tuple[str, str]] = set()
     for executor in yaml.safe_load(path.read_text())["deploymentSpec"]["executors"].values():
         container, plan = executor["container"], {key: str(value) for key, value in PLAN.items()}
         names = [word.removeprefix("{{$.inputs.parameters['").removesuffix("']}}") for word in container["args"]]
         said = {"step": "tune", "flags": "", **plan}
         words = [said[n] if n != w else w for n, w in zip(names, container["args"], strict=True)]
-        tessera_jobs.main(words, lambda job, backend, own=container, **where: found.add((own["image"], where["image"])))
-    return found
+        tessera_jobs.main(words, lambda job, backend, its=container, **where: pairs.add((its["image"], where["image"])))
+    return pairs
 
 
 def test_the_steps_of_the_pipeline_in_the_repository_name_their_image_to_their_rayjobs() -> None:
@@ -232,11 +236,11 @@ def test_the_pipeline_runs_on_a_real_ray_cluster_and_shows_a_failure(tmp_path: P
     cluster = Cluster(3)
 
     def run(*pairs: str) -> subprocess.CompletedProcess[str]:
-        own = {"RAY_API_SERVER_ADDRESS": cluster.dashboard, "RAY_AUTH_TOKEN": cluster.token,
+        access = {"RAY_API_SERVER_ADDRESS": cluster.dashboard, "RAY_AUTH_TOKEN": cluster.token,
                "PYTHONPATH": str(PIPELINE.parent)}  # fmt: skip
         return subprocess.run(
             [python, str(PIPELINE), "--local", f"root={tmp_path / 'kfp'}", f"out={tmp_path / 'runs'}", *pairs],
-            env=os.environ | own, capture_output=True, text=True, timeout=900, cwd=tmp_path, check=False,
+            env=os.environ | access, capture_output=True, text=True, timeout=900, cwd=tmp_path, check=False,
         )  # fmt: skip
 
     try:

@@ -28,16 +28,16 @@ TRAIN = ("python workflows/train.py hsan --dataset planted:nodes=700,clusters=4 
 def platform() -> Iterator[Platform]:
     if reason := missing():
         pytest.skip(reason)
-    made = Platform(ROOT)
-    yield made
-    made.net.close()
+    world = Platform(ROOT)
+    yield world
+    world.net.close()
 
 
 @pytest.fixture(scope="module")
 def ray(platform: Platform) -> Iterator[RayPods]:
-    made = RayPods(platform, "rayjob-tune-hsan")
-    yield made
-    made.close()
+    world = RayPods(platform, "rayjob-tune-hsan")
+    yield world
+    world.close()
 
 
 def following(ray: RayPods, identity: str, word: str, seconds: float = 240) -> str:
@@ -79,20 +79,20 @@ def test_a_missing_secret_or_bucket_ends_a_job_at_once(platform: Platform, ray: 
     assert lines == ["error: s3://nowhere/runs: there is no bucket nowhere (endpoint s3:8333); make it, or correct the "
                      "name or AWS_ENDPOINT_URL"]  # fmt: skip
     spec = ray.job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    known = settings(platform.objects, {}, spec["containers"][0])  # the Pod starts: its Secrets are optional
-    pod = Pod(platform.net, "job", spec, ["/bin/bash", "-c", TRAIN.replace(" --workers 2", "")], known)
+    environment = settings(platform.objects, {}, spec["containers"][0])  # the Pod starts: its Secrets are optional
+    pod = Pod(platform.net, "job", spec, ["/bin/bash", "-c", TRAIN.replace(" --workers 2", "")], environment)
     assert pod.wait(120) == 6
     assert "no credentials are set (endpoint s3:8333); set AWS_ACCESS_KEY_ID" in pod.said()
 
     # without MLflow's Secret the training ends well: one line, unless tracking is required
-    known = settings(platform.objects, {"tessera-s3": SECRETS["tessera-s3"]}, spec["containers"][0])
+    environment = settings(platform.objects, {"tessera-s3": SECRETS["tessera-s3"]}, spec["containers"][0])
     line = f"python workflows/train.py hsan --dataset planted:nodes=60,clusters=3 --epochs 2 --no-report {SMALL}"
     for more, code in (("--name open", 0), ("--name required --require-tracking", 6)):
-        pod = Pod(platform.net, "job", spec, ["/bin/bash", "-c", f"{line} --out $TESSERA_OUT {more}"], known)
+        pod = Pod(platform.net, "job", spec, ["/bin/bash", "-c", f"{line} --out $TESSERA_OUT {more}"], environment)
         assert pod.wait(240) == code, pod.said()
-        told = [line for line in pod.said().splitlines() if "MLflow at http://mlflow:5000 cannot be reached" in line]
-        assert [line.split(":")[0] for line in told] == ["warning", "error"][: 2 if code else 1], pod.said()
-        assert "You are not authenticated" in told[0]
+        lines = [line for line in pod.said().splitlines() if "MLflow at http://mlflow:5000 cannot be reached" in line]
+        assert [line.split(":")[0] for line in lines] == ["warning", "error"][: 2 if code else 1], pod.said()
+        assert "You are not authenticated" in lines[0]
 
 
 def check_records(platform: Platform, name: str) -> None:
@@ -122,8 +122,8 @@ def check_page(platform: Platform, picture: Path) -> None:
     seeds = platform.rows("SELECT run_uuid, experiment_id FROM runs WHERE name LIKE 'seed-%'")
     both, experiment = [run for run, _ in seeds[-2:]], seeds[0][1]
     page = f'/#/compare-runs?runs={json.dumps(both, separators=(",", ":"))}&experiments=["{experiment}"]'
-    own = SECRETS["tessera-mlflow"]
-    login = own["MLFLOW_TRACKING_USERNAME"], own["MLFLOW_TRACKING_PASSWORD"]
+    secret = SECRETS["tessera-mlflow"]
+    login = secret["MLFLOW_TRACKING_USERNAME"], secret["MLFLOW_TRACKING_PASSWORD"]
     dom = platform.net.within("mlflow", lambda: visit(page, *login, picture))
     assert all(run in dom for run in both), "the page names both runs"
     assert "train/loss" in dom

@@ -38,10 +38,10 @@ class Schedule:
 @pytest.fixture
 def proxied(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Unruly]:
     """The proxy, which everything but the test's own client goes through."""
-    made = Unruly(s3.endpoint, lambda method, path: "")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
-    yield made
-    made.close()
+    proxy = Unruly(s3.endpoint, lambda method, path: "")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    yield proxy
+    proxy.close()
 
 
 def check_whole(client: Any, run: str) -> None:

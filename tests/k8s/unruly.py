@@ -105,13 +105,13 @@ class Unruly:
 
 def _chunks(request: BaseHTTPRequestHandler) -> bytes:
     """The body of a request that does not tell its length."""
-    found = b""
+    body = b""
     while size := int(request.rfile.readline().split(b";")[0], 16):
-        found += request.rfile.read(size)
+        body += request.rfile.read(size)
         request.rfile.readline()
     while request.rfile.readline() not in (b"\r\n", b""):
         pass
-    return found
+    return body
 
 
 def _answer(request: BaseHTTPRequestHandler, status: int, headers: list[tuple[str, str]], text: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What tests of `ops.data` and of `ops.run` share."""
+"""What tests of `ops` share."""
 
 import pytest
 

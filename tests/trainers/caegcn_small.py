@@ -6,7 +6,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, relu
 from ops.api import PlainRun
 from ops.data.synthetic.planted_partition import planted_graph
 from trainers.caegcn import Settings, train
-from trainers.caegcn.model import decoder_places, encoder_places
+from trainers.caegcn.model import decoder_layers, encoder_layers
 
 SMALL = {
     "n_clusters": 3, "widths": "12,10,14", "code_dim": 4, "heads": 2, "head_dim": 3, "epochs": 4, "evaluate_every": 2,
@@ -72,7 +72,7 @@ def dense_loss(p, data, settings):
             h = relu(h) if layer < 3 else h
             found.append(h)
     z = dense_layers(
-        p, "encoder", encoder_places(settings, data.n_features), x, dict(enumerate(hidden)), mixing, settings
+        p, "encoder", encoder_layers(settings, data.n_features), x, dict(enumerate(hidden)), mixing, settings
     )
     t = (1 + torch.cdist(hidden[-1], p["centres"]).square() / settings.freedom) ** (-(settings.freedom + 1) / 2)
     q = t / t.sum(1, keepdim=True)
@@ -83,7 +83,7 @@ def dense_loss(p, data, settings):
     decoded = None
     if settings.decoder:
         content = {-1: hidden[-1]} | dict(enumerate(opened))
-        decoded = dense_layers(p, "decoder", decoder_places(settings, data.n_features), z, content, mixing, settings)
+        decoded = dense_layers(p, "decoder", decoder_layers(settings, data.n_features), z, content, mixing, settings)
     pairs = nothing
     if settings.structure:
         c = z if settings.structure_from == "bottleneck" else decoded

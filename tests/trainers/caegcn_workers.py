@@ -10,14 +10,14 @@ from caegcn_small import made, small_graph
 from safetensors.torch import load_file, save_file
 
 from ops.api import PlainRun
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import Interrupted
 from ops.losses.link_bce import links_of, structure_loss
 from ops.losses.tiled_attention import attend
 from trainers.caegcn import train
 from trainers.caegcn.model import Content
 from trainers.caegcn.pretrain import pretrain
-from trainers.caegcn.training import Training
+from trainers.caegcn.training import CaegcnTrainer
 
 
 class Worker(PlainRun):
@@ -34,7 +34,7 @@ def first_gradients(rank, world, words, cache, start):
     The rounding of pre-training would differ, and Adam enlarge it. Attention's output is moved off zero.
     """
     os.environ["TESSERA_CACHE"] = cache
-    training = Training(made(**words), small_graph()[0], Worker(rank, world))
+    training = CaegcnTrainer(made(**words), small_graph()[0], Worker(rank, world))
     if world == 1:
         g = torch.Generator().manual_seed(1)
         with torch.no_grad():
@@ -76,25 +76,25 @@ def pretrained(rank, world, cache, at=None):
         run.seed = 0  # whose best epoch is not the last
         content = Content(data.n_features, settings, run.seed)
         with suppress(Interrupted):
-            pretrain(content, settings, data, run, Team(rank, world))
+            pretrain(content, settings, data, run, ProcessGroup(rank, world))
     return runs[-1].history, {name: p.detach().numpy() for name, p in content.named_parameters()}
 
 
 def structure_of_doubles(rank, world, codes, linked, weight):
     """The structure loss and this worker's gradient in float64."""
-    team = Team(rank, world)
+    group = ProcessGroup(rank, world)
     c = torch.from_numpy(codes).requires_grad_()
-    loss = structure_loss(c, links_of(sp.csr_array(linked), team), weight, team=team, tile_rows=16)
+    loss = structure_loss(c, links_of(sp.csr_array(linked), group), weight, group=group, tile_rows=16)
     loss.backward()
     return float(loss.detach()), c.grad.numpy()
 
 
 def attended(rank, world, rows, heads):
     """Attention of this worker's rows and the gradients that come home, for a sum that all workers make together."""
-    team = Team(rank, world)
-    own = team.own(rows.shape[1])
+    group = ProcessGroup(rank, world)
+    own = group.shard(rows.shape[1])
     q, k, v = (torch.from_numpy(np.ascontiguousarray(x[own])).requires_grad_() for x in rows)
-    out = attend(q, k, v, heads, rows.shape[1], scale=0.5, team=team)
+    out = attend(q, k, v, heads, rows.shape[1], scale=0.5, group=group)
     weight = torch.arange(1.0, rows.shape[1] + 1, dtype=torch.float64)[own, None]
     (out.square() * weight).sum().backward()
     return out.detach().numpy(), [x.grad.numpy() for x in (q, k, v)]

@@ -6,12 +6,12 @@ from hsan_small import Recorder
 
 from ops.api import PlainRun
 from ops.data.types.images import ImageSet
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from trainers.hadis import Settings, train
 from trainers.hadis.clusters import cluster as clusters_of
 from trainers.hadis.clusters import projected
 from trainers.hadis.source import batches
-from trainers.hadis.training import Training
+from trainers.hadis.training import HadisTrainer
 
 SMALL = {
     "n_clusters": 3, "backbone": "small", "hidden": 32, "embedding_dim": 16, "batch": 24, "epochs": 4,
@@ -83,12 +83,12 @@ def shares_of(training, epoch, number, index):
     """Loss shares and this worker's gradients of one part, summed over the workers."""
     training.model.train()
     shares, _ = training._learn(epoch, number, index, 1)
-    team = training.team
+    group = training.group
     found = {}
     for name, p in training.model.named_parameters():
         if p.grad is not None:
-            found[name] = team.sum_(p.grad.clone()).numpy()
-    return team.sum_(shares).numpy(), found
+            found[name] = group.sum_(p.grad.clone()).numpy()
+    return group.sum_(shares).numpy(), found
 
 
 def equal_states(a, b):
@@ -111,7 +111,7 @@ def one_step(rank, world, name):
     """Loss shares, gradients, and statistics after one part in epoch 0 or 1 with given pseudo labels."""
     words, epoch = STEPS[name]
     data = small_data(words)
-    training = Training(made(**words), data, Worker(rank, world))
+    training = HadisTrainer(made(**words), data, Worker(rank, world))
     training.pseudo = torch.arange(data.n_rows) % 3
     index = batches(training.settings, data.n_rows, 3, epoch)[0][0]
     shares, gradients = shares_of(training, epoch, 0, index)
@@ -129,9 +129,9 @@ def labelled(rank, world, cluster):
     """Clusters of 9,000 rows that the workers share, by k-means or a mixture."""
     g = torch.Generator().manual_seed(0)
     z = torch.nn.functional.normalize(torch.randn(9000, 5, generator=g) + 2 * torch.eye(5)[torch.arange(9000) % 5])
-    rows, own = projected(9000, Team(rank, world), 5, lambda at: z[at])
+    rows, own = projected(9000, ProcessGroup(rank, world), 5, lambda at: z[at])
     settings = made(n_clusters=5, cluster=cluster)
-    found, pseudo = clusters_of(own, rows, settings, 0, 7, Team(rank, world))
+    found, pseudo = clusters_of(own, rows, settings, 0, 7, ProcessGroup(rank, world))
     return found.labels.numpy(), pseudo.numpy(), found.confidence.numpy()
 
 

@@ -4,11 +4,11 @@ import torch
 from hsan_small import made, small_graph
 
 from ops.api import PlainRun
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.losses.infonce import hard_infonce
 from ops.losses.pair_weights import PairWeights
 from trainers.hsan import train
-from trainers.hsan.training import Training
+from trainers.hsan.training import HsanTrainer
 
 
 class Worker(PlainRun):
@@ -30,31 +30,31 @@ def trained(rank, world, words):
 def first_gradients(rank, world, words, epochs):
     """(loss, gradients) of one step after `epochs` epochs trained."""
     data, _ = small_graph()
-    training = Training(made(**words), data, Worker(rank, world))
+    training = HsanTrainer(made(**words), data, Worker(rank, world))
     for epoch in range(epochs):
-        training.step(epoch)
+        training.epoch(epoch)
         if epoch % training.settings.update_every == 0:
             training.update(epoch)
-    metrics = training.step(epochs)
+    metrics = training.epoch(epochs)
     return metrics, {n: p.grad.numpy() for n, p in training.model.named_parameters()}
 
 
 def gathered(rank, world, n, views, width):
     """A gather and the gradient of a weighted sum that differs by rank."""
-    team = Team(rank, world)
+    group = ProcessGroup(rank, world)
     full = torch.arange(views * n * width, dtype=torch.float64).view(views, n, width)
-    own = full[:, team.own(n)].clone().requires_grad_()
-    rows = team.gather(own, n)
+    own = full[:, group.shard(n)].clone().requires_grad_()
+    rows = group.gather(own, n)
     (rows * (rank + 1) * torch.arange(1.0, len(rows) + 1)[:, None]).sum().backward()
-    return rows.detach().numpy(), own.grad.numpy(), (team.gathered, team.sent_since(0, 0))
+    return rows.detach().numpy(), own.grad.numpy(), (group.gathered, group.sent_since(0, 0))
 
 
 def loss_of_doubles(rank, world, z, e, labels, trusted, alpha, options):
-    """Loss and this worker's gradients in float64, with weights updated over the team."""
-    team = Team(rank, world)
+    """Loss and this worker's gradients in float64, with weights updated over the group."""
+    group = ProcessGroup(rank, world)
     z, e = (torch.from_numpy(a).requires_grad_() for a in (z, e))
     alpha = torch.tensor(alpha, dtype=torch.float64, requires_grad=True)
-    weights = PairWeights(len(z), options["beta"], options["mode"], options["storage"], 16, team)
+    weights = PairWeights(len(z), options["beta"], options["mode"], options["storage"], 16, group)
     hard = weights.update(
         z.detach(), e.detach(), float(alpha.detach()), torch.from_numpy(labels), torch.from_numpy(trusted)
     )

@@ -17,8 +17,8 @@ from ops.errors import DivergedError, SettingsError
 from ops.evaluation.labelled import scores
 from trainers import caegcn
 from trainers.caegcn import CaEGCN, Settings, predict, train
-from trainers.caegcn.model import Model, decoder_places, encoder_places
-from trainers.caegcn.training import PARTS, Training
+from trainers.caegcn.model import Model, decoder_layers, encoder_layers
+from trainers.caegcn.training import PARTS, CaegcnTrainer
 
 GOLDEN = Path(__file__).with_name("caegcn_golden.json")
 VARIANTS = {
@@ -48,7 +48,7 @@ def unsettled(training):
 def test_losses_and_gradients_equal_the_equations_written_out(variant):
     data, _ = small_graph()
     settings = made(**VARIANTS[variant])
-    training = unsettled(Training(settings, data, PlainRun()))
+    training = unsettled(CaegcnTrainer(settings, data, PlainRun()))
     p = {k: v.detach().double().requires_grad_() for k, v in training.model.named_parameters()}
     parts, q, z = dense_loss(p, data, settings)
     weights = (1, settings.content_kl, settings.graph_kl, settings.graph_mse, settings.structure)
@@ -71,16 +71,16 @@ def test_losses_and_gradients_equal_the_equations_written_out(variant):
 def test_the_layers_are_the_papers():
     settings = Settings(n_clusters=3)
     shape = lambda places: [(p.inputs, p.outputs, p.fused, p.attends) for p in places]  # noqa: E731
-    assert shape(encoder_places(settings, 1870)) == [
+    assert shape(encoder_layers(settings, 1870)) == [
         (1870, 500, None, False), (500, 10, 0, True), (10, 3, 3, True)
     ]  # fmt: skip
-    assert shape(decoder_places(settings, 1870)) == [
+    assert shape(decoder_layers(settings, 1870)) == [
         (3, 2000, None, False), (2000, 500, 0, False), (500, 1870, 2, False)
     ]  # fmt: skip
     full = settings.model_copy(update={"depth": "full", "attention_at": "all"})
-    assert [p.outputs for p in encoder_places(full, 1870)] == [500, 500, 2000, 10, 3]
-    assert [p.outputs for p in decoder_places(full, 1870)] == [10, 2000, 500, 500, 1870]
-    assert [p.attends for p in encoder_places(full, 1870) + decoder_places(full, 1870)] == [False, *[True] * 4] * 2
+    assert [p.outputs for p in encoder_layers(full, 1870)] == [500, 500, 2000, 10, 3]
+    assert [p.outputs for p in decoder_layers(full, 1870)] == [10, 2000, 500, 500, 1870]
+    assert [p.attends for p in encoder_layers(full, 1870) + decoder_layers(full, 1870)] == [False, *[True] * 4] * 2
     sdcn = Model(1870, Settings(n_clusters=3, **SDCN), 0)
     assert sdcn.decoder is None
     assert not any("attention" in name for name, _ in sdcn.named_parameters())
@@ -88,17 +88,17 @@ def test_the_layers_are_the_papers():
 
 def test_the_heads_first_weights_are_the_least_squares_fit_to_the_target():
     data, _ = small_graph()
-    training = Training(made(), data, PlainRun())
+    training = CaegcnTrainer(made(), data, PlainRun())
     rows, p = next(training._targets())
     wanted = p.log() - p.log().mean(1, keepdim=True)
-    model, team = training.model, training.team
-    passed = model.encoder(rows.mixed, None, dict(enumerate(model.content.encode(rows.x))), rows, team, head=False)
+    model, group = training.model, training.group
+    passed = model.encoder(rows.mixed, None, dict(enumerate(model.content.encode(rows.x))), rows, group, head=False)
     weight = model.encoder.weights[-1].double()
     passed, wanted = passed.double(), wanted.double()
     ridge = 1e-3 * passed.square().sum(0).mean()
     left = passed.T @ (passed @ weight - wanted) + ridge * weight  # the gradient of the ridge regression
     assert left.abs().max() <= 1e-4 * (passed.T @ wanted).abs().max()
-    drawn = Training(made(head_start="random"), data, PlainRun()).model.encoder.weights
+    drawn = CaegcnTrainer(made(head_start="random"), data, PlainRun()).model.encoder.weights
     assert not torch.allclose(drawn[-1], model.encoder.weights[-1])
     assert torch.equal(drawn[0], model.encoder.weights[0])
 
@@ -145,16 +145,16 @@ def test_a_seed_gives_the_same_bits_and_another_seed_other_ones():
 def test_the_first_epochs_leave_the_pretrained_codes_where_they_are():
     """Adam's first steps move every weight by the whole rate; by one of eleven parts of it with a warm-up."""
     data, words = small_graph()[0], {"lr": 0.05, "epochs": 11}
-    before = Training(made(**words), data, PlainRun()).codes()
+    before = CaegcnTrainer(made(**words), data, PlainRun()).codes()
     far = []
     for epochs in (0, 10):
-        training = Training(made(**words, warmup_epochs=epochs), data, PlainRun())
+        training = CaegcnTrainer(made(**words, warmup_epochs=epochs), data, PlainRun())
         training.epoch(0)
         far.append(float((training.codes() - before).norm()))
     assert far[1] < 0.2 * far[0]
     rates = []
     for epoch in range(4):
-        training = Training(made(warmup_epochs=2, lr=0.3), data, PlainRun())
+        training = CaegcnTrainer(made(warmup_epochs=2, lr=0.3), data, PlainRun())
         training.epoch(epoch)
         rates.append(training.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.3])

@@ -9,7 +9,7 @@ import torch
 from caegcn_small import made, small_graph, trained
 
 from ops.api import PlainRun
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import Interrupted
 from trainers.caegcn.model import Content
 from trainers.caegcn.pretrain import key_of, pretrain
@@ -37,7 +37,7 @@ class Stopping(PlainRun):
 def content(run, **words):
     settings, data = made(**words), small_graph()[0]
     found = Content(data.n_features, settings, run.seed)
-    pretrain(found, settings, data, run, Team())
+    pretrain(found, settings, data, run, ProcessGroup())
     return {k: v.detach() for k, v in found.named_parameters()}
 
 
@@ -135,7 +135,7 @@ def test_without_edges_the_last_epoch_is_kept(tmp_path, monkeypatch):
     found = []
     for keep in ("modularity", "last"):
         branch = Content(data.n_features, made(), 0)
-        pretrain(branch, made(pretrain_epochs=12, pretrain_keep=keep), data, PlainRun(), Team())
+        pretrain(branch, made(pretrain_epochs=12, pretrain_keep=keep), data, PlainRun(), ProcessGroup())
         found.append({k: v.detach() for k, v in branch.named_parameters()})
     assert same(*found)
 

@@ -6,7 +6,7 @@ import pytest
 from caegcn_small import SDCN, made, small_graph
 from gloo import run_in_processes
 
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.evaluation.labelled import scores
 from trainers import caegcn
 
@@ -93,7 +93,7 @@ def test_attention_and_its_gradients_come_home(both):
     for i in of(calls, "attended"):
         n = calls[i][1][0].shape[1]
         for rank in range(2):
-            own = Team(rank, 2).own(n)
+            own = ProcessGroup(rank, 2).shard(n)
             found, gradients = many[rank][i]
             assert np.allclose(found, one[i][0][own], atol=1e-12)
             for ours, theirs in zip(gradients, one[i][1], strict=True):

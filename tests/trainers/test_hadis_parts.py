@@ -11,21 +11,21 @@ from torch.nn.functional import normalize
 
 from ops.api import PlainRun
 from ops.config.settings import build
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import SettingsError
 from trainers.hadis import Settings, estimate, exchanged, remarks
 from trainers.hadis.cost import measure
-from trainers.hadis.loss import Outputs, objective
+from trainers.hadis.loss import ViewOutputs, objective
 from trainers.hadis.model import Model, Standardise
 from trainers.hadis.schedule import decay, learning_rate
-from trainers.hadis.source import Source, batches, inverse_sizes, steps_of
-from trainers.hadis.training import Training
+from trainers.hadis.source import ImageSource, batches, inverse_sizes, steps_of
+from trainers.hadis.training import HadisTrainer
 
 
 def source(words=None, seed=0):
     features = "backbone" in (words or {})
     data = (small_features if features else small_images)()[0]
-    return Source(made(**words or {}), data, seed, torch.device("cpu"))
+    return ImageSource(made(**words or {}), data, seed, torch.device("cpu"))
 
 
 def test_the_learning_rate_rises_by_step_and_falls_with_a_cosine_to_its_end():
@@ -181,7 +181,9 @@ def test_the_objective_is_the_papers_written_out_for_both_orders(epoch):
     values = [torch.randn(12, 6, generator=g, dtype=torch.float64, requires_grad=number < 4) for number in range(6)]
     p, q, k = values[:2], values[2:4], values[4:]
     pseudo = None if epoch == "warm-up" else torch.tensor([0, 0, 2, 2, 0, 2, 0, 0, 2, 2, 0, 0])
-    ours, parts, _ = objective(Outputs(p[0], q[0], k[0]), Outputs(p[1], q[1], k[1]), 12, Team(), settings, pseudo)
+    ours, parts, _ = objective(
+        ViewOutputs(p[0], q[0], k[0]), ViewOutputs(p[1], q[1], k[1]), 12, ProcessGroup(), settings, pseudo
+    )
     totals = []
     for a, b in ((0, 1), (1, 0)):
         pn, qn, kn = (normalize(t) for t in (p[a], q[a], k[b]))
@@ -198,37 +200,37 @@ def test_the_objective_is_the_papers_written_out_for_both_orders(epoch):
 
 
 def test_a_step_passes_each_network_once_a_view_and_moves_the_target_before_the_optimiser():
-    training = Training(made(batch=72, epochs=3), small_images()[0], PlainRun())
+    training = HadisTrainer(made(batch=72, epochs=3), small_images()[0], PlainRun())
     model, passes = training.model, []
     for name in ("online", "target", "predictor"):
         getattr(model, name).register_forward_hook(lambda *_, name=name: passes.append(name))
     start = [p.detach().clone() for p in model.online.parameters()]
-    training.step(0)
+    training.epoch(0)
     assert sorted(passes) == ["online", "online", "predictor", "predictor", "target", "target"]
     assert all(torch.equal(a, b) for a, b in zip(start, model.target.parameters(), strict=True))
     moved = [p.detach().clone() for p in model.online.parameters()]
     assert not torch.equal(start[0], moved[0])
-    training.step(1)
+    training.epoch(1)
     for a, b, k in zip(start, moved, model.target.parameters(), strict=True):
         assert torch.allclose(k, 0.9 * a + 0.1 * b, atol=1e-6)
 
 
 def test_the_predictor_learns_faster_and_decay_can_spare_norms_and_biases():
-    training = Training(made(decay="weights", lr=0.2, batch=128, warmup_epochs=0), small_images()[0], PlainRun())
+    training = HadisTrainer(made(decay="weights", lr=0.2, batch=128, warmup_epochs=0), small_images()[0], PlainRun())
     groups = training.optimizer.param_groups
     assert [(g["times"], g["weight_decay"]) for g in groups] == [(1, 5e-4), (1, 0), (10, 5e-4), (10, 0)]
     assert all(p.dim() > 1 for g in groups[::2] for p in g["params"])
     assert all(p.dim() == 1 for g in groups[1::2] for p in g["params"])
-    training.step(0)
+    training.epoch(0)
     assert [g["lr"] for g in groups] == pytest.approx([0.1, 0.1, 1.0, 1.0])
-    everything = Training(made(), small_images()[0], PlainRun()).optimizer.param_groups
+    everything = HadisTrainer(made(), small_images()[0], PlainRun()).optimizer.param_groups
     assert [g["weight_decay"] for g in everything] == [5e-4, 5e-4]
 
 
 def test_an_accumulated_step_is_the_mean_of_its_parts():
     data, found = small_images()[0], []
     for parts in (1, 2):
-        training = Training(made(batch=48, accumulate=parts), data, PlainRun())
+        training = HadisTrainer(made(batch=48, accumulate=parts), data, PlainRun())
         training.model.train()
         index = np.arange(48)
         for number, part in enumerate(np.split(index, 2)):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from trainers.hgt.loss import both_ways, both_ways_softmax, bpr, known, mean, pick, softmax
+from trainers.hgt.loss import both_ways, both_ways_softmax, bpr, is_positive, mean, pick, softmax
 
 P, NEG, D = 6, 3, 5
 
@@ -70,8 +70,8 @@ def test_known_is_membership():
     anchors, candidates = draws(7, (20,), 1), draws(9, (20, 4), 2)
     there = set(map(tuple, pairs.T.tolist()))
     expected = [[(a, c) in there for c in row] for a, row in zip(anchors.tolist(), candidates.tolist(), strict=True)]
-    assert known(pairs, anchors, candidates).tolist() == expected
-    assert not known(torch.empty(2, 0, dtype=torch.int64), anchors, candidates).any()
+    assert is_positive(pairs, anchors, candidates).tolist() == expected
+    assert not is_positive(torch.empty(2, 0, dtype=torch.int64), anchors, candidates).any()
 
 
 def test_softmax_equals_the_loop():
@@ -128,7 +128,7 @@ def test_workers_sums_make_one_processs_mean_and_gradient():
     users, notes = rows(6, 0), rows(8, 1)
     pairs = torch.stack([draws(6, (10,), 2), draws(8, (10,), 3)])
     negatives = draws(8, (10, 2), 4), draws(6, (10, 2), 5)
-    keep = [~known(pairs, pairs[0], negatives[0]), ~known(pairs.flip(0), pairs[1], negatives[1])]
+    keep = [~is_positive(pairs, pairs[0], negatives[0]), ~is_positive(pairs.flip(0), pairs[1], negatives[1])]
     whole = mean(*both_ways(users, notes, pairs, *negatives, 2.0))
     shares = []
     for own in (slice(0, 3), slice(3, 10)):

@@ -7,21 +7,16 @@ from hsan_small import Recorder, made, small_graph
 
 from ops.api import PlainRun
 from ops.data.synthetic.planted_partition import planted_graph
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.evaluation.labelled import scores
+from ops.graph.sampling.batching import epoch_batches, part_of
 from trainers import hsan
 from trainers.hsan import train
 from trainers.hsan.model import batch_rows, prepare, structure_matrix
-from trainers.hsan.source import source_of
-from trainers.hsan.training import Training
+from trainers.hsan.training import HsanTrainer
 
 BATCHED = [{"batch_nodes": 20}, {"parts": 6, "blocks": 2}, {"parts": 6, "blocks": 4, "partition": "hash"}]
 CPU = torch.device("cpu")
-
-
-def source(settings, data):
-    x, _ = prepare(settings, data)
-    return source_of(settings, data, x, structure_matrix(settings, data))
 
 
 def test_one_batch_of_all_nodes_trains_its_first_epoch_as_all_pairs_do():
@@ -29,8 +24,8 @@ def test_one_batch_of_all_nodes_trains_its_first_epoch_as_all_pairs_do():
     data, _ = small_graph()
     gradients = []
     for words in ({}, {"batch_nodes": 48}, {"parts": 4, "blocks": 4}):
-        training = Training(made(**words), data, PlainRun(0))
-        loss = training.step(0)["train/loss"]
+        training = HsanTrainer(made(**words), data, PlainRun(0))
+        loss = training.epoch(0)["train/loss"]
         gradients.append((loss, [p.grad for p in training.model.parameters()]))
     for loss, found in gradients[1:]:
         assert loss == pytest.approx(gradients[0][0], rel=1e-5)
@@ -42,12 +37,12 @@ def test_one_batch_of_all_nodes_trains_its_first_epoch_as_all_pairs_do():
 def test_a_batch_holds_its_nodes_rows_and_only_the_edges_it_may_see(words):
     data, _ = small_graph()
     settings = made(**words)
-    drawn = source(settings, data)
+    (x, _), a = prepare(settings, data), structure_matrix(settings, data)
     seen = []
-    for batch in drawn.batches(0, 3):
-        rows = batch_rows(drawn.x, drawn.a, batch, Team(), CPU)
-        assert torch.equal(rows.x, drawn.x[torch.from_numpy(batch.nodes)])
-        full = drawn.a.toarray()[batch.nodes]
+    for batch in epoch_batches(settings, data.n_nodes, part_of(settings, data), 0, 3):
+        rows = batch_rows(x, a, batch, ProcessGroup(), CPU)
+        assert torch.equal(rows.x, x[torch.from_numpy(batch.nodes)])
+        full = a.toarray()[batch.nodes]
         expected = full[:, batch.nodes] if "parts" in words else full
         assert np.array_equal(rows.a.rows.to_dense().numpy(), expected)
         assert (rows.columns is not None) == ("parts" in words)

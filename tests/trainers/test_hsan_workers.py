@@ -7,7 +7,7 @@ import torch
 from gloo import run_in_processes
 from hsan_small import made, small_graph
 
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.evaluation.labelled import scores
 from trainers import hsan
 
@@ -101,7 +101,7 @@ def test_a_row_is_gathered_in_node_order_and_its_gradient_comes_home(both):
         for rank in range(world):
             rows, gradient, (gathered, sent) = many[rank][i]
             assert np.array_equal(rows, one[i][0])
-            assert np.array_equal(gradient, total * one[i][1][:, Team(rank, world).own(n)])
+            assert np.array_equal(gradient, total * one[i][1][:, ProcessGroup(rank, world).shard(n)])
             assert gathered == 2 * 2 * world * -(-n // world) * 3 * 8
             assert sent == gathered * (world - 1) // world
 
@@ -118,18 +118,18 @@ def test_what_a_step_sends_is_what_the_plan_says(both):
 
 
 def test_a_team_of_one_needs_no_group_and_sends_nothing():
-    team = Team()
+    group = ProcessGroup()
     x = torch.ones(3)
-    assert team.sum_(x) is x
-    assert team.maximum_(x) is x
-    assert team.from_first_(x) is x
-    assert team.gather(torch.ones(2, 3, 1), 3).shape == (6, 1)
-    assert (team.gathered, team.reduced) == (0, 0)
+    assert group.sum_(x) is x
+    assert group.maximum_(x) is x
+    assert group.broadcast_(x) is x
+    assert group.gather(torch.ones(2, 3, 1), 3).shape == (6, 1)
+    assert (group.gathered, group.reduced) == (0, 0)
     assert hsan.exchanged(made(), small_graph()[0], 1) == 0
 
 
 @pytest.mark.parametrize("n", [1, 5, 12, 13])
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 def test_blocks_cover_every_node_once(n, world):
-    owned = [i for rank in range(world) for i in range(n)[Team(rank, world).own(n)]]
+    owned = [i for rank in range(world) for i in range(n)[ProcessGroup(rank, world).shard(n)]]
     assert owned == list(range(n))

@@ -18,7 +18,7 @@ from ops.config.cli import resolve
 from ops.config.console import Console
 from ops.config.settings import SearchSettings
 from ops.reporting.html import trials_table, write_report
-from ops.training.experiment import make_job
+from ops.training.experiment import build_experiment
 from ops.tuning.ranking import rank
 from ops.tuning.search_space import trial_names
 from trainers import hsan
@@ -165,12 +165,12 @@ def test_permuted_labels_change_nothing(disturbed: Disturbed, start: Callable[..
 
 def test_tuning_with_labels_is_marked(disturbed: Disturbed, tmp_path: Path) -> None:
     argv = [*command(disturbed.study.parent), "--objective", "last/acc"]
-    resolved = resolve(argv, hsan, SearchSettings, PROJECT / "workflows" / "presets", "workflows/tune_hsan.py")
+    resolved = resolve(argv, hsan.METHOD, SearchSettings, PROJECT / "workflows" / "presets", "workflows/tune_hsan.py")
     assert isinstance(resolved.launch, SearchSettings)
     copy = tmp_path / "study"
     shutil.copytree(disturbed.study, copy, ignore=shutil.ignore_patterns("ray"))
-    job = make_job(resolved, Console(quiet=True))
-    trials = rank(copy, resolved, job.data.name, trial_names(job))
+    experiment = build_experiment(hsan.METHOD, resolved, Console(quiet=True))
+    trials = rank(copy, resolved.launch, "hsan", experiment.data.name, resolved.command, trial_names(experiment))
     assert trials["agreement"].startswith("ranked by last/acc: TUNED WITH LABELS")
     finished = [t for t in trials["trials"] if t["status"] == "finished"]
     assert [t["metrics"]["acc"] for t in finished] == sorted((t["metrics"]["acc"] for t in finished), reverse=True)

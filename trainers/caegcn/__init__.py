@@ -14,8 +14,7 @@ last layer cannot fit it; heads of width 64; attention in two places (`attention
 
 from __future__ import annotations
 
-import sys
-
+from ops.api import Method
 from ops.graph.sampling.batching import remarks
 from ops.inference.sklearn import GraphClusterer
 from trainers.caegcn.cost import estimate, exchanged
@@ -23,40 +22,44 @@ from trainers.caegcn.inference import embed, predict
 from trainers.caegcn.settings import Settings
 from trainers.caegcn.training import train
 
-NAME = "caegcn"
-SEARCHED = ("gamma", "content_kl", "graph_kl", "structure", "freedom")  # what a search varies unless told otherwise
-SHAPED = (  # settings that a warm start cannot change
-    "n_clusters", "widths", "code_dim", "depth", "attention_at", "heads", "head_dim", "decoder",
-)  # fmt: skip
-NEW_ROWS = "by the content branch where the data has no edges, else by the graph branch over those edges"
-ADVICE = "cut the graph into steps with --parts P --blocks q, or lower --head-dim"
-COLLAPSED = "lower --lr"  # what helps when all rows fall together
 
-__all__ = [
-    "ADVICE",
-    "COLLAPSED",
-    "NAME",
-    "NEW_ROWS",
-    "SEARCHED",
-    "SHAPED",
-    "CaEGCN",
-    "Settings",
-    "baseline_order",
-    "embed",
-    "estimate",
-    "exchanged",
-    "predict",
-    "remarks",
-    "train",
-]
-
-
-def baseline_order(settings: Settings) -> int:
+def _filter_order(settings: Settings) -> int:
     """The filter of the baseline `filter + k-means`: as many steps as the graph encoder has layers."""
     return 3 if settings.depth == "released" else len(settings.layers) + 2
+
+
+METHOD = Method(
+    name="caegcn",
+    summary="CaEGCN: cross-attention fused graph convolution; SDCN as a preset",
+    kind="graph",
+    settings=Settings,
+    train=train,
+    predict=predict,
+    estimate=estimate,
+    exchanged=exchanged,
+    remarks=remarks,
+    embed=embed,
+    filter_order=_filter_order,
+    searched=("gamma", "content_kl", "graph_kl", "structure", "freedom"),
+    fixed=(
+        "n_clusters",
+        "widths",
+        "code_dim",
+        "depth",
+        "attention_at",
+        "heads",
+        "head_dim",
+        "decoder",
+    ),
+    new_rows="by the content branch where the data has no edges, else by the graph branch over those edges",
+    save_memory="cut the graph into steps with --parts P --blocks q, or lower --head-dim",
+    avoid_collapse="lower --lr",
+)
+
+__all__ = ["METHOD", "CaEGCN", "Settings", "embed", "estimate", "exchanged", "predict", "remarks", "train"]
 
 
 class CaEGCN(GraphClusterer):
     """scikit-learn-like estimator: `CaEGCN(n_clusters=3, epochs=100).fit(x, edge_index).labels_`."""
 
-    method = sys.modules[__name__]
+    method = METHOD

@@ -1,20 +1,20 @@
-"""What a training of CaEGCN needs, told before it starts: peak memory and traffic."""
+"""What a training of CaEGCN needs, computed before it starts: peak memory and traffic."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-from ops.clustering.kmeans import BLOCK_ROWS
+from ops.clustering.lloyd import CHUNK_VALUES
 from ops.data.types.graph import AttributedGraph
 from ops.distributed.process_group import traffic
 from ops.memory import THREADS_AND_KERNELS
-from trainers.caegcn.model import Place, decoder_places, encoder_places, head_width
+from trainers.caegcn.model import LayerPlan, decoder_layers, encoder_layers, head_width
 from trainers.caegcn.settings import Settings
 
 
-def places(settings: Settings, n_features: int) -> list[Place]:
+def layer_plans(settings: Settings, n_features: int) -> list[LayerPlan]:
     """All graph layers."""
-    return encoder_places(settings, n_features) + (decoder_places(settings, n_features) if settings.decoder else [])
+    return encoder_layers(settings, n_features) + (decoder_layers(settings, n_features) if settings.decoder else [])
 
 
 def parameters(settings: Settings, n_features: int) -> int:
@@ -22,10 +22,10 @@ def parameters(settings: Settings, n_features: int) -> int:
     widths = [n_features, *settings.layers, settings.code_dim]
     content = 2 * sum(a * b for a, b in pairwise(widths)) + 2 * sum(widths) - widths[0] - widths[-1]
     graph = 0
-    for place in places(settings, n_features):
-        graph += place.inputs * place.outputs
-        if place.attends:
-            graph += 4 * place.inputs * settings.heads * head_width(settings, place.inputs)
+    for plan in layer_plans(settings, n_features):
+        graph += plan.inputs * plan.outputs
+        if plan.attends:
+            graph += 4 * plan.inputs * settings.heads * head_width(settings, plan.inputs)
     return content + graph + settings.k * settings.code_dim
 
 
@@ -39,19 +39,20 @@ def step_nodes(settings: Settings, n_nodes: int) -> int:
 def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     """Peak bytes of one worker above the import baseline; checked against measured peaks by tests/bench/caegcn.py."""
     f, n = data.n_features, step_nodes(settings, data.n_nodes)
-    own = -(-n // world)
+    local = -(-n // world)
     width = 2 * (sum(settings.layers) + settings.code_dim)  # of the content branch, kept for the backward pass
     gathered = 0
-    for place in places(settings, f):
-        width += 3 * place.inputs + place.outputs
-        if place.attends:
-            inside = settings.heads * head_width(settings, place.inputs)
+    for plan in layer_plans(settings, f):
+        width += 3 * plan.inputs + plan.outputs
+        if plan.attends:
+            inside = settings.heads * head_width(settings, plan.inputs)
             width += 4 * inside
             gathered = max(gathered, (6 if world > 1 else 3) * inside)
     outputs = 5 * f if settings.decoder else 3 * f  # of both decoders, their errors and gradients
-    rows = 4 * own * (2 * f + outputs + width) + 4 * n * gathered
-    rows += 4 * 4 * own * settings.k * settings.code_dim  # differences to every centre, and their gradients
-    starts = 2 * 8 * min(n, BLOCK_ROWS) * settings.centre_starts * settings.k  # of k-means, one-hot
+    rows = 4 * local * (2 * f + outputs + width) + 4 * n * gathered
+    rows += 4 * 4 * local * settings.k * settings.code_dim  # differences to every centre, and their gradients
+    starts = data.n_nodes * settings.centre_starts  # of k-means: labels and distances, and distances to all centres
+    starts = 12 * starts + 2 * 4 * min(starts * settings.k, CHUNK_VALUES)
     if settings.structure_from == "last" and settings.structure:
         rows += 4 * 2 * n * f
     step = max(rows, starts) + 16 * parameters(settings, f) + 4 * 4 * settings.tile_rows**2
@@ -64,12 +65,12 @@ def exchanged(settings: Settings, data: AttributedGraph, world: int) -> int:
     f, n = data.n_features, step_nodes(settings, data.n_nodes)
     size = world * -(-n // world)
     gathered = 0
-    for place in places(settings, f):
-        if place.fused is not None or place.inputs == settings.k:
-            gathered += 2 * size * min(place.inputs, place.outputs)
-        if place.attends:
-            gathered += 2 * 2 * size * settings.heads * head_width(settings, place.inputs)
+    for plan in layer_plans(settings, f):
+        if plan.fused is not None or plan.inputs == settings.k:
+            gathered += 2 * size * min(plan.inputs, plan.outputs)
+        if plan.attends:
+            gathered += 2 * 2 * size * settings.heads * head_width(settings, plan.inputs)
     if settings.structure:
         gathered += 2 * size * (settings.k if settings.structure_from == "bottleneck" else f)
-    told = 8 * (settings.k + 7 + settings.k) + (8 if settings.structure else 0)
-    return traffic(4 * gathered, 4 * parameters(settings, f) + told, world)
+    metrics = 8 * (settings.k + 7 + settings.k) + (8 if settings.structure else 0)
+    return traffic(4 * gathered, 4 * parameters(settings, f) + metrics, world)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.clustering.student_t import student_t
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import adjacency
 from trainers.caegcn.model import Model, clusters, rows_of
 from trainers.caegcn.settings import Settings
@@ -52,9 +52,9 @@ def predict(
     model = _loaded(tensors, chosen, x.shape[1])
     if edge_index is None or not edge_index.size:
         q = student_t(model.content.encode(torch.from_numpy(x))[-1], model.centres, chosen.freedom)
-        sure, labels = q.max(1)
-        return labels.numpy(), sure.numpy()
+        confidence, labels = q.max(1)
+        return labels.numpy(), confidence.numpy()
     a = adjacency(edge_index, len(x), self_loops=False)
-    rows = rows_of(x, a, Team(), torch.device("cpu"))
-    labels, sure = clusters(model(rows, Team()).columns)
-    return labels.numpy(), sure.numpy()
+    rows = rows_of(x, a, ProcessGroup(), torch.device("cpu"))
+    labels, confidence = clusters(model(rows, ProcessGroup()).columns)
+    return labels.numpy(), confidence.numpy()

@@ -17,19 +17,20 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.distributed.process_group import Team
-from ops.graph.adjacency import SparseRows, normalised, sparse_product, sparse_rows
+from ops.distributed.process_group import ProcessGroup
+from ops.graph.adjacency import SparseRows, normalised, sparse_rows
 from ops.losses.link_bce import Links, links_of
 from ops.losses.tiled_attention import attend
 from ops.rng import torch_generator
 from trainers.caegcn.settings import Settings
+from trainers.shared import glorot_start, linear_start, propagate
 
 _WIDEST_HEAD = 64  # of `head_dim` auto
 _ROWS = 16384  # on the device at a time, where no gradient is asked for
 
 
 @dataclass(frozen=True)
-class Rows:
+class GraphRows:
     """What one worker sees in a step: its rows of X, of A~ = D^-1/2 (A + I) D^-1/2, of A~ X, and of A + I."""
 
     x: Float[Tensor, "n F"]
@@ -40,7 +41,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Found:
+class BranchOutputs:
     """What the branches make of this worker's rows; `decoded` is None where there is no graph decoder."""
 
     content: Float[Tensor, "n F"]
@@ -50,7 +51,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Place:
+class LayerPlan:
     """One graph layer: its widths, the content layer that is fused with its input (None: the first), attention."""
 
     inputs: int
@@ -60,31 +61,31 @@ class Place:
     last: bool = False
 
 
-def encoder_places(settings: Settings, n_features: int) -> list[Place]:
+def encoder_layers(settings: Settings, n_features: int) -> list[LayerPlan]:
     """The graph encoder's layers, F to K; `fused` counts the content encoder's layers."""
     inner = [*settings.layers, settings.code_dim]
     kept = list(range(len(inner))) if settings.depth == "full" else [0, len(inner) - 1]
     widths = [n_features, *(inner[i] for i in kept), settings.k]
-    places = [Place(widths[0], widths[1], None)]
+    plans = [LayerPlan(widths[0], widths[1], None)]
     for number, i in enumerate(kept):
         ends = number in (0, len(kept) - 1)
         attends = settings.attention_at == "all" or (settings.attention_at == "released" and ends)
-        places.append(Place(inner[i], widths[number + 2], i, attends, last=number == len(kept) - 1))
-    return places
+        plans.append(LayerPlan(inner[i], widths[number + 2], i, attends, last=number == len(kept) - 1))
+    return plans
 
 
-def decoder_places(settings: Settings, n_features: int) -> list[Place]:
+def decoder_layers(settings: Settings, n_features: int) -> list[LayerPlan]:
     """The graph decoder's layers, K to F; `fused` counts the content decoder's layers, -1 is the code."""
     inner = list(reversed(settings.layers))
     full = settings.depth == "full"
     kept = list(range(-1, len(inner))) if full else [0, len(inner) - 1]
     width = {-1: settings.code_dim} | dict(enumerate(inner))
     widths = [settings.k, *(width[i] for i in kept), n_features]
-    places = [Place(widths[0], widths[1], None)]
+    plans = [LayerPlan(widths[0], widths[1], None)]
     for number, i in enumerate(kept):
         attends = settings.attention_at == "all"
-        places.append(Place(width[i], widths[number + 2], i, attends, last=number == len(kept) - 1))
-    return places
+        plans.append(LayerPlan(width[i], widths[number + 2], i, attends, last=number == len(kept) - 1))
+    return plans
 
 
 def head_width(settings: Settings, width: int) -> int:
@@ -123,53 +124,57 @@ class Content(torch.nn.Module):
 class GraphLayers(torch.nn.Module):
     """Graph layers one after the other, each but the first on rows fused with the content branch's."""
 
-    def __init__(self, places: Sequence[Place], settings: Settings, seed: int, name: str) -> None:
+    def __init__(self, plans: Sequence[LayerPlan], settings: Settings, seed: int, name: str) -> None:
         super().__init__()
-        self.places, self.settings = places, settings
+        self.plans, self.settings = plans, settings
         g = torch_generator(seed, f"caegcn/{name}")
-        self.weights = torch.nn.ParameterList(_glorot(p.inputs, p.outputs, g) for p in places)
+        self.weights = torch.nn.ParameterList(_glorot(p.inputs, p.outputs, g) for p in plans)
         self.attention = torch.nn.ParameterDict()
-        for number, place in enumerate(places):
-            if place.attends:
-                inside = settings.heads * head_width(settings, place.inputs)
+        for number, plan in enumerate(plans):
+            if plan.attends:
+                inside = settings.heads * head_width(settings, plan.inputs)
                 for role in ("query", "key", "value"):
-                    self.attention[f"{number}_{role}"] = _glorot(place.inputs, inside, g)
-                out = _glorot(inside, place.inputs, g)
+                    self.attention[f"{number}_{role}"] = _glorot(plan.inputs, inside, g)
+                out = _glorot(inside, plan.inputs, g)
                 if settings.residual:  # attention starts from nothing: random, it would add one mean to all rows
                     out.data.zero_()
                 self.attention[f"{number}_out"] = out
 
     def forward(
-        self, first: Float[Tensor, "n F"] | None, z: Tensor | None, content: dict[int, Tensor], rows: Rows, team: Team,
-        *, head: bool = True,
+        self, first: Float[Tensor, "n F"] | None, z: Tensor | None, content: dict[int, Tensor], rows: GraphRows,
+        group: ProcessGroup, *, head: bool = True,
     ) -> Float[Tensor, "n D"]:  # fmt: skip
         """The last layer's output of this worker's rows; `first`: A~ X where the layers begin at the features.
 
         Without `head` the last layer passes its rows on along the edges only: what its weights are multiplied with.
         """
         gamma = self.settings.gamma
-        for number, (place, own) in enumerate(zip(self.places, self.weights, strict=True)):
-            weight = own if head or not place.last else torch.eye(place.inputs, device=own.device)
+        for number, plan in enumerate(self.plans):
+            weight: Tensor = self.weights[number]
+            if plan.last and not head:
+                weight = torch.eye(plan.inputs, device=weight.device)
             if z is None:
                 assert first is not None
                 z = first @ weight
             else:
-                if place.fused is not None:
-                    z = torch.lerp(content[place.fused], z, gamma)
-                z = propagate(self.attend(number, z, rows, team), weight, rows, team)
-            z = z if place.last else z.relu()
+                if plan.fused is not None:
+                    z = torch.lerp(content[plan.fused], z, gamma)
+                z = propagate(self.attend(number, z, rows, group), weight, rows.a, rows.total, group)
+            z = z if plan.last else z.relu()
         assert z is not None
         return z
 
-    def attend(self, number: int, y: Float[Tensor, "n D"], rows: Rows, team: Team) -> Float[Tensor, "n D"]:
-        """R: the fused rows Y and what they attend to, or Y itself where the place has no attention."""
-        if not self.places[number].attends:
+    def attend(
+        self, number: int, y: Float[Tensor, "n D"], rows: GraphRows, group: ProcessGroup
+    ) -> Float[Tensor, "n D"]:
+        """R: the fused rows Y and what they attend to, or Y itself where the layer has no attention."""
+        if not self.plans[number].attends:
             return y
         width = head_width(self.settings, y.shape[1])
         scale = 1 / math.sqrt(width) if self.settings.attention_scale == "width" else 1.0
         q, k, v = (y @ self.attention[f"{number}_{role}"] for role in ("query", "key", "value"))
-        found = attend(q, k, v, self.settings.heads, rows.total, scale=scale, team=team)
-        out: Tensor = found @ self.attention[f"{number}_out"]
+        attended = attend(q, k, v, self.settings.heads, rows.total, scale=scale, group=group)
+        out: Tensor = attended @ self.attention[f"{number}_out"]
         return y + out if self.settings.residual else out
 
 
@@ -179,26 +184,26 @@ class Model(torch.nn.Module):
     def __init__(self, n_features: int, settings: Settings, seed: int) -> None:
         super().__init__()
         self.content = Content(n_features, settings, seed)
-        self.encoder = GraphLayers(encoder_places(settings, n_features), settings, seed, "encoder")
+        self.encoder = GraphLayers(encoder_layers(settings, n_features), settings, seed, "encoder")
         self.decoder: GraphLayers | None = None
         if settings.decoder:
-            self.decoder = GraphLayers(decoder_places(settings, n_features), settings, seed, "decoder")
+            self.decoder = GraphLayers(decoder_layers(settings, n_features), settings, seed, "decoder")
         self.centres = torch.nn.Parameter(torch.zeros(settings.k, settings.code_dim))
 
-    def forward(self, rows: Rows, team: Team) -> Found:
+    def forward(self, rows: GraphRows, group: ProcessGroup) -> BranchOutputs:
         """Both branches on this worker's rows."""
         hidden = self.content.encode(rows.x)
         code = hidden[-1]
         opened = self.content.decode(code)
-        columns = self.encoder(rows.mixed, None, dict(enumerate(hidden)), rows, team)
+        columns = self.encoder(rows.mixed, None, dict(enumerate(hidden)), rows, group)
         decoded = None
         if self.decoder is not None:
-            decoded = self.decoder(None, columns, {-1: code} | dict(enumerate(opened)), rows, team)
-        return Found(opened[-1], code, columns, decoded)
+            decoded = self.decoder(None, columns, {-1: code} | dict(enumerate(opened)), rows, group)
+        return BranchOutputs(opened[-1], code, columns, decoded)
 
 
 @torch.no_grad()
-def fit_head(model: Model, steps: Iterable[tuple[Rows, Float[Tensor, "n K"]]], team: Team) -> None:
+def fit_head(model: Model, steps: Iterable[tuple[GraphRows, Float[Tensor, "n K"]]], group: ProcessGroup) -> None:
     """Set the K columns' weights to the ridge regression that comes nearest to log p, row means apart.
 
     `steps` has rows with their target p. Softmax is blind to a row's mean, and a softmax at p has no KL to p.
@@ -208,59 +213,46 @@ def fit_head(model: Model, steps: Iterable[tuple[Rows, Float[Tensor, "n K"]]], t
     sums = torch.zeros(size, size + k, dtype=torch.float64, device=weight.device)
     for rows, p in steps:
         content = dict(enumerate(model.content.encode(rows.x)))
-        passed = model.encoder(rows.mixed, None, content, rows, team, head=False).double()
+        passed = model.encoder(rows.mixed, None, content, rows, group, head=False).double()
         wanted = p.double().clamp_min(1e-12).log()
         sums += passed.T @ torch.cat((passed, wanted - wanted.mean(1, keepdim=True)), 1)
-    team.sum_(sums)
+    group.sum_(sums)
     gram, product = sums.split([size, k], 1)  # type: ignore[no-untyped-call]
     ridge = 1e-3 * gram.diagonal().mean() * torch.eye(size, dtype=torch.float64, device=weight.device)
     weight.copy_(torch.linalg.solve(gram + ridge, product))
-    team.from_first_(weight.data)
+    group.broadcast_(weight.data)
 
 
-def propagate(z: Float[Tensor, "n D"], weight: Float[Tensor, "D E"], rows: Rows, team: Team) -> Float[Tensor, "n E"]:
-    """`A~ Z U` for this worker's rows, through the narrower side of U."""
-    narrow = weight.shape[0] <= weight.shape[1]
-    gathered = team.gather((z if narrow else z @ weight)[None], rows.total)
-    out = sparse_product(rows.a, gathered[None])[0]
-    return out @ weight if narrow else out
-
-
-def rows_of(x: NDArray[np.float32], a: sp.csr_array, team: Team, device: torch.device) -> Rows:
+def rows_of(x: NDArray[np.float32], a: sp.csr_array, group: ProcessGroup, device: torch.device) -> GraphRows:
     """This worker's share of features `x` [N, F] on the symmetric 0/1 matrix `a` [N, N], and what is made of both."""
-    n, own = len(x), team.own(len(x))
-    mixing = normalised(a)
-    mine = sp.csr_array(mixing[own])
-    mixed = np.asarray(mine @ x, dtype=np.float32)
-    own_x = torch.from_numpy(x[own] if team.world > 1 else x).to(device)
-    return Rows(own_x, torch.from_numpy(mixed).to(device), sparse_rows(mine, device), links_of(a, team, device), n)
+    shard = group.shard(len(x))
+    local_a = sp.csr_array(normalised(a)[shard])
+    mixed = torch.from_numpy(np.asarray(local_a @ x, dtype=np.float32)).to(device)
+    local_x = torch.from_numpy(x[shard] if group.world > 1 else x).to(device)
+    return GraphRows(local_x, mixed, sparse_rows(local_a, device), links_of(a, group, device), len(x))
 
 
 def clusters(columns: Float[Tensor, "N K"]) -> tuple[Int64[Tensor, "N"], Float[Tensor, "N"]]:
     """The graph branch's cluster of every row and its probability."""
-    sure, labels = columns.softmax(1).max(1)
-    return labels, sure
+    confidence, labels = columns.softmax(1).max(1)
+    return labels, confidence
 
 
 def _through(layers: torch.nn.ModuleList, x: Tensor) -> list[Tensor]:
-    found = []
+    outputs = []
     for number, layer in enumerate(layers):
         x = layer(x)
-        if number < len(layers) - 1:
-            x = x.relu_()
-        found.append(x)
-    return found
+        outputs.append(x if number == len(layers) - 1 else x.relu_())
+    return outputs
 
 
 def _linear(inputs: int, outputs: int, g: torch.Generator) -> torch.nn.Linear:
-    made: torch.nn.Linear = torch.nn.utils.skip_init(torch.nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
-    bound = 1 / math.sqrt(inputs)
+    layer: torch.nn.Linear = torch.nn.utils.skip_init(torch.nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        for parameter in (made.weight, made.bias):
-            parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=g))
-    return made
+        for parameter in (layer.weight, layer.bias):
+            parameter.copy_(linear_start(parameter.shape, inputs, g))
+    return layer
 
 
 def _glorot(inputs: int, outputs: int, g: torch.Generator) -> torch.nn.Parameter:
-    bound = math.sqrt(6 / (inputs + outputs))
-    return torch.nn.Parameter(torch.empty(inputs, outputs).uniform_(-bound, bound, generator=g))
+    return torch.nn.Parameter(glorot_start((inputs, outputs), g))

@@ -3,8 +3,8 @@
 The cache lies beside the downloads (TESSERA_CACHE), a folder for each (features, edges, settings of this stage, seed,
 numbers of threads and workers: a result must not depend on who filled it), so that trials, seeds of other runs and
 repeated commands share it. It is written like a checkpoint (whole or not there, with checksums), every minute and at
-the end; whoever comes while another process trains the same waits for it. What was told of its epochs is kept with it
-and told again, so that every run's history has them.
+the end; whoever comes while another process trains the same waits for it. The metrics of its epochs are kept with it
+and reported again, so that every run's history has them.
 
 An auto-encoder left to itself first finds the groups and then loses them again in details of single rows. Which epoch
 to keep is decided without labels: by the modularity, on the graph, of the clusters that k-means finds in its codes.
@@ -34,33 +34,35 @@ from ops.atomic_io import locked
 from ops.clustering.kmeans import kmeans
 from ops.data.io.readers import cache_file
 from ops.data.types.graph import AttributedGraph
-from ops.distributed.process_group import Team
-from ops.errors import DivergedError, SettingsError
+from ops.distributed.process_group import ProcessGroup
+from ops.errors import SettingsError
 from ops.evaluation.unlabelled import structure_indices
 from ops.rng import generator
 from ops.training import checkpoint
 from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.caegcn.model import Content
 from trainers.caegcn.settings import Settings
+from trainers.shared import check_loss, gradient_step
 
 SAVE_SECONDS = 60.0
-LOOK_EVERY = 2  # epochs
+SCORE_EVERY = 2  # epochs
 _MODULARITY = "train/modularity_pretraining"
 
 
 @dataclass
-class _Past:
-    """What rank 0 remembers: the metrics of every epoch, and the branch of the one that is kept so far by name."""
+class _History:
+    """What rank 0 remembers: the metrics of every epoch, and the weights of the one that is kept so far by name."""
 
-    told: list[dict[str, float]] = field(default_factory=list)
+    metrics: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
 
-    def looks(self) -> list[tuple[float, int]]:
-        """(modularity, epoch) of every look; the largest is kept: of equal ones, as without any edges, the last."""
-        return [(metrics[_MODULARITY], epoch) for epoch, metrics in enumerate(self.told) if _MODULARITY in metrics]
+    def kept_epoch(self) -> int:
+        """The epoch of the largest modularity; of equal ones, as without any edges, the last."""
+        scores = [(each[_MODULARITY], epoch) for epoch, each in enumerate(self.metrics) if _MODULARITY in each]
+        return max(scores)[1]
 
 
-_EDITION = 4  # of the draws and the updates below: another one has other results
+_EDITION = 5  # of the draws, the updates and the cache's files: another one has other results
 
 
 def key_of(settings: Settings, data: AttributedGraph, seed: int, rounding: Sequence[int | str] = ()) -> str:
@@ -78,7 +80,7 @@ def key_of(settings: Settings, data: AttributedGraph, seed: int, rounding: Seque
     return h.hexdigest()[:16]
 
 
-def pretrain(content: Content, settings: Settings, data: AttributedGraph, run: Run, team: Team) -> None:
+def pretrain(content: Content, settings: Settings, data: AttributedGraph, run: Run, group: ProcessGroup) -> None:
     """Train `content` in place, or take what the cache has of it; `run` hears of epochs -pretrain_epochs ... -1.
 
     Of a batch each worker takes its share; rank 0 alone looks at the codes, and reads and writes the cache.
@@ -86,15 +88,15 @@ def pretrain(content: Content, settings: Settings, data: AttributedGraph, run: R
     """
     if not settings.pretrain_epochs:
         return
-    rounding = (torch.get_num_threads(), team.world, run.device.type)
-    folder = _folder(key_of(settings, data, run.seed, rounding)) if team.rank == 0 else None
+    rounding = (torch.get_num_threads(), group.world, run.device.type)
+    folder = _folder(key_of(settings, data, run.seed, rounding)) if group.rank == 0 else None
     lock: AbstractContextManager[None] = locked(folder / ".lock") if folder else nullcontext()
     with lock:
-        _train(content, settings, data, run, team, folder)
+        _train(content, settings, data, run, group, folder)
 
 
 def _folder(key: str) -> Path | None:
-    """The cache's folder, or None where there is no place for it: nothing is kept then."""
+    """The cache's folder, or None where it cannot be made: nothing is kept then."""
     folder = cache_file("x").parent / "pretrained" / key
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,97 +106,96 @@ def _folder(key: str) -> Path | None:
     return folder
 
 
-def _train(content: Content, s: Settings, data: AttributedGraph, run: Run, team: Team, folder: Path | None) -> None:
+def _train(
+    content: Content, s: Settings, data: AttributedGraph, run: Run, group: ProcessGroup, folder: Path | None
+) -> None:
     optimizer = torch.optim.Adam(content.parameters(), lr=s.pretrain_lr, fused=True)
-    found = checkpoint.load_latest(folder / "epochs") if folder else None
-    first = _begin(content, optimizer, team, found)
-    past = _Past()
-    if found is not None:
-        best = {name.removeprefix("best."): v for name, v in found.shared.items() if name.startswith("best.")}
-        past = _Past(found.shared["told"], best)
+    stored = checkpoint.load_latest(folder / "epochs") if folder else None
+    first = _begin(content, optimizer, group, stored)
+    history = _History()
+    if stored is not None:
+        best = {name.removeprefix("best."): v for name, v in stored.shared.items() if name.startswith("best.")}
+        history = _History(stored.shared["history"], best)
     for epoch in range(first):
-        run.report(epoch - s.pretrain_epochs, past.told[epoch] if team.rank == 0 else {})
+        run.report(epoch - s.pretrain_epochs, history.metrics[epoch] if group.rank == 0 else {})
     saved = time.monotonic()
     for epoch in range(first, s.pretrain_epochs):
         last = epoch == s.pretrain_epochs - 1
-        metrics = {"train/loss_pretraining": _epoch(content, optimizer, s, data.x, run, team, epoch)}
-        past.told.append(metrics)
-        if s.pretrain_keep == "modularity" and (last or epoch % LOOK_EVERY == LOOK_EVERY - 1):
-            if team.rank == 0:
-                _look(content, s, data, run.seed, past)
+        metrics = {"train/loss_pretraining": _epoch(content, optimizer, s, data.x, run, group, epoch)}
+        history.metrics.append(metrics)
+        if s.pretrain_keep == "modularity" and (last or epoch % SCORE_EVERY == SCORE_EVERY - 1):
+            if group.rank == 0:
+                _score(content, s, data, run.seed, history)
             if last:
-                _take(content, past, team)
+                _take_best(content, history, group)
         try:
             run.report(epoch - s.pretrain_epochs, metrics)
         except BaseException:
-            _save(folder, epoch, content, None if last else optimizer, past)
+            _save(folder, epoch, content, None if last else optimizer, history)
             raise
         if last or time.monotonic() - saved > SAVE_SECONDS:
-            _save(folder, epoch, content, None if last else optimizer, past)
+            _save(folder, epoch, content, None if last else optimizer, history)
             saved = time.monotonic()
 
 
 def _save(
-    folder: Path | None, epoch: int, content: Content, optimizer: torch.optim.Optimizer | None, past: _Past
+    folder: Path | None, epoch: int, content: Content, optimizer: torch.optim.Optimizer | None, history: _History
 ) -> None:
-    """What goes on from `epoch`; without an optimiser: the branch alone, which is ready."""
+    """Write what goes on after `epoch`; without an optimiser the weights alone, whose training is complete."""
     if folder is None:
         return
     if optimizer is None:
         tensors = {f"model.{name}": parameter.detach() for name, parameter in content.named_parameters()}
     else:
-        tensors = pack_training(content, optimizer, gradients=False) | {f"best.{k}": v for k, v in past.best.items()}
-    # no right to write there (any more): training does not need it
-    with suppress(SettingsError):
-        checkpoint.save(folder / "epochs", State(epoch, tensors | {"told": past.told}))
+        tensors = pack_training(content, optimizer, gradients=False)
+        tensors |= {f"best.{k}": v for k, v in history.best.items()}
+    with suppress(SettingsError):  # the folder cannot be written (any more): training does not need it
+        checkpoint.save(folder / "epochs", State(epoch, tensors | {"history": history.metrics}))
 
 
-def _look(content: Content, s: Settings, data: AttributedGraph, seed: int, past: _Past) -> None:
-    """Tell the modularity of the codes' clusters with the newest epoch's metrics; a branch as good as any is kept."""
-    found = kmeans(content.codes(data.x), s.k, (seed, 0), starts=s.centre_starts)  # as the centres will be found
-    modularity = structure_indices(data.edge_index, found.labels.cpu().numpy())["modularity"]
-    past.told[-1][_MODULARITY] = modularity
-    kept = max(past.looks())[1]
-    past.told[-1]["train/kept_pretraining"] = float(kept)
-    if kept == len(past.told) - 1:
-        past.best = {name: p.detach().clone() for name, p in content.named_parameters()}
+def _score(content: Content, s: Settings, data: AttributedGraph, seed: int, history: _History) -> None:
+    """Add the modularity of the codes' clusters to the newest epoch's metrics; weights as good as any are kept."""
+    clusters = kmeans(content.codes(data.x), s.k, (seed, 0), starts=s.centre_starts)  # keyed as the first centres are
+    newest = history.metrics[-1]
+    newest[_MODULARITY] = structure_indices(data.edge_index, clusters.labels.cpu().numpy())["modularity"]
+    kept = history.kept_epoch()
+    newest["train/kept_pretraining"] = float(kept)
+    if kept == len(history.metrics) - 1:
+        history.best = {name: p.detach().clone() for name, p in content.named_parameters()}
 
 
 @torch.no_grad()
-def _take(content: Content, past: _Past, team: Team) -> None:
-    """Rank 0's kept branch for all workers."""
+def _take_best(content: Content, history: _History, group: ProcessGroup) -> None:
+    """Rank 0's kept weights for all workers."""
     for name, parameter in content.named_parameters():
-        if team.rank == 0:
-            parameter.copy_(past.best[name])
-        team.from_first_(parameter.data)
+        if group.rank == 0:
+            parameter.copy_(history.best[name])
+        group.broadcast_(parameter.data)
 
 
-def _begin(content: Content, optimizer: torch.optim.Optimizer, team: Team, found: State | None) -> int:
-    """Take over rank 0's state where it has one, on every worker; returns the first epoch that is left."""
-    at = torch.tensor([-1 if found is None else found.epoch])
-    if found is not None:
-        unpack_training({k: v for k, v in found.shared.items() if k != "told"}, content, optimizer)
+def _begin(content: Content, optimizer: torch.optim.Optimizer, group: ProcessGroup, stored: State | None) -> int:
+    """Take over rank 0's stored state where it has one, on every worker; returns the first epoch that is left."""
     device = next(content.parameters()).device
-    epoch = int(team.from_first_(at.to(device)))
-    if team.world == 1 or epoch < 0:
-        return epoch + 1
+    has_moments = False
+    if stored is not None:
+        unpack_training({k: v for k, v in stored.shared.items() if k != "history"}, content, optimizer)
+        has_moments = any(name.startswith("optimizer.") for name in stored.shared)
+    epoch, moments = group.broadcast_(torch.tensor([-1 if stored is None else stored.epoch, has_moments]).to(device))
+    if group.world == 1 or epoch < 0:
+        return int(epoch) + 1
     for parameter in content.parameters():
-        team.from_first_(parameter.data)
-    has_moments = found is not None and any(name.startswith("optimizer.") for name in found.shared)
-    if team.from_first_(torch.tensor([has_moments]).to(device)):
-        for parameter in content.parameters():
+        group.broadcast_(parameter.data)
+        if moments:
             state = optimizer.state[parameter]
             for name in ("exp_avg", "exp_avg_sq"):
-                state.setdefault(name, torch.zeros_like(parameter))
-                team.from_first_(state[name])
-            state.setdefault("step", torch.zeros((), device=device))
-            team.from_first_(state["step"])
-    return epoch + 1
+                group.broadcast_(state.setdefault(name, torch.zeros_like(parameter)))
+            group.broadcast_(state.setdefault("step", torch.zeros((), device=device)))
+    return int(epoch) + 1
 
 
 def _epoch(
-    content: Content, optimizer: torch.optim.Optimizer, s: Settings, x: NDArray[np.float32], run: Run, team: Team,
-    epoch: int,
+    content: Content, optimizer: torch.optim.Optimizer, s: Settings, x: NDArray[np.float32], run: Run,
+    group: ProcessGroup, epoch: int,
 ) -> float:  # fmt: skip
     """Every row once in keyed batches of nearly equal size; the mean error of the epoch, finite."""
     n, f = x.shape
@@ -202,17 +203,12 @@ def _epoch(
     total = torch.zeros((), dtype=torch.float64)
     parameters = list(content.parameters())
     for batch in np.array_split(order, -(-n // s.pretrain_batch)):
-        rows = torch.from_numpy(x[batch[team.own(len(batch))]]).to(parameters[0].device)
-        found = content.decode(content.encode(rows)[-1])[-1]
-        error = mse_loss(found, rows, reduction="sum")
-        gradients = torch.autograd.grad(error / (len(batch) * f), parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = team.sum_(gradient)
-        optimizer.step()
+        rows = torch.from_numpy(x[batch[group.shard(len(batch))]]).to(parameters[0].device)
+        decoded = content.decode(content.encode(rows)[-1])[-1]
+        error = mse_loss(decoded, rows, reduction="sum")
+        gradient_step(error / (len(batch) * f), parameters, optimizer, group)
         total += error.detach().double().cpu()
-    for parameter in parameters:
-        parameter.grad = None
-    loss = float(team.sum_(total.to(parameters[0].device)) / (n * f))
-    if not np.isfinite(loss):
-        raise DivergedError(f"pre-training, epoch {epoch}: the loss is {loss}; lower --pretrain-lr")
+    optimizer.zero_grad(set_to_none=True)
+    loss = float(group.sum_(total.to(parameters[0].device)) / (n * f))
+    check_loss(loss, epoch, "lower --pretrain-lr", "pre-training, ")
     return loss

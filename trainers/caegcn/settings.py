@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ops.config.settings import MethodSettings, setting
+from ops.config.settings import setting
+from trainers.shared import PartSettings
 
 
-class Settings(MethodSettings):
+class Settings(PartSettings):
     """Hyperparameters of CaEGCN, under the paper's names where it has any."""
 
     epochs: int = setting(700, "epochs of joint training", ge=1, le=1_000_000)
@@ -72,9 +73,6 @@ class Settings(MethodSettings):
     pretrain_batch: int = setting(128, "rows of a step of these", ge=1)
     evaluate_every: int = setting(10, "epochs between looks at the clusters", ge=1)
     tile_rows: int = setting(512, "rows of a tile of the structure loss", ge=16, le=8192)
-    parts: int = setting(0, "parts to cut the graph into, some of them a step; 0: none", ge=0)
-    blocks: int = setting(1, "parts a step takes, with the edges between them", ge=1)
-    partition: Literal["metis", "hash"] = setting("metis", "how the graph is cut; hash ignores its edges")
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -102,10 +100,6 @@ class Settings(MethodSettings):
             raise ValueError(f"--pos-weight {self.pos_weight:g}: allowed are balanced or a number above 0")
         if self.warmup >= self.epochs:
             raise ValueError(f"--warmup-epochs {self.warmup} must be below --epochs, which is {self.epochs}: lower it")
-        if self.blocks > max(self.parts, 1):
-            raise ValueError(
-                f"--blocks {self.blocks} must be at most --parts, which is {self.parts}: lower it or raise --parts"
-            )
         return self
 
     @model_validator(mode="after")

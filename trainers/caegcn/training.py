@@ -9,7 +9,6 @@ Axes: N nodes, n of them on this worker, F features, Z width of the code, K clus
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,21 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.api import Result, Run, State
-from ops.clustering.kmeans import kmeans
+from ops.clustering.kmeans import kmeans_gathered
 from ops.clustering.student_t import column_sums, kl_rows, student_t, target
 from ops.data.types.graph import AttributedGraph
-from ops.distributed.process_group import Team
-from ops.errors import DivergedError
+from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import adjacency
 from ops.graph.sampling.batching import epoch_batches, part_of
 from ops.losses.link_bce import structure_loss
 from ops.losses.mse_inplace import squared_error_
 from ops.training.optimizer_state import pack_training, unpack_training
-from trainers.caegcn.model import Found, Model, Rows, clusters, fit_head, rows_of
+from trainers.caegcn.model import BranchOutputs, GraphRows, Model, clusters, fit_head, rows_of
 from trainers.caegcn.pretrain import pretrain
 from trainers.caegcn.settings import Settings
+from trainers.shared import Evaluation, check_loss, gradient_step, is_due, run_epochs, sent_bytes
 
-LISTED = 32  # clusters up to this many have their sizes told every epoch, one by one
+LISTED = 32  # up to this many clusters have a metric of their size each
 PARTS = ("content_mse", "content_kl", "graph_kl", "graph_mse", "structure")
 Nodes = NDArray[np.int64]
 
@@ -43,26 +42,19 @@ def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
 
     Raises DivergedError on a loss that is not finite.
     """
-    training = Training(settings, data, run)
-    for epoch in range(run.start.epoch + 1 if run.start else 0, settings.epochs):
-        metrics = training.epoch(epoch)
-        assignment, others = None, None
-        if epoch % settings.evaluate_every == 0 or epoch == settings.epochs - 1:
-            assignment, others = training.judged()
-        run.report(epoch, metrics, assignment, lambda epoch=epoch: training.state(epoch), others)  # type: ignore[misc]
-    return training.result()
+    return run_epochs(CaegcnTrainer(settings, data, run), run, settings.epochs)
 
 
-class Training:
+class CaegcnTrainer:
     """Model and optimiser of one seed between two epochs; `run.start` is taken over where there is one."""
 
     def __init__(self, settings: Settings, data: AttributedGraph, run: Run) -> None:
         self.settings, self.seed, self.device = settings, run.seed, run.device
-        self.team = Team(run.rank, run.world)
+        self.group = ProcessGroup(run.rank, run.world)
         self.x = data.x
         self.a = adjacency(data.edge_index, data.n_nodes, self_loops=False)
         self.part = part_of(settings, data)
-        self.rows = rows_of(self.x, self.a, self.team, self.device) if self.part is None else None
+        self.rows = rows_of(self.x, self.a, self.group, self.device) if self.part is None else None
         self.model = Model(data.n_features, settings, run.seed).to(run.device)
         if run.start is None:
             self._begin(run, data)
@@ -75,19 +67,17 @@ class Training:
         if run.warm is not None:
             self.model.load_state_dict(run.warm.model)
             return
-        pretrain(self.model.content, self.settings, data, run, self.team)
+        pretrain(self.model.content, self.settings, data, run, self.group)
         with torch.no_grad():
             codes = self.codes()
             centres = self.model.centres.data
-            if self.team.rank == 0:
-                found = kmeans(codes, self.settings.k, (self.seed, 0), starts=self.settings.centre_starts)
-                centres.copy_(found.centres)
-            self.team.from_first_(centres)
+            s = self.settings
+            centres.copy_(kmeans_gathered(codes, s.k, (self.seed, 0), self.group, starts=s.centre_starts).centres)
             if self.settings.head_start == "fit":
-                fit_head(self.model, self._targets(), self.team)
+                fit_head(self.model, self._targets(), self.group)
 
     @torch.no_grad()
-    def _targets(self) -> Iterator[tuple[Rows, Float[Tensor, "n K"]]]:
+    def _targets(self) -> Iterator[tuple[GraphRows, Float[Tensor, "n K"]]]:
         """Every row of the first epoch's steps with its target."""
         sums = self._sums()
         for rows, _ in self._steps(0):
@@ -96,7 +86,7 @@ class Training:
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One epoch's steps; its metrics: losses as means over the steps, cluster sizes as sums."""
-        before, steps = (self.team.gathered, self.team.reduced), 0
+        before, steps = self.group.counters, 0
         # Adam's first steps move every weight by the whole rate, which would throw the pre-trained codes together
         rate = self.settings.lr * min(1.0, (epoch + 1) / (self.settings.warmup + 1))
         self.optimizer.param_groups[0]["lr"] = rate
@@ -105,75 +95,64 @@ class Training:
         for rows, _ in self._steps(epoch):
             total += self._step(rows, sums, epoch)
             steps += 1
-        losses, (whole, agree), sizes = total[: len(PARTS)], total[len(PARTS) :][:2], total[len(PARTS) + 2 :]
+        losses, (loss, agree), sizes = total[: len(PARTS)], total[len(PARTS) :][:2], total[len(PARTS) + 2 :]
         metrics = {f"train/loss_{name}": float(v) / steps for name, v in zip(PARTS, losses, strict=True)}
-        metrics |= {"train/loss": float(whole) / steps, "train/agreement": float(agree) / len(self.x)}
+        metrics |= {"train/loss": float(loss) / steps, "train/agreement": float(agree) / len(self.x)}
         metrics |= {"head/size_min": float(sizes.min()), "head/size_max": float(sizes.max())}
         if len(sizes) <= LISTED:
             metrics |= {f"head/size_{i:02d}": float(size) for i, size in enumerate(sizes)}
-        if self.team.world > 1:
-            metrics["sys/sent_bytes"] = self.team.sent_since(*before) / steps
-        return metrics
+        return metrics | sent_bytes(self.group, before, steps)
 
-    def _steps(self, epoch: int) -> Iterator[tuple[Rows, Nodes | None]]:
+    def _steps(self, epoch: int) -> Iterator[tuple[GraphRows, Nodes | None]]:
         """What each step of an epoch sees, with its nodes (None: all)."""
         if self.rows is not None:
             yield self.rows, None
             return
         for batch in epoch_batches(self.settings, len(self.x), self.part, self.seed, epoch):
             inside = batch.adjacency(self.a)
-            yield rows_of(self.x[batch.nodes], inside, self.team, self.device), batch.nodes
+            yield rows_of(self.x[batch.nodes], inside, self.group, self.device), batch.nodes
 
-    def _step(self, rows: Rows, sums: Float[Tensor, "K"] | None, epoch: int) -> Tensor:
+    def _step(self, rows: GraphRows, sums: Float[Tensor, "K"] | None, epoch: int) -> Float[Tensor, "_"]:
         """One step of Adam; returns the weighted losses, their sum, rows on which q and z agree, cluster sizes."""
-        found = self.model(rows, self.team)
-        losses, q = self.losses(rows, found, sums)
+        outputs = self.model(rows, self.group)
+        losses, q = self.losses(rows, outputs, sums)
         weights = self._weights()
         loss = torch.stack([w * part for w, part in zip(weights, losses, strict=True) if w]).sum()
-        parameters = list(self.model.parameters())
-        self.optimizer.zero_grad(set_to_none=True)  # before the backward pass: it needs the room
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True),
-                                       strict=True):  # fmt: skip
-            parameter.grad = self.team.sum_(torch.zeros_like(parameter) if gradient is None else gradient)
-        self.optimizer.step()
-        labels = found.columns.detach().argmax(1)
+        gradient_step(loss, list(self.model.parameters()), self.optimizer, self.group)
+        labels = outputs.columns.detach().argmax(1)
         parts = torch.stack([w * part.detach().double() for w, part in zip(weights, losses, strict=True)]).cpu()
-        if self.team.rank:  # it is whole on every worker
+        if self.group.rank:  # the structure loss is whole on every worker
             parts[-1] = 0
         rest = [parts.sum()[None], (labels == q.argmax(1)).sum()[None].cpu(), labels.bincount(minlength=len(q.T)).cpu()]
-        told = self.team.sum_(torch.cat([parts, *rest]).to(self.device)).cpu()
-        if not math.isfinite(float(told[len(PARTS)])):
-            raise DivergedError(
-                f"epoch {epoch}: the loss is {float(told[len(PARTS)])}; "
-                "lower --lr, or where it is the first epoch scale the features"
-            )
-        return told
+        totals = self.group.sum_(torch.cat([parts, *rest]).to(self.device)).cpu()
+        check_loss(float(totals[len(PARTS)]), epoch, "lower --lr, or where it is the first epoch scale the features")
+        return totals
 
     def losses(
-        self, rows: Rows, found: Found, sums: Float[Tensor, "K"] | None
+        self, rows: GraphRows, outputs: BranchOutputs, sums: Float[Tensor, "K"] | None
     ) -> tuple[list[Float[Tensor, ""]], Float[Tensor, "n K"]]:
         """The five parts of L without their weights, and q: this worker's share, the structure loss as a whole.
 
-        Both reconstructions in `found` are overwritten.
+        Both reconstructions in `outputs` are overwritten.
 
         `sums` are the target's column sums; None: of these rows.
         """
-        s, nothing = self.settings, found.columns.new_zeros(())
-        q = student_t(found.code, self.model.centres, s.freedom)
-        p = target(q, column_sums(q, self.team) if sums is None else sums)
+        s, nothing = self.settings, outputs.columns.new_zeros(())
+        q = student_t(outputs.code, self.model.centres, s.freedom)
+        p = target(q, column_sums(q, self.group) if sums is None else sums)
         entries = rows.total * rows.x.shape[1]
         pairs = nothing
         if s.structure:
-            local = found.columns if s.structure_from == "bottleneck" else found.decoded
+            local = outputs.columns if s.structure_from == "bottleneck" else outputs.decoded
             assert local is not None
             weight = rows.links.balance if isinstance(s.pos_weight, str) else s.pos_weight
-            codes = self.team.gather(local[None], rows.total)
-            pairs = structure_loss(codes, rows.links, weight, team=self.team, tile_rows=s.tile_rows)
+            codes = self.group.gather(local[None], rows.total)
+            pairs = structure_loss(codes, rows.links, weight, group=self.group, tile_rows=s.tile_rows)
         return [
-            squared_error_(found.content, rows.x, entries),
+            squared_error_(outputs.content, rows.x, entries),
             kl_rows(p, q.log(), rows.total),
-            kl_rows(p, found.columns.log_softmax(1), rows.total),
-            nothing if found.decoded is None else squared_error_(found.decoded, rows.x, entries),
+            kl_rows(p, outputs.columns.log_softmax(1), rows.total),
+            nothing if outputs.decoded is None else squared_error_(outputs.decoded, rows.x, entries),
             pairs,
         ], q.detach()
 
@@ -189,8 +168,8 @@ class Training:
     @torch.no_grad()
     def codes(self) -> Float[Tensor, "N Z"]:
         """The content code of all rows, on every worker."""
-        own = self.model.content.codes(self.x[self.team.own(len(self.x))])
-        return self.team.gather(own[None], len(self.x))
+        local = self.model.content.codes(self.x[self.group.shard(len(self.x))])
+        return self.group.gather(local[None], len(self.x))
 
     @torch.no_grad()
     def all_rows(self) -> tuple[Float[Tensor, "N K"], Float[Tensor, "N Z"]]:
@@ -199,19 +178,23 @@ class Training:
         columns = torch.empty(n, s.k, device=self.device)
         codes = torch.empty(n, s.code_dim, device=self.device)
         for rows, nodes in self._steps(0):  # always the first epoch's batches: a result depends on the model alone
-            found = self.model(rows, self.team)
+            outputs = self.model(rows, self.group)
             at: Int64[Tensor, "B"] | slice = slice(None) if nodes is None else torch.from_numpy(nodes).to(self.device)
-            columns[at] = self.team.gather(found.columns[None], rows.total)
-            codes[at] = self.team.gather(found.code[None], rows.total)
+            columns[at] = self.group.gather(outputs.columns[None], rows.total)
+            codes[at] = self.group.gather(outputs.code[None], rows.total)
         return columns, codes
 
     @torch.no_grad()
-    def judged(self) -> tuple[Nodes, dict[str, Nodes]]:
-        """The clusters of all rows, and those of q and p, which are scored beside."""
+    def evaluate(self, epoch: int) -> Evaluation | None:
+        """The clusters of all rows where they are due, and those of q and p, which are scored beside."""
+        s = self.settings
+        if not is_due(epoch, s.evaluate_every, s.epochs):
+            return None
         columns, codes = self.all_rows()
-        q = student_t(codes, self.model.centres, self.settings.freedom)
-        others = {"branch/q": q, "branch/p": target(q, column_sums(q))}
-        return clusters(columns)[0].cpu().numpy(), {name: each.argmax(1).cpu().numpy() for name, each in others.items()}
+        q = student_t(codes, self.model.centres, s.freedom)
+        branches = {"branch/q": q, "branch/p": target(q, column_sums(q))}
+        others = {name: each.argmax(1).cpu().numpy() for name, each in branches.items()}
+        return Evaluation(clusters(columns)[0].cpu().numpy(), others)
 
     def state(self, epoch: int) -> State:
         """All that a resumed run needs."""
@@ -220,6 +203,6 @@ class Training:
     def result(self) -> Result:
         """Clusters, confidence, codes and model as they stand."""
         columns, codes = self.all_rows()
-        labels, sure = clusters(columns)
+        labels, confidence = clusters(columns)
         tensors = {name: p.detach().cpu() for name, p in self.model.named_parameters()}
-        return Result(labels.cpu().numpy(), sure.cpu().numpy(), codes.cpu().numpy(), tensors)
+        return Result(labels.cpu().numpy(), confidence.cpu().numpy(), codes.cpu().numpy(), tensors)

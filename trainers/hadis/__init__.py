@@ -15,42 +15,35 @@ its BatchNorm twice), so that the numbers are not theirs bit by bit; nothing is 
 
 from __future__ import annotations
 
-import sys
-
+from ops.api import Method
 from ops.inference.sklearn import ImageClusterer
 from trainers.hadis.cost import estimate, exchanged, remarks
 from trainers.hadis.inference import embed, predict
 from trainers.hadis.settings import Settings
 from trainers.hadis.training import train
 
-NAME = "hadis"
-KIND = "images"
-SEARCHED = ("temperature", "hardness", "sigma", "weight_proto", "ema_momentum", "lr")
-SHAPED = ("backbone", "hidden", "embedding_dim", "image_size")
-NEW_ROWS = "the network projects them as any other image; nothing is learned from them"
-ADVICE = "raise --accumulate, or lower --batch, --image-size or --hidden"
-COLLAPSED = "lower --lr, or raise --warmup-epochs or --ema-momentum"  # what helps when all rows fall together
+METHOD = Method(
+    name="hadis",
+    summary="HaDis: diffused sampling and hardness-aware self-distillation for images",
+    kind="images",
+    settings=Settings,
+    train=train,
+    predict=predict,
+    estimate=estimate,
+    exchanged=exchanged,
+    remarks=remarks,
+    embed=embed,
+    searched=("temperature", "hardness", "sigma", "weight_proto", "ema_momentum", "lr"),
+    fixed=("backbone", "hidden", "embedding_dim", "image_size"),
+    new_rows="the network projects them as any other image; nothing is learned from them",
+    save_memory="raise --accumulate, or lower --batch, --image-size or --hidden",
+    avoid_collapse="lower --lr, or raise --warmup-epochs or --ema-momentum",
+)
 
-__all__ = [
-    "ADVICE",
-    "COLLAPSED",
-    "KIND",
-    "NAME",
-    "NEW_ROWS",
-    "SEARCHED",
-    "SHAPED",
-    "HaDis",
-    "Settings",
-    "embed",
-    "estimate",
-    "exchanged",
-    "predict",
-    "remarks",
-    "train",
-]
+__all__ = ["METHOD", "HaDis", "Settings", "embed", "estimate", "exchanged", "predict", "remarks", "train"]
 
 
 class HaDis(ImageClusterer):
     """scikit-learn-like estimator: `HaDis(n_clusters=10, backbone="small", epochs=50).fit(images).labels_`."""
 
-    method = sys.modules[__name__]
+    method = METHOD

@@ -1,4 +1,4 @@
-"""Projections of all images over the workers, and what is found in them: clusters, hardest pairs.
+"""Projections of all images over the workers, their clusters and their hardest pairs.
 
 Axes: N images, n of this worker, D width, K clusters, P pairs.
 """
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ops.clustering.distributed_kmeans import Clustering, team_kmeans
-from ops.clustering.gmm import Mixture, responsibilities, team_gmm
-from ops.clustering.lloyd import Rows, everyone, nearest_two
-from ops.distributed.process_group import Team
+from ops.clustering.gmm import Mixture, fit_gmm, responsibilities
+from ops.clustering.kmeans import START_ROWS, Clustering, kmeans
+from ops.clustering.lloyd import nearest_two
+from ops.clustering.shards import Shard, gather_rows
+from ops.distributed.process_group import ProcessGroup
 from ops.rng import generator
 from trainers.hadis.settings import Settings
 
@@ -28,7 +29,7 @@ PAIRS, SEARCHED = 64, 4096  # hardest pairs kept, and images among which they ar
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageClusters:
     """Clusters of all images on every worker: labels, confidence [N], k-means' centres [K D], a mixture where asked."""
 
     labels: Int64[Tensor, "N"]
@@ -43,32 +44,36 @@ class Found:
 
 
 def projected(
-    count: int, team: Team, width: int, project: Callable[[slice], Float[Tensor, "_ D"]]
-) -> tuple[Rows, Float[Tensor, "n D"]]:
+    count: int, group: ProcessGroup, width: int, project: Callable[[slice], Float[Tensor, "_ D"]]
+) -> tuple[Shard, Float[Tensor, "n D"]]:
     """This worker's share of `count` projections; `project` makes those of a slice of all rows."""
-    rows = Rows.share(count, team)
-    ((first, own),) = rows.pieces
-    found = [project(slice(i, min(i + CHUNK, first + own))) for i in range(first, first + own, CHUNK)]
-    return rows, torch.cat(found) if found else torch.zeros(0, width)
+    shard = Shard.even(count, group)
+    ((first, size),) = shard.pieces
+    pieces = [project(slice(i, min(i + CHUNK, first + size))) for i in range(first, first + size, CHUNK)]
+    return shard, torch.cat(pieces) if pieces else torch.zeros(0, width)
 
 
-def kmeans_of(z: Float[Tensor, "n D"], rows: Rows, settings: Settings, seed: int, epoch: int, team: Team) -> Clustering:
+def kmeans_of(
+    z: Float[Tensor, "n D"], shard: Shard, settings: Settings, seed: int, epoch: int, group: ProcessGroup
+) -> Clustering:
     """Spherical k-means of all workers' projections, keyed by seed and epoch."""
-    key = seed, epoch
-    return team_kmeans(z, rows, settings.k, key, team=team, starts=settings.kmeans_starts, spherical=True)
+    return kmeans(
+        z, settings.k, (seed, epoch), shard=shard, group=group, starts=settings.kmeans_starts, start_rows=START_ROWS,
+        spherical=True,
+    )  # fmt: skip
 
 
 def cluster(
-    z: Float[Tensor, "n D"], rows: Rows, settings: Settings, seed: int, epoch: int, team: Team
-) -> tuple[Found, Int64[Tensor, "N"]]:
+    z: Float[Tensor, "n D"], shard: Shard, settings: Settings, seed: int, epoch: int, group: ProcessGroup
+) -> tuple[ImageClusters, Int64[Tensor, "N"]]:
     """(clusters to report, k-means' labels [N] to train with); every worker has to call it."""
-    made = kmeans_of(z, rows, settings, seed, epoch, team)
-    pseudo = everyone(made.labels, rows, team)
-    if settings.cluster == "kmeans":
-        return Found(pseudo, everyone(made.confidence.float(), rows, team), made.centres, None), pseudo
-    mixture = team_gmm(z, rows, made, team)
-    sure, labels = responsibilities(z, mixture).max(1)
-    return Found(everyone(labels, rows, team), everyone(sure.float(), rows, team), made.centres, mixture), pseudo
+    clusters = kmeans_of(z, shard, settings, seed, epoch, group)
+    labels, confidence, mixture = clusters.labels, clusters.confidence, None
+    if settings.cluster == "gmm":
+        mixture = fit_gmm(z, shard, clusters, group)
+        confidence, labels = responsibilities(z, mixture).max(1)
+    gathered = [gather_rows(each, shard, group) for each in (labels, confidence.float(), clusters.labels)]
+    return ImageClusters(gathered[0], gathered[1], clusters.centres, mixture), gathered[2]
 
 
 def assign(z: Float[Tensor, "n D"], tensors: dict[str, Tensor]) -> tuple[Int64[Tensor, "n"], Float[Tensor, "n"]]:
@@ -76,8 +81,8 @@ def assign(z: Float[Tensor, "n D"], tensors: dict[str, Tensor]) -> tuple[Int64[T
     if "mixture.means" not in tensors:
         return nearest_two(normalize(z), tensors["centres"])
     parts = {k.removeprefix("mixture."): v for k, v in tensors.items() if k.startswith("mixture.")}
-    sure, labels = responsibilities(z, Mixture(**parts)).max(1)
-    return labels, sure.float()
+    confidence, labels = responsibilities(z, Mixture(**parts)).max(1)
+    return labels, confidence.float()
 
 
 def sampled(n: int, count: int, seed: int, purpose: str) -> NDArray[np.int64]:
@@ -95,19 +100,19 @@ def hard_pairs(
     An image is in one pair at most; more than `SEARCHED` images are sampled.
     """
     chosen = torch.from_numpy(sampled(len(z), SEARCHED, seed, "hadis/pairs"))
-    rows, own = normalize(z[chosen]), labels[chosen]
-    other = rows.new_full((len(rows),), -torch.inf)
-    place = torch.zeros(len(rows), dtype=torch.int64)
+    rows, clusters = normalize(z[chosen]), labels[chosen]
+    cosine = rows.new_full((len(rows),), -torch.inf)
+    neighbour = torch.zeros(len(rows), dtype=torch.int64)
     for piece in torch.split(torch.arange(len(rows)), CHUNK):
-        near = (rows[piece] @ rows.T).masked_fill_(own[piece, None] == own, -torch.inf)
-        other[piece], place[piece] = near.max(1)
+        near = (rows[piece] @ rows.T).masked_fill_(clusters[piece, None] == clusters, -torch.inf)
+        cosine[piece], neighbour[piece] = near.max(1)
     pairs: list[tuple[int, int]] = []
     taken: set[int] = set()
-    for i in other.argsort(descending=True, stable=True).tolist():
-        j = int(place[i])
-        if len(pairs) < PAIRS and torch.isfinite(other[i]) and not {i, j} & taken:
+    for i in cosine.argsort(descending=True, stable=True).tolist():
+        j = int(neighbour[i])
+        if len(pairs) < PAIRS and torch.isfinite(cosine[i]) and not {i, j} & taken:
             taken |= {i, j}
             pairs.append((i, j))
-    found = torch.tensor(pairs, dtype=torch.int64).view(-1, 2)
-    distance = (rows[found[:, 0]] - rows[found[:, 1]]).norm(dim=1)
-    return chosen[found].numpy(), distance.float().numpy()
+    ends = torch.tensor(pairs, dtype=torch.int64).view(-1, 2)
+    distance = (rows[ends[:, 0]] - rows[ends[:, 1]]).norm(dim=1)
+    return chosen[ends].numpy(), distance.float().numpy()

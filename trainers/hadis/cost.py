@@ -1,4 +1,4 @@
-"""What a training of HaDis needs: operations and bytes of a step, told before it starts.
+"""What a training of HaDis needs: operations and bytes of a step, computed before it starts.
 
 Axes: N images, B of a part of a batch, D width.
 """
@@ -22,10 +22,8 @@ from trainers.hadis.settings import Settings
 from trainers.hadis.source import batch_size, steps_of
 
 FLOAT = 4  # bytes
-CORE_FLOPS, LONG_HOURS = (
-    150e9,
-    24,
-)  # of convolutions on one core here (tests/bench/hadis.py); from where on a plan is warned of
+CORE_FLOPS = 150e9  # a second, of convolutions on one core (tests/bench/hadis.py)
+LONG_HOURS = 24  # above which the plan warns
 
 
 @dataclass(frozen=True)
@@ -95,12 +93,12 @@ def estimate(settings: Settings, data: ImageSet, world: int = 1) -> int:
     # weights with gradient and momentum, the target; two views' activations and what the widest layers add
     model = FLOAT * (3 * work.weights + work.target_weights)
     training = FLOAT * part * (2 * work.kept * 1.2 + 8 * values)
-    own = -(-n // world)
+    local = -(-n // world)
     clustering = (
-        FLOAT * d * (own * 3 + n * 2) + FLOAT * min(CHUNK, own) * (work.kept // 6 + 8 * values) + 8 * min(n, COPIES)
+        FLOAT * d * (local * 3 + n * 2) + FLOAT * min(CHUNK, local) * (work.kept // 6 + 8 * values) + 8 * min(n, COPIES)
     )
-    held = (data.pixels if data.features is None else data.features).nbytes  # type: ignore[union-attr]
-    return int(THREADS_AND_KERNELS + held + model + max(training, clustering))
+    images = (data.pixels if data.features is None else data.features).nbytes  # type: ignore[union-attr]
+    return int(THREADS_AND_KERNELS + images + model + max(training, clustering))
 
 
 def exchanged(settings: Settings, data: ImageSet, world: int) -> int:

@@ -19,29 +19,27 @@ from ops.errors import DataError
 from trainers.hadis.clusters import CHUNK, assign
 from trainers.hadis.model import project, restored
 from trainers.hadis.settings import Settings
-from trainers.hadis.source import Source
+from trainers.hadis.source import ImageSource
 
 
 @torch.no_grad()
 def embed(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], data: ImageSet) -> Float[Tensor, "n D"]:
     """Projections of unit length. Raises DataError for images of another size, or features of another width."""
     chosen = Settings.model_validate(settings)
-    source = Source(chosen, data, 0, torch.device("cpu"))
+    source = ImageSource(chosen, data, 0, torch.device("cpu"))
     wanted = tuple(tensors["input.shape"].tolist())
     if (data.features is None) != (chosen.frozen is None) or source.shape != wanted:
         given, need = ("x".join(map(str, shape)) or "none" for shape in (source.shape, wanted))
         what = "images of {} pixels" if chosen.frozen is None else "{} features"
         raise DataError(f"{data.name}: has {given}; the model takes {what.format(need)}")
     network = restored(chosen, tensors)
-    found = [torch.zeros(0, chosen.embedding_dim)]
-    for first in range(0, data.n_rows, CHUNK):
-        found.append(project(network, source.plain(slice(first, first + CHUNK))))
-    return torch.cat(found)
+    pieces = (project(network, source.plain(slice(i, i + CHUNK))) for i in range(0, data.n_rows, CHUNK))
+    return torch.cat([torch.zeros(0, chosen.embedding_dim), *pieces])
 
 
 def predict(
     tensors: Mapping[str, Tensor], settings: Mapping[str, Any], data: ImageSet
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(cluster [n], confidence [n]); on the training images these are the run's own."""
+    """(cluster [n], confidence [n]); on the training images these are the run's."""
     labels, confidence = assign(embed(tensors, settings, data), dict(tensors))
     return labels.numpy(), confidence.float().numpy()

@@ -16,9 +16,10 @@ from torch.nn.functional import normalize as unit
 
 from ops.data.images.transforms import normalise
 from ops.distributed.batch_norm import BatchNorm
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.rng import torch_generator
 from trainers.hadis.settings import Settings
+from trainers.shared import linear_start
 
 Norm = Callable[[int], nn.Module]
 LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
@@ -75,18 +76,18 @@ def encoder(settings: Settings, shape: tuple[int, ...], norm: Norm) -> tuple[nn.
     from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
     block: Any = Bottleneck if settings.backbone == "resnet50" else BasicBlock
-    made: Any = ResNet(block, list(LAYERS[settings.backbone]), num_classes=1, norm_layer=norm)
-    made.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)  # the stem for small images
-    made.maxpool, made.fc = nn.Identity(), nn.Identity()
-    return made, 512 * block.expansion
+    network: Any = ResNet(block, list(LAYERS[settings.backbone]), num_classes=1, norm_layer=norm)
+    network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)  # the stem for small images
+    network.maxpool, network.fc = nn.Identity(), nn.Identity()
+    return network, 512 * block.expansion
 
 
 class Network(nn.Module):
     """Encoder and projector: images (normalised) or features to projections, of any length."""
 
-    def __init__(self, settings: Settings, shape: tuple[int, ...], team: Team | None = None) -> None:
+    def __init__(self, settings: Settings, shape: tuple[int, ...], group: ProcessGroup | None = None) -> None:
         super().__init__()
-        norm: Norm = partial(BatchNorm, team=team, sync=settings.batch_norm == "sync")
+        norm: Norm = partial(BatchNorm, group=group, sync=settings.batch_norm == "sync")
         self.encoder, width = encoder(settings, shape, norm)
         self.projector = head(width, settings, norm)
 
@@ -107,12 +108,14 @@ def head(width: int, settings: Settings, norm: Norm) -> nn.Sequential:
 class Model(nn.Module):
     """Online network, its target, and the predictor; the start is keyed by the seed."""
 
-    def __init__(self, settings: Settings, shape: tuple[int, ...], team: Team | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, settings: Settings, shape: tuple[int, ...], group: ProcessGroup | None = None, seed: int = 0
+    ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):  # what torch draws is drawn anew below
-            self.online = Network(settings, shape, team)
-            self.target = Network(settings, shape, team).requires_grad_(False)
-            norm: Norm = partial(BatchNorm, team=team, sync=settings.batch_norm == "sync")
+            self.online = Network(settings, shape, group)
+            self.target = Network(settings, shape, group).requires_grad_(False)
+            norm: Norm = partial(BatchNorm, group=group, sync=settings.batch_norm == "sync")
             self.predictor = head(settings.embedding_dim, settings, norm)
         begin(self.online, torch_generator(seed, "hadis/network"))
         begin(self.predictor, torch_generator(seed, "hadis/predictor"), deviation=0.01)
@@ -121,10 +124,10 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def follow(self, momentum: float) -> None:
-        """The target's weights move towards the online ones by 1 - momentum; its statistics are its own."""
-        mine: list[Tensor] = list(self.target.parameters())
-        others: list[Tensor] = list(self.online.parameters())
-        torch._foreach_lerp_(mine, others, 1 - momentum)
+        """The target's weights move towards the online ones by 1 - momentum; its statistics are not the online ones."""
+        targets: list[Tensor] = list(self.target.parameters())
+        online: list[Tensor] = list(self.online.parameters())
+        torch._foreach_lerp_(targets, online, 1 - momentum)
 
 
 @torch.no_grad()
@@ -135,9 +138,8 @@ def begin(module: nn.Module, g: torch.Generator, deviation: float | None = None)
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=g)
         elif isinstance(layer, nn.Linear):
             if deviation is None:
-                bound = layer.in_features**-0.5
-                layer.weight.uniform_(-bound, bound, generator=g)
-                layer.bias.uniform_(-bound, bound, generator=g)
+                for parameter in (layer.weight, layer.bias):
+                    parameter.copy_(linear_start(parameter.shape, layer.in_features, g))
             else:
                 layer.weight.normal_(0, deviation, generator=g)
                 layer.bias.zero_()
@@ -169,6 +171,6 @@ def stored(model: Model) -> dict[str, Tensor]:
 def restored(settings: Settings, tensors: Mapping[str, Tensor]) -> Network:
     """The target network of a stored model, for evaluation."""
     network = Network(settings, tuple(tensors["input.shape"].tolist())).requires_grad_(False)
-    found = {name.removeprefix("target."): t for name, t in tensors.items() if name.startswith("target.")}
-    network.load_state_dict(found)
+    prefix = "target."
+    network.load_state_dict({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
     return network.to(memory_format=torch.channels_last).eval()

@@ -7,21 +7,20 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ops.config.settings import MethodSettings, setting
+from ops.config.data_settings import ImageSettings
+from ops.config.settings import setting
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "small")
 FROZEN = "frozen:"
 
 
-class Settings(MethodSettings):
+class Settings(ImageSettings):
     """Hyperparameters of HaDis, under the paper's names."""
 
     epochs: int = setting(1000, "training epochs", ge=1, le=1_000_000)
     lr: float = setting(
         0.05, "base learning rate of SGD: times --batch / 256", gt=0, le=10, search={"loguniform": [0.02, 1.0]}
     )
-    backbone: str = setting("resnet18", "resnet18, resnet34, resnet50, small (20 MFLOP at 32x32) or frozen:FILE")
-    image_size: int | None = setting(None, "side that images are brought to; default: the data's own", ge=4, le=1024)
     hidden: int = setting(4096, "hidden width of projector and predictor", ge=2, le=65536)
     embedding_dim: int = setting(256, "width D of the projections, which are clustered", ge=2, le=65536)
     batch: int = setting(256, "images of a step of the optimiser, over all workers", ge=2, le=1_000_000)

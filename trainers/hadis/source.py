@@ -27,7 +27,7 @@ JITTER = (0.4, 0.4, 0.4, 0.1)  # of brightness, contrast, saturation and hue, at
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """Images or features on their way to the network on `device`."""
 
     settings: Settings
@@ -45,14 +45,17 @@ class Source:
         """Mean and deviation of each feature."""
         assert self.data.features is not None
         x = self.data.features
-        found = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
-        return tuple(torch.from_numpy(each.astype(np.float32)).to(self.device) for each in found)  # type: ignore[return-value]
+        mean, deviation = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+        return self._tensor(mean), self._tensor(deviation)
+
+    def _tensor(self, values: NDArray[np.float64]) -> Float32[Tensor, "F"]:
+        return torch.from_numpy(values.astype(np.float32)).to(self.device)
 
     def rows(self, index: NDArray[np.int64] | slice) -> Tensor:
         """Raw rows, uint8 pixels or float32 features; a copy, as memory maps are read-only."""
-        kept = self.data.pixels if self.data.features is None else self.data.features
-        assert kept is not None
-        return torch.from_numpy(np.array(kept[index])).to(self.device, non_blocking=True)
+        table = self.data.pixels if self.data.features is None else self.data.features
+        assert table is not None
+        return torch.from_numpy(np.array(table[index])).to(self.device, non_blocking=True)
 
     def plain(self, index: NDArray[np.int64] | slice) -> Float[Tensor, "B *S"]:
         """Rows as the network takes them in evaluation."""
@@ -64,11 +67,11 @@ class Source:
         if rows.dtype != torch.uint8:
             return self._changed(rows, index, epoch, view)
         low, high, slant, hue = (s.jitter * strength for strength in JITTER)
-        made = augment(
+        augmented = augment(
             rows, self.seed, epoch, torch.from_numpy(index), view, crop_scale=(s.crop_min, 1.0),
             jitter=(low, high, slant, min(hue, 0.5)), grey_p=s.grey, flip_p=s.flip,
         )  # fmt: skip
-        return made.contiguous(memory_format=torch.channels_last)
+        return augmented.contiguous(memory_format=torch.channels_last)
 
     def _changed(self, x: Float[Tensor, "B F"], index: NDArray[np.int64], epoch: int, view: int) -> Tensor:
         """A view of features: noise by each column's deviation, some columns at their mean."""
@@ -87,7 +90,7 @@ def batch_size(settings: Settings, n: int) -> int:
 
 
 def steps_of(settings: Settings, n: int) -> int:
-    """Steps of an epoch; what is left over waits for the next epoch's order."""
+    """Steps of an epoch; images left over wait for the next epoch's order."""
     return n // batch_size(settings, n)
 
 

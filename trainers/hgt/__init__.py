@@ -9,33 +9,27 @@ Axes: N users, O notes, D embedding width, K clusters.
 
 from __future__ import annotations
 
+from ops.api import Method
 from trainers.hgt.cost import estimate, exchanged, remarks
 from trainers.hgt.inference import predict
 from trainers.hgt.settings import Settings
 from trainers.hgt.training import train
 
-NAME = "hgt"
-KIND = "users"
-SEARCHED = ("temperature", "hardness", "neg_num", "lr")
-SHAPED = ("hidden", "heads", "fan_out")
-NEW_ROWS = "they are embedded from their own features and edges; nothing is learned from them"
-BY_FEATURES = True  # users are placed by their features too
-ADVICE = "lower --batch or --fan-out"
-COLLAPSED = "lower --lr or raise --temperature"  # what helps when all rows fall together
+METHOD = Method(
+    name="hgt",
+    summary="HGT: users clustered by a heterogeneous graph transformer",
+    kind="users",
+    settings=Settings,
+    train=train,
+    predict=predict,
+    estimate=estimate,
+    exchanged=exchanged,
+    remarks=remarks,
+    searched=("temperature", "hardness", "neg_num", "lr"),
+    fixed=("hidden", "heads", "fan_out"),
+    new_rows="they are embedded from their own features and edges; nothing is learned from them",
+    save_memory="lower --batch or --fan-out",
+    avoid_collapse="lower --lr or raise --temperature",
+)
 
-__all__ = [
-    "ADVICE",
-    "BY_FEATURES",
-    "COLLAPSED",
-    "KIND",
-    "NAME",
-    "NEW_ROWS",
-    "SEARCHED",
-    "SHAPED",
-    "Settings",
-    "estimate",
-    "exchanged",
-    "predict",
-    "remarks",
-    "train",
-]
+__all__ = ["METHOD", "Settings", "estimate", "exchanged", "predict", "remarks", "train"]

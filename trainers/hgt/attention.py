@@ -24,8 +24,8 @@ def edge_scores(
     """The products of each target with its neighbours, 0 where the mask is False; differentiable in both."""
     if query.device.type != "cpu":
         return _scores_torch(query, key, neighbours, mask)
-    found: Tensor = _Scores.apply(query, key, neighbours, mask)
-    return found
+    scores: Tensor = _Scores.apply(query, key, neighbours, mask)
+    return scores
 
 
 def edge_sums(
@@ -35,13 +35,13 @@ def edge_sums(
     """The sums of each target's neighbours by share, edges of mask False left out; differentiable in both."""
     if share.device.type != "cpu":
         return _sums_torch(share, value, neighbours, mask)
-    found: Tensor = _Sums.apply(share, value, neighbours, mask)
-    return found
+    sums: Tensor = _Sums.apply(share, value, neighbours, mask)
+    return sums
 
 
 def _scores_torch(query: Tensor, key: Tensor, neighbours: Tensor, mask: Tensor) -> Tensor:
-    found: Tensor = torch.linalg.vecdot(query[:, None], _rows(key, neighbours)) * mask[..., None]
-    return found
+    scores: Tensor = torch.linalg.vecdot(query[:, None], _rows(key, neighbours)) * mask[..., None]
+    return scores
 
 
 def _sums_torch(share: Tensor, value: Tensor, neighbours: Tensor, mask: Tensor) -> Tensor:
@@ -94,9 +94,9 @@ def _dots(query: Tensor, key: Tensor, neighbours: Tensor, mask: Tensor) -> Tenso
     from ops.graph.kernels import attention
 
     loop: Any = attention.dots
-    found = query.new_empty(*neighbours.shape, query.shape[1])
-    loop(*_arrays(query, key, neighbours, mask), found.numpy())
-    return found
+    scores = query.new_empty(*neighbours.shape, query.shape[1])
+    loop(*_arrays(query, key, neighbours, mask), scores.numpy())
+    return scores
 
 
 def _loop(name: str, share: Tensor, rows: Tensor, neighbours: Tensor, mask: Tensor, like: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """A trained HGT at work on users it may never have seen, without the graph: what its model keeps, and how it is used.
 
-A user's state after layer l needs its own state and those of its neighbours after layer l - 1. The model keeps the
+A user's state after layer l needs its state and those of its neighbours after layer l - 1. The model keeps the
 latter (`states.TYPE.l`, of every type that neighbours users, l = 0 .. L - 1), taken at the end of training from
-sampled neighbourhoods. A new user's own states follow layer by layer from its features and edges.
+sampled neighbourhoods. A new user's states follow layer by layer from its features and edges.
 
 Axes: n users, N nodes of a type, H hidden width, F neighbours over a relation, K centres or map units.
 """
@@ -20,18 +20,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ops.clustering.lloyd import everyone, nearest_two
+from ops.clustering.lloyd import nearest_two
+from ops.clustering.shards import gather_rows
 from ops.clustering.som import read_map
 from ops.data.io.inductive_batch import Links, NewRows, Placed, neighbour_types, pack_ids
 from ops.data.types.hetero import Relation, relation_name
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.graph.sampling.client import Client, prefetched
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.graph.sampling.neighbor_sampler import Sample
 from ops.losses.normalize import unit_rows
 from ops.rng import key64
 from trainers.hgt.layer import Block, Weights
-from trainers.hgt.loop import own_parts, rows_of
+from trainers.hgt.loop import parts_of_rank, shard_of
 from trainers.hgt.model import inputs, layer, states
 from trainers.hgt.settings import GraphSettings, Settings
 
@@ -47,24 +48,25 @@ def packed_ids(data: PartitionedGraph, client: Client, kinds: list[str]) -> dict
 
 
 @torch.no_grad()
-def kept(
-    weights: Weights, settings: Settings, data: PartitionedGraph, client: Client, team: Team, seed: int
+def inductive_tensors(
+    weights: Weights, settings: Settings, data: PartitionedGraph, client: Client, group: ProcessGroup, seed: int
 ) -> dict[str, Tensor]:
     """What a model keeps for new users: `states.TYPE.l` float32 [N H] and `ids.TYPE`; every worker has to call it."""
     kinds = neighbour_types(client.book.relations, data.rows)
-    found = packed_ids(data, client, kinds)
+    tensors = packed_ids(data, client, kinds)
+    # the layer next to a user is the last one: the others are what lies behind a neighbour
+    fan_outs, key = settings.fan_outs[1:], (seed, STATE_EPOCH)
     for kind in kinds:
-        own = [torch.zeros(0, settings.layers, settings.hidden)]
-        # the layer next to a user is the last one: the others are what lies behind a neighbour
-        for n, sample in neighbourhoods(client, data, team, kind, settings, settings.fan_outs[1:], (seed, STATE_EPOCH)):
-            own.append(torch.stack([h[kind][:n].cpu() for h in states(weights, settings, sample)], 1))
-        full = everyone(torch.cat(own), rows_of(data, kind, team), team)
-        found |= {f"states.{kind}.{depth}": full[:, depth].contiguous() for depth in range(settings.layers)}
-    return found
+        local = [torch.zeros(0, settings.layers, settings.hidden)]
+        for n, sample in neighbourhoods(client, data, group, kind, settings, fan_outs, key):
+            local.append(torch.stack([h[kind][:n].cpu() for h in states(weights, settings, sample)], 1))
+        full = gather_rows(torch.cat(local), shard_of(data, kind, group), group)
+        tensors |= {f"states.{kind}.{depth}": full[:, depth].contiguous() for depth in range(settings.layers)}
+    return tensors
 
 
 def neighbourhoods(
-    client: Client, data: PartitionedGraph, team: Team, kind: str, settings: Settings, fan_outs: Sequence[int],
+    client: Client, data: PartitionedGraph, group: ProcessGroup, kind: str, settings: Settings, fan_outs: Sequence[int],
     key: tuple[int, int],
 ) -> Iterator[tuple[int, Sample]]:  # fmt: skip
     """How many nodes, and their neighbourhood: all nodes of a type in this worker's parts, chunk after chunk.
@@ -74,10 +76,12 @@ def neighbourhoods(
 
     def draw(part: int, at: int) -> tuple[int, Sample]:
         numbers = data.part_rows(kind, part)[at : at + ROWS]
-        found = client.sample({kind: numbers}, fan_outs, (*key, part, at), settings.sampling, featured=data.featured)
-        return len(numbers), found
+        sample = client.sample({kind: numbers}, fan_outs, (*key, part, at), settings.sampling, featured=data.featured)
+        return len(numbers), sample
 
-    chunks = [(part, at) for part in own_parts(data, team) for at in range(0, len(data.part_rows(kind, part)), ROWS)]
+    chunks = [
+        (part, at) for part in parts_of_rank(data, group) for at in range(0, len(data.part_rows(kind, part)), ROWS)
+    ]
     return prefetched((partial(draw, *chunk) for chunk in chunks), settings.prefetch)
 
 
@@ -89,9 +93,9 @@ def predict(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], new: New
     chosen = Settings.model_validate(settings)
     z = embed(tensors, chosen, new)
     edges = sum((links.degrees for links in new.edges.values()), np.zeros(len(new.numbers), np.int64))
-    own = bool(chosen.id_buckets) & (new.numbers >= 0)
-    told = (edges > 0) | own | (f"input.{new.kind}.weight" in tensors)
-    return placed(z, tensors, chosen, edges, told)
+    learned = bool(chosen.id_buckets) & (new.numbers >= 0)
+    informed = (edges > 0) | learned | (f"input.{new.kind}.weight" in tensors)
+    return placed(z, tensors, chosen, edges, informed)
 
 
 def placed(
@@ -99,15 +103,18 @@ def placed(
     tensors: Mapping[str, Tensor],
     settings: GraphSettings,
     edges: NDArray[np.int64],
-    told: NDArray[np.bool_],
+    informed: NDArray[np.bool_],
 ) -> Placed:
-    """Nearest centre, or cluster of the nearest map unit, as training assigns its own users."""
+    """Nearest centre, or cluster of the nearest map unit, as training assigns its users.
+
+    The confidence is 0 where nothing informs of a user.
+    """
     spherical, centres = settings.kmeans == "spherical", tensors["centres"].float()
     if settings.cluster == "som":
         cluster, sure = read_map(z, centres, tensors["unit_clusters"], spherical)
     else:
         cluster, sure = nearest_two(normalize(z) if spherical else z, centres)
-    return Placed(cluster.numpy(), np.where(told, sure.numpy(), np.float32(0)), z.numpy(), edges, told)
+    return Placed(cluster.numpy(), np.where(informed, sure.numpy(), np.float32(0)), z.numpy(), edges, informed)
 
 
 @torch.no_grad()
@@ -122,9 +129,9 @@ def embed(tensors: Weights, settings: Settings, new: NewRows) -> Float32[Tensor,
         flat = np.concatenate([drawn[r][0].ravel() for r in mine])
         needed[kind], places = np.unique(flat, return_inverse=True)
         ends = np.cumsum([drawn[r][0].size for r in mine])[:-1]
-        shift = n if kind == new.kind else 0  # there the users' own states come first
-        for r, own in zip(mine, np.split(places, ends), strict=True):
-            blocks[r] = _block(own.reshape(drawn[r][0].shape) + shift, drawn[r][1])
+        shift = n if kind == new.kind else 0  # there the users' states come first
+        for r, at in zip(mine, np.split(places, ends), strict=True):
+            blocks[r] = _block(at.reshape(drawn[r][0].shape) + shift, drawn[r][1])
     h = inputs(tensors, new.kind, new.numbers, None if new.x is None else torch.from_numpy(new.x))
     for number in range(1, settings.layers + 1):
         there = {k: tensors[f"states.{k}.{number - 1}"][torch.from_numpy(ids)] for k, ids in needed.items()}
@@ -147,11 +154,11 @@ def draw(links: Links, relation: Relation, first: int, cap: int) -> tuple[NDArra
     if degrees.max(initial=0) > cap:
         from ops.graph.kernels.draws import DISTINCT, neighbours
 
-        found = np.empty((len(degrees), width), np.int64)
+        numbers = np.empty((len(degrees), width), np.int64)
         key = np.uint64(key64(0, f"fold-in {relation_name(relation)}"))
-        neighbours(links.indptr, links.numbers, np.arange(len(degrees)), first, key, width, DISTINCT, found)
-        return np.where(found >= 0, found, links.numbers[0]), found >= 0
+        neighbours(links.indptr, links.numbers, np.arange(len(degrees)), first, key, width, DISTINCT, numbers)
+        return np.where(numbers >= 0, numbers, links.numbers[0]), numbers >= 0
     mask = np.arange(width) < degrees[:, None]
-    found = np.zeros(mask.shape, np.int64)
-    found[mask] = links.numbers
-    return found, mask
+    numbers = np.zeros(mask.shape, np.int64)
+    numbers[mask] = links.numbers
+    return numbers, mask

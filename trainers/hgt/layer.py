@@ -25,6 +25,7 @@ from torch import Tensor
 from ops.data.types.hetero import Relation, relation_name
 from ops.rng import torch_generator
 from trainers.hgt.attention import edge_scores, edge_sums
+from trainers.shared import glorot_start, linear_start
 
 Weights = Mapping[str, Tensor]  # by readable name, as a safetensors file holds them
 Block = tuple[Int64[Tensor, "_ _"], Bool[Tensor, "_ _"]]  # [B F]: rows of the source type, and False: no edge
@@ -32,9 +33,8 @@ Block = tuple[Int64[Tensor, "_ _"], Bool[Tensor, "_ _"]]  # [B F]: rows of the s
 
 def linear_weights(name: str, n_in: int, n_out: int, seed: int) -> dict[str, Tensor]:
     """`NAME.weight` [n_in n_out] and `NAME.bias` [n_out]: torch.nn.Linear's start, keyed by (seed, name)."""
-    g, bound = torch_generator(seed, f"hgt {name}"), 1 / math.sqrt(n_in)
-    shapes = {"weight": (n_in, n_out), "bias": (n_out,)}
-    return {f"{name}.{k}": torch.empty(shape).uniform_(-bound, bound, generator=g) for k, shape in shapes.items()}
+    g, shapes = torch_generator(seed, f"hgt {name}"), {"weight": (n_in, n_out), "bias": (n_out,)}
+    return {f"{name}.{k}": linear_start(shape, n_in, g) for k, shape in shapes.items()}
 
 
 def layer_weights(
@@ -44,24 +44,23 @@ def layer_weights(
 
     Per type `key|query|value|out.TYPE.weight|bias` and `skip.TYPE` [] (1 at first); per relation, reverse ones too,
     `attention|message.RELATION` [A d d] (Glorot uniform) and `prior.RELATION` [A] (1 at first). Each start is keyed
-    by its own name, so another type or relation changes no other. Raises ValueError unless heads divide the width.
+    by its name, so another type or relation changes no other. Raises ValueError unless heads divide the width.
     """
     n_in, n_out = widths
     if n_out % heads:
         raise ValueError(f"{heads} heads do not divide the width {n_out}")
     d = n_out // heads
-    made: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for kind in types:
         for role in ("key", "query", "value", "out"):
-            made |= linear_weights(f"{prefix}{role}.{kind}", n_out if role == "out" else n_in, n_out, seed)
-        made[f"{prefix}skip.{kind}"] = torch.tensor(1.0)
+            weights |= linear_weights(f"{prefix}{role}.{kind}", n_out if role == "out" else n_in, n_out, seed)
+        weights[f"{prefix}skip.{kind}"] = torch.tensor(1.0)
     for relation in relations:
         for role in ("attention", "message"):
             name = f"{prefix}{role}.{relation_name(relation)}"
-            bound, g = math.sqrt(6 / (2 * d)), torch_generator(seed, f"hgt {name}")
-            made[name] = torch.empty(heads, d, d).uniform_(-bound, bound, generator=g)
-        made[f"{prefix}prior.{relation_name(relation)}"] = torch.ones(heads)
-    return dict(sorted(made.items()))
+            weights[name] = glorot_start((heads, d, d), torch_generator(seed, f"hgt {name}"))
+        weights[f"{prefix}prior.{relation_name(relation)}"] = torch.ones(heads)
+    return dict(sorted(weights.items()))
 
 
 def linear(weights: Weights, name: str, x: Float[Tensor, "N I"]) -> Float[Tensor, "N W"]:
@@ -100,15 +99,15 @@ def hgt_layer(
     )
     out = {}
     for kind in sorted(n_targets):
-        own = h[kind][: n_targets[kind]]
+        before = h[kind][: n_targets[kind]]
         into = [r for r in sorted(blocks) if r[2] == kind and r[0] in key and blocks[r][0].numel()]
-        query = linear(weights, f"{prefix}query.{kind}", own)
+        query = linear(weights, f"{prefix}query.{kind}", before)
         message = _messages(weights, prefix, query, {r: (key[r[0]], value[r[0]], blocks[r]) for r in into})
         new = linear(weights, f"{prefix}out.{kind}", torch.nn.functional.gelu(message))
         new = dropout(new, rate, generator)
-        if new.shape == own.shape:
+        if new.shape == before.shape:
             gate = weights[f"{prefix}skip.{kind}"].sigmoid()
-            new = gate * new + (1 - gate) * own
+            new = gate * new + (1 - gate) * before
         out[kind] = new
     return out
 
@@ -136,14 +135,14 @@ def _messages(
         scores.append(edge_scores(turned, _by_head(key, heads), neighbours, mask))
         masks.append(mask)
     share = _masked_softmax(torch.cat(scores, 1), torch.cat(masks, 1))
-    found = torch.zeros_like(query)
+    messages = torch.zeros_like(query)
     shares = torch.split(share, [mask.shape[1] for mask in masks], 1)
     for part, (relation, (_, value, (neighbours, mask))) in zip(shares, sources.items(), strict=True):
         summed = edge_sums(part, _by_head(value, part.shape[2]), neighbours, mask)
-        found = found + torch.einsum(
+        messages = messages + torch.einsum(
             "bhd,hde->bhe", summed, weights[f"{prefix}message.{relation_name(relation)}"]
         ).flatten(1)
-    return found
+    return messages
 
 
 def _masked_softmax(scores: Float[Tensor, "B S A"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B S A"]:

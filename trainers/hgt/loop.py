@@ -1,4 +1,4 @@
-"""What HGT and TwHIN share: who trains what of an epoch, clusters of the embeddings, and the way to a result.
+"""What HGT and TwHIN share: which batches a worker trains on, clusters of the embeddings, and the way to a result.
 
 Axes: N clustered nodes, n of them in this worker's parts, O nodes at the other end, P pairs of a batch, D width, K
 clusters, U map units.
@@ -6,10 +6,11 @@ clusters, U map units.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.api import Result, Run, State
-from ops.clustering.distributed_kmeans import team_kmeans
-from ops.clustering.lloyd import Rows, everyone
+from ops.clustering.kmeans import START_ROWS, kmeans
+from ops.clustering.shards import Shard, gather_rows
 from ops.clustering.som import Som, som
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import DivergedError, SettingsError
-from ops.graph.sampling.client import Client, prefetched
+from ops.graph.sampling.client import prefetched
 from ops.graph.sampling.dataset import PartitionedGraph, steps_of
 from ops.memory import give_back
 from trainers.hgt.settings import GraphSettings
+from trainers.shared import Evaluation, is_due
 
 
 @dataclass(frozen=True)
-class Found:
+class NodeClusters:
     """Clusters of all nodes: labels and confidence [N]; centres [K D], or the units [U D] of the `map`."""
 
     labels: Int64[Tensor, "N"]
@@ -39,68 +41,84 @@ class Found:
     map: Som | None = None
 
 
-@runtime_checkable
-class Training(Protocol):
-    """A method's model between two epochs."""
+class GraphTrainer(ABC):
+    """A method's model between two epochs, and how its embeddings become clusters (`trainers.shared.EpochTrainer`)."""
 
-    @property
-    def data(self) -> PartitionedGraph:
-        """What it trains on."""
+    def __init__(self, settings: GraphSettings, data: PartitionedGraph, run: Run) -> None:
+        check_workers(settings, run.world)
+        self.data, self.seed, self.device = data, run.seed, run.device
+        self.group = ProcessGroup(run.rank, run.world)
+        self.client = data.connect()
+        self.edges = [sum(sizes[r] for r in data.labels) for sizes in self.client.sizes()]  # to predict, by part
+        self.evaluated: tuple[NodeClusters, dict[str, Any]] | None = None  # clusters and embeddings of the last one
 
-    @property
-    def settings(self) -> GraphSettings:
-        """How."""
+    settings: GraphSettings
 
-    @property
-    def team(self) -> Team:
-        """With whom."""
-
-    def step(self, epoch: int) -> dict[str, float]:
+    @abstractmethod
+    def epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch; its metrics."""
 
+    @abstractmethod
     def embed(self, kind: str) -> Float32[Tensor, "n D"]:
         """The embeddings of this worker's nodes of a type, part after part."""
 
-    def link(self) -> dict[str, NDArray[np.float32]]:
-        """What scoring a link needs besides both embeddings: `shift` [D] of (s + shift) . t; {}: it is the cosine."""
-
+    @abstractmethod
     def state(self, epoch: int) -> State:
         """All that a resumed run needs."""
 
+    @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """The model as it is stored; every worker has to call it."""
 
+    def link(self) -> dict[str, NDArray[np.float32]]:
+        """What scoring a link needs besides both embeddings: `shift` [D] of (s + shift) . t; {}: it is the cosine."""
+        return {}
 
-def run_epochs(training: Training, run: Run) -> Result:
-    """All epochs from where the run stands, with clusters at update epochs and the last one."""
-    settings, last = training.settings, training.settings.epochs - 1
-    found: tuple[Found, dict[str, Any]] | None = None
-    for epoch in range(run.start.epoch + 1 if run.start else 0, settings.epochs):
-        metrics = training.step(epoch)
-        assignment, embeddings = None, None
-        if epoch % settings.update_every == 0 or epoch == last:
-            give_back()  # embedding all nodes is the peak: what the steps' threads have freed is not to lie below it
-            found = look(training, run.seed)
-            assignment, embeddings = found[0].labels.numpy(), found[1]
-        run.report(epoch, metrics, assignment, lambda epoch=epoch: training.state(epoch), embeddings)  # type: ignore[misc]
-    # without one it was resumed from the state of the last epoch: nothing was left to train
-    return _result(training, *(found or look(training, run.seed)))
+    def evaluate(self, epoch: int) -> Evaluation | None:
+        """Clusters of the nodes as they are embedded now, and the embeddings of both ends of the label relations."""
+        data, group = self.data, self.group
+        if not is_due(epoch, self.settings.update_every, self.settings.epochs):
+            return None
+        give_back()  # embedding all nodes is the peak: memory that the steps' threads freed must not lie below it
+        shard = shard_of(data, data.rows, group)
+        z = self.embed(data.rows)
+        if not torch.isfinite(z).all():
+            raise DivergedError("the embeddings are not finite any more; lower --lr")
+        clusters = cluster(z, shard, self.settings, self.seed, group)
+        embeddings = {"embedding": gather_rows(z, shard, group).numpy()}
+        if data.others != data.rows:
+            others = self.embed(data.others)
+            embeddings["others"] = gather_rows(others, shard_of(data, data.others, group), group).numpy()
+        self.evaluated = clusters, embeddings
+        return Evaluation(clusters.labels.numpy(), embeddings)
 
-
-def label_edges(client: Client, data: PartitionedGraph) -> list[int]:
-    """How many edges of the label relations each part has."""
-    return [sum(sizes[r] for r in data.labels) for sizes in client.sizes()]
+    def result(self) -> Result:
+        """Clusters, confidence, embeddings and model after the last epoch."""
+        if self.evaluated is None:  # resumed from the state of the last epoch: nothing was left to train
+            self.evaluate(self.settings.epochs - 1)
+        assert self.evaluated is not None
+        clusters, embeddings = self.evaluated
+        tensors = self.tensors() | {"centres": clusters.centres}
+        # one type at both ends: it stands for the others, too, or nothing would be kept for the scores
+        more = {"others": embeddings.get("others", embeddings["embedding"])} | self.link()
+        if clusters.map is not None:
+            som = clusters.map
+            tensors["unit_clusters"] = som.unit_clusters
+            drawn = {"umatrix": som.umatrix, "hits": som.hits, "unit_clusters": som.unit_clusters}
+            more |= {f"map_{name}": values.numpy() for name, values in drawn.items()}
+            more["map_errors"] = np.array([som.quantisation, som.topographic])
+        return Result(clusters.labels.numpy(), clusters.confidence.numpy(), embeddings["embedding"], tensors, more)
 
 
 def steps(
-    edges: list[int], settings: GraphSettings, team: Team, seed: int, epoch: int, prepare: Callable[..., Any]
+    edges: list[int], settings: GraphSettings, group: ProcessGroup, seed: int, epoch: int, prepare: Callable[..., Any]
 ) -> Iterator[tuple[int, list[Any]]]:
     """Each step of an epoch: how many batches it has, and those of this worker, `prepare`d ahead by threads."""
-    dealt = steps_of(edges, settings.batch, seed, epoch, settings.step_batches, settings.epoch_steps)
-    own = [each[team.rank :: team.world] for each in dealt]
-    ready = prefetched((partial(prepare, *which) for each in own for which in each), settings.prefetch)
-    for each, mine in zip(dealt, own, strict=True):
-        yield len(each), [next(ready) for _ in mine]
+    all_steps = steps_of(edges, settings.batch, seed, epoch, settings.step_batches, settings.epoch_steps)
+    shares = [batches[group.rank :: group.world] for batches in all_steps]
+    ready = prefetched((partial(prepare, *which) for share in shares for which in share), settings.prefetch)
+    for batches, share in zip(all_steps, shares, strict=True):
+        yield len(batches), [next(ready) for _ in share]
 
 
 @dataclass(frozen=True)
@@ -127,46 +145,35 @@ def ends_of(data: PartitionedGraph, pairs: NDArray[np.int64], drawn: list[NDArra
     return Ends(named, torch.stack([e[:p] for e in ends]), (ends[0][p:], ends[1][p:]))
 
 
-def own_parts(data: PartitionedGraph, team: Team) -> list[int]:
+def parts_of_rank(data: PartitionedGraph, group: ProcessGroup) -> list[int]:
     """The parts whose nodes this worker embeds."""
-    return list(range(team.rank, data.parts, team.world))
+    return list(range(group.rank, data.parts, group.world))
 
 
-def rows_of(data: PartitionedGraph, kind: str, team: Team) -> Rows:
-    """The rows of those parts."""
-    return Rows.of_parts(data.manifest.nodes[kind].offsets.tolist(), own_parts(data, team))
+def shard_of(data: PartitionedGraph, kind: str, group: ProcessGroup) -> Shard:
+    """The rows of a type in those parts."""
+    return Shard.of_parts(data.manifest.nodes[kind].offsets.tolist(), parts_of_rank(data, group))
 
 
-def look(training: Training, seed: int) -> tuple[Found, dict[str, Any]]:
-    """Clusters of the nodes as they are embedded now, and the embeddings of both ends of the label relations."""
-    data, team = training.data, training.team
-    rows = rows_of(data, data.rows, team)
-    z = training.embed(data.rows)
-    if not torch.isfinite(z).all():
-        raise DivergedError("the embeddings are not finite any more; lower --lr")
-    found = cluster(z, rows, training.settings, seed, team)
-    embeddings = {"embedding": everyone(z, rows, team).numpy()}
-    if data.others != data.rows:
-        others = rows_of(data, data.others, team)
-        embeddings["others"] = everyone(training.embed(data.others), others, team).numpy()
-    return found, embeddings
-
-
-def cluster(z: Float32[Tensor, "n D"], rows: Rows, settings: GraphSettings, seed: int, team: Team) -> Found:
+def cluster(
+    z: Float32[Tensor, "n D"], shard: Shard, settings: GraphSettings, seed: int, group: ProcessGroup
+) -> NodeClusters:
     """k-means, or a map whose units are grouped into K clusters; the same bits on any number of workers.
 
     Keyed by the seed alone: epochs differ by their embeddings only.
     """
-    spherical = settings.kmeans == "spherical"
-    if settings.cluster == "kmeans":
-        made = team_kmeans(z, rows, settings.k, (seed,), team=team, starts=settings.kmeans_starts, spherical=spherical)
-        found = Found(made.labels, made.confidence.float(), made.centres, None)
+    s, spherical = settings, settings.kmeans == "spherical"
+    if s.cluster == "kmeans":
+        rows = kmeans(
+            z, s.k, (seed,), shard=shard, group=group, starts=s.kmeans_starts, start_rows=START_ROWS,
+            spherical=spherical,
+        )  # fmt: skip
+        clusters = NodeClusters(rows.labels, rows.confidence.float(), rows.centres)
     else:
-        own = som(
-            z, rows, settings.grid, settings.k, (seed,), team=team, spherical=spherical, rounds=settings.som_iterations
-        )
-        found = Found(own.labels, own.confidence.float(), own.weights, own)
-    return Found(everyone(found.labels, rows, team), everyone(found.confidence, rows, team), found.centres, found.map)
+        units = som(z, shard, s.grid, s.k, (seed,), group=group, spherical=spherical, rounds=s.som_iterations)
+        clusters = NodeClusters(units.labels, units.confidence.float(), units.weights, units)
+    labels, confidence = (gather_rows(each, shard, group) for each in (clusters.labels, clusters.confidence))
+    return replace(clusters, labels=labels, confidence=confidence)
 
 
 def check_workers(settings: GraphSettings, world: int) -> None:
@@ -180,15 +187,3 @@ def check_workers(settings: GraphSettings, world: int) -> None:
 def shares(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors of a state under a prefix, by the rest of their names."""
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-
-def _result(training: Training, found: Found, embeddings: dict[str, Any]) -> Result:
-    tensors = training.tensors() | {"centres": found.centres}
-    # one type at both ends: it stands for the others, too, or nothing would be kept for the scores
-    more = {"others": embeddings.get("others", embeddings["embedding"])} | training.link()
-    if found.map is not None:
-        tensors["unit_clusters"] = found.map.unit_clusters
-        drawn = {"umatrix": found.map.umatrix, "hits": found.map.hits, "unit_clusters": found.map.unit_clusters}
-        more |= {f"map_{name}": values.numpy() for name, values in drawn.items()}
-        more["map_errors"] = np.array([found.map.quantisation, found.map.topographic])
-    return Result(found.labels.numpy(), found.confidence.numpy(), embeddings["embedding"], tensors, more)

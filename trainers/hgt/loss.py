@@ -28,7 +28,7 @@ def bpr(
     scale: float,
     keep: Bool[Tensor, "P n"] | None = None,
 ) -> Sum:
-    """Sum over pairs and their own negatives (`negatives[i]` are pair i's); those with `keep` False do not count.
+    """Sum over pairs and their negatives (`negatives[i]` are pair i's); those with `keep` False do not count.
 
     A flat list of negatives [P * n, D] must hold pair i's in rows i n to i n + n - 1 (`repeat_interleave`, `view`).
     """
@@ -52,8 +52,8 @@ def softmax(
     `others[i, j]`: p_j is a negative of a_i (its diagonal is not read).
     """
     logits = scale * (anchors @ positives.T) - log_q
-    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    logits = logits.masked_fill(~(others | own), -torch.inf)
+    diagonal = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    logits = logits.masked_fill(~(others | diagonal), -torch.inf)
     return (logits.logsumexp(1) - logits.diagonal()).sum(), torch.tensor(len(logits), device=logits.device)
 
 
@@ -66,8 +66,8 @@ def both_ways(users: Float[Tensor, "_ D"], notes: Float[Tensor, "_ D"], pairs: I
     anchor does not count.
     """
     u, v = pairs
-    first = bpr(users[u], notes[v], notes[negative_notes], scale, ~known(pairs, u, negative_notes))
-    second = bpr(notes[v], users[u], users[negative_users], scale, ~known(pairs.flip(0), v, negative_users))
+    first = bpr(users[u], notes[v], notes[negative_notes], scale, ~is_positive(pairs, u, negative_notes))
+    second = bpr(notes[v], users[u], users[negative_users], scale, ~is_positive(pairs.flip(0), v, negative_users))
     return torch.stack([first[0], second[0]]), torch.stack([first[1], second[1]])
 
 
@@ -79,13 +79,13 @@ def both_ways_softmax(
     u, v = pairs
     positive = torch.zeros(len(users), len(notes), dtype=torch.bool, device=u.device)
     positive[u, v] = True
-    others = ~positive[u][:, v]  # a table: `known` would search for each of P x P
+    others = ~positive[u][:, v]  # a table: `is_positive` would search for each of P x P
     first = softmax(users[u], notes[v], scale, log_q_notes, others)
     second = softmax(notes[v], users[u], scale, log_q_users, others.T)
     return torch.stack([first[0], second[0]]), torch.stack([first[1], second[1]])
 
 
-def known(
+def is_positive(
     pairs: Int64[Tensor, "2 P"], anchors: Int64[Tensor, "Q"], candidates: Int64[Tensor, "Q n"]
 ) -> Bool[Tensor, "Q n"]:
     """Whether each (anchor, candidate) is one of `pairs` (anchor's rows first)."""

@@ -1,7 +1,7 @@
 """The HGT network: linear inputs by node type, one layer a hop, embeddings of unit length. Tensors in, tensors out.
 
-`h_0 = x W_type + b_type` (a type without features: a learned vector; with `id_buckets`: plus a learned row of the
-node's own), `h_{l+1} = layer(h_l)` over the blocks from the outermost hop inwards, then rows of length 1. Weights are a
+`h_0 = x W_type + b_type` (a type without features: a learned vector; with `id_buckets`: plus a learned row for
+the node), `h_{l+1} = layer(h_l)` over the blocks from the outermost hop inwards, then rows of length 1. Weights are a
 plain dict by readable name, so that an optimiser, a checkpoint and an all-reduce see the same thing.
 
 Axes: N nodes of a type at a depth, B roots of a type, H hidden width.
@@ -72,13 +72,13 @@ def parameters(settings: Settings, metadata: Metadata, seed: int) -> dict[str, T
             "no node type has features, so all nodes would look alike: give --id-buckets, "
             f"e.g. {max(metadata.counts.values())} (a learned row a node)"
         )
-    made: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for kind, count in metadata.counts.items():
-        made |= _input_weights(kind, count, metadata.features.get(kind, 0), settings, seed)
+        weights |= _input_weights(kind, count, metadata.features.get(kind, 0), settings, seed)
     types, widths = sorted(metadata.counts), (settings.hidden, settings.hidden)
     for number in range(1, settings.layers + 1):
-        made |= layer_weights(f"layer{number}.", types, metadata.relations, widths, settings.heads, seed)
-    return {name: made[name].requires_grad_() for name in sorted(made)}
+        weights |= layer_weights(f"layer{number}.", types, metadata.relations, widths, settings.heads, seed)
+    return {name: weights[name].requires_grad_() for name in sorted(weights)}
 
 
 def forward(
@@ -103,11 +103,11 @@ def states(
     """
     outermost, hops = sample.nodes[-1], len(sample.blocks)
     h = {kind: inputs(weights, kind, outermost[kind], sample.features.get(kind)) for kind in sorted(outermost)}
-    found = [{kind: dropout(x, settings.dropout, generator) for kind, x in h.items()}]
+    after = [{kind: dropout(x, settings.dropout, generator) for kind, x in h.items()}]
     for number, depth in enumerate(reversed(range(hops)), start=1):
         targets = {kind: len(ids) for kind, ids in sample.nodes[depth].items()}
-        found.append(layer(weights, settings, number, found[-1], sample.blocks[depth], targets, generator))
-    return found
+        after.append(layer(weights, settings, number, after[-1], sample.blocks[depth], targets, generator))
+    return after
 
 
 def layer(
@@ -127,17 +127,17 @@ def layer(
 
 
 def _input_weights(kind: str, count: int, features: int, settings: Settings, seed: int) -> dict[str, Tensor]:
-    made: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     if features:
-        made |= linear_weights(f"input.{kind}", features, settings.hidden, seed)
+        weights |= linear_weights(f"input.{kind}", features, settings.hidden, seed)
     free: dict[str, tuple[int, ...]] = {} if features else {"bias": (settings.hidden,)}
     if settings.id_buckets:
         free["ids"] = (min(count, settings.id_buckets), settings.hidden)
     for part, shape in free.items():
         # entries of variance 1/3, like those of a linear on standardised features
         g = torch_generator(seed, f"hgt input.{kind}.{part}")
-        made[f"input.{kind}.{part}"] = torch.empty(shape).uniform_(-1, 1, generator=g)
-    return made
+        weights[f"input.{kind}.{part}"] = torch.empty(shape).uniform_(-1, 1, generator=g)
+    return weights
 
 
 def inputs(weights: Weights, kind: str, ids: NDArray[np.int64], x: Float[Tensor, "N F"] | None) -> Float[Tensor, "N H"]:
@@ -145,7 +145,7 @@ def inputs(weights: Weights, kind: str, ids: NDArray[np.int64], x: Float[Tensor,
     name, bias = f"input.{kind}", weights[f"input.{kind}.bias"]
     if f"{name}.weight" in weights:
         if x is None:
-            raise ValueError(f"the sample has no features of type {kind}, which the network was made for")
+            raise ValueError(f"the sample has no features of type {kind}, which the network was built for")
         h = linear(weights, name, x)
     else:
         h = bias.expand(len(ids), -1)
@@ -153,5 +153,5 @@ def inputs(weights: Weights, kind: str, ids: NDArray[np.int64], x: Float[Tensor,
     if table is None:
         return h
     rows = torch.from_numpy(ids).to(table.device)
-    own = torch.nn.functional.embedding(rows.clamp(min=0) % len(table), table)
-    return h + own * (rows >= 0)[:, None]
+    learned = torch.nn.functional.embedding(rows.clamp(min=0) % len(table), table)
+    return h + learned * (rows >= 0)[:, None]

@@ -7,12 +7,13 @@ from typing import Literal
 
 from pydantic import field_validator, model_validator
 
-from ops.config.settings import MethodSettings, setting
+from ops.config.data_settings import UserSettings
+from ops.config.settings import setting
 
 UNITS_A_CLUSTER = 9  # fewer leave k-means of the units far behind k-means of the rows
 
 
-class GraphSettings(MethodSettings):
+class GraphSettings(UserSettings):
     """What every method on a partitioned heterogeneous graph has; a method's own `Settings` derive from it."""
 
     epochs: int = setting(20, "passes over the label relations' edges", ge=1, le=1_000_000)
@@ -26,13 +27,6 @@ class GraphSettings(MethodSettings):
     )
     update_every: int = setting(5, "epochs between looks at the clusters", ge=1)
     prefetch: int = setting(2, "batches that a worker has drawn ahead in threads; 0: none", ge=0, le=64)
-    label_relations: str = setting(
-        "", "comma-separated relations whose edges are predicted; default: all that join the first one's types"
-    )
-    holdout: Literal["auto", "time", "user"] = setting(
-        "auto", "what is hidden for the evaluation: the last edges of all or of each user; auto: the data set's own"
-    )
-    cluster: Literal["kmeans", "som"] = setting("kmeans", "what makes the clusters of users")
     kmeans: Literal["euclidean", "spherical"] = setting("spherical", "which k-means makes the clusters")
     kmeans_starts: int = setting(10, "k-means++ starts, the lowest inertia wins", ge=1, le=1000)
     som_rows: int = setting(
@@ -41,21 +35,9 @@ class GraphSettings(MethodSettings):
     )  # fmt: skip
     som_columns: int = setting(0, "its columns; 0: as for the rows", ge=0, le=1000, search={"choice": [10, 20, 30, 40]})
     som_iterations: int = setting(40, "passes in which the map's radius shrinks to 1", ge=1, le=10_000)
-    parts: int = setting(1, "parts of the graph", ge=1, le=100_000)
-    partition: Literal["hash", "fennel", "metis"] = setting(
-        "fennel", "how the graph is cut; hash ignores its edges, metis needs the whole graph in memory"
-    )
-    topology: Literal["replicated", "sharded"] = setting(
-        "sharded", "replicated: every worker holds all edges, features stay with their part"
-    )
     store_states: bool = setting(
         True, "keep in the model what new users are placed by: states (TwHIN: vectors) of the nodes at other ends"
     )
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The label relations that were named; none: the data set's own."""
-        return tuple(name.strip() for name in self.label_relations.split(",") if name.strip())
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -15,17 +15,16 @@ from torch import Tensor
 
 from ops.api import Result, Run, State
 from ops.clustering.som import neighbourhood, som, som_loss
-from ops.distributed.process_group import Team
-from ops.errors import DivergedError
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.graph.sampling.neighbor_sampler import Sample
 from ops.rng import generator, torch_generator
 from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.hgt import loss as losses
-from trainers.hgt.inference import kept, neighbourhoods
-from trainers.hgt.loop import check_workers, ends_of, label_edges, rows_of, run_epochs, steps
+from trainers.hgt.inference import inductive_tensors, neighbourhoods
+from trainers.hgt.loop import GraphTrainer, ends_of, shard_of, steps
 from trainers.hgt.model import forward, metadata_of, parameters
 from trainers.hgt.settings import Settings
+from trainers.shared import check_loss, run_epochs, sent_bytes
 
 POOL = 256  # uniform nodes of each end that a batch's negatives come from: each is embedded once for all its pairs
 EMBED_EPOCH = 2**32 - 1  # the key of the neighbourhoods that embeddings are taken from
@@ -37,11 +36,11 @@ def train(settings: Settings, data: PartitionedGraph, run: Run) -> Result:
 
     Raises SettingsError for more workers than batches in a step, DivergedError, ServiceError.
     """
-    return run_epochs(Training(settings, data, run), run)
+    return run_epochs(HgtTrainer(settings, data, run), run, settings.epochs)
 
 
 @dataclass(frozen=True)
-class Batch:
+class NeighbourhoodBatch:
     """A batch ready for the network: its neighbourhood, pairs and negatives as rows of the roots by type."""
 
     key: tuple[int, int, int]  # pass, part, number
@@ -50,74 +49,66 @@ class Batch:
     pool: tuple[Int64[Tensor, "_"], Int64[Tensor, "_"]]  # of the rows' type, of the others'
 
 
-class Training:
+class HgtTrainer(GraphTrainer):
     """Weights, optimiser and map of one seed between two epochs."""
 
     def __init__(self, settings: Settings, data: PartitionedGraph, run: Run) -> None:
-        self.settings, self.data, self.seed, self.device = settings, data, run.seed, run.device
-        self.team = Team(run.rank, run.world)
-        check_workers(settings, run.world)
-        self.client = data.connect()
-        self.edges = label_edges(self.client, data)
-        self.featured = data.featured
-        made = parameters(settings, metadata_of(data), run.seed)
-        self.weights = {name: w.detach().to(run.device).requires_grad_() for name, w in made.items()}
+        super().__init__(settings, data, run)
+        self.settings: Settings = settings
+        start = parameters(settings, metadata_of(data), run.seed)
+        self.weights = {name: w.detach().to(run.device).requires_grad_() for name, w in start.items()}
         self.optimizer = torch.optim.Adam(list(self.weights.values()), lr=settings.lr)
         self.units: Float[Tensor, "U D"] | None = None
         if run.start is not None:
             unpack_training(run.start.shared, self.weights, self.optimizer)
             self.units = run.start.shared.get("map.units")
 
-    def step(self, epoch: int) -> dict[str, float]:
+    def epoch(self, epoch: int) -> dict[str, float]:
         """The steps of an epoch; means over them."""
         if self.settings.som_weight:
             self._refresh_map()
-        before = self.team.gathered, self.team.reduced
+        before = self.group.counters
         count, total = 0, np.zeros(2)
-        for _, own in steps(self.edges, self.settings, self.team, self.seed, epoch, self.prepare):
+        for _, batches in steps(self.edges, self.settings, self.group, self.seed, epoch, self.prepare):
             count += 1
-            total += self._learn(own, epoch)
-        found = {"train/loss": total[0] / count}
-        if self.settings.som_weight:
-            found["train/loss_map"] = total[1] / count
-        if self.team.world > 1:
-            found["sys/sent_bytes"] = self.team.sent_since(*before) / count
-        return found
+            total += self._learn(batches, epoch)
+        metrics = {"train/loss": total[0] / count} | sent_bytes(self.group, before, count)
+        return metrics | ({"train/loss_map": total[1] / count} if self.settings.som_weight else {})
 
-    def prepare(self, turn: int, part: int, number: int) -> Batch:
+    def prepare(self, turn: int, part: int, number: int) -> NeighbourhoodBatch:
         """Draw batch (part, number) of a pass: pairs, pools of negatives, neighbourhoods without the pairs' edges."""
         data, client, key = self.data, self.client, (self.seed, turn, part, number)
         pairs, _ = client.seed_edges(data.labels, part, (self.seed, turn, number), self.settings.batch)
         draws = generator(self.seed, "negatives", turn, part, number)
         pools = [draws.integers(data.count(kind), size=POOL) for kind in (data.rows, data.others)]
         ends, c = ends_of(data, pairs, pools), self.settings
-        found = client.sample(ends.ids, c.fan_outs, key, c.sampling, (data.labels[0], pairs), self.featured)
-        return Batch(key[1:], found, ends.pairs, ends.drawn)
+        sample = client.sample(ends.ids, c.fan_outs, key, c.sampling, (data.labels[0], pairs), data.featured)
+        return NeighbourhoodBatch(key[1:], sample, ends.pairs, ends.drawn)
 
-    def _learn(self, own: list[Batch], epoch: int) -> NDArray[np.float64]:
+    def _learn(self, batches: list[NeighbourhoodBatch], epoch: int) -> NDArray[np.float64]:
         """Adam's step on the mean loss of all workers' batches of a step; returns (link loss, map loss)."""
-        parts = [self.terms(batch) for batch in own]
+        parts = [self.terms(batch) for batch in batches]
         counts = torch.zeros(3, dtype=torch.int64, device=self.device)
         for _, each in parts:
             counts += each
-        counts = self.team.sum_(counts)
+        counts = self.group.sum_(counts)
         weights = list(self.weights.values())
         # in float64 the order of the sums, which depends on who has which batch, is lost in the rounding to float32
         total = torch.zeros(2 + sum(w.numel() for w in weights), dtype=torch.float64, device=self.device)
         for sums, _ in parts:
             link = losses.mean(sums[:2], counts[:2])
             mapped = sums[2] / counts[2].clamp(min=1)
-            found = torch.autograd.grad(link + self.settings.som_weight * mapped, weights, materialize_grads=True)
-            total += torch.cat([torch.stack([link, mapped]).detach(), *(g.flatten() for g in found)])
-        values, gradients = torch.split(self.team.sum_(total), [2, len(total) - 2])
-        if not torch.isfinite(values).all():
-            raise DivergedError(f"epoch {epoch}: the loss is {float(values[0])}; lower --lr or raise --temperature")
-        for w, gradient in zip(weights, torch.split(gradients, [w.numel() for w in weights]), strict=True):
+            loss = link + self.settings.som_weight * mapped
+            gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+            total += torch.cat([torch.stack([link, mapped]).detach(), *(g.flatten() for g in gradients)])
+        values, summed = torch.split(self.group.sum_(total), [2, len(total) - 2])
+        check_loss(float(values.sum()), epoch, "lower --lr or raise --temperature")
+        for w, gradient in zip(weights, torch.split(summed, [w.numel() for w in weights]), strict=True):
             w.grad = gradient.view_as(w).float()
         self.optimizer.step()
         return values.cpu().numpy()
 
-    def terms(self, batch: Batch) -> tuple[Float[Tensor, "3"], Int64[Tensor, "3"]]:
+    def terms(self, batch: NeighbourhoodBatch) -> tuple[Float[Tensor, "3"], Int64[Tensor, "3"]]:
         """Sums and counts of the loss's terms: both directions of the links, and the map."""
         s = self.settings
         z = forward(self.weights, s, batch.sample, torch_generator(self.seed, "dropout", *batch.key))
@@ -137,7 +128,7 @@ class Training:
             many += len(seen)
         return torch.cat([sums, mapped[None]]), torch.cat([counts, many[None]])
 
-    def _negatives(self, batch: Batch, users: Tensor, notes: Tensor, way: int) -> Int64[Tensor, "P n"]:
+    def _negatives(self, batch: NeighbourhoodBatch, users: Tensor, notes: Tensor, way: int) -> Int64[Tensor, "P n"]:
         """Each pair's negatives out of the batch's pool: notes for its user (way 0), users for its note (way 1)."""
         s, pool, p = self.settings, batch.pool[1 - way], batch.pairs.shape[1]
         draws = torch_generator(self.seed, "pick", *batch.key, way)
@@ -149,32 +140,26 @@ class Training:
         pairs = batch.pairs if way == 0 else batch.pairs.flip(0)
         with torch.no_grad():
             scores = torch.einsum("pd,pcd->pc", anchors[pairs[0]], others[candidates])
-        chosen, _ = losses.pick(scores, ~losses.known(pairs, pairs[0], candidates), s.neg_num, s.hardness)
+        chosen, _ = losses.pick(scores, ~losses.is_positive(pairs, pairs[0], candidates), s.neg_num, s.hardness)
         return candidates.gather(1, chosen)
 
     @torch.no_grad()
     def embed(self, kind: str) -> Float32[Tensor, "n D"]:
         """Embeddings of the nodes of this worker's parts, from neighbourhoods with a key of their own."""
-        s, found = self.settings, [torch.zeros(0, self.settings.hidden)]
-        key = self.seed, EMBED_EPOCH
-        for _, sample in neighbourhoods(self.client, self.data, self.team, kind, s, s.fan_outs, key):
-            found.append(forward(self.weights, s, sample, None)[kind].cpu())
-        return torch.cat(found)
+        s, key = self.settings, (self.seed, EMBED_EPOCH)
+        samples = neighbourhoods(self.client, self.data, self.group, kind, s, s.fan_outs, key)
+        pieces = (forward(self.weights, s, sample, None)[kind].cpu() for _, sample in samples)
+        return torch.cat([torch.zeros(0, s.hidden), *pieces])
 
     def _refresh_map(self) -> None:
         """The map of the joint mode follows the embeddings: rounds of batch SOM at the start of an epoch."""
         s = self.settings
-        rows = rows_of(self.data, self.data.rows, self.team)
+        shard = shard_of(self.data, self.data.rows, self.group)
         first, rounds = (None, s.som_iterations) if self.units is None else (self.units, 1)
-        made = som(
-            self.embed(self.data.rows), rows, s.grid, s.k, (self.seed,), team=self.team,
+        self.units = som(
+            self.embed(self.data.rows), shard, s.grid, s.k, (self.seed,), group=self.group,
             spherical=s.kmeans == "spherical", rounds=rounds, first=first, last_radius=JOINT_RADIUS,
-        )  # fmt: skip
-        self.units = made.weights
-
-    def link(self) -> dict[str, NDArray[np.float32]]:
-        """Links are scored by the cosine."""
-        return {}
+        ).weights  # fmt: skip
 
     def state(self, epoch: int) -> State:
         """Weights, optimiser and map; every draw is keyed, so nothing else goes on."""
@@ -183,7 +168,7 @@ class Training:
 
     def tensors(self) -> dict[str, Tensor]:
         """The network's weights, and what new users are placed by."""
-        found = {name: w.detach().cpu() for name, w in self.weights.items()}
+        tensors = {name: w.detach().cpu() for name, w in self.weights.items()}
         if self.settings.store_states:
-            found |= kept(self.weights, self.settings, self.data, self.client, self.team, self.seed)
-        return found
+            tensors |= inductive_tensors(self.weights, self.settings, self.data, self.client, self.group, self.seed)
+        return tensors

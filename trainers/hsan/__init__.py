@@ -2,7 +2,7 @@
 
 Two attribute encoders and two structure encoders, each one linear layer, give two views of every node:
 `Z_v = act(X~ W_v + b_v)`, `E_v = A U_v + c_v`, rows of unit length (eq. 2-4), X~ the low-pass filtered features.
-The loss is a weighted InfoNCE over the 2N rows with S = alpha Z Z^T + (1 - alpha) E E^T (eq. 5, 10; `ops.contrast`).
+The loss is a weighted InfoNCE over the 2N rows with S = alpha Z Z^T + (1 - alpha) E E^T (eq. 5, 10; `ops.losses`).
 Every `update_every` epochs k-means on the fused Z gives pseudo labels, trusted rows H and new pair weights (eq. 6-9).
 
 Axes: N nodes, F features (after PCA where set), D embedding width, K clusters, M = 2N rows (view 1, then view 2).
@@ -13,8 +13,7 @@ structure encoder is a sparse product; nothing is chosen with labels. `protocol=
 
 from __future__ import annotations
 
-import sys
-
+from ops.api import Method
 from ops.graph.sampling.batching import remarks
 from ops.inference.sklearn import GraphClusterer
 from trainers.hsan.cost import estimate, exchanged
@@ -22,41 +21,36 @@ from trainers.hsan.inference import embed, predict
 from trainers.hsan.settings import PUBLISHED, Settings
 from trainers.hsan.training import train
 
-NAME = "hsan"
-SEARCHED = ("temperature", "confidence", "beta")  # what a search varies unless told otherwise
-SHAPED = ("embedding_dim", "pca_dim", "activation")  # settings that a warm start cannot change
-NEW_ROWS = (  # how, in the words of a sentence on new rows
-    "by their attributes only: the structure encoders have one weight row per training node and say nothing of new ones"
-)
-ADVICE = "lower --pair-memory (pair weights are then recomputed) or --embedding-dim"
-COLLAPSED = "lower --lr or raise --temperature"  # what helps when all rows fall together
 
-__all__ = [
-    "ADVICE",
-    "COLLAPSED",
-    "HSAN",
-    "NAME",
-    "NEW_ROWS",
-    "PUBLISHED",
-    "SEARCHED",
-    "SHAPED",
-    "Settings",
-    "baseline_order",
-    "embed",
-    "estimate",
-    "exchanged",
-    "predict",
-    "remarks",
-    "train",
-]
-
-
-def baseline_order(settings: Settings) -> int:
+def _filter_order(settings: Settings) -> int:
     """The filter of the baseline `filter + k-means`: the method's own."""
     return settings.low_pass_order
+
+
+METHOD = Method(
+    name="hsan",
+    summary="HSAN: hard sample aware contrastive clustering of attributed graphs",
+    kind="graph",
+    settings=Settings,
+    train=train,
+    predict=predict,
+    estimate=estimate,
+    exchanged=exchanged,
+    remarks=remarks,
+    embed=embed,
+    filter_order=_filter_order,
+    searched=("temperature", "confidence", "beta"),
+    fixed=("embedding_dim", "pca_dim", "activation"),
+    new_rows="by their attributes only: the structure encoders have one weight row per training node "
+    "and say nothing of new ones",
+    save_memory="lower --pair-memory (pair weights are then recomputed) or --embedding-dim",
+    avoid_collapse="lower --lr or raise --temperature",
+)
+
+__all__ = ["HSAN", "METHOD", "PUBLISHED", "Settings", "embed", "estimate", "exchanged", "predict", "remarks", "train"]
 
 
 class HSAN(GraphClusterer):
     """scikit-learn-like estimator: `HSAN(n_clusters=7, epochs=100).fit(x, edge_index).labels_`."""
 
-    method = sys.modules[__name__]
+    method = METHOD

@@ -10,24 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ops.clustering.kmeans import squared_distances
+from ops.clustering.lloyd import nearest_two
 from ops.graph.pca import Projection
 from trainers.hsan.model import Encoders, filtered, fuse
 from trainers.hsan.settings import Settings
-
-
-def assign(
-    fused: Float[Tensor, "N D"], centres: Float[Tensor, "K D"], settings: Settings
-) -> tuple[Int64[Tensor, "N"], Float[Tensor, "N"]]:
-    """Nearest centre, and a confidence in [0, 1]: 1 - (distance to it) / (distance to the next centre)."""
-    space = normalize(fused) if settings.kmeans == "spherical" else fused
-    near = squared_distances(space, centres).sqrt().topk(2, largest=False)
-    return near.indices[:, 0], 1 - near.values[:, 0] / near.values[:, 1].clamp_min(1e-12)
 
 
 @torch.no_grad()
@@ -38,7 +29,7 @@ def embed(
     chosen = Settings.model_validate(settings)
     rows = filtered(chosen, x, edge_index, Projection.load(tensors))
     # the encoders are the stored ones: a model of one node and one feature tells how rows are made of them
-    return fuse(Encoders(1, 1, chosen, seed=0).own_attributes(rows, tensors).flatten(0, 1))
+    return fuse(Encoders(1, 1, chosen, seed=0).local_attributes(rows, tensors).flatten(0, 1))
 
 
 def predict(
@@ -54,5 +45,6 @@ def predict(
     """
     edges = np.empty((2, 0), dtype=np.int64) if edge_index is None else edge_index
     fused = embed(tensors, settings, x, edges)
-    labels, confidence = assign(fused, tensors["centres"], Settings.model_validate(settings))
+    spherical = Settings.model_validate(settings).kmeans == "spherical"
+    labels, confidence = nearest_two(normalize(fused) if spherical else fused, tensors["centres"])
     return labels.numpy(), confidence.numpy()

@@ -6,7 +6,6 @@ M = 2N rows (view 1, then view 2).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,19 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.data.types.graph import AttributedGraph
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import SparseRows, adjacency, low_pass, sparse_product, sparse_rows
 from ops.graph.pca import Projection, fit_pca
 from ops.graph.sampling.minibatch import Batch
 from ops.losses.normalize import unit_rows
 from ops.rng import torch_generator
 from trainers.hsan.settings import Settings
+from trainers.shared import linear_start
 
 ATTRIBUTE = ("attribute_weight", "attribute_bias")  # parameters of the attribute encoders
 
 
 @dataclass(frozen=True)
-class Rows:
+class EncoderRows:
     """What one worker encodes in a step: its rows of X~ and of A, and how many nodes all workers have together."""
 
     x: Float[Tensor, "n F"]
@@ -47,31 +47,33 @@ class Encoders(torch.nn.Module):
         d = settings.embedding_dim
         g = torch_generator(seed, "hsan/encoders")
         for name, fan_in in (("attribute", n_features), ("structure", n_nodes)):
-            bound = 1 / math.sqrt(fan_in)
             for part, shape in (("weight", (2, fan_in, d)), ("bias", (2, 1, d))):
-                start = torch.empty(shape).uniform_(-bound, bound, generator=g)
-                self.register_parameter(f"{name}_{part}", torch.nn.Parameter(start))
+                self.register_parameter(f"{name}_{part}", torch.nn.Parameter(linear_start(shape, fan_in, g)))
         self.alpha = torch.nn.Parameter(torch.tensor(0.99999))
         self.activation = settings.activation
 
-    def attributes(self, rows: Rows, team: Team, of: Mapping[str, Tensor] | None = None) -> Float[Tensor, "M D"]:
-        """Z of all nodes, both views, rows of unit length; this worker encodes its own and gathers the others'."""
-        return team.gather(self.own_attributes(rows.x, of), rows.total)
+    def attributes(
+        self, rows: EncoderRows, group: ProcessGroup, of: Mapping[str, Tensor] | None = None
+    ) -> Float[Tensor, "M D"]:
+        """Z of all nodes, both views, rows of unit length; this worker encodes its rows and gathers the others'."""
+        return group.gather(self.local_attributes(rows.x, of), rows.total)
 
-    def own_attributes(self, x: Float[Tensor, "n F"], of: Mapping[str, Tensor] | None = None) -> Float[Tensor, "2 n D"]:
+    def local_attributes(
+        self, x: Float[Tensor, "n F"], of: Mapping[str, Tensor] | None = None
+    ) -> Float[Tensor, "2 n D"]:
         """Both views of rows of X~, of unit length; `of`: other encoders than the present ones, by parameter name."""
         weight, bias = (self.get_parameter(name) if of is None else of[name] for name in ATTRIBUTE)
         z = (x @ weight).add_(bias)
         z = unit_rows(z.sigmoid()) if self.activation == "sigmoid" else unit_rows(z, in_place=True)
         return z
 
-    def encode(self, rows: Rows, team: Team) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"]]:
+    def encode(self, rows: EncoderRows, group: ProcessGroup) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"]]:
         """(Z, E) of all nodes of a step, both views, rows of unit length."""
         weight, bias = self.get_parameter("structure_weight"), self.get_parameter("structure_bias")
-        z = self.attributes(rows, team)
+        z = self.attributes(rows, group)
         seen = weight if rows.columns is None else weight[:, rows.columns]
         e = unit_rows(sparse_product(rows.a, seen).add_(bias), in_place=True)
-        return z, team.gather(e, rows.total)
+        return z, group.gather(e, rows.total)
 
 
 def fuse(z: Float[Tensor, "M D"]) -> Float[Tensor, "N D"]:
@@ -101,16 +103,20 @@ def structure_matrix(settings: Settings, data: AttributedGraph) -> sp.csr_array:
     return adjacency(data.edge_index, data.n_nodes, self_loops=settings.self_loops == "keep")
 
 
-def rows_of(x: Float[Tensor, "N F"], a: sp.csr_array, team: Team, device: torch.device) -> Rows:
+def rows_of(x: Float[Tensor, "N F"], a: sp.csr_array, group: ProcessGroup, device: torch.device) -> EncoderRows:
     """This worker's share of X~ and A; a slice of one worker is the whole, not a copy."""
-    own = team.own(x.shape[0])
-    mine = x[own] if team.world == 1 else x[own].clone()
-    return Rows(mine.to(device), sparse_rows(a if team.world == 1 else sp.csr_array(a[own]), device), x.shape[0])
+    shard = group.shard(x.shape[0])
+    local = x[shard] if group.world == 1 else x[shard].clone()
+    return EncoderRows(local.to(device), sparse_rows(a if group.world == 1 else sp.csr_array(a[shard]), device), len(x))
 
 
-def batch_rows(x: Float[Tensor, "N F"], a: sp.csr_array, batch: Batch, team: Team, device: torch.device) -> Rows:
+def batch_rows(
+    x: Float[Tensor, "N F"], a: sp.csr_array, batch: Batch, group: ProcessGroup, device: torch.device
+) -> EncoderRows:
     """This worker's share of one batch: its nodes' rows of X~, and of A what the batch sees of it."""
-    seen, own = batch.adjacency(a), team.own(len(batch.nodes))
+    shard = group.shard(len(batch.nodes))
     columns = torch.from_numpy(batch.nodes).to(device) if batch.inside else None
-    share = x[torch.from_numpy(batch.nodes[own])].to(device)
-    return Rows(share, sparse_rows(sp.csr_array(seen[own]), device), len(batch.nodes), columns)
+    features = x[torch.from_numpy(batch.nodes[shard])].to(device)
+    return EncoderRows(
+        features, sparse_rows(sp.csr_array(batch.adjacency(a)[shard]), device), len(batch.nodes), columns
+    )

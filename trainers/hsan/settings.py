@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from ops.config.settings import MethodSettings, setting
+from ops.config.settings import setting
+from trainers.shared import PartSettings
 
 PUBLISHED = {"gradients": "accumulate", "weights": "stale", "kmeans": "released", "ema": 0.0}
 
 
-class Settings(MethodSettings):
+class Settings(PartSettings):
     """Hyperparameters of HSAN, under the paper's names."""
 
     embedding_dim: int = setting(500, "embedding width D", ge=2, le=65536, search={"choice": [250, 500, 1000, 1500]})
@@ -35,9 +36,6 @@ class Settings(MethodSettings):
     pair_memory: float = setting(0.5, "GiB for pair weights and kept tiles together", ge=0, le=1e6)
     tile_rows: int = setting(512, "rows of a tile of the pairwise loss", ge=16, le=8192)
     batch_nodes: int = setting(0, "nodes a step takes, drawn anew every epoch; 0: all pairs", ge=0)
-    parts: int = setting(0, "parts to cut the graph into, some of them a step; 0: none", ge=0)
-    blocks: int = setting(1, "parts a step takes, with the edges between them", ge=1)
-    partition: Literal["metis", "hash"] = setting("metis", "how the graph is cut; hash ignores its edges")
     protocol: Literal["honest", "published"] = setting("honest", "published: the released code's rules throughout")
 
     @model_validator(mode="after")
@@ -50,12 +48,10 @@ class Settings(MethodSettings):
 
     @model_validator(mode="after")
     def _batches(self) -> Settings:
-        b, p, q, k = self.batch_nodes, self.parts, self.blocks, self.n_clusters
+        b, p, k = self.batch_nodes, self.parts, self.n_clusters
         given, wrong = f"--batch-nodes {b}" if b else f"--parts {p}", ""
         if b and p:
             wrong = f"--batch-nodes and --parts exclude each other: got {b} and {p}; drop one of them"
-        elif q > max(p, 1):
-            wrong = f"--blocks {q} must be at most --parts, which is {p}: lower --blocks or raise --parts"
         elif (b or p) and self.weights == "stale":
             wrong = (
                 "--weights stale (also of --protocol published) needs all pairs in every step: use --weights paper "

@@ -1,21 +1,17 @@
 """HSAN from the model of an earlier run (`--warm-start`).
 
-Attribute encoders, alpha and the structure rows of known nodes go on from where they were; new nodes' structure rows
-have the usual start. Features pass through the PCA that the encoders were trained behind: another one, fitted to the
-grown data, would turn their input space under them.
+Attribute encoders, alpha and the structure rows of nodes that it had go on from where they were; structure rows of
+new nodes have the usual start. Features pass through the PCA that the encoders were trained behind: another
+one, fitted to the grown data, would turn their input space under them.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ops.api import Result, Warm
-from ops.clustering.label_matching import matched_ids
+from ops.api import Warm
 from ops.data.types.graph import AttributedGraph
 from ops.graph.pca import Projection
 from trainers.hsan.model import Encoders, prepare
@@ -35,20 +31,10 @@ def begin_warm(model: Encoders, warm: Warm | None) -> None:
     if warm is None:
         return
     rows = torch.from_numpy(warm.rows)
-    known = rows >= 0
+    seen = rows >= 0
     for name, parameter in model.named_parameters():
         stored = warm.model[name].to(parameter.device)
         if name == "structure_weight":
-            parameter[:, known.to(parameter.device)] = stored[:, rows[known].to(parameter.device)]
+            parameter[:, seen.to(parameter.device)] = stored[:, rows[seen].to(parameter.device)]
         else:
             parameter.copy_(stored)
-
-
-def match_ids(result: Result, settings: Settings, warm: Warm | None) -> Result:
-    """The result with the last run's cluster ids: in its assignment and in the order of its centres."""
-    if warm is None:
-        return result
-    ids = matched_ids(*warm.shared(result.assignment), settings.k)
-    order = torch.from_numpy(np.argsort(ids))  # the new cluster that has id 0, 1, ...
-    model = result.model | {"centres": result.model["centres"][order].contiguous()}
-    return replace(result, assignment=ids[result.assignment], model=model)

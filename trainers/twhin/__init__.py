@@ -8,19 +8,28 @@ Axes: N nodes of a type, D embedding width, K clusters.
 
 from __future__ import annotations
 
+from ops.api import Method
 from trainers.twhin.cost import estimate, exchanged, remarks
 from trainers.twhin.inference import predict
 from trainers.twhin.settings import Settings
 from trainers.twhin.training import train
 
-NAME = "twhin"
-KIND = "users"
-SEARCHED = ("temperature", "lr", "batch_negatives", "neg_num")
-SHAPED = ("embedding_dim",)
-NEW_ROWS = "they are placed by the vectors of the nodes at the other ends of their edges"
-BY_FEATURES = False
-ADVICE = "lower --embedding-dim, or take more workers: each keeps its parts of the tables"
-COLLAPSED = "lower --lr or raise --temperature"  # what helps when all rows fall together
+METHOD = Method(
+    name="twhin",
+    summary="TwHIN: users clustered by translating embeddings, the baseline of HGT",
+    kind="users",
+    settings=Settings,
+    train=train,
+    predict=predict,
+    estimate=estimate,
+    exchanged=exchanged,
+    remarks=remarks,
+    searched=("temperature", "lr", "batch_negatives", "neg_num"),
+    fixed=("embedding_dim",),
+    new_rows="they are placed by the vectors of the nodes at the other ends of their edges",
+    save_memory="lower --embedding-dim, or take more workers: each keeps its parts of the tables",
+    avoid_collapse="lower --lr or raise --temperature",
+    places_by_features=False,
+)
 
-__all__ = ["ADVICE", "BY_FEATURES", "COLLAPSED", "KIND", "NAME", "NEW_ROWS", "SEARCHED", "SHAPED", "Settings",
-           "estimate", "exchanged", "predict", "remarks", "train"]  # fmt: skip
+__all__ = ["METHOD", "Settings", "estimate", "exchanged", "predict", "remarks", "train"]

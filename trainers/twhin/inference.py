@@ -3,7 +3,7 @@
 The model keeps the table of those nodes and the translations. A user's vector is the mean of what each edge says of it
 (`t - r`, or `s + r` where it is the destination); `--fold-steps` refines it on those edges, all else fixed.
 
-Axes: n users, N known nodes, M edges, m negatives of each, D width.
+Axes: n users, N nodes of the training, M edges, m negatives of each, D width.
 """
 
 from __future__ import annotations
@@ -17,33 +17,35 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops.clustering.lloyd import everyone
+from ops.clustering.shards import gather_rows
 from ops.data.io.inductive_batch import NewRows, Placed, ways
 from ops.data.types.hetero import Relation, relation_name, relation_of
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.graph.sampling.client import Client
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.rng import generator
 from trainers.hgt.inference import packed_ids, placed
-from trainers.hgt.loop import rows_of, shares
+from trainers.hgt.loop import shard_of, shares
 from trainers.twhin.model import fold_in, refine, unseen_ends
 from trainers.twhin.settings import Settings
 
 VALUES = 1 << 24  # of the negatives that a refinement has at once
-NEGATIVES = 64  # known nodes that every edge is refined against: the same for all users
+NEGATIVES = 64  # nodes of the training that every edge is refined against: the same for all users
 
 
-def kept(own: Float32[Tensor, "_ D"], data: PartitionedGraph, client: Client, team: Team) -> dict[str, Tensor]:
+def inductive_tensors(
+    local: Float32[Tensor, "_ D"], data: PartitionedGraph, client: Client, group: ProcessGroup
+) -> dict[str, Tensor]:
     """What a model keeps for new users: `ids.TYPE`, and `table.TYPE` [N D] of the nodes at the other end.
 
-    `own` are the rows of that table that this worker has; every worker has to call it.
+    `local` are the rows of that table that this worker has; every worker has to call it.
     """
     kind = data.others
-    return packed_ids(data, client, [kind]) | {f"table.{kind}": everyone(own, rows_of(data, kind, team), team)}
+    return packed_ids(data, client, [kind]) | {f"table.{kind}": gather_rows(local, shard_of(data, kind, group), group)}
 
 
 def predict(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], new: NewRows) -> Placed:
-    """Clusters of users by a stored model, known ones too: by the edges given alone; without any, confidence is 0.
+    """Clusters of users, new or of the training, by the given edges alone; without any the confidence is 0.
 
     Raises ValueError where the model keeps no vectors (`--no-store-states`).
     """
@@ -54,10 +56,10 @@ def predict(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], new: New
     edges = torch.bincount(nodes, minlength=n).numpy()
     if chosen.fold_steps and len(nodes):
         many = max(1, VALUES // (NEGATIVES * z.shape[1]))
-        for rows, own in _pieces(edges, many):
+        for rows, edge_rows in _pieces(edges, many):
             z[rows] = refine(
-                z[rows], nodes[own] - rows.start, a[own], b[own], pools[which[own]], chosen.fold_steps, chosen.lr,
-                chosen.temperature, chosen.normalise,
+                z[rows], nodes[edge_rows] - rows.start, a[edge_rows], b[edge_rows], pools[which[edge_rows]],
+                chosen.fold_steps, chosen.lr, chosen.temperature, chosen.normalise,
             )  # fmt: skip
     return placed(z, tensors, chosen, edges, edges > 0)
 
@@ -97,8 +99,7 @@ def _edges(tensors: Mapping[str, Tensor], new: NewRows) -> tuple[Tensor, Tensor,
 def used(tensors: Mapping[str, Tensor], new: NewRows) -> list[tuple[Relation, Relation, bool]]:
     """(label relation, the one of `new.edges` that brings its edges, whether users are its sources), in fixed order."""
     labels = [relation_of(name) for name in sorted(shares(tensors, "shift."))]
-    found = [(r, *each) for r in labels for each in ways(r, new.kind, new.edges)]
-    return [each for each in found if each[1] in new.edges]
+    return [(r, *way) for r in labels for way in ways(r, new.kind, new.edges) if way[0] in new.edges]
 
 
 def _pieces(edges: NDArray[np.int64], many: int) -> Iterator[tuple[slice, slice]]:

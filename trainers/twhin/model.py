@@ -25,7 +25,7 @@ from torch.nn.functional import softplus
 from ops.data.types.hetero import Relation, relation_name
 from ops.losses.normalize import unit_rows
 from ops.rng import torch_generator
-from trainers.hgt.loss import known
+from trainers.hgt.loss import is_positive
 
 _EPS = 1e-10
 
@@ -42,8 +42,8 @@ def translations(relations: Iterable[Relation], width: int) -> dict[str, Float[T
 
 def unique(ids: Int64[Tensor, "M"]) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "M"]]:
     """Ascending unique ids and each id's place among them."""
-    found, places = torch.unique(ids, return_inverse=True)
-    return found, places
+    distinct, places = torch.unique(ids, return_inverse=True)
+    return distinct, places
 
 
 def score(
@@ -52,8 +52,8 @@ def score(
 ) -> Float[Tensor, "*P"]:  # fmt: skip
     """f of pairs: `(s + r) . t / temperature`, with `normalise` the cosine instead of the product."""
     moved, target = _ends(source, shift, target, normalise)
-    found: Tensor = torch.linalg.vecdot(moved, target) / temperature
-    return found
+    scores: Tensor = torch.linalg.vecdot(moved, target) / temperature
+    return scores
 
 
 def loss_terms(
@@ -69,17 +69,17 @@ def loss_terms(
     moved, ends = _ends(source, shift, target, normalise)
     s, t = pairs
     p, g = len(s), batch_negatives + 1
-    found = [(softplus(-torch.linalg.vecdot(moved[s], ends[t]) / temperature).sum(), moved.new_tensor(p).long())]
+    terms = [(softplus(-torch.linalg.vecdot(moved[s], ends[t]) / temperature).sum(), moved.new_tensor(p).long())]
     whole = p - p % g
-    for own, size in ((slice(0, whole), g), (slice(whole, p), p - whole)):
-        if size > 1 and own.stop > own.start:
+    for rows, size in ((slice(0, whole), g), (slice(whole, p), p - whole)):
+        if size > 1 and rows.stop > rows.start:
             # (s_i, t_j) is at once pair i with another target and pair j with another source: it counts twice
-            total, count = _grouped(moved, ends, pairs, pairs[:, own].view(2, -1, size), temperature)
-            found.append((2 * total, 2 * count))
+            total, count = _grouped(moved, ends, pairs, pairs[:, rows].view(2, -1, size), temperature)
+            terms.append((2 * total, 2 * count))
     drawn_s, drawn_t = uniform
-    found.append(_crossed(moved[s], ends[drawn_t], pairs, s, drawn_t, temperature))
-    found.append(_crossed(ends[t], moved[drawn_s], pairs.flip(0), t, drawn_s, temperature))
-    sums, counts = (torch.stack(each) for each in zip(*found, strict=True))
+    terms.append(_crossed(moved[s], ends[drawn_t], pairs, s, drawn_t, temperature))
+    terms.append(_crossed(ends[t], moved[drawn_s], pairs.flip(0), t, drawn_s, temperature))
+    sums, counts = (torch.stack(each) for each in zip(*terms, strict=True))
     return torch.stack([sums[0], sums[1:].sum()]), torch.stack([counts[0], counts[1:].sum()])
 
 
@@ -90,8 +90,8 @@ def loss(sums: Float[Tensor, "2"], counts: Int64[Tensor, "2"]) -> Float[Tensor, 
 
 def summed(ids: Int64[Tensor, "M"], gradients: Float[Tensor, "M D"]) -> tuple[Int64[Tensor, "n"], Float[Tensor, "n D"]]:
     """Ascending unique ids and the sums of their gradients, added one after the other in the order given."""
-    found, places = unique(ids)
-    return found, gradients.new_zeros(len(found), gradients.shape[1]).index_add_(0, places, gradients)
+    distinct, places = unique(ids)
+    return distinct, gradients.new_zeros(len(distinct), gradients.shape[1]).index_add_(0, places, gradients)
 
 
 def adagrad(
@@ -110,14 +110,14 @@ def step_rows(
 
     Give the gradients of several batches in one fixed order (part, number): sums of floats depend on it.
     """
-    own, gradient = summed(ids, gradients)
-    part[own], state[own] = adagrad(part[own], gradient, state[own], lr)
+    rows, gradient = summed(ids, gradients)
+    part[rows], state[rows] = adagrad(part[rows], gradient, state[rows], lr)
 
 
 def unseen_ends(
     shift: Float[Tensor, "D"], others: Float[Tensor, "*M D"], unseen_is_source: bool
 ) -> tuple[Float[Tensor, "*M D"], Float[Tensor, "*M D"]]:
-    """(a, b) such that an edge between an unseen node x and a known one scores `f = (x + a) . b`, for either end."""
+    """(a, b) such that an edge between an unseen node x and a seen one scores `f = (x + a) . b`, for either end."""
     if unseen_is_source:
         return shift.expand_as(others), others
     return torch.zeros_like(others), others + shift
@@ -138,9 +138,9 @@ def refine(
     x: Float[Tensor, "n D"], nodes: Int64[Tensor, "M"], a: Float[Tensor, "M D"], b: Float[Tensor, "M D"],
     negatives: Float[Tensor, "M m D"], steps: int, lr: float, temperature: float = 1.0, normalise: bool = False,
 ) -> Float[Tensor, "n D"]:  # fmt: skip
-    """`x` after `steps` of row-wise Adagrad on its edges against `negatives` (other b), all known vectors fixed.
+    """`x` after `steps` of row-wise Adagrad on its edges against `negatives` (other b), all other vectors fixed.
 
-    Each node's loss is the mean over its own edges, so that a node's vector does not depend on who else is folded in.
+    Each node's loss is the mean over its edges, so that a node's vector does not depend on who else is folded in.
     """
     x, state = x.detach().clone(), x.new_zeros(len(x))
     share = 1 / _degrees(nodes, len(x)).clamp(min=1)[nodes]
@@ -173,7 +173,7 @@ def _grouped(
     s, t = groups
     scores = torch.bmm(moved[s], ends[t].transpose(1, 2)) / temperature
     across = t[:, None].expand_as(scores).reshape(-1, t.shape[1])  # a row a source: the targets of its group
-    keep = ~known(pairs, s.reshape(-1), across).view_as(scores)
+    keep = ~is_positive(pairs, s.reshape(-1), across).view_as(scores)
     return (softplus(scores) * keep).sum(), keep.sum()
 
 
@@ -183,5 +183,5 @@ def _crossed(
 ) -> tuple[Float[Tensor, ""], Int64[Tensor, ""]]:  # fmt: skip
     """Every pair's fixed end against all drawn nodes, but for those that are edges."""
     scores = fixed @ drawn.T / temperature
-    keep = ~known(pairs, anchors, candidates.expand_as(scores))
+    keep = ~is_positive(pairs, anchors, candidates.expand_as(scores))
     return (softplus(scores) * keep).sum(), keep.sum()

@@ -18,13 +18,12 @@ from torch import Tensor
 
 from ops.api import Result, Run, State
 from ops.data.types.hetero import relation_name
-from ops.distributed.process_group import Team
-from ops.errors import DivergedError
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.rng import generator
-from trainers.hgt.loop import check_workers, ends_of, label_edges, own_parts, run_epochs, steps
+from trainers.hgt.loop import GraphTrainer, ends_of, parts_of_rank, steps
+from trainers.shared import check_loss, run_epochs, sent_bytes
 from trainers.twhin import model
-from trainers.twhin.inference import kept
+from trainers.twhin.inference import inductive_tensors
 from trainers.twhin.settings import Settings
 
 
@@ -33,11 +32,11 @@ def train(settings: Settings, data: PartitionedGraph, run: Run) -> Result:
 
     Raises SettingsError for more workers than batches in a step, DivergedError, ServiceError.
     """
-    return run_epochs(Training(settings, data, run), run)
+    return run_epochs(TwhinTrainer(settings, data, run), run, settings.epochs)
 
 
 @dataclass(frozen=True)
-class Batch:
+class TableBatch:
     """A batch's rows by type (unique global numbers), and its edges and uniform nodes as places among them."""
 
     ids: dict[str, Int64[Tensor, "_"]]
@@ -46,43 +45,37 @@ class Batch:
     uniform: tuple[Int64[Tensor, "_"], Int64[Tensor, "_"]]
 
 
-class Training:
+class TwhinTrainer(GraphTrainer):
     """Tables, translations and accumulators of one seed between two epochs."""
 
     def __init__(self, settings: Settings, data: PartitionedGraph, run: Run) -> None:
-        self.settings, self.data, self.seed, self.device = settings, data, run.seed, run.device
-        self.team = Team(run.rank, run.world)
-        check_workers(settings, run.world)
-        self.client = data.connect()
-        self.edges = label_edges(self.client, data)
+        super().__init__(settings, data, run)
+        self.settings: Settings = settings
         self.kinds = sorted({data.rows, data.others})
         d = settings.embedding_dim
         self.parts: dict[tuple[str, int], Tensor] = {}
         self.sums: dict[tuple[str, int], Tensor] = {}
-        for part in own_parts(data, self.team):
+        for part in parts_of_rank(data, self.group):
             for kind in self.kinds:
                 n = len(data.part_rows(kind, part))
                 self.parts[kind, part] = model.table(run.seed, kind, part, n, d)
                 self.sums[kind, part] = torch.zeros(n)
-        made = model.translations(data.labels, d)
-        self.shift = torch.stack([made[relation_name(r)] for r in data.labels])
+        start = model.translations(data.labels, d)
+        self.shift = torch.stack([start[relation_name(r)] for r in data.labels])
         self.shift_sums = torch.zeros(len(data.labels))
         if run.start is not None:
             self._load(run.start)
 
-    def step(self, epoch: int) -> dict[str, float]:
+    def epoch(self, epoch: int) -> dict[str, float]:
         """The steps of an epoch; means over them."""
-        before = self.team.gathered, self.team.reduced
+        before = self.group.counters
         count, total = 0, 0.0
-        for together, own in steps(self.edges, self.settings, self.team, self.seed, epoch, self.prepare):
+        for together, batches in steps(self.edges, self.settings, self.group, self.seed, epoch, self.prepare):
             count += 1
-            total += self._learn(own, together, epoch)
-        found = {"train/loss": total / count}
-        if self.team.world > 1:
-            found["sys/sent_bytes"] = self.team.sent_since(*before) / count
-        return found
+            total += self._learn(batches, together, epoch)
+        return {"train/loss": total / count} | sent_bytes(self.group, before, count)
 
-    def prepare(self, turn: int, part: int, number: int) -> Batch:
+    def prepare(self, turn: int, part: int, number: int) -> TableBatch:
         """Draw batch (part, number) of a pass over the edges: its edges and the nodes that corrupt them."""
         data = self.data
         pairs, which = self.client.seed_edges(data.labels, part, (self.seed, turn, number), self.settings.batch)
@@ -92,31 +85,25 @@ class Training:
         pairs, which = pairs[:, order], which[order]
         drawn = [draws.integers(data.count(kind), size=self.settings.neg_num) for kind in (data.rows, data.others)]
         ends = ends_of(data, pairs, drawn)
-        ids = {kind: torch.from_numpy(own) for kind, own in ends.ids.items()}
-        return Batch(ids, ends.pairs, torch.from_numpy(which), ends.drawn)
+        ids = {kind: torch.from_numpy(numbers) for kind, numbers in ends.ids.items()}
+        return TableBatch(ids, ends.pairs, torch.from_numpy(which), ends.drawn)
 
-    def _learn(self, own: list[Batch], together: int, epoch: int) -> float:
-        """A step over the batches of all workers; returns the mean loss."""
-        rows = self._fetch([batch.ids for batch in own], together)
-        losses, gradients, shifts = [], [], []
-        for batch, have in zip(own, rows, strict=True):
-            value, by_kind, shift = self._gradients(batch, have)
-            losses.append(value)
-            gradients.append(by_kind)
-            shifts.append(shift)
-        total = self.team.sum_(torch.tensor([sum(losses)], dtype=torch.float64))
-        if not torch.isfinite(total).all():
-            raise DivergedError(f"epoch {epoch}: the loss is {float(total)}; lower --lr or raise --temperature")
-        d = self.settings.embedding_dim
+    def _learn(self, batches: list[TableBatch], together: int, epoch: int) -> float:
+        """A step over the batches of all workers, `together` in number; returns the mean loss."""
+        rows = self._fetch([batch.ids for batch in batches], together)
+        results = [self._gradients(batch, have) for batch, have in zip(batches, rows, strict=True)]
+        total = self.group.sum_(torch.tensor([sum(loss for loss, _, _ in results)], dtype=torch.float64))
+        check_loss(float(total), epoch, "lower --lr or raise --temperature")
+        none, no_ids = torch.zeros(0, self.settings.embedding_dim), torch.zeros(0, dtype=torch.int64)
         for kind in self.kinds:
-            ids = self.team.lists([batch.ids[kind] for batch in own], together, torch.zeros(0, dtype=torch.int64))
-            moved = self.team.lists([g[kind] / together for g in gradients], together, torch.zeros(0, d))
-            self._write(kind, torch.cat(ids), torch.cat(moved))
-        shift = torch.stack(self.team.lists([s / together for s in shifts], together, torch.zeros(0, d))).sum(0)
+            ids = self.group.gather_lists([batch.ids[kind] for batch in batches], together, no_ids)
+            gradients = self.group.gather_lists([g[kind] / together for _, g, _ in results], together, none)
+            self._write(kind, torch.cat(ids), torch.cat(gradients))
+        shift = torch.stack(self.group.gather_lists([s / together for _, _, s in results], together, none)).sum(0)
         self.shift, self.shift_sums = model.adagrad(self.shift, shift, self.shift_sums, self.settings.lr)
         return float(total) / together
 
-    def _gradients(self, batch: Batch, have: dict[str, Tensor]) -> tuple[float, dict[str, Tensor], Tensor]:
+    def _gradients(self, batch: TableBatch, have: dict[str, Tensor]) -> tuple[float, dict[str, Tensor], Tensor]:
         """Loss of a batch, its gradient by type for the rows it has, and for all translations."""
         s, data = self.settings, self.data
         leaves = {kind: rows.requires_grad_() for kind, rows in have.items()}
@@ -129,45 +116,45 @@ class Training:
                                         s.batch_negatives, s.temperature, s.normalise)  # fmt: skip
                 sums, counts = sums + each[0], counts + each[1]
         value = model.loss(sums, counts)
-        found = torch.autograd.grad(value, [*leaves.values(), shift], allow_unused=True)
-        by_kind = {kind: g for kind, g in zip(leaves, found, strict=False) if g is not None}
-        return float(value.detach()), by_kind, found[-1] if found[-1] is not None else torch.zeros_like(shift)
+        gradients = torch.autograd.grad(value, [*leaves.values(), shift], materialize_grads=True, allow_unused=True)
+        return float(value.detach()), dict(zip(leaves, gradients, strict=False)), gradients[-1]
 
     def _fetch(self, wanted: list[dict[str, Tensor]], together: int) -> list[dict[str, Tensor]]:
-        """The rows of each own batch: owners fill in theirs, the sum over workers has them all."""
-        found: list[dict[str, Tensor]] = [{} for _ in wanted]
+        """The rows of each of this worker's batches: owners fill in theirs, the sum over workers has them all."""
+        no_ids = torch.zeros(0, dtype=torch.int64)
+        fetched: list[dict[str, Tensor]] = [{} for _ in wanted]
         for kind in self.kinds:
-            everyone = self.team.lists([ids[kind] for ids in wanted], together, torch.zeros(0, dtype=torch.int64))
-            rows = torch.zeros(sum(map(len, everyone)), self.settings.embedding_dim)
-            ids = torch.cat(everyone)
+            by_batch = self.group.gather_lists([ids[kind] for ids in wanted], together, no_ids)
+            ids = torch.cat(by_batch)
+            rows = torch.zeros(len(ids), self.settings.embedding_dim)
             for part, first, last in self._ranges(kind):
-                mine = (ids >= first) & (ids < last)
-                rows[mine] = self.parts[kind, part][ids[mine] - first]
-            pieces = torch.split(self.team.sum_(rows), [len(each) for each in everyone])
-            for at, own in enumerate(found):
-                own[kind] = pieces[self.team.rank + at * self.team.world].clone()
-        return found
+                here = (ids >= first) & (ids < last)
+                rows[here] = self.parts[kind, part][ids[here] - first]
+            pieces = torch.split(self.group.sum_(rows), [len(each) for each in by_batch])
+            for at, batch_rows in enumerate(fetched):
+                batch_rows[kind] = pieces[self.group.rank + at * self.group.world].clone()
+        return fetched
 
     def _ranges(self, kind: str) -> list[tuple[int, int, int]]:
         offsets = self.data.manifest.nodes[kind].offsets
-        return [(part, int(offsets[part]), int(offsets[part + 1])) for part in own_parts(self.data, self.team)]
+        return [(part, int(offsets[part]), int(offsets[part + 1])) for part in parts_of_rank(self.data, self.group)]
 
     def _write(self, kind: str, ids: Int64[Tensor, "R"], gradients: Float[Tensor, "R D"]) -> None:
-        """Adagrad on the own parts, all batches' gradients in batch order."""
+        """Adagrad on this worker's parts, all batches' gradients in batch order."""
         for part, first, last in self._ranges(kind):
-            mine = (ids >= first) & (ids < last)
+            here = (ids >= first) & (ids < last)
             model.step_rows(
-                self.parts[kind, part], self.sums[kind, part], ids[mine] - first, gradients[mine], self.settings.lr
+                self.parts[kind, part], self.sums[kind, part], ids[here] - first, gradients[here], self.settings.lr
             )
 
     def embed(self, kind: str) -> Float32[Tensor, "n D"]:
         """The rows of this worker's parts."""
         return torch.cat([torch.zeros(0, self.settings.embedding_dim), *(
-            self.parts[kind, part] for part in own_parts(self.data, self.team)
+            self.parts[kind, part] for part in parts_of_rank(self.data, self.group)
         )])  # fmt: skip
 
     def link(self) -> dict[str, NDArray[np.float32]]:
-        """The mean translation: which relation a hidden pair would get is not known."""
+        """The mean translation: of a hidden pair nothing says which relation it would get."""
         return {"shift": self.shift.mean(0).numpy()}
 
     def state(self, epoch: int) -> State:
@@ -187,7 +174,7 @@ class Training:
 
     def tensors(self) -> dict[str, Tensor]:
         """The translations, and what new users are placed by."""
-        found = {f"shift.{relation_name(r)}": self.shift[i].clone() for i, r in enumerate(self.data.labels)}
+        tensors = {f"shift.{relation_name(r)}": self.shift[i].clone() for i, r in enumerate(self.data.labels)}
         if self.settings.store_states:
-            found |= kept(self.embed(self.data.others), self.data, self.client, self.team)
-        return found
+            tensors |= inductive_tensors(self.embed(self.data.others), self.data, self.client, self.group)
+        return tensors

@@ -2,7 +2,8 @@
 
 The same rule for every format. Text stays text (007 is not 7), but in text files, which have no types, a column is
 whole numbers where each value is one as Python writes it. Whole numbers beyond int64 are the text of their digits.
-Floats that are whole numbers count as these; from 2^53 on (single precision: 2^24) they are not exact and refused. Axes: N ids, M keys.
+Floats that are whole numbers count as these; from 2^53 on (single precision: 2^24) they are not exact and refused.
+Axes: N ids, M keys.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def _of_floats(values: NDArray[Any], at: At, what: str) -> Ids:
     inexact = np.abs(values) >= 2**digits
     if inexact.any():
         row = int(inexact.argmax())
-        raise DataError(f"{at(row)}: the {what} {values[row].item()!r} is a floating-point number of 2^{digits} or more, "
-                        "which is not exact any more; write ids as whole numbers or as text")  # fmt: skip
+        raise DataError(f"{at(row)}: the {what} {values[row].item()!r} is a floating-point number of 2^{digits} or "
+                        "more, which is not exact any more; write ids as whole numbers or as text")  # fmt: skip
     return values.astype(np.int64) if (values == np.floor(values)).all() else values.astype(np.str_)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.atomic_io import save_arrays
+from ops.data.csr import check_csr
 from ops.data.io.builder import Raw
 from ops.data.io.readers import check_kind, read_npy, reading
 from ops.data.io.tables import feature_table
@@ -125,20 +126,15 @@ def _from_csr(
     """Dense [N, F] float32 (float64 stays). Every index is checked first: scipy writes outside memory otherwise."""
     from scipy import sparse
 
-    for name, array in (("indices", indices), ("indptr", indptr), ("shape", shape)):
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise DataError(
-                f"{path}: the CSR array {name} must be whole numbers [n], found {array.dtype} {array.shape}"
-            )
+    if shape.ndim != 1 or shape.dtype.kind not in "iu":
+        raise DataError(f"{path}: the CSR array shape must be whole numbers [n], found {shape.dtype} {shape.shape}")
     if shape.size != 2 or data.dtype.kind not in "biuf":
         raise DataError(f"{path}: CSR features need two sizes and numbers, found {shape.size} sizes and {data.dtype}")
-    if indices.size and not (indices.min() >= 0 and indices.max() < shape[1]):
-        raise DataError(
-            f"{path}: CSR column {indices.min() if indices.min() < 0 else indices.max()} is not in 0..{shape[1] - 1}"
-        )
-    values: Any = data.astype(np.float64 if data.dtype == np.float64 else np.float32)
     n, f = (int(s) for s in shape)
+    check_csr(str(path), indptr, indices, (n, f))
+    if data.shape != indices.shape:
+        raise DataError(f"{path}: CSR data must be one value for each of {indices.size} indices, found {data.shape}")
+    values: Any = data.astype(np.float64 if data.dtype == np.float64 else np.float32)
     matrix = sparse.csr_matrix((values, indices.astype(np.int64), indptr.astype(np.int64)), shape=(n, f))
-    matrix.check_format(full_check=True)
     dense: NDArray[Any] = matrix.toarray()
     return dense

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from ops.atomic_io import inside
 from ops.data.io.builder import Raw
 from ops.data.io.folder import FIELD, KINDS, read_folder
 from ops.data.io.npz import SUFFIXES, read_file
@@ -61,8 +62,8 @@ def cached_copy(place: s3.Location, found: dict[str, s3.Stored], folder: bool) -
     path = home / place.name
     try:
         with ThreadPoolExecutor(AT_ONCE) as pool:  # many small objects: each one waits for its answer
-            own = {path / name if folder else path: (place / name if folder else place, s) for name, s in found.items()}
-            for _ in pool.map(lambda each: _fetch(each[0], *each[1]), own.items()):
+            sources = [(inside(path, n), place / n, s) if folder else (path, place, s) for n, s in found.items()]
+            for _ in pool.map(lambda each: _fetch(*each), sources):
                 pass
     except s3.Missing as error:
         raise DataError(f"{error}: was removed while it was read; start the same command again") from None

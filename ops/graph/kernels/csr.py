@@ -1,7 +1,8 @@
 """Compiled loops of the build: edges to their owners' parts, CSR rows sorted by source, repeats merged.
 
-Imported inside functions only (numba is heavy). Inputs are not checked: `ops.graph.partition.csr` does that. Index
-arrays are int32 or int64 alike, so a process compiles each loop once; the results are kept beside this file.
+Imported inside functions only (numba is heavy). Of the inputs only `route` and `rows_of` check any, the rows of edges,
+which may come from files; `ops.graph.partition.csr` does the rest. Index arrays are
+int32 or int64 alike, so a process compiles each loop once; the results are kept beside this file.
 Axes: M edges, N nodes, P parts, n nodes of a part.
 """
 
@@ -27,14 +28,18 @@ def route(
     out_src: NDArray[Any],
     out_dst: NDArray[Any],
     order: NDArray[Any],
-) -> None:
+) -> int:
     """Edges [M] as runs by the part of their destination, stable: a counting sort.
 
     `part` [N] and `local` [N] tell a destination's part and row within it, `number` a source's number. Writes
     `bounds` [P + 1], `out_src`, `out_dst` [M], and `order` [M] (where each came from) unless it has no room.
+    Returns -1, or the first edge with an end or a part that there is not (what is written is rubbish then).
     """
     for e in range(dst.size):
-        bounds[part[dst[e]] + 1] += 1
+        d = dst[e]
+        if not (0 <= src[e] < number.size and 0 <= d < part.size and 0 <= part[d] < bounds.size - 1):
+            return e
+        bounds[part[d] + 1] += 1
     for p in range(bounds.size - 1):
         bounds[p + 1] += bounds[p]
     at = bounds[:-1].copy()
@@ -48,6 +53,7 @@ def route(
         out_dst[to] = local[d]
         if keep:
             order[to] = e
+    return -1
 
 
 @njit(cache=True)
@@ -73,9 +79,14 @@ def _insert(indices: NDArray[Any], order: NDArray[Any], first: int, last: int) -
 @njit(cache=True)
 def rows_of(
     src: NDArray[Any], dst: NDArray[Any], indptr: NDArray[Any], indices: NDArray[Any], order: NDArray[Any]
-) -> None:
-    """CSR of edges [M]: by destination, within a row by source, then as given. `order` [M] as in `route`, or empty."""
+) -> int:
+    """CSR of edges [M]: by destination, within a row by source, then as given. `order` [M] as in `route`, or empty.
+
+    Returns -1, or the first edge into a row that there is not.
+    """
     for e in range(dst.size):
+        if not 0 <= dst[e] < indptr.size - 1:
+            return e
         indptr[dst[e] + 1] += 1
     for i in range(indptr.size - 1):
         indptr[i + 1] += indptr[i]
@@ -97,6 +108,7 @@ def rows_of(
         indices[first:last] = indices[first:last][ranks]
         if keep:
             order[first:last] = order[first:last][ranks]
+    return -1
 
 
 @njit(cache=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.data.csr import check_offsets
 from ops.data.types.hetero import Relation, relation_name
 from ops.graph.partition import tasks
 from ops.graph.partition.array_file import open_pack, save_pack
@@ -38,7 +39,6 @@ def assignment(
     """The part of every node [N]; no part is empty (P <= N). `stage` runs tasks whose file is missing, `each` all."""
     from ops.graph.partition.metis import fill_empty
 
-    n = sum(sizes.values())
     if request.method == "hash":
         return hash_parts(list(sizes.values()), request.parts, request.seed)
     bounds = _blocks(plan, sizes, symmetric, stage)
@@ -47,7 +47,7 @@ def assignment(
     if request.method == "fennel" and request.form == "waves":
         part = _waves(plan, request, packs, bounds, ends, each, told)
     else:
-        indptr, indices = _whole(packs, n)
+        indptr, indices = _whole(plan.work, bounds)
         if request.method == "metis":
             from ops.graph.partition.metis import metis_by_degree
 
@@ -88,6 +88,7 @@ def _blocks(
         own = number_nodes(block, count)  # blocks are ranges: numbers stay
         tasks.save_numbering(book, own)
     bounds = np.asarray(open_pack(book)["offsets"])
+    check_offsets(str(book), "offsets", bounds, n)
     jobs = [(plan.pack("links", relation_name(r), i), (tasks.link_blocks, (plan, r, i, bases, not symmetric[r])))
             for r, i in chunks]  # fmt: skip
     made = [(plan.work / "blocks" / f"{b:06d}", (tasks.make_block, (plan, b))) for b in range(bounds.size - 1)]
@@ -97,18 +98,25 @@ def _blocks(
     return bounds
 
 
-def _whole(packs: Sequence[Path], n: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
+def _whole(work: Path, bounds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """The adjacency of all blocks as one CSR."""
+    n, blocks = int(bounds[-1]), [tasks.open_block(work, b) for b in range(bounds.size - 1)]
     indptr = np.zeros(n + 1, dtype=np.int64)
-    own = [open_pack(path) for path in packs]
-    indices = np.empty(sum(p["indices"].size for p in own), dtype=index_dtype(n))
+    indices = np.empty(sum(sources.size for _, sources in blocks), dtype=index_dtype(n))
     row = at = 0
-    for pack in own:
-        rows, m = pack["indptr"].size - 1, pack["indices"].size
-        indptr[row + 1 : row + rows + 1] = pack["indptr"][1:] + at
-        indices[at : at + m] = pack["indices"]
+    for starts, sources in blocks:
+        rows, m = starts.size - 1, sources.size
+        indptr[row + 1 : row + rows + 1] = starts[1:] + at
+        indices[at : at + m] = sources
         row, at = row + rows, at + m
     return indptr, indices
+
+
+def _degrees(path: Path) -> NDArray[np.int64]:
+    """Of the nodes of a stored block."""
+    pack = open_pack(path)
+    check_offsets(str(path), "CSR indptr", pack["indptr"], pack["indices"].size)
+    return np.diff(pack["indptr"])
 
 
 def _waves(
@@ -122,12 +130,13 @@ def _waves(
 ) -> NDArray[Any]:
     """Fennel in waves of tasks; the book lies in a file that each wave's tasks map, a finished round is kept."""
     folder = plan.work / "rounds"
-    degree = np.concatenate([np.diff(open_pack(path)["indptr"]) for path in packs])
+    degree = np.concatenate([_degrees(path) for path in packs])
     sizes = np.diff(np.concatenate([[0], ends])).tolist()
     start, turn = hash_parts(sizes, request.parts, request.seed).astype(part_dtype(request.parts)), 0
     kept = sorted(folder.glob("round.*"))
     if kept:
-        start, turn = np.array(open_pack(kept[-1])["part"]), int(kept[-1].name.rpartition(".")[2])
+        start = np.array(tasks.open_parts(kept[-1], int(bounds[-1]), request.parts))
+        turn = int(kept[-1].name.rpartition(".")[2])
 
     def place(
         now: int,

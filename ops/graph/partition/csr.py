@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.errors import DataError
+
 _MASK = 2**64 - 1
+DAMAGED = "the build's files are damaged: give the same command with --fresh"
 
 
 @dataclass(frozen=True)
@@ -104,17 +107,36 @@ def route_edges(
 ) -> Runs:
     """The map step: edges [M] (rows) as runs by owner. `number` of the source type, `part` and `local` of the other's.
 
-    Rows are not checked: what comes from files was looked up in the book.
+    Raises DataError for an edge between rows, or into a part, that there are not.
     """
     from ops.graph.kernels.csr import route
 
     m = dst.size
+    if src.size != m or local.size != part.size:
+        raise DataError(f"{src.size} sources for {m} edges, {local.size} rows for {part.size} nodes; {DAMAGED}")
     bounds = np.zeros(parts + 1, dtype=np.int64)
     out_src, out_dst = np.empty(m, dtype=number.dtype), np.empty(m, dtype=local.dtype)
     order = np.empty(m if weight is not None or time is not None else 0, dtype=np.int64)
-    route(src, dst, part, number, local, bounds, out_src, out_dst, order)
+    bad = route(src, dst, part, number, local, bounds, out_src, out_dst, order)
+    if bad >= 0:
+        raise DataError(f"edge {bad} joins rows {src[bad]} and {dst[bad]} of {number.size} and {part.size} nodes in "
+                        f"{parts} parts; {DAMAGED}")  # fmt: skip
     return Runs(bounds, out_src, out_dst, None if weight is None else weight[order],
                 None if time is None else time[order])  # fmt: skip
+
+
+def sort_rows(
+    src: NDArray[Any], dst: NDArray[Any], indptr: NDArray[Any], indices: NDArray[Any], order: NDArray[Any]
+) -> None:
+    """Edges [M] as rows, written to `indptr`, `indices`, `order` as `kernels_build.rows_of` does.
+
+    Raises DataError for an edge into a row that there is not.
+    """
+    from ops.graph.kernels.csr import rows_of
+
+    bad = rows_of(src, dst, indptr, indices, order)
+    if bad >= 0:
+        raise DataError(f"edge {bad} leads into row {dst[bad]}, which is not in 0..{indptr.size - 2}; {DAMAGED}")
 
 
 def build_csr(
@@ -129,13 +151,14 @@ def build_csr(
     """The reduce step: edges [m] into n rows as CSR by destination, and how many repeats were merged.
 
     Of repeated edges the weights are summed in the order given and the latest time stays. `indices` get `dtype`.
+    Raises DataError for an edge into a row that there is not.
     """
-    from ops.graph.kernels.csr import merge, repeats, rows_of
+    from ops.graph.kernels.csr import merge, repeats
 
     indptr = np.zeros(n + 1, dtype=np.int64)
     indices = np.empty(src.size, dtype=src.dtype)
     order = np.empty(src.size if weight is not None or time is not None else 0, dtype=np.int64)
-    rows_of(src, dst, indptr, indices, order)
+    sort_rows(src, dst, indptr, indices, order)
     own_weight = np.empty(0, dtype=np.float32) if weight is None else weight[order]
     own_time = np.empty(0, dtype=np.int64) if time is None else time[order]
     merged = int(repeats(indptr, indices))

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.atomic_io import replacing
-from ops.data.types.hetero import REVERSE, Relation, relation_name, relation_of
+from ops.atomic_io import name_fault, replacing
+from ops.data.csr import check_offsets
+from ops.data.types.hetero import REVERSE, Relation, check_type_name, relation_name, relation_of
 from ops.errors import DataError
 from ops.storage import s3
 
@@ -159,14 +160,14 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
              for kind, n in values["nodes"].items()}  # fmt: skip
     edges = {relation_of(name): EdgeInfo(**e) for name, e in values["edges"].items()}
     parts = int(values["parts"])
+    for name in values["files"]:
+        if fault := name_fault(name):
+            raise ValueError(f"the name of the file {name!r} {fault}")
     for kind, n in nodes.items():
-        if (
-            n.offsets.shape != (parts + 1,)
-            or n.offsets[0] != 0
-            or n.offsets[-1] != n.count
-            or (np.diff(n.offsets) < 0).any()
-        ):
+        check_type_name(kind, "nodes")
+        if n.offsets.shape != (parts + 1,):
             raise ValueError(f"the offsets of {kind} do not fit {parts} parts of {n.count} nodes")
+        check_offsets(kind, "offsets", n.offsets, n.count)
     return Manifest(
         str(values["name"]), str(values["digest"]), dict(values["partitioner"]), parts, nodes, edges,
         dict(values["files"]), dict(values["report"]), tuple(values.get("notes", ())),

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.atomic_io import inside
+from ops.data.csr import check_csr
 from ops.data.types.hetero import Relation, relation_name
 from ops.errors import DataError
 from ops.graph.partition.csr import Csr, index_dtype
@@ -48,8 +50,9 @@ class Shard:
 def open_shard(folder: Path, manifest: Manifest, part: int, verify: bool = True) -> Shard:
     """Map part `part` of a folder of shards; with `verify` every byte is read and checked first.
 
-    Raises DataError naming the file that is missing, damaged or of another shape than the manifest says, ValueError
-    for a part out of range.
+    Rows and numbers of edges are checked always: who wrote them may have written the checksums too. Raises DataError
+    naming the file that is missing, damaged or of another shape than the manifest says, ValueError for a part out of
+    range.
     """
     if not 0 <= part < manifest.parts:
         raise ValueError(f"part {part} is not in [0, {manifest.parts})")
@@ -71,6 +74,7 @@ def open_shard(folder: Path, manifest: Manifest, part: int, verify: bool = True)
         m = int(indptr[-1])
         kind_of = index_dtype(manifest.nodes[source].count).name
         indices = _map(here / f"{name}.indices.npy", (m,), kind_of)
+        check_csr(str(here / name), indptr, indices, (n, manifest.nodes[source].count))
         weight = _map(here / f"{name}.weight.npy", (m,), "float32") if edge.weight else None
         time = _map(here / f"{name}.time.npy", (m,), "int64") if edge.time else None
         relations[relation] = Csr(indptr, indices, weight, time)
@@ -140,7 +144,7 @@ def fetch_shards(place: str, folder: Path, parts: Sequence[int] | None = None) -
     manifest = read_manifest(place)
     wanted = None if parts is None else {part_name(p) for p in parts}
     for name, stored in manifest.files.items():
-        path = Path(folder) / name
+        path = inside(Path(folder), name)
         if wanted is not None and name.partition("/")[0] not in wanted:
             continue
         if path.is_file() and path.stat().st_size == stored["bytes"] and sha256(path) == stored["sha256"]:

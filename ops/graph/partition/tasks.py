@@ -15,11 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.chunked import read_edges, read_nodes
+from ops.data.csr import check_csr
 from ops.data.io.chunks import Chunk, place_of
 from ops.data.types.hetero import Relation, relation_name
 from ops.errors import DataError
 from ops.graph.partition.array_file import open_pack, read_facts, read_run, save_pack
-from ops.graph.partition.csr import Csr, Numbering, Runs, edge_print, index_dtype, node_print, part_counts, route_edges
+from ops.graph.partition.csr import (
+    DAMAGED,
+    Csr,
+    Numbering,
+    Runs,
+    edge_print,
+    index_dtype,
+    node_print,
+    part_counts,
+    route_edges,
+    sort_rows,
+)
 from ops.graph.partition.shards_write import csr_of, narrow, part_arrays, write_part
 
 
@@ -143,15 +155,29 @@ def link_blocks(plan: Plan, relation: Relation, number: int, bases: Mapping[str,
 
 def make_block(plan: Plan, block: int) -> None:
     """Reduce: the undirected adjacency of a block's nodes, repeats kept (they count)."""
-    from ops.graph.kernels.csr import rows_of
-
     offsets = open_pack(plan.work / "blocks.book")["offsets"]
     names = [relation_name(r) for r, origin in plan.relations.items() if origin is None]
     run = _gather([plan.pack("links", name, i) for name in names for i in range(plan.chunks[name])], block)
     indptr = np.zeros(int(offsets[block + 1] - offsets[block]) + 1, dtype=np.int64)
     indices = np.empty(run.src.size, dtype=run.src.dtype)
-    rows_of(run.src, run.dst, indptr, indices, np.empty(0, dtype=np.int64))
+    sort_rows(run.src, run.dst, indptr, indices, np.empty(0, dtype=np.int64))
     save_pack(plan.work / "blocks" / f"{block:06d}", {"indptr": indptr, "indices": indices})
+
+
+def open_block(work: Path, block: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """(indptr, indices) of a block as `make_block` stored it. Raises DataError where it is no sound adjacency."""
+    offsets, path = open_pack(work / "blocks.book")["offsets"], work / "blocks" / f"{block:06d}"
+    pack = open_pack(path)
+    check_csr(str(path), pack["indptr"], pack["indices"], (int(offsets[block + 1] - offsets[block]), int(offsets[-1])))
+    return pack["indptr"], pack["indices"]
+
+
+def open_parts(path: Path, n: int, parts: int) -> NDArray[Any]:
+    """The stored part of every node [N], -1: none yet. Raises DataError for another length or a part out of range."""
+    part = open_pack(path)["part"]
+    if part.shape != (n,) or not -1 <= int(part.min(initial=0)) <= int(part.max(initial=0)) < parts:
+        raise DataError(f"{path}: must hold a part in -1..{parts - 1} for each of {n} nodes; {DAMAGED}")
+    return part
 
 
 def place(
@@ -161,9 +187,9 @@ def place(
     """One block of a wave of Fennel against the stored book: its number and the new parts of its nodes."""
     from ops.graph.partition.fennel import place_block
 
-    own = open_pack(work / "blocks" / f"{block:06d}")
-    part = open_pack(book)["part"]
-    return block, place_block(own["indptr"], own["indices"], first, part, ends, load, room, mean, seed, turn)
+    indptr, indices = open_block(work, block)
+    part = open_parts(book, int(ends[-1]), load.shape[1])
+    return block, place_block(indptr, indices, first, part, ends, load, room, mean, seed, turn)
 
 
 def route_nodes(plan: Plan, kind: str, number: int, chunk: Chunk, first: int) -> dict[str, Any]:

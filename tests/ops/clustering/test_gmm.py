@@ -6,21 +6,22 @@ import numpy as np
 import pytest
 import torch
 from sklearn.mixture import GaussianMixture
-from test_distributed_kmeans import blobs, clustered
+from test_kmeans import blobs
 
-from ops.clustering.gmm import Mixture, log_densities, responsibilities, team_gmm
-from ops.clustering.lloyd import Rows
-from ops.distributed.process_group import Team
+from ops.clustering.gmm import Mixture, fit_gmm, log_densities, responsibilities
+from ops.clustering.kmeans import kmeans
+from ops.clustering.shards import Shard
+from ops.distributed.process_group import ProcessGroup
 
 
 def mixture(x, start, **more):
-    return team_gmm(x, Rows.share(len(x), Team()), start, **more)
+    return fit_gmm(x, Shard.even(len(x), ProcessGroup()), start, **more)
 
 
 def test_it_is_scikit_learns_from_the_same_start():
     x, _ = blobs(n=900, k=3, d=4, spread=3.0)
     x[:, 1] *= 4
-    start = clustered(x, 3)
+    start = kmeans(x, 3, (0, 0))
     first = mixture(x, start, rounds=0)
     ours = mixture(x, start, rounds=12, tolerance=-np.inf)
     with catch_warnings():
@@ -37,7 +38,7 @@ def test_it_is_scikit_learns_from_the_same_start():
 
 def test_it_ends_when_the_likelihood_stands():
     x, y = blobs(n=600, k=4, spread=0.5)
-    start = clustered(x, 4)
+    start = kmeans(x, 4, (0, 0))
     found = mixture(x, start)
     likelihood = [float(log_densities(x, m).logsumexp(1).mean()) for m in (mixture(x, start, rounds=0), found)]
     assert likelihood[1] >= likelihood[0]
@@ -48,7 +49,7 @@ def test_it_ends_when_the_likelihood_stands():
 
 def test_a_part_without_rows_keeps_its_place():
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-    start = clustered(torch.cat([x, x[:1] + 100]), 2)
+    start = kmeans(torch.cat([x, x[:1] + 100]), 2, (0, 0))
     far = int(start.labels[-1])
     kept = type(start)(start.labels[:-1], start.confidence[:-1], start.centres, 0.0, start.sizes, 1)
     found = mixture(x, kept, rounds=3)

@@ -1,5 +1,7 @@
 """k-means against scikit-learn, and the properties that any k-means must have."""
 
+from warnings import catch_warnings, simplefilter
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,10 @@ from sklearn.metrics import adjusted_rand_score
 from torch.nn.functional import normalize
 
 from ops.clustering import kmeans as module
-from ops.clustering.kmeans import _centres, kmeans, squared_distances
+from ops.clustering.kmeans import START_ROWS, kmeans, sample
+from ops.clustering.lloyd import prepare, squared_distances
+from ops.clustering.shards import Shard
+from ops.distributed.process_group import ProcessGroup
 
 
 def blobs(n=400, k=5, d=8, spread=1.0, seed=0, dtype=torch.float32):
@@ -123,16 +128,59 @@ def test_a_seed_gives_the_same_bits_and_another_seed_other_draws(init, spherical
     assert any(o != first.inertia for o in others)
 
 
-@pytest.mark.parametrize("init", ["k-means++", "released"])
-@pytest.mark.parametrize("rows", [1, 7, 128, 10_000])
-def test_the_blocks_change_nothing(monkeypatch, rows, init):
-    x, _ = blobs(n=150, spread=4.0)
-    whole = kmeans(x, 6, (0, 0), init=init)
-    monkeypatch.setattr(module, "BLOCK_ROWS", rows)
-    blocks = kmeans(x, 6, (0, 0), init=init)
-    assert torch.equal(whole.labels, blocks.labels)
-    assert torch.allclose(whole.centres, blocks.centres, rtol=1e-6, atol=1e-6)
-    assert blocks.inertia == pytest.approx(whole.inertia, rel=1e-5)
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+def test_starts_on_a_sample_end_at_scikit_learns_inertia(spread):
+    x, _ = blobs(n=6000, k=8, d=10, spread=spread)
+    theirs = Oracle(8, n_init=10, random_state=0).fit(x.numpy())
+    ours = kmeans(x, 8, (0, 0), start_rows=START_ROWS)
+    assert ours.inertia <= theirs.inertia_ * 1.01
+    assert ours.inertia == pytest.approx(inertia(x, ours.labels, ours.centres), rel=1e-4)
+    assert ours.sizes.tolist() == np.bincount(ours.labels, minlength=8).tolist()
+
+
+def test_one_round_from_given_centres_is_scikit_learns():
+    x, _ = blobs(n=6000, k=8, d=10, spread=4.0)
+    first = x[:8].clone()
+    ours = kmeans(x, 8, (0, 0), first=first, max_iterations=2, tolerance=0.0)
+    with catch_warnings():
+        simplefilter("ignore")  # it says that one round is not enough
+        theirs = Oracle(8, init=first.numpy(), n_init=1, max_iter=1, tol=0.0).fit(x.numpy())
+    assert torch.allclose(ours.centres, torch.from_numpy(theirs.cluster_centers_), atol=1e-4)
+    assert ours.iterations == 2
+
+
+def test_confidence_is_one_minus_the_ratio_of_the_two_nearest_distances():
+    x, _ = blobs(spread=0.5)
+    ours = kmeans(x + 100, 5, (0, 0))
+    distance = (x + 100 - ours.centres[:, None]).norm(dim=2).sort(0).values
+    assert torch.allclose(ours.confidence, 1 - distance[0] / distance[1], atol=2e-3)
+    assert kmeans(x, 1, (0, 0)).confidence.tolist() == [1.0] * len(x)
+
+
+def test_the_sample_is_keyed_without_repeats_and_all_rows_when_asked_for_more():
+    x = torch.arange(500.0)[:, None]
+    points = prepare(x, Shard.even(500, ProcessGroup()), ProcessGroup())
+    drawn, again, other = (sample(points, 40, seed, "x")[:, 0] for seed in ((0,), (0,), (1,)))
+    assert torch.equal(drawn, again)
+    assert not torch.equal(drawn, other)
+    assert len(drawn.unique()) == 40
+    assert torch.equal(drawn.sort().values, drawn)
+    assert torch.equal(sample(points, 501, (0,), "x"), points.read(slice(None)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_mapped_file_of_any_numbers_is_read_by_blocks(dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr("ops.clustering.lloyd.CHUNK_VALUES", 100)
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, 200)
+    x = np.clip(np.array([30, 120, 220])[labels][:, None] + rng.normal(0, 8, (200, 7)), 0, 255).astype(dtype)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    ours = kmeans(mapped, 3, (0, 0), start_rows=64)
+    assert adjusted_rand_score(ours.labels.numpy(), labels) == 1.0
+    whole = kmeans(torch.from_numpy(x.astype(np.float32)), 3, (0, 0), start_rows=64)
+    assert torch.equal(ours.labels, whole.labels)
+    assert torch.equal(ours.centres, whole.centres)
 
 
 def test_the_input_is_left_as_it_was():
@@ -143,19 +191,11 @@ def test_the_input_is_left_as_it_was():
     assert torch.equal(x, before)
 
 
-def test_empty_clusters_take_the_rows_farthest_from_their_centres():
-    x = torch.tensor([[0.0], [1.0], [2.0], [9.0], [30.0]])
-    sums = torch.tensor([[[42.0], [0.0], [0.0]]], dtype=torch.float64)
-    counts = torch.tensor([[5.0, 0.0, 0.0]], dtype=torch.float64)
-    centres = _centres(x, sums, counts, [torch.tensor([4, 0, 1])])
-    assert centres.flatten().tolist() == [8.4, 30.0, 0.0]
-
-
 def test_a_start_that_empties_a_cluster_recovers(monkeypatch):
     """Two centres in two of three blobs and one far from all rows: Lloyd alone would leave it empty for ever."""
     x, y = blobs(n=120, k=3, spread=0.3)
     first = [x[int(np.flatnonzero(y == c)[0])] for c in (0, 1)]
-    monkeypatch.setattr(module, "_plus_plus", lambda *_: torch.stack([*first, x[0] + 1e4])[None])
+    monkeypatch.setattr(module, "_plus_plus", lambda *_: torch.stack([*first, x[0] + 1e4])[None] - x.mean(0))
     found = kmeans(x, 3, (0, 0))
     assert found.labels.unique().tolist() == [0, 1, 2]
     assert adjusted_rand_score(y, found.labels.numpy()) == 1.0

@@ -12,20 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.clustering import lloyd as module
-from ops.clustering.lloyd import Rows, assign, farthest, means, nearest_two, prepare, take
-from ops.distributed.process_group import Team
+from ops.clustering import shards
+from ops.clustering.lloyd import assign, farthest, nearest_two, prepare, rows_at, step
+from ops.clustering.shards import Shard
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 
-WHAT = ("pass", "kmeans", "spherical", "empty", "som")
+WHAT = ("pass", "kmeans", "starts", "released", "spherical", "empty", "som")
 CALLS = [*product(("blocks", "parts"), WHAT), *product(("one has all",), ("empty", "som"))]
 
 
 def alone(z):
-    return Rows.share(len(z), Team())
+    return Shard.even(len(z), ProcessGroup())
 
 
 def points_of(z, **more):
-    return prepare(z, alone(z), Team(), **more)
+    return prepare(z, alone(z), ProcessGroup(), **more)
 
 
 @pytest.mark.slow
@@ -47,13 +49,13 @@ def test_any_number_of_workers_gives_the_same_bits(world):
 def test_a_pass_by_hand(n, k, d, seed):
     z = torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) * 10.0 ** (seed - 4)
     points = points_of(z)
-    centres = points.z[torch.arange(k) % n] * 1.1
+    centres = points.read(slice(None))[torch.arange(k) % n] * 1.1
     found = assign(points, centres)
-    distance = (points.z.double()[:, None] - centres.double()).square().sum(2)
+    distance = (points.read(slice(None)).double()[:, None] - centres.double()).square().sum(2)
     chosen = distance.gather(1, found.labels[:, None])[:, 0]
     assert torch.allclose(chosen, distance.min(1).values, rtol=1e-4, atol=1e-5 * float(distance.max()))
     for c in range(k):
-        own = points.z.double()[found.labels == c]
+        own = points.read(slice(None)).double()[found.labels == c]
         assert int(found.counts[c]) == len(own)
         exact = [sum((Fraction(v) for v in column.tolist()), Fraction(0)) for column in own.T]
         assert [Fraction(v) for v in found.sums[c].tolist()] == exact  # to the last bit
@@ -64,7 +66,7 @@ def test_a_pass_by_hand(n, k, d, seed):
 def test_the_grid_keeps_the_rows(scale):
     z = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * scale
     points = points_of(z, spherical=False)
-    assert torch.allclose((points.z + points.shift), z, rtol=1e-5, atol=1e-7 * scale)
+    assert torch.allclose((points.read(slice(None)) + points.shift), z, rtol=1e-5, atol=1e-7 * scale)
     assert points.shift[0].tolist() == pytest.approx(z.double().mean(0).tolist(), rel=1e-5)
     if scale == 1.0:
         assert points.variance == pytest.approx(float(z.double().var(0, correction=0).mean()), rel=1e-5)
@@ -75,7 +77,7 @@ def test_unit_rows_have_length_one_and_no_shift():
     points = points_of(z, spherical=True)
     assert torch.allclose(points.norms, torch.ones(50), atol=1e-6)
     assert points.shift.tolist() == [[0.0] * 3]
-    assert points.variance == pytest.approx(float(points.z.var(0, correction=0).mean()), rel=1e-5)
+    assert points.variance == pytest.approx(float(points.read(slice(None)).var(0, correction=0).mean()), rel=1e-5)
 
 
 def test_the_input_is_left_alone_and_needs_no_gradient():
@@ -83,47 +85,47 @@ def test_the_input_is_left_alone_and_needs_no_gradient():
         z = torch.randn(30, 4, dtype=dtype, requires_grad=True)
         before = z.detach().clone()
         points = points_of(z)
-        assign(points, points.z[:3])
+        assign(points, points.read(slice(None))[:3])
         assert torch.equal(z.detach(), before)
-        assert not points.z.requires_grad
+        assert not points.read(slice(None)).requires_grad
 
 
 def test_small_chunks_change_nothing(monkeypatch):
     z = torch.randn(300, 5)
     points = points_of(z)
-    whole = assign(points, points.z[:7])
-    two = nearest_two(points.z, points.z[:7])
+    whole = assign(points, points.read(slice(None))[:7])
+    two = nearest_two(points.read(slice(None)), points.read(slice(None))[:7])
     monkeypatch.setattr(module, "CHUNK_VALUES", 70)
-    monkeypatch.setattr(module, "BLOCK_ROWS", 64)
-    pieces = assign(points, points.z[:7])
+    monkeypatch.setattr(shards, "BLOCK_ROWS", 64)
+    pieces = assign(points, points.read(slice(None))[:7])
     assert torch.equal(whole.labels, pieces.labels)
     assert torch.equal(whole.sums, pieces.sums)
-    assert torch.equal(two[0], nearest_two(points.z, points.z[:7])[0])
+    assert torch.equal(two[0], nearest_two(points.read(slice(None)), points.read(slice(None))[:7])[0])
 
 
 @given(st.integers(1, 40_000), st.integers(1, 5))
 def test_shares_cover_all_rows_in_whole_blocks(total, world):
-    shares = [Rows.share(total, Team(rank, world)) for rank in range(world)]
+    shares = [Shard.even(total, ProcessGroup(rank, world)) for rank in range(world)]
     assert np.concatenate([s.numbers() for s in shares]).tolist() == list(range(total))
-    assert all(first % module.BLOCK_ROWS == 0 or count == 0 for s in shares for first, count in s.pieces)
+    assert all(first % shards.BLOCK_ROWS == 0 or count == 0 for s in shares for first, count in s.pieces)
 
 
 def test_blocks_begin_at_pieces_and_at_global_multiples(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_ROWS", 10)
-    rows = Rows.of_parts((0, 4, 27, 31), (0, 1))
+    monkeypatch.setattr(shards, "BLOCK_ROWS", 10)
+    rows = Shard.of_parts((0, 4, 27, 31), (0, 1))
     assert [(b.start, b.stop) for b in rows.blocks()] == [(0, 4), (4, 10), (10, 20), (20, 27)]
-    apart = Rows.of_parts((0, 4, 27, 31), (0, 2))
+    apart = Shard.of_parts((0, 4, 27, 31), (0, 2))
     assert [(b.start, b.stop) for b in apart.blocks()] == [(0, 4), (4, 7), (7, 8)]  # rows 27-29 and 30
-    assert apart.local(np.array([2, 5, 28])).tolist() == [2, -1, 5]
-    assert apart.own == 8
+    assert apart.positions(np.array([2, 5, 28])).tolist() == [2, -1, 5]
+    assert apart.count == 8
 
 
 def test_farthest_rows_are_taken_in_order_and_ties_by_number():
     z = torch.tensor([[0.0], [1.0], [2.0], [2.0], [3.0]])
     points = points_of(z)
     nearest = torch.tensor([0.0, 4.0, 9.0, 9.0, 1.0])
-    assert torch.equal(farthest(points, nearest, 3), points.z[[2, 3, 1]])
-    assert torch.equal(take(points, np.array([4, 0])), points.z[[4, 0]])
+    assert torch.equal(farthest(points, nearest, 3), points.read(slice(None))[[2, 3, 1]])
+    assert torch.equal(rows_at(points, np.array([4, 0])), points.read(slice(None))[[4, 0]])
 
 
 def test_an_empty_centre_takes_the_farthest_row():
@@ -131,13 +133,13 @@ def test_an_empty_centre_takes_the_farthest_row():
     points = points_of(z)
     centres = torch.tensor([[1.0], [500.0], [600.0]]) - points.shift
     found = assign(points, centres)
-    assert (means(points, found, centres) + points.shift).flatten().tolist() == pytest.approx([8.4, 30.0, 9.0])
+    assert (step(points, found, centres) + points.shift).flatten().tolist() == pytest.approx([8.4, 30.0, 9.0])
 
 
 def test_no_row_is_away_from_its_centre():
     points = points_of(torch.ones(4, 2))
-    centres = points.z[:3]
-    assert torch.equal(means(points, assign(points, centres), centres), centres)
+    centres = points.read(slice(None))[:3]
+    assert torch.equal(step(points, assign(points, centres), centres), centres)
 
 
 def test_confidence_is_the_simplified_silhouette():
@@ -172,6 +174,6 @@ def test_values_that_are_not_finite_are_refused(bad):
 
 def test_rows_have_to_match_their_pieces():
     with pytest.raises(ValueError, match="4 rows given, but the pieces hold 5"):
-        prepare(torch.ones(4, 2), Rows(9, ((0, 5),)), Team())
+        prepare(torch.ones(4, 2), Shard(9, ((0, 5),)), ProcessGroup())
     with pytest.raises(ValueError, match="0 rows in all"):
-        prepare(torch.ones(0, 2), Rows(0, ()), Team())
+        prepare(torch.ones(0, 2), Shard(0, ()), ProcessGroup())

@@ -12,8 +12,7 @@ import yaml
 from ops.config.cli import flag, parser, read_yaml, resolve
 from ops.config.settings import LaunchSettings, SearchSettings, allowed, fields
 from ops.errors import SettingsError
-from trainers import hsan
-from workflows.train import METHODS
+from trainers import METHODS, hsan
 
 PRESETS = Path(__file__).parents[3] / "workflows" / "presets"
 
@@ -26,8 +25,8 @@ def presets(tmp_path):
     return folder
 
 
-def resolved(text, presets, launch=LaunchSettings, method=hsan):
-    return resolve(shlex.split(text), method, launch, presets, f"workflows/train.py {method.NAME}")
+def resolved(text, presets, launch=LaunchSettings, method=hsan.METHOD):
+    return resolve(shlex.split(text), method, launch, presets, f"workflows/train.py {method.name}")
 
 
 def refused(text, presets, launch=LaunchSettings):
@@ -242,7 +241,7 @@ def test_launching_otherwise_leaves_the_settings(presets):
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_each_shipped_preset_is_valid_and_holds_only_what_differs(path):
     method, _, dataset = path.stem.partition("-")
-    own = "--preset " + ("auto" if method == hsan.NAME else path.stem)
+    own = "--preset " + ("auto" if method == "hsan" else path.stem)
     found = resolved(f"--dataset {dataset} {own}", PRESETS, method=METHODS[method])
     stored = yaml.safe_load(path.read_text())
     default = resolved(f"--dataset {dataset} --preset none", PRESETS, method=METHODS[method])
@@ -251,7 +250,7 @@ def test_each_shipped_preset_is_valid_and_holds_only_what_differs(path):
     assert stored
     for key, value in stored.items():
         assert found.sources[key] == f"preset {path.stem}"
-        owner = default.settings if key in fields(METHODS[method].Settings) else default.launch
+        owner = default.settings if key in fields(METHODS[method].settings) else default.launch
         assert getattr(owner, key) != value, f"{key} is the default"
 
 

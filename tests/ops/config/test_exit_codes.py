@@ -1,9 +1,11 @@
 """The outer edge: every ending has its exit code and its one line."""
 
+import re
+
 import pytest
 
 from ops.config.exit_codes import entry
-from ops.errors import DataError, ResourceError
+from ops.errors import DataError, Interrupted, ResourceError
 
 
 def ending(monkeypatch, capsys, error, argv=("train.py",)):
@@ -47,9 +49,19 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch, capsys):
         entry(main)
 
 
-def test_the_resume_command_hides_passwords(monkeypatch, capsys):
-    argv = ("train.py", "--fresh", "--tracking-uri", "http://me:secret@host:5000")
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:secret@host:5000", "postgresql://me:it's secret@host/db", "mysql://host/db?passwd=secret",
+        "mssql+pyodbc:///?odbc_connect=DRIVER={ODBC Driver 18};SERVER=host;PWD=my secret",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["--tracking-uri {}", "--tracking-uri={}"])
+def test_no_ending_shows_a_password(monkeypatch, capsys, uri, form):
+    argv = ("train.py", "--fresh", *form.replace(" ", "\0").format(uri).split("\0"))
     _, text = ending(monkeypatch, capsys, KeyboardInterrupt(), argv)
     assert "secret" not in text
     assert "--fresh" not in text
-    assert "resume with: python train.py --tracking-uri" in text
+    assert re.search("resume with: python train.py '?--tracking-uri", text)
+    for error in (DataError(f"{uri} is no data"), Interrupted(f"stopped at {uri}")):
+        assert "secret" not in ending(monkeypatch, capsys, error)[1]

@@ -25,8 +25,8 @@ from ops.config.settings import (
 from ops.errors import SettingsError
 from trainers import hsan
 
-METHODS = [hsan]
-MODELS = [*(m.Settings for m in METHODS), LaunchSettings, SearchSettings]
+METHODS = [hsan.METHOD]
+MODELS = [*(m.settings for m in METHODS), LaunchSettings, SearchSettings]
 EVERY = [(model, key) for model in MODELS for key in fields(model)]
 NUMBERS = [(m, k) for m, k in EVERY if {int, float} & set(get_args(fields(m)[k][0].annotation) or ())
            or fields(m)[k][0].annotation in (int, float)]  # fmt: skip
@@ -143,10 +143,10 @@ def test_a_search_domain_lies_within_the_bounds(pair):
         assert type(flat(made)[key]) is type(fields(model)[key][0].default)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.NAME)
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 def test_what_a_search_varies_by_itself_has_a_domain(method):
-    assert method.SEARCHED
-    assert all(search_domain(method.Settings, key) for key in method.SEARCHED)
+    assert method.searched
+    assert all(search_domain(method.settings, key) for key in method.searched)
 
 
 @pytest.mark.parametrize("pair", NUMBERS, ids=names)

@@ -7,7 +7,7 @@ from ops.api import PlainRun
 from ops.config.settings import LaunchSettings
 from ops.data.synthetic.planted_partition import planted_graph
 from ops.data.types.hetero import from_homogeneous
-from ops.datamodules import graph as module
+from ops.datamodules.graph import GraphData
 from ops.errors import DataError, SettingsError
 from ops.graph.partition.metis import partition
 from ops.graph.partition.shards import write_shards
@@ -25,7 +25,7 @@ def parts(tmp_path):
 
 def test_the_graph_comes_back_in_the_order_of_its_parts(parts):
     graph, part, folder = parts
-    data, labels, held = module.load(LaunchSettings(dataset=str(folder)), hsan.Settings())
+    data, labels, held = GraphData().load(LaunchSettings(dataset=str(folder)), hsan.Settings())
     assert (labels, held) == (None, None)
     order = np.argsort(part, kind="stable")
     assert np.array_equal(data.ids, order)
@@ -38,7 +38,7 @@ def test_the_graph_comes_back_in_the_order_of_its_parts(parts):
 
 def test_hsan_takes_the_parts_as_they_are(parts):
     _, _, folder = parts
-    data, _, _ = module.load(LaunchSettings(dataset=str(folder)), hsan.Settings())
+    data, _, _ = GraphData().load(LaunchSettings(dataset=str(folder)), hsan.Settings())
     settings = hsan.Settings(n_clusters=3, parts=6, blocks=2, epochs=2, embedding_dim=8)
     assert part_of(settings, data) is data.part
     assert "by the data's own partition" in hsan.remarks(settings, data)[0]
@@ -52,7 +52,7 @@ def test_another_partition_is_another_run(parts):
     graph, part, folder = parts
     write_shards(from_homogeneous(graph), {"node": np.sort(part)}, folder.parent / "others", parts=6)
     folders = (folder, folder.parent / "others")
-    found = [module.load(LaunchSettings(dataset=str(f)), hsan.Settings())[0] for f in folders]
+    found = [GraphData().load(LaunchSettings(dataset=str(f)), hsan.Settings())[0] for f in folders]
     assert found[0].digest() != found[1].digest()
 
 
@@ -61,4 +61,4 @@ def test_what_is_no_attributed_graph_is_one_line(parts):
 
     mixed = small_parts(parts[2].parent, 2)
     with pytest.raises(DataError, match="a homogeneous graph has one of each"):
-        module.load(LaunchSettings(dataset=mixed.place), hsan.Settings())
+        GraphData().load(LaunchSettings(dataset=mixed.place), hsan.Settings())

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pixel_method import METHOD
 from sklearn.metrics import adjusted_rand_score
 
 from ops.api import PlainRun
@@ -19,7 +20,7 @@ from ops.config.cli import resolve
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, PredictSettings, flat
 from ops.data.types.images import ImageSet
-from ops.datamodules import images
+from ops.datamodules.images import OWN_SPACE, ImageData
 from ops.errors import DataError, SettingsError
 from ops.evaluation.labelled import LABELLED, Evaluator
 from ops.inference.images import from_frame, predict_images
@@ -28,9 +29,9 @@ from ops.reporting.html import summary_table
 from ops.results.model_store import describe, read_model, save_model
 from ops.results.stored_images import read_pictures
 from ops.tracking.journal import Journal
-from ops.training.experiment import make_job
+from ops.training.experiment import build_experiment
 from ops.training.seed_run import Judges, SeedRun
-from ops.training.trainer import run_job
+from ops.training.trainer import run_experiment
 from trainers import hadis
 
 COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200))
@@ -57,13 +58,13 @@ def table(path, made, labels=None, ids=None):
 
 def resolved(places, *flags):
     argv = [*flags, "--out", str(places / "runs"), "--name", "run", "--workers", "0", "--quiet"]
-    return resolve(argv, pixel_method, LaunchSettings, places, "train.py pixel")
+    return resolve(argv, METHOD, LaunchSettings, places, "train.py pixel")
 
 
 def trained(places, *flags):
     """Folder and result of a run as part of a study, whose tracker would send the journals: no MLflow is needed."""
-    job = make_job(resolved(places, *flags), Console(quiet=True))
-    return run_job(job, places / "runs", root=places)
+    experiment = build_experiment(METHOD, resolved(places, *flags), Console(quiet=True))
+    return run_experiment(experiment, places / "runs", places)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_scores_pictures_and_a_report(finished):
     folder, result, _ = finished
     assert result["dataset"]["name"] == "shades"
-    assert images.OWN_SPACE in result["dataset"]["notes"]
+    assert OWN_SPACE in result["dataset"]["notes"]
     assert result["settings"]["n_clusters"] == {"value": 3, "source": "labels (number of classes)"}
     assert result["last"]["acc"]["mean"] == 1.0
     assert {"silhouette", "agreement", "score"} <= set(result["last"])
@@ -125,9 +126,9 @@ def test_what_a_method_gets_has_no_labels(places):
     for name, labels in (("a", kinds), ("b", np.roll(kinds, 7)), ("c", None)):
         path = table(places / f"{name}.parquet", made, labels)
         launch = LaunchSettings(dataset=str(path))
-        found.append(images.load(launch, pixel_method.Settings()))
+        found.append(ImageData().load(launch, pixel_method.Settings()))
     assert len({data.digest() for data, _, _ in found}) == 1
-    assert all(vars(data)["notes"] == (images.OWN_SPACE,) for data, _, _ in found)
+    assert all(vars(data)["notes"] == (OWN_SPACE,) for data, _, _ in found)
     assert found[2][1] is None
     assert found[0][2].classes is None
 
@@ -157,34 +158,33 @@ def test_features_of_a_frozen_backbone_need_no_images(places):
     np.save(places / "x.npy", x)
     spec = str(places / "x.npy")
     settings = pixel_method.Settings(n_clusters=2, backbone=f"frozen:{spec}")
-    data, labels, _ = images.load(LaunchSettings(dataset=spec), settings)
+    data, labels, _ = ImageData().load(LaunchSettings(dataset=spec), settings)
     assert labels is None
-    assert images.describe(data) == "40 images, 12 features of a frozen backbone"
-    judges = Judges(lambda clusters, embeddings: {}, Evaluator(np.repeat([0, 1], 20)), 2, 40)
-    job = SimpleNamespace(data=data, judges=judges, resolved=SimpleNamespace(settings=settings), seeds=[0, 1])
-    rows = list(images.baselines(job))
-    assert [(name, found["acc"]) for name, found in rows] == [("k-means on features", 1.0)] * 2
+    assert ImageData().describe(data) == "40 images, 12 features of a frozen backbone"
+    judge = Evaluator(np.repeat([0, 1], 20))
+    rows = list(ImageData().baselines(SimpleNamespace(data=data, k=2, seeds=[0, 1])))
+    assert [(name, judge(clusters)["acc"]) for name, clusters, _ in rows] == [("k-means on features", 1.0)] * 2
     found = pixel_method.train(settings, data, PlainRun())
     save_model(places / "model", found.model, describe("pixel", data) | flat(settings))
     model = read_model(places / "model")
     np.save(places / "new.npy", x[15:25] + 0.01)
     request = PredictSettings(data=str(places / "new.npy"), out=str(places / "out.parquet"))
     quiet = Console(quiet=True)
-    summary = predict_images("run", model, None, request, pixel_method, quiet)
+    summary = predict_images("run", model, None, request, METHOD, quiet)
     assert summary["sizes"] == [5, 5]
     assert (summary["known"], summary["new"], summary["changed"]) == (0, 10, None)
     assert from_frame(pd.DataFrame(x), model).n_rows == 40
     np.save(places / "wide.npy", np.zeros((3, 4)))
     with pytest.raises(DataError, match=r"wide.npy: 4 features, the model was trained on 12; give the same"):
         predict_images("run", model, None, request.model_copy(update={"data": str(places / "wide.npy")}),
-                       pixel_method, quiet)  # fmt: skip
+                       METHOD, quiet)  # fmt: skip
 
 
 @pytest.mark.slow
 def test_new_images_get_clusters(finished, places):
     folder, _, path = finished
     out = str(places / "out.parquet")
-    methods, quiet = {"pixel": pixel_method}, Console(quiet=True)
+    methods, quiet = {"pixel": METHOD}, Console(quiet=True)
 
     def asked(spec, **words):
         return run_prediction(str(folder), PredictSettings(data=str(spec), out=out, **words), methods, quiet)
@@ -237,20 +237,20 @@ def test_what_images_do_not_take_is_one_line(places):
     }
     for flags, words in cases.items():
         with pytest.raises(SettingsError, match=words):
-            make_job(resolved(places, "--dataset", path, *flags), Console(quiet=True))
+            build_experiment(METHOD, resolved(places, "--dataset", path, *flags), Console(quiet=True))
 
 
 def test_known_names_find_their_presets(places):
     (places / "pixel-imagenet-dogs.yaml").write_text("n_clusters: 15\n")
     argv = ["--dataset", "ImageNet_Dogs:/somewhere,classes=/a/list"]
-    assert resolve(argv, pixel_method, LaunchSettings, places, "").settings.n_clusters == 15
+    assert resolve(argv, METHOD, LaunchSettings, places, "").settings.n_clusters == 15
 
 
 def test_projections_that_point_one_way_are_told(places, capsys):
     judges = Judges(lambda clusters, embeddings: {"size_max": 5.0, "empty": 0.0}, Evaluator(None), 2, 10)
     with Journal(places / "j", "j") as journal:
         quiet = Console(quiet=True)
-        run = SeedRun(places / "seed", 0, 5, judges, journal, quiet, threads=1, cure=hadis.COLLAPSED)
+        run = SeedRun(places / "seed", 0, 5, judges, journal, quiet, threads=1, cure=hadis.METHOD.avoid_collapse)
         for epoch in range(4):
             run.report(epoch, {"collapse/std": 0.02}, np.repeat([0, 1], 5), None)
         run.close()
@@ -263,9 +263,9 @@ def test_projections_that_point_one_way_are_told(places, capsys):
 
 def test_image_sets_say_their_size():
     data = ImageSet("a", np.zeros((5, 3, 4, 6), np.uint8))
-    assert images.describe(data) == "5 images, 4 x 6 pixels"
-    assert images.features(data).shape == (5, 72)
-    assert np.shares_memory(images.features(data), data.pixels)
+    assert ImageData().describe(data) == "5 images, 4 x 6 pixels"
+    assert ImageData().features(data).shape == (5, 72)
+    assert np.shares_memory(ImageData().features(data), data.pixels)
     both = ImageSet("a", data.pixels, np.zeros((5, 9), np.float32))
-    assert images.describe(both) == "5 images, 4 x 6 pixels, 9 features of a frozen backbone"
+    assert ImageData().describe(both) == "5 images, 4 x 6 pixels, 9 features of a frozen backbone"
     assert json.dumps(both.notes) == "[]"

@@ -8,10 +8,9 @@ import pytest
 from fabricate import make_study
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from ops.datamodules import images
+from ops.datamodules.images import ImageData
 from ops.datamodules.images_results import CLUSTERS, NEAREST, confusion, pictures
 from ops.errors import DataError
-from ops.evaluation.baselines import tile_kmeans
 from ops.reporting import tables
 from ops.reporting.html import write_report
 from ops.results import summary
@@ -28,8 +27,7 @@ def test_images_are_judged_in_their_projections():
     rng = np.random.default_rng(0)
     clusters = np.repeat([0, 1], 30)
     z = (rng.normal(0, 0.3, (60, 4)) + np.where(clusters[:, None] == 0, 1, -1)).astype(np.float32)
-    job = SimpleNamespace(resolved=SimpleNamespace(settings=SimpleNamespace(k=2)))
-    scored = images.judge(job)
+    scored = ImageData().judge(SimpleNamespace(k=2))
     found = scored(clusters, {"embedding": 5 * z, "copy_a": clusters, "copy_b": np.roll(clusters, 3)})
     silhouette = silhouette_score(z, clusters, metric="cosine")
     agreement = adjusted_rand_score(clusters, np.roll(clusters, 3))
@@ -39,18 +37,6 @@ def test_images_are_judged_in_their_projections():
     assert found["size_max"] == 30
     assert "score" not in scored(clusters, {"embedding": z})
     assert set(scored(clusters, {})) == {"size_min", "size_max", "size_gini", "empty"}
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_k_means_of_tiles_finds_what_there_is(dtype, monkeypatch):
-    monkeypatch.setattr("ops.evaluation.baselines.TILE_VALUES", 100)
-    rng = np.random.default_rng(1)
-    labels = rng.integers(0, 3, 200)
-    x = np.clip(np.array([30, 120, 220])[labels][:, None] + rng.normal(0, 8, (200, 7)), 0, 255).astype(dtype)
-    found = tile_kmeans(x, 3, 0)
-    assert found.dtype == np.int64
-    assert adjusted_rand_score(found, labels) == 1.0
-    assert np.array_equal(found, tile_kmeans(x, 3, 0))
 
 
 def test_a_search_over_images_says_what_it_is_scored_by(tmp_path):

@@ -10,10 +10,11 @@ from ops.config.settings import LaunchSettings
 from ops.data.hetero_load import load_hetero
 from ops.data.io.writer import write_graph
 from ops.data.splits import split
-from ops.datamodules import users
+from ops.datamodules.users import UserData
 from ops.errors import DataError, SettingsError
 from trainers import hgt
 
+users = UserData()
 SPEC = "planted:users=120,notes=70,clusters=4,mean_edges=12"
 
 
@@ -108,14 +109,14 @@ def test_parts_are_made_once_and_a_damaged_one_is_named_before_it_trains(planted
     assert path.stat().st_mtime_ns == made
     assert np.array_equal(truth, truth_again)
     assert np.array_equal(held.test, held_again.test)
-    job = SimpleNamespace(workers=None, data=again)
-    with users.serve(job) as served:
+    experiment = SimpleNamespace(data=again, launch=launch)
+    with users.serve(experiment, None) as served:
         assert served is again
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"part-00001/user__follow_note__note\.indices\.npy: is damaged \(its checksum"):
-        users.serve(job)
+        users.serve(experiment, None)
 
 
 def test_what_cannot_be_is_one_line(planted, tmp_path):
@@ -124,4 +125,4 @@ def test_what_cannot_be_is_one_line(planted, tmp_path):
     with pytest.raises(DataError, match=r"--parts 500: .* has 190 nodes; take at most as many parts"):
         loaded(tmp_path, *planted, parts=500)
     with pytest.raises(SettingsError, match="--n-clusters auto: is for attributed graphs"):
-        users.sweep(loaded(tmp_path, *planted)[0])
+        users.choose_k(loaded(tmp_path, *planted)[0])

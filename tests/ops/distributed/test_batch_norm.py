@@ -6,7 +6,7 @@ from gloo import run_in_processes
 from image_losses import dense_norm
 
 from ops.distributed.batch_norm import BatchNorm, average_statistics
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 
 SHARES = ((0, 4), (4, 5), (5, 12))  # unequal, one of a single row
 
@@ -18,8 +18,8 @@ def inputs(offset=0.0, dtype=torch.float64):
     return x, out
 
 
-def made(team=None, sync=True, dtype=torch.float64):
-    norm = BatchNorm(3, team, sync=sync).to(dtype)
+def made(group=None, sync=True, dtype=torch.float64):
+    norm = BatchNorm(3, group, sync=sync).to(dtype)
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([0.5, 1.0, -2.0]))
         norm.bias.copy_(torch.tensor([1.0, 0.0, 3.0]))
@@ -42,12 +42,12 @@ def worker(rank, world, cases):
 def shared(rank, world, offset, dtype):
     first, last = SHARES[rank]
     x, out = (t[first:last] for t in inputs(offset, getattr(torch, dtype)))
-    team = Team(rank, world)
-    synced = passed(made(team, True, getattr(torch, dtype)), x, out)
-    alone = made(team, sync=False)
+    group = ProcessGroup(rank, world)
+    synced = passed(made(group, True, getattr(torch, dtype)), x, out)
+    alone = made(group, sync=False)
     own = passed(alone, x.double(), out.double())
-    average_statistics(alone, team)
-    return synced, own, alone.running_mean.numpy(), team.reduced
+    average_statistics(alone, group)
+    return synced, own, alone.running_mean.numpy(), group.reduced
 
 
 def test_one_process_is_the_definition():

@@ -13,13 +13,19 @@ from ops.distributed.ray_session import ray_session
 with ray_session(1):
     import ray
     print(*(n["NodeManagerAddress"] for n in ray.nodes()))
+from ray._private import ray_constants
+print(ray_constants.ENABLE_RAY_CLUSTER)
 """
 
 
 @pytest.mark.slow
-def test_a_local_session_is_on_loopback():
-    found = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, check=True, timeout=120)
-    assert found.stdout.split() == ["127.0.0.1"]
+@pytest.mark.parametrize("before", ["", "import ray", "import ray.tune, ray.train.torch"])
+def test_a_local_session_is_on_loopback_and_leaves_ray_as_it_was(before):
+    """Whatever the user's program has imported before, and whatever it starts with Ray afterwards."""
+    found = subprocess.run(
+        [sys.executable, "-c", before + LOOK], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert found.stdout.split() == ["127.0.0.1", "True"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ops.distributed.process_group import Team
+from ops.distributed.process_group import ProcessGroup
 from ops.losses.link_bce import links_of, structure_loss
 
 
@@ -30,7 +30,7 @@ def dense(c, a, weight):
 @pytest.mark.parametrize("scale", [1.0, 5.0])
 def test_equals_the_dense_form(weight, tile_rows, scale):
     a, ours, theirs = graph(), codes(scale=scale), codes(scale=scale)
-    found = structure_loss(ours, links_of(a, Team()), weight, tile_rows=tile_rows)
+    found = structure_loss(ours, links_of(a, ProcessGroup()), weight, tile_rows=tile_rows)
     expected = dense(theirs, a, weight)
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
     (3 * found).backward()
@@ -42,13 +42,13 @@ def test_float32_is_close_at_large_products():
     """Where softplus is straight or nil, as with features that the content loss pulls up."""
     a = graph()
     wide = codes(scale=30.0).detach()
-    found = structure_loss(wide.float(), links_of(a, Team()), 4.0)
+    found = structure_loss(wide.float(), links_of(a, ProcessGroup()), 4.0)
     assert float(found) == pytest.approx(float(dense(wide, a, 4.0)), rel=1e-5)
 
 
 def test_the_graphs_own_loops_count_once_and_balance_is_the_ratio():
     a = sp.csr_array(np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=np.float32))
-    links = links_of(a, Team())
+    links = links_of(a, ProcessGroup())
     assert sorted(zip(links.source.tolist(), links.target.tolist(), strict=True)) == [
         (0, 0), (0, 1), (1, 0), (1, 1), (2, 2),
     ]  # fmt: skip
@@ -58,7 +58,7 @@ def test_the_graphs_own_loops_count_once_and_balance_is_the_ratio():
 
 def test_nothing_is_left_for_a_second_backward_pass():
     c = codes(8, 2)
-    loss = structure_loss(c, links_of(graph(8), Team()))
+    loss = structure_loss(c, links_of(graph(8), ProcessGroup()))
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="differentiated already"):
         loss.backward()
@@ -79,7 +79,7 @@ def test_the_largest_array_is_a_tile():
 
     n = 2000
     a, c = graph(n, 0.002), codes(n, 3, dtype=torch.float32)
-    links = links_of(a, Team())
+    links = links_of(a, ProcessGroup())
     with Watch():
         structure_loss(c, links, 2.0, tile_rows=256).backward()
     assert 256 * 256 <= max(largest) <= 4 * 256 * 256 < n * n / 10

@@ -1,6 +1,7 @@
 """What carries tensors between workers, as far as a machine without GPUs can tell."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def test_every_device_of_a_worker_has_a_backend(gpus, devices, tmp_path, monkeyp
     made = {}
     monkeypatch.setattr("ray.train.torch.TorchTrainer", lambda *_, **named: made.update(named))
     driver = object.__new__(Driver)  # of which the trainer asks no more than these two
-    driver.method, driver.workers = math, Workers(2, 1, gpus)
+    driver.experiment, driver.session = SimpleNamespace(method=math), SimpleNamespace(workers=Workers(2, 1, gpus))
     ray_train._trainer(driver, None, tmp_path)
     backend = made["torch_config"].backend
     found = BackendConfig(dist.Backend(backend)).get_device_backend_map()

@@ -21,8 +21,8 @@ def ranked(tmp_path, trials, *flags):
     for each in trials:
         (tmp_path / each["trial"]).mkdir()
         (tmp_path / each["trial"] / "trial.json").write_text(json.dumps(each))
-    resolved = resolve(flags, hsan, SearchSettings, tmp_path, "tune")
-    return rank(tmp_path, resolved, "toy", lambda settings: settings["name"])
+    request = resolve(flags, hsan.METHOD, SearchSettings, tmp_path, "tune")
+    return rank(tmp_path, request.launch, "hsan", "toy", request.command, lambda settings: settings["name"])
 
 
 def test_finished_trials_come_first_by_the_panel(tmp_path):

@@ -237,3 +237,53 @@ def test_the_manifest_names_every_file_and_only_those(tmp_path):
     assert {name.partition("/")[0] for name in there} == {part_name(p) for p in range(3)}
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["schema"] == 1
     assert FOLLOW in manifest.edges
+
+
+def killed_with(work, pattern):
+    """A runner that dies as soon as there is a pack that fits."""
+
+    def each(stage, jobs):
+        for task in tasks_here(quiet)(stage, jobs):
+            yield task
+            if list(work.glob(pattern)):
+                raise Killed
+
+    return each
+
+
+def put(place, value):
+    def change(array):
+        array = array.copy()
+        array[place] = value
+        return array
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern", "name", "change", "told"),
+    [
+        ("waves", "blocks/*", "indptr", put(1, -(2**63)), "CSR indptr holds -9223372036854775808"),
+        ("waves", "blocks/*", "indices", put(0, 2**31 - 1), "CSR column 2147483647 is not in 0.."),
+        ("stream", "blocks/*", "indices", put(-1, -7), "CSR column -7 is not in 0.."),
+        ("stream", "blocks/*", "indptr", lambda a: a[:-1], "CSR indptr must"),
+        ("waves", "blocks.book", "offsets", put(-1, 2**40), "offsets holds 1099511627776; its entries must be in 0.."),
+        ("waves", "rounds/round.*", "part", put(0, 99), "must hold a part in -1..2 for each of"),
+        ("waves", "edges/*", "dst", put(0, 2**30), "edge 0 joins rows"),
+        ("stream", "edges/*", "src", put(0, -1), "edge 0 joins rows"),
+        ("stream", "links/*", "dst", put(slice(None), 2**30), "leads into row 1073741824, which is not in 0.."),
+        ("stream", "routed/*", "dst", put(slice(None), -5), "leads into row -5, which is not in 0.."),
+    ],
+)
+def test_a_pack_whose_rows_point_outside_is_refused(tmp_path, form, pattern, name, change, told):
+    graph = hetero(600, 500, 2500, 1500)
+    work = tmp_path / "work"
+    with pytest.raises(Killed):
+        made(graph, tmp_path, "fennel", form=form, each=killed_with(work, pattern))
+    path = min(work.glob(pattern))
+    arrays = {key: np.array(array) for key, array in open_pack(path).items()}
+    save_pack(path, arrays | {name: change(arrays[name])}, read_facts(path))
+    with pytest.raises(DataError) as caught:
+        made(graph, tmp_path, "fennel", form=form)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)

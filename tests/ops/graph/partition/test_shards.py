@@ -14,7 +14,7 @@ from ops.data.hetero_load import load_hetero
 from ops.data.types.hetero import Edges, HeteroGraph, Nodes, relation_name
 from ops.errors import DataError, SettingsError
 from ops.graph.partition.manifest import as_json
-from ops.graph.partition.shards import open_shard, read_manifest, to_homogeneous, write_shards
+from ops.graph.partition.shards import open_shard, read_manifest, sha256, to_homogeneous, write_shards
 from ops.graph.sampling.dataset import PartitionedGraph
 
 
@@ -236,3 +236,52 @@ def test_a_finished_partition_is_never_overwritten(folder):
     graph = hetero()
     with pytest.raises(SettingsError, match="already"):
         write_shards(graph, parts_for(graph, 2), folder)
+
+
+def forge(folder, name, change):
+    """Another array in a part, with the checksum that the manifest then needs: what an attacker would give."""
+    path = folder / name
+    np.save(path, change(np.load(path)))
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    edit(folder, files=files | {name: {"bytes": path.stat().st_size, "sha256": sha256(path)}})
+
+
+def put(place, value):
+    def change(array):
+        array[place] = value
+        return array
+
+    return change
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize(
+    ("array", "change", "told"),
+    [
+        ("indptr", put(1, -(2**63)), "CSR indptr holds -9223372036854775808; its entries must be in 0.."),
+        ("indptr", put(1, 2**62), "CSR indptr holds 4611686018427387904; its entries must be in 0.."),
+        ("indptr", put(0, 1), "CSR indptr must begin with 0"),
+        ("indptr", lambda a: np.r_[0, a[-1], a[2:]], "CSR indptr falls from"),
+        ("indptr", put(-1, -1), "the manifest says int"),
+        ("indices", put(0, -1), "CSR column -1 is not in 0.."),
+        ("indices", put(-1, 2**31 - 1), "CSR column 2147483647 is not in 0.."),
+    ],
+)
+def test_a_part_whose_rows_point_outside_is_refused(folder, array, change, told, verify):
+    forge(folder, f"part-00001/user__follow__note.{array}.npy", change)
+    with pytest.raises(DataError) as caught:
+        open_shard(folder, read_manifest(folder), 1, verify)
+    assert str(caught.value).startswith(f"{folder}/part-00001/user__follow__note")
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "offsets", [[0, 2**63 - 1, -(2**63), -1, 5], [0, 6, 1, 2, 5], [1, 2, 3, 4, 5], [0, 1, -1, 2, 5]]
+)
+def test_offsets_that_wrap_or_fall_are_refused(folder, offsets):
+    nodes = json.loads((folder / "manifest.json").read_text())["nodes"]
+    for info in nodes.values():
+        info |= {"count": 5, "offsets": offsets}
+    edit(folder, parts=4, nodes=nodes)
+    with pytest.raises(DataError, match=r"is damaged \(DataError: .*offsets"):
+        read_manifest(folder)

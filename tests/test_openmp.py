@@ -1,0 +1,38 @@
+"""Waiting threads sleep: libgomp itself tells, when torch loads it, what it has read from the environment."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+IMPORTS = ["trainers.hsan", "trainers.hadis", "ops.clustering.kmeans", "ops.training.driver_rpc", "workflows.train"]
+
+
+def spins(code, **variables):
+    """How often threads of a fresh process look for work before they sleep, by every libgomp that it loads.
+
+    0 where the policy is passive; it shows the policy itself as passive also where nobody has set one.
+    """
+    kept = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment = kept | {"PYTHONPATH": str(PROJECT), "OMP_DISPLAY_ENV": "verbose"} | variables
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return {int(count) for count in re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)}
+
+
+@pytest.mark.parametrize("module", IMPORTS)
+def test_openmp_reads_that_threads_sleep(module):
+    assert spins(f"import {module}") == {0}
+
+
+def test_the_users_own_policy_stays():
+    assert min(spins("import trainers.hsan", OMP_WAIT_POLICY="active")) > 1_000_000
+
+
+def test_children_inherit_it_and_it_is_not_libgomps_default():
+    code = "import subprocess, sys, ops\nsubprocess.run([sys.executable, '-c', 'import torch'], check=True)"
+    assert spins(code) == {0}
+    assert min(spins("import torch, ops")) > 0, "read once, when torch is imported"

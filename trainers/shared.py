@@ -1,0 +1,151 @@
+"""What the trainings of all methods share: the epoch loop, steps summed over workers, batching, checks, first weights.
+
+Axes: N nodes or images, n of them on this worker, D and E widths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from pydantic import model_validator
+from torch import Tensor
+
+from ops.api import Arrays, Result, Run, State, Warm
+from ops.clustering.label_matching import matched_ids
+from ops.config.settings import MethodSettings, setting
+from ops.distributed.process_group import ProcessGroup
+from ops.errors import DivergedError
+from ops.graph.adjacency import SparseRows, sparse_product
+
+
+class PartSettings(MethodSettings):
+    """The settings of a method that can train a graph in parts, some of them a step."""
+
+    parts: int = setting(0, "parts to cut the graph into, some of them a step; 0: none", ge=0)
+    blocks: int = setting(1, "parts a step takes, with the edges between them", ge=1)
+    partition: Literal["metis", "hash"] = setting("metis", "how the graph is cut; hash ignores its edges")
+
+    @model_validator(mode="after")
+    def _blocks_within_parts(self) -> PartSettings:
+        if self.blocks > max(self.parts, 1):
+            raise ValueError(
+                f"--blocks {self.blocks} must be at most --parts, which is {self.parts}: "
+                "lower --blocks or raise --parts"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run scores at an epoch: clusters of all rows [N], arrays to score beside them, and further metrics."""
+
+    assignment: NDArray[np.int64]
+    embeddings: Arrays | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable  # the tests check every annotation
+class EpochTrainer(Protocol):
+    """Model and optimiser of one seed between two epochs."""
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """Train one epoch; its metrics, means over the steps. Raises DivergedError."""
+
+    def evaluate(self, epoch: int) -> Evaluation | None:
+        """The clusters after an epoch; None where none are due."""
+
+    def state(self, epoch: int) -> State:
+        """All that a resumed run needs; every draw is keyed, so no generator is part of it."""
+
+    def result(self) -> Result:
+        """Clusters, confidence, embedding and model after the last epoch."""
+
+
+def run_epochs(trainer: EpochTrainer, run: Run, epochs: int) -> Result:
+    """Train from where the run stands to the last epoch, reporting each one."""
+    for epoch in range(run.start.epoch + 1 if run.start else 0, epochs):
+        metrics = trainer.epoch(epoch)
+        evaluation = trainer.evaluate(epoch)
+        if evaluation is None:
+            run.report(epoch, metrics, None, partial(trainer.state, epoch))
+        else:
+            metrics |= evaluation.metrics
+            run.report(epoch, metrics, evaluation.assignment, partial(trainer.state, epoch), evaluation.embeddings)
+    return trainer.result()
+
+
+def is_due(epoch: int, every: int, epochs: int) -> bool:
+    """Whether an evaluation every so many epochs, and after the last one, falls on `epoch`."""
+    return epoch % every == 0 or epoch == epochs - 1
+
+
+def sent_bytes(group: ProcessGroup, before: tuple[int, int], steps: int) -> dict[str, float]:
+    """The metric of the bytes that a worker has sent in a step since its counters stood at `before`."""
+    return {"sys/sent_bytes": group.sent_since(*before) / steps} if group.world > 1 else {}
+
+
+def gradient_step(
+    loss: Float[Tensor, ""],
+    parameters: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+    group: ProcessGroup,
+    *,
+    accumulate: bool = False,
+) -> None:
+    """A step of the optimiser with the gradients of this worker's `loss`, summed over the workers.
+
+    `accumulate` adds them to those of all earlier steps (HSAN's released code).
+    """
+    if not accumulate:  # before the backward pass, which needs the memory
+        optimizer.zero_grad(set_to_none=True)
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        group.sum_(gradient)
+        parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+    optimizer.step()
+
+
+def check_loss(loss: float, epoch: int, remedy: str, stage: str = "") -> None:
+    """Raise DivergedError, which names the epoch and the remedy, unless the loss is finite."""
+    if not math.isfinite(loss):
+        raise DivergedError(f"{stage}epoch {epoch}: the loss is {loss}; {remedy}")
+
+
+def propagate(
+    z: Float[Tensor, "n D"], weight: Float[Tensor, "D E"], a: SparseRows, n_nodes: int, group: ProcessGroup
+) -> Float[Tensor, "n E"]:
+    """`A Z U` of a graph convolution for this worker's rows of A and Z, gathered at the narrower side of U."""
+    narrow = weight.shape[0] <= weight.shape[1]
+    gathered = group.gather((z if narrow else z @ weight)[None], n_nodes)
+    out = sparse_product(a, gathered[None])[0]
+    return out @ weight if narrow else out
+
+
+def keep_cluster_ids(result: Result, n_clusters: int, warm: Warm | None) -> Result:
+    """After a warm start the result with the earlier run's cluster ids, in its assignment and the order of centres."""
+    if warm is None:
+        return result
+    ids = matched_ids(*warm.shared(result.assignment), n_clusters)
+    order = torch.from_numpy(np.argsort(ids))  # the new cluster that has id 0, 1, ...
+    model = result.model | {"centres": result.model["centres"][order].contiguous()}
+    return replace(result, assignment=ids[result.assignment], model=model)
+
+
+def linear_start(shape: Sequence[int], fan_in: int, draws: torch.Generator) -> Float[Tensor, "*shape"]:
+    """torch.nn.Linear's first weights and biases: uniform within 1 / sqrt(fan_in)."""
+    bound = 1 / math.sqrt(fan_in)
+    return torch.empty(tuple(shape)).uniform_(-bound, bound, generator=draws)
+
+
+def glorot_start(shape: Sequence[int], draws: torch.Generator) -> Float[Tensor, "*shape"]:
+    """Uniform within sqrt(6 / (inputs + outputs)), the last two sizes (Glorot & Bengio 2010)."""
+    bound = math.sqrt(6 / (shape[-2] + shape[-1]))
+    return torch.empty(tuple(shape)).uniform_(-bound, bound, generator=draws)
