@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import cast
 
 import numpy as np
@@ -183,19 +182,21 @@ def arrived(
             lost = np.flatnonzero(left)
             for name, keys in (("src", src[lost]), ("dst", dst[lost])):
                 there = np.maximum(users.rows(keys), nodes[model.rows].rows(keys))
-                _need(there, keys, name, partial(_place, at, lost),
+                _need(there, keys, name, rows_of(at, lost),
                       f"the {users.n:,} {model.rows}s given here, nor among those that {model.owner} knows; add it to "
                       "their table")  # fmt: skip
     if between:
         notes.append(f"{count(between, 'edge')} between new {model.rows}s left out: the model knows neither end")
-    linked = {r: links(np.concatenate([rows for rows, _ in each]), np.concatenate([ends for _, ends in each]), users.n)
-              for r, each in pairs.items()}  # fmt: skip
+    linked = {}
+    for way, parts in pairs.items():
+        rows, numbers = (np.concatenate(ends) for ends in zip(*parts, strict=True))
+        linked[way] = links(rows, numbers, users.n)
     return Arrived(ids, NewRows(model.rows, nodes[model.rows].rows(ids), x, linked), tuple(notes))
 
 
-def _place(at: At, rows: NDArray[np.int64], i: int) -> str:
-    """Where the edge of the i-th of `rows` stands."""
-    return at(int(rows[i]))
+def rows_of(at: At, rows: NDArray[np.int64]) -> At:
+    """Where those rows stand that are left of more."""
+    return lambda row: at(int(rows[row]))
 
 
 def _need(rows: NDArray[np.int64], ids: Ids, end: str, at: At, where: str) -> None:

@@ -5,7 +5,6 @@ Axes: M rows, n users, F features.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from ops.data.io.ids import as_keys
 from ops.data.types.hetero import Ids, Relation, find_relations, relation_name
-from ops.data.user_requests import Arrived, Pieces, Vocabulary, arrived, check_width
+from ops.data.user_requests import Arrived, Pieces, Vocabulary, arrived, check_width, rows_of
 from ops.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -48,12 +47,12 @@ def from_frame(frame: pd.DataFrame, model: Vocabulary) -> Arrived:
         rows = linked[of_relation]
         pair = (owners[rows], others[of_relation])
         pair = pair if relation[0] == model.rows else pair[::-1]
-        edges[relation] = [(*pair, partial(_row_name, rows))]
+        edges[relation] = [(*pair, rows_of(_at, rows))]
     return arrived(owners[first], _features(frame, first, ends, model), edges, model, [])
 
 
-def _row_name(rows: NDArray[np.int64], i: int) -> str:
-    return f"predict: row {int(rows[i])}"
+def _at(row: int) -> str:
+    return f"predict: row {row}"
 
 
 def _ids(frame: pd.DataFrame, name: str) -> tuple[Ids, NDArray[np.bool_]]:
@@ -70,7 +69,7 @@ def _relations(frame: pd.DataFrame, linked: NDArray[np.int64], model: Vocabulary
             raise DataError(f"predict: has no column relation; the model has {', '.join(r[1] for r in usable)}")
         return {usable[0]: np.arange(len(linked))}
     names = frame["relation"].to_numpy()[linked].astype(np.str_)
-    rows_of: dict[Relation, NDArray[np.int64]] = {}
+    by_relation: dict[Relation, NDArray[np.int64]] = {}
     for name in np.unique(names).tolist():
         rows = np.flatnonzero(names == name)
         try:
@@ -78,8 +77,8 @@ def _relations(frame: pd.DataFrame, linked: NDArray[np.int64], model: Vocabulary
         except (SettingsError, ValueError):  # none, or several
             raise DataError(f"predict: row {int(linked[rows[0]])}: relation {name!r} is none of the model's: "
                             f"{', '.join(relation_name(r) for r in usable)}") from None  # fmt: skip
-        rows_of[meant] = np.concatenate([rows_of.get(meant, rows[:0]), rows])
-    return rows_of
+        by_relation[meant] = np.concatenate([by_relation.get(meant, rows[:0]), rows])
+    return by_relation
 
 
 def _features(

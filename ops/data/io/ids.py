@@ -2,7 +2,8 @@
 
 The same rule for every format. Text stays text (007 is not 7), but in text files, which have no types, a column is
 whole numbers where each value is one as Python writes it. Whole numbers beyond int64 are the text of their digits.
-Floats that are whole numbers count as these; from 2^53 on they are not exact and refused. Axes: N ids, M keys.
+Floats that are whole numbers count as these; from 2^53 on (single precision: 2^24) they are not exact and refused.
+Axes: N ids, M keys.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ from ops.data.types.hetero import Ids
 from ops.errors import DataError
 
 At = Callable[[int], str]  # where a row stands, for messages: "FILE, row 7"
-_EXACT = 2**53
 _TEXT_BYTES, _TEXT_FACTOR = 1 << 28, 32  # how large text may grow as an array of equally long cells
 
 
 def ids_of(column: Any, at: At, what: str = "id") -> Ids:
-    """An Arrow column as int64 or text [N]. DataError where one is missing, a list, or a float of 2^53 or more."""
+    """An Arrow column as int64 or text [N]. DataError where one is missing, a list, or an inexact float."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -51,11 +51,12 @@ def ids_of(column: Any, at: At, what: str = "id") -> Ids:
 
 
 def _of_floats(values: NDArray[Any], at: At, what: str) -> Ids:
-    inexact = np.abs(values) >= _EXACT
+    digits = np.finfo(values.dtype).nmant + 1
+    inexact = np.abs(values) >= 2**digits
     if inexact.any():
         row = int(inexact.argmax())
-        raise DataError(f"{at(row)}: the {what} {values[row].item()!r} is a floating-point number of 2^53 or more, "
-                        "which is not exact any more; write ids as whole numbers or as text")  # fmt: skip
+        raise DataError(f"{at(row)}: the {what} {values[row].item()!r} is a floating-point number of 2^{digits} or "
+                        "more, which is not exact any more; write ids as whole numbers or as text")  # fmt: skip
     return values.astype(np.int64) if (values == np.floor(values)).all() else values.astype(np.str_)
 
 

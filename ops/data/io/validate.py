@@ -128,34 +128,36 @@ def make_labels(y: NDArray[Any], n: int, *, origin: str = "labels") -> NDArray[n
         raise DataError(f"{origin}: labels must be one value per row [N], found shape {y.shape}")
     if values.size != n:
         raise DataError(f"{origin}: {values.size} labels for {n} rows; there must be one per row, in the same order")
-    if values.dtype.kind in "OUS":
-        values, none = _label_words(values, origin)
-        numbers = np.array([float(v) for v in values[~none]]) if all(is_number(v) for v in values[~none]) else None
+    numbers: NDArray[Any] | None
+    if values.dtype.kind in "OUS":  # not as an array, which would be as wide as the longest word
+        words = [_label_word(value, row, origin) for row, value in enumerate(values.tolist())]
+        none = np.array([word.strip().lower() in NO_LABEL for word in words], dtype=np.bool_)
+        present = [word for word, missing in zip(words, none, strict=True) if not missing]
+        order = {word: i for i, word in enumerate(sorted(set(present)))}
+        ranks = np.array([order[word] for word in present], dtype=np.int64)
+        numbers = np.array([float(word) for word in present]) if all(is_number(word) for word in present) else None
     else:
         numbers = np.asarray(values, dtype=np.float64)
         none = np.isnan(numbers)
         if set(np.unique(numbers[~none])) != {-1, 1}:
             none |= numbers == -1
-        numbers = numbers[~none]
+        numbers, ranks = numbers[~none], np.unique(values[~none], return_inverse=True)[1]
     if none.all():
         raise DataError(f"{origin}: all labels are -1, NaN, empty or 'unknown'; label some rows, or give no labels")
     if numbers is not None and (fraction := numbers != np.floor(numbers)).any():
         row = int(np.flatnonzero(~none)[fraction][0])
-        raise DataError(f"{origin}: label {values[row].item()!r} in row {row}; labels are whole numbers or words")
+        raise DataError(f"{origin}: label {values.tolist()[row]!r} in row {row}; labels are whole numbers or words")
     codes = np.full(n, -1, dtype=np.int64)
-    codes[~none] = np.unique(values[~none], return_inverse=True)[1]
+    codes[~none] = ranks
     return codes
 
 
-def _label_words(values: NDArray[Any], origin: str) -> tuple[NDArray[np.character], NDArray[np.bool_]]:
-    """Labels as text, and which of them are none."""
-    words = []
-    for row, value in enumerate(values.tolist()):
-        if isinstance(value, list | tuple | dict | set | np.ndarray):
-            raise DataError(f"{origin}: labels must be numbers or words, found a {type(value).__name__} in row {row}")
-        none = value is None or value != value  # noqa: PLR0124
-        words.append("" if none else value.decode(errors="replace") if isinstance(value, bytes) else str(value))
-    return np.array(words, dtype=np.str_), np.array([w.strip().lower() in NO_LABEL for w in words], dtype=np.bool_)
+def _label_word(value: Any, row: int, origin: str) -> str:
+    if isinstance(value, list | tuple | dict | set | np.ndarray):
+        raise DataError(f"{origin}: labels must be numbers or words, found a {type(value).__name__} in row {row}")
+    if value is None or value != value:  # noqa: PLR0124
+        return ""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def unlabelled(labels: NDArray[np.int64]) -> list[str]:

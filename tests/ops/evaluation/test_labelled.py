@@ -81,6 +81,14 @@ def test_inputs_are_not_changed():
     assert np.array_equal(clusters, copies[1])
 
 
+@pytest.mark.parametrize("unlabelled", [[1], [0, 3, 7], [2, 3]])
+def test_rows_without_a_label_do_not_count(unlabelled):
+    labels, clusters = np.array([0, 0, 1, 1, 2, 2, 0, 1]), np.array([1, 1, 0, 0, 2, 0, 1, 2])
+    some = labels.copy()
+    some[unlabelled] = -1
+    assert scores(some, clusters) == scores(np.delete(labels, unlabelled), np.delete(clusters, unlabelled))
+
+
 def test_other_lengths_are_refused():
     with pytest.raises(ValueError, match="3 labels but 2 clusters"):
         scores(ints(0, 1, 2), ints(0, 1))

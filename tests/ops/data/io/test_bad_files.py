@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -132,6 +133,28 @@ def test_a_npz_that_does_not_fit(tmp_path, arrays, message):
     path = tmp_path / "g.npz"
     np.savez(path, **arrays)
     assert _message(path).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "message"),
+    [
+        ("x", b"plain bytes", "'x' is no array of NumPy"),
+        ("x.npy", b"plain bytes", "'x' is no array of NumPy"),
+        ("x.npy", b"\x93NUMPY\x01\x00", "array 'x': cannot be read: "),
+    ],
+)
+def test_a_zip_archive_of_other_things(tmp_path, member, content, message):
+    path = tmp_path / "g.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member, content)
+    assert _message(path).startswith(f"{path}: {message}")
+
+
+def test_ids_of_bytes_are_text_and_those_that_are_none_are_said(tmp_path):
+    np.savez(tmp_path / "g.npz", **GOOD, ids=np.array([b"a", "é".encode(), b"c"]))
+    assert load(str(tmp_path / "g.npz"))[0].ids.tolist() == ["a", "é", "c"]
+    np.savez(tmp_path / "g.npz", **GOOD, ids=np.array([b"a", b"\xe9", b"c"]))
+    assert "is not UTF-8 text" in _message(tmp_path / "g.npz")
 
 
 def test_features_beyond_the_memory(tmp_path):

@@ -88,6 +88,12 @@ def test_floats_that_are_not_exact_are_refused(tmp_path, column):
         load(str(tmp_path))
 
 
+def test_single_precision_is_exact_up_to_2_to_the_24(tmp_path):
+    assert as_keys(np.array([2**24 - 1, 5], np.float32)).tolist() == [2**24 - 1, 5]
+    with pytest.raises(DataError, match=r"ids, row 0: the id 16777216.0 is a floating-point number of 2\^24 or more"):
+        as_keys(np.array([2**24 + 1, 5], np.float32))
+
+
 @pytest.mark.parametrize(("ids", "ends"), [
     ("1000,7", "1000.0,7.0"), ("1000.0,7.0", "1000,7"), ("1000,x", "1000.0,x"), ("1000.0,1.5", "1000,1.5"),
 ])  # fmt: skip

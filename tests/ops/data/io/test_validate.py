@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -164,6 +166,17 @@ def test_bad_labels_are_one_line(y, message):
     with pytest.raises(DataError) as caught:
         make_labels(np.array(y), 3)
     assert str(caught.value).startswith(message)
+
+
+def test_a_long_label_costs_its_length_once():
+    words = np.array([f"c{i % 3}" for i in range(4000)], dtype=object)
+    words[7] = "x" * 300_000
+    tracemalloc.start()
+    labels = make_labels(words, 4000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert labels.max() == 3
+    assert peak < 20e6
 
 
 def test_rows_without_a_label_are_counted():
