@@ -8,8 +8,7 @@ from ops.config.console import Console
 from ops.config.exit_codes import entry
 from ops.config.settings import LaunchSettings, nearest
 from ops.errors import SettingsError
-from ops.reporting.html import summary_table
-from ops.reporting.recall_table import hidden_text
+from ops.reporting.tables import result_text
 from ops.training.trainer import run_training, where
 from trainers import caegcn, hadis, hgt, hsan, twhin
 
@@ -31,11 +30,8 @@ def main(argv: list[str]) -> None:
     console = Console(launch.quiet, launch.json_output)
     folder, result = run_training(resolved, console)
     if launch.json_output:
-        print(json.dumps(result))
-    console.say(summary_table(result))
-    for text in hidden_text(result):
-        console.say(text)
-    console.say(result["verdict"])
+        print(json.dumps(result.plain()))
+    console.say(result_text(result))
     where(folder, resolved, console)
 
 

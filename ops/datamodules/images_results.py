@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from ops.atomic_io import save_arrays
 from ops.datamodules.users_results import EMBEDDINGS, write_embeddings
-from ops.results import summary
-from ops.results.stored_images import PICTURES
+from ops.results.arrays import PICTURES, seed_arrays
 
 if TYPE_CHECKING:
     from ops.datamodules.images import Held
@@ -28,7 +27,7 @@ SHOWN_SIDE = 96  # larger images are thinned to this side
 
 def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
     """Write pictures.npz and embeddings.parquet of seed `chosen`; returns what `result.json` says of them."""
-    arrays = summary.seed_arrays(folders[chosen])
+    arrays = seed_arrays(folders[chosen])
     made = {} if job.data.pixels is None else pictures(job.data.pixels, arrays)
     if job.labels is not None:
         k, held = job.resolved.settings.k, job.held

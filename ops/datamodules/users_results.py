@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ops.atomic_io import replacing
 from ops.evaluation import link_prediction, recall
-from ops.results import summary
+from ops.results.arrays import seed_arrays
+from ops.results.statistics import over_seeds, spread
 
 if TYPE_CHECKING:
     from ops.datamodules.users import Held
@@ -27,12 +28,12 @@ Row = dict[str, Any]
 
 def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
     """Write embeddings.parquet of seed `chosen`; returns what `result.json` says of recall, links and the map."""
-    each = {seed: summary.seed_arrays(own) for seed, own in folders.items()}
+    each = {seed: seed_arrays(own) for seed, own in folders.items()}
     write_embeddings(folder / EMBEDDINGS, job.data.ids, each[chosen])
     found: dict[str, Any] = {"embeddings": EMBEDDINGS}
     if "map_errors" in each[chosen]:
         quantisation, topographic = zip(*(e["map_errors"].tolist() for e in each.values()), strict=True)
-        found["map"] = {"quantisation": summary.spread(quantisation), "topographic": summary.spread(topographic)}
+        found["map"] = {"quantisation": spread(quantisation), "topographic": spread(topographic)}
     held: Held | None = job.held
     if held is None:
         return found
@@ -42,7 +43,7 @@ def finish(job: Job, folder: Path, folders: Mapping[int, Path], chosen: int) -> 
     rows += _over_seeds([_rows_of(job, task, check, seed, arrays) for seed, arrays in each.items()])
     counts = {"queries": len(task.queries), "users": task.users, "left_out": task.left_out}
     scored = [_links(held, arrays) for arrays in each.values()]
-    return found | {"recall": {"rows": rows, **counts}, "links": summary.over_seeds(scored)}
+    return found | {"recall": {"rows": rows, **counts}, "links": over_seeds(scored)}
 
 
 def write_embeddings(path: Path, ids: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -71,14 +72,14 @@ def _rows_of(job: Job, task: recall.Task, check: recall.Task, seed: int, arrays:
 
 
 def _fixed(row: recall.RecallRow) -> Row:
-    return {"name": row.name, "note": row.note, "metrics": {k: summary.spread([v]) for k, v in row.metrics.items()}}
+    return {"name": row.name, "note": row.note, "metrics": {k: spread([v]) for k, v in row.metrics.items()}}
 
 
 def _over_seeds(each: list[list[recall.RecallRow]]) -> list[Row]:
     found = []
     for rows in zip(*each, strict=True):
         notes = dict.fromkeys(row.note for row in rows if row.note)
-        metrics = summary.over_seeds([row.metrics for row in rows])
+        metrics = over_seeds([row.metrics for row in rows])
         found.append({"name": rows[0].name, "note": "; ".join(notes), "metrics": metrics})
     return found
 

@@ -16,15 +16,14 @@ from typing import Any
 
 import torch
 
-from ops.atomic_io import read_json
 from ops.config.cli import Resolved
 from ops.config.console import Console
 from ops.config.redact import mask
 from ops.config.settings import flat
 from ops.distributed.ray_session import crew
 from ops.errors import Interrupted
-from ops.results import summary as results
 from ops.results.model_store import describe
+from ops.results.schema import RunResult, SeedResult
 from ops.storage import run_dir
 from ops.storage.mirror import shared
 from ops.tracking.journal import Journal, finished
@@ -32,16 +31,16 @@ from ops.tracking.tracker import Pending, Tracker, default_uri, sync
 from ops.training.experiment import Job, make_job, plan
 from ops.training.ray_train import Driver
 from ops.training.seed_run import SeedRun
-from ops.training.summarize import GROUPS, collect, finish_journal
+from ops.training.summarize import GROUPS, collect, finish_journal, finish_seed
 
 
-def run_training(resolved: Resolved, console: Console) -> tuple[Path, dict[str, Any]]:
+def run_training(resolved: Resolved, console: Console) -> tuple[Path, RunResult]:
     """Train what `resolved` asks for, or what is missing of it; returns the run's folder and its result."""
     job = make_job(resolved, console)
     return run_job(job, run_dir.local_out(job.resolved.launch), root=None)
 
 
-def run_job(job: Job, out: Path, root: Path | None) -> tuple[Path, dict[str, Any]]:
+def run_job(job: Job, out: Path, root: Path | None) -> tuple[Path, RunResult]:
     """`run_training` with the data at hand; `root` is the study it belongs to, whose tracker is already at work."""
     launch = job.resolved.launch
     name = launch.name or run_dir.default_name(job.resolved.method.NAME, job.data.name, job.identity)
@@ -53,15 +52,15 @@ def run_job(job: Job, out: Path, root: Path | None) -> tuple[Path, dict[str, Any
             return folder, _run(replace(job, mirror=mirror), folder, None)
 
 
-def _run(job: Job, folder: Path, root: Path | None) -> dict[str, Any]:
+def _run(job: Job, folder: Path, root: Path | None) -> RunResult:
     launch, known = job.resolved.launch, run_dir.shown(job.resolved.launch, folder)
     run_dir.claim(folder, job.identity, fresh=launch.fresh, name=known)
     if launch.fresh and root is None and job.mirror is not None:
         job.mirror.clear()
-    stored = read_json(folder / "result.json")
-    if stored and set(job.seeds) <= set(stored["seeds"]) and finished(folder):
-        seeds = ", ".join(map(str, stored["seeds"]))
-        job.console.say(f"{known}: finished on {stored['finished']} with seeds {seeds}, --fresh runs it again")
+    stored = RunResult.read_optional(folder / "result.json")
+    if stored and set(job.seeds) <= set(stored.seeds) and finished(folder):
+        seeds = ", ".join(map(str, stored.seeds))
+        job.console.say(f"{known}: finished on {stored.finished} with seeds {seeds}, --fresh runs it again")
         if root is None:
             tell_pending(job.console, sync(folder, job.uri, require=launch.require_tracking))
         return stored
@@ -71,7 +70,7 @@ def _run(job: Job, folder: Path, root: Path | None) -> dict[str, Any]:
             return _work(replace(job, served=data), folder, root, known)
 
 
-def _work(job: Job, folder: Path, root: Path | None, known: str) -> dict[str, Any]:
+def _work(job: Job, folder: Path, root: Path | None, known: str) -> RunResult:
     launch, planned = job.resolved.launch, plan(job)
     by_way = f" by way of {folder}" if job.mirror is not None else ""
     job.console.say(f"  results in {known}{by_way}, records in MLflow at {mask(job.uri)}")
@@ -99,7 +98,7 @@ def tell_pending(console: Console, pending: Pending) -> None:
         console.warn(f"{pending.records} records wait for MLflow ({pending.reason}); the same command sends them")
 
 
-def _train_all(job: Job, folder: Path, key: str, parent: str | None, planned: int) -> dict[str, Any]:
+def _train_all(job: Job, folder: Path, key: str, parent: str | None, planned: int) -> RunResult:
     launch, settings = job.resolved.launch, job.resolved.settings
     params = flat(settings) | {"dataset": job.data.name, "data": job.data.digest()[:16]}
     # A tag: the same run may be given more seeds, and MLflow refuses another value for a parameter.
@@ -110,7 +109,7 @@ def _train_all(job: Job, folder: Path, key: str, parent: str | None, planned: in
             with stop_signals() as stop:
                 for seed in job.seeds:
                     own = folder / f"seed-{seed}"
-                    if read_json(own / "result.json") is None or not finished(own):
+                    if not (own / "result.json").is_file() or not finished(own):
                         train_seed(job, folder, f"{key}/seed-{seed}", key, seed, stop)
                     if stop():  # asked after the seed's last report
                         raise Interrupted(f"stopped after seed {seed}; its results are kept")
@@ -124,14 +123,14 @@ def _train_all(job: Job, folder: Path, key: str, parent: str | None, planned: in
 
 def train_seed(
     job: Job, folder: Path, key: str, parent: str, seed: int, stop: Any, on_record: Any = None
-) -> dict[str, Any]:
+) -> SeedResult:
     """Train one seed in `folder/seed-S` from where it was; `on_record` hears of earlier processes' epochs too."""
     settings, method = job.resolved.settings, job.resolved.method
     own = folder / f"seed-{seed}"
     with Journal(own, key) as journal:
         params = flat(settings) | {"seed": seed, "threads": job.threads, "dataset": job.data.name}
         journal.start(f"seed-{seed}", parent, params, {"method": method.NAME, "dataset": job.data.name})
-        summary = read_json(own / "result.json")
+        summary = SeedResult.read_optional(own / "result.json")
         if summary is None:
             summary = _train_seed(job, own, seed, journal, stop, on_record)
         else:  # killed behind its results
@@ -139,14 +138,14 @@ def train_seed(
             for line in (own / "history.jsonl").read_text().splitlines() if on_record else ():
                 on_record(json.loads(line))
         for group in GROUPS:
-            values = {f"{group}/{k}": v for k, v in (summary[group] or {}).items() if k != "epoch"}
+            values = {f"{group}/{k}": v for k, v in (getattr(summary, group) or {}).items() if k != "epoch"}
             journal.metrics(values, settings.epochs - 1)
         journal.end("FINISHED")
     job.saved()
     return summary
 
 
-def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_record: Any) -> dict[str, Any]:
+def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_record: Any) -> SeedResult:
     settings, method = job.resolved.settings, job.resolved.method
     workers = job.workers
 
@@ -167,9 +166,9 @@ def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_
         else:
             run, result = Driver(method, settings, job.served, run, begin, workers, job.console).train(own / "ray")
         stored = describe(method.NAME, job.data) | flat(settings)
-        summary = results.finish_seed(run, result, job.kind.features(job.data), job.labels, stored)
+        summary = finish_seed(run, result, job.kind.features(job.data), job.labels, stored)
         if job.warm is not None:
-            job.console.say(f"seed {seed}: {summary['kept']:.1%} of the shared nodes kept their cluster")
+            job.console.say(f"seed {seed}: {summary.kept:.1%} of the shared nodes kept their cluster")
         return summary
     except BaseException as error:
         failed = isinstance(error, Exception) and not isinstance(error, Interrupted)  # a pruned trial exits

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ops import memory
-from ops.atomic_io import now, read_json, write_json
+from ops.atomic_io import now, read_json
 from ops.config.cli import Resolved, resolve
 from ops.config.console import Console
 from ops.config.redact import mask
@@ -24,8 +24,9 @@ from ops.config.settings import SearchSettings, flat, search_domain
 from ops.distributed.ray_session import check_seen, cluster_session, ray_session, share, trial_callback
 from ops.distributed.resources import Share, on_cluster
 from ops.errors import Interrupted, SettingsError
-from ops.results import summary
-from ops.results.schema import read_history
+from ops.results.schema import RunResult, SearchResult, TrialResult
+from ops.results.statistics import evaluated, short
+from ops.results.stored_run import read_history
 from ops.storage import run_dir
 from ops.storage.mirror import shared
 from ops.storage.run_dir import RAY, TRIAL
@@ -52,7 +53,7 @@ class Study:
     searched: tuple[str, ...]
 
 
-def run_search(resolved: Resolved, console: Console) -> tuple[Path, dict[str, Any]]:
+def run_search(resolved: Resolved, console: Console) -> tuple[Path, SearchResult]:
     """Search, then train the best setting over several seeds; returns the study's folder and its trials."""
     launch = resolved.launch
     assert isinstance(launch, SearchSettings)
@@ -86,18 +87,18 @@ def search_command(argv: Sequence[str], method: ModuleType, presets: Path, progr
     console = Console(resolved.launch.quiet, resolved.launch.json_output)
     folder, trials = run_search(resolved, console)
     if resolved.launch.json_output:
-        print(json.dumps(trials))
+        print(json.dumps(trials.plain()))
     print_study(folder, trials, resolved, console)
 
 
-def _search(study: Study, launch: SearchSettings, value: Mapping[str, Any]) -> dict[str, Any]:
+def _search(study: Study, launch: SearchSettings, value: Mapping[str, Any]) -> SearchResult:
     job, folder, known = study.job, study.folder, run_dir.shown(launch, study.folder)
     run_dir.claim(folder, value, fresh=launch.fresh, name=known)
     if launch.fresh and job.mirror is not None:
         job.mirror.clear()
-    stored = read_json(folder / "trials.json")
+    stored = SearchResult.read_optional(folder / "trials.json")
     if stored and _covers(study, stored, launch) and finished(folder):
-        job.console.say(f"{known}: finished on {stored['finished']}, --fresh runs it again")
+        job.console.say(f"{known}: finished on {stored.finished}, --fresh runs it again")
         tell_pending(job.console, sync(folder, job.uri, require=launch.require_tracking))
         return stored
     with cluster_session():
@@ -106,7 +107,7 @@ def _search(study: Study, launch: SearchSettings, value: Mapping[str, Any]) -> d
         return _work(study, launch, known)
 
 
-def _work(study: Study, launch: SearchSettings, known: str) -> dict[str, Any]:
+def _work(study: Study, launch: SearchSettings, known: str) -> SearchResult:
     job, folder, each = study.job, study.folder, share(launch, study.job.console)
     plan(job, each)
     job.console.say(f"  searching {', '.join(study.searched)}: {launch.trials} trials, ranked by {launch.objective}")
@@ -119,7 +120,7 @@ def _work(study: Study, launch: SearchSettings, known: str) -> dict[str, Any]:
     return trials
 
 
-def _run(study: Study, launch: SearchSettings, each: Share) -> dict[str, Any]:
+def _run(study: Study, launch: SearchSettings, each: Share) -> SearchResult:
     job, folder = study.job, study.folder
     with Journal(folder, folder.name) as journal:
         params = {k: v for k, v in flat(job.resolved.settings).items() if k not in study.searched}
@@ -131,17 +132,18 @@ def _run(study: Study, launch: SearchSettings, each: Share) -> dict[str, Any]:
             trials = rank(folder, job.resolved, job.data.name, search_space.trial_names(job))
             best = best_trial(trials)
             if launch.seeds:
-                _train_best(study, launch, best["settings"])
+                _train_best(study, launch, best.settings)
         except BaseException as error:
             journal.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
             raise
-        trials["finished"] = now()
-        write_json(folder / "trials.json", trials)
-        journal.summary({"tune/score": best["metrics"]["score"]}, job.resolved.settings.epochs - 1)
+        trials.finished = now()
+        trials.write(folder / "trials.json")
+        journal.summary({"tune/score": best.metrics["score"] or 0.0}, job.resolved.settings.epochs - 1)
         if launch.report:
-            from ops.reporting.html import write_report
+            from ops.reporting.html import try_report
 
-            journal.artifact(write_report(folder).relative_to(folder))
+            if page := try_report(folder, job.console.warn):
+                journal.artifact(page.relative_to(folder))
         journal.artifact(Path("trials.json"))
         journal.end("FINISHED")
     return trials
@@ -157,11 +159,11 @@ def _train_best(study: Study, launch: SearchSettings, settings: Mapping[str, Any
     run_job(job, study.folder, root=study.folder)
 
 
-def _covers(study: Study, stored: Mapping[str, Any], launch: SearchSettings) -> bool:
+def _covers(study: Study, stored: SearchResult, launch: SearchSettings) -> bool:
     """Whether a stored study has all that is asked for."""
-    best = read_json(study.folder / "best" / "result.json")
-    has_seeds = set(study.job.seeds) <= set(best["seeds"] if best else [])
-    return bool(stored["finished"]) and stored["asked"] >= launch.trials and has_seeds
+    best = RunResult.read_optional(study.folder / "best" / "result.json")
+    has_seeds = set(study.job.seeds) <= set(best.seeds if best else [])
+    return bool(stored.finished) and stored.asked >= launch.trials and has_seeds
 
 
 def _tune(study: Study, launch: SearchSettings, each: Share) -> None:
@@ -222,7 +224,7 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     folder = root / name
     seed = job.resolved.launch.first_seed
     folder.mkdir(parents=True, exist_ok=True)
-    ending: dict[str, Any] = {"trial": name, "settings": config, "status": "failed", "epochs": 0, "metrics": {}}
+    ending = TrialResult(trial=name, settings=config, status="failed", epochs=0, metrics={})
     key = f"{study.folder.name}/{name}"
     # another trial may have drawn the same settings, or a killed driver's trial may still be ending
     say = job.console
@@ -232,36 +234,36 @@ def _trial(config: dict[str, Any], study: Study) -> None:
         Journal(folder, key) as journal,
     ):
         job = replace(job, mirror=mirror)
-        stored = read_json(folder / "trial.json")
-        if stored and stored["status"] in ENDED:
+        stored = TrialResult.read_optional(folder / "trial.json")
+        if stored and stored.status in ENDED:
             for record in read_history(folder / f"seed-{seed}" / "history.jsonl"):
                 _report(tune, record, name)
             return
         journal.start(name, study.folder.name, config, {"method": job.resolved.method.NAME})
         try:
             train_seed(job, folder, f"{key}/seed-{seed}", key, seed, lambda: False, lambda r: _report(tune, r, name))
-            ending["status"] = "finished"
+            ending.status = "finished"
         except SystemExit:  # how Ray Tune stops a function whose trial the scheduler has ended; it must pass on
-            ending["status"] = "interrupted" if was_interrupted(root, there) else "stopped"
+            ending.status = "interrupted" if was_interrupted(root, there) else "stopped"
             raise
         except Exception as error:
-            ending |= {"error": f"{type(error).__name__}: {error}", "code": getattr(error, "code", 1)}
+            ending.error, ending.code = f"{type(error).__name__}: {error}", getattr(error, "code", 1)
             raise
         finally:
             _end_trial(folder, seed, ending, journal)
 
 
-def _end_trial(folder: Path, seed: int, ending: dict[str, Any], journal: Journal) -> None:
+def _end_trial(folder: Path, seed: int, ending: TrialResult, journal: Journal) -> None:
     path = folder / f"seed-{seed}" / "history.jsonl"
-    records = summary.evaluated(read_history(path)) if path.is_file() else []
+    records = evaluated(read_history(path)) if path.is_file() else []
     if records:
-        ending["epochs"] = int(records[-1]["epoch"]) + 1
-        ending["metrics"] = summary.short(records[-1])
+        ending.epochs = int(records[-1]["epoch"]) + 1
+        ending.metrics = short(records[-1])
         journal.metrics({k: v for k, v in records[-1].items() if k != "epoch"}, int(records[-1]["epoch"]))
-    write_json(folder / "trial.json", ending)
-    journal.end(ENDS.get(ending["status"], "FINISHED"))
+    ending.write(folder / "trial.json")
+    journal.end(ENDS.get(ending.status, "FINISHED"))
 
 
-def _report(tune: Any, record: Mapping[str, float], name: str) -> None:
+def _report(tune: Any, record: Mapping[str, Any], name: str) -> None:
     if "tune/score" in record and record["epoch"] >= 0:
         tune.report({"score": record["tune/score"], "epoch": int(record["epoch"]) + 1, "trial": name})
