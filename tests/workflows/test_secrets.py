@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from ops.data.communities import Planted
-from ops.data.planted_stream import Order, generate
+from ops.data.synthetic.user_item import Planted
+from ops.data.synthetic.stream import Order, generate
 from processes import PROJECT, environment
 from s3_world import BUCKET
 
