@@ -110,7 +110,7 @@ time.sleep(3)
 def test_a_workflow_listens_on_loopback_only(name, tmp_path):
     program, arguments, expected = WORKFLOWS[name]
     if program == "partition_graph.py":
-        generate(Order(Planted(users=600, notes=400, clusters=4), 4, "parquet", False), tmp_path / "g", False, print)
+        generate(Order(Planted(users=600, notes=400, clusters=4), 4), tmp_path / "g", False, print)
     else:
         arguments = [*arguments, *SHORT]
     command = [sys.executable, str(PROJECT / "workflows" / program), *arguments, "--out", str(tmp_path / "o")]
