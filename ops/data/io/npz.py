@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.atomic_io import save_arrays
-from ops.data.csr import check_csr
 from ops.data.io.builder import Raw
+from ops.data.io.csr import check_csr
 from ops.data.io.readers import check_kind, read_npy, reading
 from ops.data.io.tables import feature_table
 from ops.errors import DataError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.csr import check_offsets
+from ops.data.io.csr import check_offsets
 from ops.data.types.hetero import Relation, relation_name
 from ops.graph.partition import tasks
 from ops.graph.partition.array_file import open_pack, save_pack

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.atomic_io import name_fault, replacing
-from ops.data.csr import check_offsets
+from ops.data.io.csr import check_offsets
 from ops.data.types.hetero import REVERSE, Relation, check_type_name, relation_name, relation_of
 from ops.errors import DataError
 from ops.storage import s3

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.atomic_io import inside
-from ops.data.csr import check_csr
+from ops.data.io.csr import check_csr
 from ops.data.types.hetero import Relation, relation_name
 from ops.errors import DataError
 from ops.graph.partition.csr import Csr, index_dtype

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.chunked import read_edges, read_nodes
-from ops.data.csr import check_csr
 from ops.data.io.chunks import Chunk, place_of
+from ops.data.io.csr import check_csr
 from ops.data.types.hetero import Relation, relation_name
 from ops.errors import DataError
 from ops.graph.partition.array_file import open_pack, read_facts, read_run, save_pack

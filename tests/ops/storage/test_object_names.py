@@ -13,8 +13,8 @@ from s3_world import BUCKET
 
 from ops.atomic_io import inside, name_fault
 from ops.data.images.remote import images_copy
-from ops.data.io.remote import cached_copy, local_copy
 from ops.data.io.readers import listing
+from ops.data.io.remote import cached_copy, local_copy
 from ops.errors import DataError
 from ops.graph.partition.manifest import MANIFEST, as_json
 from ops.graph.partition.shards import fetch_shards, read_manifest, write_shards

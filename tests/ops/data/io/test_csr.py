@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from ops.data.csr import check_csr, check_offsets
+from ops.data.io.csr import check_csr, check_offsets
 from ops.data.load import load, read_rows
 from ops.errors import DataError
 
