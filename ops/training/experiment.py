@@ -16,6 +16,7 @@ from ops.api import Warm
 from ops.config.cli import Resolved
 from ops.config.console import Console
 from ops.config.settings import flat
+from ops.config.tracking_uri import check_uri, default_uri
 from ops.data.io.validate import check_clusters
 from ops.datamodules.base import Kind, kind_of, only
 from ops.distributed.resources import Share, Workers, nodes, on_cluster, room
@@ -23,7 +24,6 @@ from ops.errors import SettingsError
 from ops.evaluation.labelled import Evaluator
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror
-from ops.tracking.tracker import check_uri, default_uri
 from ops.training import warm_start
 from ops.training.seed_run import Judges
 

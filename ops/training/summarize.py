@@ -1,4 +1,4 @@
-"""Everything of a run that spans its seeds: assignments, model, baselines, `result.json`, the report, its journal."""
+"""Everything of a run that spans its seeds: assignments, model, baselines, `result.json`, the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ops.evaluation.model_selection import PANEL, panel
 from ops.results import finished_run, summary
 from ops.results.stored_users import hidden_scores
 from ops.storage import run_dir
-from ops.tracking.journal import Journal
 from ops.training.experiment import Job
 
 EXPLAIN = "explain.json"
@@ -94,19 +93,20 @@ def _baselines(job: Job) -> dict[str, Any]:
     return {name: summary.over_seeds(found) for name, found in rows.items()}
 
 
-def finish_journal(job: Job, folder: Path, journal: Journal, result: dict[str, Any]) -> None:
-    """The run's summary metrics, figures, report and model as records for MLflow."""
-    for group in GROUPS:
-        means = {f"{group}/{k}": v["mean"] for k, v in (result[group] or {}).items() if isinstance(v, dict)}
-        journal.summary({k: v for k, v in means.items() if v is not None}, job.resolved.settings.epochs - 1)
-    hidden = {k: m["mean"] for k, m in hidden_scores(result).items() if m["mean"] is not None}
-    journal.summary(hidden, job.resolved.settings.epochs - 1)
+def outcome(job: Job, folder: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Write the report; returns what MLflow shows of the run (`ops.storage.status.recorded`)."""
+    groups = {group: result[group] or {} for group in GROUPS}
+    groups |= {f"baseline/{name}": figures or {} for name, figures in result["baselines"].items()}
+    spreads = {f"{group}/{k}": v for group, figures in groups.items() for k, v in figures.items()} | hidden_scores(
+        result
+    )
     if job.resolved.launch.report:
         from ops.reporting.html import write_report
 
-        journal.artifact(write_report(folder).relative_to(folder))
-        journal.artifact(Path("figures"), "figures")
-    for file in ("assignments.parquet", "result.json"):
-        journal.artifact(Path(file))
-    journal.model("model", f"tessera-{job.resolved.method.NAME}")
-    journal.end("FINISHED")
+        write_report(folder)
+    return {
+        "metrics": {k: v["mean"] for k, v in spreads.items() if isinstance(v, dict) and v["mean"] is not None},
+        "step": job.resolved.settings.epochs - 1,
+        "model": f"tessera-{job.resolved.method.NAME}",
+        "tags": {"mlflow.note.content": result["verdict"]},
+    }

@@ -21,18 +21,19 @@ from ops.config.cli import Resolved
 from ops.config.console import Console
 from ops.config.redact import mask
 from ops.config.settings import flat
+from ops.config.tracking_uri import default_uri, ui_command
 from ops.distributed.ray_session import crew
 from ops.errors import Interrupted
 from ops.results import summary as results
 from ops.results.model_store import describe
 from ops.storage import run_dir
 from ops.storage.mirror import shared
-from ops.tracking.journal import Journal, finished
-from ops.tracking.tracker import Pending, Tracker, default_uri, sync
+from ops.storage.status import HISTORY, finished, recorded
+from ops.tracking.tracker import tracked
 from ops.training.experiment import Job, make_job, plan
 from ops.training.ray_train import Driver
 from ops.training.seed_run import SeedRun
-from ops.training.summarize import GROUPS, collect, finish_journal
+from ops.training.summarize import GROUPS, collect, outcome
 
 
 def run_training(resolved: Resolved, console: Console) -> tuple[Path, dict[str, Any]]:
@@ -63,7 +64,8 @@ def _run(job: Job, folder: Path, root: Path | None) -> dict[str, Any]:
         seeds = ", ".join(map(str, stored["seeds"]))
         job.console.say(f"{known}: finished on {stored['finished']} with seeds {seeds}, --fresh runs it again")
         if root is None:
-            tell_pending(job.console, sync(folder, job.uri, require=launch.require_tracking))
+            with tracked(folder, job.uri, require=launch.require_tracking, warn=job.console.warn):
+                pass  # MLflow may lack something of it
         return stored
     with crew(launch, job.console) as workers:
         job = replace(job, workers=workers)
@@ -76,12 +78,9 @@ def _work(job: Job, folder: Path, root: Path | None, known: str) -> dict[str, An
     by_way = f" by way of {folder}" if job.mirror is not None else ""
     job.console.say(f"  results in {known}{by_way}, records in MLflow at {mask(job.uri)}")
     if root is not None:
-        return _train_all(job, folder, f"{root.name}/{folder.name}", root.name, planned)
-    tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=job.console.warn)
-    with tracker:
-        result = _train_all(job, folder, folder.name, None, planned)
-        tell_pending(job.console, tracker.close())
-    return result
+        return _train_all(job, folder, planned)
+    with tracked(folder, job.uri, require=launch.require_tracking, warn=job.console.warn):
+        return _train_all(job, folder, planned)
 
 
 def where(folder: Path, resolved: Resolved, console: Console) -> None:
@@ -90,69 +89,53 @@ def where(folder: Path, resolved: Resolved, console: Console) -> None:
     if page.is_file():
         known = run_dir.shown(launch, page)
         console.say(f"report: {known}" + (f" (here: {page})" if known != str(page) else ""))
-    console.say(f"MLflow: {Tracker.ui_command(launch.tracking_uri or default_uri(run_dir.local_out(launch)))}")
+    console.say(f"MLflow: {ui_command(launch.tracking_uri or default_uri(run_dir.local_out(launch)))}")
 
 
-def tell_pending(console: Console, pending: Pending) -> None:
-    """Say what MLflow has not got yet; it stays in the journals."""
-    if pending.records:
-        console.warn(f"{pending.records} records wait for MLflow ({pending.reason}); the same command sends them")
-
-
-def _train_all(job: Job, folder: Path, key: str, parent: str | None, planned: int) -> dict[str, Any]:
+def _train_all(job: Job, folder: Path, planned: int) -> dict[str, Any]:
     launch, settings = job.resolved.launch, job.resolved.settings
     params = flat(settings) | {"dataset": job.data.name, "data": job.data.digest()[:16]}
     # A tag: the same run may be given more seeds, and MLflow refuses another value for a parameter.
     tags = {"method": job.resolved.method.NAME, "dataset": job.data.name, "seeds": str(launch.seeds)}
-    with Journal(folder, key) as journal:
-        journal.start(folder.name, parent, params, tags)
-        try:
-            with stop_signals() as stop:
-                for seed in job.seeds:
-                    own = folder / f"seed-{seed}"
-                    if read_json(own / "result.json") is None or not finished(own):
-                        train_seed(job, folder, f"{key}/seed-{seed}", key, seed, stop)
-                    if stop():  # asked after the seed's last report
-                        raise Interrupted(f"stopped after seed {seed}; its results are kept")
-            result = collect(job, folder, planned)
-            finish_journal(job, folder, journal, result)
-        except BaseException as error:
-            journal.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
-            raise
+    with recorded(folder, folder.name, params, tags) as shown:
+        with stop_signals() as stop:
+            for seed in job.seeds:
+                seed_folder = folder / f"seed-{seed}"
+                if read_json(seed_folder / "result.json") is None or not finished(seed_folder):
+                    train_seed(job, folder, seed, stop)
+                if stop():  # asked after the seed's last report
+                    raise Interrupted(f"stopped after seed {seed}; its results are kept")
+        result = collect(job, folder, planned)
+        shown.update(outcome(job, folder, result))
     return result
 
 
-def train_seed(
-    job: Job, folder: Path, key: str, parent: str, seed: int, stop: Any, on_record: Any = None
-) -> dict[str, Any]:
+def train_seed(job: Job, folder: Path, seed: int, stop: Any, on_record: Any = None) -> dict[str, Any]:
     """Train one seed in `folder/seed-S` from where it was; `on_record` hears of earlier processes' epochs too."""
     settings, method = job.resolved.settings, job.resolved.method
-    own = folder / f"seed-{seed}"
-    with Journal(own, key) as journal:
-        params = flat(settings) | {"seed": seed, "threads": job.threads, "dataset": job.data.name}
-        journal.start(f"seed-{seed}", parent, params, {"method": method.NAME, "dataset": job.data.name})
-        summary = read_json(own / "result.json")
+    seed_folder = folder / f"seed-{seed}"
+    params = flat(settings) | {"seed": seed, "threads": job.threads, "dataset": job.data.name}
+    with recorded(seed_folder, f"seed-{seed}", params, {"method": method.NAME, "dataset": job.data.name}) as shown:
+        summary = read_json(seed_folder / "result.json")
         if summary is None:
-            summary = _train_seed(job, own, seed, journal, stop, on_record)
+            summary = _train_seed(job, seed_folder, seed, stop, on_record)
         else:  # killed behind its results
-            shutil.rmtree(own / "checkpoints", ignore_errors=True)
-            for line in (own / "history.jsonl").read_text().splitlines() if on_record else ():
+            shutil.rmtree(seed_folder / "checkpoints", ignore_errors=True)
+            for line in (seed_folder / HISTORY).read_text().splitlines() if on_record else ():
                 on_record(json.loads(line))
-        for group in GROUPS:
-            values = {f"{group}/{k}": v for k, v in (summary[group] or {}).items() if k != "epoch"}
-            journal.metrics(values, settings.epochs - 1)
-        journal.end("FINISHED")
+        figures = {f"{group}/{k}": v for group in GROUPS for k, v in (summary[group] or {}).items() if k != "epoch"}
+        shown.update(metrics=figures, step=settings.epochs - 1)
     job.saved()
     return summary
 
 
-def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_record: Any) -> dict[str, Any]:
+def _train_seed(job: Job, folder: Path, seed: int, stop: Any, on_record: Any) -> dict[str, Any]:
     settings, method = job.resolved.settings, job.resolved.method
     workers = job.workers
 
     def begin() -> SeedRun:
         return SeedRun(
-            own, seed, settings.epochs, job.judges, journal, job.console, workers=workers.count if workers else 0,
+            folder, seed, settings.epochs, job.judges, job.console, workers=workers.count if workers else 0,
             threads=workers.threads if workers else job.threads, device="cuda" if torch.cuda.is_available() else "cpu",
             stop=stop, on_record=on_record, on_checkpoint=job.saved, warm=job.warm,
             stop_on_collapse=job.resolved.launch.stop_on_collapse, cure=method.COLLAPSED,
@@ -165,16 +148,12 @@ def _train_seed(job: Job, own: Path, seed: int, journal: Journal, stop: Any, on_
         if workers is None:
             result = method.train(settings, job.served, run)
         else:
-            run, result = Driver(method, settings, job.served, run, begin, workers, job.console).train(own / "ray")
+            run, result = Driver(method, settings, job.served, run, begin, workers, job.console).train(folder / "ray")
         stored = describe(method.NAME, job.data) | flat(settings)
         summary = results.finish_seed(run, result, job.kind.features(job.data), job.labels, stored)
         if job.warm is not None:
             job.console.say(f"seed {seed}: {summary['kept']:.1%} of the shared nodes kept their cluster")
         return summary
-    except BaseException as error:
-        failed = isinstance(error, Exception) and not isinstance(error, Interrupted)  # a pruned trial exits
-        journal.end("FAILED" if failed else "KILLED")
-        raise
     finally:
         run.close()
 

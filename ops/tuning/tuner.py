@@ -29,10 +29,10 @@ from ops.results.schema import read_history
 from ops.storage import run_dir
 from ops.storage.mirror import shared
 from ops.storage.run_dir import RAY, TRIAL
-from ops.tracking.journal import Journal, Status, finished
-from ops.tracking.tracker import Tracker, sync
+from ops.storage.status import HISTORY, State, begin, end, finished, recorded
+from ops.tracking.tracker import tracked
 from ops.training.experiment import Job, make_job, plan
-from ops.training.trainer import run_job, tell_pending, train_seed
+from ops.training.trainer import run_job, train_seed
 from ops.tuning import search_space
 from ops.tuning.ranking import best_trial, print_study, rank
 from ops.tuning.remote_trials import followed
@@ -40,7 +40,7 @@ from ops.tuning.signals import interruptible, was_interrupted
 
 REDUCTION = 2  # ASHA keeps the better half at each rung
 ENDED = ("finished", "stopped")
-ENDS: dict[str, Status] = {"failed": "FAILED", "interrupted": "KILLED"}  # how MLflow calls them
+ENDS: dict[str, State] = {"failed": "FAILED", "interrupted": "KILLED"}  # how MLflow calls them
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def _search(study: Study, launch: SearchSettings, value: Mapping[str, Any]) -> d
     stored = read_json(folder / "trials.json")
     if stored and _covers(study, stored, launch) and finished(folder):
         job.console.say(f"{known}: finished on {stored['finished']}, --fresh runs it again")
-        tell_pending(job.console, sync(folder, job.uri, require=launch.require_tracking))
-        return stored
+        with tracked(folder, job.uri, require=launch.require_tracking, warn=job.console.warn):
+            return stored  # MLflow may lack something of it
     with cluster_session():
         if on_cluster() and job.mirror is None:
             check_seen(folder, launch.out)
@@ -112,38 +112,29 @@ def _work(study: Study, launch: SearchSettings, known: str) -> dict[str, Any]:
     job.console.say(f"  searching {', '.join(study.searched)}: {launch.trials} trials, ranked by {launch.objective}")
     if job.mirror is not None:
         job.console.say(f"  results in {known} by way of {folder}, records in MLflow at {mask(job.uri)}")
-    tracker = Tracker(folder, job.uri, require=launch.require_tracking, say=job.console.warn)
-    with tracker:
-        trials = _run(study, launch, each)
-        tell_pending(job.console, tracker.close())
-    return trials
+    with tracked(folder, job.uri, require=launch.require_tracking, warn=job.console.warn):
+        return _run(study, launch, each)
 
 
 def _run(study: Study, launch: SearchSettings, each: Share) -> dict[str, Any]:
     job, folder = study.job, study.folder
-    with Journal(folder, folder.name) as journal:
-        params = {k: v for k, v in flat(job.resolved.settings).items() if k not in study.searched}
-        params |= {"searched": ",".join(study.searched), "trials": launch.trials, "objective": launch.objective}
-        journal.start(folder.name, None, params, {"method": job.resolved.method.NAME, "dataset": job.data.name})
-        try:
-            with followed(folder, run_dir.remote(launch, folder.name), job.console.warn):
-                _tune(study, launch, each)
-            trials = rank(folder, job.resolved, job.data.name, search_space.trial_names(job))
-            best = best_trial(trials)
-            if launch.seeds:
-                _train_best(study, launch, best["settings"])
-        except BaseException as error:
-            journal.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
-            raise
+    params = {k: v for k, v in flat(job.resolved.settings).items() if k not in study.searched}
+    params |= {"searched": ",".join(study.searched), "trials": launch.trials, "objective": launch.objective}
+    tags = {"method": job.resolved.method.NAME, "dataset": job.data.name}
+    with recorded(folder, folder.name, params, tags) as shown:
+        with followed(folder, run_dir.remote(launch, folder.name), job.console.warn):
+            _tune(study, launch, each)
+        trials = rank(folder, job.resolved, job.data.name, search_space.trial_names(job))
+        best = best_trial(trials)
+        if launch.seeds:
+            _train_best(study, launch, best["settings"])
         trials["finished"] = now()
         write_json(folder / "trials.json", trials)
-        journal.summary({"tune/score": best["metrics"]["score"]}, job.resolved.settings.epochs - 1)
+        shown.update(metrics={"tune/score": best["metrics"]["score"]}, step=job.resolved.settings.epochs - 1)
         if launch.report:
             from ops.reporting.html import write_report
 
-            journal.artifact(write_report(folder).relative_to(folder))
-        journal.artifact(Path("trials.json"))
-        journal.end("FINISHED")
+            write_report(folder)
     return trials
 
 
@@ -223,23 +214,21 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     seed = job.resolved.launch.first_seed
     folder.mkdir(parents=True, exist_ok=True)
     ending: dict[str, Any] = {"trial": name, "settings": config, "status": "failed", "epochs": 0, "metrics": {}}
-    key = f"{study.folder.name}/{name}"
     # another trial may have drawn the same settings, or a killed driver's trial may still be ending
     say = job.console
     with (
         run_dir.lock(folder, wait=True),
         shared(folder, there and there / name, say.say, say.warn, wait=True) as mirror,
-        Journal(folder, key) as journal,
     ):
         job = replace(job, mirror=mirror)
         stored = read_json(folder / "trial.json")
         if stored and stored["status"] in ENDED:
-            for record in read_history(folder / f"seed-{seed}" / "history.jsonl"):
+            for record in read_history(folder / f"seed-{seed}" / HISTORY):
                 _report(tune, record, name)
             return
-        journal.start(name, study.folder.name, config, {"method": job.resolved.method.NAME})
+        begin(folder, name, config, {"method": job.resolved.method.NAME})
         try:
-            train_seed(job, folder, f"{key}/seed-{seed}", key, seed, lambda: False, lambda r: _report(tune, r, name))
+            train_seed(job, folder, seed, lambda: False, lambda r: _report(tune, r, name))
             ending["status"] = "finished"
         except SystemExit:  # how Ray Tune stops a function whose trial the scheduler has ended; it must pass on
             ending["status"] = "interrupted" if was_interrupted(root, there) else "stopped"
@@ -248,18 +237,20 @@ def _trial(config: dict[str, Any], study: Study) -> None:
             ending |= {"error": f"{type(error).__name__}: {error}", "code": getattr(error, "code", 1)}
             raise
         finally:
-            _end_trial(folder, seed, ending, journal)
+            _end_trial(folder, seed, ending)
 
 
-def _end_trial(folder: Path, seed: int, ending: dict[str, Any], journal: Journal) -> None:
-    path = folder / f"seed-{seed}" / "history.jsonl"
+def _end_trial(folder: Path, seed: int, ending: dict[str, Any]) -> None:
+    path = folder / f"seed-{seed}" / HISTORY
     records = summary.evaluated(read_history(path)) if path.is_file() else []
+    shown: dict[str, Any] = {}
     if records:
         ending["epochs"] = int(records[-1]["epoch"]) + 1
         ending["metrics"] = summary.short(records[-1])
-        journal.metrics({k: v for k, v in records[-1].items() if k != "epoch"}, int(records[-1]["epoch"]))
+        figures = {k: v for k, v in records[-1].items() if k not in ("epoch", "sys/time")}
+        shown = {"metrics": figures, "step": int(records[-1]["epoch"])}
     write_json(folder / "trial.json", ending)
-    journal.end(ENDS.get(ending["status"], "FINISHED"))
+    end(folder, ENDS.get(ending["status"], "FINISHED"), **shown)
 
 
 def _report(tune: Any, record: Mapping[str, float], name: str) -> None:

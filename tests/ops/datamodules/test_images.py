@@ -27,7 +27,6 @@ from ops.inference.predict import run_prediction
 from ops.reporting.html import summary_table
 from ops.results.model_store import describe, read_model, save_model
 from ops.results.stored_images import read_pictures
-from ops.tracking.journal import Journal
 from ops.training.experiment import make_job
 from ops.training.seed_run import Judges, SeedRun
 from ops.training.trainer import run_job
@@ -61,7 +60,7 @@ def resolved(places, *flags):
 
 
 def trained(places, *flags):
-    """Folder and result of a run as part of a study, whose tracker would send the journals: no MLflow is needed."""
+    """Folder and result of a run as part of a study, which would send its records: no MLflow is needed."""
     job = make_job(resolved(places, *flags), Console(quiet=True))
     return run_job(job, places / "runs", root=places)
 
@@ -248,12 +247,10 @@ def test_known_names_find_their_presets(places):
 
 def test_projections_that_point_one_way_are_told(places, capsys):
     judges = Judges(lambda clusters, embeddings: {"size_max": 5.0, "empty": 0.0}, Evaluator(None), 2, 10)
-    with Journal(places / "j", "j") as journal:
-        quiet = Console(quiet=True)
-        run = SeedRun(places / "seed", 0, 5, judges, journal, quiet, threads=1, cure=hadis.COLLAPSED)
-        for epoch in range(4):
-            run.report(epoch, {"collapse/std": 0.02}, np.repeat([0, 1], 5), None)
-        run.close()
+    run = SeedRun(places / "seed", 0, 5, judges, Console(quiet=True), threads=1, cure=hadis.COLLAPSED)
+    for epoch in range(4):
+        run.report(epoch, {"collapse/std": 0.02}, np.repeat([0, 1], 5), None)
+    run.close()
     assert run.warnings == [
         "seed 0: the projections collapsed by epoch 2 (collapse/std 0.020, 1 is healthy); lower --lr, or raise "
         "--warmup-epochs or --ema-momentum"
