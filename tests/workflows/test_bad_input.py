@@ -147,7 +147,7 @@ def test_wrong_input_is_one_line_and_its_exit_code(shell, tmp_path, code, line, 
     assert "Traceback" not in ended.out + ended.err
     assert temporary(tmp_path) == []
     begun = [
-        str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.name in ("mlflow.db", "journal.jsonl", "seed-0")
+        str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.name in ("mlflow.db", "status.json", "seed-0")
     ]
     assert begun == []
     assert [p.name for p in (tmp_path / "runs" / "mine").iterdir() if p.name != ".lock"] == ["thesis.tex"]
