@@ -22,7 +22,9 @@ def test_images_are_judged_in_their_projections():
     rng = np.random.default_rng(0)
     clusters = np.repeat([0, 1], 30)
     z = (rng.normal(0, 0.3, (60, 4)) + np.where(clusters[:, None] == 0, 1, -1)).astype(np.float32)
-    scored = ImageData().judge(experiment_of(METHOD, Settings(n_clusters=2), ImageSet("a")))
+    scored = ImageData().judge(
+        experiment_of(METHOD, Settings(n_clusters=2), ImageSet("a", np.zeros((2, 3, 4, 4), np.uint8)))
+    )
     found = scored(clusters, {"embedding": 5 * z, "copy_a": clusters, "copy_b": np.roll(clusters, 3)})
     silhouette = silhouette_score(z, clusters, metric="cosine")
     agreement = adjusted_rand_score(clusters, np.roll(clusters, 3))
