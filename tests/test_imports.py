@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -31,6 +32,14 @@ HEAVY = ("ray", "mlflow", "matplotlib", "sklearn", "torch_geometric", "torchvisi
          "faiss")  # fmt: skip
 # The registry imports a method when it is asked for; MLflow's loader (outside of any workflow) asks the registry.
 BY_NAME = ("trainers", "ops.inference.mlflow_pyfunc")
+
+
+# The rooms of ops, from the bottom up: a room imports only itself and rooms below it.
+ROOMS = (
+    "errors", "rng", "atomic_io", "masking", "memory", "storage", "data", "config", "distributed", "api", "tracking",
+    "graph", "clustering", "losses", "evaluation", "results", "reporting", "datamodules", "training", "inference",
+    "tuning",
+)  # fmt: skip
 
 
 def module_of(path):
@@ -102,6 +111,47 @@ def test_the_source_is_found():
 def test_imports_go_one_way(module):
     allowed = {"ops": {"ops"}, "trainers": {"ops", "trainers"}, "workflows": set(PACKAGES)}[module.split(".")[0]]
     assert (tops(imports(module)) & {*PACKAGES, "tests"}) <= allowed
+
+
+def room_of(module):
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if m.startswith("ops.")))
+def test_a_room_imports_only_rooms_below_it(module):
+    reached = {n for n in ours(imports(module)) if n.startswith("ops.")}
+    upwards = {n for n in reached if ROOMS.index(room_of(n)) > ROOMS.index(room_of(module))}
+    assert upwards == set()
+
+
+def circles(arrows):
+    """The groups of names that reach each other along `arrows` (name -> names)."""
+
+    def reached(name):
+        seen, waiting = set(), list(arrows[name])
+        while waiting:
+            here = waiting.pop()
+            if here not in seen:
+                seen.add(here)
+                waiting += arrows.get(here, ())
+        return seen
+
+    closures = {name: reached(name) for name in arrows}
+    return {frozenset(n for n in closures[name] if name in closures.get(n, ())) for name in arrows} - {frozenset()}
+
+
+def test_no_circle_of_files():
+    files = {m: {n for n in imports(m) & set(MODULES) if n != m} for m in MODULES}
+    assert circles(files) == set()
+
+
+def test_no_circle_of_folders():
+    folder = {m: str(MODULES[m].parent.relative_to(PROJECT)) for m in MODULES}
+    arrows = {}
+    for module, path in folder.items():
+        others = {folder[n] for n in imports(module) & set(MODULES)} - {path, "ops", "trainers"}
+        arrows.setdefault(path, set()).update(others if path not in ("ops", "trainers") else ())
+    assert circles(arrows) == set()
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
@@ -202,3 +252,12 @@ def test_public_functions_say_what_they_do_and_take(path):
         static = any(getattr(d, "id", "") == "staticmethod" for d in function.decorator_list)
         for argument in names[1:] if inside_class and not static else names:
             assert argument.annotation is not None, f"{function.name}({argument.arg})"
+
+
+def test_the_page_of_the_rooms_names_files_that_there_are():
+    page = (PROJECT / "ops" / "README.md").read_text()
+    names = re.findall(r"`((?:\w+/)*\w+\.py)(?::[^`]*)?`", page)
+    assert len(names) > 25
+    missing = [n for n in names if not any((PROJECT / root / n).is_file() for root in ("", "ops", "ops/evaluation"))]
+    assert missing == []
+    assert all(f"`{room}`" in page or f"`{room}.py`" in page for room in ROOMS)

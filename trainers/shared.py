@@ -1,6 +1,6 @@
 """What the trainings of all methods share: the epoch loop, steps summed over workers, batching, checks, first weights.
 
-Axes: N nodes or images, n of them on this worker, D and E widths.
+Axes: N nodes or images, n of them on this worker, D width.
 """
 
 from __future__ import annotations
@@ -119,14 +119,9 @@ def check_loss(loss: float, epoch: int, remedy: str, stage: str = "") -> None:
         raise DivergedError(f"{stage}epoch {epoch}: the loss is {loss}; {remedy}")
 
 
-def propagate(
-    z: Float[Tensor, "n D"], weight: Float[Tensor, "D E"], a: SparseRows, n_nodes: int, group: ProcessGroup
-) -> Float[Tensor, "n E"]:
-    """`A Z U` of a graph convolution for this worker's rows of A and Z, gathered at the narrower side of U."""
-    narrow = weight.shape[0] <= weight.shape[1]
-    gathered = group.gather((z if narrow else z @ weight)[None], n_nodes)
-    out = sparse_product(a, gathered[None])[0]
-    return out @ weight if narrow else out
+def aggregate(z: Float[Tensor, "n D"], a: SparseRows, n_nodes: int, group: ProcessGroup) -> Float[Tensor, "n D"]:
+    """`A Z` for this worker's rows of A, of the rows Z that all workers have together; differentiable in z."""
+    return sparse_product(a, group.gather(z[None], n_nodes)[None])[0]
 
 
 def keep_cluster_ids(result: Result, n_clusters: int, warm: Warm | None) -> Result:

@@ -8,7 +8,7 @@ import sys
 
 from ops.config.exit_codes import entry
 from ops.reporting.html import write_report
-from ops.results.stored_images import PICTURES
+from ops.results.arrays import PICTURES
 from ops.storage.remote_run import fetched
 
 

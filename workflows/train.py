@@ -18,8 +18,7 @@ def main(argv: list[str]) -> None:
     from ops.config.cli import resolve
     from ops.config.console import Console
     from ops.config.settings import LaunchSettings
-    from ops.reporting.html import summary_table
-    from ops.reporting.recall_table import hidden_text
+    from ops.reporting.tables import result_text
     from ops.results.finished_run import settings_of_run
     from ops.training.trainer import run_training, where
 
@@ -29,11 +28,8 @@ def main(argv: list[str]) -> None:
     console = Console(request.launch.quiet, request.launch.json_output)
     folder, result = run_training(method, request, console)
     if request.launch.json_output:
-        print(json.dumps(result))
-    console.say(summary_table(result))
-    for text in hidden_text(result):
-        console.say(text)
-    console.say(result["verdict"])
+        print(json.dumps(result.plain()))
+    console.say(result_text(result))
     where(folder, request.launch, console)
 
 

@@ -32,7 +32,7 @@ def main(argv: list[str], program: str = "") -> None:
     console = Console(request.launch.quiet, request.launch.json_output)
     folder, trials = run_search(method, request, console)
     if request.launch.json_output:
-        print(json.dumps(trials))
+        print(json.dumps(trials.plain()))
     print_study(folder, trials, request.launch, console)
 
 

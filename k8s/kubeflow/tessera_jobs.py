@@ -47,7 +47,7 @@ def entrypoint(step: str, name: str, graph: str, out: str, method: str, clusters
     """The command of a step. `train` is the search again, with seeds: its trials are there, the best is trained."""
     study, folder = f"{name}-tune", f"{out}/{name}-graph"
     k, cut = ["--n-clusters", str(clusters)], ["python", "workflows/partition_graph.py", "--graph", graph]
-    tuned = ["python", f"workflows/tune_{method}.py", "--dataset", graph, *k, "--trials", str(trials),
+    tuned = ["python", "workflows/tune.py", method, "--dataset", graph, *k, "--trials", str(trials),
              "--name", study, "--out", out]  # fmt: skip
     commands = {
         "partition": [*cut, "--parts", str(parts), "--out", folder],

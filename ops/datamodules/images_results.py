@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from ops.api import AnyExperiment
 from ops.atomic_io import save_arrays
 from ops.datamodules.users_results import EMBEDDINGS, write_embeddings
-from ops.results import summary
-from ops.results.stored_images import PICTURES
+from ops.results.arrays import PICTURES, seed_arrays
 
 NEAREST, CLUSTERS, PAIRS = 10, 30, 12  # images of a cluster, clusters, and pairs that are shown
 SHOWN_SIDE = 96  # larger images are thinned to this side
@@ -25,7 +24,7 @@ SHOWN_SIDE = 96  # larger images are thinned to this side
 
 def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
     """Write pictures.npz and embeddings.parquet of seed `chosen`; returns what `result.json` says of them."""
-    arrays = summary.seed_arrays(folders[chosen])
+    arrays = seed_arrays(folders[chosen])
     made = {} if experiment.data.pixels is None else pictures(experiment.data.pixels, arrays)
     if experiment.labels is not None:
         k, held = experiment.k, experiment.hidden

@@ -224,9 +224,9 @@ def _pictures(home: Path, manifest: Manifest) -> None:
     """The picture, and a page with it and the text."""
     from ops.atomic_io import replacing
     from ops.reporting.partition_page import page, picture
-    from ops.reporting.theme import LIGHT, png
+    from ops.reporting.theme import png
 
-    image = png(picture(manifest, LIGHT))
+    image = png(picture(manifest))
     with replacing(home / PICTURE) as temporary:
         temporary.write_bytes(image)
     with replacing(home / PAGE) as temporary:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ops.api import AnyExperiment
 from ops.atomic_io import replacing
 from ops.evaluation import link_prediction, recall
-from ops.results import summary
+from ops.results.arrays import seed_arrays
+from ops.results.statistics import over_seeds, spread
 
 EMBEDDINGS = "embeddings.parquet"
 BOOST_QUERIES = 2000  # validation users by whom the boost is chosen: each is searched among all users
@@ -24,12 +25,12 @@ Row = dict[str, Any]
 
 def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
     """Write embeddings.parquet of seed `chosen`; returns what `result.json` says of recall, links and the map."""
-    each = {seed: summary.seed_arrays(own) for seed, own in folders.items()}
+    each = {seed: seed_arrays(own) for seed, own in folders.items()}
     write_embeddings(folder / EMBEDDINGS, experiment.data.ids, each[chosen])
     found: dict[str, Any] = {"embeddings": EMBEDDINGS}
     if "map_errors" in each[chosen]:
         quantisation, topographic = zip(*(e["map_errors"].tolist() for e in each.values()), strict=True)
-        found["map"] = {"quantisation": summary.spread(quantisation), "topographic": summary.spread(topographic)}
+        found["map"] = {"quantisation": spread(quantisation), "topographic": spread(topographic)}
     held = experiment.hidden
     if held is None:
         return found
@@ -39,7 +40,7 @@ def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path],
     rows += _over_seeds([_rows_of(experiment, task, check, seed, arrays) for seed, arrays in each.items()])
     counts = {"queries": len(task.queries), "users": task.users, "left_out": task.left_out}
     scored = [_links(held, arrays) for arrays in each.values()]
-    return found | {"recall": {"rows": rows, **counts}, "links": summary.over_seeds(scored)}
+    return found | {"recall": {"rows": rows, **counts}, "links": over_seeds(scored)}
 
 
 def write_embeddings(path: Path, ids: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -70,14 +71,14 @@ def _rows_of(
 
 
 def _fixed(row: recall.RecallRow) -> Row:
-    return {"name": row.name, "note": row.note, "metrics": {k: summary.spread([v]) for k, v in row.metrics.items()}}
+    return {"name": row.name, "note": row.note, "metrics": {k: spread([v]) for k, v in row.metrics.items()}}
 
 
 def _over_seeds(each: list[list[recall.RecallRow]]) -> list[Row]:
     found = []
     for rows in zip(*each, strict=True):
         notes = dict.fromkeys(row.note for row in rows if row.note)
-        metrics = summary.over_seeds([row.metrics for row in rows])
+        metrics = over_seeds([row.metrics for row in rows])
         found.append({"name": rows[0].name, "note": "; ".join(notes), "metrics": metrics})
     return found
 

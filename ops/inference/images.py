@@ -23,7 +23,7 @@ from ops.data.io.validate import check_features
 from ops.data.types.images import ImageSet
 from ops.errors import DataError
 from ops.inference.summary import refuse_graph_flags, summary
-from ops.results.finished_run import Known
+from ops.results.finished_run import TrainedNodes
 from ops.results.model_store import StoredModel, in_order
 from ops.storage.parquet import write_pieces
 
@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 
 
 def predict_images(
-    run: str, model: StoredModel, known: Known | None, request: PredictSettings, method: AnyMethod, console: Console
+    run: str,
+    model: StoredModel,
+    known: TrainedNodes | None,
+    request: PredictSettings,
+    method: AnyMethod,
+    console: Console,
 ) -> dict[str, Any]:
     """Write id, cluster and confidence of every image of `request.data`; returns a summary.
 
@@ -66,7 +71,7 @@ def _read(model: StoredModel, request: PredictSettings) -> ImageSet:
     return data
 
 
-def _matched(data: ImageSet, known: Known | None) -> NDArray[np.int64]:
+def _matched(data: ImageSet, known: TrainedNodes | None) -> NDArray[np.int64]:
     """Which image of the training each one is, -1 for none: by id, or all where the images are the same."""
     if known is not None and data.ids is not None and known.ids is not None:
         return known_rows(data.ids, data.n_rows, known.ids, known.n)

@@ -30,8 +30,9 @@ from ops.errors import DataError, SettingsError, naming
 from ops.inference.images import predict_images
 from ops.inference.summary import summary
 from ops.inference.users import predict_users
-from ops.results.finished_run import Known, Source, open_run
+from ops.results.finished_run import TrainedNodes, open_run
 from ops.results.model_store import StoredModel, in_order, read_model
+from ops.results.schema import DataRecord
 from ops.storage.parquet import check_file, write_pieces
 from ops.storage.s3 import is_s3
 
@@ -74,7 +75,12 @@ def run_prediction(
 
 
 def _predict(
-    run: str, model: StoredModel, known: Known | None, request: PredictSettings, method: AnyMethod, console: Console
+    run: str,
+    model: StoredModel,
+    known: TrainedNodes | None,
+    request: PredictSettings,
+    method: AnyMethod,
+    console: Console,
 ) -> dict[str, Any]:
     began = time.monotonic()
     answer = _answer(model, known, request, method)
@@ -88,7 +94,7 @@ def _predict(
     return found | {"filtered_over": answer.linked}
 
 
-def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, Known | None]:
+def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, TrainedNodes | None]:
     """The model behind RUN or models:/NAME@ALIAS, and the nodes it was trained on where they can be told."""
     if run.startswith("models:"):
         if not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[^/@]+)?", run):
@@ -101,15 +107,16 @@ def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, Known |
     if request.known is None:
         return model, known
     if known is not None:
-        return model, known.with_graph(Source(request.known, request.knn or known.source.knn, known.source.knn_metric))
+        before = known.source
+        return model, known.with_source(request.known, request.knn or before.knn, before.knn_metric)
     graph, _ = load(request.known, knn=request.knn, knn_metric=request.knn_metric)
-    source = Source(request.known, request.knn, request.knn_metric)
-    made = Known(graph.n_nodes, graph.ids, None, model.about.get("data"), source, run)
+    source = DataRecord(spec=request.known, knn=request.knn, knn_metric=request.knn_metric)
+    made = TrainedNodes(graph.n_nodes, graph.ids, None, model.about.get("data"), source, run)
     _ = made.graph  # its hash is checked now, before any work
     return model, made
 
 
-def _answer(model: StoredModel, known: Known | None, request: PredictSettings, method: AnyMethod) -> Answer:
+def _answer(model: StoredModel, known: TrainedNodes | None, request: PredictSettings, method: AnyMethod) -> Answer:
     path = table_file(request.data)
     if path is not None:
         stream = TableStream(path, request.batch_rows)
@@ -136,7 +143,7 @@ def _answer(model: StoredModel, known: Known | None, request: PredictSettings, m
     return Answer(ids, rows, " and ".join(linked) or "no edges", iter([(found[0][:n], found[1][:n])]))
 
 
-def _beside(raw: Raw, rows: NDArray[np.int64], known: Known | None) -> bool:
+def _beside(raw: Raw, rows: NDArray[np.int64], known: TrainedNodes | None) -> bool:
     """Whether the known nodes' features and edges are needed beside the new data's."""
     if known is None:
         return False
@@ -148,7 +155,7 @@ def _beside(raw: Raw, rows: NDArray[np.int64], known: Known | None) -> bool:
     return outside or bool((rows >= 0).any())
 
 
-def _match(stream: TableStream, known: Known | None) -> NDArray[np.int64]:
+def _match(stream: TableStream, known: TrainedNodes | None) -> NDArray[np.int64]:
     """Which known node each row of a table is, -1 for none; by id, or feature for feature where there are no ids."""
     new = np.full(stream.n_rows, -1, dtype=np.int64)
     if known is None:
@@ -162,7 +169,7 @@ def _match(stream: TableStream, known: Known | None) -> NDArray[np.int64]:
     return np.where(np.arange(stream.n_rows) < known.n, np.arange(stream.n_rows), -1) if same else new
 
 
-def _match_all(x: NDArray[np.float32], ids: NDArray[Any] | None, known: Known | None) -> NDArray[np.int64]:
+def _match_all(x: NDArray[np.float32], ids: NDArray[Any] | None, known: TrainedNodes | None) -> NDArray[np.int64]:
     n = len(x)
     if known is None:
         return np.full(n, -1, dtype=np.int64)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ops.api import AnyMethod
 from ops.config.console import Console
 from ops.config.settings import PredictSettings
-from ops.results.finished_run import Known
+from ops.results.finished_run import TrainedNodes
 from ops.results.model_store import StoredModel
 
 
@@ -27,7 +27,7 @@ def refuse_graph_flags(request: PredictSettings, method: AnyMethod) -> None:
 
 def summary(
     run: str, model: StoredModel, request: PredictSettings, rows: NDArray[np.int64], clusters: NDArray[np.int64],
-    known: Known | None, words: str, console: Console, began: float,
+    known: TrainedNodes | None, words: str, console: Console, began: float,
 ) -> dict[str, Any]:  # fmt: skip
     """The summary of a prediction, and its last line: how many known rows have changed their cluster.
 

@@ -22,7 +22,7 @@ from ops.data.types.hetero import relation_of
 from ops.data.user_requests import Arrived, Vocabulary, read_new
 from ops.errors import DataError
 from ops.inference.summary import refuse_graph_flags, summary
-from ops.results.finished_run import Known
+from ops.results.finished_run import TrainedNodes
 from ops.results.model_store import StoredModel
 from ops.storage.parquet import write_pieces
 
@@ -68,7 +68,12 @@ def vocabulary(model: StoredModel, method: AnyMethod, owner: str) -> Vocabulary:
 
 
 def predict_users(
-    run: str, model: StoredModel, known: Known | None, request: PredictSettings, method: AnyMethod, console: Console
+    run: str,
+    model: StoredModel,
+    known: TrainedNodes | None,
+    request: PredictSettings,
+    method: AnyMethod,
+    console: Console,
 ) -> dict[str, Any]:
     """Write id, cluster, confidence and vector of every user of `request.data`; returns a summary.
 

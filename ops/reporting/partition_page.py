@@ -11,28 +11,28 @@ from matplotlib.ticker import MaxNLocator
 
 from ops.graph.partition.manifest import Manifest
 from ops.graph.partition.report import text
-from ops.reporting.theme import Theme, legend, panels, style
+from ops.reporting.theme import CYCLE, INK, legend, panels, style
 
 
-def picture(manifest: Manifest, theme: Theme) -> Figure:
+def picture(manifest: Manifest) -> Figure:
     """Edges and nodes by part, the cut by relation, the halo by part and node type."""
     report = manifest.report
-    figure, axes = panels(4, theme, height=3.0)
+    figure, axes = panels(4, height=3.0)
     at = np.arange(manifest.parts)
     stored = np.array(report["stored"]["parts"], dtype=float)
-    style(axes[0], theme, "Edges stored")
-    axes[0].bar(at, stored, color=theme.cycle[8], width=0.8)
-    axes[0].axhline(stored.mean(), color=theme.ink, linewidth=0.8)
-    style(axes[1], theme, "Nodes / mean")
-    style(axes[2], theme, "Halo / own nodes")
+    style(axes[0], "Edges stored")
+    axes[0].bar(at, stored, color=CYCLE[8], width=0.8)
+    axes[0].axhline(stored.mean(), color=INK, linewidth=0.8)
+    style(axes[1], "Nodes / mean")
+    style(axes[2], "Halo / own nodes")
     for i, (kind, n) in enumerate(report["nodes"].items()):
         own, halo = np.array(n["parts"], dtype=float), np.array(n["halo"], dtype=float)
-        colour = theme.cycle[i % len(theme.cycle)]
+        colour = CYCLE[i % len(CYCLE)]
         axes[1].plot(at, own / max(own.mean(), 1e-9), color=colour, marker="o", markersize=3, linewidth=1, label=kind)
         axes[2].plot(at, halo / np.maximum(own, 1), color=colour, marker="o", markersize=3, linewidth=1)
     names = list(report["edges"])
-    style(axes[3], theme, "Edges cut (%)")
-    axes[3].barh(np.arange(len(names)), [100 * report["edges"][name]["cut"] for name in names], color=theme.cycle[0])
+    style(axes[3], "Edges cut (%)")
+    axes[3].barh(np.arange(len(names)), [100 * report["edges"][name]["cut"] for name in names], color=CYCLE[0])
     axes[3].set_yticks(np.arange(len(names)), [name.replace("__", " ") for name in names])
     axes[3].set_xlim(0, 100)
     axes[3].invert_yaxis()
@@ -40,7 +40,7 @@ def picture(manifest: Manifest, theme: Theme) -> Figure:
         ax.set_ylim(0, 1.1 * max(ax.get_ylim()[1], 1e-9))
         ax.set_xlabel("part")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend(figure, axes[1], theme)
+    legend(figure, axes[1])
     return figure
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ops.config.console import NOTHING, plain
+from ops.results.schema import LABELLED, RecallTable, RunResult, Scores, SearchResult, Spread, TrialResult
 
+Metrics = Mapping[str, Spread]
 TITLES = {
     "acc": "ACC %",
     "nmi": "NMI %",
@@ -25,10 +26,19 @@ TITLES = {
     "davies_bouldin": "Davies-Bouldin",
     "calinski_harabasz": "Calinski-Harabasz",
 }
-LABELLED = ("acc", "nmi", "ari", "f1")
 HIDDEN = ("test/recall_at_10", "test/recall_at_50", "links/auc")  # of users: on edges hidden from all
-PERCENT = (*LABELLED, *HIDDEN[:2], "recall_at_50")
 SHORT = (*LABELLED, "recall_at_50", "modularity", "silhouette", "agreement")
+RECALL_TITLES = {
+    "recall@10": "Recall@10 %", "recall@20": "@20", "recall@50": "@50", "recall@100": "@100", "ndcg@50": "NDCG@50 %",
+    "hit_rate@50": "hit rate@50 %", "scanned": "users scanned", "coverage": "coverage %", "gini": "Gini",
+}  # fmt: skip
+LINK_TITLES = {"auc": "AUC", "mrr": "MRR", "hits@1": "Hits@1", "hits@10": "Hits@10"}
+PERCENT = {*LABELLED, *HIDDEN[:2], "recall_at_50", *RECALL_TITLES} - {"scanned", "gini"}
+DIGITS = {"calinski_harabasz": 1, "scanned": 0}  # else three, or one of percent
+RECALL_LEGEND = (
+    "coverage: share of all notes that stand among the first 50 of any list; Gini: how unevenly notes are listed "
+    "(0 alike, 1 one note for all)"
+)
 BASELINES = {"kmeans": "k-means on X", "filter+kmeans": "filter + k-means"}
 ORACLE_NOTE = "uses labels, not a result"
 
@@ -40,165 +50,157 @@ class Row:
     kind: str
     name: str
     note: str
-    metrics: dict[str, Any]
-
-
-def mean_of(metrics: Mapping[str, Any] | None, key: str) -> float | None:
-    """The mean of a stored metric; None where it is absent or null."""
-    entry = (metrics or {}).get(key)
-    return entry.get("mean") if isinstance(entry, Mapping) else None
+    metrics: Metrics
 
 
 def number(key: str, value: float | None) -> str:
     """A metric's value in the tables' form: percent for scores by labels and recall, else three decimals."""
     if value is None or math.isnan(value):
         return NOTHING
-    if key in PERCENT:
-        return f"{100 * value:.1f}"
-    return f"{value:.1f}" if key == "calinski_harabasz" else f"{value:.3f}"
+    return f"{100 * value:.1f}" if key in PERCENT else f"{value:,.{DIGITS.get(key, 3)}f}"
 
 
-def spread(metrics: Mapping[str, Any], key: str) -> str:
+def mean(metrics: Metrics, key: str) -> str:
+    """The mean of a metric, a dash where there is none."""
+    return number(key, metrics[key].mean if key in metrics else None)
+
+
+def deviation(metrics: Metrics, key: str) -> str:
     """`± std` over seeds, nothing for one seed or no value."""
-    if mean_of(metrics, key) is None or len(metrics[key].get("values") or []) < 2:
-        return ""
-    return f"± {number(key, metrics[key].get('std'))}"
+    std = metrics[key].std if key in metrics and key != "scanned" else None
+    return "" if std is None else f"± {number(key, std)}"
 
 
-def cell(metrics: Mapping[str, Any], key: str) -> str:
+def cell(metrics: Metrics, key: str) -> str:
     """`mean ± std` over seeds, the mean alone for one seed, a dash where there is none."""
-    return f"{number(key, mean_of(metrics, key))} {spread(metrics, key)}".rstrip()
+    return f"{mean(metrics, key)} {deviation(metrics, key)}".rstrip()
 
 
-def has_labels(result: Mapping[str, Any]) -> bool:
-    """True when any labelled score was stored."""
-    return any(mean_of(result["last"], key) is not None for key in LABELLED)
-
-
-def result_rows(result: Mapping[str, Any]) -> list[Row]:
+def result_rows(result: RunResult) -> list[Row]:
     """The rows of a result in their fixed order; the oracle stands only where there are labels."""
-    rows = [Row("last", "last", "the last epoch: the result", result["last"])]
-    if selected := result.get("selected"):
-        by = ", ".join(selected.get("indices") or []) or "label-free indices"
-        rows.append(Row("selected", "selected", f"an epoch chosen by {by}{_epochs(selected)}", selected))
-    if (oracle := result.get("oracle")) and has_labels(result):
-        rows.append(Row("oracle", "oracle", f"{ORACLE_NOTE}{_epochs(oracle)}", oracle))
+    rows = [Row("last", "last", "the last epoch: the result", result.last.metrics)]
+    if selected := result.selected:
+        by = ", ".join(selected.indices) or "label-free indices"
+        rows.append(Row("selected", "selected", f"an epoch chosen by {by}{_epochs(selected)}", selected.metrics))
+    if (oracle := result.oracle) and result.has_labels:
+        rows.append(Row("oracle", "oracle", f"{ORACLE_NOTE}{_epochs(oracle)}", oracle.metrics))
     return rows + baseline_rows(result)
 
 
-def baseline_rows(result: Mapping[str, Any]) -> list[Row]:
+def baseline_rows(result: RunResult) -> list[Row]:
     """The baselines' rows, k-means on X first."""
-    stored = result.get("baselines") or {}
-    names = [*(b for b in BASELINES if b in stored), *(b for b in stored if b not in BASELINES)]
-    return [Row("baseline", BASELINES.get(b, b), "baseline", stored[b]) for b in names if stored[b]]
+    names = sorted(result.baselines, key=lambda name: name not in BASELINES)
+    each = ((BASELINES.get(name, name), result.baselines[name]) for name in names)
+    return [Row("baseline", name, "baseline", scores.metrics) for name, scores in each if scores]
 
 
-def _epochs(metrics: Mapping[str, Any]) -> str:
-    epochs = metrics.get("epochs") or []
+def _epochs(scores: Scores) -> str:
+    epochs = scores.epochs
     if len(epochs) > 5:
         return f" (epochs {min(epochs)} to {max(epochs)})"
-    return f" (epoch{'s' if len(epochs) > 1 else ''} {', '.join(str(e) for e in epochs)})" if epochs else ""
+    return f" (epoch{'s' if len(epochs) > 1 else ''} {', '.join(map(str, epochs))})" if epochs else ""
 
 
 def columns(rows: Sequence[Row], keys: Sequence[str] = tuple(TITLES)) -> list[str]:
     """Those of `keys` for which any row has a value: without labels there are no label columns."""
-    return [key for key in keys if any(mean_of(row.metrics, key) is not None for row in rows)]
+    return [key for key in keys if any(mean(row.metrics, key) != NOTHING for row in rows)]
+
+
+def headline(result: RunResult) -> list[tuple[str, Metrics]]:
+    """The first six metrics of `last`, those on hidden edges before all others, each with where its value is."""
+    hidden, metrics = result.hidden_scores, result.last.metrics
+    keys = [*(key for key in HIDDEN[1:] if key in hidden), *(key for key in TITLES if key in result.last.means)]
+    return [(key, hidden if key in hidden else metrics) for key in keys[:6]]
 
 
 def text_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
     """Aligned plain text, the first `left` columns to the left; a header may have several lines."""
     titles = [title.split("\n") for title in header]
-    height = max(len(t) for t in titles)
-    head = [[t[i - height + len(t)] if i >= height - len(t) else "" for t in titles] for i in range(height)]
-    table = [*head, *([str(c) for c in line] for line in lines)]
-    widths = [max(len(line[i]) for line in table) for i in range(len(header))]
-    text = [
-        "  ".join(
-            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
+    height = max(map(len, titles))
+    head = list(zip(*(("",) * (height - len(t)) + tuple(t) for t in titles), strict=True))
+    widths = [max(map(len, column)) for column in zip(*head, *lines, strict=True)]
+    table = [*head, ["-" * width for width in widths], *lines]
+    aligned = (
+        [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
         for line in table
-    ]
-    return "\n".join([*text[:height], "  ".join("-" * w for w in widths), *text[height:]])
+    )
+    return "\n".join("  ".join(line).rstrip() for line in aligned)
 
 
-def summary_table(result: Mapping[str, Any]) -> str:
-    """The terminal's table at the end of a training: last, selected, oracle and baselines, mean ± std over seeds."""
+def summary_table(result: RunResult) -> str:
+    """Last, selected, oracle and baselines of a training, mean ± std over seeds."""
     rows = result_rows(result)
     keys = columns(rows, SHORT)
     names = [f"oracle ({ORACLE_NOTE})" if row.kind == "oracle" else row.name for row in rows]
     lines = [[name, *(cell(row.metrics, key) for key in keys)] for name, row in zip(names, rows, strict=True)]
-    count = len(result["seeds"])
-    seeds = f"mean ± std over {count} seeds" if count > 1 else "1 seed"
-    notes = [] if has_labels(result) else ["No labels were given: no ACC, NMI, ARI or F1."]
-    title = f"{result['method']} on {result['dataset'].get('name', 'unnamed data')}, {seeds}"
+    seeds = f"mean ± std over {len(result.seeds)} seeds" if len(result.seeds) > 1 else "1 seed"
+    notes = [] if result.has_labels else ["No labels were given: no ACC, NMI, ARI or F1."]
+    title = f"{result.method} on {result.dataset.name}, {seeds}"
     return "\n".join([title, text_table(["", *(TITLES[k] for k in keys)], lines), *notes])
 
 
-def uses_labels(trials: Mapping[str, Any]) -> bool:
-    """True when a study's objective is a labelled score."""
-    return str(trials.get("objective", "tune/score")).split("/")[-1] in LABELLED
+def result_text(result: RunResult) -> str:
+    """What a terminal shows at the end of a training: summary, recall and links if there are any, verdict."""
+    parts = [summary_table(result)]
+    if result.recall:
+        parts.append(recall_text(result.recall))
+    if result.links:
+        parts.append(links_line(result.links))
+    return "\n".join(filter(None, [*parts, result.verdict]))
 
 
-def by_recall(trials: Mapping[str, Any]) -> bool:
-    """True when a study's objective is the recall of validation pairs: `tune/score` of trials on users."""
-    return _scored_by(trials, "recall_at_50")
+def recall_text(recall: RecallTable) -> str:
+    """The recall table: means over queries, ± over seeds, and below it what the columns mean and who was asked."""
+    lines = [[row.name, *(cell(row.metrics.metrics, key) for key in RECALL_TITLES)] for row in recall.rows]
+    table = text_table(["", *RECALL_TITLES.values()], lines)
+    remarks = [f"{row.name}: {row.note}" for row in recall.rows if row.note]
+    return "\n".join([table, RECALL_LEGEND, *remarks, f"asked: {asked(recall)}"])
 
 
-def by_views(trials: Mapping[str, Any]) -> bool:
-    """True when a study's objective is made of projections and augmented copies: `tune/score` of trials on images."""
-    return _scored_by(trials, "agreement")
+def asked(recall: RecallTable) -> str:
+    """Who was asked, and who could not be, in words."""
+    who = f"all {recall.users:,}" if recall.queries == recall.users else f"{recall.queries:,} of {recall.users:,}"
+    return f"{who} users with training and hidden notes; left out: {recall.left_out:,} without training notes"
 
 
-def _scored_by(trials: Mapping[str, Any], metric: str) -> bool:
-    scored = [t["metrics"] for t in trials.get("trials") or [] if t.get("metrics")]
-    unlabelled = str(trials.get("objective", "tune/score")) == "tune/score"
-    return unlabelled and bool(scored) and all(metric in metrics for metrics in scored)
+def links_line(links: Scores) -> str:
+    """Link prediction of the hidden edges in one line."""
+    each = (f"{title} {cell(links.metrics, key)}" for key, title in LINK_TITLES.items() if key in links.metrics)
+    return f"links: hidden edges against 100 drawn ones each: {', '.join(each)}"
 
 
-def sorted_trials(trials: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def sorted_trials(search: SearchResult) -> list[TrialResult]:
     """Trials by panel rank (users, and with labels: by score), then (those without one) by score, the unscored last."""
-    by_score = by_recall(trials) or uses_labels(trials)
+    by_score = search.scored_by("recall_at_50") or search.uses_labels
 
-    def key(trial: Mapping[str, Any]) -> tuple[bool, float, bool, float]:
-        rank, score = trial.get("rank"), trial.get("score")
-        return rank is None, 0.0 if by_score else rank or 0.0, score is None, -(score or 0.0)
+    def key(trial: TrialResult) -> tuple[bool, float, bool, float]:
+        return trial.rank is None, 0.0 if by_score else trial.rank or 0.0, trial.score is None, -(trial.score or 0.0)
 
-    return sorted(trials.get("trials") or [], key=key)
+    return sorted(search.trials, key=key)
 
 
-def searched(trials: Mapping[str, Any]) -> list[str]:
+def searched(search: SearchResult) -> list[str]:
     """The names of the searched settings, in the order the trials give them."""
-    return list(dict.fromkeys(name for trial in trials.get("trials") or [] for name in trial.get("settings") or {}))
+    return list(dict.fromkeys(name for trial in search.trials for name in trial.settings))
 
 
-def trial_cells(trials: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of a study's table; the ACC column stands last, marked, and only with labels."""
-    names, objective = searched(trials), str(trials.get("objective", "tune/score"))
-    header = ["trial", *names, "status", "epochs", objective, "panel rank"]
-    ordered = sorted_trials(trials)
-    with_acc = any((t.get("metrics") or {}).get("acc") is not None for t in ordered)
+def trial_cells(search: SearchResult) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of a search's table; the ACC column stands last, marked, and only with labels."""
+    names, trials = searched(search), sorted_trials(search)
+    header = ["trial", *names, "status", "epochs", search.objective, "panel rank"]
+    with_acc = any(t.metrics.get("acc") is not None for t in trials)
     if with_acc:
-        use = "used to choose" if uses_labels(trials) else "not used to choose"
-        header.append(f"ACC % (uses labels,\n{use})")
-    lines = []
-    for trial in ordered:
-        best = " (best)" if trial["trial"] == trials.get("best") else ""
-        settings = trial.get("settings") or {}
-        line = [f"{trial['trial']}{best}", *(plain(settings.get(n)) for n in names), str(trial.get("status", NOTHING))]
-        line += [plain(trial.get("epochs")), number("score", trial.get("score")), plain(trial.get("rank"))]
-        lines.append(line + ([number("acc", (trial.get("metrics") or {}).get("acc"))] if with_acc else []))
+        header.append(f"ACC % (uses labels,\n{'used' if search.uses_labels else 'not used'} to choose)")
+    lines = [
+        [f"{t.trial}{' (best)' if t.trial == search.best else ''}", *(plain(t.settings.get(n)) for n in names),
+         t.status, plain(t.epochs), number("score", t.score), plain(t.rank),
+         *([number("acc", t.metrics.get("acc"))] if with_acc else [])]
+        for t in trials
+    ]  # fmt: skip
     return header, lines
 
 
-def trials_table(trials: Mapping[str, Any]) -> str:
-    """A study's table for the terminal, best first, with the agreement of score and panel below it."""
-    header, lines = trial_cells(trials)
-    notes = ["Tuned with labels: not a label-free result."] if uses_labels(trials) else []
-    if trials.get("agreement"):
-        notes.append(str(trials["agreement"]))
-    return "\n".join([text_table(header, lines), *notes])
-
-
-def strongest(explained: Sequence[Mapping[str, Any]]) -> float:
-    """The largest |difference| among all clusters' features, at least a hair: what a full bar stands for."""
-    return max((abs(f["difference"]) for c in explained for f in c["features"]), default=1.0) or 1.0
+def trials_table(search: SearchResult) -> str:
+    """A search's table for the terminal, best first, with the agreement of score and panel below it."""
+    notes = ["Tuned with labels: not a label-free result."] if search.uses_labels else []
+    return "\n".join([text_table(*trial_cells(search)), *notes, *filter(None, [search.agreement])])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,53 +16,46 @@ from ops.data.load import load
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
 from ops.results.model_store import StoredModel, read_model
-from ops.results.schema import is_study, read_result
+from ops.results.schema import DataRecord
+from ops.results.stored_run import is_search, read_result
 from ops.storage.run_address import local_folder
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where training data came from, enough to load it again."""
-
-    spec: str | None
-    knn: int = 0
-    knn_metric: str = "euclidean"
-
-
-@dataclass
-class Known:
-    """The N nodes of a training: `ids` [N] (None: called by their row numbers), `clusters` int64 [N] where stored."""
+class TrainedNodes:
+    """The n nodes of a training: `ids` [n] (None: called by their row numbers), `clusters` int64 [n] where stored."""
 
     n: int
     ids: NDArray[Any] | None
     clusters: NDArray[np.int64] | None
     digest: str | None
-    source: Source
+    source: DataRecord
     owner: str  # the run or model, for messages
 
     @cached_property
     def graph(self) -> AttributedGraph:
         """Features and edges, loaded again. Raises DataError where they are gone or no longer the same."""
-        if self.source.spec is None:
+        source = self.source
+        if source.spec is None:
             raise DataError(f"{self.owner}: does not say where its training data is; give --known DATASET")
         try:
-            graph, _ = load(self.source.spec, knn=self.source.knn, knn_metric=self.source.knn_metric)
+            graph, _ = load(source.spec, knn=source.knn, knn_metric=source.knn_metric)
         except (DataError, SettingsError) as error:
             raise DataError(f"the training data of {self.owner}: {error}; or give --known DATASET") from None
         if self.digest is not None and graph.digest() != self.digest:
             raise DataError(
-                f"{self.source.spec}: is not the data that {self.owner} was trained on (hash {graph.digest()[:8]} "
-                f"there, {self.digest[:8]} in training); give that data by --known DATASET, or the whole grown graph"
+                f"{source.spec}: is not the data that {self.owner} was trained on (its hash is {graph.digest()[:8]}, "
+                f"in training it was {self.digest[:8]}); give that data by --known DATASET, or the whole grown graph"
             )
         return graph
 
-    def with_graph(self, source: Source) -> Known:
+    def with_source(self, spec: str, knn: int, knn_metric: str) -> TrainedNodes:
         """The same nodes, their data read from elsewhere (`--known`)."""
-        return Known(self.n, self.ids, self.clusters, self.digest, source, self.owner)
+        return replace(self, source=DataRecord(spec=spec, knn=knn, knn_metric=knn_metric))
 
 
-def record(launch: LaunchSettings) -> dict[str, Any]:
-    """What `result.json` keeps of where the data is, for `Source`: paths made absolute."""
+def location(launch: LaunchSettings) -> dict[str, Any]:
+    """What `result.json` keeps of where the data is: paths made absolute."""
     path = os.path.expanduser(launch.dataset)
     spec = os.path.abspath(path) if os.path.exists(path) else launch.dataset
     return {"spec": spec, "knn": launch.knn, "knn_metric": launch.knn_metric}
@@ -70,18 +63,19 @@ def record(launch: LaunchSettings) -> dict[str, Any]:
 
 def settings_of_run(address: str) -> dict[str, Any]:
     """The settings of a finished run by name, which a warm start goes on from. Raises DataError for anything else."""
-    return {key: each["value"] for key, each in read_result(local_folder(address))["settings"].items()}
+    return {key: setting.value for key, setting in read_result(local_folder(address)).settings.items()}
 
 
-def open_run(address: str) -> tuple[StoredModel, Known]:
-    """The model of a finished run (of the best one of a study) and its nodes. Raises DataError for anything else."""
-    run = local_folder(address)
-    result = read_result(run)
-    folder = run / "best" if is_study(run) and not (run / "result.json").is_file() else run
-    data = result["dataset"]
-    source = Source(data.get("spec"), int(data.get("knn", 0)), data.get("knn_metric", "euclidean"))
-    ids, clusters = _assignments(folder / "assignments.parquet", int(result.get("model_seed", result["seeds"][0])))
-    return read_model(folder / "model"), Known(len(clusters), ids, clusters, data.get("hash"), source, address)
+def open_run(address: str) -> tuple[StoredModel, TrainedNodes]:
+    """The model of a finished run (of the best one of a search) and its nodes. Raises DataError for anything else."""
+    folder = local_folder(address)
+    result = read_result(folder)
+    if is_search(folder) and not (folder / "result.json").is_file():
+        folder = folder / "best"
+    seed = result.seeds[0] if result.model_seed is None else result.model_seed
+    ids, clusters = _assignments(folder / "assignments.parquet", seed)
+    nodes = TrainedNodes(len(clusters), ids, clusters, result.dataset.hash, result.dataset, address)
+    return read_model(folder / "model"), nodes
 
 
 def _assignments(path: Path, seed: int) -> tuple[NDArray[Any] | None, NDArray[np.int64]]:
@@ -97,5 +91,5 @@ def _assignments(path: Path, seed: int) -> tuple[NDArray[Any] | None, NDArray[np
         raise DataError(f"{path}: has no rows of seed {seed}, the model's; run it again with --fresh")
     ids = table["id"].to_numpy()
     ids = ids.astype(np.str_) if ids.dtype.kind == "O" else ids
-    plain = ids.dtype.kind in "iu" and np.array_equal(ids, np.arange(len(ids)))
-    return None if plain else ids, table["cluster"].to_numpy().astype(np.int64)
+    is_row_number = ids.dtype.kind in "iu" and np.array_equal(ids, np.arange(len(ids)))
+    return None if is_row_number else ids, table["cluster"].to_numpy().astype(np.int64)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ops.atomic_io import plain, replacing
@@ -23,15 +23,8 @@ from ops.data.types.images import ImageSet
 from ops.errors import DataError, ResourceError
 from ops.graph.sampling.dataset import PartitionedGraph
 
-ABOUT = (
-    "method",
-    "dataset",
-    "data",
-    "n_features",
-    "feature_names",
-    "graph",
-    "pixels",
-)  # keys of settings.json that are no settings
+# keys of settings.json that are no settings
+ABOUT = ("method", "dataset", "data", "n_features", "feature_names", "graph", "pixels")
 
 
 @dataclass(frozen=True)
@@ -61,8 +54,8 @@ def describe(method: str, data: Data) -> dict[str, Any]:
     ends of the predicted ones.
     """
     names = None if data.feature_names is None else list(data.feature_names)
-    values = (method, data.name, data.digest(), data.n_features, names)
-    about: dict[str, Any] = dict(zip(ABOUT, values, strict=False))
+    about: dict[str, Any] = {"method": method, "dataset": data.name, "data": data.digest(),
+                             "n_features": data.n_features, "feature_names": names}  # fmt: skip
     if isinstance(data, PartitionedGraph):
         relations = [relation_name(r) for r in data.manifest.edges]
         about["graph"] = {"rows": data.rows, "others": data.others, "relations": relations}
@@ -73,9 +66,6 @@ def describe(method: str, data: Data) -> dict[str, Any]:
 
 def read_model(folder: Path) -> StoredModel:
     """Read a `model/` folder. Raises DataError where it is missing, damaged, or not a run's model."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = folder / "settings.json"
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -101,15 +91,15 @@ def in_order(
     """
     wanted, f = model.about.get("feature_names"), model.about.get("n_features")
     if names and wanted and list(names) != wanted:
-        missing, extra = [c for c in wanted if c not in names], [c for c in names if c not in wanted]
-        if missing or extra:
-            words = [f"{word} {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}"
-                     for word, found in (("lacks", missing), ("has besides", extra)) if found]  # fmt: skip
-            raise DataError(
-                f"{origin}: {' and '.join(words)}; the model needs the {len(wanted)} columns it was trained on"
-            )
-        at = {name: i for i, name in enumerate(names)}
-        return np.ascontiguousarray(x[:, [at[name] for name in wanted]])
+        difference = {"lacks": [c for c in wanted if c not in names],
+                      "has besides": [c for c in names if c not in wanted]}  # fmt: skip
+        words = [f"{word} {', '.join(columns[:5])}{' ...' if len(columns) > 5 else ''}"
+                 for word, columns in difference.items() if columns]  # fmt: skip
+        if words:
+            needed = f"the model needs the {len(wanted)} columns it was trained on"
+            raise DataError(f"{origin}: {' and '.join(words)}; {needed}")
+        column_of = {name: i for i, name in enumerate(names)}
+        return np.ascontiguousarray(x[:, [column_of[name] for name in wanted]])
     if f is not None and x.shape[1] != f:
         raise DataError(
             f"{origin}: {x.shape[1]} features, the model was trained on {f}; give the same columns in the same order"
@@ -117,7 +107,8 @@ def in_order(
     return x
 
 
-def _plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as safetensors takes them: detached, on the CPU, contiguous."""
     return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
 
 
@@ -125,7 +116,7 @@ def save_model(folder: Path, tensors: Mapping[str, Tensor], settings: Mapping[st
     """A model for `predict`: `model.safetensors` and `settings.json` (which names its method), renamed into place."""
     try:  # both are on disk before either is renamed
         with replacing(folder / "settings.json") as words, replacing(folder / "model.safetensors") as model:
-            save_file(_plain_tensors(tensors), model)
+            save_file(plain_tensors(tensors), model)
             words.write_text(json.dumps(plain(settings), indent=1, allow_nan=False) + "\n")
     except SafetensorError as error:  # how it tells of a full disk
         raise ResourceError(f"{folder}: {error}; free some space and start the same command again") from None

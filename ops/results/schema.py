@@ -1,212 +1,298 @@
-"""What a finished run or study left on disk, read back and checked: the reports' and comparisons' only input.
+"""What a finished run or search keeps as JSON: one pydantic model a file, through which it is written and read.
 
-Nothing here trains, loads the data set or runs code from a file. A run folder holds result.json, seed-S/ and perhaps
-auto.json; a study folder holds trials.json and best/, which is a run folder. `ops.results.stored_users` and
-`ops.results.stored_images` read what is there of users and of images only.
+    result.json of a run       RunResult      result.json of seed-S/   SeedResult
+    trials.json of a search    SearchResult   trial.json of a trial    TrialResult
+    auto.json                  CountSweep     explain.json             Explanation
+
+Only keys that were set are written. Keys that a later version added are kept.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
-import zlib
-from dataclasses import dataclass, field
+import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ops.atomic_io import replacing
+from ops.atomic_io import write_json
 from ops.errors import DataError
-from ops.results.stored_images import PICTURES, StoredPictures, read_pictures
-from ops.results.stored_users import StoredMap, check_hidden, read_map
 
-NEEDED = ("method", "dataset", "settings", "seeds", "last")
-ARRAYS = ("before", "after", "cluster")
-MORE = "more.npz"  # embeddings and the map of a seed of users; `ops.results.summary` writes it
+LABELLED = ("acc", "nmi", "ari", "f1")
+M = TypeVar("M", bound="StoredJson")
 
 
-@dataclass(frozen=True)
-class Sample:
-    """The rows that are drawn. Shapes: before [n, <= 50], after [n, D], cluster and label [n]; n <= 2,000."""
-
-    before: NDArray[np.float32]
-    after: NDArray[np.float32]
-    cluster: NDArray[np.int64]
-    label: NDArray[np.int64] | None
-    folder: Path
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-@dataclass(frozen=True)
-class StoredRun:
-    """One finished run: result.json, and per seed its result and history (epochs ascending, each once)."""
+Number = Annotated[int | float | None, BeforeValidator(_finite)]  # NaN and infinity become None, in files null
+Numbers = dict[str, Number]
 
-    path: Path
-    result: dict[str, Any]
-    seeds: dict[int, dict[str, Any]] = field(default_factory=dict)
-    histories: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    sample: Sample | None = None
-    auto: dict[str, Any] | None = None
-    explained: list[dict[str, Any]] | None = None
-    map: StoredMap | None = None
-    pictures: StoredPictures | None = None
+
+class StoredJson(BaseModel):
+    """Base of all files' models."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def plain(self) -> dict[str, Any]:
+        """The value as it stands in the file."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        write_json(path, self.plain())
+
+    @classmethod
+    def read(cls: type[M], path: Path) -> M:
+        """The file's content. Raises DataError naming the file and the first wrong field."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValidationError as error:
+            raise DataError(f"{path}: {problem(error)}; the file is damaged or another program's") from None
+
+    @classmethod
+    def read_optional(cls: type[M], path: Path) -> M | None:
+        """`read`, or None where there is no file."""
+        return cls.read(path) if path.is_file() else None
+
+
+def problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a file, by the field's path: `last.acc.mean: ..., got 'high'`."""
+    errors = error.errors(include_url=False)
+    if lacking := [".".join(map(str, e["loc"])) for e in errors if e["type"] == "missing"]:
+        return f"lacks {', '.join(lacking)}"
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return f"is not readable JSON ({first['msg']})"
+    given = repr(first["input"])
+    where = ".".join(map(str, first["loc"])) or "the file"
+    return f"{where}: {first['msg']}, got {given if len(given) < 60 else given[:57] + '...'}"
+
+
+class Spread(StoredJson):
+    """One metric over seeds; `std` has ddof = 1 and is None for a single value."""
+
+    values: list[Number]
+    mean: Number
+    std: Number = None
+
+
+class Scores(StoredJson):
+    """Metrics over seeds by name, and, of epochs that were chosen, the epochs and what chose them."""
+
+    __pydantic_extra__: dict[str, Spread | None] = Field(init=False)
+    epochs: list[int] = []
+    indices: list[str] = []
 
     @property
-    def n_clusters(self) -> tuple[int | None, str]:
-        """K and where it is from; K is None where nothing stored tells it."""
-        setting = self.result["settings"].get("n_clusters") or {}
-        value, source = setting.get("value"), str(setting.get("source", "unknown"))
-        if self.auto is not None:
-            return int(self.auto["chosen"]), "chosen by --n-clusters auto"
-        if isinstance(value, int):
-            return value, f"from {source}"
-        sizes = next((s["sizes"] for s in self.seeds.values() if s.get("sizes")), None)
-        return (len(sizes) if sizes else None), f"from {source}"
+    def metrics(self) -> dict[str, Spread]:
+        """Those that have a value in any seed."""
+        return {name: value for name, value in (self.__pydantic_extra__ or {}).items() if value is not None}
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The means of those that have one."""
+        return {name: value.mean for name, value in self.metrics.items() if value.mean is not None}
+
+    def grouped(self, group: str) -> dict[str, Spread]:
+        """The metrics by names that MLflow takes: `recall@50` of the group `test` is `test/recall_at_50`."""
+        return {f"{group}/{name.replace('@', '_at_')}": value for name, value in self.metrics.items()}
 
 
-def is_study(path: Path) -> bool:
-    """True for a folder with trials.json."""
-    return (path / "trials.json").is_file()
+class DataRecord(StoredJson):
+    """The data of a run, and where it was: enough to load it again."""
+
+    name: str = "unnamed data"
+    hash: str | None = None
+    rows: int | None = None
+    notes: list[str] = []
+    spec: str | None = None
+    knn: int = 0
+    knn_metric: str = "euclidean"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; raises DataError when it is missing, unreadable or not an object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DataError(
-            f"{path}: is not readable JSON ({error}); the file is damaged, run it again with --fresh"
-        ) from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: holds a {type(value).__name__}, expected a JSON object")
-    return value
+class SettingRecord(StoredJson):
+    """A setting's value and where it came from."""
+
+    value: Any
+    source: str = "unknown"
 
 
-def read_result(run: Path) -> dict[str, Any]:
-    """result.json of a run folder (of its best/ for a study).
+class RecallLine(StoredJson):
+    """One line of the recall table."""
 
-    Raises DataError for a folder that is missing, no run, unfinished, or whose result.json is damaged.
-    """
-    if not run.is_dir():
-        raise DataError(f"{run}: no such folder; give a run's folder OUT/NAME (it holds result.json)")
-    if not (run / "result.json").is_file():
-        if is_study(run):
-            return read_result(run / "best")
-        if any(run.glob("seed-*")):
-            raise DataError(f"{run}: the run is not finished (no result.json); start its command again, it resumes")
-        raise DataError(f"{run}: is not a run (no result.json in it); give a run's folder OUT/NAME")
-    result = read_json(run / "result.json")
-    missing = [key for key in NEEDED if key not in result]
-    if missing:
-        raise DataError(f"{run / 'result.json'}: lacks {', '.join(missing)}; not a result of this program, or damaged")
-    for key in ("dataset", "settings", "last"):
-        if not isinstance(result[key], dict):
-            raise DataError(f"{run / 'result.json'}: {key} is a {type(result[key]).__name__}, expected an object")
-    check_hidden(run / "result.json", result)
-    for key, setting in result["settings"].items():
-        if not isinstance(setting, dict) or "value" not in setting:
-            raise DataError(f"{run / 'result.json'}: setting {key} is no object with value and source")
-    return result
+    name: str
+    note: str
+    metrics: Scores
 
 
-def read_auto(path: Path) -> dict[str, Any] | None:
-    """auto.json, None where there is none; raises DataError when it is damaged."""
-    if not path.is_file():
-        return None
-    auto = read_json(path)
-    if not isinstance(auto.get("k"), list) or not isinstance(auto.get("chosen"), int):
-        raise DataError(f"{path}: lacks k (a list) or chosen (a whole number); the file is damaged")
-    return auto
+class RecallTable(StoredJson):
+    """Recall of hidden notes: `queries` of `users` were asked, `left_out` have no training notes."""
+
+    rows: list[RecallLine]
+    queries: int
+    users: int
+    left_out: int
 
 
-def read_explained(path: Path) -> list[dict[str, Any]] | None:
-    """The clusters of explain.json with their features, None where there is none; DataError when it is damaged."""
-    if not path.is_file():
-        return None
-    clusters = read_json(path).get("clusters")
-    needed = {"feature", "binary", "inside", "outside", "difference"}
-    if not isinstance(clusters, list) or not all(
-        isinstance(c, dict) and isinstance(c.get("features"), list) and all(needed <= set(f) for f in c["features"])
-        for c in clusters
-    ):
-        raise DataError(f"{path}: lacks clusters with their features; the file is damaged")
-    return clusters
+class WarmStart(StoredJson):
+    """The run that a warm start went on from, its nodes by kind, and the share per seed that kept its cluster."""
+
+    run: str
+    known: int
+    new: int
+    gone: int
+    kept: list[float]
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The epochs of history.jsonl, ascending; of an epoch written twice the later line counts. Missing file: []."""
-    if not path.is_file():
-        return []
-    epochs: dict[int, dict[str, Any]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            record = json.loads(line)
-            epochs[int(record["epoch"])] = record
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: line {number} is no epoch's JSON object; the file is damaged") from error
-    return [epochs[e] for e in sorted(epochs)]
+class RunResult(StoredJson):
+    """All that a finished run says of itself; `last` is the result, `oracle` uses labels and is none."""
+
+    version: int = Field(default=1, alias="schema")
+    method: str
+    dataset: DataRecord
+    settings: dict[str, SettingRecord]
+    seeds: list[int] = Field(min_length=1)
+    last: Scores
+    command: str | None = None
+    made_by: str | None = None
+    resumed_from: dict[str, list[int]] = {}
+    selected: Scores | None = None
+    oracle: Scores | None = None
+    selected_by: list[str] = []
+    baselines: dict[str, Scores | None] = {}
+    embeddings: str | None = None
+    recall: RecallTable | None = None
+    links: Scores | None = None
+    map: Scores | None = None
+    stability: Number = None
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_gib: float = 0.0
+    planned_memory_gib: float = 0.0
+    model_seed: int | None = None
+    warm: WarmStart | None = None
+    warnings: list[str] = []
+    verdict: str = ""
+    finished: str | None = None
+    paths: dict[str, str] = {}
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any score by labels was stored."""
+        return any(name in self.last.means for name in LABELLED)
+
+    @property
+    def recall_line(self) -> RecallLine | None:
+        """The line of the method's clusters in the recall table, e.g. `hgt + SOM`; None where nothing was hidden."""
+        lines = self.recall.rows if self.recall else []
+        return next((line for line in lines if line.name.startswith(f"{self.method} + ")), None)
+
+    @property
+    def hidden_scores(self) -> dict[str, Spread]:
+        """All scores on hidden test edges: `test/recall_at_50`, ..., `links/auc`; empty where none were hidden."""
+        line = self.recall_line
+        return (line.metrics.grouped("test") if line else {}) | (self.links.grouped("links") if self.links else {})
 
 
-def read_sample(folder: Path) -> Sample | None:
-    """figures.npz of a seed's folder, None where there is none; raises DataError when it is damaged."""
-    path = folder / "figures.npz"
-    if not path.is_file():
-        return None
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in (*ARRAYS, "label") if name in stored}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}: is not a readable npz file; the file is damaged, run it again with --fresh"
-        ) from error
-    missing = [name for name in ARRAYS if name not in arrays]
-    if missing:
-        raise DataError(f"{path}: lacks {', '.join(missing)}; found {', '.join(arrays) or 'nothing'}")
-    lengths = {name: len(a) for name, a in arrays.items()}
-    if len(set(lengths.values())) > 1 or arrays["before"].ndim != 2 or arrays["after"].ndim != 2:
-        raise DataError(f"{path}: its arrays do not fit each other ({lengths} rows)")
-    if not (np.isfinite(arrays["before"]).all() and np.isfinite(arrays["after"]).all()):
-        raise DataError(f"{path}: before or after holds NaN or infinity; the embedding cannot be drawn")
-    return Sample(
-        before=arrays["before"].astype(np.float32),
-        after=arrays["after"].astype(np.float32),
-        cluster=arrays["cluster"].astype(np.int64),
-        label=arrays["label"].astype(np.int64) if "label" in arrays else None,
-        folder=folder,
-    )
+class SeedResult(StoredJson):
+    """What one seed comes to; `sizes` [K] are those of its last epoch's clusters."""
+
+    seed: int | None = None
+    epochs: int | None = None
+    finished: str | None = None
+    resumed_from: list[int] = []
+    last: Numbers = {}
+    selected: Numbers | None = None
+    selected_by: str = ""
+    oracle: Numbers | None = None
+    sizes: list[int] = []
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_gib: float = 0.0
+    warnings: list[str] = []
+    kept: float | None = None
+
+    @property
+    def selected_epoch(self) -> int | None:
+        """The epoch that was chosen without labels."""
+        epoch = (self.selected or {}).get("epoch")
+        return None if epoch is None else int(epoch)
 
 
-def read_run(run: Path) -> StoredRun:
-    """All stored of a finished run; raises DataError as `read_result` does."""
-    result = read_result(run)
-    folders = {int(s): run / f"seed-{int(s)}" for s in result["seeds"]}
-    samples = (read_sample(folder) for folder in folders.values())
-    maps = (read_map(folder / MORE, seed) for seed, folder in folders.items())
-    return StoredRun(
-        path=run,
-        result=result,
-        seeds={s: read_json(f / "result.json") for s, f in folders.items() if (f / "result.json").is_file()},
-        histories={s: read_history(f / "history.jsonl") for s, f in folders.items()},
-        sample=next((s for s in samples if s is not None), None),
-        auto=read_auto(run / "auto.json"),
-        explained=read_explained(run / "explain.json"),
-        map=next((m for m in maps if m is not None), None),
-        pictures=read_pictures(run / PICTURES),
-    )
+class TrialResult(StoredJson):
+    """One trial of a search; `score` is its objective, `rank` the panel's mean rank among the finished trials."""
+
+    trial: str
+    settings: dict[str, Any] = {}
+    status: str = "-"
+    epochs: int | None = None
+    metrics: Numbers = {}
+    score: Number = None
+    rank: Number = None
+    error: str | None = None
+    code: int = 1
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a whole file or none (`ops.atomic_io.replacing`)."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+class SearchResult(StoredJson):
+    """All trials of a search, the best first."""
+
+    method: str
+    dataset: str
+    objective: str = "tune/score"
+    trials: list[TrialResult]
+    best: str | None = None
+    agreement: str = ""
+    command: str | None = None
+    asked: int = 0
+    pruned: bool = True
+    finished: str | None = None
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether the objective is a score by labels."""
+        return self.objective.split("/")[-1] in LABELLED
+
+    def scored_by(self, metric: str) -> bool:
+        """Whether `tune/score` ranks and is made of this metric: `recall_at_50` of users, `agreement` of images."""
+        scored = [t.metrics for t in self.trials if t.metrics]
+        return self.objective == "tune/score" and bool(scored) and all(metric in metrics for metrics in scored)
 
 
-def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
-    """Write an npz file as `write_file` does."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the first name for allow_pickle
-    write_file(path, buffer.getvalue())
+class CountSweep(StoredJson):
+    """The choice of the number of clusters: candidates `k`, their mean `rank` and each index over them."""
+
+    k: list[int]
+    chosen: int
+    rank: list[Number] = []
+    indices: dict[str, list[Number]] = {}
+    confidence: Number = None
+    reason: str = ""
+
+
+class FeatureDifference(StoredJson):
+    """A feature's means in a cluster and in all other rows; `difference` in standard deviations over all rows."""
+
+    feature: str
+    binary: bool
+    inside: float
+    outside: float
+    difference: float
+
+
+class ExplainedCluster(StoredJson):
+    """What sets one cluster apart."""
+
+    cluster: int
+    rows: int
+    features: list[FeatureDifference]
+
+
+class Explanation(StoredJson):
+    """What sets each cluster of the model's seed apart."""
+
+    seed: int | None = None
+    clusters: list[ExplainedCluster]

@@ -20,7 +20,7 @@ from torch import Tensor
 from ops.api import State
 from ops.atomic_io import sync, unwritable
 from ops.errors import ResourceError
-from ops.results.model_store import _plain_tensors
+from ops.results.model_store import plain_tensors
 
 KEEP = 2
 _CHECKSUMS = "checksums.json"
@@ -62,9 +62,9 @@ def load_latest(folder: Path) -> State | None:
 
 def _write_files(folder: Path, state: State) -> None:
     tensors = {k: v for k, v in state.shared.items() if isinstance(v, Tensor)}
-    save_file(_plain_tensors(tensors), folder / "shared.safetensors")
+    save_file(plain_tensors(tensors), folder / "shared.safetensors")
     for part, arrays in state.parts.items():
-        save_file(_plain_tensors(arrays), folder / f"part-{part:05d}.safetensors")
+        save_file(plain_tensors(arrays), folder / f"part-{part:05d}.safetensors")
     rest = {k: v for k, v in state.shared.items() if not isinstance(v, Tensor)}
     (folder / "shared.json").write_text(json.dumps({"epoch": state.epoch, "shared": rest}))
     for path in folder.iterdir():

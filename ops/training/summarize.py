@@ -1,115 +1,193 @@
-"""Everything of a run that spans its seeds: assignments, model, baselines, `result.json`, the report, its journal."""
+"""What a finished seed leaves in its folder, and everything of a run that spans its seeds."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ops.api import AnyExperiment
-from ops.atomic_io import atomic_write, now, read_json, write_json
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.api import AnyExperiment, Result
+from ops.atomic_io import atomic_write, now, plain, replacing, save_arrays
 from ops.config.settings import flat
+from ops.data.types.graph import Data
 from ops.datamodules import datamodule_of
-from ops.evaluation.model_selection import PANEL, panel
-from ops.results import finished_run, summary
-from ops.results.stored_users import hidden_scores
+from ops.evaluation.model_selection import panel
+from ops.results import arrays, finished_run, statistics
+from ops.results.model_store import save_model
+from ops.results.schema import (
+    CountSweep,
+    DataRecord,
+    Explanation,
+    RunResult,
+    Scores,
+    SeedResult,
+    SettingRecord,
+    WarmStart,
+)
+from ops.rng import generator
 from ops.storage import run_dir
 from ops.tracking.journal import Journal
 from ops.training.experiment import judges_of
+from ops.training.seed_run import SeedRun
 
-EXPLAIN = "explain.json"
+FIGURE_ROWS = 2000
 GROUPS = ("last", "selected", "oracle")  # always in this order: the headline first
 
 
-def collect(experiment: AnyExperiment, folder: Path, planned: int) -> dict[str, Any]:
-    """Write what the finished seeds of `folder` come to together; returns the content of `result.json`."""
+def finish_seed(
+    run: SeedRun, result: Result, x: NDArray[Any], labels: NDArray[np.int64] | None, settings: Mapping[str, Any]
+) -> SeedResult:
+    """Write all that a finished seed leaves in its folder, `result.json` last: it alone marks the seed as done.
+
+    `x` [N F] is the input that figures set beside the embedding.
+    """
+    figures, folder = statistics.figures_of(run.history), run.folder
+    chosen = run.assignments[int(figures["selected"]["epoch"])]
+    last, confidence = result.assignment, result.confidence
+    save_arrays(folder / arrays.ASSIGNMENTS, last=last, confidence=confidence, selected=chosen)
+    save_model(folder / "model", result.model, settings)
+    save_arrays(folder / arrays.SAMPLE, **figure_arrays(x, result, labels))
+    if result.more:
+        save_arrays(folder / arrays.MORE, embedding=result.embedding, **result.more)
+    spent: dict[str, Any] = run.spent()
+    summary = SeedResult(
+        seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
+        sizes=np.bincount(last).tolist(), **spent, warnings=run.warnings,
+    )  # fmt: skip
+    if run.warm is not None:
+        summary.kept = run.warm.kept(result.assignment)
+    summary.write(folder / "result.json")
+    run.drop_checkpoints()
+    return summary
+
+
+def figure_arrays(x: NDArray[Any], result: Result, labels: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
+    """At most 2,000 rows of the input (50 principal columns) and the embedding, for figures drawn without the data."""
+    n = len(x)
+    rows = np.arange(n) if n <= FIGURE_ROWS else np.sort(generator(0, "figures").choice(n, FIGURE_ROWS, replace=False))
+    centred = x[rows] - x[rows].mean(0, dtype=np.float32)
+    _, vectors = np.linalg.eigh((centred.T @ centred) if centred.shape[1] <= len(rows) else (centred @ centred.T))
+    top = vectors[:, ::-1][:, :50]
+    before = centred @ top if centred.shape[1] <= len(rows) else top * np.linalg.norm(centred.T @ top, axis=0)
+    sample = {"rows": rows, "before": before.astype(np.float32), "after": result.embedding[rows]}
+    sample["cluster"] = result.assignment[rows]
+    return sample if labels is None else sample | {"label": labels[rows]}
+
+
+def write_assignments(path: Path, data: Data, folders: Mapping[int, Path]) -> list[NDArray[np.int64]]:
+    """`assignments.parquet`: seed, id (the user's own), cluster, confidence of the last epoch; returns the clusters."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables, clusters = [], []
+    ids = np.arange(data.n_rows) if data.ids is None else data.ids
+    for seed, folder in folders.items():
+        stored = arrays.read_arrays(folder / arrays.ASSIGNMENTS)
+        clusters.append(stored["last"])
+        columns = {"seed": np.full(len(ids), seed), "id": ids, "cluster": stored["last"]}
+        tables.append(pa.table(columns | {"confidence": stored["confidence"]}))
+    with replacing(path) as temporary:
+        pq.write_table(pa.concat_tables(tables), temporary)
+    return clusters
+
+
+def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
+    """Write what the finished seeds of `folder` come to together, `result.json` last."""
     seeds = experiment.seeds
     folders = {seed: folder / f"seed-{seed}" for seed in seeds}
-    each = [read_json(f / "result.json") or {} for f in folders.values()]
-    clusters = summary.write_assignments(folder / "assignments.parquet", experiment.data, folders)
-    chosen = seeds[panel([e["last"] for e in each]).chosen]
+    each = [SeedResult.read(f / "result.json") for f in folders.values()]
+    clusters = write_assignments(folder / "assignments.parquet", experiment.data, folders)
+    chosen = seeds[panel([{k: v for k, v in e.last.items() if v is not None} for e in each]).chosen]
     for file in ("settings.json", "model.safetensors"):
         atomic_write(folder / "model" / file, (folders[chosen] / "model" / file).read_bytes())
     if experiment.k_choice:
-        write_json(folder / "auto.json", experiment.k_choice)
-    datamodule, launch = datamodule_of(experiment.method), experiment.launch
-    found = datamodule.explain(experiment, clusters[seeds.index(chosen)]) if launch.explain else None
-    if found is not None:
-        write_json(folder / EXPLAIN, {"seed": chosen, "clusters": found})
-    result = _what(experiment) | {
-        "resumed_from": {str(s): e["resumed_from"] for s, e in zip(seeds, each, strict=True)},
-        **{group: summary.over_seeds([e[group] for e in each]) for group in GROUPS},
-        "selected_by": [e["selected_by"] for e in each],
-        "baselines": _baselines(experiment),
+        CountSweep.model_validate(experiment.k_choice).write(folder / "auto.json")
+    datamodule = datamodule_of(experiment.method)
+    explained = datamodule.explain(experiment, clusters[seeds.index(chosen)]) if experiment.launch.explain else None
+    if explained is not None:
+        Explanation.model_validate({"seed": chosen, "clusters": explained}).write(folder / "explain.json")
+    last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), _baselines(experiment)
+    result = RunResult(
+        **_request(experiment),
+        resumed_from={str(s): e.resumed_from for s, e in zip(seeds, each, strict=True)},
+        last=last,
+        selected=statistics.over_seeds([e.selected for e in each], chosen=True),
+        oracle=statistics.over_seeds([e.oracle for e in each]),
+        selected_by=[e.selected_by for e in each],
+        baselines=baselines,
         **datamodule.finish(experiment, folder, folders, chosen),
-        "stability": summary.stability(clusters),
-        **{k: sum(e[k] for e in each) for k in ("seconds", "cpu_seconds")},
-        "peak_memory_gib": max(e["peak_memory_gib"] for e in each),
-        "planned_memory_gib": planned / 2**30,
-        "model_seed": chosen,
+        stability=statistics.stability(clusters),
+        seconds=sum(e.seconds for e in each),
+        cpu_seconds=sum(e.cpu_seconds for e in each),
+        peak_memory_gib=max(e.peak_memory_gib for e in each),
+        planned_memory_gib=planned / 2**30,
+        model_seed=chosen,
         **warm_start(experiment, each),
-        "warnings": [w for e in each for w in e["warnings"]],
-        "finished": now(),
-        "paths": {"folder": run_dir.shown(launch, folder), "assignments": "assignments.parquet",
-                  "model": "model", "report": "report.html"},
-    }  # fmt: skip
-    result["selected"]["indices"] = [name for name in PANEL if name in result["selected"]]
-    result["verdict"] = summary.verdict(result)
-    write_json(folder / "result.json", result)
-    return read_json(folder / "result.json") or {}
+        warnings=[w for e in each for w in e.warnings],
+        finished=now(),
+        paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": "assignments.parquet",
+               "model": "model", "report": "report.html"},
+        verdict=statistics.verdict(last, baselines),
+    )  # fmt: skip
+    result.write(folder / "result.json")
+    return result
 
 
-def warm_start(experiment: AnyExperiment, each: list[dict[str, Any]]) -> dict[str, Any]:
-    """What `result.json` says of a warm start: the run it went on from, nodes by kind, the share kept per seed."""
+def warm_start(experiment: AnyExperiment, each: list[SeedResult]) -> dict[str, Any]:
+    """What `result.json` says of a warm start, where there was one."""
     if experiment.warm is None:
         return {}
-    known = experiment.warm.n_known
-    counts = {"known": known, "new": len(experiment.warm.rows) - known, "gone": len(experiment.warm.clusters) - known}
-    return {"warm": {"run": experiment.warm.run, **counts, "kept": [e["kept"] for e in each]}}
+    n_before = experiment.warm.n_known
+    counts = {
+        "known": n_before,
+        "new": len(experiment.warm.rows) - n_before,
+        "gone": len(experiment.warm.clusters) - n_before,
+    }
+    return {"warm": WarmStart(run=experiment.warm.run, **counts, kept=[e.kept or 0.0 for e in each])}
 
 
-def _what(experiment: AnyExperiment) -> dict[str, Any]:
+def _request(experiment: AnyExperiment) -> dict[str, Any]:
+    """What `result.json` says of the command: method, data, settings with their sources, versions."""
     data, request = experiment.data, experiment.request
-    values = flat(experiment.settings)
+    packages = ("tessera", "torch", "ray", "numpy", "scikit-learn")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    values = plain(flat(experiment.settings))
     return {
         "schema": 1,
         "method": experiment.method.name,
-        "dataset": {"name": data.name, "hash": data.digest(), "rows": data.n_rows,
-                    "notes": [*data.notes, *request.remarks], **finished_run.record(request.launch)},
-        "settings": {k: {"value": v, "source": request.sources.get(k, "default")} for k, v in values.items()},
+        "dataset": DataRecord(name=data.name, hash=data.digest(), rows=data.n_rows,
+                              notes=[*data.notes, *request.remarks], **finished_run.location(request.launch)),
+        "settings": {k: SettingRecord(value=v, source=request.sources.get(k, "default")) for k, v in values.items()},
         "seeds": experiment.seeds,
         "command": request.command,
-        "made_by": _made_by(experiment),
+        "made_by": f"{versions}, Python {platform.python_version()}, {experiment.threads} threads",
     }  # fmt: skip
 
 
-def _made_by(experiment: AnyExperiment) -> str:
-    names = ("tessera", "torch", "ray", "numpy", "scikit-learn")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
-    return f"{versions}, Python {platform.python_version()}, {experiment.threads} threads"
-
-
-def _baselines(experiment: AnyExperiment) -> dict[str, Any]:
+def _baselines(experiment: AnyExperiment) -> dict[str, Scores | None]:
     rows: dict[str, list[dict[str, float]]] = {}
     judges = judges_of(experiment)
     for name, clusters, embeddings in datamodule_of(experiment.method).baselines(experiment):
         rows.setdefault(name, []).append(judges.unlabelled(clusters, embeddings) | judges.evaluator(clusters))
-    return {name: summary.over_seeds(found) for name, found in rows.items()}
+    return {name: statistics.over_seeds(each) for name, each in rows.items()}
 
 
-def finish_journal(experiment: AnyExperiment, folder: Path, journal: Journal, result: dict[str, Any]) -> None:
+def finish_journal(experiment: AnyExperiment, folder: Path, journal: Journal, result: RunResult) -> None:
     """The run's summary metrics, figures, report and model as records for MLflow."""
-    for group in GROUPS:
-        means = {f"{group}/{k}": v["mean"] for k, v in (result[group] or {}).items() if isinstance(v, dict)}
-        journal.summary({k: v for k, v in means.items() if v is not None}, experiment.settings.epochs - 1)
-    hidden = {k: m["mean"] for k, m in hidden_scores(result).items() if m["mean"] is not None}
-    journal.summary(hidden, experiment.settings.epochs - 1)
+    means = {f"{group}/{k}": v for group in GROUPS for k, v in (getattr(result, group) or Scores()).means.items()}
+    means |= {k: spread.mean for k, spread in result.hidden_scores.items() if spread.mean is not None}
+    journal.summary(means, experiment.settings.epochs - 1)
     if experiment.launch.report:
-        from ops.reporting.html import write_report
+        from ops.reporting.html import try_report
 
-        journal.artifact(write_report(folder).relative_to(folder))
-        journal.artifact(Path("figures"), "figures")
+        if page := try_report(folder, experiment.console.warn):
+            journal.artifact(page.relative_to(folder))
+            journal.artifact(Path("figures"), "figures")
     for file in ("assignments.parquet", "result.json"):
         journal.artifact(Path(file))
     journal.model("model", f"tessera-{experiment.method.name}")

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from ops.api import AnyExperiment, D, Experiment, Method, Record, Result, S
-from ops.atomic_io import read_json
 from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, flat
@@ -25,8 +24,8 @@ from ops.datamodules import datamodule_of
 from ops.distributed.ray_session import crew
 from ops.errors import Interrupted
 from ops.masking import shown
-from ops.results import summary as results
 from ops.results.model_store import describe
+from ops.results.schema import RunResult, SeedResult
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.tracking.journal import Journal, finished
@@ -34,18 +33,16 @@ from ops.tracking.tracker import Pending, Tracker, default_uri, sync
 from ops.training.experiment import Session, build_experiment, identity, judges_of, plan, tracking_uri
 from ops.training.ray_train import Driver
 from ops.training.seed_run import SeedRun
-from ops.training.summarize import GROUPS, collect, finish_journal
+from ops.training.summarize import GROUPS, collect, finish_journal, finish_seed
 
 
-def run_training(
-    method: Method[S, D], request: Request[S, LaunchSettings], console: Console
-) -> tuple[Path, dict[str, Any]]:
+def run_training(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> tuple[Path, RunResult]:
     """Train what `request` asks for, or what is missing of it; returns the run's folder and its result."""
     experiment = build_experiment(method, request, console)
     return run_experiment(experiment, run_dir.local_out(request.launch))
 
 
-def run_experiment(experiment: Experiment[S, D], out: Path, study: Path | None = None) -> tuple[Path, dict[str, Any]]:
+def run_experiment(experiment: Experiment[S, D], out: Path, study: Path | None = None) -> tuple[Path, RunResult]:
     """`run_training` with the data at hand; `study`: the search it belongs to, whose tracker and mirror are at work."""
     with _opened(experiment, out, study) as (folder, mirror):
         if (stored := _finished_result(experiment, folder, study)) is not None:
@@ -81,13 +78,13 @@ def _opened(experiment: AnyExperiment, out: Path, study: Path | None) -> Iterato
         yield folder, mirror
 
 
-def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None) -> dict[str, Any] | None:
+def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None) -> RunResult | None:
     """The stored result of a run that has all seeds asked for; None where there is something to train."""
-    launch, console, stored = experiment.launch, experiment.console, read_json(folder / "result.json")
-    if not stored or not set(experiment.seeds) <= set(stored["seeds"]) or not finished(folder):
+    launch, console, stored = experiment.launch, experiment.console, RunResult.read_optional(folder / "result.json")
+    if not stored or not set(experiment.seeds) <= set(stored.seeds) or not finished(folder):
         return None
-    seeds, place = ", ".join(map(str, stored["seeds"])), run_dir.shown(launch, folder)
-    console.say(f"{place}: finished on {stored['finished']} with seeds {seeds}, --fresh runs it again")
+    seeds, place = ", ".join(map(str, stored.seeds)), run_dir.shown(launch, folder)
+    console.say(f"{place}: finished on {stored.finished} with seeds {seeds}, --fresh runs it again")
     if study is None:
         tell_pending(console, sync(folder, tracking_uri(launch), require=launch.require_tracking))
     return stored
@@ -151,7 +148,7 @@ def fit(
     """
     seed_folder, method = folder / f"seed-{seed}", experiment.method
     with Journal(seed_folder, keys[0]) as journal:
-        summary = read_json(seed_folder / "result.json")
+        summary = SeedResult.read_optional(seed_folder / "result.json")
         if summary is not None:  # killed behind its results
             shutil.rmtree(seed_folder / "checkpoints", ignore_errors=True)
             for line in (seed_folder / "history.jsonl").read_text().splitlines():
@@ -171,7 +168,7 @@ def fit(
                     run, result = Driver(experiment, session, run, start).train(seed_folder / "ray")
                 summary = _finish_seed(experiment, run, result)
         for group in GROUPS:
-            values = {f"{group}/{k}": v for k, v in (summary[group] or {}).items() if k != "epoch"}
+            values = {f"{group}/{k}": v for k, v in (getattr(summary, group) or {}).items() if k != "epoch"}
             journal.metrics(values, experiment.settings.epochs - 1)
         journal.end("FINISHED")
     session.saved()
@@ -208,12 +205,12 @@ def _seed_run(
     )  # fmt: skip
 
 
-def _finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> dict[str, Any]:
+def _finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> SeedResult:
     stored = describe(experiment.method.name, experiment.data) | flat(experiment.settings)
     x = datamodule_of(experiment.method).features(experiment.data)
-    summary = results.finish_seed(run, result, x, experiment.labels, stored)
+    summary = finish_seed(run, result, x, experiment.labels, stored)
     if experiment.warm is not None:
-        experiment.console.say(f"seed {run.seed}: {summary['kept']:.1%} of the shared nodes kept their cluster")
+        experiment.console.say(f"seed {run.seed}: {summary.kept:.1%} of the shared nodes kept their cluster")
     return summary
 
 

@@ -17,7 +17,7 @@ import torch
 
 from ops import memory
 from ops.api import AnyExperiment, AnyMethod
-from ops.atomic_io import now, read_json, write_json
+from ops.atomic_io import now, read_json
 from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import MethodSettings, SearchSettings, flat, search_domain
@@ -25,8 +25,9 @@ from ops.distributed.ray_session import check_seen, cluster_session, ray_session
 from ops.distributed.resources import Share, Workers, on_cluster
 from ops.errors import Interrupted, SettingsError
 from ops.masking import shown
-from ops.results import summary
-from ops.results.schema import read_history
+from ops.results.schema import RunResult, SearchResult, TrialResult
+from ops.results.statistics import evaluated, short
+from ops.results.stored_run import read_history
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.run_dir import RAY, TRIAL
@@ -57,7 +58,7 @@ class Study:
 
 def run_search(
     method: AnyMethod, request: Request[MethodSettings, SearchSettings], console: Console
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, SearchResult]:
     """Search, then train the best setting over several seeds; returns the study's folder and its trials."""
     launch = request.launch
     if launch.warm_start is not None:
@@ -86,15 +87,15 @@ def run_search(
         return folder, _search(Study(experiment, launch, folder.absolute(), searched), mirror, value)
 
 
-def _search(study: Study, mirror: Mirror | None, value: Mapping[str, Any]) -> dict[str, Any]:
+def _search(study: Study, mirror: Mirror | None, value: Mapping[str, Any]) -> SearchResult:
     experiment, launch, folder = study.experiment, study.launch, study.folder
     place, uri, console = run_dir.shown(launch, folder), tracking_uri(launch), experiment.console
     run_dir.claim(folder, value, fresh=launch.fresh, name=place)
     if launch.fresh and mirror is not None:
         mirror.clear()
-    stored = read_json(folder / "trials.json")
+    stored = SearchResult.read_optional(folder / "trials.json")
     if stored and _covers(study, stored) and finished(folder):
-        console.say(f"{place}: finished on {stored['finished']}, --fresh runs it again")
+        console.say(f"{place}: finished on {stored.finished}, --fresh runs it again")
         tell_pending(console, sync(folder, uri, require=launch.require_tracking))
         return stored
     with cluster_session():
@@ -111,7 +112,7 @@ def _search(study: Study, mirror: Mirror | None, value: Mapping[str, Any]) -> di
     return trials
 
 
-def _run(study: Study, each: Share) -> dict[str, Any]:
+def _run(study: Study, each: Share) -> SearchResult:
     experiment, launch, folder = study.experiment, study.launch, study.folder
     with Journal(folder, folder.name) as journal:
         params = {k: v for k, v in flat(experiment.settings).items() if k not in study.searched}
@@ -126,17 +127,18 @@ def _run(study: Study, each: Share) -> dict[str, Any]:
             trials = rank(folder, launch, experiment.method.name, experiment.data.name, command, names)
             best = best_trial(trials)
             if launch.seeds:
-                _train_best(study, best["settings"])
+                _train_best(study, best.settings)
         except BaseException as error:
             journal.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
             raise
-        trials["finished"] = now()
-        write_json(folder / "trials.json", trials)
-        journal.summary({"tune/score": best["metrics"]["score"]}, experiment.settings.epochs - 1)
+        trials.finished = now()
+        trials.write(folder / "trials.json")
+        journal.summary({"tune/score": best.metrics["score"] or 0.0}, experiment.settings.epochs - 1)
         if launch.report:
-            from ops.reporting.html import write_report
+            from ops.reporting.html import try_report
 
-            journal.artifact(write_report(folder).relative_to(folder))
+            if page := try_report(folder, experiment.console.warn):
+                journal.artifact(page.relative_to(folder))
         journal.artifact(Path("trials.json"))
         journal.end("FINISHED")
     return trials
@@ -152,11 +154,11 @@ def _train_best(study: Study, settings: Mapping[str, Any]) -> None:
     run_experiment(experiment, study.folder, study.folder)
 
 
-def _covers(study: Study, stored: Mapping[str, Any]) -> bool:
+def _covers(study: Study, stored: SearchResult) -> bool:
     """Whether a stored study has all that is asked for."""
-    best = read_json(study.folder / "best" / "result.json")
-    has_seeds = set(study.experiment.seeds) <= set(best["seeds"] if best else [])
-    return bool(stored["finished"]) and stored["asked"] >= study.launch.trials and has_seeds
+    best = RunResult.read_optional(study.folder / "best" / "result.json")
+    has_seeds = set(study.experiment.seeds) <= set(best.seeds if best else [])
+    return bool(stored.finished) and stored.asked >= study.launch.trials and has_seeds
 
 
 def _tune(study: Study, each: Share) -> None:
@@ -219,7 +221,7 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     root = study.folder if there is None else run_dir.local_out(launch) / study.folder.name  # of this node
     folder, seed, key = root / name, launch.first_seed, f"{study.folder.name}/{name}"
     folder.mkdir(parents=True, exist_ok=True)
-    ending: dict[str, Any] = {"trial": name, "settings": config, "status": "failed", "epochs": 0, "metrics": {}}
+    ending = TrialResult(trial=name, settings=config, status="failed", epochs=0, metrics={})
     # another trial may have drawn the same settings, or a killed driver's trial may still be ending
     say = experiment.console
     with (
@@ -228,8 +230,8 @@ def _trial(config: dict[str, Any], study: Study) -> None:
         Journal(folder, key) as journal,
     ):
         session = Session(experiment.data, study.workers, mirror.offer if mirror is not None else lambda: None)
-        stored = read_json(folder / "trial.json")
-        if stored and stored["status"] in ENDED:
+        stored = TrialResult.read_optional(folder / "trial.json")
+        if stored and stored.status in ENDED:
             for record in read_history(folder / f"seed-{seed}" / "history.jsonl"):
                 _report(tune, name, record)
             return
@@ -237,28 +239,28 @@ def _trial(config: dict[str, Any], study: Study) -> None:
         try:
             keys, report = (f"{key}/seed-{seed}", key), partial(_report, tune, name)
             fit(experiment, session, folder, seed, keys, lambda: False, report)
-            ending["status"] = "finished"
+            ending.status = "finished"
         except SystemExit:  # how Ray Tune stops a function whose trial the scheduler has ended; it must pass on
-            ending["status"] = "interrupted" if was_interrupted(root, there) else "stopped"
+            ending.status = "interrupted" if was_interrupted(root, there) else "stopped"
             raise
         except Exception as error:
-            ending |= {"error": f"{type(error).__name__}: {error}", "code": getattr(error, "code", 1)}
+            ending.error, ending.code = f"{type(error).__name__}: {error}", getattr(error, "code", 1)
             raise
         finally:
             _end_trial(folder, seed, ending, journal)
 
 
-def _end_trial(folder: Path, seed: int, ending: dict[str, Any], journal: Journal) -> None:
+def _end_trial(folder: Path, seed: int, ending: TrialResult, journal: Journal) -> None:
     path = folder / f"seed-{seed}" / "history.jsonl"
-    records = summary.evaluated(read_history(path)) if path.is_file() else []
+    records = evaluated(read_history(path)) if path.is_file() else []
     if records:
-        ending["epochs"] = int(records[-1]["epoch"]) + 1
-        ending["metrics"] = summary.short(records[-1])
+        ending.epochs = int(records[-1]["epoch"]) + 1
+        ending.metrics = short(records[-1])
         journal.metrics({k: v for k, v in records[-1].items() if k != "epoch"}, int(records[-1]["epoch"]))
-    write_json(folder / "trial.json", ending)
-    journal.end(ENDS.get(ending["status"], "FINISHED"))
+    ending.write(folder / "trial.json")
+    journal.end(ENDS.get(ending.status, "FINISHED"))
 
 
-def _report(tune: Any, name: str, record: Mapping[str, float]) -> None:
+def _report(tune: Any, name: str, record: Mapping[str, Any]) -> None:
     if "tune/score" in record and record["epoch"] >= 0:
         tune.report({"score": record["tune/score"], "epoch": int(record["epoch"]) + 1, "trial": name})

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from ops.data.communities import Planted
-from ops.data.planted_stream import Order, generate
+from ops.data.synthetic.user_item import Planted
+from ops.data.synthetic.stream import Order, generate
 from processes import PROJECT, environment
 
 pytestmark = pytest.mark.slow
@@ -110,7 +110,7 @@ time.sleep(3)
 def test_a_workflow_listens_on_loopback_only(name, tmp_path):
     program, arguments, expected = WORKFLOWS[name]
     if program == "partition_graph.py":
-        generate(Order(Planted(users=600, notes=400, clusters=4), 4, "parquet", False), tmp_path / "g", False, print)
+        generate(Order(Planted(users=600, notes=400, clusters=4), 4), tmp_path / "g", False, print)
     else:
         arguments = [*arguments, *SHORT]
     command = [sys.executable, str(PROJECT / "workflows" / program), *arguments, "--out", str(tmp_path / "o")]

@@ -17,7 +17,8 @@ from searches import EPOCHS, TRIALS, Search, command, write_data
 from ops.config.cli import resolve
 from ops.config.console import Console
 from ops.config.settings import SearchSettings
-from ops.reporting.html import trials_table, write_report
+from ops.reporting.html import write_report
+from ops.reporting.tables import trials_table
 from ops.training.experiment import build_experiment
 from ops.tuning.ranking import rank
 from ops.tuning.search_space import trial_names
@@ -171,11 +172,11 @@ def test_tuning_with_labels_is_marked(disturbed: Disturbed, tmp_path: Path) -> N
     shutil.copytree(disturbed.study, copy, ignore=shutil.ignore_patterns("ray"))
     experiment = build_experiment(hsan.METHOD, resolved, Console(quiet=True))
     trials = rank(copy, resolved.launch, "hsan", experiment.data.name, resolved.command, trial_names(experiment))
-    assert trials["agreement"].startswith("ranked by last/acc: TUNED WITH LABELS")
-    finished = [t for t in trials["trials"] if t["status"] == "finished"]
-    assert [t["metrics"]["acc"] for t in finished] == sorted((t["metrics"]["acc"] for t in finished), reverse=True)
+    assert trials.agreement.startswith("ranked by last/acc: TUNED WITH LABELS")
+    acc = [t.metrics["acc"] for t in trials.trials if t.status == "finished"]
+    assert acc == sorted(acc, reverse=True)
     assert "TUNED WITH LABELS" in trials_table(trials)
-    (copy / "trials.json").write_text(json.dumps(trials))
+    trials.write(copy / "trials.json")
     page = write_report(copy).read_text()
     assert "TUNED WITH LABELS" in page
     assert "pruned by tune/score, which sees no label, then ranked by last/acc" in page

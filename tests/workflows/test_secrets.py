@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from ops.data.communities import Planted
-from ops.data.planted_stream import Order, generate
+from ops.data.synthetic.user_item import Planted
+from ops.data.synthetic.stream import Order, generate
 from processes import PROJECT, environment
 from s3_world import BUCKET
 
@@ -123,7 +123,7 @@ def test_parts_served_by_actors(tmp_path, ray_folder):
 
 
 def test_tasks_of_a_partition(tmp_path, ray_folder):
-    generate(Order(Planted(users=600, notes=400, clusters=4), 4, "parquet", False), tmp_path / "g", False, print)
+    generate(Order(Planted(users=600, notes=400, clusters=4), 4), tmp_path / "g", False, print)
     given = ["--graph", str(tmp_path / "g"), "--parts", "2", "--fennel", "waves", "--tasks", "2", "--out", "o"]
     code, told = run(tmp_path, ray_folder, "partition_graph.py", *given, MLFLOW_TRACKING_URI=SIGNED)
     assert code == 0, told

@@ -23,7 +23,7 @@ from ops.losses.link_bce import Links, links_of
 from ops.losses.tiled_attention import attend
 from ops.rng import torch_generator
 from trainers.caegcn.settings import Settings
-from trainers.shared import glorot_start, linear_start, propagate
+from trainers.shared import aggregate, glorot_start, linear_start
 
 _WIDEST_HEAD = 64  # of `head_dim` auto
 _ROWS = 16384  # on the device at a time, where no gradient is asked for
@@ -159,7 +159,7 @@ class GraphLayers(torch.nn.Module):
             else:
                 if plan.fused is not None:
                     z = torch.lerp(content[plan.fused], z, gamma)
-                z = propagate(self.attend(number, z, rows, group), weight, rows.a, rows.total, group)
+                z = propagate(self.attend(number, z, rows, group), weight, rows, group)
             z = z if plan.last else z.relu()
         assert z is not None
         return z
@@ -221,6 +221,15 @@ def fit_head(model: Model, steps: Iterable[tuple[GraphRows, Float[Tensor, "n K"]
     ridge = 1e-3 * gram.diagonal().mean() * torch.eye(size, dtype=torch.float64, device=weight.device)
     weight.copy_(torch.linalg.solve(gram + ridge, product))
     group.broadcast_(weight.data)
+
+
+def propagate(
+    z: Float[Tensor, "n D"], weight: Float[Tensor, "D E"], rows: GraphRows, group: ProcessGroup
+) -> Float[Tensor, "n E"]:
+    """`A~ Z U` for this worker's rows, through the narrower side of U."""
+    if weight.shape[0] <= weight.shape[1]:
+        return aggregate(z, rows.a, rows.total, group) @ weight
+    return aggregate(z @ weight, rows.a, rows.total, group)
 
 
 def rows_of(x: NDArray[np.float32], a: sp.csr_array, group: ProcessGroup, device: torch.device) -> GraphRows:

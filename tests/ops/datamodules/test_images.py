@@ -25,9 +25,9 @@ from ops.errors import DataError, SettingsError
 from ops.evaluation.labelled import LABELLED, Evaluator
 from ops.inference.images import from_frame, predict_images
 from ops.inference.predict import run_prediction
-from ops.reporting.html import summary_table
+from ops.reporting.tables import summary_table
+from ops.results.arrays import read_pictures
 from ops.results.model_store import describe, read_model, save_model
-from ops.results.stored_images import read_pictures
 from ops.tracking.journal import Journal
 from ops.training.experiment import build_experiment
 from ops.training.seed_run import Judges, SeedRun
@@ -80,18 +80,16 @@ def finished(tmp_path_factory):
 @pytest.mark.slow
 def test_a_run_leaves_scores_pictures_and_a_report(finished):
     folder, result, _ = finished
-    assert result["dataset"]["name"] == "shades"
-    assert OWN_SPACE in result["dataset"]["notes"]
-    assert result["settings"]["n_clusters"] == {"value": 3, "source": "labels (number of classes)"}
-    assert result["last"]["acc"]["mean"] == 1.0
-    assert {"silhouette", "agreement", "score"} <= set(result["last"])
-    assert set(result["baselines"]) == {"k-means on pixels"}
-    assert result["baselines"]["k-means on pixels"]["acc"]["mean"] == 1.0
-    assert result["verdict"].startswith(
-        "last is within a standard deviation of the better baseline (k-means on pixels)"
-    )
-    assert result["selected"]["indices"] == ["silhouette", "davies_bouldin"]
-    assert result["embeddings"] == "embeddings.parquet"
+    assert result.dataset.name == "shades"
+    assert OWN_SPACE in result.dataset.notes
+    assert result.settings["n_clusters"].plain() == {"value": 3, "source": "labels (number of classes)"}
+    assert result.last.means["acc"] == 1.0
+    assert {"silhouette", "agreement", "score"} <= set(result.last.metrics)
+    assert set(result.baselines) == {"k-means on pixels"}
+    assert result.baselines["k-means on pixels"].means["acc"] == 1.0
+    assert result.verdict.startswith("last is within a standard deviation of the better baseline (k-means on pixels)")
+    assert result.selected.indices == ["silhouette", "davies_bouldin"]
+    assert result.embeddings == "embeddings.parquet"
     vectors = pq.read_table(folder / "embeddings.parquet")
     assert vectors["id"].to_pylist()[:2] == ["p0", "p1"]
     assert vectors["vector"].type.list_size == pixel_method.D
@@ -110,14 +108,14 @@ def test_pictures_are_those_of_the_clusters(finished):
     folder, _, _ = finished
     found = read_pictures(folder / "pictures.npz")
     last = pq.read_table(folder / "assignments.parquet")["cluster"].to_numpy()
-    assert found.near.cluster.tolist() == [0, 1, 2]
-    assert found.near.size.tolist() == np.bincount(last).tolist()
-    shade = found.near.images.mean((1, 3, 4))  # of each cluster's images together
+    assert found["near_cluster"].tolist() == [0, 1, 2]
+    assert found["near_size"].tolist() == np.bincount(last).tolist()
+    shade = found["near"].mean((1, 3, 4))  # of each cluster's images together
     assert sorted(shade.argmax(1).tolist()) == [0, 1, 2]
-    assert found.pairs.images.shape == (5, 2, 3, 16, 16)
-    assert (found.pairs.cluster[:, 0] != found.pairs.cluster[:, 1]).all()
-    assert found.confusion.classes == ("blue", "green", "red")
-    assert np.array_equal(found.confusion.table, np.diag(np.diag(found.confusion.table)))
+    assert found["pair"].shape == (5, 2, 3, 16, 16)
+    assert (found["pair_cluster"][:, 0] != found["pair_cluster"][:, 1]).all()
+    assert found["classes"].tolist() == ["blue", "green", "red"]
+    assert np.array_equal(found["confusion"], np.diag(np.diag(found["confusion"])))
 
 
 def test_what_a_method_gets_has_no_labels(places):
@@ -146,9 +144,9 @@ def test_labels_change_no_result(tmp_path):
             pictures = {k: stored[k].tobytes() for k in stored.files if not k.startswith(("confusion", "classes"))}
         model = (folder / "model" / "model.safetensors").read_bytes()
         assignments = (folder / "assignments.parquet").read_bytes()
-        indices = {k: v for k, v in result["last"].items() if k not in LABELLED}
+        indices = {k: v for k, v in result.last.metrics.items() if k not in LABELLED}
         found.append((model, assignments, indices, pictures))
-        assert ("acc" in result["last"]) == (labels is not None)
+        assert ("acc" in result.last.metrics) == (labels is not None)
     assert found[0] == found[1] == found[2]
 
 

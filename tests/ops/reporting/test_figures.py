@@ -1,14 +1,18 @@
 import io
 import math
+import re
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from ops.reporting import figures
-from ops.reporting.theme import DARK, LIGHT, png
+from ops.reporting.theme import CYCLE, INK, png
+from ops.results.schema import CountSweep, SearchResult
 
 
 def history(epochs: int = 30, **extra: float) -> list[dict[str, float]]:
@@ -29,10 +33,20 @@ def test_png_is_the_same_bytes_each_time_and_leaves_global_settings_alone() -> N
     assert dict(matplotlib.rcParams) == before
 
 
-def test_dark_figures_have_the_dark_background() -> None:
-    for theme, dark in ((LIGHT, False), (DARK, True)):
-        corner = Image.open(io.BytesIO(png(figures.sizes([3, 9, 4], theme)))).convert("L").getpixel((0, 0))
-        assert (corner < 60) is dark
+def luminance(colour: str) -> float:
+    """Relative luminance in [0, 1], as WCAG 2 defines it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def test_a_figure_is_drawn_once_for_light_and_dark_pages() -> None:
+    image = Image.open(io.BytesIO(png(figures.sizes([3, 9, 4])))).convert("RGBA")
+    assert image.getpixel((0, 0))[3] == 0  # transparent
+    page = (Path(figures.__file__).parent / "page.html.j2").read_text()
+    for back in re.findall(r"--back: (#[0-9a-f]{6})", page):
+        for colour, least in ((INK, 3.9), *((colour, 1.5) for colour in CYCLE)):
+            dark, light = sorted((luminance(colour), luminance(back)))
+            assert (light + 0.05) / (dark + 0.05) > least, (colour, back)
 
 
 def test_embedding_has_a_second_row_only_with_labels() -> None:
@@ -112,8 +126,8 @@ def test_sizes_are_sorted_with_the_clusters_numbers_below() -> None:
 
 
 def test_auto_sweep_marks_the_chosen_number_and_bears_missing_values() -> None:
-    auto = {"k": [2, 3, 4], "rank": [3, 1, 2], "indices": {"silhouette": [0.1, None, 0.2]}, "chosen": 3}
-    figure = figures.auto_sweep(auto)
+    sweep = CountSweep(k=[2, 3, 4], rank=[3, 1, 2], indices={"silhouette": [0.1, None, 0.2]}, chosen=3)
+    figure = figures.auto_sweep(sweep)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["Average rank (lower)", "Silhouette (higher)"]
     assert all(ax.get_legend_handles_labels()[1] == ["chosen K = 3"] for ax in figure.axes)
 
@@ -125,17 +139,19 @@ def test_search_places_numbers_wide_ranges_and_words(values: list[object], scale
     trials = [
         {"trial": str(i), "settings": {"s": v}, "status": "finished", "score": 0.1 * i} for i, v in enumerate(values)
     ]
-    figure = figures.search({"trials": trials, "best": "2"}, ["s"])
+    figure = figures.search_settings(search(trials, best="2"), ["s"])
     assert isinstance(figure, Figure)
     assert figure.axes[0].get_xscale() == scale
     assert figure.axes[0].get_legend_handles_labels()[1] == ["finished", "best"]
 
 
+def search(trials: list[dict[str, object]], **more: object) -> SearchResult:
+    return SearchResult.model_validate({"method": "hsan", "dataset": "digits", "trials": trials, **more})
+
+
 def test_search_without_a_score_draws_nothing() -> None:
-    assert (
-        figures.search({"trials": [{"trial": "a", "settings": {"s": 1}, "status": "failed", "score": None}]}, ["s"])
-        is None
-    )
+    unscored = search([{"trial": "a", "settings": {"s": 1}, "status": "failed", "score": None}])
+    assert figures.search_settings(unscored, ["s"]) is None
 
 
 def test_comparison_has_a_dot_a_seed() -> None:
@@ -146,9 +162,9 @@ def test_comparison_has_a_dot_a_seed() -> None:
 
 
 def test_cluster_sizes_over_time_are_stacked_and_left_out_where_there_are_none() -> None:
-    told = [{"epoch": e - 1, "head/size_min": 1.0} | ({"head/size_00": 7.0 - e, "head/size_01": 3.0 + e} if e else {})
+    sizes = [{"epoch": e - 1, "head/size_min": 1.0} | ({"head/size_00": 7.0 - e, "head/size_01": 3.0 + e} if e else {})
             for e in range(4)]  # fmt: skip
-    figure = figures.sizes_over_time(told)
+    figure = figures.sizes_over_time(sizes)
     assert figure is not None
     (ax,) = figure.axes
     top = [collection.get_paths()[0].vertices[:, 1].max() for collection in ax.collections]

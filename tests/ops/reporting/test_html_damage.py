@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fabricate import make_run, make_study
-from test_html import bare, result_of
+from test_html import bare
 
 from ops.config.exit_codes import entry
-from ops.errors import DataError, SettingsError, TesseraError
+from ops.errors import DataError, SettingsError
 from ops.reporting.html import write_report
-from ops.results.schema import read_sample
 from workflows.report import main
 
 
@@ -28,49 +27,44 @@ def empty(run: Path) -> None:
     run.mkdir()
 
 
-def arrays(**stored: np.ndarray) -> Callable[[Path], None]:
-    return lambda run: np.savez(run / "seed-0" / "figures.npz", **stored)
-
-
 def result_text(text: str) -> Callable[[Path], object]:
     return lambda run: (run / "result.json").write_text(text)
 
 
 def one_array(run: Path) -> None:
     with (run / "seed-0" / "figures.npz").open("wb") as file:
-        np.save(file, ONES)
+        np.save(file, np.ones((3, 2)))
 
 
-ONES = np.ones((3, 2))
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing folder": (shutil.rmtree, "no such folder"),
     "no run": (empty, "is not a run"),
     "unfinished": (lambda run: (run / "result.json").unlink(), "not finished"),
     "no JSON": (result_text("{"), "not readable JSON"),
-    "no object": (result_text("[1]"), "expected a JSON object"),
+    "no object": (result_text("[1]"), "Input should be an object, got [1]"),
     "other JSON": (result_text('{"method": "hsan"}'), "lacks dataset"),
-    "wrong type": (lambda run: make_broken(run, last=3), "last is a int"),
-    "plain settings": (lambda run: make_broken(run, settings={"lr": 0.1}), "setting lr"),
-    "damaged sweep": (lambda run: (run / "auto.json").write_text("{}"), "lacks k"),
+    "wrong type": (lambda run: make_broken(run, last=3), "last: Input should be an object, got 3"),
+    "plain settings": (
+        lambda run: make_broken(run, settings={"lr": 0.1}),
+        "settings.lr: Input should be an object, got 0.1",
+    ),
+    "damaged sweep": (lambda run: (run / "auto.json").write_text("{}"), "auto.json: lacks k, chosen"),
     "cut history": (lambda run: cut(run / "seed-0" / "history.jsonl"), "line 200"),
     "cut arrays": (lambda run: cut(run / "seed-0" / "figures.npz"), "not a readable npz"),
     "text as arrays": (lambda run: (run / "seed-0" / "figures.npz").write_text("hello"), "not a readable npz"),
     "one array": (one_array, "not a readable npz"),
-    "lacking arrays": (arrays(before=ONES), "lacks after, cluster"),
-    "other lengths": (arrays(before=ONES, after=np.ones((4, 2)), cluster=ONES[:, 0]), "do not fit"),
-    "not finite": (arrays(before=ONES, after=ONES * np.nan, cluster=ONES[:, 0]), "NaN or infinity"),
 }
 
 
 def make_broken(run: Path, **changes: object) -> None:
-    (run / "result.json").write_text(json.dumps(result_of(run) | changes))
+    (run / "result.json").write_text(json.dumps(json.loads((run / "result.json").read_text()) | changes))
 
 
-@pytest.mark.parametrize(("spoil", "told"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("spoil", "problem"), BAD.values(), ids=BAD)
 def test_bad_folders_end_with_one_line(
     tmp_path: Path,
     spoil: Callable[[Path], object],
-    told: str,
+    problem: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -81,15 +75,9 @@ def test_bad_folders_end_with_one_line(
         entry(main)
     assert left.value.code == DataError.code
     error = capsys.readouterr().err
-    assert told in error
+    assert problem in error
     assert error.count("\n") == 1
     assert not (folder / "report.html").exists()
-
-
-def test_arrays_that_hold_objects_are_not_unpickled(tmp_path: Path) -> None:
-    np.savez(tmp_path / "figures.npz", before=np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match="not a readable npz"):
-        read_sample(tmp_path)
 
 
 def test_unwritable_place_is_a_settings_error(tmp_path: Path) -> None:
@@ -104,5 +92,5 @@ def test_unwritable_place_is_a_settings_error(tmp_path: Path) -> None:
 def test_damaged_study(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study", best=False)
     (study / "trials.json").write_text('{"trials": 3}')
-    with pytest.raises(TesseraError, match="lacks a list of trials"):
+    with pytest.raises(DataError, match=r"trials\.json: lacks method, dataset"):
         write_report(study)

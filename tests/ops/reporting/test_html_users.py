@@ -7,9 +7,12 @@ import pytest
 from fabricate import make_study, make_users_run
 
 from ops.errors import DataError
-from ops.reporting.html import curve_titles, summary_table, write_report
-from ops.reporting.recall_table import hidden_text
-from ops.results.schema import read_run
+from ops.evaluation.recall import SPREAD_AT
+from ops.reporting.drawings import curve_titles
+from ops.reporting.html import write_report
+from ops.reporting.tables import RECALL_LEGEND, recall_text, result_text
+from ops.results.schema import RecallTable, RunResult
+from ops.results.stored_run import read_run
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +59,10 @@ def test_the_first_lines_have_recall_and_say_where_embeddings_are(run):
     assert "validation Recall@50 %" in plain(html)
 
 
-def test_the_map_is_drawn_in_both_modes_with_its_errors(run):
+def test_the_map_is_drawn_with_its_errors(run):
     html = (run / "report.html").read_text()
     figure = html.split("<h3>Self-organising map of the users</h3>")[1].split("</figure>")[0]
-    assert figure.count("data:image/png") == 2
+    assert figure.count("data:image/png") == 1
     assert "Quantisation error 0.710" in figure
     assert "topographic error 0.025" in figure
     assert (run / "figures" / "som.png").read_bytes().startswith(b"\x89PNG")
@@ -72,14 +75,23 @@ def test_validation_recall_is_drawn_over_epochs_and_not_twice(run):
 
 
 def test_the_terminal_has_both_tables(run):
-    result = json.loads((run / "result.json").read_text())
-    assert "45.5 ± 0.7" in summary_table(result).splitlines()[4]
-    table, links = hidden_text(result)
-    assert table.splitlines()[3].startswith("hgt + SOM")
-    assert "21.5 ± 0.7" in table.splitlines()[3]
-    assert table.endswith("asked: 90 of 100 users with training and hidden notes; left out: 3 without training notes")
-    assert links.startswith("links: hidden edges against 100 drawn ones each: AUC 0.805 ± 0.007")
-    assert hidden_text({"method": "hsan"}) == []
+    lines = result_text(RunResult.read(run / "result.json")).splitlines()
+    assert "45.5 ± 0.7" in lines[4]
+    row = next(line for line in lines if line.startswith("hgt + SOM"))
+    assert row.split()[3:6] == ["21.5", "±", "0.7"]
+    assert row.split()[21:24] == ["1,234", "90.5", "±"]  # the number of users scanned has no spread
+    assert "hgt, all users, boosted: b = 0.5" in lines
+    assert lines[-2] == "asked: 90 of 100 users with training and hidden notes; left out: 3 without training notes"
+    assert lines[-1].startswith("links: hidden edges against 100 drawn ones each: AUC 0.805 ± 0.007")
+    assert f"the first {SPREAD_AT} of" in RECALL_LEGEND
+
+
+def test_a_value_that_is_missing_is_a_dash_and_all_who_could_be_asked_are_told():
+    metrics = {"recall@10": {"values": [None, 0.5], "mean": 0.5, "std": None}, "gini": {"values": [], "mean": None}}
+    table = {"rows": [{"name": "x", "note": "", "metrics": metrics}], "queries": 7, "users": 7, "left_out": 0}
+    lines = recall_text(RecallTable.model_validate(table)).splitlines()
+    assert lines[2].split() == ["x", "50.0", *["-"] * 8]
+    assert lines[-1].startswith("asked: all 7 users")
 
 
 def test_k_means_and_nothing_hidden_leave_the_sections_out(tmp_path):
@@ -99,21 +111,21 @@ def test_k_means_and_nothing_hidden_leave_the_sections_out(tmp_path):
 
 def test_damage_stops_the_report(tmp_path):
     run = make_users_run(tmp_path / "run", seeds=1, recall={"rows": 3})
-    with pytest.raises(DataError, match="recall lacks rows"):
+    with pytest.raises(DataError, match=r"result\.json: lacks recall\.queries"):
         write_report(run)
     assert not (run / "report.html").exists()
 
 
 def test_a_search_on_users_says_what_ranked_its_trials(tmp_path):
     study = make_study(tmp_path / "study", best=False)
-    told = "pruned and ranked by tune/score, here Recall@50 of the validation pairs"
-    assert told not in plain(write_report(study).read_text())
+    ranked = "pruned and ranked by tune/score, here Recall@50 of the validation pairs"
+    assert ranked not in plain(write_report(study).read_text())
     trials = json.loads((study / "trials.json").read_text())
     for i, trial in enumerate(trials["trials"]):
         trial["metrics"] = trial.get("metrics", {}) | {"recall_at_50": 0.1}
         trial["score"] = 0.1 * i
     (study / "trials.json").write_text(json.dumps(trials))
     html = write_report(study).read_text()
-    assert told in plain(html)
+    assert ranked in plain(html)
     first = re.findall(r"<td>(trial-\d+)", html)[0]
     assert first == "trial-00000007"  # the finished one of the best score, whatever its panel rank

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ops.reporting.som_figure import _borders, _colours, som_picture
-from ops.reporting.theme import DARK, LIGHT, png
+from ops.reporting.theme import png
 
 CLUSTERS = np.array([[0, 0, 1], [0, 2, 1]])
 HITS = np.array([[4, 0, 16], [1, 9, 0]])
@@ -50,15 +50,12 @@ def test_neighbouring_clusters_differ_in_colour():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 12), (12, 1), (20, 30)])
-@pytest.mark.parametrize("theme", [LIGHT, DARK])
-def test_any_grid_is_drawn_the_same_each_time(shape, theme):
+def test_any_grid_is_drawn_the_same_each_time(shape):
     rng = np.random.default_rng(0)
     given = rng.random(shape), rng.integers(50, size=shape), rng.integers(4, size=shape)
-    first, second = (png(som_picture(*given, theme)) for _ in range(2))
+    first, second = (png(som_picture(*given)) for _ in range(2))
     assert first == second
-    image = Image.open(io.BytesIO(first)).convert("L")
-    assert (image.getpixel((0, 0)) < 60) is (theme is DARK)
-    assert max(image.size) < 1300
+    assert max(Image.open(io.BytesIO(first)).size) < 1300
 
 
 def test_a_map_without_distances_or_rows():

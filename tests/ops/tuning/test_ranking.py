@@ -26,19 +26,19 @@ def ranked(tmp_path, trials, *flags):
 
 
 def test_finished_trials_come_first_by_the_panel(tmp_path):
-    found = ranked(tmp_path, [trial("trial-a", "stopped", modularity=0.9), trial("trial-b", "finished"),
+    search = ranked(tmp_path, [trial("trial-a", "stopped", modularity=0.9), trial("trial-b", "finished"),
                               trial("trial-c", "finished", modularity=0.6, conductance=0.2)])  # fmt: skip
-    assert [t["trial"] for t in found["trials"]] == ["trial-c", "trial-b", "trial-a"]
-    assert found["best"] == best_trial(found)["trial"] == "trial-c"
-    assert found["asked"] == 8
+    assert [t.trial for t in search.trials] == ["trial-c", "trial-b", "trial-a"]
+    assert search.best == best_trial(search).trial == "trial-c"
+    assert search.asked == 8
 
 
 def test_users_are_ranked_by_the_recall_of_validation_pairs(tmp_path):
-    found = ranked(tmp_path, [trial("trial-a", "finished", recall_at_50=0.3, score=0.3),
+    search = ranked(tmp_path, [trial("trial-a", "finished", recall_at_50=0.3, score=0.3),
                               trial("trial-b", "finished", recall_at_50=0.2, score=0.2, modularity=0.9)])  # fmt: skip
-    assert [t["trial"] for t in found["trials"]] == ["trial-a", "trial-b"]
-    told = "ranked by tune/score, Recall@50 of validation pairs; cluster indices put trial-b first"
-    assert found["agreement"] == told
+    assert [t.trial for t in search.trials] == ["trial-a", "trial-b"]
+    agreement = "ranked by tune/score, Recall@50 of validation pairs; cluster indices put trial-b first"
+    assert search.agreement == agreement
 
 
 def test_a_search_without_a_finished_trial_ends_with_the_first_error(tmp_path):
@@ -48,20 +48,20 @@ def test_a_search_without_a_finished_trial_ends_with_the_first_error(tmp_path):
 
 
 def test_passwords_are_not_stored(tmp_path):
-    found = ranked(tmp_path, [trial("trial-a", "finished")], "--tracking-uri", "http://me:secret@host")
-    assert "secret" not in json.dumps(found)
+    search = ranked(tmp_path, [trial("trial-a", "finished")], "--tracking-uri", "http://me:secret@host")
+    assert "secret" not in json.dumps(search.plain())
 
 
 def test_a_forgotten_searchs_trials_are_not_ranked(tmp_path):
     other = trial("trial-b", "finished", modularity=0.9) | {"settings": {"name": "trial-c"}}
-    found = ranked(tmp_path, [trial("trial-a", "finished"), other])
-    assert [t["trial"] for t in found["trials"]] == ["trial-a"]
+    search = ranked(tmp_path, [trial("trial-a", "finished"), other])
+    assert [t.trial for t in search.trials] == ["trial-a"]
 
 
 def test_the_score_of_a_trial_is_its_objectives(tmp_path):
     given = [trial("trial-a", "finished", acc=0.4, modularity=0.9), trial("trial-b", "finished", acc=0.9)]
-    found = ranked(tmp_path, given, "--objective", "last/acc")
-    assert [t["score"] for t in found["trials"]] == [0.9, 0.4]
-    lines = trials_table(found).splitlines()
+    search = ranked(tmp_path, given, "--objective", "last/acc")
+    assert [t.score for t in search.trials] == [0.9, 0.4]
+    lines = trials_table(search).splitlines()
     assert [line.split()[0] for line in lines if line.startswith("trial-")] == ["trial-b", "trial-a"]
     assert "0.900" in next(line for line in lines if line.startswith("trial-b"))

@@ -1,0 +1,103 @@
+"""Every figure of a run or a search as PNG bytes by name, from what its folder has stored; the page has the words."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.atomic_io import save_arrays
+from ops.errors import DataError
+from ops.reporting.tables import searched
+from ops.results.arrays import Sample, read_arrays
+from ops.results.schema import SearchResult
+from ops.results.stored_run import StoredRun
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ALL_COLOURS = ("nearest", "pairs", "som")  # photos, and many greys; else 256 of them do
+TSNE_EPOCHS = 750  # 1,800 rows are within 2 % of the loss that 1,000 reach, in two thirds of the time
+
+
+def run_drawings(run: StoredRun) -> dict[str, bytes]:
+    """All figures of one run that its stored files allow."""
+    from ops.reporting import figures as plots
+    from ops.reporting import image_figures, som_figure
+
+    pictures, drawn = run.pictures, dict[str, "Figure | None"]()
+    if run.map:
+        drawn["som"] = som_figure.som_picture(*(run.map[name] for name in ("umatrix", "hits", "clusters")))
+    if "near" in pictures:
+        names = ("near", "near_count", "near_cluster", "near_size")
+        drawn["nearest"] = image_figures.nearest(*(pictures[name] for name in names))
+    if "confusion" in pictures:
+        classes = pictures.get("classes", np.arange(len(pictures["confusion"]))).astype(str).tolist()
+        drawn["confusion"] = image_figures.confusion(pictures["confusion"], pictures["confusion_order"], classes)
+    if "pair" in pictures:
+        drawn["pairs"] = image_figures.pairs(*(pictures[name] for name in ("pair", "pair_cluster", "pair_value")))
+    if run.sample is not None:
+        if points := tsne(run.sample):
+            drawn["tsne"] = plots.embedding(*points, run.sample.cluster, run.sample.label)
+        drawn["similarity"] = plots.similarity(run.sample.after, run.sample.cluster)
+    selected = {seed: result.selected_epoch for seed, result in run.seeds.items()}
+    for name, titles in (("curves", curve_titles(run)), ("scores", plots.SCORES), ("hard", plots.HARD)):
+        drawn[name] = plots.curves(run.histories, titles, selected)
+    drawn["sizes"] = plots.sizes(run.sizes) if run.sizes else None
+    drawn["head"] = plots.sizes_over_time(next(iter(run.histories.values()), []))
+    drawn["auto"] = plots.auto_sweep(run.sweep) if run.sweep else None
+    return _drawn(drawn)
+
+
+def search_drawings(search: SearchResult) -> dict[str, bytes]:
+    """The search's figure: every searched setting against the objective."""
+    from ops.reporting.figures import search_settings
+
+    return _drawn({"trials": search_settings(search, searched(search))})
+
+
+def _drawn(figures: dict[str, Figure | None]) -> dict[str, bytes]:
+    from ops.reporting.theme import png
+
+    return {name: png(figure, name in ALL_COLOURS) for name, figure in figures.items() if figure is not None}
+
+
+def curve_titles(run: StoredRun) -> dict[str, str]:
+    """The metrics of the figure on training without labels, with their titles."""
+    from ops.reporting.figures import CURVES
+
+    names = {m for h in run.histories.values() for e in h[-1:] for m in e if m.startswith("train/loss_")}
+    parts = {m: f"Loss: {m.removeprefix('train/loss_')}" for m in sorted(names)}
+    recalled = any("cluster/recall_at_50" in e for h in run.histories.values() for e in h)
+    shown = {m: t for m, t in CURVES.items() if not (recalled and m == "tune/score")}  # of users the two are one
+    return {"train/loss": "Loss", **parts, **shown}
+
+
+def tsne(sample: Sample) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """t-SNE coordinates [n, 2] of `before` and `after`, kept in tsne.npz beside the rows; None for under 10 rows."""
+    if len(sample.cluster) < 10:
+        return None
+    digest = hashlib.sha256(f"tsne {TSNE_EPOCHS}".encode())
+    for array in (sample.before, sample.after):
+        digest.update(f"{array.shape}".encode() + array.tobytes())
+    path, key = sample.folder / "tsne.npz", digest.hexdigest()
+    with suppress(DataError):  # damaged: it is only a cache, computed anew
+        cache = read_arrays(path)
+        if str(cache.get("key")) == key:
+            return cache["before"], cache["after"]
+    before, after = _coordinates(sample.before), _coordinates(sample.after)
+    save_arrays(path, key=np.array(key), before=before, after=after)
+    return before, after
+
+
+def _coordinates(x: NDArray[np.floating[Any]]) -> NDArray[Any]:
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    start = "pca" if x.shape[1] > 1 and np.ptp(x, axis=0).max() > 0 else "random"  # constant data has no components
+    fit = TSNE(perplexity=min(30.0, (len(x) - 1) / 3), init=start, max_iter=TSNE_EPOCHS, random_state=0)
+    with threadpool_limits(1):  # more threads only wait for each other at this size, and would change the figures
+        return np.asarray(fit.fit_transform(x))

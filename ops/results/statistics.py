@@ -1,0 +1,90 @@
+"""Statistics of a run: from the history of a seed to its figures, and from the seeds to means, spread and verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.evaluation.model_selection import PANEL, panel
+from ops.results.schema import Number, Scores, Spread
+
+SCORE = ("cluster/", "eval/", "tune/")
+History = Sequence[Mapping[str, Any]]
+
+
+def evaluated(history: History) -> list[Mapping[str, Any]]:
+    """The records at which clusters were scored, without the untrained start (epoch -1)."""
+    return [r for r in history if "cluster/size_max" in r and r["epoch"] >= 0]
+
+
+def short(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's scores without their group: `eval/acc` -> `acc`; with the epoch."""
+    return {k.split("/")[1]: v for k, v in record.items() if k.startswith(SCORE)} | {"epoch": int(record["epoch"])}
+
+
+def figures_of(history: History) -> dict[str, Any]:
+    """last, selected (by the label-free panel) and oracle (by ACC, or None without labels), with their epochs."""
+    records = evaluated(history)
+    choice = panel([short(r) for r in records])
+    labelled = [r for r in history if "eval/acc" in r]  # the released code counts the untrained start too
+    best = max(labelled, key=lambda r: r["eval/acc"]) if labelled else None
+    return {
+        "last": short(records[-1]),
+        "selected": short(records[choice.chosen]),
+        "selected_by": choice.sentence(),
+        "oracle": short(best) if best else None,
+    }
+
+
+def spread(values: Sequence[Number]) -> Spread:
+    """Mean and deviation over seeds (ddof = 1) of the values that are there; the deviation of a single one is None."""
+    clean = [float(v) for v in values if v is not None and math.isfinite(v)]
+    mean = float(np.mean(clean)) if clean else None
+    return Spread(values=list(values), mean=mean, std=float(np.std(clean, ddof=1)) if len(clean) > 1 else None)
+
+
+def over_seeds(each: Sequence[Mapping[str, Number] | None], *, chosen: bool = False) -> Scores | None:
+    """Per metric the spread over seeds; `epoch` becomes `epochs`. None where no seed has any.
+
+    `chosen`: the epochs were chosen by the indices of the panel, which are named.
+    """
+    present = [e for e in each if e]
+    if not present:
+        return None
+    table: dict[str, Any] = {k: spread([e.get(k) for e in present]) for k in present[0] if k != "epoch"}
+    if epochs := [int(e["epoch"] or 0) for e in present if "epoch" in e]:
+        table["epochs"] = epochs
+    if chosen:
+        table["indices"] = [name for name in PANEL if name in table]
+    return Scores.model_validate(table)
+
+
+def verdict(last: Scores, baselines: Mapping[str, Scores | None]) -> str:
+    """One sentence: `last` against the better baseline, in ACC where there are labels, else in the label-free score.
+
+    Users of a graph that was partitioned before have no baseline: nothing is hidden, so there is no score.
+    """
+    if not baselines:
+        return "no baseline and no recall: nothing is hidden from a graph that was partitioned before"
+    key, name, scale = ("acc", "ACC", 100) if "acc" in last.metrics else ("score", "tune/score", 1)
+    rivals = {b: scores.metrics[key] for b, scores in baselines.items() if scores and key in scores.means}
+    if not rivals or key not in last.means:
+        return "without labels nothing compares last to k-means on the input: tune/score is of the method's own space"
+    best = max(rivals, key=lambda b: rivals[b].mean or 0.0)
+    ours, theirs = last.metrics[key], rivals[best]
+    gap = scale * ((ours.mean or 0.0) - (theirs.mean or 0.0))
+    noise = scale * max(ours.std or 0.0, theirs.std or 0.0)
+    word = "above" if gap > noise else "below" if gap < -noise else "within a standard deviation of"
+    return f"last is {word} the better baseline ({best}) in {name}: {gap:+.{1 if scale == 100 else 3}f}"
+
+
+def stability(assignments: Sequence[NDArray[np.int64]]) -> float | None:
+    """Mean adjusted Rand index between the seeds' last assignments; None for a single seed."""
+    from sklearn.metrics import adjusted_rand_score
+
+    pairs = [(a, b) for i, a in enumerate(assignments) for b in assignments[:i]]
+    return float(np.mean([adjusted_rand_score(a, b) for a, b in pairs])) if pairs else None

@@ -1,0 +1,75 @@
+"""Stored arrays: read back whole, or one line that says what is wrong."""
+
+import numpy as np
+import pytest
+from fabricate import MAP, make_users_run
+
+from ops.errors import DataError
+from ops.results.arrays import read_map, read_pictures, read_sample
+from ops.results.stored_run import read_run
+
+ONES = np.ones((3, 2))
+SAMPLE = {"before": ONES, "after": np.ones((3, 4)), "cluster": np.zeros(3, np.int64)}
+PICTURES = {
+    "seed": np.array(1), "near": np.zeros((2, 3, 3, 4, 5), np.uint8), "near_count": np.array([3, 1]),
+    "near_cluster": np.array([0, 2]), "near_size": np.array([9, 1]), "pair": np.zeros((1, 2, 3, 4, 5), np.uint8),
+    "pair_cluster": np.array([[0, 2]]), "pair_value": np.array([0.5]), "confusion": np.ones((2, 3), np.int64),
+    "confusion_order": np.arange(3), "classes": np.array(["a", "b"]),
+}  # fmt: skip
+READERS = {
+    "figures.npz": (SAMPLE, lambda path: read_sample(path.parent)),
+    "more.npz": (MAP, lambda path: read_map(path, 3)),
+    "pictures.npz": (PICTURES, read_pictures),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_whole_is_read_and_what_is_not_there_is_nothing(tmp_path, name):
+    arrays, read = READERS[name]
+    assert not read(tmp_path / name)
+    np.savez(tmp_path / name, **arrays)
+    assert read(tmp_path / name)
+
+
+def test_the_map_lies_on_its_grid(tmp_path):
+    np.savez(tmp_path / "more.npz", **MAP, embedding=ONES)
+    stored = read_map(tmp_path / "more.npz", 3)
+    assert (stored["seed"], *stored["errors"]) == (3, 0.71, 0.025)
+    np.testing.assert_array_equal(stored["hits"], np.arange(12).reshape(3, 4))
+    np.testing.assert_array_equal(stored["clusters"][1], [0, 0, 1, 1])
+    np.savez(tmp_path / "more.npz", embedding=ONES)
+    assert read_map(tmp_path / "more.npz", 0) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "problem"),
+    [
+        ("figures.npz", {"after": None, "cluster": None}, "lacks after, cluster"),
+        ("figures.npz", {"after": np.ones((4, 2))}, r"after is float64 \[4, 2\], expected float n d, where n = 3"),
+        ("figures.npz", {"after": ONES * np.nan}, "after holds NaN or infinity"),
+        ("figures.npz", {"before": np.array([{}], dtype=object)}, "not a readable npz"),  # and is not unpickled
+        ("more.npz", {"map_hits": None}, "lacks map_hits; the file is damaged"),
+        ("more.npz", {"map_hits": np.arange(11)}, r"map_unit_clusters is int64 \[12\], expected int units"),
+        ("more.npz", {"map_hits": np.arange(4), "map_unit_clusters": np.arange(4)}, "map_hits has 4 units"),
+        ("more.npz", {"map_unit_clusters": np.zeros(12)}, "map_unit_clusters is float64"),
+        ("more.npz", {"map_errors": np.zeros(3)}, r"map_errors is float64 \[3\], expected float 2"),
+        ("more.npz", {"map_umatrix": np.full((3, 4), np.nan)}, "NaN or infinity"),
+        ("pictures.npz", {"near_count": None}, "lacks near_count"),
+        ("pictures.npz", {"near": np.zeros((2, 3, 3, 4, 5))}, "near is float64"),
+        ("pictures.npz", {"classes": np.array(["a"])}, r"classes is <U1 \[1\], expected text l, where l = 2"),
+        ("pictures.npz", {"seed": None}, "lacks seed"),
+    ],
+)
+def test_damaged_arrays_are_one_line(tmp_path, name, changes, problem):
+    arrays, read = READERS[name]
+    np.savez(tmp_path / name, **{key: array for key, array in (arrays | changes).items() if array is not None})
+    with pytest.raises(DataError, match=problem):
+        read(tmp_path / name)
+
+
+def test_a_cut_file_is_one_line(tmp_path):
+    run = make_users_run(tmp_path / "run", seeds=1)
+    path = run / "seed-0" / "more.npz"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"more\.npz: is not a readable npz file; the file is damaged"):
+        read_run(run)

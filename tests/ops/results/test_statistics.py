@@ -1,0 +1,76 @@
+"""Figures over epochs and seeds, and the sentence that compares them."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ops.results.schema import Scores
+from ops.results.statistics import evaluated, figures_of, over_seeds, spread, stability, verdict
+
+
+def record(epoch, acc=None, **cluster):
+    values = {
+        "silhouette": 0.1,
+        "davies_bouldin": 1.0,
+        "modularity": 0.2,
+        "conductance": 0.3,
+        "size_max": 9.0,
+    } | cluster
+    scores = {"epoch": epoch} | {f"cluster/{k}": v for k, v in values.items()}
+    return scores if acc is None else scores | {"eval/acc": acc}
+
+
+def test_last_selected_and_oracle_are_three_things():
+    history = [record(-1, 0.95), {"epoch": 0, "train/loss": 1.0}, record(1, 0.5), record(2, 0.7, modularity=0.6),
+               record(3, 0.9, modularity=0.1), record(4, 0.8, silhouette=0.0)]  # fmt: skip
+    figures = figures_of(history)
+    assert [figures[k]["epoch"] for k in ("last", "selected", "oracle")] == [4, 2, -1]
+    assert [r["epoch"] for r in evaluated(history)] == [1, 2, 3, 4]
+    assert figures_of([record(1), record(2)])["oracle"] is None
+
+
+def test_labels_do_not_move_what_is_selected():
+    plain = [record(e, modularity=m) for e, m in enumerate((0.1, 0.5, 0.3))]
+    labelled = [r | {"eval/acc": a} for r, a in zip(plain, (0.9, 0.1, 0.2), strict=True)]
+    assert figures_of(plain)["selected"]["epoch"] == figures_of(labelled)["selected"]["epoch"] == 1
+
+
+def test_spread_has_ddof_one_and_none_for_a_single_seed():
+    assert spread([1.0, 3.0]).plain() == {"values": [1.0, 3.0], "mean": 2.0, "std": pytest.approx(math.sqrt(2))}
+    assert spread([1.0]).std is None
+    assert spread([None]).mean is None
+    assert over_seeds([None, None]) is None
+    each = [{"acc": 0.5, "silhouette": 0.1, "epoch": 3}, {"acc": 0.7, "silhouette": 0.1, "epoch": 9}]
+    scores = over_seeds(each, chosen=True)
+    assert (scores.epochs, scores.indices, list(scores.metrics)) == ([3, 9], ["silhouette"], ["acc", "silhouette"])
+    assert over_seeds(each).indices == []
+
+
+def test_stability_is_one_for_renumbered_clusters():
+    a = np.array([0, 0, 1, 1, 2])
+    assert stability([a, (a + 1) % 3]) == 1.0
+    assert stability([a]) is None
+
+
+def over_scores(mean, std):
+    return Scores.model_validate({"acc": {"values": [mean], "mean": mean, "std": std}})
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words"),
+    [((0.8, 0.01), (0.7, 0.02), "above"), ((0.7, 0.01), (0.8, 0.02), "below"),
+     ((0.8, 0.1), (0.75, 0.01), "within a standard deviation of")],
+)  # fmt: skip
+def test_the_verdict_weighs_the_gap_by_the_spread(ours, theirs, words):
+    last, worse, better = (over_scores(*pair) for pair in (ours, (0.1, 0.0), theirs))
+    gap = 100 * (ours[0] - theirs[0])
+    expected = f"last is {words} the better baseline (filter+kmeans) in ACC: {gap:+.1f}"
+    assert verdict(last, {"kmeans": worse, "filter+kmeans": better}) == expected
+
+
+def test_without_a_common_score_the_verdict_says_so():
+    score = Scores.model_validate({"score": {"values": [0.4], "mean": 0.4}})
+    sizes = Scores.model_validate({"size_min": {"values": [0.4], "mean": 0.4}})
+    assert verdict(score, {"k-means on pixels": sizes}).startswith("without labels nothing compares last to k-means")
+    assert verdict(score, {}).startswith("no baseline and no recall")
