@@ -14,10 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from ops.data.synthetic.user_item import Planted
-from ops.data.synthetic.stream import Order, generate
 from processes import PROJECT, environment
 from s3_world import BUCKET
+
+from ops.data.synthetic.stream import Order, generate
+from ops.data.synthetic.user_item import Planted
 
 pytestmark = pytest.mark.slow
 

@@ -35,7 +35,7 @@ def read_folder(path: Path, more_ids: NDArray[Any] | None = None, unread: Sequen
     With an `id` column in the features, edges (and labels with an `id` column) refer to those ids; otherwise to row
     numbers counted from 0. edges.npy is [2, E] or [E, 2] (2 x 2: [2, E]). Edges may also end in
     `more_ids` of other nodes: those that are not among the features' are rows N, N + 1, ... then, in their order.
-    `unread` are files that `path` has no copy of. DataError where a part is missing, stands there twice, or does not fit.
+    `unread` are files that `path` has no copy of. DataError where a part is missing, stands twice, or does not fit.
     """
     with reading(path):
         files = sorted(p for p in path.iterdir() if not p.name.startswith("."))
