@@ -113,7 +113,7 @@ DATA = [
     ("cut.npz", r"cut\.npz: cannot be read: "),
     ("a.txt", r"a\.txt: unknown kind of file '\.txt'; allowed: "),
     ("nothing", r"nothing: no features: needs features"),
-    ("csv", r"csv/edges\.csv: "),
+    ("csv", r"csv/edges\.csv, row 1: target .q. is not among the 3 node ids"),
     ("nan.npz", r"nan\.npz: features hold 1 NaN values, the first at row 1, column 2; "),
     ("inf.npz", r"inf\.npz: features hold 1 infinite values, the first at row 3, column 0; "),
     ("objects.npz", r"objects\.npz: .*pickle"),

@@ -211,7 +211,7 @@ def test_run_data_and_result_may_be_on_s3(world, shell, tmp_path, s3, monkeypatc
     [
         ("{run} --data narrow.npy --out o.parquet", 3, "5 features, the model was trained on 8"),
         ("{run} --data renamed --out o.parquet", 3, "lacks f7 and has besides g"),
-        ("{run} --data far --out o.parquet", 3, "'n999' is not among the ids"),
+        ("{run} --data far --out o.parquet", 3, "'n999' is not among the "),
         ("nowhere --data narrow.npy --out o.parquet", 3, "no such folder"),
         ("{run} --out o.parquet", 2, "--data"),
         ("{run} --data narrow.npy", 2, "--out"),

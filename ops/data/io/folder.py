@@ -5,6 +5,7 @@ Or the field's usual NAME_feat.npy + NAME_adj.npy (N x N) + NAME_label.npy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,13 @@ FIELD = {"features": "_feat.npy", "edges": "_adj.npy", "labels": "_label.npy"}
 _ADJACENCY_ROWS = 1024
 
 
-def read_folder(path: Path, more_ids: NDArray[Any] | None = None) -> Raw:
+def read_folder(path: Path, more_ids: NDArray[Any] | None = None, unread: Sequence[str] = ()) -> Raw:
     """Read a folder; the graph is named after it. Edges may be left out where a k-NN graph is asked for.
 
     With an `id` column in the features, edges (and labels with an `id` column) refer to those ids; otherwise to row
     numbers counted from 0. edges.npy is [2, E] or [E, 2] (2 x 2: [2, E]). Edges may also end in
     `more_ids` of other nodes: those that are not among the features' are rows N, N + 1, ... then, in their order.
-    DataError where a part is missing, stands there twice, or does not fit.
+    `unread` are files that `path` has no copy of. DataError where a part is missing, stands twice, or does not fit.
     """
     with reading(path):
         files = sorted(p for p in path.iterdir() if not p.name.startswith("."))
@@ -52,7 +53,7 @@ def read_folder(path: Path, more_ids: NDArray[Any] | None = None) -> Raw:
                 f"{path}: labels stand twice, as a column of {features.name} and as {labels.name}; keep one"
             )
         y = _labels(labels, table)
-    unread = [p.name for p in files if p not in parts.values() and not p.name.startswith("_")]
+    unread = [*unread, *(p.name for p in files if p not in parts.values() and not p.name.startswith("_"))]
     notes += [f"files not read: {', '.join(unread[:5])}{' ...' if unread[5:] else ''}"] if unread else []
     names = table.feature_names or None
     return Raw(path.resolve().name, str(path), table.x, ends, y, table.ids, names, [*table.notes, *notes])

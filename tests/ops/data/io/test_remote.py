@@ -52,8 +52,10 @@ def test_a_folder_is_read(s3, tmp_path):
     s3.put("data/people/features.csv", table)
     s3.put("data/people/edges.csv", b"source,target\nu,v\nv,w\n")
     s3.put("data/people/notes/big.bin", b"not ours")
+    s3.put("data/people/target.csv", b"id,label\nu,1\n")
     data, labels = load("s3://tessera/data/people/")
     assert (data.name, data.n_nodes, labels) == ("people", 3, None)
+    assert "files not read: target.csv" in data.notes
     assert data.ids is not None
     assert data.ids.tolist() == ["u", "v", "w"]
     assert [p.name for p in files(tmp_path / "cache")] == ["edges.csv", "features.csv"]
