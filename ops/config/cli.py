@@ -27,8 +27,7 @@ from ops.config.settings import (
 from ops.data.catalog.graphs import canonical
 from ops.data.images.catalog import canonical_images
 from ops.errors import SettingsError
-from ops.results.stored_run import read_result
-from ops.storage.run_address import local_folder
+from ops.results.finished_run import settings_of_run
 
 REMARK = "remark"  # a preset's own key: how it was chosen
 
@@ -118,8 +117,7 @@ def resolve(
 
 def read_settings_of(run: str, known: Any) -> dict[str, Any]:
     """The method's settings of a finished run, as far as they are `known`: what a warm start goes on from."""
-    stored = read_result(local_folder(run)).settings
-    return {key: setting.value for key, setting in stored.items() if key in known}
+    return {key: value for key, value in settings_of_run(run).items() if key in known}
 
 
 def read_settings(made: argparse.ArgumentParser, argv: Sequence[str], model: type[S], first: str) -> tuple[str, S]:

@@ -61,6 +61,11 @@ def location(launch: LaunchSettings) -> dict[str, Any]:
     return {"spec": spec, "knn": launch.knn, "knn_metric": launch.knn_metric}
 
 
+def settings_of_run(address: str) -> dict[str, Any]:
+    """The settings of a finished run by name, which a warm start goes on from. Raises DataError for anything else."""
+    return {key: setting.value for key, setting in read_result(local_folder(address)).settings.items()}
+
+
 def open_run(address: str) -> tuple[StoredModel, TrainedNodes]:
     """The model of a finished run (of the best one of a search) and its nodes. Raises DataError for anything else."""
     folder = local_folder(address)

@@ -18,12 +18,12 @@ INDICES = {"modularity": 0.7123, "conductance": 0.2, "silhouette": 0.312, "davie
 
 def spread(values: dict[str, float], seeds: list[int], shift: float = 0.0) -> dict[str, Any]:
     """{metric: {values, mean, std}} around `values`."""
-    made = {}
+    metrics = {}
     for name, value in values.items():
-        own = [value + shift + 0.01 * s for s in seeds]
-        std = float(np.std(own, ddof=1)) if len(own) > 1 else None
-        made[name] = {"values": own, "mean": float(np.mean(own)), "std": std}
-    return made
+        each = [value + shift + 0.01 * s for s in seeds]
+        std = float(np.std(each, ddof=1)) if len(each) > 1 else None
+        metrics[name] = {"values": each, "mean": float(np.mean(each)), "std": std}
+    return metrics
 
 
 def make_run(folder: Path, rows: int = 60, seeds: int = 2, labels: bool = True, **changes: Any) -> Path:
@@ -148,7 +148,7 @@ def make_study(folder: Path, rows: int = 60, best: bool = True) -> Path:
         "method": "hsan",
         "dataset": "digits",
         "objective": "tune/score",
-        "trials": trials,
+        "trials": [*done, *(t for t in trials if t["status"] != "finished")],
         "best": done[0]["trial"],
         "agreement": "Score and panel agree: Spearman 0.93 over 6 finished trials; both name the same best trial.",
     }
@@ -164,20 +164,20 @@ def recall_rows(names: list[str], seeds: int) -> list[dict[str, Any]]:
     rows = []
     for i, name in enumerate(names):
         values = dict.fromkeys(keys, 0.2 + 0.01 * i) | {"scanned": 1234.0, "coverage": 0.9, "gini": 0.4}
-        own = [0] if name == "popularity" else list(range(seeds))
-        rows.append({"name": name, "note": "b = 0.5" if "boosted" in name else "", "metrics": spread(values, own)})
+        numbers = [0] if name == "popularity" else list(range(seeds))
+        rows.append({"name": name, "note": "b = 0.5" if "boosted" in name else "", "metrics": spread(values, numbers)})
     return rows
 
 
 def make_users_run(folder: Path, seeds: int = 2, cluster: str = "som", rows: int = 20, **changes: Any) -> Path:
     """A finished run of HGT on users, its clusters from a map of 3 x 4 units (or k-means)."""
-    own = "hgt + SOM" if cluster == "som" else "hgt + k-means"
+    method = "hgt + SOM" if cluster == "som" else "hgt + k-means"
     numbers = list(range(seeds))
     hidden = {
         "method": "hgt",
         "embeddings": "embeddings.parquet",
         "recall": {
-            "rows": recall_rows(["popularity", own, "hgt, all users", "hgt, all users, boosted"], seeds),
+            "rows": recall_rows(["popularity", method, "hgt, all users", "hgt, all users, boosted"], seeds),
             **{"queries": 90, "users": 100, "left_out": 3},
         },
         "links": spread({"auc": 0.8, "mrr": 0.2, "hits@1": 0.1, "hits@10": 0.4}, numbers),
