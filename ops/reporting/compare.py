@@ -143,6 +143,8 @@ def _without_training(result: RunResult) -> list[tables.Row]:
 
 
 def _cost(value: float) -> str:
+    if not value:
+        return NOTHING
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
