@@ -105,7 +105,7 @@ def test_a_run_leaves_scores_pictures_and_a_report(finished):
 @pytest.mark.slow
 def test_pictures_are_those_of_the_clusters(finished):
     folder, _, _ = finished
-    found = read_pictures(folder / "pictures.npz")
+    found = read_pictures(folder)
     last = pq.read_table(folder / "assignments.parquet")["cluster"].to_numpy()
     assert found["near_cluster"].tolist() == [0, 1, 2]
     assert found["near_size"].tolist() == np.bincount(last).tolist()
