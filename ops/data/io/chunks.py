@@ -110,6 +110,8 @@ def read_node_table(chunk: Chunk) -> tuple[Ids, NDArray[np.float32] | None]:
         if not columns.features:
             return ids, None
         x = features_of(table, columns, chunk.width, at)
+        if not len(ids):  # blank lines at the end of a file
+            return ids, x.astype(np.float32)
         names = columns.features if len(columns.features) == chunk.width else None
         return ids, check_features(x, feature_names=names, origin=chunk.uri, first_row=chunk.first_row)
 

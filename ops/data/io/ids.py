@@ -144,9 +144,16 @@ def check_unique(ids: Ids, at: At, kind: str = "", hint: str = "ids of one type 
 
 
 def joined_ids(parts: Sequence[Ids]) -> Ids:
-    """Ids of several pieces as one array: int64 where all are numbers, else text."""
+    """Ids of several pieces as one array: int64 where all are numbers, else text. DataError where that is too wide."""
+    parts = [part for part in parts if part.size]
     if len({part.dtype.kind for part in parts}) > 1:
-        return np.concatenate([part.astype(np.str_) for part in parts])
+        parts = [part.astype(np.str_) for part in parts]
+    if parts and parts[0].dtype.kind == "U":
+        rows, width = sum(part.size for part in parts), max(part.dtype.itemsize for part in parts)
+        text = [np.char.str_len(cast("NDArray[np.str_]", part)) for part in parts]
+        if rows * width > max(_TEXT_BYTES, _TEXT_FACTOR * int(np.concatenate(text).sum())):
+            raise DataError(f"ids of up to {width // 4:,} characters, {rows:,} in all, would need "
+                            f"{rows * width >> 20:,} MiB; shorten the longest")  # fmt: skip
     return cast(Ids, np.concatenate(parts) if parts else np.empty(0, dtype=np.int64))
 
 

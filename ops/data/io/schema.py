@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ops.data.io.readers import DataFile, check_text, opened, read_bytes, reading
 from ops.errors import DataError
 
-HEADER_BYTES = 1 << 16
+HEADER_BYTES, LONGEST_HEADER = 1 << 16, 1 << 24
+_TYPE = re.compile(r":(u?int\d*|float\d*|double|string)$")  # the original's
 _ALIASES = {
     "source": "src", "src_id": "src", "target": "dst", "destination": "dst", "dst_id": "dst", "timestamp": "time",
 }  # fmt: skip
@@ -148,7 +150,7 @@ def _need(file: DataFile, names: Sequence[str], roles: Sequence[str], wanted: Se
 
 def _plain(names: Sequence[str]) -> list[str]:
     """Names in small letters without the original's types: src_id:int64 -> src_id."""
-    return [n.partition(":")[0].strip().lower() for n in names]
+    return [_TYPE.sub("", n).strip().lower() for n in names]
 
 
 def _header(file: DataFile, numbers: bool = False) -> tuple[tuple[str, ...], str, bool]:
@@ -198,9 +200,11 @@ def header_line(file: DataFile) -> str:
     check_text(file.uri, start)
     if b"\0" in start:
         raise DataError(f"{file.uri}: holds binary data, not text; allowed: csv, tsv or txt files of text")
+    if b"\n" not in start and file.size > len(start):  # a table of many columns
+        start = read_bytes(file, 0, LONGEST_HEADER)
     line, end, _ = start.partition(b"\n")
     if not end and file.size > len(start):
-        raise DataError(f"{file.uri}: its first line is longer than {HEADER_BYTES} bytes; it must name the columns")
+        raise DataError(f"{file.uri}: its first line is longer than {LONGEST_HEADER} bytes; it must name the columns")
     with reading(file.uri):
         text = line.decode("utf-8-sig").rstrip("\r")
     if not text.strip():

@@ -82,6 +82,7 @@ def split_features(chunk: Chunk, table: Any, first: int = 0) -> tuple[NDArray[An
 
 def joined_labels(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Labels of several pieces as one array: numbers where all are, else words."""
+    parts = [part for part in parts if part.size] or list(parts[:1])
     plain = len({part.dtype.kind in "biuf" for part in parts}) == 1
     return np.concatenate(parts if plain else [part.astype(object) for part in parts])
 

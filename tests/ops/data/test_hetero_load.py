@@ -259,6 +259,16 @@ def test_quoted_line_breaks_do_not_depend_on_where_chunks_end(tmp_path, pad):
         load_hetero(str(folder))
 
 
+def test_blank_lines_at_the_end_change_nothing(tmp_path):
+    folder = shop(tmp_path / "shop")
+    before = load_hetero(str(folder))
+    for path in [*folder.glob("*/*.csv"), *folder.glob("*/*.tsv")]:
+        path.write_text(path.read_text().replace("\n", "\r\n") + "\r\n" * 60)
+    after = load_hetero(str(folder))
+    assert after[0].digest() == before[0].digest()
+    assert after[1]["user"].tolist() == before[1]["user"].tolist()
+
+
 def test_labels_may_be_unknown_and_files_that_are_not_read_are_named(tmp_path):
     folder = shop(tmp_path / "shop")
     (folder / "labels/user.csv").write_text("id,label\nu2,b\nu1,unknown\n")

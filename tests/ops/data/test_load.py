@@ -260,6 +260,15 @@ def test_most_nodes_without_an_edge_and_edges_that_might_be_others_are_said(tmp_
     assert load(str(tmp_path))[0].edge_index.tolist() == [[1, 2], [2, 1]]
 
 
+def test_a_table_of_very_many_columns_whose_names_look_like_types(tmp_path):
+    names = ["label:red", "class:a", "id:5", *(f"a rather long name of a column {i}" for i in range(3000))]
+    x = np.random.default_rng(0).standard_normal((5, len(names))).astype(np.float32)
+    pd.DataFrame(x, columns=names).to_csv(tmp_path / "t.csv", index=False)
+    graph, labels = load(str(tmp_path / "t.csv"), knn=2)
+    assert (graph.feature_names, labels, graph.ids) == (tuple(names), None, None)
+    np.testing.assert_array_equal(graph.x, x)
+
+
 def test_digits_and_planted_are_always_there():
     digits, y = load("digits")
     assert (digits.n_nodes, digits.n_features, y.max()) == (1797, 64, 9)

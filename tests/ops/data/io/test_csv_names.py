@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from ops.data.io.chunks import place_of, read_table
-from ops.data.io.ids import Lookup, as_keys, find_rows, ids_of
+from ops.data.io.ids import Lookup, as_keys, find_rows, ids_of, joined_ids
 from ops.data.io.stream import TableStream
 from ops.data.io.tables import feature_chunks
 from ops.data.load import load, read_rows
@@ -113,6 +113,8 @@ def test_one_long_id_among_short_ones_is_refused_before_it_takes_the_memory(tmp_
     for read in (lambda: load(str(tmp_path / "t.csv"), knn=1), lambda: as_keys(np.array(words, dtype=object))):
         with pytest.raises(DataError, match="row 17: the id has 300,000 characters, most have 5: all would need 4,5"):
             read()
+    with pytest.raises(DataError, match="ids of up to 300,000 characters, 4,001 in all, would need 4,578 MiB"):
+        joined_ids([np.array(["x" * 300_000]), np.array([f"u{i}" for i in range(4000)])])
     assert Lookup("node", np.array(["a", "bb"])).rows(np.array(["bb", "x" * 1000])).tolist() == [1, -1]
 
 
