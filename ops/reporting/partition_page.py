@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import base64
-import html
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ops.atomic_io import replacing
+from ops.graph.partition import report
 from ops.graph.partition.manifest import Manifest
-from ops.graph.partition.report import text
+from ops.reporting.html import draw, render
 from ops.reporting.theme import Theme, legend, panels, style
 
 
 def picture(manifest: Manifest, theme: Theme) -> Figure:
     """Edges and nodes by part, the cut by relation, the halo by part and node type."""
-    report = manifest.report
+    summary = manifest.report
     figure, axes = panels(4, theme, height=3.0)
-    at = np.arange(manifest.parts)
-    stored = np.array(report["stored"]["parts"], dtype=float)
-    style(axes[0], theme, "Edges stored")
+    titles = ("Edges stored", "Nodes / mean", "Halo / nodes of the part", "Edges cut (%)")
+    for ax, title in zip(axes, titles, strict=True):
+        style(ax, theme, title)
+    at, stored = np.arange(manifest.parts), np.array(summary["stored"]["parts"], dtype=float)
     axes[0].bar(at, stored, color=theme.cycle[8], width=0.8)
     axes[0].axhline(stored.mean(), color=theme.ink, linewidth=0.8)
-    style(axes[1], theme, "Nodes / mean")
-    style(axes[2], theme, "Halo / own nodes")
-    for i, (kind, n) in enumerate(report["nodes"].items()):
-        own, halo = np.array(n["parts"], dtype=float), np.array(n["halo"], dtype=float)
+    for i, (kind, n) in enumerate(summary["nodes"].items()):
+        nodes, halo = np.array(n["parts"], dtype=float), np.array(n["halo"], dtype=float)
         colour = theme.cycle[i % len(theme.cycle)]
-        axes[1].plot(at, own / max(own.mean(), 1e-9), color=colour, marker="o", markersize=3, linewidth=1, label=kind)
-        axes[2].plot(at, halo / np.maximum(own, 1), color=colour, marker="o", markersize=3, linewidth=1)
-    names = list(report["edges"])
-    style(axes[3], theme, "Edges cut (%)")
-    axes[3].barh(np.arange(len(names)), [100 * report["edges"][name]["cut"] for name in names], color=theme.cycle[0])
-    axes[3].set_yticks(np.arange(len(names)), [name.replace("__", " ") for name in names])
+        for ax, values in ((axes[1], nodes / max(nodes.mean(), 1e-9)), (axes[2], halo / np.maximum(nodes, 1))):
+            ax.plot(at, values, color=colour, marker="o", markersize=3, linewidth=1, label=kind)
+    rows = np.arange(len(summary["edges"]))
+    axes[3].barh(rows, [100 * edges["cut"] for edges in summary["edges"].values()], color=theme.cycle[0])
+    axes[3].set_yticks(rows, [name.replace("__", " ") for name in summary["edges"]])
     axes[3].set_xlim(0, 100)
     axes[3].invert_yaxis()
     for ax in axes[:3]:
@@ -44,14 +44,13 @@ def picture(manifest: Manifest, theme: Theme) -> Figure:
     return figure
 
 
-def page(manifest: Manifest, image: bytes) -> str:
-    """The text and the picture as one HTML page without any other file."""
-    told = html.escape(text(manifest))
-    data = base64.b64encode(image).decode()
-    title = html.escape(f"{manifest.name} in {manifest.parts} parts")
-    look = "body{font-family:sans-serif;max-width:64rem;margin:2rem auto}img{max-width:100%}pre{overflow:auto}"
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{look}</style>'
-        f'<h1>{title}</h1><pre>{told}</pre><img alt="Sizes, cut and halo of the parts" '
-        f'src="data:image/png;base64,{data}"></html>\n'
-    )
+def write_page(manifest: Manifest, image: Path, page: Path) -> None:
+    """The picture as PNG, and the report with it as one HTML page without any other file."""
+    caption = "Sizes, cut and halo of the parts; the line is the mean."
+    figure = draw(partial(picture, manifest), "Parts", caption)
+    assert figure is not None
+    html = render("partition.html.j2", name=manifest.name, parts=manifest.parts, headline=report.headline(manifest),
+                  tables=report.tables(manifest), remarks=report.remarks(manifest), figure=figure)  # fmt: skip
+    for path, content in ((image, figure["light"]), (page, html.encode())):
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ops.data.types.hetero import Edges, HeteroGraph, Nodes
-from ops.graph.partition.shards import write_shards
+from ops.graph.partition.pipeline import partition_in_memory
+from ops.graph.partition.tasks import PartitionRequest
 from ops.graph.sampling.dataset import PartitionedGraph
 
 FOLLOW, SHARE = ("user", "follow", "note"), ("user", "share", "note")
@@ -29,5 +30,5 @@ def small_parts(folder: Path, parts: int, graph: HeteroGraph | None = None) -> P
     """Its shards with nodes dealt round."""
     graph = graph or small_graph()
     part_of = {kind: np.arange(nodes.count) % parts for kind, nodes in graph.nodes.items()}
-    manifest = write_shards(graph, part_of, folder / f"parts-{parts}", parts=parts)
+    manifest = partition_in_memory(graph, folder / f"parts-{parts}", PartitionRequest(parts, "given"), part_of)
     return PartitionedGraph("small", str(folder / f"parts-{parts}"), manifest, (FOLLOW, SHARE))

@@ -20,7 +20,7 @@ def run(capsys, monkeypatch, tmp_path):
 
 
 def test_a_graph_is_made_once(run, tmp_path):
-    line = "--users 60 --notes 40 --clusters 2 --mean-edges 4 --features 3 --parts 2 --format csv --out g"
+    line = "--users 60 --notes 40 --clusters 2 --mean-edges 4 --features 3 --parts 2 --out g"
     made = run(line)
     assert made.code == 0
     assert "user: 60 rows" in made.out
@@ -43,7 +43,7 @@ def test_the_originals_preset(run, tmp_path):
     assert run("--preset original --users 50 --out g").code == 0
     graph, groups = load_hetero(str(tmp_path / "g"))
     assert (graph.nodes["user"].count, graph.nodes["note"].count, groups) == (50, 1000, None)
-    assert (tmp_path / "g" / "user_node.tsv").exists()
+    assert (tmp_path / "g" / "nodes" / "user.parquet").exists()
 
 
 def test_a_homogeneous_graph(run, tmp_path):
@@ -54,7 +54,7 @@ def test_a_homogeneous_graph(run, tmp_path):
 @pytest.mark.parametrize(("line", "code", "said"), [
     ("", 2, "--out: is missing"), ("--out s3://b/x", 2, "is written to a local folder only"),
     ("--out g --user 5", 2, "nearest known: --users"), ("--out g --users 1", 2, "users"),
-    ("--out g --mixing 2", 2, "mixing"), ("--out g --format xml", 2, "format"),
+    ("--out g --mixing 2", 2, "mixing"), ("--out g --format csv", 2, "--format"),
     ("--out g --preset original --clusters 3", 2, "--clusters: goes not with --preset original"),
     ("--out g --homogeneous --notes 3", 2, "--notes: goes not with --homogeneous"),
     ("--out g --parts 1000", 3, "--parts 1000 must be <= 600"),

@@ -15,7 +15,9 @@ from graph_tables import write_tables
 from hetero_graphs import hetero, homogeneous
 
 import ops
-from ops.graph.partition.shards import fetch_shards, open_shard, read_manifest
+from ops.datamodules import partitioning
+from ops.graph.partition.manifest import read_manifest
+from ops.graph.partition.shards import fetch_shards, open_shard
 from workflows import partition_graph
 
 PROJECT = Path(ops.__file__).parents[1]
@@ -165,7 +167,7 @@ def test_on_s3_the_buckets_partition_counts_not_what_this_machine_had_begun(shel
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(partition, "_build", killed)
+        patch.setattr(partitioning, "_build", killed)
         assert shell(f"{one} --parts 2").code != 0
     assert s3.keys("parts/two/") == ["parts/two/job.json"], "said before the first part"
     refused = shell(f"{other} --parts 5")
@@ -173,7 +175,7 @@ def test_on_s3_the_buckets_partition_counts_not_what_this_machine_had_begun(shel
     assert "parts (2 there, 5 now)" in refused.errors[0]
     s3.client().delete_object(Bucket="tessera", Key="parts/two/job.json")  # begun by a version that said it last
     with monkeypatch.context() as patch:
-        patch.setattr(partition, "_build", killed)
+        patch.setattr(partitioning, "_build", killed)
         assert shell(f"{other} --parts 5").code != 0
     mixed = shell(f"{one} --parts 5")
     assert mixed.code == 2, "this machine's work is that of two parts"

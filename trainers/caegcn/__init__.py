@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 
-from ops.graph.sampling.batching import remarks
+from ops.graph.sampling.batches import remarks
 from ops.inference.sklearn import GraphClusterer
 from trainers.caegcn.cost import estimate, exchanged
 from trainers.caegcn.inference import embed, predict

@@ -51,7 +51,7 @@ def kept(
     weights: Weights, settings: Settings, data: PartitionedGraph, client: Client, team: Team, seed: int
 ) -> dict[str, Tensor]:
     """What a model keeps for new users: `states.TYPE.l` float32 [N H] and `ids.TYPE`; every worker has to call it."""
-    kinds = neighbour_types(client.book.relations, data.rows)
+    kinds = neighbour_types(tuple(client.manifest.edges), data.rows)
     found = packed_ids(data, client, kinds)
     for kind in kinds:
         own = [torch.zeros(0, settings.layers, settings.hidden)]

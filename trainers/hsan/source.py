@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.data.types.graph import AttributedGraph
-from ops.graph.sampling.batching import epoch_batches, part_of
-from ops.graph.sampling.minibatch import Batch
+from ops.graph.sampling.batches import Batch, epoch_batches, part_of
 from trainers.hsan.settings import Settings
 
 

@@ -100,17 +100,6 @@ def rows_of(
 
 
 @njit(cache=True)
-def repeats(indptr: NDArray[Any], indices: NDArray[Any]) -> int:
-    """How many entries equal the one before them in their row."""
-    found = 0
-    for i in range(indptr.size - 1):
-        for k in range(indptr[i] + 1, indptr[i + 1]):
-            if indices[k] == indices[k - 1]:
-                found += 1
-    return found
-
-
-@njit(cache=True)
 def merge(indptr: NDArray[Any], indices: NDArray[Any], weight: NDArray[Any], time: NDArray[Any]) -> int:
     """Repeated entries become one, in place: weights are summed (in float64, in order), the latest time stays.
 
@@ -141,21 +130,6 @@ def merge(indptr: NDArray[Any], indices: NDArray[Any], weight: NDArray[Any], tim
         first = last
         indptr[i + 1] = to
     return to
-
-
-@njit(cache=True)
-def numbering(part: NDArray[Any], bounds: NDArray[Any], number: NDArray[Any], order: NDArray[Any]) -> None:
-    """New numbers of nodes [N]: part by part, within a part as given; writes `bounds` [P + 1] and the inverse too."""
-    for i in range(part.size):
-        bounds[part[i] + 1] += 1
-    for p in range(bounds.size - 1):
-        bounds[p + 1] += bounds[p]
-    at = bounds[:-1].copy()
-    for i in range(part.size):
-        to = at[part[i]]
-        at[part[i]] = to + 1
-        number[i] = to
-        order[to] = i
 
 
 @njit(cache=True)

@@ -28,13 +28,13 @@ def waves(indptr, indices, parts, seed=0, start=None, turn=0, kept=lambda turn, 
     n = indptr.size - 1
     bounds, ends = np.arange(blocks + 1) * n // blocks, np.array([n])
 
-    def place(now, own, part, load, rooms, mean):
-        found = []
-        for b, room in zip(own, rooms, strict=True):
+    def place(now, wave, part, load, rooms, mean):
+        placed = []
+        for b, room in zip(wave, rooms, strict=True):
             a, e = bounds[b], bounds[b + 1]
             rows, links = indptr[a : e + 1] - indptr[a], indices[indptr[a] : indptr[e]]
-            found.append(place_block(rows, links, int(a), part.copy(), ends, load, room, mean, seed, now))
-        return found
+            placed.append(place_block(rows, links, int(a), part.copy(), ends, load, room, mean, seed, now))
+        return placed
 
     first = hash_parts([n], parts, seed).astype(part_dtype(parts)) if start is None else start
     return fennel_waves(first, turn, np.diff(indptr), bounds, ends, parts, place, kept)

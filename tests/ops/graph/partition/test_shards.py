@@ -13,9 +13,17 @@ from hypothesis import strategies as st
 from ops.data.hetero_load import load_hetero
 from ops.data.types.hetero import Edges, HeteroGraph, Nodes, relation_name
 from ops.errors import DataError, SettingsError
-from ops.graph.partition.manifest import as_json
-from ops.graph.partition.shards import open_shard, read_manifest, to_homogeneous, write_shards
+from ops.graph.partition.manifest import read_manifest
+from ops.graph.partition.pipeline import partition_in_memory
+from ops.graph.partition.shards import open_shard, to_homogeneous
+from ops.graph.partition.tasks import PartitionRequest
 from ops.graph.sampling.dataset import PartitionedGraph
+
+
+def written(graph, part_of, folder, parts=None, feature_dtype="float32"):
+    """The graph with its parts given."""
+    parts = parts or 1 + max(int(part.max()) for part in part_of.values())
+    return partition_in_memory(graph, folder, PartitionRequest(parts, "given", feature_dtype=feature_dtype), part_of)
 
 
 def merged(edges):
@@ -76,15 +84,15 @@ def test_every_node_and_edge_once_at_its_owner_and_the_reverse_is_the_transpose(
     graph = hetero(*size)
     part_of = parts_for(graph, parts, seed)
     with TemporaryDirectory() as folder:
-        made = write_shards(graph, part_of, Path(folder), parts=parts)
-        assert as_json(made) == as_json(read_manifest(folder))
+        made = written(graph, part_of, Path(folder), parts=parts)
+        assert made.model_dump_json() == read_manifest(folder).model_dump_json()
         check(graph, part_of, parts, Path(folder))
 
 
 def test_the_report_counts_what_plain_formulas_count(tmp_path):
     graph = hetero()
     part_of = parts_for(graph, 4)
-    report = write_shards(graph, part_of, tmp_path, parts=4).report
+    report = written(graph, part_of, tmp_path, parts=4).report
     pairs = np.array(list(merged(graph.edges[KNOWS])))
     apart = pairs[:, 0] != pairs[:, 1]
     owner = part_of["user"][pairs]
@@ -103,7 +111,7 @@ def test_the_report_counts_what_plain_formulas_count(tmp_path):
 def test_a_symmetric_graph_has_no_reverse_and_comes_back_whole(tmp_path):
     graph = homogeneous()
     part_of = parts_for(graph, 3)
-    manifest = write_shards(graph, part_of, tmp_path, parts=3)
+    manifest = written(graph, part_of, tmp_path, parts=3)
     assert list(manifest.edges) == [("node", "edge", "node")]
     assert manifest.edges["node", "edge", "node"].symmetric
     x, edge_index, ids, part = to_homogeneous(tmp_path)
@@ -115,7 +123,7 @@ def test_a_symmetric_graph_has_no_reverse_and_comes_back_whole(tmp_path):
 
 def test_only_homogeneous_graphs_come_back_as_one(tmp_path):
     graph = hetero()
-    write_shards(graph, parts_for(graph, 2), tmp_path)
+    written(graph, parts_for(graph, 2), tmp_path)
     with pytest.raises(DataError, match="2 node types"):
         to_homogeneous(tmp_path)
 
@@ -128,8 +136,8 @@ def test_features_keep_their_names_on_every_way_to_a_method(tmp_path):
     (tmp_path / "shop" / "edges" / "user__likes__note.csv").write_text("src,dst\n1,7\n2,8\n")
     graph, _ = load_hetero(str(tmp_path / "shop"))
     assert graph.nodes["user"].names == ("age", "id_of_town")
-    manifest = write_shards(graph, {"user": np.array([0, 1]), "note": np.array([1, 0])}, tmp_path / "parts")
-    assert as_json(read_manifest(tmp_path / "parts")) == as_json(manifest)
+    manifest = written(graph, {"user": np.array([0, 1]), "note": np.array([1, 0])}, tmp_path / "parts")
+    assert read_manifest(tmp_path / "parts").model_dump_json() == manifest.model_dump_json()
     data = PartitionedGraph("shop", str(tmp_path / "parts"), manifest, (("user", "likes", "note"),))
     assert data.feature_names == ("age", "id_of_town")
     assert manifest.nodes["note"].names == ()
@@ -138,42 +146,42 @@ def test_features_keep_their_names_on_every_way_to_a_method(tmp_path):
 def test_a_part_may_have_no_node_of_a_type(tmp_path):
     graph = hetero()
     part_of = {kind: np.zeros(nodes.count, dtype=np.int64) for kind, nodes in graph.nodes.items()}
-    write_shards(graph, part_of, tmp_path, parts=3)
+    written(graph, part_of, tmp_path, parts=3)
     check(graph, part_of, 3, tmp_path)
 
 
 def test_half_precision_features_and_what_they_cannot_hold(tmp_path):
     graph = hetero()
     part_of = parts_for(graph, 2)
-    manifest = write_shards(graph, part_of, tmp_path / "a", feature_dtype="float16")
+    manifest = written(graph, part_of, tmp_path / "a", feature_dtype="float16")
     shard = open_shard(tmp_path / "a", manifest, 0)
     assert shard.features["user"].dtype == np.float16
     graph.nodes["user"].x[3, 1] = 1e5
     with pytest.raises(DataError, match=r"beyond float16's range"):
-        write_shards(graph, part_of, tmp_path / "b", feature_dtype="float16")
+        written(graph, part_of, tmp_path / "b", feature_dtype="float16")
     assert not (tmp_path / "b" / "manifest.json").exists()
 
 
 def test_the_digest_is_of_the_graph_not_of_the_partition(tmp_path):
     graph = hetero()
-    first = write_shards(graph, parts_for(graph, 2), tmp_path / "a")
-    second = write_shards(graph, parts_for(graph, 3, seed=1), tmp_path / "b")
+    first = written(graph, parts_for(graph, 2), tmp_path / "a")
+    second = written(graph, parts_for(graph, 3, seed=1), tmp_path / "b")
     assert first.digest == second.digest
     graph.edges[KNOWS].src[0] += 1
-    assert write_shards(graph, parts_for(graph, 2), tmp_path / "c").digest != first.digest
+    assert written(graph, parts_for(graph, 2), tmp_path / "c").digest != first.digest
 
 
 def test_names_that_reverse_relations_need_are_refused(tmp_path):
     edges = Edges(np.array([0]), np.array([0]))
     graph = HeteroGraph("g", {"a": Nodes(np.array([5]))}, {("a", "rev_x", "a"): edges})
     with pytest.raises(DataError, match="rev_"):
-        write_shards(graph, {"a": np.array([0])}, tmp_path)
+        written(graph, {"a": np.array([0])}, tmp_path)
 
 
 @pytest.fixture
 def folder(tmp_path):
     graph = hetero()
-    write_shards(graph, parts_for(graph, 2), tmp_path / "out")
+    written(graph, parts_for(graph, 2), tmp_path / "out")
     return tmp_path / "out"
 
 
@@ -235,4 +243,4 @@ def test_other_folders_are_no_partitions(tmp_path):
 def test_a_finished_partition_is_never_overwritten(folder):
     graph = hetero()
     with pytest.raises(SettingsError, match="already"):
-        write_shards(graph, parts_for(graph, 2), folder)
+        written(graph, parts_for(graph, 2), folder)
