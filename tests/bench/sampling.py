@@ -41,21 +41,21 @@ def measured(client, mode, featured, pids=()):
     roots = [np.sort(rng.choice(client.manifest.nodes["node"].count, ROOTS, replace=False)) for _ in range(TIMES)]
     client.sample({"node": roots[0]}, FANOUT, (0, 0, 0, 0), mode, featured=featured)  # compiled, mapped, cached
     before = time.process_time() + cpu_of(pids)
-    for number, own in enumerate(roots):
-        edges += client.sample({"node": own}, FANOUT, (0, 0, 0, number), mode, featured=featured).edges
+    for number, ids in enumerate(roots):
+        edges += client.sample({"node": ids}, FANOUT, (0, 0, 0, number), mode, featured=featured).edges
     return (time.process_time() + cpu_of(pids) - before) / TIMES, edges / TIMES
 
 
 def main(n=1_000_000):
     import ray
 
-    made = graph(n)
+    planted = graph(n)
     print(f"{n:,} nodes, {made.edges[EDGE].count:,} directed edges, {ROOTS:,} roots, fan-out 10 x 10", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for parts in (1, 4):
             place = f"{folder}/{parts}"
             request = PartitionRequest(parts, "given", feature_dtype="float16")
-            manifest = partition_in_memory(made, Path(place), request, {"node": np.arange(n) * parts // n})
+            manifest = partition_in_memory(planted, Path(place), request, {"node": np.arange(n) * parts // n})
             local = PartitionedGraph("bench", place, manifest, (EDGE,)).connect()
             if parts == 1:
                 for mode in ("replace", "distinct", "padded"):

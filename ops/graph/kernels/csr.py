@@ -18,16 +18,9 @@ _SHORT = 48  # rows up to this length are sorted by insertion, longer ones by me
 
 @njit(cache=True)
 def route(
-    src: NDArray[Any],
-    dst: NDArray[Any],
-    part: NDArray[Any],
-    number: NDArray[Any],
-    local: NDArray[Any],
-    bounds: NDArray[Any],
-    out_src: NDArray[Any],
-    out_dst: NDArray[Any],
-    order: NDArray[Any],
-) -> None:
+    src: NDArray[Any], dst: NDArray[Any], part: NDArray[Any], number: NDArray[Any], local: NDArray[Any],
+    bounds: NDArray[Any], out_src: NDArray[Any], out_dst: NDArray[Any], order: NDArray[Any],
+) -> None:  # fmt: skip
     """Edges [M] as runs by the part of their destination, stable: a counting sort.
 
     `part` [N] and `local` [N] tell a destination's part and row within it, `number` a source's number. Writes

@@ -75,10 +75,10 @@ def store_graph(graph: HeteroGraph, work: Path) -> StoredTables:
     """The same of a graph in memory: one chunk a table."""
     nodes = dict(sorted(graph.nodes.items()))
     stored = StoredTables(work, graph.name, dict.fromkeys(nodes, 1), dict.fromkeys(graph.edges, 1),
-                          {kind: own.names for kind, own in nodes.items()},
-                          {kind: _id_dtype(own.ids) for kind, own in nodes.items()})  # fmt: skip
-    for kind, own in nodes.items():
-        save_arrays(stored.folder("nodes", kind), {"ids": own.ids, "x": own.x})
+                          {kind: table.names for kind, table in nodes.items()},
+                          {kind: _id_dtype(table.ids) for kind, table in nodes.items()})  # fmt: skip
+    for kind, table in nodes.items():
+        save_arrays(stored.folder("nodes", kind), {"ids": table.ids, "x": table.x})
     for r, edges in graph.edges.items():
         dtype = index_dtype(max(nodes[r[0]].count, nodes[r[2]].count))
         ends = edges.src.astype(dtype), edges.dst.astype(dtype)

@@ -29,7 +29,7 @@ from ops.graph.sampling.part_service import PartService, by_owner, numbers_withi
 MAX_RESTARTS, MAX_TASK_RETRIES = 8, 8  # finite: a request that kills its actor must not restart it without end
 PREFETCH_THREADS = 2
 CACHE_SHARE = 0.1  # of the nodes: whose features a client of actors keeps
-Cached = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]  # global numbers, their table, features
+Cached = tuple[NDArray[np.int64], NDArray[Any]]  # global numbers, ascending, and features
 
 
 @dataclass
@@ -55,11 +55,11 @@ class Client:
 
     def features(self, kind: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 [M F] of nodes by their global numbers: the busiest from the cache, the others from their owners."""
-        from ops.graph.kernels.draws import places
-
-        busiest, slots, rows = self._busiest(kind)
-        at = places(slots, busiest, ids)
-        cached, missing = np.flatnonzero(at >= 0), np.flatnonzero(at < 0)
+        busiest, rows = self._busiest(kind)
+        at = np.searchsorted(busiest, ids)
+        hit = at < len(busiest)
+        hit[hit] = busiest[at[hit]] == ids[hit]
+        cached, missing = np.flatnonzero(hit), np.flatnonzero(~hit)
         owned = by_owner(self.manifest, kind, ids[missing])
         answers = self.call("features", {part: (kind, numbers_within(self.manifest, kind, part, ids[missing[rest]]))
                                          for part, rest in owned.items()})  # fmt: skip
@@ -91,12 +91,10 @@ class Client:
         return [answers[part] for part in range(self.manifest.parts)]
 
     def _busiest(self, kind: str) -> Cached:
-        from ops.graph.kernels.draws import hashed
-
         if kind not in self._cached:
             answers = self._of_all_parts("busiest", kind, self.cache_share)
             ids, rows = (np.concatenate(arrays) for arrays in zip(*answers, strict=True))
-            self._cached[kind] = ids, hashed(ids), rows
+            self._cached[kind] = ids, rows
         return self._cached[kind]
 
 

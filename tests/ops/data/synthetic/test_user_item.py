@@ -37,11 +37,11 @@ def test_groups_tell_nothing_of_ids():
 
 def test_draws_follow_their_laws():
     rng = np.random.default_rng(0)
-    found = degrees(50_000, 15.0, 750.0, 1.5, rng)
-    assert found.mean() == pytest.approx(15, rel=0.05)
-    assert found.min() >= 1
-    assert found.max() <= 750
-    assert (found > 60).mean() == pytest.approx((found > 15).mean() * 4**-1.5, rel=0.25)
+    drawn = degrees(50_000, 15.0, 750.0, 1.5, rng)
+    assert drawn.mean() == pytest.approx(15, rel=0.05)
+    assert drawn.min() >= 1
+    assert drawn.max() <= 750
+    assert (drawn > 60).mean() == pytest.approx((drawn > 15).mean() * 4**-1.5, rel=0.25)
     rank = ranks(np.full(200_000, 1000), 0.8, rng)
     share = np.bincount(rank, minlength=1000) / rank.size
     assert share[9:29].sum() / share[99:299].sum() == pytest.approx(10**-0.2, rel=0.1)
@@ -69,9 +69,9 @@ def test_what_was_asked_for_is_planted():
         assert edges.time.min() >= user_item.START
     popular = np.sort(np.bincount(np.concatenate([e.dst for e in graph.edges.values()]), minlength=2000))[::-1]
     assert popular[:200].sum() > 3 * popular[1000:1200].sum()
-    own = graph.nodes["user"].x
-    centres = np.stack([own[groups["user"] == g].mean(0) for g in range(10)])
-    assert (own - centres[groups["user"]]).std() == pytest.approx(0.5, rel=0.05)
+    x = graph.nodes["user"].x
+    centres = np.stack([x[groups["user"] == g].mean(0) for g in range(10)])
+    assert (x - centres[groups["user"]]).std() == pytest.approx(0.5, rel=0.05)
 
 
 def test_blocks_do_not_change_with_the_number_of_nodes_around_them(monkeypatch):

@@ -25,7 +25,7 @@ from ops.graph.partition.tables import store_tables
 from ops.graph.partition.tasks import PartitionRequest
 
 
-def made(graph, folder, method="hash", parts=3, form="stream", run=None, pieces=3, feature_dtype="float32"):
+def built(graph, folder, method="hash", parts=3, form="stream", run=None, pieces=3, feature_dtype="float32"):
     """The graph by way of tables in `folder`, built in folder/out."""
     folder, run = Path(folder), run or in_process()
     if not (folder / "g").exists():
@@ -42,13 +42,13 @@ def contents(folder):
 
 def parts_of(graph, manifest, folder):
     """Which part each node of the graph has come to."""
-    found = {}
+    results = {}
     shards = [open_shard(folder, manifest, p) for p in range(manifest.parts)]
     for kind, nodes in graph.nodes.items():
         where = {i: p for p, shard in enumerate(shards) for i in shard.ids[kind].tolist()}
         assert len(where) == nodes.count
-        found[kind] = np.array([where[i] for i in nodes.ids.tolist()], dtype=np.int64)
-    return found
+        results[kind] = np.array([where[i] for i in nodes.ids.tolist()], dtype=np.int64)
+    return results
 
 
 @settings(max_examples=6)
@@ -60,7 +60,7 @@ def test_the_same_bytes_as_from_memory(size, parts, method, pieces):
     if min(e.count for e in graph.edges.values()) == 0 or graph.nodes["user"].count < 3:
         return  # the files would have no rows
     with TemporaryDirectory() as folder:
-        made(graph, folder, method, parts, pieces=pieces)
+        built(graph, folder, method, parts, pieces=pieces)
         same = HeteroGraph("g", graph.nodes, graph.edges)  # named as the folder
         partition_in_memory(same, Path(folder) / "memory", PartitionRequest(parts, method))
         assert contents(Path(folder) / "memory") == contents(Path(folder) / "out")
@@ -73,16 +73,16 @@ def test_a_training_sees_no_repeats_and_loops_when_it_assigns(tmp_path, method):
     pairs = {r: np.unique(np.stack([e.src, e.dst]), axis=1) for r, e in graph.edges.items()}
     once = HeteroGraph("g", graph.nodes, {r: Edges(*p[:, p[0] != p[1]] if r == KNOWS else p) for r, p in pairs.items()})
     request = PartitionRequest(3, method, simple=True)
-    found = [parts_of(g, partition_in_memory(g, tmp_path / name, request), tmp_path / name)
+    results = [parts_of(g, partition_in_memory(g, tmp_path / name, request), tmp_path / name)
              for name, g in (("whole", graph), ("once", once))]  # fmt: skip
-    assert all(np.array_equal(found[0][kind], found[1][kind]) for kind in graph.nodes)
+    assert all(np.array_equal(results[0][kind], results[1][kind]) for kind in graph.nodes)
 
 
 @pytest.mark.parametrize("method", ["hash", "fennel", "metis"])
 @pytest.mark.parametrize("make", [hetero, homogeneous])
 def test_every_method_covers_every_node_once(tmp_path, make, method):
     graph = make()
-    manifest = made(graph, tmp_path, method)
+    manifest = built(graph, tmp_path, method)
     part_of = parts_of(graph, manifest, tmp_path / "out")
     assert set(np.concatenate(list(part_of.values())).tolist()) == {0, 1, 2}
     assert manifest.partitioner["method"] == method
@@ -98,7 +98,7 @@ def test_the_order_in_which_tasks_run_changes_nothing(tmp_path, form):
         yield from here(stage, list(reversed(jobs)))
 
     for name, each in (("a", here), ("b", backwards)):
-        made(graph, tmp_path / name, "fennel", form=form, run=each)
+        built(graph, tmp_path / name, "fennel", form=form, run=each)
     assert contents(tmp_path / "a" / "out") == contents(tmp_path / "b" / "out")
 
 
@@ -112,28 +112,28 @@ def test_a_build_that_ends_anywhere_goes_on_to_the_same_bytes(tmp_path):
 
     def counted(stage, jobs):
         nonlocal count
-        for found in in_process()(stage, jobs):
+        for results in in_process()(stage, jobs):
             count += 1
-            yield found
+            yield results
 
-    made(graph, tmp_path / "whole", "fennel", form="waves", run=counted)
+    built(graph, tmp_path / "whole", "fennel", form="waves", run=counted)
     expected = contents(tmp_path / "whole" / "out")
     for last in range(1, count, count // 3):
         left = last
 
         def dying(stage, jobs):
             nonlocal left
-            for found in in_process()(stage, jobs):
+            for results in in_process()(stage, jobs):
                 left -= 1
                 if left < 0:
                     raise Killed
-                yield found
+                yield results
 
         folder = tmp_path / str(last)
         with pytest.raises(Killed):
-            made(graph, folder, "fennel", form="waves", run=dying)
+            built(graph, folder, "fennel", form="waves", run=dying)
         assert not (folder / "out" / "manifest.json").exists()
-        made(graph, folder, "fennel", form="waves")
+        built(graph, folder, "fennel", form="waves")
         assert contents(folder / "out") == expected
 
 
@@ -145,7 +145,7 @@ def test_auto_is_resolved_by_the_data():
 
 
 def test_half_precision_is_stored_as_such(tmp_path):
-    manifest = made(hetero(), tmp_path, feature_dtype="float16")
+    manifest = built(hetero(), tmp_path, feature_dtype="float16")
     assert open_shard(tmp_path / "out", manifest, 0).features["user"].dtype == np.float16
 
 
@@ -166,7 +166,7 @@ def put(row, value):
 
 
 @pytest.mark.parametrize(
-    ("kind", "piece", "columns", "told"),
+    ("kind", "piece", "columns", "message"),
     [
         ("edges/user__follow__note", 1, {"src": put(4, 10**6)}, r"001.parquet, row 4: 1000000 is not among the ids"),
         ("edges/user__follow__note", 2, {"dst": put(3, "x7")}, r"002.parquet, row 3: 'x7' is not among the ids"),
@@ -176,19 +176,19 @@ def put(row, value):
         ("nodes/user", 1, {"x1": put(5, np.nan)}, r"001.parquet.*row 5"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_line_with_file_and_row(tmp_path, kind, piece, columns, told):
+def test_bad_input_is_one_line_with_file_and_row(tmp_path, kind, piece, columns, message):
     write_tables(hetero(), tmp_path / "g")
     replaced(tmp_path, kind, piece, **columns)
-    with pytest.raises(DataError, match=told) as error:
-        made(None, tmp_path)
+    with pytest.raises(DataError, match=message) as error:
+        built(None, tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_more_parts_than_nodes(tmp_path):
     with pytest.raises(DataError, match=r"--parts 8: the graph has 7 nodes"):
-        made(hetero(4, 3, 9, 9), tmp_path, parts=8)
-    made(hetero(4, 3, 9, 9), tmp_path / "b", parts=7, method="fennel")
+        built(hetero(4, 3, 9, 9), tmp_path, parts=8)
+    built(hetero(4, 3, 9, 9), tmp_path / "b", parts=7, method="fennel")
 
 
 some_ids = st.one_of(
@@ -243,7 +243,7 @@ def test_arrays_of_before_a_reboot_are_forgotten(tmp_path):
 
 
 def test_the_manifest_names_every_file_and_only_those(tmp_path):
-    manifest = made(hetero(), tmp_path)
+    manifest = built(hetero(), tmp_path)
     there = {name for name in contents(tmp_path / "out") if name.startswith("part-")}
     assert there == set(manifest.files)
     assert {name.partition("/")[0] for name in there} == {part_name(p) for p in range(3)}

@@ -28,20 +28,20 @@ def written(graph, part_of, folder, parts=None, feature_dtype="float32"):
 
 def merged(edges):
     """{(src, dst): (weight, time)} with repeats merged, by plain Python."""
-    found = {}
+    stored_edges = {}
     for e in range(edges.count):
         key = int(edges.src[e]), int(edges.dst[e])
-        weight, time = found.get(key, (0.0, -(2**62)))
+        weight, time = stored_edges.get(key, (0.0, -(2**62)))
         weight += 0.0 if edges.weight is None else float(edges.weight[e])
-        found[key] = (weight, max(time, 0 if edges.time is None else int(edges.time[e])))
-    return found
+        stored_edges[key] = (weight, max(time, 0 if edges.time is None else int(edges.time[e])))
+    return stored_edges
 
 
 def stored(shards, manifest, relation, reverse=False):
     """{(source id, destination id): (weight, time)} of all parts; an edge that stands twice is an error."""
     source, _, target = relation
     ids = {k: np.concatenate([s.ids[k] for s in shards]) for k in manifest.nodes}
-    found = {}
+    stored_edges = {}
     for shard in shards:
         csr = shard.relations[relation]
         first = manifest.nodes[target].offsets[shard.part]
@@ -51,10 +51,10 @@ def stored(shards, manifest, relation, reverse=False):
             for k in range(csr.indptr[i], csr.indptr[i + 1]):
                 key = ids[source][csr.indices[k]].item(), ids[target][first + i].item()
                 key = key[::-1] if reverse else key
-                assert key not in found
+                assert key not in stored_edges
                 weight = 0.0 if csr.weight is None else float(csr.weight[k])
-                found[key] = (weight, 0 if csr.time is None else int(csr.time[k]))
-    return found
+                stored_edges[key] = (weight, 0 if csr.time is None else int(csr.time[k]))
+    return stored_edges
 
 
 def check(graph, part_of, parts, folder):
@@ -62,20 +62,20 @@ def check(graph, part_of, parts, folder):
     shards = [open_shard(folder, manifest, p) for p in range(parts)]
     for kind, nodes in graph.nodes.items():
         for p, shard in enumerate(shards):
-            own = part_of[kind] == p
-            assert np.array_equal(shard.ids[kind], nodes.ids[own])
+            inside = part_of[kind] == p
+            assert np.array_equal(shard.ids[kind], nodes.ids[inside])
             if nodes.x is not None:
-                assert np.array_equal(shard.features[kind], nodes.x[own])
+                assert np.array_equal(shard.features[kind], nodes.x[inside])
     for relation, edges in graph.edges.items():
         source, _, target = relation
         ids = graph.nodes[source].ids, graph.nodes[target].ids
         expected = {(ids[0][s].item(), ids[1][d].item()): v for (s, d), v in merged(edges).items()}
         assert manifest.edges[relation].count == len(expected)
         back = manifest.reverse(relation)
-        for found in (stored(shards, manifest, relation), stored(shards, manifest, back, back != relation)):
-            assert found.keys() == expected.keys()
+        for stored_edges in (stored(shards, manifest, relation), stored(shards, manifest, back, back != relation)):
+            assert stored_edges.keys() == expected.keys()
             for key, (weight, time) in expected.items():
-                assert found[key] == (pytest.approx(weight, rel=1e-5), time)
+                assert stored_edges[key] == (pytest.approx(weight, rel=1e-5), time)
 
 
 @settings(max_examples=20)
@@ -84,8 +84,8 @@ def test_every_node_and_edge_once_at_its_owner_and_the_reverse_is_the_transpose(
     graph = hetero(*size)
     part_of = parts_for(graph, parts, seed)
     with TemporaryDirectory() as folder:
-        made = written(graph, part_of, Path(folder), parts=parts)
-        assert made.model_dump_json() == read_manifest(folder).model_dump_json()
+        manifest = written(graph, part_of, Path(folder), parts=parts)
+        assert manifest.model_dump_json() == read_manifest(folder).model_dump_json()
         check(graph, part_of, parts, Path(folder))
 
 
@@ -192,19 +192,19 @@ def flip(path):
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "message"),
     [
         (lambda path: path.unlink(), "is missing"),
         (lambda path: path.write_bytes(path.read_bytes()[:-3]), "bytes, the manifest says"),
         (flip, "its checksum is not the manifest's"),
     ],
 )
-def test_a_harmed_file_is_named(folder, harm, told):
+def test_a_harmed_file_is_named(folder, harm, message):
     path = folder / "part-00001" / "user__follow__note.indices.npy"
     harm(path)
     manifest = read_manifest(folder)
     open_shard(folder, manifest, 0)
-    with pytest.raises(DataError, match=told) as error:
+    with pytest.raises(DataError, match=message) as error:
         open_shard(folder, manifest, 1)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -216,7 +216,7 @@ def edit(folder, **values):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda f: edit(f, schema=2), "has version 2, this program reads 1"),
         (lambda f: edit(f, parts=3), "is damaged"),
@@ -226,9 +226,9 @@ def edit(folder, **values):
         (lambda f: (f / "manifest.json").unlink(), "not finished"),
     ],
 )
-def test_a_manifest_that_cannot_be_used_is_said_so(folder, spoil, told):
+def test_a_manifest_that_cannot_be_used_is_said_so(folder, spoil, message):
     spoil(folder)
-    with pytest.raises(DataError, match=told) as error:
+    with pytest.raises(DataError, match=message) as error:
         read_manifest(folder)
     assert "\n" not in str(error.value)
 
