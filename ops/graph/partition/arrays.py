@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.atomic_io import unwritable
+from ops.errors import DataError
 
 FACTS = "facts.json"
 
@@ -50,8 +51,15 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def map_array(path: Path) -> NDArray[Any]:
-    """A stored array, mapped copy-on-write: the file never changes, and compiled loops take it as any array."""
-    array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False).view(np.ndarray)
+    """A stored array, mapped copy-on-write: the file never changes, and compiled loops take it as any array.
+
+    Raises DataError where it cannot be read.
+    """
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False).view(np.ndarray)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: cannot be read ({reason}); partition the graph again") from None
     return array
 
 

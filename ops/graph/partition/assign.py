@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ops.data.types.hetero import Relation
 from ops.graph.partition import tasks
 from ops.graph.partition.arrays import open_arrays, save_arrays
-from ops.graph.partition.csr import Csr, index_dtype, merge_repeats, number_nodes, sort_edges
+from ops.graph.partition.csr import Csr, build_csr, index_dtype, number_nodes
 from ops.graph.partition.executors import RunTasks, run_missing
 from ops.graph.partition.fennel import fennel_stream, fennel_waves, part_dtype
 from ops.graph.partition.metis import fill_empty, metis_by_degree
@@ -98,9 +98,10 @@ def _whole(blocks: Sequence[Path], n: int) -> Csr:
 
 def _simple(links: Csr) -> Csr:
     """The adjacency with every edge once and without self loops."""
-    rows = np.repeat(np.arange(links.indptr.size - 1, dtype=links.indices.dtype), np.diff(links.indptr))
+    n = links.indptr.size - 1
+    rows = np.repeat(np.arange(n, dtype=links.indices.dtype), np.diff(links.indptr))
     keep = rows != links.indices
-    return merge_repeats(sort_edges({"src": links.indices[keep], "dst": rows[keep]}, links.indptr.size - 1))[0]
+    return build_csr({"src": links.indices[keep], "dst": rows[keep]}, n, n)[0]
 
 
 def _waves(

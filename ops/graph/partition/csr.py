@@ -52,14 +52,18 @@ def number_nodes(part: NDArray[Any], parts: int) -> dict[str, NDArray[Any]]:
     """
     if part.size and not 0 <= int(part.min()) <= int(part.max()) < parts:
         raise ValueError(f"parts must be in [0, {parts}), got {int(part.min())} to {int(part.max())}")
-    owner = np.ascontiguousarray(part, dtype=np.int32)
-    offsets = np.zeros(parts + 1, dtype=np.int64)
-    np.cumsum(np.bincount(owner, minlength=parts), out=offsets[1:])
+    order, offsets = by_part(part, parts)
     number = np.empty(part.size, dtype=index_dtype(part.size))
-    keys = owner.astype(np.int16) if parts <= 2**15 else owner  # 16 bits are sorted by radix
-    number[np.argsort(keys, kind="stable")] = np.arange(part.size, dtype=number.dtype)
-    return {"part": owner, "number": number, "local": (number - offsets[owner]).astype(number.dtype),
+    number[order] = np.arange(part.size, dtype=number.dtype)
+    return {"part": part.astype(np.int32), "number": number, "local": (number - offsets[part]).astype(number.dtype),
             "offsets": offsets}  # fmt: skip
+
+
+def by_part(part: NDArray[Any], parts: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions [N] in order of `part` [N] in [0, P), stable, and where each part's begin, int64 [P + 1]."""
+    bounds = np.zeros(parts + 1, dtype=np.int64)
+    np.cumsum(np.bincount(part, minlength=parts), out=bounds[1:])
+    return np.argsort(part.astype(np.int16 if parts <= 2**15 else np.int32), kind="stable"), bounds  # 16 bits: radix
 
 
 def route_edges(edges: Columns, source: Columns, target: Columns) -> dict[str, NDArray[Any]]:
@@ -67,42 +71,38 @@ def route_edges(edges: Columns, source: Columns, target: Columns) -> dict[str, N
 
     `source` and `target` are the `number_nodes` of the two ends. Returns "bounds" int64 [P + 1] (part p has the edges
     bounds[p] .. bounds[p + 1] - 1), "src" as new numbers, "dst" as rows within the owner, and the other columns.
-    Ends are not checked: what comes from files was looked up.
     """
-    from ops.graph.kernels.csr import route
+    order, bounds = by_part(target["part"][edges["dst"]], target["offsets"].size - 1)
+    routed = {name: column[order] for name, column in edges.items()}
+    return routed | {"bounds": bounds, "src": source["number"][routed["src"]], "dst": target["local"][routed["dst"]]}
 
-    m = edges["dst"].size
+
+def build_csr(edges: Columns, n: int, sources: int, *, merge: bool = True) -> tuple[Csr, int]:
+    """The reduce step: edges [m] from `sources` nodes into n rows as CSR, and how many repeats were merged.
+
+    Of repeated edges the weights are summed (in float64, in the order given) and the latest time stays; without
+    `merge` all stay.
+    """
+    keys = edges["dst"].astype(np.int64) * sources + edges["src"]
     others = {name: column for name, column in edges.items() if name not in ("src", "dst")}
-    bounds = np.zeros(target["offsets"].size, dtype=np.int64)
-    src, dst = np.empty(m, dtype=source["number"].dtype), np.empty(m, dtype=target["local"].dtype)
-    order = np.empty(m if others else 0, dtype=np.int64)
-    route(edges["src"], edges["dst"], target["part"], source["number"], target["local"], bounds, src, dst, order)
-    return {"bounds": bounds, "src": src, "dst": dst} | {name: column[order] for name, column in others.items()}
-
-
-def sort_edges(edges: Columns, n: int) -> Csr:
-    """Edges [m] into n rows as CSR by destination, repeats kept in the order given."""
-    from ops.graph.kernels.csr import rows_of
-
-    others = {name: column for name, column in edges.items() if name not in ("src", "dst")}
+    ranked = np.sort(keys)
+    new = np.ones(ranked.size, dtype=np.bool_)
+    np.not_equal(ranked[1:], ranked[:-1], out=new[1:])
+    repeats = int(ranked.size - np.count_nonzero(new)) if merge else 0
+    if others:
+        order = np.argsort(keys, kind="stable" if repeats else None)  # any order will do where all differ
+        others = {name: column[order] for name, column in others.items()}
+    if repeats:
+        starts = np.flatnonzero(new)
+        ranked = ranked[starts]
+        if "weight" in others:
+            others["weight"] = np.add.reduceat(others["weight"].astype(np.float64), starts).astype(np.float32)
+        if "time" in others:
+            others["time"] = np.maximum.reduceat(others["time"], starts)
+    rows, indices = np.divmod(ranked, max(sources, 1))
     indptr = np.zeros(n + 1, dtype=np.int64)
-    indices = np.empty(edges["src"].size, dtype=edges["src"].dtype)
-    order = np.empty(indices.size if others else 0, dtype=np.int64)
-    rows_of(edges["src"], edges["dst"], indptr, indices, order)
-    return Csr(indptr, indices, **{name: column[order] for name, column in others.items()})
-
-
-def merge_repeats(csr: Csr) -> tuple[Csr, int]:
-    """The reduce step: repeated edges as one, and how many went; weights are summed in order, the latest time stays."""
-    from ops.graph.kernels.csr import merge
-
-    weight = np.empty(0, dtype=np.float32) if csr.weight is None else csr.weight
-    time = np.empty(0, dtype=np.int64) if csr.time is None else csr.time
-    left = merge(csr.indptr, csr.indices, weight, time)
-    if left == csr.indices.size:
-        return csr, 0
-    short = {name: array[:left].copy() for name, array in csr.columns().items() if name != "indptr"}
-    return Csr(csr.indptr, **short), csr.indices.size - left
+    np.cumsum(np.bincount(rows, minlength=n), out=indptr[1:])
+    return Csr(indptr, indices.astype(edges["src"].dtype), **others), repeats
 
 
 def part_counts(
@@ -137,7 +137,7 @@ def edge_print(edges: Columns) -> list[int]:
 
     A relation within one type whose first and third sum agree equals its transpose (an accident: 2^-64).
     """
-    from ops.graph.kernels.csr import fingerprint
+    from ops.graph.kernels.digests import fingerprint
 
     weight, time = edges.get("weight"), edges.get("time")
     bits = np.empty(0, dtype=np.uint32) if weight is None else np.ascontiguousarray(weight).view(np.uint32)
@@ -147,7 +147,7 @@ def edge_print(edges: Columns) -> list[int]:
 
 def node_print(ids: NDArray[Any], x: NDArray[np.float32] | None, first: int) -> list[int]:
     """[nodes, sums of their ids and of their features] of rows `first`, `first` + 1, ...; pieces add up likewise."""
-    from ops.graph.kernels.csr import row_prints
+    from ops.graph.kernels.digests import row_prints
 
     sums = [int(ids.size)]
     for values in (ids, x):

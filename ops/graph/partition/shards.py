@@ -87,7 +87,7 @@ def open_shard(folder: Path, manifest: Manifest, part: int, verify: bool = True)
         if name.startswith(f"{part_name(part)}/"):
             path = Path(folder) / name
             _check_file(path, stored, verify)
-            arrays[path.name.removesuffix(".npy")] = _map(path)
+            arrays[path.name.removesuffix(".npy")] = map_array(path)
     columns = ("indptr", "indices", "weight", "time")
     try:
         return Shard(
@@ -111,14 +111,6 @@ def _check_file(path: Path, stored: Mapping[str, Any], verify: bool) -> None:
         )
     if verify and _sha256(path) != stored["sha256"]:
         raise DataError(f"{path}: is damaged (its checksum is not the manifest's); {again}")
-
-
-def _map(path: Path) -> NDArray[Any]:
-    try:
-        return map_array(path)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{path}: cannot be read ({reason}); partition the graph again") from None
 
 
 def to_homogeneous(

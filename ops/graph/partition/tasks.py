@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ops.data.types.hetero import Relation, relation_name
 from ops.errors import DataError
 from ops.graph.partition.arrays import open_arrays, read_run, save_arrays
-from ops.graph.partition.csr import Columns, merge_repeats, node_print, part_counts, route_edges, sort_edges
+from ops.graph.partition.csr import Columns, build_csr, by_part, node_print, part_counts, route_edges
 from ops.graph.partition.shards import write_part
 from ops.graph.partition.tables import StoredTables
 
@@ -84,7 +84,7 @@ def make_block(plan: BuildPlan, block: int) -> None:
     """Reduce: the undirected adjacency of a block's nodes, repeats kept."""
     offsets = open_arrays(plan.work / "blocks.numbers")["offsets"]
     edges = _gather([folder for r in plan.stored.edges for folder in plan.stored.folders("links", r)], block)
-    csr = sort_edges(edges, int(offsets[block + 1] - offsets[block]))
+    csr, _ = build_csr(edges, int(offsets[block + 1] - offsets[block]), int(offsets[-1]), merge=False)
     save_arrays(plan.work / "blocks" / f"{block:06d}", csr.columns())
 
 
@@ -104,8 +104,7 @@ def route_nodes(plan: BuildPlan, kind: str, number: int, first: int) -> None:
     nodes = open_arrays(plan.stored.folder("nodes", kind, number))
     ids, x, feature_dtype = nodes["ids"], nodes.get("x"), plan.request.feature_dtype
     part = open_arrays(plan.work / "numbers" / kind)["part"][first : first + ids.size]
-    order = np.argsort(part, kind="stable")
-    bounds = np.concatenate([[0], np.cumsum(np.bincount(part, minlength=plan.request.parts))])
+    order, bounds = by_part(part, plan.request.parts)
     with np.errstate(over="ignore"):
         narrow = None if x is None else x.astype(feature_dtype, copy=False)[order]
     if narrow is not None and feature_dtype == "float16" and not np.isfinite(narrow).all():
@@ -137,7 +136,7 @@ def make_part(plan: BuildPlan, out: Path, part: int) -> int:
         chunks = range(plan.stored.edges[origin or relation])
         edges = _gather([plan.stored.folder("routed", relation, number) for number in chunks], part)
         rows = offsets[relation[2]][part : part + 2]
-        csrs[relation] = csr, _ = merge_repeats(sort_edges(edges, int(rows[1] - rows[0])))
+        csrs[relation] = csr, _ = build_csr(edges, int(rows[1] - rows[0]), int(offsets[relation[0]][-1]))
         arrays |= {f"{relation_name(relation)}.{column}": array for column, array in csr.columns().items()}
     facts = {"counts": part_counts(csrs, offsets, part), "files": write_part(out, part, arrays)}
     save_arrays(plan.stored.folder("parts", "part", part), {}, facts)
