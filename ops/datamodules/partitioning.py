@@ -25,14 +25,7 @@ from ops.distributed.resources import on_cluster
 from ops.errors import SettingsError
 from ops.graph.partition.arrays import forget_after_reboot
 from ops.graph.partition.executors import RunTasks, in_process, on_ray
-from ops.graph.partition.manifest import (
-    MANIFEST,
-    WORK,
-    has_manifest,
-    part_name,
-    read_manifest,
-    write_manifest,
-)
+from ops.graph.partition.manifest import MANIFEST, WORK, has_manifest, part_name, read_manifest, write_manifest
 from ops.graph.partition.pipeline import build
 from ops.graph.partition.report import text
 from ops.graph.partition.tables import store_tables

@@ -52,13 +52,9 @@ def capacity(degree: NDArray[Any], ends: NDArray[np.int64], parts: int) -> tuple
 
 
 def fennel_stream(
-    indptr: NDArray[np.int64],
-    indices: NDArray[Any],
-    ends: NDArray[np.int64],
-    parts: int,
-    seed: int,
+    indptr: NDArray[np.int64], indices: NDArray[Any], ends: NDArray[np.int64], parts: int, seed: int,
     say: Callable[[str], None] = lambda text: None,
-) -> NDArray[Any]:
+) -> NDArray[Any]:  # fmt: skip
     """The part [N] of every node by one stream over the undirected adjacency, both directions in it.
 
     `ends` [T]: one behind the last node of each type. Memory beside the graph: about 10 bytes a node.
@@ -97,16 +93,10 @@ def place_block(
 
 
 def fennel_waves(
-    start: NDArray[Any],
-    turn: int,
-    degree: NDArray[Any],
-    bounds: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    parts: int,
-    place: Callable[..., list[NDArray[Any]]],
-    keep: Callable[[int, NDArray[Any]], None],
+    start: NDArray[Any], turn: int, degree: NDArray[Any], bounds: NDArray[np.int64], ends: NDArray[np.int64],
+    parts: int, place: Callable[..., list[NDArray[Any]]], keep: Callable[[int, NDArray[Any]], None],
     say: Callable[[str], None] = lambda text: None,
-) -> NDArray[Any]:
+) -> NDArray[Any]:  # fmt: skip
     """The part [N] of every node in rounds of waves of blocks, from the parts `start` of round `turn` on.
 
     `degree` [N]; block b holds nodes bounds[b] .. bounds[b + 1] - 1. `place(turn, blocks, part, load, rooms, mean)`

@@ -11,16 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
 from ops.atomic_io import atomic_write
 from ops.data.types.hetero import REVERSE, Relation, relation_name, relation_of
@@ -148,7 +139,7 @@ def read_manifest(place: str | Path) -> Manifest:
         raise DataError(f"{path}: has version {schema}, this program reads {SCHEMA}; {AGAIN}")
     try:
         return Manifest.model_validate(values)
-    except (DataError, ValidationError, TypeError) as error:
+    except (DataError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: is damaged ({reason}); {AGAIN}") from None
 

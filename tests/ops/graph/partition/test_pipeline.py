@@ -25,12 +25,12 @@ from ops.graph.partition.tables import store_tables
 from ops.graph.partition.tasks import PartitionRequest
 
 
-def built(graph, folder, method="hash", parts=3, form="stream", run=None, pieces=3, feature_dtype="float32"):
+def built(graph, folder, method="hash", parts=3, form="stream", run=None, pieces=3):
     """The graph by way of tables in `folder`, built in folder/out."""
     folder, run = Path(folder), run or in_process()
     if not (folder / "g").exists():
         write_tables(graph, folder / "g", pieces)
-    request = PartitionRequest(parts, method, form, 0, feature_dtype)
+    request = PartitionRequest(parts, method, form)
     manifest = build(store_tables(tables(str(folder / "g")), folder / "work", run), request, folder / "out", run)
     write_manifest(folder / "out", manifest)
     return manifest
@@ -142,11 +142,6 @@ def test_auto_is_resolved_by_the_data():
     assert asked.resolved(1, 50_000_000).method == "metis"
     assert asked.resolved(1, 50_000_001).partitioner() == {"method": "fennel", "seed": 0, "form": "waves"}
     assert asked.resolved(2, 100).partitioner() == {"method": "fennel", "seed": 0, "form": "stream"}
-
-
-def test_half_precision_is_stored_as_such(tmp_path):
-    manifest = built(hetero(), tmp_path, feature_dtype="float16")
-    assert open_shard(tmp_path / "out", manifest, 0).features["user"].dtype == np.float16
 
 
 def replaced(folder, kind, piece, **columns):

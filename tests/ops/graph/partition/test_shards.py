@@ -143,13 +143,6 @@ def test_features_keep_their_names_on_every_way_to_a_method(tmp_path):
     assert manifest.nodes["note"].names == ()
 
 
-def test_a_part_may_have_no_node_of_a_type(tmp_path):
-    graph = hetero()
-    part_of = {kind: np.zeros(nodes.count, dtype=np.int64) for kind, nodes in graph.nodes.items()}
-    written(graph, part_of, tmp_path, parts=3)
-    check(graph, part_of, 3, tmp_path)
-
-
 def test_half_precision_features_and_what_they_cannot_hold(tmp_path):
     graph = hetero()
     part_of = parts_for(graph, 2)
