@@ -7,14 +7,14 @@ import json
 import resource
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ops.config.cli import flag, parser, read_settings
 from ops.config.console import Console
 from ops.config.exit_codes import entry
 from ops.config.settings import Settings, setting
-from ops.data.synthetic.legacy_fake import NOTES, USERS
-from ops.data.synthetic.stream import Order, generate
+from ops.data.synthetic.original import NOTES, USERS
+from ops.data.synthetic.stream import generate
 from ops.data.synthetic.user_item import Planted
 from ops.errors import SettingsError
 
@@ -40,7 +40,7 @@ class GenerateSettings(Settings):
     seed: int = setting(0, "seed of every draw", ge=0, le=2**31)
     parts: int = setting(1, "files a table; the rows are the same whatever their number", ge=1, le=1_000_000)
     preset: Literal["none", "original"] = setting(
-        "none", "original: users with an age, notes with views, random edges, in the original's sizes"
+        "none", "original: users with an age, notes with views, random edges, in the original's numbers"
     )
     homogeneous: bool = setting(False, "one node type, edges in both directions")
     fresh: bool = setting(False, "replace a graph in --out")
@@ -48,44 +48,45 @@ class GenerateSettings(Settings):
     quiet: bool = setting(False, "print errors only")
 
 
-def order_of(given: GenerateSettings) -> Order:
+def planted_of(settings: GenerateSettings) -> Planted:
     """What to write. Raises SettingsError for flags that do not go together."""
-    original = given.preset == "original"
-    own = {k: v for k, v in given.model_dump().items() if k in Planted.__dataclass_fields__}
-    sizes = {"users": given.users or (USERS if original else DEFAULT.users),
-             "notes": given.notes or (NOTES if original else DEFAULT.notes)}  # fmt: skip
+    original = settings.preset == "original"
+    values: dict[str, Any] = {k: v for k, v in settings.model_dump().items() if k in Planted.model_fields}
     if original:
-        other = [k for k in own if k not in ("users", "notes", "seed") and own[k] != getattr(DEFAULT, k)]
+        other = [k for k in values if k not in ("users", "notes", "seed") and values[k] != getattr(DEFAULT, k)]
         if other:
             raise SettingsError(f"{flag(other[0])}: goes not with --preset original, which has no groups")
-    if given.homogeneous and given.notes:
+    if settings.homogeneous and settings.notes:
         raise SettingsError("--notes: goes not with --homogeneous, which has one type; --users are its nodes")
-    return Order(Planted(**own | sizes), given.parts, original)
+    values["users"] = settings.users or (USERS if original else DEFAULT.users)
+    values["notes"] = settings.notes or (NOTES if original else DEFAULT.notes)
+    return Planted(**values)
 
 
 def main(argv: list[str]) -> None:
     """Parse, generate, print."""
-    made = parser("generate_graph.py", "Planted graphs of any size.", GenerateSettings)
-    _, given = read_settings(made, argv, GenerateSettings, "")
-    if not given.out:
+    program = parser("generate_graph.py", "Planted graphs of any size.", GenerateSettings)
+    _, settings = read_settings(program, argv, GenerateSettings, "")
+    if not settings.out:
         raise SettingsError("--out: is missing; generate_graph.py --out FOLDER")
-    if given.out.startswith("s3://"):
-        raise SettingsError(f"--out {given.out}: is written to a local folder only; copy it to S3 afterwards")
-    console = Console(given.quiet, given.json_output)
+    if settings.out.startswith("s3://"):
+        raise SettingsError(f"--out {settings.out}: is written to a local folder only; copy it to S3 afterwards")
+    console = Console(settings.quiet, settings.json_output)
     start = time.monotonic()
     rows = generate(
-        order_of(given), Path(given.out).expanduser(), given.fresh, lambda text: console.progress(text, milestone=False)
-    )
+        planted_of(settings), Path(settings.out).expanduser(), settings.parts, original=settings.preset == "original",
+        fresh=settings.fresh, say=lambda line: console.progress(line, milestone=False),
+    )  # fmt: skip
     if rows is None:
-        console.say(f"{given.out}: is there already, complete and made with the same settings; --fresh makes it again")
+        console.say(f"{settings.out}: is there already, complete and of the same settings; --fresh replaces it")
         return
     used = {"rows": rows, "seconds": round(time.monotonic() - start, 2),
             "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)}  # fmt: skip
-    if given.json_output:
+    if settings.json_output:
         print(json.dumps(used))
     for name, count in rows.items():
         console.say(f"{name}: {count:,} rows")
-    console.say(f"{given.out}: written in {used['seconds']} s, peak memory {used['peak_memory_gib']} GiB")
+    console.say(f"{settings.out}: written in {used['seconds']} s, peak memory {used['peak_memory_gib']} GiB")
 
 
 if __name__ == "__main__":

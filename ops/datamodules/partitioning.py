@@ -1,4 +1,4 @@
-"""What `workflows/partition_graph.py` runs: the build's stages with their place, progress, report and upload.
+"""What `workflows/partition_graph.py` runs: the build's stages with their folder, progress, report and upload.
 
 A build is worked on in OUT/.work (for S3 in a scratch folder of this machine) and goes on where a killed one ended, as
 long as the settings and the input are the same. manifest.json comes last: nothing without it passes for finished.
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -24,26 +24,20 @@ from ops.data.chunked import tables
 from ops.data.io.chunks import Tables
 from ops.distributed.resources import on_cluster
 from ops.errors import SettingsError
-from ops.graph.partition.array_file import forget_after_reboot
-from ops.graph.partition.manifest import (
-    MANIFEST,
-    WORK,
-    Manifest,
-    has_manifest,
-    part_name,
-    read_manifest,
-    write_manifest,
-)
-from ops.graph.partition.metis import tasks_here, tasks_on_ray
-from ops.graph.partition.pipeline import Each, Request, build
+from ops.graph.partition.arrays import forget_after_reboot
+from ops.graph.partition.executors import RunTasks, in_process, on_ray
+from ops.graph.partition.manifest import MANIFEST, WORK, has_manifest, part_name, read_manifest, write_manifest
+from ops.graph.partition.pipeline import build
 from ops.graph.partition.report import text
+from ops.graph.partition.tables import store_tables
+from ops.graph.partition.tasks import PartitionRequest
 from ops.storage import object_store as s3
 from ops.storage.run_dir import LOCK_FILE, lock, scratch
 
 JOB, PICTURE, PAGE = "job.json", "partition.png", "report.html"
 SMALL = 8  # chunks (of about a million rows) up to which starting Ray costs more than it brings
-VERSION = 1  # of the build: another one would make other bytes
-OWN = (JOB, PICTURE, PAGE, MANIFEST, WORK, LOCK_FILE)
+VERSION = 2  # of the build: another one makes other bytes, or keeps other files in between
+FILES = (MANIFEST, JOB, PICTURE, PAGE, WORK)
 
 
 def run_partition(request: PartitionSettings, console: Console) -> dict[str, Any]:
@@ -52,97 +46,93 @@ def run_partition(request: PartitionSettings, console: Console) -> dict[str, Any
     Raises DataError for what is wrong with the input, SettingsError for another partition or foreign files in OUT.
     """
     began = time.monotonic()
-    there = s3.parse(request.out) if s3.is_s3(request.out) else None
-    if there is None and "://" in request.out:
+    bucket = s3.parse(request.out) if s3.is_s3(request.out) else None
+    if bucket is None and "://" in request.out:
         raise SettingsError(f"--out {request.out}: parts go to a folder or to s3://BUCKET/PREFIX; give one of them")
     if request.tasks != "auto" and request.tasks < 0:
         raise SettingsError(f"--tasks: got {request.tasks}; allowed: auto or a whole number >= 0")
-    home = Path(request.out).expanduser() if there is None else scratch(request.scratch) / there.bucket / there.key
-    own = _open(home, request.out)
-    with lock(own):
+    home = Path(request.out).expanduser() if bucket is None else scratch(request.scratch) / bucket.bucket / bucket.key
+    _open(home, request.out)
+    peaks: dict[str, int] = {}
+    with lock(home):
         if request.fresh:
-            _clear(home, there)
+            _clear(home, bucket)
         source = tables(request.graph)
         job = _job(request, source)
-        manifest = _finished(home, there, job)
-        peaks: dict[str, int] = {}
-        again = manifest is not None
-        if manifest is None:
-            write_json(home / JOB, job)
-            if there is not None:  # before any part: nobody else builds another partition among ours
-                s3.upload(home / JOB, there / JOB)
-            manifest = _build(request, source, home, there, console, peaks)
-        else:
+        finished = _finished(home, bucket, job)
+        if finished:
             console.say(f"{request.out}: is finished already; --fresh builds it anew")
+        else:
+            write_json(home / JOB, job)
+            if bucket is not None:  # before any part: nobody else builds another partition among ours
+                s3.upload(home / JOB, bucket / JOB)
+            _build(request, source, home, bucket, console, peaks)
+        manifest = read_manifest(str(bucket or home))
     console.say(text(manifest))
     console.say(f"{request.out}: {manifest.parts} parts")
-    return {"out": request.out, "parts": manifest.parts, "digest": manifest.digest, "again": again,
+    return {"out": request.out, "parts": manifest.parts, "digest": manifest.digest, "again": finished,
             "partitioner": manifest.partitioner, "report": manifest.report, "notes": list(manifest.notes),
             "seconds": time.monotonic() - began, "peak_bytes": peaks}  # fmt: skip
 
 
-def _open(home: Path, out: str) -> Path:
-    """The folder, made if need be and ours to use."""
+def _open(home: Path, out: str) -> None:
+    """Make the folder if need be; what is no partition's may not be in it."""
     try:
         home.mkdir(parents=True, exist_ok=True)
-        other = [p.name for p in home.iterdir() if p.name not in OWN and not p.name.startswith(("part-", "."))]
+        names = [path.name for path in home.iterdir()]
     except OSError as error:
         raise SettingsError(f"--out {out}: cannot be written ({error.strerror}); give a folder that can") from None
-    if other and not (home / JOB).exists():
-        raise SettingsError(f"--out {out}: holds files that are no partition's ({other[0]}); give another folder")
-    return home
+    foreign = [name for name in names if name not in (*FILES, LOCK_FILE) and not name.startswith(("part-", "."))]
+    if foreign and JOB not in names:
+        raise SettingsError(f"--out {out}: holds files that are no partition's ({foreign[0]}); give another folder")
 
 
 def _job(request: PartitionSettings, source: Tables) -> dict[str, Any]:
     """What makes two builds the same: the settings that matter, and the input's files."""
     keys = ("parts", "method", "fennel", "seed", "feature_dtype")
     values = request.model_dump(by_alias=True)
-    chunks = {k if isinstance(k, str) else "__".join(k): [asdict(c) for c in own]
-              for k, own in [*source.nodes.items(), *source.edges.items()]}  # fmt: skip
+    chunks = {k if isinstance(k, str) else "__".join(k): [asdict(c) for c in pieces]
+              for k, pieces in [*source.nodes.items(), *source.edges.items()]}  # fmt: skip
     inputs = hashlib.sha256(json.dumps(chunks, sort_keys=True).encode()).hexdigest()
     return {"version": VERSION, "settings": {k: values[k] for k in keys}, "inputs": inputs}
 
 
-def _finished(home: Path, there: s3.Location | None, job: dict[str, Any]) -> Manifest | None:
-    """The manifest where the same build is finished. Raises SettingsError where another one is in the place."""
-    place = str(there or home)
-    own, whole = read_json(home / JOB), has_manifest(place)
-    known = own
-    if there is not None:  # the bucket's word first: another machine may have built there since
-        content = s3.read(there / JOB)
-        known = None if content is None else json.loads(content)
-    if known is None and whole:
+def _finished(home: Path, bucket: s3.Location | None, job: dict[str, Any]) -> bool:
+    """Whether the same build is finished. Raises SettingsError where another one, finished or not, is in the place."""
+    place = str(bucket or home)
+    begun, whole = read_json(home / JOB), has_manifest(place)
+    jobs = [begun]
+    if bucket is not None:  # the bucket's word first: another machine may have built there since
+        content = s3.read(bucket / JOB)
+        jobs = [None if content is None else json.loads(content), begun]
+    if jobs[0] is None and whole:
         raise SettingsError(f"--out {place}: holds a partition of unknown making; give another --out, or --fresh")
-    # While it is unfinished this machine's own work is gone on with, so that must be of the same partition too.
-    for found in (known,) if whole else (known, own):
-        if found is not None:
-            _same(place, found, job)
-    return read_manifest(place) if whole else None
+    # while it is unfinished this machine's work is gone on with, so that must be of the same partition too
+    for other in jobs[:1] if whole else jobs:
+        if other is not None:
+            _check_same(place, other, job)
+    return whole
 
 
-def _same(place: str, known: dict[str, Any], job: dict[str, Any]) -> None:
-    """Raises SettingsError where what is known of the place is another build than the one asked for."""
-    old = {**known.get("settings", {}), **{k: known.get(k) for k in ("version", "inputs")}}
-    new = {**job["settings"], **{k: job[k] for k in ("version", "inputs")}}
-    differ = [f"{k} ({old.get(k)} there, {new[k]} now)" for k in job["settings"] if old.get(k) != new[k]]
-    differ += [words for k, words in (("version", "the program's version"), ("inputs", "the input's files"))
-               if old.get(k) != new[k]]  # fmt: skip
+def _check_same(place: str, other: Mapping[str, Any], job: Mapping[str, Any]) -> None:
+    """Raises SettingsError where the job of the place is another one than the one asked for."""
+    old, new = other.get("settings", {}), job["settings"]
+    differ = [f"{k} ({old.get(k)} there, {new[k]} now)" for k in new if old.get(k) != new[k]]
+    differ += [words for key, words in (("version", "the program's version"), ("inputs", "the input's files"))
+               if other.get(key) != job[key]]  # fmt: skip
     if differ:
         raise SettingsError(
             f"--out {place}: is another partition: {', '.join(differ)} differ; give another --out, or --fresh"
         )
 
 
-def _clear(home: Path, there: s3.Location | None) -> None:
+def _clear(home: Path, bucket: s3.Location | None = None) -> None:
     """Remove a partition, the manifest first: from then on it is unfinished."""
-    ours = [home / MANIFEST, *sorted(p for p in home.glob("*") if p.name.startswith("part-")), home / WORK,
-            home / PICTURE, home / PAGE, home / JOB]  # fmt: skip
-    if there is not None:
-        names = sorted(s3.listing(there), key=lambda name: name != MANIFEST)
-        for name in names:
-            if name in OWN or name.startswith("part-"):
-                s3.delete(there / name)
-    for path in ours:
+    if bucket is not None:
+        for name in sorted(s3.listing(bucket), key=lambda name: name != MANIFEST):
+            if name in FILES or name.startswith("part-"):
+                s3.delete(bucket / name)
+    for path in (home / MANIFEST, *home.glob("part-*"), *(home / name for name in FILES)):
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -150,84 +140,66 @@ def _clear(home: Path, there: s3.Location | None) -> None:
 
 
 def _build(
-    request: PartitionSettings, source: Tables, home: Path, there: s3.Location | None, console: Console,
+    request: PartitionSettings, source: Tables, home: Path, bucket: s3.Location | None, console: Console,
     peaks: dict[str, int],
-) -> Manifest:  # fmt: skip
+) -> None:  # fmt: skip
+    from ops.reporting.partition_page import write_page
+
     forget_after_reboot(home / WORK)
-    asked = Request(request.parts, request.method, request.fennel, request.seed, request.feature_dtype)
-    sent = home / WORK / "sent"
-
-    def done(part: int) -> None:
-        mark = sent / part_name(part)
-        if there is None or mark.exists():
-            return
-        for path in sorted((home / part_name(part)).iterdir()):
-            s3.upload(path, there / part_name(part) / path.name)
-        sent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-        shutil.rmtree(home / part_name(part))
-
-    with _runner(request, source, home, console, peaks) as each:
-        manifest = build(source, asked, home / WORK, home, each, _teller(console), done)
-    _pictures(home, manifest)
-    if there is None:
-        write_manifest(home, manifest)
-    else:
-        for name in (PICTURE, PAGE):
-            s3.upload(home / name, there / name)
-        write_manifest(home, manifest)
-        s3.upload(home / MANIFEST, there / MANIFEST)
+    wanted = PartitionRequest(request.parts, request.method, request.fennel, request.seed, request.feature_dtype)
+    with _executor(request, source, home, console, peaks) as run:
+        manifest = build(store_tables(source, home / WORK, run), wanted, home, run,
+                         lambda line: console.progress(line, milestone=True),
+                         lambda part: _send_part(home, bucket, part_name(part)))  # fmt: skip
+    write_page(manifest, home / PICTURE, home / PAGE)
+    write_manifest(home, manifest)
+    if bucket is not None:
+        for name in (PICTURE, PAGE, MANIFEST):
+            s3.upload(home / name, bucket / name)
     sync(home)
     shutil.rmtree(home / WORK)
-    if there is not None:  # all of it is in the bucket
-        _clear(home, None)
-    return manifest
+    if bucket is not None:  # all of it is in the bucket
+        _clear(home)
 
 
-def _teller(console: Console) -> Callable[[str], None]:
-    return lambda line: console.progress(line, milestone=True)
+def _send_part(home: Path, bucket: s3.Location | None, name: str) -> None:
+    """Upload a part once, and remove it from this machine."""
+    mark = home / WORK / "sent" / name
+    if bucket is None or mark.exists():
+        return
+    for path in sorted((home / name).iterdir()):
+        s3.upload(path, bucket / name / path.name)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    shutil.rmtree(home / name)
 
 
 @contextmanager
-def _runner(
+def _executor(
     request: PartitionSettings, source: Tables, home: Path, console: Console, peaks: dict[str, int]
-) -> Iterator[Each]:
-    """How tasks are run: here, or over Ray while inside."""
+) -> Iterator[RunTasks]:
+    """How tasks are run: in this process, or over Ray while inside."""
 
-    def told(stage: str, done: int, count: int, size: int) -> None:
+    def report(stage: str, done: int, count: int, size: int) -> None:
         name = stage or "fennel"
         peaks[name] = max(peaks.get(name, 0), size)
         if stage:
             console.progress(f"{stage}: {done:,} of {count:,}", milestone=done == count)
 
-    chunks = [c for own in (*source.nodes.values(), *source.edges.values()) for c in own]
-    whole = all(c.kind == "graph" for c in chunks)  # each process would read all of it
+    chunks = [chunk for pieces in (*source.nodes.values(), *source.edges.values()) for chunk in pieces]
+    whole = all(chunk.kind == "graph" for chunk in chunks)  # each process would read all of it
     tasks = request.tasks
     if tasks == "auto":
         tasks = 0 if whole or (len(chunks) <= SMALL and not on_cluster()) else -1
     if tasks == 0:
-        yield tasks_here(told)
+        yield in_process(report)
         return
     from ops.distributed.ray_session import check_seen, ray_session
 
-    with ray_session(os.cpu_count() or 1 if tasks < 0 else int(tasks)):
+    with ray_session(os.cpu_count() or 1 if tasks < 0 else tasks):
         import ray
 
         if on_cluster():
             check_seen(home, request.out)
-        have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        count = int(have.get("CPU", 1)) if tasks < 0 else int(tasks)
-        yield tasks_on_ray(count, told)
-
-
-def _pictures(home: Path, manifest: Manifest) -> None:
-    """The picture, and a page with it and the text."""
-    from ops.atomic_io import replacing
-    from ops.reporting.partition_page import page, picture
-    from ops.reporting.theme import png
-
-    image = png(picture(manifest))
-    with replacing(home / PICTURE) as temporary:
-        temporary.write_bytes(image)
-    with replacing(home / PAGE) as temporary:
-        temporary.write_text(page(manifest, image), encoding="utf-8")
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield on_ray(int(resources.get("CPU", 1)) if tasks < 0 else tasks, report)

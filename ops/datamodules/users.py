@@ -35,10 +35,10 @@ from ops.errors import SettingsError
 from ops.evaluation import recall
 from ops.evaluation.projection import projection_modularity
 from ops.evaluation.unlabelled import feature_indices, size_indices
-from ops.graph.partition.in_memory import part_of_nodes
 from ops.graph.partition.manifest import MANIFEST, Manifest, has_manifest, read_manifest
-from ops.graph.partition.shards import write_shards
-from ops.graph.sampling.batching import PARTITION_SEED
+from ops.graph.partition.pipeline import partition_in_memory
+from ops.graph.partition.tasks import PartitionRequest
+from ops.graph.sampling.batches import PARTITION_SEED
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.rng import generator
 from ops.storage import object_store as s3
@@ -95,10 +95,6 @@ def _parts_note(manifest: Manifest) -> str:
             f"edges a part up to {report['stored']['imbalance']:.2f} times the mean")  # fmt: skip
 
 
-def _partitioner(s: UserSettings) -> dict[str, Any]:
-    return {"method": s.partition, "seed": PARTITION_SEED}
-
-
 def _key(graph: HeteroGraph, s: UserSettings) -> str:
     words = f"{graph.digest()} {s.parts} {s.partition} {PARTITION_SEED}"
     return f"{graph.name}-{s.parts}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
@@ -147,8 +143,8 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
         folder = run_dir.open_folder(str(run_dir.local_out(launch) / "partitions"), _key(hidden.train, s))
         with run_dir.lock(folder, wait=True):  # of two starts on the same graph one writes
             if not has_manifest(folder):
-                part_of = part_of_nodes(hidden.train, s.parts, s.partition, PARTITION_SEED)
-                write_shards(hidden.train, part_of, folder, parts=s.parts, partitioner=_partitioner(s))
+                request = PartitionRequest(s.parts, s.partition, seed=PARTITION_SEED, simple=True)
+                partition_in_memory(hidden.train, folder, request)
         manifest = read_manifest(folder)
         data = PartitionedGraph(
             graph.name,

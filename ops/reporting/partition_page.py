@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import base64
-import html
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ops.atomic_io import replacing
+from ops.graph.partition import report
 from ops.graph.partition.manifest import Manifest
-from ops.graph.partition.report import text
-from ops.reporting.theme import CYCLE, INK, legend, panels, style
+from ops.reporting.html import page
+from ops.reporting.theme import CYCLE, INK, legend, panels, png, style
 
 
 def picture(manifest: Manifest) -> Figure:
     """Edges and nodes by part, the cut by relation, the halo by part and node type."""
-    report = manifest.report
+    summary = manifest.report
     figure, axes = panels(4, height=3.0)
-    at = np.arange(manifest.parts)
-    stored = np.array(report["stored"]["parts"], dtype=float)
-    style(axes[0], "Edges stored")
+    titles = ("Edges stored", "Nodes / mean", "Halo / nodes of the part", "Edges cut (%)")
+    for ax, title in zip(axes, titles, strict=True):
+        style(ax, title)
+    at, stored = np.arange(manifest.parts), np.array(summary["stored"]["parts"], dtype=float)
     axes[0].bar(at, stored, color=CYCLE[8], width=0.8)
     axes[0].axhline(stored.mean(), color=INK, linewidth=0.8)
-    style(axes[1], "Nodes / mean")
-    style(axes[2], "Halo / own nodes")
-    for i, (kind, n) in enumerate(report["nodes"].items()):
-        own, halo = np.array(n["parts"], dtype=float), np.array(n["halo"], dtype=float)
+    for i, (kind, n) in enumerate(summary["nodes"].items()):
+        nodes, halo = np.array(n["parts"], dtype=float), np.array(n["halo"], dtype=float)
         colour = CYCLE[i % len(CYCLE)]
-        axes[1].plot(at, own / max(own.mean(), 1e-9), color=colour, marker="o", markersize=3, linewidth=1, label=kind)
-        axes[2].plot(at, halo / np.maximum(own, 1), color=colour, marker="o", markersize=3, linewidth=1)
-    names = list(report["edges"])
-    style(axes[3], "Edges cut (%)")
-    axes[3].barh(np.arange(len(names)), [100 * report["edges"][name]["cut"] for name in names], color=CYCLE[0])
-    axes[3].set_yticks(np.arange(len(names)), [name.replace("__", " ") for name in names])
+        for ax, values in ((axes[1], nodes / max(nodes.mean(), 1e-9)), (axes[2], halo / np.maximum(nodes, 1))):
+            ax.plot(at, values, color=colour, marker="o", markersize=3, linewidth=1, label=kind)
+    rows = np.arange(len(summary["edges"]))
+    axes[3].barh(rows, [100 * edges["cut"] for edges in summary["edges"].values()], color=CYCLE[0])
+    axes[3].set_yticks(rows, [name.replace("__", " ") for name in summary["edges"]])
     axes[3].set_xlim(0, 100)
     axes[3].invert_yaxis()
     for ax in axes[:3]:
@@ -44,14 +43,13 @@ def picture(manifest: Manifest) -> Figure:
     return figure
 
 
-def page(manifest: Manifest, image: bytes) -> str:
-    """The text and the picture as one HTML page without any other file."""
-    told = html.escape(text(manifest))
-    data = base64.b64encode(image).decode()
-    title = html.escape(f"{manifest.name} in {manifest.parts} parts")
-    look = "body{font-family:sans-serif;max-width:64rem;margin:2rem auto}img{max-width:100%}pre{overflow:auto}"
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{look}</style>'
-        f'<h1>{title}</h1><pre>{told}</pre><img alt="Sizes, cut and halo of the parts" '
-        f'src="data:image/png;base64,{data}"></html>\n'
+def write_page(manifest: Manifest, picture_file: Path, page_file: Path) -> None:
+    """The picture as PNG, and the report with it as one HTML page without any other file."""
+    image = png(picture(manifest))
+    title = f"{manifest.name} in {manifest.parts} parts"
+    html = page(
+        title, [("", report.text(manifest))], {"Sizes, cut and halo of the parts; the line is the mean.": image}
     )
+    for path, content in ((picture_file, image), (page_file, html.encode())):
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)

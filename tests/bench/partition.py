@@ -20,15 +20,16 @@ import scipy.sparse as sp
 from ops import memory
 from ops.config.console import Console
 from ops.config.settings import PartitionSettings
-from ops.data.chunked import tables as tables_of
-from ops.data.types.hetero import EDGE, relation_name
+from ops.data.io.chunks import tables as tables_of
+from ops.data.types.hetero import EDGE
 from ops.datamodules.partitioning import run_partition
 from ops.graph.partition.assign import hash_parts
 from ops.graph.partition.csr import build_csr, number_nodes, route_edges
+from ops.graph.partition.executors import in_process
 from ops.graph.partition.fennel import fennel_stream, fennel_waves, part_dtype, place_block
-from ops.graph.partition.metis import tasks_here
-from ops.graph.partition.pipeline import Request, build
-from ops.graph.partition.tasks import Plan, make_part, route_relation
+from ops.graph.partition.pipeline import build
+from ops.graph.partition.tables import store_tables
+from ops.graph.partition.tasks import BuildPlan, PartitionRequest, make_part, route_relation
 
 GROUPS, MIXING, ALPHA, MEAN_DEGREE, BLOCKS = 100, 0.3, 2.5, 16, 64
 FILE_NODES, FILE_EDGES = 125_000, 1_000_000  # rows: chunks are the same at both sizes
@@ -72,8 +73,8 @@ def quality(part, indptr, indices, parts):
 def timed(make):
     memory.reset_peak()
     before, began = memory.resident(), time.process_time()
-    made = make()
-    return made, time.process_time() - began, (memory.peak() - before) / 1e9
+    result = make()
+    return result, time.process_time() - began, (memory.peak() - before) / 1e9
 
 
 def in_waves(indptr, indices, ends, parts):
@@ -81,13 +82,12 @@ def in_waves(indptr, indices, ends, parts):
     bounds = (np.arange(BLOCKS + 1) * n // BLOCKS).astype(np.int64)
 
     def place(turn, blocks, part, load, rooms, mean):
-        found = []
+        placed = []
         for b, room in zip(blocks, rooms, strict=True):
             a, e = bounds[b], bounds[b + 1]
-            rows = indptr[a : e + 1] - indptr[a]
-            own = indices[indptr[a] : indptr[e]]
-            found.append(place_block(rows, own, int(a), part.copy(), ends, load, room, mean, 0, turn))
-        return found
+            rows, links = indptr[a : e + 1] - indptr[a], indices[indptr[a] : indptr[e]]
+            placed.append(place_block(rows, links, int(a), part.copy(), ends, load, room, mean, 0, turn))
+        return placed
 
     start = hash_parts([n], parts, 0).astype(part_dtype(parts))
     return fennel_waves(start, 0, np.diff(indptr), bounds, ends, parts, place, lambda turn, part: None)
@@ -97,8 +97,8 @@ def metis(indptr, indices, parts, weights=None):
     import pymetis
 
     graph = pymetis.CSRAdjacency(indptr, indices.astype(np.int64))
-    found = pymetis.part_graph(parts, adjacency=graph, vweights=weights, options=pymetis.Options(seed=1))
-    return np.asarray(found.vertex_part)
+    answer = pymetis.part_graph(parts, adjacency=graph, vweights=weights, options=pymetis.Options(seed=1))
+    return np.asarray(answer.vertex_part)
 
 
 def compare(indptr, indices, parts):
@@ -123,19 +123,18 @@ def compare(indptr, indices, parts):
 
 def kernels(indptr, indices, parts):
     n = indptr.size - 1
-    own = number_nodes(hash_parts([n], parts, 0), parts)
-    dst = np.repeat(np.arange(n, dtype=np.int32), np.diff(indptr))
-    local = own.local()
+    numbers = number_nodes(hash_parts([n], parts, 0), parts)
+    edges = {"src": indices, "dst": np.repeat(np.arange(n, dtype=np.int32), np.diff(indptr))}
 
     def routed():
-        return route_edges(indices, dst, None, None, own.number, own.part, local, parts)
+        return route_edges(edges, numbers, numbers)
 
     def reduced(runs):
         for part in range(parts):
-            run = runs.of(part)
-            build_csr(run.src, run.dst, int(own.offsets[part + 1] - own.offsets[part]))
+            first, last = runs["bounds"][part : part + 2]
+            run = {end: runs[end][first:last] for end in ("src", "dst")}
+            build_csr(run, int(np.diff(numbers["offsets"])[part]), n)
 
-    reduced(routed())  # compiles
     runs, first, _ = timed(routed)
     _, second, _ = timed(lambda: reduced(runs))
     rates = [indices.size / s / 1e6 for s in (first, second, first + second)]
@@ -164,10 +163,10 @@ def end_to_end(folder, edges, parts, method, name):
     settings = PartitionSettings(graph=str(folder / name), out=str(folder / f"{name}-{method}"), parts=parts,
                                  method=method, fennel="waves", tasks=0, feature_dtype="float16")  # fmt: skip
     began = time.process_time()
-    told = run_partition(settings, Console(quiet=True))
+    summary = run_partition(settings, Console(quiet=True))
     seconds = time.process_time() - began
     print(f"end to end from Parquet, {edges / 1e6:.1f} M edges, {method}: {edges / seconds / 1e6:.2f} M edges/s a core "
-          f"({seconds:.1f} CPU-s), edge cut {told['report']['cut']:.3f}", flush=True)  # fmt: skip
+          f"({seconds:.1f} CPU-s), edge cut {summary['report']['cut']:.3f}", flush=True)  # fmt: skip
 
 
 def _peak_of(task, given):
@@ -180,13 +179,11 @@ def _peak_of(task, given):
 
 def task_peaks(folder, edges, parts, name):
     """A map and a reduce task, each alone in a process of its own: what it takes above its libraries."""
-    work = folder / f"{name}-work"
-    source = tables_of(str(folder / name))
-    build(source, Request(parts, "hash", "auto", 0, "float16"), work, folder / f"{name}-kept",
-          tasks_here(lambda *told: None), lambda line: None)  # fmt: skip
-    chunks = {"node": len(source.nodes["node"]), relation_name(EDGE): len(source.edges[EDGE])}
-    plan = Plan(work, parts, "float16", chunks, {"node": 16}, {EDGE: None}, {"node": "int64"})
-    jobs = {"map": (route_relation, (plan, EDGE, 0)), "reduce": (make_part, (plan, folder / f"{name}-kept", 0))}
+    run, out, request = in_process(), folder / f"{name}-kept", PartitionRequest(parts, "hash", feature_dtype="float16")
+    stored = store_tables(tables_of(str(folder / name)), folder / f"{name}-work", run)
+    build(stored, request, out, run)
+    plan = BuildPlan(stored, request, {EDGE: None})
+    jobs = {"map": (route_relation, (plan, EDGE, 0)), "reduce": (make_part, (plan, out, 0))}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         sizes = {kind: pool.apply(_peak_of, job) / 1e6 for kind, job in jobs.items()}
     print(f"{edges / 1e6:.1f} M edges in {parts} parts: " + ", ".join(f"{k} task {v:.0f} MB" for k, v in sizes.items()),
@@ -196,8 +193,8 @@ def task_peaks(folder, edges, parts, name):
 def files(u, v, n, parts):
     """From Parquet to shards: the rate, and what a task takes where the graph is four times as large."""
     memory.preload()  # memory that is freed is given back: what a task takes can be seen
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as path:
+        folder = Path(path)
         small = planted(n // 4)
         tables(folder / "small", *small, n // 4)
         tables(folder / "large", u, v, n)
@@ -209,7 +206,7 @@ def files(u, v, n, parts):
         end_to_end(folder, 2 * u.size, parts, "fennel", "large")
 
 
-def main(n, parts, only=""):
+def main(n=1_000_000, parts=20, only=""):
     u, v = planted(n)
     indptr, indices = adjacency(u, v, n)
     print(f"planted: {n:,} nodes, {indices.size:,} directed edges, {parts} parts", flush=True)
@@ -222,5 +219,4 @@ def main(n, parts, only=""):
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    main(int(float(given[0])) if given else 1_000_000, int(given[1]) if given[1:] else 20, *given[2:3])
+    main(*(int(float(a)) for a in sys.argv[1:3]), *sys.argv[3:4])

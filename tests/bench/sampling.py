@@ -9,8 +9,9 @@ import numpy as np
 
 from ops.data.types.hetero import Edges, HeteroGraph, Nodes
 from ops.distributed.ray_session import ray_session
-from ops.graph.partition.shards import write_shards
-from ops.graph.sampling.client import RemoteBackend, remote_client, start_service
+from ops.graph.partition.pipeline import partition_in_memory
+from ops.graph.partition.tasks import PartitionRequest
+from ops.graph.sampling.client import remote_client, start_service
 from ops.graph.sampling.dataset import PartitionedGraph
 
 ROOTS, FANOUT, TIMES, FEATURES = 1024, (10, 10), 30, 64
@@ -37,24 +38,24 @@ def cpu_of(pids):
 def measured(client, mode, featured, pids=()):
     """(CPU seconds a batch, all processes; edges a batch), over the same keyed batches."""
     rng, edges = np.random.default_rng(1), 0
-    roots = [np.sort(rng.choice(client.book.count("node"), ROOTS, replace=False)) for _ in range(TIMES)]
+    roots = [np.sort(rng.choice(client.manifest.nodes["node"].count, ROOTS, replace=False)) for _ in range(TIMES)]
     client.sample({"node": roots[0]}, FANOUT, (0, 0, 0, 0), mode, featured=featured)  # compiled, mapped, cached
     before = time.process_time() + cpu_of(pids)
-    for number, own in enumerate(roots):
-        edges += client.sample({"node": own}, FANOUT, (0, 0, 0, number), mode, featured=featured).edges
+    for number, ids in enumerate(roots):
+        edges += client.sample({"node": ids}, FANOUT, (0, 0, 0, number), mode, featured=featured).edges
     return (time.process_time() + cpu_of(pids) - before) / TIMES, edges / TIMES
 
 
 def main(n=1_000_000):
     import ray
 
-    made = graph(n)
+    planted = graph(n)
     print(f"{n:,} nodes, {made.edges[EDGE].count:,} directed edges, {ROOTS:,} roots, fan-out 10 x 10", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for parts in (1, 4):
             place = f"{folder}/{parts}"
-            manifest = write_shards(made, {"node": np.arange(n) * parts // n}, Path(place), parts=parts,
-                                    feature_dtype="float16")  # fmt: skip
+            request = PartitionRequest(parts, "given", feature_dtype="float16")
+            manifest = partition_in_memory(planted, Path(place), request, {"node": np.arange(n) * parts // n})
             local = PartitionedGraph("bench", place, manifest, (EDGE,)).connect()
             if parts == 1:
                 for mode in ("replace", "distinct", "padded"):
@@ -67,7 +68,6 @@ def main(n=1_000_000):
             pids = [each["pid"] for each in ray.get([a.health.remote() for a in actors])]
             for share in (0.0, 0.1):
                 client = remote_client(place, manifest, actors)
-                assert isinstance(client.backend, RemoteBackend)
                 client.cache_share = share
                 seconds, _ = measured(client, "distinct", ("node",), pids)
                 print(f"  with {FEATURES} features, 4 parts: local {1e3 * alone:.1f} CPU-ms a batch, 4 actors, cache "

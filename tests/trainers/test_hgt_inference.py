@@ -26,7 +26,7 @@ def again(data: PartitionedGraph, rows: np.ndarray) -> NewRows:
     """Training users as if they came from outside: their features, and the edges that lie in the parts."""
     client = data.connect()
     edges = {}
-    for relation in (r for r in client.book.relations if r[2] == data.rows):
+    for relation in (r for r in tuple(client.manifest.edges) if r[2] == data.rows):
         found = client.sample({data.rows: rows}, [40], (0, 0, 0, 0))
         places, mask = found.blocks[0][relation]
         numbers = found.nodes[1][relation[0]][places.numpy()]

@@ -9,7 +9,7 @@ from ops.api import PlainRun
 from ops.data.synthetic.planted_partition import planted_graph
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation.labelled import scores
-from ops.graph.sampling.batching import epoch_batches, part_of
+from ops.graph.sampling.batches import epoch_batches, part_of
 from trainers import hsan
 from trainers.hsan import train
 from trainers.hsan.model import batch_rows, prepare, structure_matrix

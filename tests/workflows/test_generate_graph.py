@@ -21,10 +21,10 @@ def run(capsys, monkeypatch, tmp_path):
 
 def test_a_graph_is_made_once(run, tmp_path):
     line = "--users 60 --notes 40 --clusters 2 --mean-edges 4 --features 3 --parts 2 --out g"
-    made = run(line)
-    assert made.code == 0
-    assert "user: 60 rows" in made.out
-    assert "peak memory" in made.out
+    ended = run(line)
+    assert ended.code == 0
+    assert "user: 60 rows" in ended.out
+    assert "peak memory" in ended.out
     graph, groups = load_hetero(str(tmp_path / "g"))
     same, _ = load_hetero("planted:users=60,notes=40,clusters=2,mean_edges=4,features=3")
     assert graph.digest() == same.digest()
@@ -34,8 +34,8 @@ def test_a_graph_is_made_once(run, tmp_path):
     assert (other.code, other.errors) == (
         2, ["error: --out g: is not empty; give another folder, or --fresh to replace the graph"],
     )  # fmt: skip
-    told = json.loads(run(line + " --seed 1 --fresh --json").out)
-    assert told["rows"]["note"] == 40
+    summary = json.loads(run(line + " --seed 1 --fresh --json").out)
+    assert summary["rows"]["note"] == 40
     assert load_hetero(str(tmp_path / "g"))[0].digest() != graph.digest()
 
 
@@ -43,6 +43,7 @@ def test_the_originals_preset(run, tmp_path):
     assert run("--preset original --users 50 --out g").code == 0
     graph, groups = load_hetero(str(tmp_path / "g"))
     assert (graph.nodes["user"].count, graph.nodes["note"].count, groups) == (50, 1000, None)
+    assert (tmp_path / "g" / "nodes" / "user.parquet").exists()
 
 
 def test_a_homogeneous_graph(run, tmp_path):

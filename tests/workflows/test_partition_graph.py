@@ -15,7 +15,9 @@ from graph_tables import write_tables
 from hetero_graphs import hetero, homogeneous
 
 import ops
-from ops.graph.partition.shards import fetch_shards, open_shard, read_manifest
+from ops.datamodules import partitioning
+from ops.graph.partition.manifest import read_manifest
+from ops.graph.partition.shards import fetch_shards, open_shard
 from workflows import partition_graph
 
 PROJECT = Path(ops.__file__).parents[1]
@@ -24,8 +26,8 @@ PROGRAM = PROJECT / "workflows" / "partition_graph.py"
 
 @pytest.fixture
 def shell(capsys, monkeypatch, tmp_path):
-    own = Shell(capsys, monkeypatch, tmp_path)
-    return lambda line: own(line, partition_graph.main, "workflows/partition_graph.py")
+    local = Shell(capsys, monkeypatch, tmp_path)
+    return lambda line: local(line, partition_graph.main, "workflows/partition_graph.py")
 
 
 def contents(folder):
@@ -36,9 +38,9 @@ def contents(folder):
 @pytest.mark.slow
 def test_a_partition_with_its_report(shell, tmp_path):
     write_tables(hetero(), tmp_path / "g")
-    made = shell("--graph g --parts 3 --out o")
-    assert made.code == 0, made.err
-    assert "g: 3 parts by fennel, edge cut" in made.out
+    ended = shell("--graph g --parts 3 --out o")
+    assert ended.code == 0, ended.err
+    assert "g: 3 parts by fennel, edge cut" in ended.out
     assert {p.name for p in (tmp_path / "o").iterdir()} >= {"manifest.json", "partition.png", "report.html"}
     assert not (tmp_path / "o" / ".work").exists()
     assert temporary(tmp_path / "o") == []
@@ -65,7 +67,7 @@ def test_another_partition_there_is_refused_and_fresh_replaces_it(shell, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "told"),
+    ("line", "code", "message"),
     [
         ("--out o", 2, "--graph: is missing"),
         ("--graph g", 2, "--out: is missing"),
@@ -78,11 +80,11 @@ def test_another_partition_there_is_refused_and_fresh_replaces_it(shell, tmp_pat
         ("--graph nowhere --out o", 3, "nowhere"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(shell, tmp_path, line, code, told):
+def test_what_cannot_be_done_is_one_line(shell, tmp_path, line, code, message):
     write_tables(homogeneous(), tmp_path / "g")
     ended = shell(line)
     assert ended.code == code
-    assert told in ended.errors[0]
+    assert message in ended.errors[0]
     assert len(ended.errors) == 1
     assert not (tmp_path / "o" / "manifest.json").exists()
 
@@ -141,11 +143,11 @@ def test_errors_of_ray_tasks_are_one_line_too(tmp_path):
 def test_parts_on_s3_are_those_of_a_folder(shell, s3, tmp_path):
     write_tables(homogeneous(), tmp_path / "g")
     assert shell("--graph g --parts 3 --out o").code == 0
-    made = shell("--graph g --parts 3 --out s3://tessera/parts/x --scratch scratch")
-    assert made.code == 0, made.err
+    ended = shell("--graph g --parts 3 --out s3://tessera/parts/x --scratch scratch")
+    assert ended.code == 0, ended.err
     manifest = fetch_shards("s3://tessera/parts/x", tmp_path / "copy")
-    own = contents(tmp_path / "o")
-    assert all(own[name] == data for name, data in contents(tmp_path / "copy").items())
+    local = contents(tmp_path / "o")
+    assert all(local[name] == data for name, data in contents(tmp_path / "copy").items())
     assert len(contents(tmp_path / "copy")) == len(manifest.files) + 1
     assert np.array_equal(open_shard(tmp_path / "copy", manifest, 1).ids["node"],
                           open_shard(tmp_path / "o", manifest, 1).ids["node"])  # fmt: skip
@@ -165,7 +167,7 @@ def test_on_s3_the_buckets_partition_counts_not_what_this_machine_had_begun(shel
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(partition, "_build", killed)
+        patch.setattr(partitioning, "_build", killed)
         assert shell(f"{one} --parts 2").code != 0
     assert s3.keys("parts/two/") == ["parts/two/job.json"], "said before the first part"
     refused = shell(f"{other} --parts 5")
@@ -173,7 +175,7 @@ def test_on_s3_the_buckets_partition_counts_not_what_this_machine_had_begun(shel
     assert "parts (2 there, 5 now)" in refused.errors[0]
     s3.client().delete_object(Bucket="tessera", Key="parts/two/job.json")  # begun by a version that said it last
     with monkeypatch.context() as patch:
-        patch.setattr(partition, "_build", killed)
+        patch.setattr(partitioning, "_build", killed)
         assert shell(f"{other} --parts 5").code != 0
     mixed = shell(f"{one} --parts 5")
     assert mixed.code == 2, "this machine's work is that of two parts"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from processes import PROJECT, environment
 
-from ops.data.synthetic.stream import Order, generate
+from ops.data.synthetic.stream import generate
 from ops.data.synthetic.user_item import Planted
 
 pytestmark = pytest.mark.slow
@@ -111,7 +111,7 @@ time.sleep(3)
 def test_a_workflow_listens_on_loopback_only(name, tmp_path):
     program, arguments, expected = WORKFLOWS[name]
     if program == "partition_graph.py":
-        generate(Order(Planted(users=600, notes=400, clusters=4), 4), tmp_path / "g", False, print)
+        generate(Planted(users=600, notes=400, clusters=4), tmp_path / "g", 4)
     else:
         arguments = [*arguments, *SHORT]
     command = [sys.executable, str(PROJECT / "workflows" / program), *arguments, "--out", str(tmp_path / "o")]

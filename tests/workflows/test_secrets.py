@@ -17,7 +17,7 @@ import pytest
 from processes import PROJECT, environment
 from s3_world import BUCKET
 
-from ops.data.synthetic.stream import Order, generate
+from ops.data.synthetic.stream import generate
 from ops.data.synthetic.user_item import Planted
 
 pytestmark = pytest.mark.slow
@@ -124,7 +124,7 @@ def test_parts_served_by_actors(tmp_path, ray_folder):
 
 
 def test_tasks_of_a_partition(tmp_path, ray_folder):
-    generate(Order(Planted(users=600, notes=400, clusters=4), 4), tmp_path / "g", False, print)
+    generate(Planted(users=600, notes=400, clusters=4), tmp_path / "g", 4)
     given = ["--graph", str(tmp_path / "g"), "--parts", "2", "--fennel", "waves", "--tasks", "2", "--out", "o"]
     code, told = run(tmp_path, ray_folder, "partition_graph.py", *given, MLFLOW_TRACKING_URI=SIGNED)
     assert code == 0, told

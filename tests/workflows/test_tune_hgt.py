@@ -12,8 +12,8 @@ from processes import PROJECT, environment
 
 from ops.data.hetero_load import load_hetero
 from ops.errors import SettingsError
-from ops.graph.partition.in_memory import part_of_nodes
-from ops.graph.partition.shards import write_shards
+from ops.graph.partition.pipeline import partition_in_memory
+from ops.graph.partition.tasks import PartitionRequest
 from ops.reporting.compare import comparison_table
 from workflows import train, tune_hgt
 
@@ -49,7 +49,7 @@ def test_a_search_ranks_by_recall_and_tells_it_everywhere(tmp_path):
 
 def test_a_graph_partitioned_before_trains_but_cannot_be_searched(tmp_path):
     graph, _ = load_hetero(SPEC)
-    write_shards(graph, part_of_nodes(graph, 2, "hash", 0), tmp_path / "parts", parts=2)
+    partition_in_memory(graph, tmp_path / "parts", PartitionRequest(2, "hash"))
     given = ["--dataset", str(tmp_path / "parts"), "--n-clusters", "4", *TINY, "--out", str(tmp_path), "--quiet"]
     with pytest.raises(SettingsError, match="was partitioned before, nothing is hidden from it to rank trials by"):
         tune_hgt.main(given)

@@ -15,7 +15,7 @@ last layer cannot fit it; heads of width 64; attention in two places (`attention
 from __future__ import annotations
 
 from ops.api import Method
-from ops.graph.sampling.batching import remarks
+from ops.graph.sampling.batches import remarks
 from ops.inference.sklearn import GraphClusterer
 from trainers.caegcn.cost import estimate, exchanged
 from trainers.caegcn.inference import embed, predict

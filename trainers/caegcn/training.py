@@ -23,7 +23,7 @@ from ops.clustering.student_t import column_sums, kl_rows, student_t, target
 from ops.data.types.graph import AttributedGraph
 from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import adjacency
-from ops.graph.sampling.batching import epoch_batches, part_of
+from ops.graph.sampling.batches import epoch_batches, part_of
 from ops.losses.link_bce import structure_loss
 from ops.losses.mse_inplace import squared_error_
 from ops.training.optimizer_state import pack_training, unpack_training

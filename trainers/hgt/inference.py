@@ -52,7 +52,7 @@ def inductive_tensors(
     weights: Weights, settings: Settings, data: PartitionedGraph, client: Client, group: ProcessGroup, seed: int
 ) -> dict[str, Tensor]:
     """What a model keeps for new users: `states.TYPE.l` float32 [N H] and `ids.TYPE`; every worker has to call it."""
-    kinds = neighbour_types(client.book.relations, data.rows)
+    kinds = neighbour_types(tuple(client.manifest.edges), data.rows)
     tensors = packed_ids(data, client, kinds)
     # the layer next to a user is the last one: the others are what lies behind a neighbour
     fan_outs, key = settings.fan_outs[1:], (seed, STATE_EPOCH)

@@ -14,7 +14,7 @@ structure encoder is a sparse product; nothing is chosen with labels. `protocol=
 from __future__ import annotations
 
 from ops.api import Method
-from ops.graph.sampling.batching import remarks
+from ops.graph.sampling.batches import remarks
 from ops.inference.sklearn import GraphClusterer
 from trainers.hsan.cost import estimate, exchanged
 from trainers.hsan.inference import embed, predict

@@ -20,7 +20,7 @@ from ops.data.types.graph import AttributedGraph
 from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import SparseRows, adjacency, low_pass, sparse_product, sparse_rows
 from ops.graph.pca import Projection, fit_pca
-from ops.graph.sampling.minibatch import Batch
+from ops.graph.sampling.batches import Batch
 from ops.losses.normalize import unit_rows
 from ops.rng import torch_generator
 from trainers.hsan.settings import Settings

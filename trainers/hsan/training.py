@@ -21,7 +21,7 @@ from ops.clustering.kmeans import Clustering, kmeans_gathered
 from ops.data.types.graph import AttributedGraph
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DivergedError
-from ops.graph.sampling.batching import epoch_batches, part_of
+from ops.graph.sampling.batches import epoch_batches, part_of
 from ops.losses.infonce import hard_infonce
 from ops.losses.pair_weights import PairWeights, trusted_rows
 from ops.training.optimizer_state import pack_training, unpack_training

@@ -24,39 +24,42 @@ class Shuffle:
 
     def __init__(self, n: int, seed: int, purpose: str) -> None:
         self.n = n
-        self._bits = max(1, (n - 1).bit_length())
-        self._mask = np.uint64((1 << self._bits) - 1)
-        self._shift = np.uint64((self._bits + 1) // 2)
-        keys = generator(seed, f"shuffle {purpose}").integers(0, 1 << 63, size=(2, _ROUNDS), dtype=np.uint64)
-        self._a = [int(k) << 1 | 1 for k in keys[0]]
-        self._c = [int(k) for k in keys[1]]
+        bits = max(1, (n - 1).bit_length())
+        size = 1 << bits
+        self._mask, self._shift = np.uint64(size - 1), np.uint64((bits + 1) // 2)
+        keys = generator(seed, f"shuffle {purpose}").integers(0, 1 << 63, size=(2, _ROUNDS), dtype=np.uint64).tolist()
+        factors = [(key << 1 | 1) % size for key in keys[0]]
+        # per round: a, its inverse, c
+        self._rounds = [(np.uint64(a), np.uint64(pow(a, -1, size)), np.uint64(c % size))
+                        for a, c in zip(factors, keys[1], strict=True)]  # fmt: skip
 
     def place(self, rows: Int) -> Int:
-        """Where each entry comes to stand."""
-        return self._walk(rows, True)
+        """The place to which each entry comes."""
+        return self._walk(rows, self._forward)
 
     def back(self, places: Int) -> Int:
         """The entry that stands at each place: back(place(x)) = x."""
-        return self._walk(places, False)
+        return self._walk(places, self._backward)
 
-    def _walk(self, values: Int, forth: bool) -> Int:
-        x = self._once(values.astype(np.uint64), forth)
+    def _walk(self, values: Int, step: Callable[[NDArray[np.uint64]], NDArray[np.uint64]]) -> Int:
+        x = step(values.astype(np.uint64))
         outside = np.flatnonzero(x >= np.uint64(self.n))
         while outside.size:
-            again = self._once(x[outside], forth)
+            again = step(x[outside])
             x[outside] = again
             outside = outside[again >= np.uint64(self.n)]
         return x.astype(np.int64)
 
-    def _once(self, x: NDArray[np.uint64], forth: bool) -> NDArray[np.uint64]:
-        size = 1 << self._bits
-        for a, c in zip(self._a, self._c, strict=True) if forth else zip(self._a[::-1], self._c[::-1], strict=True):
-            if forth:
-                x = (x * np.uint64(a % size) + np.uint64(c % size)) & self._mask
-                x ^= x >> self._shift
-            else:
-                x = x ^ (x >> self._shift)
-                x = ((x - np.uint64(c % size)) * np.uint64(pow(a, -1, size))) & self._mask
+    def _forward(self, x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        for a, _, c in self._rounds:
+            x = (x * a + c) & self._mask
+            x ^= x >> self._shift
+        return x
+
+    def _backward(self, x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        for _, inverse, c in reversed(self._rounds):
+            x = x ^ (x >> self._shift)
+            x = ((x - c) * inverse) & self._mask
         return x
 
 
@@ -78,31 +81,26 @@ def members(groups: Int, n: int, clusters: int, exponent: float, mixing: float, 
     """A place among n for each given group: of another group with chance `mixing`, popular by its rank in the group."""
     chosen = groups
     if clusters > 1 and mixing > 0:
-        strange = rng.random(groups.size) < mixing
+        leaves = rng.random(groups.size) < mixing
         other = (groups + 1 + rng.integers(0, clusters - 1, size=groups.size)) % clusters
-        chosen = np.where(strange, other, groups)
+        chosen = np.where(leaves, other, groups)
     return chosen + clusters * ranks(group_sizes(n, clusters)[chosen], exponent, rng)
 
 
 def degrees(count: int, mean: float, most: float, alpha: float, rng: np.random.Generator) -> Int:
     """Degrees >= 1 of a bounded Pareto law (density exponent alpha + 1) with that mean, none above `most`."""
-    least = _least(mean, most, alpha)
+    low, high = mean * 1e-3, mean
+    for _ in range(60):  # the smallest value of the law, by bisection
+        least = (low + high) / 2
+        r = least / most
+        value = least * alpha / (alpha - 1) * (1 - r ** (alpha - 1)) / (1 - r**alpha)
+        low, high = (least, high) if value < mean else (low, least)
+    least = (low + high) / 2
     ratio = (least / most) ** alpha
     x = least * (1.0 - rng.random(count) * (1.0 - ratio)) ** (-1.0 / alpha)
     # rounding up with the chance of the fraction keeps the mean
     rounded: Int = np.clip(np.floor(x + rng.random(count)), 1, np.floor(most)).astype(np.int64)
     return rounded
-
-
-def _least(mean: float, most: float, alpha: float) -> float:
-    """The smallest value of a bounded Pareto law of that mean, by bisection."""
-    low, high = mean * 1e-3, mean
-    for _ in range(60):
-        middle = (low + high) / 2
-        r = middle / most
-        value = middle * alpha / (alpha - 1) * (1 - r ** (alpha - 1)) / (1 - r**alpha)
-        low, high = (middle, high) if value < mean else (low, middle)
-    return (low + high) / 2
 
 
 def distinct(owners: Int, draw: Draw, n: int) -> Int:

@@ -13,15 +13,9 @@ _ROUNDS = 50  # of drawing edges anew for those that fell on an existing one
 
 
 def planted_graph(
-    nodes: int = 1000,
-    clusters: int = 5,
-    features: int = 64,
-    degree: float = 10.0,
-    mixing: float = 0.1,
-    *,
-    seed: int = 0,
-    separation: float = 3.0,
-) -> tuple[AttributedGraph, NDArray[np.int64]]:
+    nodes: int = 1000, clusters: int = 5, features: int = 64, degree: float = 10.0, mixing: float = 0.1, *,
+    seed: int = 0, separation: float = 3.0,
+) -> tuple[AttributedGraph, NDArray[np.int64]]:  # fmt: skip
     """A random graph with clusters of equal size (to one node) and features that differ between them.
 
     About nodes * degree / 2 undirected edges, a share `mixing` of them between clusters. Features are normal with
@@ -30,9 +24,13 @@ def planted_graph(
     Raises SettingsError where a value is out of range or the clusters have no room for that many edges.
     """
     check_clusters(clusters, nodes)
-    _check(nodes, clusters, features=features, degree=degree, mixing=mixing, separation=separation)
-    if seed < 0:
-        raise SettingsError(f"planted: seed={seed} must be >= 0")
+    for name, value, fits, allowed in (
+        ("features", features, features >= 1, ">= 1"), ("mixing", mixing, 0 <= mixing <= 1, "in [0, 1]"),
+        ("separation", separation, 0 <= separation < np.inf, ">= 0"), ("seed", seed, seed >= 0, ">= 0"),
+    ):  # fmt: skip
+        if not fits:
+            raise SettingsError(f"planted: {name}={value} must be {allowed}")
+    _check_degree(degree, nodes, nodes // clusters, mixing)
     labels = np.random.default_rng([seed, 0]).permutation(np.arange(nodes, dtype=np.int64) % clusters)
     edges = _edges(labels, clusters, degree, mixing, np.random.default_rng([seed, 1]))
     rng = np.random.default_rng([seed, 2])
@@ -43,22 +41,13 @@ def planted_graph(
     return make_graph("planted", x, np.concatenate([edges, edges[::-1]], axis=1)), labels
 
 
-def _check(nodes: int, clusters: int, *, features: int, degree: float, mixing: float, separation: float) -> None:
-    if features < 1:
-        raise SettingsError(f"planted: features={features} must be >= 1")
-    if not 0 <= mixing <= 1:
-        raise SettingsError(f"planted: mixing={mixing} must be in [0, 1]")
-    if not 0 <= separation < np.inf:
-        raise SettingsError(f"planted: separation={separation} must be >= 0")
+def _check_degree(degree: float, nodes: int, size: int, mixing: float) -> None:
     # half of the room: beyond it drawing at random meets too many edges that are there already
-    size = nodes // clusters
     inside = np.inf if mixing == 1 else 0.5 * (size - 1) / (1 - mixing)
     between = np.inf if mixing == 0 else 0.5 * (nodes - size - 1) / mixing
-    most = min(inside, between)
-    if not 2 / nodes <= degree <= most:
-        raise SettingsError(
-            f"planted: degree={degree} must be in [{2 / nodes:g}, {most:g}] for clusters of {size} nodes"
-        )
+    least, most = 2 / nodes, min(inside, between)
+    if not least <= degree <= most:
+        raise SettingsError(f"planted: degree={degree} must be in [{least:g}, {most:g}] for clusters of {size} nodes")
 
 
 def _edges(

@@ -19,8 +19,8 @@ _LOOSE = {"reassoc", "contract", "nsz"}  # lets a dot product run in vector regi
 
 
 @njit(cache=True, nogil=True, fastmath=_LOOSE)
-def dots(query: Array, key: Array, neighbours: Array, mask: Array, found: Array) -> None:
-    """found [B f A] = query [B A d] . key [N A d] of each edge, 0 where there is none."""
+def dots(query: Array, key: Array, neighbours: Array, mask: Array, scores: Array) -> None:
+    """scores [B f A] = query [B A d] . key [N A d] of each edge, 0 where there is none."""
     width = query.shape[2]
     for i in range(neighbours.shape[0]):
         for j in range(neighbours.shape[1]):
@@ -30,9 +30,9 @@ def dots(query: Array, key: Array, neighbours: Array, mask: Array, found: Array)
                     total = query[i, a, 0] * key[n, a, 0]
                     for k in range(1, width):
                         total += query[i, a, k] * key[n, a, k]
-                    found[i, j, a] = total
+                    scores[i, j, a] = total
             else:
-                found[i, j, :] = 0
+                scores[i, j, :] = 0
 
 
 @njit(cache=True, nogil=True, fastmath=_LOOSE)
@@ -49,13 +49,13 @@ def gathered(share: Array, value: Array, neighbours: Array, mask: Array, total: 
 
 
 @njit(cache=True, nogil=True, fastmath=_LOOSE)
-def scattered(share: Array, given: Array, neighbours: Array, mask: Array, total: Array) -> None:
-    """total [N A d] += share [B f A] times given [B A d], to the source of each edge."""
+def scattered(share: Array, gradient: Array, neighbours: Array, mask: Array, total: Array) -> None:
+    """total [N A d] += share [B f A] times gradient [B A d], to the source of each edge."""
     for i in range(neighbours.shape[0]):
         for j in range(neighbours.shape[1]):
             if mask[i, j]:
                 n = neighbours[i, j]
                 for a in range(share.shape[2]):
                     by = share[i, j, a]
-                    for k in range(given.shape[2]):
-                        total[n, a, k] += by * given[i, a, k]
+                    for k in range(gradient.shape[2]):
+                        total[n, a, k] += by * gradient[i, a, k]

@@ -34,42 +34,42 @@ def _draw(key: np.uint64, slot: int, below: Any) -> np.int64:
 
 
 @njit(cache=True, nogil=True)
-def _distinct(own: np.uint64, degree: int, fanout: int, found: NDArray[Any]) -> None:
+def _distinct(key_of_row: np.uint64, degree: int, fanout: int, drawn: NDArray[Any]) -> None:
     """`fanout` different places below `degree` (Floyd's way: Bentley & Floyd 1987)."""
     for j in range(fanout):
         top = degree - fanout + j
-        pick = _draw(own, j, top + 1)
+        pick = _draw(key_of_row, j, top + 1)
         for before in range(j):
-            if found[before] == pick:
+            if drawn[before] == pick:
                 pick = np.int64(top)
                 break
-        found[j] = pick
+        drawn[j] = pick
 
 
 @njit(cache=True, nogil=True)
 def neighbours(
     indptr: NDArray[np.int64], indices: NDArray[Any], rows: NDArray[Any], first: int,
-    key: np.uint64, fanout: int, mode: int, found: NDArray[Any],
+    key: np.uint64, fanout: int, mode: int, drawn: NDArray[Any],
 ) -> None:  # fmt: skip
-    """Draw `fanout` of the stored neighbours of each row: found [B f] has source numbers, -1 where there is no edge.
+    """Draw `fanout` of the stored neighbours of each row: drawn [B f] has source numbers, -1 where there is no edge.
 
     `rows` [B] index `indptr` (int64 [n + 1]); their nodes' global numbers, rows + `first`, key the draws.
     """
     for i in range(len(rows)):
         start = indptr[rows[i]]
         degree = indptr[rows[i] + 1] - start
-        own = _mix(key ^ _mix(np.uint64(rows[i] + first) + np.uint64(0x9E3779B97F4A7C15)))
+        key_of_row = _mix(key ^ _mix(np.uint64(rows[i] + first) + np.uint64(0x9E3779B97F4A7C15)))
         if mode != REPLACE and degree > fanout:
-            _distinct(own, degree, fanout, found[i])
+            _distinct(key_of_row, degree, fanout, drawn[i])
         for j in range(fanout):
             if degree == 0 or (mode == DISTINCT and j >= degree):
-                found[i, j] = -1
+                drawn[i, j] = -1
             elif mode == REPLACE:
-                found[i, j] = indices[start + _draw(own, j, degree)]
+                drawn[i, j] = indices[start + _draw(key_of_row, j, degree)]
             elif degree > fanout:
-                found[i, j] = indices[start + found[i, j]]
+                drawn[i, j] = indices[start + drawn[i, j]]
             else:
-                found[i, j] = indices[start + j % degree]
+                drawn[i, j] = indices[start + j % degree]
 
 
 @njit(cache=True, nogil=True)
@@ -121,37 +121,19 @@ def _slot(slots: NDArray[np.int64], listed: NDArray[np.int64], wanted: np.int64)
 
 
 @njit(cache=True, nogil=True)
-def hashed(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A table for `places`: of different ids [n] their positions, by hash."""
-    slots = _empty(len(ids))
-    for i in range(len(ids)):
-        slots[_slot(slots, ids, ids[i])] = i
-    return slots
-
-
-@njit(cache=True, nogil=True)
-def places(slots: NDArray[np.int64], known: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The position of each of `ids` [M] in `known`, whose table is `slots`; -1: not there."""
-    found = np.empty(len(ids), np.int64)
-    for i in range(len(ids)):
-        found[i] = slots[_slot(slots, known, ids[i])]
-    return found
-
-
-@njit(cache=True, nogil=True)
 def renumber(
-    known: NDArray[np.int64], ids: NDArray[np.int64], mask: NDArray[np.bool_]
+    first_ids: NDArray[np.int64], ids: NDArray[np.int64], mask: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions int64 [M] of `ids` in a list that begins with `known` (unique) and goes on with new ids as met.
+    """Positions int64 [M] of `ids` in a list that begins with `first_ids` (unique) and goes on with new ids as met.
 
     Where `mask` is False the position is 0 and the id is not listed. Returns (positions, the new ids in order).
     """
-    slots = _empty(len(known) + len(ids))
-    listed = np.empty(len(known) + len(ids), np.int64)
-    for i in range(len(known)):
-        slots[_slot(slots, listed, known[i])] = i
-        listed[i] = known[i]
-    count = len(known)
+    slots = _empty(len(first_ids) + len(ids))
+    listed = np.empty(len(first_ids) + len(ids), np.int64)
+    for i in range(len(first_ids)):
+        slots[_slot(slots, listed, first_ids[i])] = i
+        listed[i] = first_ids[i]
+    count = len(first_ids)
     positions = np.zeros(len(ids), np.int64)
     for i in range(len(ids)):
         if mask[i]:
@@ -161,4 +143,4 @@ def renumber(
                 listed[count] = ids[i]
                 count += 1
             positions[i] = slots[at]
-    return positions, listed[len(known) : count].copy()
+    return positions, listed[len(first_ids) : count].copy()

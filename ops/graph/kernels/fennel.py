@@ -15,36 +15,30 @@ _REFRESH = 64  # nodes after which the part with most room is looked up anew
 
 
 @njit(cache=True)
-def _roomiest(load: NDArray[Any], cap: NDArray[Any], found: NDArray[Any]) -> None:
-    for t in range(found.size):
-        found[t] = np.argmax(cap[t] - load[t])
+def _roomiest(load: NDArray[Any], cap: NDArray[Any], parts: NDArray[Any]) -> None:
+    for t in range(parts.size):
+        parts[t] = np.argmax(cap[t] - load[t])
 
 
 @njit(cache=True)
-def _neighbours(node: int, own: NDArray[Any], part: NDArray[Any], count: NDArray[Any], touched: NDArray[Any]) -> int:
-    """How many of the neighbours `own` each part has (`count` [P]), and which parts have any."""
-    found = 0
-    for k in range(own.size):
-        p = part[own[k]]
-        if p >= 0 and own[k] != node:
+def _neighbours(node: int, near: NDArray[Any], part: NDArray[Any], count: NDArray[Any], touched: NDArray[Any]) -> int:
+    """How many of the neighbours `near` each part has (`count` [P]), and which parts have any."""
+    touched_parts = 0
+    for k in range(near.size):
+        p = part[near[k]]
+        if p >= 0 and near[k] != node:
             if count[p] == 0:
-                touched[found] = p
-                found += 1
+                touched[touched_parts] = p
+                touched_parts += 1
             count[p] += 1
-    return found
+    return touched_parts
 
 
 @njit(cache=True)
 def _best(
-    touched: NDArray[Any],
-    count: NDArray[Any],
-    strength: float,
-    price: NDArray[Any],
-    load: NDArray[Any],
-    cap: NDArray[Any],
-    weight: float,
-    rest: int,
-) -> int:
+    touched: NDArray[Any], count: NDArray[Any], strength: float, price: NDArray[Any], load: NDArray[Any],
+    cap: NDArray[Any], weight: float, rest: int,
+) -> int:  # fmt: skip
     """The part with the best score among `touched` ones with room, and `rest`; clears their `count`."""
     best = rest
     score = count[rest] - strength * price[rest]
@@ -86,11 +80,11 @@ def stream(
         if old >= 0:
             load[t, old] -= weight
             price[t, old] = np.sqrt(load[t, old] / mean[t])
-        found = _neighbours(node, indices[begin:end], part, count, touched)
+        touched_parts = _neighbours(node, indices[begin:end], part, count, touched)
         rest = lightest[t]
         if old >= 0 and (load[t, old] + weight <= cap[t, old] or load[t, rest] + weight > cap[t, rest]):
             rest = old
-        best = _best(touched[:found], count, strength * weight, price[t], load[t], cap[t], weight, rest)
+        best = _best(touched[:touched_parts], count, strength * weight, price[t], load[t], cap[t], weight, rest)
         load[t, best] += weight
         price[t, best] = np.sqrt(load[t, best] / mean[t])
         part[node] = best

@@ -5,7 +5,7 @@ part costs to store and to serve grows with its edges), among the parts of which
 
 - the stream: all nodes in one keyed random order, some passes; one core, the graph's adjacency in memory.
 - in waves: the nodes lie in blocks that the data fixes, a keyed hash places them first; then rounds in which every
-  wave of blocks is placed against the book as the wave before left it, each block within its share of the room. The
+  wave of blocks is placed against the parts as the wave before left them, each block within its share of the room. The
   result depends on the blocks alone, not on how many tasks work on a wave.
 
 Rounds in which all blocks move at a time converge slowly from a hash (all see the same nearly even neighbourhoods and
@@ -36,14 +36,12 @@ def part_dtype(parts: int) -> np.dtype[Any]:
 
 def weigh(part: NDArray[Any], degree: NDArray[Any], ends: NDArray[np.int64], parts: int) -> NDArray[np.float64]:
     """Load [T, P]: the sum of degree + 1 over the nodes of a type in a part (-1: in none)."""
-    found = np.zeros((ends.size, parts))
-    first = 0
-    for t, end in enumerate(ends):
-        own, weight = part[first:end], degree[first:end] + 1.0
-        placed = own >= 0
-        found[t] = np.bincount(own[placed], weights=weight[placed], minlength=parts)
-        first = int(end)
-    return found
+    load = np.zeros((ends.size, parts))
+    for t, (first, end) in enumerate(pairwise([0, *ends])):
+        owner, weight = part[first:end], degree[first:end] + 1.0
+        placed = owner >= 0
+        load[t] = np.bincount(owner[placed], weights=weight[placed], minlength=parts)
+    return load
 
 
 def capacity(degree: NDArray[Any], ends: NDArray[np.int64], parts: int) -> tuple[NDArray[np.float64], NDArray[Any]]:
@@ -54,13 +52,9 @@ def capacity(degree: NDArray[Any], ends: NDArray[np.int64], parts: int) -> tuple
 
 
 def fennel_stream(
-    indptr: NDArray[np.int64],
-    indices: NDArray[Any],
-    ends: NDArray[np.int64],
-    parts: int,
-    seed: int,
-    told: Callable[[str], None] = lambda text: None,
-) -> NDArray[Any]:
+    indptr: NDArray[np.int64], indices: NDArray[Any], ends: NDArray[np.int64], parts: int, seed: int,
+    say: Callable[[str], None] = lambda text: None,
+) -> NDArray[Any]:  # fmt: skip
     """The part [N] of every node by one stream over the undirected adjacency, both directions in it.
 
     `ends` [T]: one behind the last node of each type. Memory beside the graph: about 10 bytes a node.
@@ -75,53 +69,38 @@ def fennel_stream(
     order = generator(seed, "fennel").permutation(n)
     for turn in range(PASSES):
         moved = stream(order, 0, indptr, indices, ends, part, load, cap, mean, STRENGTH)
-        told(f"fennel: pass {turn + 1} of at most {PASSES}, {moved:,} of {n:,} nodes moved")
+        say(f"fennel: pass {turn + 1} of at most {PASSES}, {moved:,} of {n:,} nodes moved")
         if moved <= STILL * n:
             break
     return part
 
 
 def place_block(
-    indptr: NDArray[np.int64],
-    indices: NDArray[Any],
-    first: int,
-    part: NDArray[Any],
-    ends: NDArray[np.int64],
-    load: NDArray[np.float64],
-    room: NDArray[np.float64],
-    mean: NDArray[np.float64],
-    seed: int,
-    turn: int,
-) -> NDArray[Any]:
-    """The new parts of a block's nodes, `first`, `first` + 1, ...: one stream over them against the book `part` [N].
+    indptr: NDArray[np.int64], indices: NDArray[Any], first: int, part: NDArray[Any], ends: NDArray[np.int64],
+    load: NDArray[np.float64], room: NDArray[np.float64], mean: NDArray[np.float64], seed: int, turn: int,
+) -> NDArray[Any]:  # fmt: skip
+    """The new parts of a block's nodes, `first`, `first` + 1, ...: one stream over them against all parts `part` [N].
 
-    `indptr` and `indices`: the block's own adjacency. `room` [T, P]: what the block may add to each part beyond what
+    `indptr` and `indices`: the block's adjacency. `room` [T, P]: what the block may add to each part beyond what
     it takes from there. `part` is not changed where it lies, only in this process's copy.
     """
     from ops.graph.kernels.fennel import stream
 
     n = indptr.size - 1
     order = generator(seed, "fennel", turn, first).permutation(n)
-    own = load.copy()
-    stream(order, first, indptr, indices, ends, part, own, own + room, mean, STRENGTH)
+    stream(order, first, indptr, indices, ends, part, load.copy(), load + room, mean, STRENGTH)
     return part[first : first + n].copy()
 
 
 def fennel_waves(
-    start: NDArray[Any],
-    turn: int,
-    degree: NDArray[Any],
-    bounds: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    parts: int,
-    place: Callable[..., list[NDArray[Any]]],
-    kept: Callable[[int, NDArray[Any]], None],
-    told: Callable[[str], None] = lambda text: None,
-) -> NDArray[Any]:
-    """The part [N] of every node in rounds of waves of blocks, from the book `start` of round `turn` on.
+    start: NDArray[Any], turn: int, degree: NDArray[Any], bounds: NDArray[np.int64], ends: NDArray[np.int64],
+    parts: int, place: Callable[..., list[NDArray[Any]]], keep: Callable[[int, NDArray[Any]], None],
+    say: Callable[[str], None] = lambda text: None,
+) -> NDArray[Any]:  # fmt: skip
+    """The part [N] of every node in rounds of waves of blocks, from the parts `start` of round `turn` on.
 
     `degree` [N]; block b holds nodes bounds[b] .. bounds[b + 1] - 1. `place(turn, blocks, part, load, rooms, mean)`
-    gives the new parts of each of `blocks` (`place_block`); `kept(turn, part)` is told the book before every further
+    gives the new parts of each of `blocks` (`place_block`); `keep(turn, part)` gets the parts before every further
     round, so that a killed build goes on from there.
     """
     mean, cap = capacity(degree, ends, parts)
@@ -137,11 +116,11 @@ def fennel_waves(
             load = weigh(part, degree, ends, parts)
             whole = np.maximum(np.sum([weight[b] for b in blocks], axis=0), 1e-9)
             rooms = [np.maximum(cap - load, 0.0) * (weight[b] / whole)[:, None] for b in blocks]
-            for b, found in zip(blocks, place(now, blocks, part, load, rooms, mean), strict=True):
-                part[bounds[b] : bounds[b + 1]] = found
+            for b, placed in zip(blocks, place(now, blocks, part, load, rooms, mean), strict=True):
+                part[bounds[b] : bounds[b + 1]] = placed
         moved = int(np.count_nonzero(before != part))
-        told(f"fennel: round {now + 1} of at most {ROUNDS}, {moved:,} of {part.size:,} nodes moved")
+        say(f"fennel: round {now + 1} of at most {ROUNDS}, {moved:,} of {part.size:,} nodes moved")
         if moved <= STILL * part.size:  # not kept: going on from here would be one round more
             break
-        kept(now + 1, part)
+        keep(now + 1, part)
     return part

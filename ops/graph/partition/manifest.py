@@ -6,16 +6,14 @@ Axes: N nodes of a type, M edges of a relation, P parts.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
-from ops.atomic_io import name_fault, replacing
+from ops.atomic_io import atomic_write, name_fault
 from ops.data.io.csr import check_offsets
 from ops.data.types.hetero import REVERSE, Relation, check_type_name, relation_name, relation_of
 from ops.errors import DataError
@@ -23,30 +21,42 @@ from ops.storage import object_store as s3
 
 SCHEMA = 1
 MANIFEST, WORK = "manifest.json", ".work"  # the latter: a build's intermediate files, gone when it is done
+AGAIN = "partition the graph again (workflows/partition_graph.py)"
+
+Offsets = Annotated[
+    NDArray[np.int64],
+    PlainValidator(lambda value: np.asarray(value, dtype=np.int64)),
+    PlainSerializer(lambda array: array.tolist()),
+]
+Named = Annotated[
+    Relation,
+    BeforeValidator(lambda value: relation_of(value) if isinstance(value, str) else value),
+    PlainSerializer(relation_name),
+]
 
 
-@dataclass(frozen=True)
-class NodeInfo:
+class NodeInfo(BaseModel):
     """A node type: N nodes, of which part p owns the numbers offsets[p] .. offsets[p + 1] - 1; 0 features: none.
 
     `names`: of the features, or none.
     """
 
+    model_config = ConfigDict(frozen=True)
     count: int
-    offsets: NDArray[np.int64]
+    offsets: Offsets
     features: int
     feature_dtype: str
     id_dtype: str
     names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class EdgeInfo:
+class EdgeInfo(BaseModel):
     """A relation: M edges, whether they have weights and times, the relation it is the reverse of (its name).
 
     `symmetric`: equal to its own transpose, so that it has no reverse.
     """
 
+    model_config = ConfigDict(frozen=True)
     count: int
     weight: bool
     time: bool
@@ -54,29 +64,39 @@ class EdgeInfo:
     symmetric: bool = False
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The manifest as Python values; `report` as `ops.graph.partition.report.summary` makes it."""
+class Manifest(BaseModel):
+    """The manifest; `files`: bytes and SHA-256 of each, `report` as `ops.graph.partition.report.summary` makes it."""
 
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+    version: Annotated[int, Field(alias="schema")] = SCHEMA
     name: str
     digest: str
     partitioner: dict[str, Any]
     parts: int
     nodes: dict[str, NodeInfo]
-    edges: dict[Relation, EdgeInfo]
+    edges: dict[Named, EdgeInfo]
     files: dict[str, dict[str, Any]]
-    report: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any]
     notes: tuple[str, ...] = ()
 
-    @cached_property
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        for name in self.files:
+            if fault := name_fault(name):
+                raise ValueError(f"the name of the file {name!r} {fault}")
+        for kind, n in self.nodes.items():
+            check_type_name(kind, "nodes")
+            if n.offsets.shape != (self.parts + 1,):
+                raise ValueError(f"the offsets of {kind} do not fit {self.parts} parts of {n.count} nodes")
+            check_offsets(kind, "offsets", n.offsets, n.count)
+            if len(n.names) not in (0, n.features):
+                raise ValueError(f"{len(n.names)} names for {n.features} features")
+        return self
+
+    @property
     def forward(self) -> tuple[Relation, ...]:
         """The relations of the graph itself, without the reverse ones that were added."""
         return tuple(r for r, info in self.edges.items() if info.reverse_of is None)
-
-    def owner(self, kind: str, numbers: NDArray[Any]) -> NDArray[np.int64]:
-        """The part that owns each of `numbers` (any shape) of the node type `kind`."""
-        found: NDArray[np.int64] = np.searchsorted(self.nodes[kind].offsets, numbers, side="right") - 1
-        return found
 
     def reverse(self, relation: Relation) -> Relation:
         """The relation that holds the same edges turned round: a symmetric one is its own."""
@@ -94,34 +114,10 @@ def part_name(part: int) -> str:
     return f"part-{part:05d}"
 
 
-def as_json(manifest: Manifest) -> dict[str, Any]:
-    """What stands in the file."""
-    return {
-        "schema": SCHEMA,
-        "name": manifest.name,
-        "digest": manifest.digest,
-        "partitioner": manifest.partitioner,
-        "parts": manifest.parts,
-        "nodes": {
-            kind: {"count": n.count, "offsets": n.offsets.tolist(), "features": n.features,
-                   "feature_dtype": n.feature_dtype, "id_dtype": n.id_dtype, "names": list(n.names)}
-            for kind, n in sorted(manifest.nodes.items())
-        },
-        "edges": {
-            relation_name(r): {"count": e.count, "weight": e.weight, "time": e.time, "reverse_of": e.reverse_of,
-                               "symmetric": e.symmetric}
-            for r, e in sorted(manifest.edges.items())
-        },
-        "files": dict(sorted(manifest.files.items())),
-        "report": manifest.report,
-        "notes": list(manifest.notes),
-    }  # fmt: skip
-
-
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """The last file of a build: with it the folder is complete."""
-    with replacing(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(as_json(manifest), indent=1) + "\n", encoding="utf-8")
+    content = manifest.model_dump(mode="json", by_alias=True)
+    atomic_write(folder / MANIFEST, json.dumps(content, indent=1) + "\n")
 
 
 def has_manifest(place: str | Path) -> bool:
@@ -138,70 +134,36 @@ def read_manifest(place: str | Path) -> Manifest:
     Raises DataError where there is none (no shards, or a build that has not ended), where it is damaged or was written
     by another version; ServiceError where storage cannot be asked.
     """
-    text = str(place)
-    raw = _remote_bytes(text) if s3.is_s3(text) else _local_bytes(Path(text).expanduser())
-    again = "partition the graph again (workflows/partition_graph.py)"
+    path = f"{place}/{MANIFEST}"
     try:
-        values = json.loads(raw)
+        values = json.loads(_content(str(place)))
         schema = values["schema"]
     except (ValueError, KeyError, TypeError):
-        raise DataError(f"{text}/{MANIFEST}: is no manifest of a partitioned graph, or damaged; {again}") from None
+        raise DataError(f"{path}: is no manifest of a partitioned graph, or damaged; {AGAIN}") from None
     if schema != SCHEMA:
-        raise DataError(f"{text}/{MANIFEST}: has version {schema}, this program reads {SCHEMA}; {again}")
+        raise DataError(f"{path}: has version {schema}, this program reads {SCHEMA}; {AGAIN}")
     try:
-        return _parse(values)
-    except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Manifest.model_validate(values)
+    except (DataError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{text}/{MANIFEST}: is damaged ({type(error).__name__}: {reason}); {again}") from None
+        raise DataError(f"{path}: is damaged ({reason}); {AGAIN}") from None
 
 
-def _parse(values: Mapping[str, Any]) -> Manifest:
-    nodes = {kind: NodeInfo(**(n | {"offsets": np.array(n["offsets"], dtype=np.int64), "names": _names(n)}))
-             for kind, n in values["nodes"].items()}  # fmt: skip
-    edges = {relation_of(name): EdgeInfo(**e) for name, e in values["edges"].items()}
-    parts = int(values["parts"])
-    for name in values["files"]:
-        if fault := name_fault(name):
-            raise ValueError(f"the name of the file {name!r} {fault}")
-    for kind, n in nodes.items():
-        check_type_name(kind, "nodes")
-        if n.offsets.shape != (parts + 1,):
-            raise ValueError(f"the offsets of {kind} do not fit {parts} parts of {n.count} nodes")
-        check_offsets(kind, "offsets", n.offsets, n.count)
-    return Manifest(
-        str(values["name"]), str(values["digest"]), dict(values["partitioner"]), parts, nodes, edges,
-        dict(values["files"]), dict(values["report"]), tuple(values.get("notes", ())),
-    )  # fmt: skip
-
-
-def _names(node: Mapping[str, Any]) -> tuple[str, ...]:
-    """Of the features; manifests written before there were any have none."""
-    found = tuple(str(name) for name in node.get("names", ()))
-    if len(found) not in (0, node["features"]):
-        raise ValueError(f"{len(found)} names for {node['features']} features")
-    return found
-
-
-def _local_bytes(folder: Path) -> bytes:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give what workflows/partition_graph.py wrote (--out)")
-    try:
-        return (folder / MANIFEST).read_bytes()
-    except OSError:
+def _content(place: str) -> bytes:
+    if s3.is_s3(place):
+        bucket = s3.parse(place)
+        content = s3.read(bucket / MANIFEST)
+        if content is not None:
+            return content
+        begun = any(name.startswith("part-") for name in s3.listing(bucket, start="part-"))
+    else:
+        folder = Path(place).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; give what workflows/partition_graph.py wrote (--out)")
+        if (folder / MANIFEST).is_file():
+            return (folder / MANIFEST).read_bytes()
         begun = (folder / WORK).exists() or any(folder.glob("part-*"))
-        raise _absent(str(folder), begun) from None
-
-
-def _remote_bytes(text: str) -> bytes:
-    place = s3.parse(text)
-    content = s3.read(place / MANIFEST)
-    if content is None:
-        raise _absent(text, any(name.startswith("part-") for name in s3.listing(place, start="part-")))
-    return content
-
-
-def _absent(place: str, begun: bool) -> DataError:
     if begun:
-        return DataError(f"{place}: holds a partition that is not finished (no {MANIFEST}); "
-                         "give its partition_graph.py command again")  # fmt: skip
-    return DataError(f"{place}: holds no partitioned graph (no {MANIFEST}); make one with workflows/partition_graph.py")
+        raise DataError(f"{place}: holds a partition that is not finished (no {MANIFEST}); "
+                        "give its partition_graph.py command again")  # fmt: skip
+    raise DataError(f"{place}: holds no partitioned graph (no {MANIFEST}); make one with workflows/partition_graph.py")

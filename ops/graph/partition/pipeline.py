@@ -1,193 +1,149 @@
-"""A build in stages over files: ids, book, edges, assignment, new numbers, runs by owner, parts, manifest.
+"""A build in stages over files: nodes, edges, assignment, new numbers, runs by owner, parts, manifest.
 
-Every stage is a list of tasks (`tasks.py`) that `each` runs, in this process or over Ray, in any order;
-what is on disk already is not done again. Only the book (ids, owners and new numbers of the nodes) is ever whole in
-one process; METIS and the stream of Fennel, which are for graphs that fit, take the adjacency too.
+Every stage is a list of tasks (`tasks.py`) that an executor runs, in this process or over Ray, in any order; what is
+on disk already is not done again. Only ids, owners and new numbers of the nodes are ever whole in one process; METIS
+and the stream of Fennel, which are for graphs that fit, take the adjacency too.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ops.data.io.chunks import Chunk, Tables, place_of
-from ops.data.io.ids import joined_ids
-from ops.data.types.hetero import Relation, relation_name
-from ops.errors import DataError
-from ops.graph.partition import assign, tasks
-from ops.graph.partition.array_file import open_pack, read_facts
+from ops.data.types.hetero import REVERSE, HeteroGraph, Relation, relation_name
+from ops.errors import DataError, SettingsError
+from ops.graph.partition import tasks
+from ops.graph.partition.arrays import open_arrays, read_facts, save_arrays
+from ops.graph.partition.assign import Say, assign_parts
 from ops.graph.partition.csr import add_prints, graph_digest, number_nodes
-from ops.graph.partition.manifest import EdgeInfo, Manifest, NodeInfo
-from ops.graph.partition.shards_write import all_relations, is_symmetric, with_counts
-from ops.graph.partition.tasks import Plan
+from ops.graph.partition.executors import RunTasks, Task, in_process, run_missing
+from ops.graph.partition.manifest import WORK, EdgeInfo, Manifest, NodeInfo, has_manifest, turned, write_manifest
+from ops.graph.partition.report import summary
+from ops.graph.partition.tables import StoredTables, store_graph
+from ops.graph.partition.tasks import BuildPlan, PartitionRequest
 
-Job = tuple[Callable[..., Any], tuple[Any, ...]]
-Each = Callable[[str, Sequence[Job]], Iterator[Any]]  # (what it is called, tasks) -> their results as they end
-METIS_EDGES, STREAM_EDGES = 50_000_000, 4_000_000  # up to these, METIS and the stream are the default
+PartOf = Mapping[str, NDArray[np.int64]]
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is asked for: `method` hash, fennel, metis or auto, `form` of Fennel stream, waves or auto."""
+def partition_in_memory(
+    graph: HeteroGraph, folder: Path, request: PartitionRequest, part_of: PartOf | None = None
+) -> Manifest:
+    """Write a graph in memory as shards, by the same build with all tasks in this process; returns the manifest.
 
-    parts: int
-    method: str
-    form: str
-    seed: int
-    feature_dtype: str
-
-    def resolved(self, types: int, links: int) -> Request:
-        """Without auto, by the data alone: the node types, and the directed edges (without added reverse ones)."""
-        method, form = self.method, self.form
-        if method == "auto":
-            method = "metis" if types == 1 and links <= METIS_EDGES else "fennel"
-        if form == "auto":
-            form = "stream" if links <= STREAM_EDGES else "waves"
-        return replace(self, method=method, form=form)
-
-    def partitioner(self) -> dict[str, Any]:
-        """As it stands in the manifest."""
-        form = {"form": self.form} if self.method == "fennel" else {}
-        return {"method": self.method, "seed": self.seed, **form}
+    `part_of`: the part of each node by type, int64 [N] in [0, P), where it is given and not assigned. Raises
+    SettingsError where the folder holds a finished partition or cannot be written, DataError for more parts than
+    nodes, names or features that cannot be stored.
+    """
+    if has_manifest(folder):
+        raise SettingsError(f"{folder}: holds a partitioned graph already; give another folder or remove it")
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    try:
+        manifest = build(store_graph(graph, folder / WORK), request, folder, in_process(), part_of=part_of)
+        write_manifest(folder, manifest)
+    finally:
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+    return manifest
 
 
 def build(
-    tables: Tables, request: Request, work: Path, out: Path, each: Each, told: Callable[[str], None],
-    done: Callable[[int], None] = lambda part: None,
+    stored: StoredTables, request: PartitionRequest, out: Path, run: RunTasks, say: Say = lambda line: None,
+    done: Callable[[int], None] = lambda part: None, part_of: PartOf | None = None,
 ) -> Manifest:  # fmt: skip
-    """All parts in `out`, and the manifest that is still to be written; `work` keeps what is between.
+    """All parts in `out`, and the manifest that is still to be written.
 
     `done(part)` is called once a part's files are in place. Raises DataError for what the input gets wrong.
     """
-    counts, dtypes = _ids(tables, work, each)
-    total = sum(sum(own) for own in counts.values())
-    if request.parts > total:
-        raise DataError(f"--parts {request.parts}: the graph has {total:,} nodes; parts must be <= nodes")
-    prints = _edges(tables, work, each)
-    request = request.resolved(len(counts), sum(own[0] for own in prints.values()))
-    equal = {r: is_symmetric(r, prints[relation_name(r)]) for r in tables.edges}
-    symmetric = {r: r in tables.symmetric or equal[r] for r in tables.edges}
-    chunks = {kind: len(own) for kind, own in tables.nodes.items()}
-    chunks |= {relation_name(r): len(own) for r, own in tables.edges.items()}
-    features = {kind: tables.features.get(kind, 0) for kind in sorted(tables.nodes)}
-    plan = Plan(work, request.parts, request.feature_dtype, chunks, features, all_relations(symmetric), dtypes)
-    sizes = {kind: sum(own) for kind, own in sorted(counts.items())}
-    _number(plan, request, sizes, equal, each, told)
-    node_prints = _route(plan, tables, counts, each)
-    facts = _parts(plan, out, each, done)
-    manifest = Manifest(
-        tables.name,
-        graph_digest(node_prints, prints),
-        request.partitioner(),
-        request.parts,
-        {k: NodeInfo(size, open_pack(work / "numbers" / k)["offsets"], features[k], request.feature_dtype, dtypes[k],
-                     tables.names(k))
-         for k, size in sizes.items()},
-        {r: EdgeInfo(0, (o or r) in tables.weight, (o or r) in tables.time, None if o is None else relation_name(o),
-                     symmetric.get(r, False)) for r, o in plan.relations.items()},
-        {name: entry for own in facts for name, entry in own["files"].items()},
-    )  # fmt: skip
-    return with_counts(manifest, [own["counts"] for own in facts])
+    counts = {kind: [open_arrays(folder)["ids"].size for folder in stored.folders("nodes", kind)]
+              for kind in stored.nodes}  # fmt: skip
+    sizes = {kind: sum(rows) for kind, rows in counts.items()}
+    if request.parts > sum(sizes.values()):
+        raise DataError(f"--parts {request.parts}: the graph has {sum(sizes.values()):,} nodes; parts must be <= nodes")
+    prints = {r: add_prints([read_facts(folder)["print"] for folder in stored.folders("edges", r)])
+              for r in stored.edges}  # fmt: skip
+    # equal to its transpose: the sum over the edges is that over the edges turned round
+    equal = {r: r[0] == r[2] and sums[1] == sums[3] for r, sums in prints.items()}
+    request = request.resolved(len(sizes), sum(sums[0] for sums in prints.values()))
+    plan = BuildPlan(stored, request, _relations({r: equal[r] or r in stored.symmetric for r in equal}))
+    if not all((stored.work / "numbers" / kind).exists() for kind in sizes):
+        given = None if part_of is None else np.concatenate([part_of[kind] for kind in sizes])
+        _number(plan, sizes, assign_parts(plan, sizes, equal, run, say) if given is None else given)
+    _route(plan, counts, run)
+    folders = [stored.folder("parts", "part", part) for part in range(request.parts)]
+    missing = [part for part, folder in enumerate(folders) if not folder.exists()]
+    for part in sorted(set(range(request.parts)).difference(missing)):
+        done(part)
+    for part in run("parts", [(tasks.make_part, (plan, out, part)) for part in missing]):
+        done(part)
+    node_prints = {kind: add_prints([read_facts(folder)["print"] for folder in stored.folders("routed", kind)])
+                   for kind in sizes}  # fmt: skip
+    digest = graph_digest(node_prints, {relation_name(r): sums for r, sums in prints.items()})
+    return _manifest(plan, sizes, digest, [read_facts(folder) for folder in folders])
 
 
-def run_stage(each: Each, name: str, jobs: Sequence[tuple[Path, Job]]) -> None:
-    """Run the tasks whose file is not there yet."""
-    for _ in each(name, [job for path, job in jobs if not path.exists()]):
-        pass
+def _relations(symmetric: Mapping[Relation, bool]) -> dict[Relation, Relation | None]:
+    """Every relation of the shards, sorted -> the one it is the reverse of, or None; a symmetric one has no reverse.
+
+    Raises DataError where a relation of the graph is already named like a reverse one.
+    """
+    for relation in symmetric:
+        if relation[1].startswith(REVERSE):
+            raise DataError(f"{relation_name(relation)}: names that begin with {REVERSE} are taken by the reverse "
+                            "relations that partitioning adds; give the relation another name")  # fmt: skip
+    forward: dict[Relation, Relation | None] = dict.fromkeys(symmetric)
+    return dict(sorted((forward | {turned(r): r for r, same in symmetric.items() if not same}).items()))
 
 
-def _ids(tables: Tables, work: Path, each: Each) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """(rows of every chunk, stored dtype of the ids) by node type, with the book on disk."""
-    jobs = [(work / "ids" / f"{kind}.{i:06d}", (tasks.take_ids, (work, kind, i, chunk)))
-            for kind, own in tables.nodes.items() for i, chunk in enumerate(own)]  # fmt: skip
-    run_stage(each, "ids", jobs)
-    counts, dtypes = {}, {}
-    for kind, own in tables.nodes.items():
-        paths = [work / "ids" / f"{kind}.{i:06d}" for i in range(len(own))]
-        counts[kind] = [int(read_facts(path)["count"]) for path in paths]
-        book = work / "book" / kind
-        if not book.exists():
-            ids = joined_ids([open_pack(path)["ids"] for path in paths])
-            twice = tasks.write_book(book, ids)
-            if twice is not None:
-                first, again = (_place(own, counts[kind], int(row)) for row in twice)
-                raise DataError(
-                    f"{again}: id {ids[twice[1]].item()!r} stands twice (first in {first}); ids must differ"
-                )
-        found = np.dtype(read_facts(book)["dtype"])
-        dtypes[kind] = "int64" if found.kind == "i" else found.str
-    return counts, dtypes
-
-
-def _place(chunks: Sequence[Chunk], counts: Sequence[int], row: int) -> str:
-    """File and row of a row of all chunks."""
-    ends = np.cumsum(counts)
-    at = int(np.searchsorted(ends, row, side="right"))
-    return place_of(chunks[at])(row - int(ends[at] - counts[at]))
-
-
-def _edges(tables: Tables, work: Path, each: Each) -> dict[str, list[int]]:
-    """Every relation's print, with its edges as rows on disk."""
-    for relation in tables.edges:
-        for kind in (relation[0], relation[2]):
-            if kind not in tables.nodes:
-                have = ", ".join(sorted(tables.nodes))
-                raise DataError(f"{relation_name(relation)}: there is no node type {kind!r}; the graph has: {have}")
-    jobs = [(work / "edges" / f"{relation_name(r)}.{i:06d}", (tasks.take_edges, (work, r, i, chunk)))
-            for r, own in tables.edges.items() for i, chunk in enumerate(own)]  # fmt: skip
-    run_stage(each, "edges", jobs)
-    return {relation_name(r): add_prints([read_facts(work / "edges" / f"{relation_name(r)}.{i:06d}")["print"]
-                                          for i in range(len(own))]) for r, own in tables.edges.items()}  # fmt: skip
-
-
-def _number(
-    plan: Plan, request: Request, sizes: dict[str, int], symmetric: dict[Relation, bool], each: Each,
-    told: Callable[[str], None],
-) -> None:  # fmt: skip
-    """Owners and new numbers of all nodes on disk."""
-    if all((plan.work / "numbers" / kind).exists() for kind in sizes):
-        return
-    part = assign.assignment(
-        plan, request, sizes, symmetric, lambda name, jobs: run_stage(each, name, jobs), each, told
-    )
-    first = 0
-    for kind, size in sizes.items():
-        numbering = number_nodes(part[first : first + size], plan.parts)
-        tasks.save_numbering(plan.work / "numbers" / kind, numbering)
-        first += size
+def _number(plan: BuildPlan, sizes: Mapping[str, int], part: NDArray[np.int64]) -> None:
+    """Owners and new numbers of all nodes on disk; what led to them goes."""
+    for kind, (first, last) in zip(sizes, pairwise(np.cumsum([0, *sizes.values()])), strict=True):
+        save_arrays(plan.work / "numbers" / kind, number_nodes(part[first:last], plan.request.parts))
     for name in ("links", "blocks", "rounds"):
         shutil.rmtree(plan.work / name, ignore_errors=True)
 
 
-def _route(plan: Plan, tables: Tables, counts: dict[str, list[int]], each: Each) -> dict[str, list[int]]:
-    """Runs by owner of all chunks on disk; the print of every node type."""
-    jobs: list[tuple[Path, Job]] = []
-    for kind, own in tables.nodes.items():
-        first = 0
-        for i, chunk in enumerate(own):
-            jobs.append((plan.pack("nodes", kind, i), (tasks.route_nodes, (plan, kind, i, chunk, first))))
-            first += counts[kind][i]
+def _route(plan: BuildPlan, counts: Mapping[str, Sequence[int]], run: RunTasks) -> None:
+    """Runs by owner of all chunks on disk."""
+    folder = plan.stored.folder
+    jobs: list[tuple[Path, Task]] = []
+    for kind, rows in counts.items():
+        firsts = np.cumsum([0, *rows]).tolist()
+        jobs += [(folder("routed", kind, i), (tasks.route_nodes, (plan, kind, i, firsts[i]))) for i in range(len(rows))]
     for relation, origin in plan.relations.items():
-        for i in range(plan.chunks[relation_name(origin or relation)]):
-            path = plan.pack("routed", relation_name(relation), i)
-            jobs.append((path, (tasks.route_relation, (plan, relation, i))))
-    run_stage(each, "routes", jobs)
-    return {kind: add_prints([read_facts(plan.pack("nodes", kind, i))["print"] for i in range(len(own))])
-            for kind, own in tables.nodes.items()}  # fmt: skip
+        jobs += [(folder("routed", relation, i), (tasks.route_relation, (plan, relation, i)))
+                 for i in range(plan.stored.edges[origin or relation])]  # fmt: skip
+    run_missing(run, "routes", jobs)
 
 
-def _parts(plan: Plan, out: Path, each: Each, done: Callable[[int], None]) -> list[dict[str, Any]]:
-    """What each part's task told; a part whose file is there is only passed on to `done`."""
-    paths = [plan.pack("parts", "part", p) for p in range(plan.parts)]
-    for part, path in enumerate(paths):
-        if path.exists():
-            done(part)
-    jobs: list[Job] = [(tasks.make_part, (plan, out, p)) for p, path in enumerate(paths) if not path.exists()]
-    for told in each("parts", jobs):
-        done(int(told["part"]))
-    return [read_facts(path) for path in paths]
+def _manifest(plan: BuildPlan, sizes: Mapping[str, int], digest: str, facts: Sequence[Mapping[str, Any]]) -> Manifest:
+    stored, counts = plan.stored, [each["counts"] for each in facts]
+    nodes, edges, notes = {}, {}, []
+    for kind, size in sizes.items():
+        x = open_arrays(stored.folder("nodes", kind)).get("x")
+        nodes[kind] = NodeInfo(
+            count=size, offsets=open_arrays(plan.work / "numbers" / kind)["offsets"],
+            features=0 if x is None else x.shape[1], feature_dtype=plan.request.feature_dtype,
+            id_dtype=stored.id_dtype[kind], names=stored.names[kind],
+        )  # fmt: skip
+    for relation, origin in plan.relations.items():
+        name, columns = relation_name(relation), open_arrays(stored.folder("edges", origin or relation))
+        weight, time = "weight" in columns, "time" in columns
+        edges[relation] = EdgeInfo(
+            count=sum(c["edges"][name] for c in counts), weight=weight, time=time,
+            reverse_of=None if origin is None else relation_name(origin),
+            symmetric=origin is None and turned(relation) not in plan.relations,
+        )  # fmt: skip
+        merged = sum(c["merged"][name] for c in counts)
+        if origin is None and merged:
+            how = ", ".join(["weights summed"] * weight + ["latest time kept"] * time)
+            notes.append(f"{name}: {merged:,} repeated edges merged{f': {how}' if how else ''}")
+    return Manifest(
+        name=stored.name, digest=digest, partitioner=plan.request.partitioner(), parts=plan.request.parts, nodes=nodes,
+        edges=edges, files=dict(sorted(entry for each in facts for entry in each["files"].items())),
+        report=summary(sizes, map(relation_name, stored.edges), counts), notes=tuple(notes),
+    )  # fmt: skip

@@ -5,40 +5,33 @@ Axes: P parts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
-from ops.data.types.hetero import relation_name
-
-if TYPE_CHECKING:
-    from ops.graph.partition.manifest import Manifest
+from ops.graph.partition.manifest import Manifest
 
 
-def summary(manifest: Any, counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The report of a manifest (its `edges` counted) from what was counted part by part, as JSON.
+def summary(kinds: Iterable[str], forward: Iterable[str], counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The report of a manifest from what was counted part by part, as JSON; `forward`: names of the graph's relations.
 
     `cut`: share of the edges, self loops apart, whose ends have different owners. `imbalance`: the largest part over
     the mean. `halo`: nodes of other parts with an edge into a part. Reverse relations count for `stored` only.
     """
-    forward = [relation_name(r) for r in manifest.forward]
     edges: dict[str, Any] = {}
     for name in forward:
-        each = [c["edges"][name] for c in counts]
+        sizes = [c["edges"][name] for c in counts]
         loops, cut = sum(c["loops"][name] for c in counts), sum(c["cut"][name] for c in counts)
-        edges[name] = {"cut": _share(cut, sum(each) - loops), "cut_edges": cut, "self_loops": loops,
-                       "imbalance": _imbalance(each), "parts": each}  # fmt: skip
+        edges[name] = {"cut": _share(cut, sum(sizes) - loops), "cut_edges": cut, "self_loops": loops,
+                       "imbalance": _imbalance(sizes), "parts": sizes}  # fmt: skip
     nodes = {}
-    for kind in sorted(manifest.nodes):
-        each, halo = [c["nodes"][kind] for c in counts], [c["halo"][kind] for c in counts]
-        nodes[kind] = {"imbalance": _imbalance(each), "parts": each, "halo": halo,
-                       "halo_share": _share(sum(halo), sum(each))}  # fmt: skip
+    for kind in kinds:
+        sizes, halo = [c["nodes"][kind] for c in counts], [c["halo"][kind] for c in counts]
+        nodes[kind] = {"imbalance": _imbalance(sizes), "parts": sizes, "halo": halo,
+                       "halo_share": _share(sum(halo), sum(sizes))}  # fmt: skip
     stored = [sum(c["edges"].values()) for c in counts]
-    loops = sum(e["self_loops"] for e in edges.values())
-    total = sum(manifest.edges[r].count for r in manifest.forward)
+    total = sum(sum(e["parts"]) - e["self_loops"] for e in edges.values())
     return {
-        "cut": _share(sum(e["cut_edges"] for e in edges.values()), total - loops),
+        "cut": _share(sum(e["cut_edges"] for e in edges.values()), total),
         "edges": edges,
         "nodes": nodes,
         "stored": {"parts": stored, "imbalance": _imbalance(stored)},
@@ -54,38 +47,44 @@ def _imbalance(sizes: Sequence[int]) -> float:
     return max(sizes) * len(sizes) / sum(sizes) if sum(sizes) else 1.0
 
 
+def tables(manifest: Manifest) -> tuple[list[list[str]], list[list[str]]]:
+    """The report as two tables of text, of node types and of relations, their headings first."""
+
+    def row(name: str, sizes: list[int], imbalance: float, last: str) -> list[str]:
+        return [name, f"{sum(sizes):,}", f"{min(sizes):,}", f"{max(sizes):,}", f"{imbalance:.3f}", last]
+
+    report = manifest.report
+    nodes = [["node type", "nodes", "smallest", "largest", "imbalance", "halo"]]
+    nodes += [row(kind, n["parts"], n["imbalance"], f"{n['halo_share']:.2f}") for kind, n in report["nodes"].items()]
+    edges = [["relation", "edges", "smallest", "largest", "imbalance", "cut %"]]
+    edges += [row(name, e["parts"], e["imbalance"], f"{100 * e['cut']:.1f}") for name, e in report["edges"].items()]
+    return nodes, edges
+
+
+def headline(manifest: Manifest) -> str:
+    """Parts, edge cut and balance in one line."""
+    report, stored = manifest.report, manifest.report["stored"]["parts"]
+    return (f"{manifest.name}: {manifest.parts} parts by {manifest.partitioner.get('method', 'given')}, edge cut "
+            f"{100 * report['cut']:.1f} %, edges a part {min(stored):,} to {max(stored):,} "
+            f"(imbalance {report['stored']['imbalance']:.3f})")  # fmt: skip
+
+
+def remarks(manifest: Manifest) -> list[str]:
+    """What the tables' columns mean, the self loops, and what was merged."""
+    lines = [
+        "imbalance: largest part / mean; halo: nodes of other parts with an edge into a part, per node of the part"
+    ]
+    loops = sum(e["self_loops"] for e in manifest.report["edges"].values())
+    lines += [f"self loops: {loops:,}, stored, not counted in the cut"] if loops else []
+    return [*lines, *manifest.notes]
+
+
 def text(manifest: Manifest) -> str:
     """The report as lines for a terminal."""
-    report = manifest.report
-    stored = np.array(report["stored"]["parts"])
-    lines = [
-        f"{manifest.name}: {manifest.parts} parts by {manifest.partitioner.get('method', 'given')}, "
-        f"edge cut {100 * report['cut']:.1f} %, edges a part {stored.min():,} to {stored.max():,} "
-        f"(imbalance {report['stored']['imbalance']:.3f})"
-    ]
-    head = ("node type", "nodes", "smallest", "largest", "imbalance", "halo")
-    rows = [head]
-    for kind, n in report["nodes"].items():
-        rows.append((kind, f"{sum(n['parts']):,}", f"{min(n['parts']):,}", f"{max(n['parts']):,}",
-                     f"{n['imbalance']:.3f}", f"{n['halo_share']:.2f}"))  # fmt: skip
-    lines += _table(rows)
-    rows = [("relation", "edges", "smallest", "largest", "imbalance", "cut %")]
-    for name, e in report["edges"].items():
-        rows.append((name, f"{sum(e['parts']):,}", f"{min(e['parts']):,}", f"{max(e['parts']):,}",
-                     f"{e['imbalance']:.3f}", f"{100 * e['cut']:.1f}"))  # fmt: skip
-    lines += _table(rows)
-    lines.append("imbalance: largest part / mean; halo: nodes of other parts with an edge into a part, per own node")
-    loops = sum(e["self_loops"] for e in report["edges"].values())
-    if loops:
-        lines.append(f"self loops: {loops:,}, stored, not counted in the cut")
-    return "\n".join([*lines, *manifest.notes])
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns as wide as their widest cell; the first on the left, numbers on the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lined = []
-    for row in rows:
-        cells = [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        lined.append("  ".join(cells))
-    return lined
+    lines = [headline(manifest)]
+    for table in tables(manifest):
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for name, *numbers in table:
+            cells = [name.ljust(widths[0]), *(n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True))]
+            lines.append("  ".join(cells))
+    return "\n".join([*lines, *remarks(manifest)])

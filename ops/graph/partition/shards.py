@@ -1,4 +1,4 @@
-"""Shards: the parts of a partitioned graph as files. Write them from a graph in memory, open one, read all as one.
+"""Shards: the parts of a partitioned graph as files. Write one, open one, read all as one graph, fetch them.
 
     manifest.json            ops/graph/partition/manifest.py; written last
     part-00007/ids.user.npy  original ids of the part's users; feat.user.npy: their features, where users have any
@@ -13,6 +13,8 @@ Axes: N nodes of a type, M edges of a relation, P parts, n nodes and m edges of 
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +23,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.atomic_io import inside
+from ops.atomic_io import inside, sync, unwritable
 from ops.data.io.csr import check_csr
 from ops.data.types.hetero import Relation, relation_name
 from ops.errors import DataError
-from ops.graph.partition.csr import Csr, index_dtype
-from ops.graph.partition.manifest import EdgeInfo, Manifest, NodeInfo, part_name, read_manifest, write_manifest
-from ops.graph.partition.shards_write import sha256, write_shards
+from ops.graph.partition.arrays import map_array
+from ops.graph.partition.csr import Csr
+from ops.graph.partition.manifest import Manifest, part_name, read_manifest, write_manifest
 from ops.storage import object_store as s3
-
-__all__ = ["Csr", "EdgeInfo", "Manifest", "NodeInfo", "Shard", "fetch_shards", "open_shard", "read_manifest",
-           "to_homogeneous", "write_shards"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,38 +46,65 @@ class Shard:
     relations: dict[Relation, Csr]
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_part(folder: Path, part: int, arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, Any]]:
+    """Write part-*/NAME.npy for every array, all or nothing; returns the manifest's entries of the files.
+
+    Raises ResourceError on a full disk, SettingsError where the folder cannot be written.
+    """
+    final = folder / part_name(part)
+    temporary = folder / f".{final.name}.tmp"
+    files = {}
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name, array in arrays.items():
+            path = temporary / f"{name}.npy"
+            np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+            sync(path)
+            files[f"{final.name}/{name}.npy"] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        sync(temporary)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        sync(folder)
+    except OSError as error:
+        raise unwritable(final, error) from None
+    return files
+
+
 def open_shard(folder: Path, manifest: Manifest, part: int, verify: bool = True) -> Shard:
     """Map part `part` of a folder of shards; with `verify` every byte is read and checked first.
 
-    Rows and numbers of edges are checked always: who wrote them may have written the checksums too. Raises DataError
-    naming the file that is missing, damaged or of another shape than the manifest says, ValueError for a part out of
-    range.
+    Raises DataError naming the file that is missing or damaged, ValueError for a part out of range.
     """
     if not 0 <= part < manifest.parts:
         raise ValueError(f"part {part} is not in [0, {manifest.parts})")
-    here = Path(folder) / part_name(part)
+    arrays = {}
     for name, stored in manifest.files.items():
         if name.startswith(f"{part_name(part)}/"):
-            _check_file(Path(folder) / name, stored, verify)
-    ids, features, relations = {}, {}, {}
-    for kind, info in manifest.nodes.items():
-        n = int(info.offsets[part + 1] - info.offsets[part])
-        ids[kind] = _map(here / f"ids.{kind}.npy", (n,), info.id_dtype)
-        if info.features:
-            features[kind] = _map(here / f"feat.{kind}.npy", (n, info.features), info.feature_dtype)
-    for relation, edge in manifest.edges.items():
-        source, _, target = relation
-        name = relation_name(relation)
-        n = int(manifest.nodes[target].offsets[part + 1] - manifest.nodes[target].offsets[part])
-        indptr = _map(here / f"{name}.indptr.npy", (n + 1,), "int64")
-        m = int(indptr[-1])
-        kind_of = index_dtype(manifest.nodes[source].count).name
-        indices = _map(here / f"{name}.indices.npy", (m,), kind_of)
-        check_csr(str(here / name), indptr, indices, (n, manifest.nodes[source].count))
-        weight = _map(here / f"{name}.weight.npy", (m,), "float32") if edge.weight else None
-        time = _map(here / f"{name}.time.npy", (m,), "int64") if edge.time else None
-        relations[relation] = Csr(indptr, indices, weight, time)
-    return Shard(part, ids, features, relations)
+            path = inside(Path(folder), name)
+            _check_file(path, stored, verify)
+            arrays[path.name.removesuffix(".npy")] = map_array(path)
+    columns = ("indptr", "indices", "weight", "time")
+    try:
+        for r in manifest.edges:
+            n, name = manifest.nodes[r[2]], relation_name(r)
+            shape = int(n.offsets[part + 1] - n.offsets[part]), manifest.nodes[r[0]].count
+            origin = f"{folder}/{part_name(part)}/{name}"
+            check_csr(origin, arrays[f"{name}.indptr"], arrays[f"{name}.indices"], shape)
+        return Shard(
+            part,
+            {kind: arrays[f"ids.{kind}"] for kind in manifest.nodes},
+            {kind: arrays[f"feat.{kind}"] for kind, info in manifest.nodes.items() if info.features},
+            {r: Csr(**{c: arrays[f"{relation_name(r)}.{c}"] for c in columns if getattr(edges, c, True)})
+             for r, edges in manifest.edges.items()},
+        )  # fmt: skip
+    except KeyError as error:
+        raise DataError(f"{folder}: the manifest lists no file {error} of part {part}; partition again") from None
 
 
 def _check_file(path: Path, stored: Mapping[str, Any], verify: bool) -> None:
@@ -89,21 +115,8 @@ def _check_file(path: Path, stored: Mapping[str, Any], verify: bool) -> None:
         raise DataError(
             f"{path}: is damaged ({path.stat().st_size} bytes, the manifest says {stored['bytes']}); {again}"
         )
-    if verify and sha256(path) != stored["sha256"]:
+    if verify and _sha256(path) != stored["sha256"]:
         raise DataError(f"{path}: is damaged (its checksum is not the manifest's); {again}")
-
-
-def _map(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """A stored array, mapped copy-on-write: nobody can change the file, compiled loops take it as any array."""
-    try:
-        # an empty array has nothing to map
-        array: NDArray[Any] = np.load(path, mmap_mode=None if 0 in shape else "c", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{path}: cannot be read ({reason}); partition the graph again") from None
-    if array.shape != shape or array.dtype != np.dtype(dtype):
-        raise DataError(f"{path}: holds {array.dtype} {array.shape}, the manifest says {dtype} {shape}")
-    return array
 
 
 def to_homogeneous(
@@ -120,19 +133,14 @@ def to_homogeneous(
         raise DataError(f"{folder}: holds {len(manifest.nodes)} node types ({types}) and {len(manifest.forward)} "
                         "relations; a homogeneous graph has one of each, the same in both directions")  # fmt: skip
     ((kind, info),) = manifest.nodes.items()
-    xs, ids, sources, targets = [], [], [], []
-    for part in range(manifest.parts):
-        shard = open_shard(folder, manifest, part, verify)
-        (csr,) = shard.relations.values()
-        ids.append(shard.ids[kind])
-        xs.append(shard.features.get(kind))
-        sources.append(np.asarray(csr.indices, dtype=np.int64))
-        rows = np.arange(csr.indptr.size - 1, dtype=np.int64) + info.offsets[part]
-        targets.append(np.repeat(rows, np.diff(csr.indptr)))
-    own = [np.asarray(x, dtype=np.float32) for x in xs if x is not None]
-    edge_index = np.stack([np.concatenate(sources), np.concatenate(targets)])
+    shards = [open_shard(folder, manifest, part, verify) for part in range(manifest.parts)]
+    csrs = [csr for shard in shards for csr in shard.relations.values()]
+    sources = np.concatenate([csr.indices for csr in csrs]).astype(np.int64)
+    # the parts' rows one after the other are the numbers in their order
+    targets = np.repeat(np.arange(info.count, dtype=np.int64), np.concatenate([np.diff(csr.indptr) for csr in csrs]))
+    x = np.concatenate([shard.features[kind] for shard in shards]).astype(np.float32) if info.features else None
     part_of = np.repeat(np.arange(manifest.parts, dtype=np.int64), np.diff(info.offsets))
-    return np.concatenate(own) if own else None, edge_index, np.concatenate(ids), part_of
+    return x, np.stack([sources, targets]), np.concatenate([shard.ids[kind] for shard in shards]), part_of
 
 
 def fetch_shards(place: str, folder: Path, parts: Sequence[int] | None = None) -> Manifest:
@@ -142,12 +150,12 @@ def fetch_shards(place: str, folder: Path, parts: Sequence[int] | None = None) -
     partition or lacks a file, ServiceError where storage cannot be asked, ResourceError on a full disk.
     """
     manifest = read_manifest(place)
-    wanted = None if parts is None else {part_name(p) for p in parts}
+    wanted = {part_name(part) for part in (range(manifest.parts) if parts is None else parts)}
     for name, stored in manifest.files.items():
         path = inside(Path(folder), name)
-        if wanted is not None and name.partition("/")[0] not in wanted:
+        if name.partition("/")[0] not in wanted:
             continue
-        if path.is_file() and path.stat().st_size == stored["bytes"] and sha256(path) == stored["sha256"]:
+        if path.is_file() and path.stat().st_size == stored["bytes"] and _sha256(path) == stored["sha256"]:
             continue
         try:
             s3.download(s3.parse(place) / name, path)

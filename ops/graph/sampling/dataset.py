@@ -125,16 +125,15 @@ def steps_of(
     `sizes`: label edges of each part; part p has ceil(sizes[p] / batch) batches. An epoch is a pass over all of them in
     keyed order, or `limit` steps, which go on where the epoch before has ended.
     """
-    each = [(part, number) for part, size in enumerate(sizes) for number in range(-(-size // batch))]
-    many = -(-len(each) // together)
+    batches = [(part, number) for part, size in enumerate(sizes) for number in range(-(-size // batch))]
+    many = -(-len(batches) // together)
     orders: dict[int, list[list[Which]]] = {}
 
     def step(index: int) -> list[Which]:
         turn, place = divmod(index, many)
         if turn not in orders:
-            order = generator(seed, "steps", turn).permutation(len(each))
-            dealt = [(turn, *each[i]) for i in order]
-            orders[turn] = [dealt[at : at + together] for at in range(0, len(dealt), together)]
+            order = [(turn, *batches[i]) for i in generator(seed, "steps", turn).permutation(len(batches))]
+            orders[turn] = [order[at : at + together] for at in range(0, len(order), together)]
         return orders[turn][place]
 
     length = limit or many

@@ -1,4 +1,4 @@
-"""What the owner of a part answers, and who owns what. Without torch: an actor that serves a part stays small.
+"""What the owner of a part answers. Without torch: an actor that serves a part stays small.
 
 Axes: B rows of a block, F fan-out or features, M pairs or ids, P parts.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,41 +28,10 @@ Drawn = NDArray[Any]  # source numbers [B F], -1 where there is no edge; as wide
 
 
 @dataclass(frozen=True)
-class Book:
-    """Who owns what: of each type the parts' first numbers [P + 1], and the relations with their ends."""
+class HopRequest:
+    """What a part is asked at one hop: its nodes by type, the key of each relation, fan-out and mode.
 
-    offsets: dict[str, NDArray[np.int64]]
-    relations: tuple[Relation, ...]
-
-    @property
-    def parts(self) -> int:
-        """P."""
-        return len(next(iter(self.offsets.values()))) - 1
-
-    def count(self, kind: str) -> int:
-        """How many nodes of a type there are."""
-        return int(self.offsets[kind][-1])
-
-    def owner(self, kind: str, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The part of each node of a type."""
-        return np.searchsorted(self.offsets[kind], ids, side="right") - 1
-
-    def within(self, kind: str, part: int, ids: NDArray[np.int64]) -> NDArray[Any]:
-        """A part's own nodes by their numbers within it, in 32 bits where these hold them: small messages cost less."""
-        first, end = self.offsets[kind][part : part + 2]
-        found: NDArray[Any] = (ids - first).astype(index_dtype(int(end - first)))
-        return found
-
-    def into(self, kind: str) -> list[Relation]:
-        """The relations that end in a type."""
-        return [r for r in self.relations if r[2] == kind]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a part is asked at one hop: its own nodes by type, the key of each relation, fan-out and mode.
-
-    `rows`: numbers within the part (`Book.within`).
+    `rows`: numbers within the part (`numbers_within`).
     """
 
     rows: dict[str, NDArray[Any]]
@@ -71,53 +40,39 @@ class Request:
     mode: int
 
 
-def answer(
-    stored: Mapping[Relation, tuple[NDArray[np.int64], NDArray[np.integer]]], first: Mapping[str, int], asked: Request
-) -> dict[Relation, Drawn]:
-    """A part's answer: `stored` has (indptr, indices) per relation, `first` the part's first number per type."""
-    from ops.graph.kernels.draws import neighbours
-
-    found = {}
-    for relation, key in asked.keys.items():
-        rows = asked.rows[relation[2]]
-        indptr, indices = stored[relation]
-        drawn = np.empty((len(rows), asked.fanout), indices.dtype)
-        neighbours(indptr, indices, rows, first[relation[2]], np.uint64(key), asked.fanout, asked.mode, drawn)
-        found[relation] = drawn
-    return found
+def numbers_within(manifest: Manifest, kind: str, part: int, ids: NDArray[np.int64]) -> NDArray[Any]:
+    """The numbers of a part's nodes within it, in 32 bits where these hold them: small messages cost less."""
+    first, end = manifest.nodes[kind].offsets[part : part + 2]
+    local: NDArray[Any] = (ids - first).astype(index_dtype(int(end - first)))
+    return local
 
 
-def by_owner(book: Book, kind: str, ids: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+def by_owner(manifest: Manifest, kind: str, ids: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
     """Positions of `ids` by the part that owns them, ascending within a part; parts without any are left out."""
     from ops.graph.kernels.draws import grouped
 
-    if book.parts == 1:
+    if manifest.parts == 1:
         return {0: np.arange(len(ids))} if len(ids) else {}
-    order, ends = grouped(book.offsets[kind], ids)
-    return {p: order[ends[p] : ends[p + 1]] for p in range(book.parts) if ends[p] < ends[p + 1]}
+    order, ends = grouped(manifest.nodes[kind].offsets, ids)
+    return {p: order[ends[p] : ends[p + 1]] for p in range(manifest.parts) if ends[p] < ends[p + 1]}
 
 
 class PartService:
-    """What the owner of a part answers; the body of a shard actor, and of the local backend.
+    """What the owner of a part answers: the body of a shard actor, and of the parts that a process maps itself.
 
     The part is opened by the first question: what is wrong with its files is an answer, not a dead actor.
     """
 
     def __init__(self, folder: str, manifest: Manifest, part: int, verify: bool = True) -> None:
-        self._where = folder, manifest, part, verify
+        self._source = folder, manifest, part, verify
         self.first = {kind: int(nodes.offsets[part]) for kind, nodes in manifest.nodes.items()}
         self._order: tuple[Any, NDArray[np.int64]] | None = None
 
     @cached_property
     def shard(self) -> Shard:
         """The part's arrays, mapped from its files."""
-        folder, manifest, part, verify = self._where
-        here = cached(folder, [part]) if is_s3(folder) else Path(folder)
-        return open_shard(here, manifest, part, verify=verify)
-
-    @cached_property
-    def _csr(self) -> dict[Relation, tuple[NDArray[np.int64], NDArray[Any]]]:
-        return {r: (csr.indptr, csr.indices) for r, csr in self.shard.relations.items()}
+        folder, manifest, part, verify = self._source
+        return open_shard(cached(folder, [part]) if is_s3(folder) else Path(folder), manifest, part, verify)
 
     def health(self) -> dict[str, int]:
         """The process that answers, and its part's nodes by type."""
@@ -127,9 +82,18 @@ class PartService:
         """The original ids of the part's nodes."""
         return np.asarray(self.shard.ids[kind])
 
-    def sample(self, request: Request) -> dict[Relation, Drawn]:
+    def sample(self, request: HopRequest) -> dict[Relation, Drawn]:
         """Keyed neighbours of the part's nodes, all relations of the request in one call."""
-        return answer(self._csr, self.first, request)
+        from ops.graph.kernels.draws import neighbours
+
+        answer = {}
+        for relation, key in request.keys.items():
+            rows, csr = request.rows[relation[2]], self.shard.relations[relation]
+            drawn = np.empty((len(rows), request.fanout), csr.indices.dtype)
+            first = self.first[relation[2]]
+            neighbours(csr.indptr, csr.indices, rows, first, np.uint64(key), request.fanout, request.mode, drawn)
+            answer[relation] = drawn
+        return answer
 
     def features(self, kind: str, rows: NDArray[Any]) -> NDArray[Any]:
         """[M F] in the stored precision; `rows` [M] are numbers within the part."""
@@ -137,11 +101,11 @@ class PartService:
 
     def busiest(self, kind: str, share: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """The share of the part's nodes with the most incoming edges, ascending, and their features."""
-        degrees = sum((np.diff(csr.indptr) for r, csr in self.shard.relations.items() if r[2] == kind), np.int64(0))
-        count = len(self.shard.ids[kind])
-        if np.ndim(degrees) == 0:
-            degrees = np.zeros(count, np.int64)
-        top = np.sort(np.argsort(-degrees, kind="stable")[: int(share * count)])
+        degrees = np.zeros(len(self.shard.ids[kind]), np.int64)
+        for relation, csr in self.shard.relations.items():
+            if relation[2] == kind:
+                degrees += np.diff(csr.indptr)
+        top = np.sort(np.argsort(-degrees, kind="stable")[: int(share * degrees.size)])
         return top + self.first[kind], np.asarray(self.shard.features[kind][top])
 
     def sizes(self) -> dict[Relation, int]:
@@ -152,20 +116,18 @@ class PartService:
         self, relations: Sequence[Relation], seed: int, epoch: int, number: int, size: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Batch `number` of the part's edges in keyed order: pairs int64 [2 M] of global numbers, relation [M]."""
-        key = tuple(relations), seed, epoch
+        key, csrs = (tuple(relations), seed, epoch), [self.shard.relations[r] for r in relations]
+        ends = np.cumsum([0, *(len(csr.indices) for csr in csrs)])
         if self._order is None or self._order[0] != key:
-            total = sum(len(self._csr[r][1]) for r in relations)
-            self._order = key, generator(seed, "pairs", epoch, self.shard.part).permutation(total)
+            self._order = key, generator(seed, "pairs", epoch, self.shard.part).permutation(int(ends[-1]))
         chosen = np.sort(self._order[1][number * size : (number + 1) * size])
-        pairs, which, before = np.empty((2, len(chosen)), np.int64), np.empty(len(chosen), np.int64), 0
-        for i, relation in enumerate(relations):
-            indptr, indices = self._csr[relation]
-            low, high = np.searchsorted(chosen, [before, before + len(indices)])
-            places = chosen[low:high] - before
-            pairs[0, low:high] = indices[places]
-            pairs[1, low:high] = np.searchsorted(indptr, places, side="right") - 1 + self.first[relation[2]]
+        pairs, which = np.empty((2, len(chosen)), np.int64), np.empty(len(chosen), np.int64)
+        for i, (relation, csr) in enumerate(zip(relations, csrs, strict=True)):
+            low, high = np.searchsorted(chosen, ends[i : i + 2])
+            places = chosen[low:high] - ends[i]
+            pairs[0, low:high] = csr.indices[places]
+            pairs[1, low:high] = np.searchsorted(csr.indptr, places, side="right") - 1 + self.first[relation[2]]
             which[low:high] = i
-            before += len(indices)
         return pairs, which
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ops.config.redact import mask
 
 from ops.config.tracking_uri import check_uri, default_uri, ui_command
 from ops.errors import SettingsError
+from ops.masking import mask
 
 
 @pytest.mark.parametrize(

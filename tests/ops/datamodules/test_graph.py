@@ -10,8 +10,9 @@ from ops.data.types.hetero import from_homogeneous
 from ops.datamodules.graph import GraphData
 from ops.errors import DataError, SettingsError
 from ops.graph.partition.metis import partition
-from ops.graph.partition.shards import write_shards
-from ops.graph.sampling.batching import part_of
+from ops.graph.partition.pipeline import partition_in_memory
+from ops.graph.partition.tasks import PartitionRequest
+from ops.graph.sampling.batches import part_of
 from trainers import hsan
 
 
@@ -19,7 +20,7 @@ from trainers import hsan
 def parts(tmp_path):
     graph, _ = planted_graph(120, 3)
     part = partition(graph.edge_index, 120, 6, "metis", 0)
-    write_shards(from_homogeneous(graph), {"node": part}, tmp_path / "parts", parts=6)
+    partition_in_memory(from_homogeneous(graph), tmp_path / "parts", PartitionRequest(6, "given"), {"node": part})
     return graph, part, tmp_path / "parts"
 
 
@@ -50,7 +51,8 @@ def test_hsan_takes_the_parts_as_they_are(parts):
 
 def test_another_partition_is_another_run(parts):
     graph, part, folder = parts
-    write_shards(from_homogeneous(graph), {"node": np.sort(part)}, folder.parent / "others", parts=6)
+    request, others = PartitionRequest(6, "given"), folder.parent / "others"
+    partition_in_memory(from_homogeneous(graph), others, request, {"node": np.sort(part)})
     folders = (folder, folder.parent / "others")
     found = [GraphData().load(LaunchSettings(dataset=str(f)), hsan.Settings())[0] for f in folders]
     assert found[0].digest() != found[1].digest()

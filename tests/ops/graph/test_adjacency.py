@@ -30,9 +30,9 @@ def test_adjacency(self_loops):
     expected = np.array([[0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 0]], dtype=np.float32)
     if not self_loops:
         np.fill_diagonal(expected, 0)
-    found = adjacency(g.edge_index, 4, self_loops=self_loops)
-    assert found.dtype == np.float32
-    assert np.array_equal(found.toarray(), expected)
+    result = adjacency(g.edge_index, 4, self_loops=self_loops)
+    assert result.dtype == np.float32
+    assert np.array_equal(result.toarray(), expected)
 
 
 @pytest.mark.parametrize("order", [0, 1, 2, 6])
@@ -42,9 +42,9 @@ def test_filter_equals_the_dense_formula(order):
     np.fill_diagonal(a, 1)  # its own loops removed, one added
     scale = np.diag(a.sum(1) ** -0.5)
     expected = np.linalg.matrix_power(scale @ a @ scale, order) @ g.x
-    found = low_pass(g.x, g.edge_index, order)
-    assert found.dtype == np.float32
-    assert np.allclose(found, expected, rtol=1e-6, atol=1e-6)
+    result = low_pass(g.x, g.edge_index, order)
+    assert result.dtype == np.float32
+    assert np.allclose(result, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_own_self_loops_do_not_change_the_filter():

@@ -16,10 +16,10 @@ def table(n=80, f=12, seed=0):
 def test_equals_scikit_learn_up_to_signs():
     x = table()
     expected = PCA(4, svd_solver="full").fit_transform(x.astype(np.float64))
-    found = fit_pca(x, 4)(x)
-    assert found.dtype == np.float32
-    signs = np.sign((found * expected).sum(0))
-    assert np.allclose(found * signs, expected, atol=1e-3)
+    fitted = fit_pca(x, 4)(x)
+    assert fitted.dtype == np.float32
+    signs = np.sign((fitted * expected).sum(0))
+    assert np.allclose(fitted * signs, expected, atol=1e-3)
 
 
 def test_axes_are_orthonormal_and_variances_fall():

@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 import pytest
-from hetero_graphs import hetero, parts_for
+from hetero_graphs import hetero
 from plain_bucket import plain_bucket
 from s3_world import BUCKET
 
@@ -16,8 +16,10 @@ from ops.data.images.remote import images_copy
 from ops.data.io.readers import listing
 from ops.data.io.remote import cached_copy, local_copy
 from ops.errors import DataError
-from ops.graph.partition.manifest import MANIFEST, as_json
-from ops.graph.partition.shards import fetch_shards, read_manifest, write_shards
+from ops.graph.partition.manifest import MANIFEST, read_manifest
+from ops.graph.partition.pipeline import partition_in_memory
+from ops.graph.partition.shards import fetch_shards
+from ops.graph.partition.tasks import PartitionRequest
 from ops.storage import object_store
 from ops.storage.mirror import Mirror, mirrored
 from ops.storage.run_copy import fetched, local_folder
@@ -180,12 +182,12 @@ def test_the_cache_is_not_left_by_a_name(bucket, tmp_path):
 @pytest.mark.parametrize("name", ["{out}", "part-00000/../../../{out}", "part-00000//x", "part-00000/x\n"])
 def test_a_manifest_names_files_of_its_own_folder_only(bucket, tmp_path, name):
     graph = hetero()
-    write_shards(graph, parts_for(graph, 2), tmp_path / "parts")
-    manifest = as_json(read_manifest(tmp_path / "parts"))
+    partition_in_memory(graph, tmp_path / "parts", PartitionRequest(2, "hash"))
+    manifest = read_manifest(tmp_path / "parts").model_dump(mode="json", by_alias=True)
     name = name.format(out=tmp_path / "out")
     manifest["files"][name] = {"bytes": 1, "sha256": "0"}
     bucket |= {f"p/{MANIFEST}": json.dumps(manifest).encode(), f"p/{name}": b"!"}
-    with pytest.raises(DataError, match=r"manifest.json: is damaged \(ValueError: the name of the file "):
+    with pytest.raises(DataError, match=r"manifest.json: is damaged \(.*the name of the file "):
         fetch_shards("s3://tessera/p", tmp_path / "copy")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "copy").exists()
@@ -193,8 +195,8 @@ def test_a_manifest_names_files_of_its_own_folder_only(bucket, tmp_path, name):
 
 def test_a_manifest_names_no_type_that_is_a_path(tmp_path):
     graph = hetero()
-    write_shards(graph, parts_for(graph, 2), tmp_path)
-    manifest = as_json(read_manifest(tmp_path))
+    partition_in_memory(graph, tmp_path, PartitionRequest(2, "hash"))
+    manifest = read_manifest(tmp_path).model_dump(mode="json", by_alias=True)
     manifest["nodes"]["../../user"] = manifest["nodes"]["user"]
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=r"'../../user' cannot name a node type"):

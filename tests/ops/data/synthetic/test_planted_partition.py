@@ -28,8 +28,8 @@ def test_the_seed_decides_everything():
 def test_features_tell_the_clusters_apart_by_separation():
     def purity(separation):
         graph, labels = planted_graph(nodes=300, clusters=3, features=8, separation=separation)
-        found = KMeans(3, n_init=5, random_state=0).fit_predict(graph.x)
-        return sum(np.bincount(labels[found == c]).max() for c in range(3)) / 300
+        clusters = KMeans(3, n_init=5, random_state=0).fit_predict(graph.x)
+        return sum(np.bincount(labels[clusters == c]).max() for c in range(3)) / 300
 
     assert purity(8.0) > 0.98
     assert purity(0.0) < 0.6

@@ -10,8 +10,8 @@ from ops.graph.partition.fennel import SLACK, fennel_stream, fennel_waves, part_
 
 
 def graph(n=3000, groups=8):
-    made, _ = planted_graph(n, groups, 4, seed=1)
-    a = sp.csr_array((np.ones(made.edge_index.shape[1], dtype=np.int8), tuple(made.edge_index)), shape=(n, n))
+    planted, _ = planted_graph(n, groups, 4, seed=1)
+    a = sp.csr_array((np.ones(planted.edge_index.shape[1], dtype=np.int8), tuple(planted.edge_index)), shape=(n, n))
     return a.indptr.astype(np.int64), a.indices.astype(np.int32)
 
 
@@ -28,13 +28,13 @@ def waves(indptr, indices, parts, seed=0, start=None, turn=0, kept=lambda turn, 
     n = indptr.size - 1
     bounds, ends = np.arange(blocks + 1) * n // blocks, np.array([n])
 
-    def place(now, own, part, load, rooms, mean):
-        found = []
-        for b, room in zip(own, rooms, strict=True):
+    def place(now, wave, part, load, rooms, mean):
+        placed = []
+        for b, room in zip(wave, rooms, strict=True):
             a, e = bounds[b], bounds[b + 1]
             rows, links = indptr[a : e + 1] - indptr[a], indices[indptr[a] : indptr[e]]
-            found.append(place_block(rows, links, int(a), part.copy(), ends, load, room, mean, seed, now))
-        return found
+            placed.append(place_block(rows, links, int(a), part.copy(), ends, load, room, mean, seed, now))
+        return placed
 
     first = hash_parts([n], parts, seed).astype(part_dtype(parts)) if start is None else start
     return fennel_waves(first, turn, np.diff(indptr), bounds, ends, parts, place, kept)
@@ -54,8 +54,8 @@ def test_few_edges_are_cut_and_parts_are_even(form):
 def test_every_node_type_is_even():
     indptr, indices = graph()
     part = stream(indptr, indices, 4, ends=np.array([1000, 3000]))
-    for own in (slice(0, 1000), slice(1000, 3000)):
-        load = np.bincount(part[own], weights=np.diff(indptr)[own] + 1.0, minlength=4)
+    for rows_of_type in (slice(0, 1000), slice(1000, 3000)):
+        load = np.bincount(part[rows_of_type], weights=np.diff(indptr)[rows_of_type] + 1.0, minlength=4)
         assert load.max() <= SLACK * load.mean() + np.diff(indptr).max() + 1
 
 
@@ -78,8 +78,8 @@ def test_a_hub_that_fits_nowhere_is_placed_all_the_same():
 
 
 def test_loads_count_degrees_and_nodes_by_type():
-    found = weigh(np.array([0, 1, 1, -1]), np.array([3, 2, 0, 9]), np.array([2, 4]), 2)
-    assert found.tolist() == [[4, 3], [0, 1]]
+    loads = weigh(np.array([0, 1, 1, -1]), np.array([3, 2, 0, 9]), np.array([2, 4]), 2)
+    assert loads.tolist() == [[4, 3], [0, 1]]
 
 
 @pytest.mark.parametrize(("sizes", "parts"), [([10, 3], 4), ([2, 2, 2], 6), ([7], 7)])

@@ -31,18 +31,18 @@ def session():
 
 @pytest.fixture
 def actors(session, parts):
-    made = start_service(parts.place, parts.manifest)
-    yield made
-    stop_service(made)
+    handles = start_service(parts.place, parts.manifest)
+    yield handles
+    stop_service(handles)
 
 
 def everything(client):
     """What a training asks of a client."""
-    found = client.sample(ROOTS, [4, 3], (0, 1, 2, 3), "distinct", featured=["user", "note"])
+    drawn = client.sample(ROOTS, [4, 3], (0, 1, 2, 3), "distinct", featured=["user", "note"])
     pairs = client.seed_edges((FOLLOW, SHARE), 1, (0, 1, 2), 16)
-    arrays = [ids for depth in found.nodes for ids in depth.values()]
-    arrays += [t.numpy() for hop in found.blocks for block in hop.values() for t in block]
-    arrays += [x.numpy() for x in found.features.values()]
+    arrays = [ids for depth in drawn.nodes for ids in depth.values()]
+    arrays += [t.numpy() for hop in drawn.blocks for block in hop.values() for t in block]
+    arrays += [x.numpy() for x in drawn.features.values()]
     return [*arrays, *pairs, client.ids("note"), client.sizes()]
 
 
@@ -97,6 +97,6 @@ def test_a_damaged_part_is_named_when_the_service_starts(session, tmp_path):
 
 def test_features_come_in_single_precision(parts):
     assert parts.connect().features("user", np.arange(3)).dtype == np.float32
-    found = parts.connect().sample(ROOTS, [2], (0, 0, 0, 0), featured=["note"])
-    assert found.features["note"].dtype == torch.float32
-    assert set(found.features) == {"note"}
+    drawn = parts.connect().sample(ROOTS, [2], (0, 0, 0, 0), featured=["note"])
+    assert drawn.features["note"].dtype == torch.float32
+    assert set(drawn.features) == {"note"}

@@ -1,5 +1,7 @@
 """Samples are neighbourhoods of the graph, keyed, the same for any partition, and without the edges to predict."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from small_hetero import FOLLOW, SHARE, small_graph, small_parts
 
 from ops.graph.kernels.draws import renumber
 from ops.graph.partition.manifest import turned
+from ops.graph.partition.shards import open_shard
 from ops.graph.sampling.client import prefetched
 
 KEY = 0, 1, 2, 3
@@ -24,14 +27,14 @@ def graphs(folder):
     return {parts: small_parts(folder, parts) for parts in (1, 3)}
 
 
-def edges_of(client):
-    """Every stored edge as (relation, source, destination)."""
-    found = {r: set() for r in client.book.relations}
-    for part in client.backend.parts:
-        for relation, csr in part.shard.relations.items():
-            rows = np.repeat(np.arange(len(csr.indptr) - 1), np.diff(csr.indptr)) + part.first[relation[2]]
-            found[relation] |= set(zip(csr.indices.tolist(), rows.tolist(), strict=True))
-    return found
+def edges_of(graph):
+    """Every stored edge as (source, destination) by relation."""
+    stored = {r: set() for r in graph.manifest.edges}
+    for part in range(graph.parts):
+        for relation, csr in open_shard(Path(graph.place), graph.manifest, part).relations.items():
+            rows = np.repeat(graph.part_rows(relation[2], part), np.diff(csr.indptr))
+            stored[relation] |= set(zip(csr.indices.tolist(), rows.tolist(), strict=True))
+    return stored
 
 
 def drawn_edges(sample):
@@ -46,22 +49,22 @@ def drawn_edges(sample):
 @pytest.mark.parametrize("mode", MODES)
 def test_drawn_edges_are_edges_and_every_depth_begins_with_the_one_before(graphs, mode):
     client = graphs[3].connect()
-    stored = edges_of(client)
-    found = client.sample(
+    stored = edges_of(graphs[3])
+    sampled = client.sample(
         {"user": np.arange(20), "note": np.arange(5, 9)}, [4, 3], KEY, mode, featured=["user", "note"]
     )
-    assert all((s, d) in stored[r] for _, r, s, d in drawn_edges(found))
-    for before, after in zip(found.nodes, found.nodes[1:], strict=False):
+    assert all((s, d) in stored[r] for _, r, s, d in drawn_edges(sampled))
+    for before, after in zip(sampled.nodes, sampled.nodes[1:], strict=False):
         for kind, ids in before.items():
             assert np.array_equal(after[kind][: len(ids)], ids)
             assert len(np.unique(after[kind])) == len(after[kind])
-    assert {r for blocks in found.blocks for r in blocks} == {FOLLOW, SHARE, turned(FOLLOW), turned(SHARE)}
-    assert found.features["user"].shape == (len(found.nodes[-1]["user"]), 5)
+    assert {r for blocks in sampled.blocks for r in blocks} == {FOLLOW, SHARE, turned(FOLLOW), turned(SHARE)}
+    assert sampled.features["user"].shape == (len(sampled.nodes[-1]["user"]), 5)
 
 
 def test_distinct_takes_every_neighbour_where_there_are_few_and_no_one_twice(graphs):
     client = graphs[1].connect()
-    stored = edges_of(client)
+    stored = edges_of(graphs[1])
     everyone = {"user": np.arange(60)}
     for width in (3, 64):
         drawn = list(drawn_edges(client.sample(everyone, [width], KEY, "distinct")))
@@ -74,9 +77,9 @@ def test_distinct_takes_every_neighbour_where_there_are_few_and_no_one_twice(gra
 
 def test_padded_repeats_circularly_and_leaves_no_hole_but_at_nodes_without_edges(graphs):
     client = graphs[1].connect()
-    found = client.sample({"user": np.arange(60)}, [64], KEY, "padded")
-    places, mask = found.blocks[0][turned(FOLLOW)]
-    degree = np.array([sum(d == u for _, d in edges_of(client)[turned(FOLLOW)]) for u in range(60)])
+    sampled = client.sample({"user": np.arange(60)}, [64], KEY, "padded")
+    places, mask = sampled.blocks[0][turned(FOLLOW)]
+    degree = np.array([sum(d == u for _, d in edges_of(graphs[1])[turned(FOLLOW)]) for u in range(60)])
     assert np.array_equal(mask.all(1).numpy(), degree > 0)
     assert not mask[degree == 0].any()
     for user in np.flatnonzero(degree):
@@ -103,34 +106,35 @@ def test_the_key_decides_and_the_order_of_the_roots_does_not(graphs):
 
 
 def test_all_neighbours_are_the_same_whatever_the_partition(graphs):
-    found = []
+    sampled = []
     for graph in graphs.values():
         rows = np.argsort(graph.connect().ids("user"))
-        found.append(original(graph, graph.connect().sample({"user": rows[:10]}, [64, 64], KEY)))
-    assert found[0] == found[1]
+        sampled.append(original(graph, graph.connect().sample({"user": rows[:10]}, [64, 64], KEY)))
+    assert sampled[0] == sampled[1]
 
 
 def test_draws_are_uniform(graphs):
     client = graphs[1].connect()
-    user, own = max(
-        ((u, [s for s, d in edges_of(client)[turned(FOLLOW)] if d == u]) for u in range(60)), key=lambda e: len(e[1])
+    user, near = max(
+        ((u, [s for s, d in edges_of(graphs[1])[turned(FOLLOW)] if d == u]) for u in range(60)), key=lambda e: len(e[1])
     )
     for mode in ("replace", "distinct"):
-        counts = dict.fromkeys(own, 0)
+        counts = dict.fromkeys(near, 0)
         for number in range(600):
             drawn = client.sample({"user": np.array([user])}, [3], (0, 0, 0, number), mode)
             for _, relation, source, _ in drawn_edges(drawn):
                 if relation == turned(FOLLOW):
                     counts[source] += 1
-        expected = 1800 / len(own)
+        expected = 1800 / len(near)
         assert sum(counts.values()) == 1800
-        assert sum((c - expected) ** 2 / expected for c in counts.values()) < len(own) + 5 * np.sqrt(2 * len(own))
+        chi = sum((c - expected) ** 2 / expected for c in counts.values())
+        assert chi < len(near) + 5 * np.sqrt(2 * len(near))
 
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_no_edge_between_the_ends_of_a_pair_is_in_its_batch(graphs, parts):
     client = graphs[parts].connect()
-    pairs = np.array(sorted(edges_of(client)[FOLLOW]))[::7].T
+    pairs = np.array(sorted(edges_of(graphs[parts])[FOLLOW]))[::7].T
     roots = {"user": np.unique(pairs[0]), "note": np.unique(pairs[1])}
     planted = {tuple(p) for p in pairs.T.tolist()}
 
@@ -154,7 +158,7 @@ def test_seed_edges_are_every_edge_once_an_epoch_in_another_order_each(graphs):
             for number in range(-(-total // 16)):
                 pairs, which = client.seed_edges((FOLLOW, SHARE), part, (5, epoch, number), 16)
                 seen += [((FOLLOW, SHARE)[w], s, d) for w, (s, d) in zip(which, pairs.T.tolist(), strict=True)]
-        stored = edges_of(client)
+        stored = edges_of(graphs[3])
         assert sorted(seen) == sorted((r, s, d) for r in (FOLLOW, SHARE) for s, d in stored[r])
         orders.append(seen)
     assert orders[0] != orders[1]
@@ -171,15 +175,15 @@ def test_features_are_the_nodes_own(graphs):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 50), unique=True), st.lists(st.tuples(st.integers(0, 50), st.booleans())))
-def test_renumber_lists_known_ids_first_and_new_ones_as_met(known, asked):
+def test_renumber_lists_known_ids_first_and_new_ones_as_met(listed, asked):
     ids = np.array([i for i, _ in asked], dtype=np.int64)
     mask = np.array([m for _, m in asked], dtype=bool)
-    places, new = renumber(np.array(known, dtype=np.int64), ids, mask)
-    expected = list(known)
+    places, new = renumber(np.array(listed, dtype=np.int64), ids, mask)
+    expected = list(listed)
     for i, m in asked:
         if m and i not in expected:
             expected.append(i)
-    assert [*known, *new.tolist()] == expected
+    assert [*listed, *new.tolist()] == expected
     assert all(expected[p] == i for p, (i, m) in zip(places, asked, strict=True) if m)
 
 

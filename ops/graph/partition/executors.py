@@ -1,0 +1,72 @@
+"""Who runs the tasks of a build: this process, or Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ops.errors import ServiceError, TesseraError
+
+Task = tuple[Callable[..., Any], tuple[Any, ...]]
+RunTasks = Callable[[str, Sequence[Task]], Iterator[Any]]  # (name of the stage, tasks) -> their results as they end
+Report = Callable[[str, int, int, int], None]  # (stage, tasks done, all tasks, bytes that the last one took at most)
+
+
+def in_process(report: Report = lambda stage, done, count, size: None) -> RunTasks:
+    """Run tasks one after another in this process, with a report after each."""
+
+    def run(stage: str, tasks: Sequence[Task]) -> Iterator[Any]:
+        for i, task in enumerate(tasks):
+            result, size = _measured(*task)
+            report(stage, i + 1, len(tasks), size)
+            yield result
+
+    return run
+
+
+def on_ray(count: int, report: Report) -> RunTasks:
+    """Run them as Ray tasks, at most `count` at a time, within a session. A lost one is tried twice more.
+
+    Raises the task's own TesseraError, ServiceError where tasks are lost for good.
+    """
+    import ray
+
+    remote = ray.remote(num_cpus=1, max_retries=2)(_measured)
+
+    def run(stage: str, tasks: Sequence[Task]) -> Iterator[Any]:
+        waiting, done = list(reversed(tasks)), 0
+        running: list[Any] = []
+        while waiting or running:
+            while waiting and len(running) < count:
+                running.append(remote.remote(*waiting.pop()))
+            ended, running = ray.wait(running, num_returns=1)
+            try:
+                result, size = ray.get(ended[0])
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, TesseraError):
+                    raise error.cause from None
+                raise  # a bug of ours, with its traceback
+            except ray.exceptions.RayError as error:
+                raise ServiceError(f"a task of the build was lost ({type(error).__name__}); start the same command "
+                                   "again: it goes on; with fewer --tasks each has more memory") from None  # fmt: skip
+            done += 1
+            report(stage, done, len(tasks), size)
+            yield result
+
+    return run
+
+
+def run_missing(run: RunTasks, stage: str, tasks: Sequence[tuple[Path, Task]]) -> None:
+    """Run the tasks whose folder is not there yet."""
+    for _ in run(stage, [task for folder, task in tasks if not folder.exists()]):
+        pass
+
+
+def _measured(task: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, int]:
+    """A task's result, and the most memory it took above what its process had before, in bytes."""
+    from ops import memory
+
+    memory.reset_peak()
+    before = memory.resident()
+    return task(*arguments), max(memory.peak() - before, 0)

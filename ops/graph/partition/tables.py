@@ -1,0 +1,140 @@
+"""The first stages of a build: tables of a graph as arrays in the work folder, ids looked up; or a graph in memory.
+
+Axes: N nodes, M edges of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.data.chunked import read_edges, read_nodes
+from ops.data.io.chunks import Chunk, Tables, place_of
+from ops.data.io.ids import joined_ids
+from ops.data.types.hetero import HeteroGraph, Ids, Relation, relation_name
+from ops.errors import DataError
+from ops.graph.partition.arrays import open_arrays, save_arrays
+from ops.graph.partition.csr import edge_print, index_dtype
+from ops.graph.partition.executors import RunTasks, run_missing
+from ops.graph.partition.index import open_index, write_index
+
+
+@dataclass(frozen=True)
+class StoredTables:
+    """A graph in the work folder. `nodes`, `edges`: how many chunks a table has, by node type (sorted) or relation.
+
+    `names` of the features and `id_dtype` by node type; `symmetric`: relations said to equal their own transpose.
+    """
+
+    work: Path
+    name: str
+    nodes: dict[str, int]
+    edges: dict[Relation, int]
+    names: dict[str, tuple[str, ...]]
+    id_dtype: dict[str, str]
+    symmetric: tuple[Relation, ...] = ()
+
+    def folder(self, stage: str, table: str | Relation, number: int = 0) -> Path:
+        """Where a stage keeps what it makes of a chunk of a table."""
+        return self.work / stage / f"{table if isinstance(table, str) else relation_name(table)}.{number:06d}"
+
+    def folders(self, stage: str, table: str | Relation) -> list[Path]:
+        """The same of all chunks of a table."""
+        count = self.nodes[table] if isinstance(table, str) else self.edges[table]
+        return [self.folder(stage, table, number) for number in range(count)]
+
+
+def store_tables(tables: Tables, work: Path, run: RunTasks) -> StoredTables:
+    """Read the tables of files, chunk by chunk, into the work folder. Raises DataError for what is wrong with them."""
+    kinds = sorted(tables.nodes)
+    stored = StoredTables(work, tables.name, {kind: len(tables.nodes[kind]) for kind in kinds},
+                          {r: len(chunks) for r, chunks in tables.edges.items()},
+                          {kind: tables.names(kind) for kind in kinds}, {}, tables.symmetric)  # fmt: skip
+    for r in tables.edges:
+        for kind in (r[0], r[2]):
+            if kind not in kinds:
+                raise DataError(
+                    f"{relation_name(r)}: there is no node type {kind!r}; the graph has: {', '.join(kinds)}"
+                )
+    run_missing(run, "nodes", [
+        (folder, (_take_nodes, (folder, chunk)))
+        for kind in kinds for folder, chunk in zip(stored.folders("nodes", kind), tables.nodes[kind], strict=True)
+    ])  # fmt: skip
+    for kind in kinds:
+        stored.id_dtype[kind] = _index(stored, kind, tables.nodes[kind])
+    run_missing(run, "edges", [
+        (folder, (_take_edges, (folder, work / "index", r, chunk)))
+        for r, chunks in tables.edges.items() for folder, chunk in zip(stored.folders("edges", r), chunks, strict=True)
+    ])  # fmt: skip
+    return stored
+
+
+def store_graph(graph: HeteroGraph, work: Path) -> StoredTables:
+    """The same of a graph in memory: one chunk a table."""
+    nodes = dict(sorted(graph.nodes.items()))
+    stored = StoredTables(work, graph.name, dict.fromkeys(nodes, 1), dict.fromkeys(graph.edges, 1),
+                          {kind: table.names for kind, table in nodes.items()},
+                          {kind: _id_dtype(table.ids) for kind, table in nodes.items()})  # fmt: skip
+    for kind, table in nodes.items():
+        save_arrays(stored.folder("nodes", kind), {"ids": table.ids, "x": table.x})
+    for r, edges in graph.edges.items():
+        dtype = index_dtype(max(nodes[r[0]].count, nodes[r[2]].count))
+        ends = edges.src.astype(dtype), edges.dst.astype(dtype)
+        _save_edges(stored.folder("edges", r), *ends, edges.weight, edges.time)
+    return stored
+
+
+def _take_nodes(folder: Path, chunk: Chunk) -> None:
+    ids, x = read_nodes(chunk)
+    save_arrays(folder, {"ids": ids, "x": x})
+
+
+def _take_edges(folder: Path, index: Path, relation: Relation, chunk: Chunk) -> None:
+    """A chunk of edges with rows in place of ids. Raises DataError (file, row, id) for an unknown node."""
+    *ends, weight, time = read_edges(chunk)
+    rows = [_rows(index / kind, ids, chunk) for kind, ids in zip(relation[::2], ends, strict=True)]
+    dtype = np.promote_types(rows[0].dtype, rows[1].dtype)  # one for both, so that a loop is compiled once
+    _save_edges(folder, rows[0].astype(dtype, copy=False), rows[1].astype(dtype, copy=False), weight, time)
+
+
+def _rows(index: Path, ids: Ids, chunk: Chunk) -> NDArray[np.integer]:
+    rows = open_index(index)(ids)
+    unknown = rows < 0
+    if unknown.any():
+        at = int(unknown.argmax())
+        raise DataError(f"{place_of(chunk)(at)}: {ids[at].item()!r} is not among the ids of the {index.name} nodes; "
+                        "add the node or remove the edge")  # fmt: skip
+    return rows
+
+
+def _save_edges(
+    folder: Path, src: NDArray[np.integer], dst: NDArray[np.integer], weight: NDArray[np.float32] | None,
+    time: NDArray[np.int64] | None,
+) -> None:  # fmt: skip
+    columns = {"src": src, "dst": dst, "weight": weight, "time": time}
+    there = {name: column for name, column in columns.items() if column is not None}
+    save_arrays(folder, there, {"print": edge_print(there)})
+
+
+def _index(stored: StoredTables, kind: str, chunks: Sequence[Chunk]) -> str:
+    """The dtype of a type's ids, whose index is on disk then. Raises DataError where an id stands twice."""
+    pieces = [open_arrays(folder)["ids"] for folder in stored.folders("nodes", kind)]
+    ids = joined_ids(pieces)
+    twice = None if (stored.work / "index" / kind).exists() else write_index(stored.work / "index" / kind, ids)
+    if twice is not None:
+        ends = np.cumsum([piece.size for piece in pieces])
+        numbers = np.searchsorted(ends, twice, side="right")
+        first, again = (
+            place_of(chunks[i])(int(row - ends[i] + pieces[i].size)) for i, row in zip(numbers, twice, strict=True)
+        )
+        raise DataError(f"{again}: id {ids[twice[1]].item()!r} stands twice (first in {first}); ids must differ")
+    return _id_dtype(ids)
+
+
+def _id_dtype(ids: Ids) -> str:
+    """The stored dtype: int64, or unicode of a width, in numpy's words."""
+    return "int64" if ids.dtype.kind == "i" else ids.dtype.str
