@@ -71,8 +71,8 @@ class Warm:
 
     def shared(self, assignment: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The clusters of the shared nodes: in `assignment` [N], and in that run."""
-        known = self.rows >= 0
-        return assignment[known], self.clusters[self.rows[known]]
+        is_shared = self.rows >= 0
+        return assignment[is_shared], self.clusters[self.rows[is_shared]]
 
     def kept(self, assignment: NDArray[np.int64]) -> float:
         """The share of the shared nodes that are in the cluster they were in."""

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 from collections.abc import Iterable
-from urllib.parse import unquote_plus
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _URI = re.compile(rf"{_SCHEME.pattern}://\S*")
@@ -14,8 +13,6 @@ _PORT = r"(?::\d+)?"
 _HOSTS = re.compile(rf"(?:[\w.-]+|\[[\da-fA-F:.]+\])?{_PORT}(?:,[\w.-]+{_PORT})*")
 _VALUE = r"(?:\{[^}\n]*\}|[^\s&;'\"]+)"
 _WORDS = re.compile(rf"\b(\w*(?:pwd|passwd|password|secret|token|sig|signature)=){_VALUE}", re.IGNORECASE)
-# What of a query tells one store from another.
-_STORES = re.compile(r"\b(host|port|server|database|dbname|dsn|service|unix_socket)=([\w.:,/\\-]+)(?=[;&]|$)", re.I)
 _DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle")
 _PATHS = ("sqlite", "s3", "models", "runs", "file")  # what they hold is a path, which may have any character in it
 _CLOSING = "'\"`,;:.!)>]}"  # ends a sentence or a bracket, not a URI
@@ -57,23 +54,17 @@ def mask(text: str) -> str:
 
 
 def _line(line: str) -> str:
-    found, end = "", 0
+    text, end = "", 0
     for match in _URI.finditer(line):
         uri = match[0].rstrip(_CLOSING)
-        found += line[end : match.start()] + shown(uri)
+        text += line[end : match.start()] + shown(uri)
         end = match.start() + len(uri)
-        if found.endswith("://***") or "odbc_connect" in uri.lower():
-            return found
-    return found + line[end:]
+        if text.endswith("://***") or "odbc_connect" in uri.lower():
+            return text
+    return text + line[end:]
 
 
 def command(words: Iterable[str]) -> str:
     """A command as it is typed into a shell, with the URI that ends a word `shown`."""
     uri = re.compile(rf"{_SCHEME.pattern}://.*", re.DOTALL)
     return shlex.join(uri.sub(lambda match: shown(match[0]), word) for word in words)
-
-
-def store_key(uri: str) -> str:
-    """What tells a store from another where a file notes what each has got; it holds no secrets."""
-    query, _, connection = unquote_plus(uri.partition("?")[2]).partition("odbc_connect=")
-    return " ".join([shown(uri), *("=".join(pair) for pair in _STORES.findall(f"{query}&{connection}"))])

@@ -47,8 +47,8 @@ def uniforms(key: int, rows: NDArray[np.int64], count: int) -> NDArray[np.float6
     splitmix64 (Steele, Lea & Flood 2014), once for the row and once for each of its draws.
     """
     golden = np.uint64(0x9E3779B97F4A7C15)
-    own = _mixed(np.atleast_1d(rows).astype(np.uint64) * golden + np.uint64(key))
-    bits = _mixed(own[:, None] + np.arange(1, count + 1, dtype=np.uint64) * golden)
+    keys = _mixed(np.atleast_1d(rows).astype(np.uint64) * golden + np.uint64(key))
+    bits = _mixed(keys[:, None] + np.arange(1, count + 1, dtype=np.uint64) * golden)
     return np.asarray((bits >> np.uint64(11)) * 2.0**-53)
 
 

@@ -79,7 +79,7 @@ def runs(tmp_path_factory):
     place, found = tmp_path_factory.mktemp("wall"), {}
     for name in LABELS:
         job = job_on(place, name)
-        # as part of a study: its tracker would send the journals, which is no part of this test
+        # as part of a study: which would send its records to MLflow, which is no part of this test
         found[name] = job, run_experiment(job, place / name / "runs", place / name)[0]
     return found
 
@@ -153,7 +153,7 @@ def stopped(place, name, after):
         return len(reports) >= after
 
     with pytest.raises(Interrupted):
-        fit(job, Session(job.data), place / name / "run", 0, ("k/seed-0", "k"), stop)
+        fit(job, Session(job.data), place / name / "run", 0, stop)
     return sorted((place / name / "run" / "seed-0" / "checkpoints").glob("epoch-*"))
 
 

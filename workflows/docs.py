@@ -10,9 +10,9 @@ def page() -> str:
     parts = ["# Settings\n\nMade by `make docs` from the declarations in `trainers/` and `ops/config/settings.py`.\n"]
     parts += [f"## {name}\n\n{docs_table(method.settings)}\n" for name, method in METHODS.items()]
     parts.append(f"## Launching (every workflow)\n\n{docs_table(LaunchSettings)}\n")
-    own = {k: v for k, v in SearchSettings.model_fields.items() if k not in LaunchSettings.model_fields}
+    keys = {k: v for k, v in SearchSettings.model_fields.items() if k not in LaunchSettings.model_fields}
     table = docs_table(SearchSettings).splitlines()
-    kept = [line for line in table if not line.startswith("| `") or line.split("`")[1][2:].replace("-", "_") in own]
+    kept = [line for line in table if not line.startswith("| `") or line.split("`")[1][2:].replace("-", "_") in keys]
     parts.append("## Searching (tune workflows)\n\n" + "\n".join(kept) + "\n")
     parts.append(f"## Predicting (predict.py RUN)\n\n{docs_table(PredictSettings)}\n")
     parts.append(f"## Generating (generate_graph.py)\n\n{docs_table(GenerateSettings)}\n")

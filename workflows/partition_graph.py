@@ -15,8 +15,8 @@ from ops.errors import SettingsError
 
 def main(argv: list[str]) -> None:
     """Parse, partition, print."""
-    made = parser("partition_graph.py", "Cut a graph into parts with few edges between them.", PartitionSettings)
-    _, request = read_settings(made, argv, PartitionSettings, "")
+    flags = parser("partition_graph.py", "Cut a graph into parts with few edges between them.", PartitionSettings)
+    _, request = read_settings(flags, argv, PartitionSettings, "")
     for flag, value in (("--graph", request.graph), ("--out", request.out)):
         if not value:
             raise SettingsError(f"{flag}: is missing; partition_graph.py --graph GRAPH --parts 20 --out FOLDER")

@@ -20,10 +20,10 @@ from trainers import METHODS
 
 def main(argv: list[str]) -> None:
     """Parse, predict, print."""
-    made = parser("predict.py", "Clusters of known and new rows by a trained model.", PredictSettings)
-    made.add_argument("run", nargs="?", default=argparse.SUPPRESS, metavar="RUN|models:/NAME@ALIAS",
+    flags = parser("predict.py", "Clusters of known and new rows by a trained model.", PredictSettings)
+    flags.add_argument("run", nargs="?", default=argparse.SUPPRESS, metavar="RUN|models:/NAME@ALIAS",
                       help="folder of a finished run or search (OUT/NAME), or a model in MLflow")  # fmt: skip
-    run, request = read_settings(made, argv, PredictSettings, "run")
+    run, request = read_settings(flags, argv, PredictSettings, "run")
     if not run:
         raise SettingsError("give a run's folder OUT/NAME or models:/NAME@ALIAS; --help lists all flags")
     for flag, value in (("--data", request.data), ("--out", request.out)):

@@ -20,12 +20,12 @@ def main(argv: list[str]) -> None:
         page = write_report(run.folder)
         run.send()
         print(run.shown(page))
-        own = run.folder if (run.folder / "result.json").is_file() else run.folder / "best"
-        if not any((own / name).is_file() for name in ("explain.json", PICTURES)):  # images have pictures instead
+        folder = run.folder if (run.folder / "result.json").is_file() else run.folder / "best"
+        if not any((folder / name).is_file() for name in ("explain.json", PICTURES)):  # images have pictures instead
             words = (
                 "which features set its clusters apart is told at the end of a training only, as that takes the data"
             )
-            print(f"no {run.shown(own / 'explain.json')}: {words}", file=sys.stderr)
+            print(f"no {run.shown(folder / 'explain.json')}: {words}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ def _from_parts(spec: str, manifest: Manifest) -> AttributedGraph:
         raise DataError(f"{spec}: its nodes have no features; partition a graph that has some")
     names = next(iter(manifest.nodes.values())).names or None
     graph = make_graph(manifest.name, x, edge_index, ids=ids, feature_names=names, origin=spec)
-    made = manifest.partitioner.get("method", "given")
-    return replace(graph.with_notes(f"{manifest.parts} parts made before by {made}"), part=part)
+    partitioner = manifest.partitioner.get("method", "given")
+    return replace(graph.with_notes(f"{manifest.parts} parts made before by {partitioner}"), part=part)
 
 
 class GraphData(DataModule[MethodSettings, AttributedGraph]):

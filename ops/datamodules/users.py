@@ -50,7 +50,7 @@ SCORED, AT = "recall_at_50", "recall@50"  # as MLflow takes names, and as tables
 
 
 @dataclass(frozen=True)
-class Held:
+class HiddenEdges:
     """What only judges see: training interactions [U O] (0 / 1), hidden pairs [2 M], a fixed space [U F]."""
 
     train: sp.csr_array
@@ -74,27 +74,27 @@ class Held:
 
 
 def _stored(spec: str, manifest: Manifest, s: UserSettings) -> PartitionedGraph:
-    found = find_relations(manifest.forward, s.labels)
-    labels = tuple(r for r in found if (r[0], r[2]) == (found[0][0], found[0][2]))
+    relations = find_relations(manifest.forward, s.labels)
+    labels = tuple(r for r in relations if (r[0], r[2]) == (relations[0][0], relations[0][2]))
     note = "the graph was partitioned before: nothing is hidden, recall cannot be told"
     return PartitionedGraph(manifest.name, spec, manifest, labels, (*manifest.notes, note))
 
 
-def _told(hidden: Split) -> str:
+def _hidden_note(hidden: Split) -> str:
     c = hidden.counts
     return (f"hidden by {hidden.how}: {c['valid pairs']:,} pairs for validation, {c['test pairs']:,} for the test; "
             f"{c['train pairs']:,} are left to train on")  # fmt: skip
 
 
-def _cut(manifest: Manifest) -> str:
+def _parts_note(manifest: Manifest) -> str:
     if manifest.parts == 1:
         return "one part holds all"
-    made, report = manifest.partitioner, manifest.report
-    return (f"{manifest.parts} parts by {made['method']}: {report['cut']:.1%} of the edges lie between parts, "
+    partitioner, report = manifest.partitioner, manifest.report
+    return (f"{manifest.parts} parts by {partitioner['method']}: {report['cut']:.1%} of the edges lie between parts, "
             f"edges a part up to {report['stored']['imbalance']:.2f} times the mean")  # fmt: skip
 
 
-def _maker(s: UserSettings) -> dict[str, Any]:
+def _partitioner(s: UserSettings) -> dict[str, Any]:
     return {"method": s.partition, "seed": PARTITION_SEED}
 
 
@@ -103,7 +103,7 @@ def _key(graph: HeteroGraph, s: UserSettings) -> str:
     return f"{graph.name}-{s.parts}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
 
 
-def _held(data: PartitionedGraph, hidden: Split, order: tuple[NDArray[np.int64], ...], x: Any) -> Held:
+def _hidden_edges(data: PartitionedGraph, hidden: Split, order: tuple[NDArray[np.int64], ...], x: Any) -> HiddenEdges:
     """What is hidden, in the numbers of the parts; `order`: the row of each number, for both ends."""
     number = [np.argsort(rows) for rows in order]
     shape = data.n_rows, data.count(data.others)
@@ -113,7 +113,7 @@ def _held(data: PartitionedGraph, hidden: Split, order: tuple[NDArray[np.int64],
     train = sp.csr_array((ones, (number[0][users], number[1][notes])), shape=shape)
     train.data[:] = 1
     valid, test = (np.stack([number[0][p[:, 0]], number[1][p[:, 1]]]) for p in (hidden.valid, hidden.test))
-    return Held(train, valid, test, x)
+    return HiddenEdges(train, valid, test, x)
 
 
 def send_parts(folder: Path, there: s3.Location) -> None:
@@ -131,7 +131,7 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
 
     def load(
         self, launch: LaunchSettings, settings: UserSettings
-    ) -> tuple[PartitionedGraph, NDArray[np.int64] | None, Held | None]:
+    ) -> tuple[PartitionedGraph, NDArray[np.int64] | None, HiddenEdges | None]:
         """The partitioned training graph, the users' groups where they are known, and what is hidden.
 
         A folder of shards is taken as it is: nothing is hidden, so nothing is recalled.
@@ -147,16 +147,20 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
         with run_dir.lock(folder, wait=True):  # of two starts on the same graph one writes
             if not has_manifest(folder):
                 part_of = part_of_nodes(hidden.train, s.parts, s.partition, PARTITION_SEED)
-                write_shards(hidden.train, part_of, folder, parts=s.parts, partitioner=_maker(s))
+                write_shards(hidden.train, part_of, folder, parts=s.parts, partitioner=_partitioner(s))
         manifest = read_manifest(folder)
         data = PartitionedGraph(
-            graph.name, str(folder), manifest, hidden.relations, (*hidden.train.notes, _told(hidden), _cut(manifest))
+            graph.name,
+            str(folder),
+            manifest,
+            hidden.relations,
+            (*hidden.train.notes, _hidden_note(hidden), _parts_note(manifest)),
         )
         client, nodes = data.connect(), hidden.train.nodes
         rows, others = (Lookup(kind, nodes[kind].ids).rows(client.ids(kind)) for kind in (data.rows, data.others))
         truth = None if groups is None or data.rows not in groups else groups[data.rows][rows]
         x = nodes[data.rows].x
-        return data, truth, _held(data, hidden, (rows, others), None if x is None else x[rows])
+        return data, truth, _hidden_edges(data, hidden, (rows, others), None if x is None else x[rows])
 
     def describe(self, data: PartitionedGraph) -> str:
         """Nodes by type, edges by relation, parts."""
@@ -166,21 +170,25 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
 
     def judge(self, experiment: UserExperiment) -> Judge:
         """Indices in the fixed space, modularity of the user-user projection, recall of the validation pairs."""
-        held: Held | None = experiment.hidden
+        hidden_edges: HiddenEdges | None = experiment.hidden
         k = experiment.k
-        task = None if held is None else recall.make_task(held.train, (held.valid[0], held.valid[1]))
+        task = (
+            None
+            if hidden_edges is None
+            else recall.make_task(hidden_edges.train, (hidden_edges.valid[0], hidden_edges.valid[1]))
+        )
 
         def scored(clusters: NDArray[np.int64], embeddings: Arrays) -> dict[str, float]:
-            found = size_indices(clusters, k)
-            if held is None:
-                return found | feature_indices(embeddings["embedding"], clusters)
-            found |= feature_indices(held.space, clusters)
-            found["modularity"] = projection_modularity(held.train, clusters)
+            scores = size_indices(clusters, k)
+            if hidden_edges is None:
+                return scores | feature_indices(embeddings["embedding"], clusters)
+            scores |= feature_indices(hidden_edges.space, clusters)
+            scores["modularity"] = projection_modularity(hidden_edges.train, clusters)
             if task is not None and "embedding" in embeddings:
                 row = recall.u2u2i(task, embeddings["embedding"], clusters, "")
-                found[SCORED] = row.metrics[AT]
-                found["score"] = row.metrics[AT]
-            return found
+                scores[SCORED] = row.metrics[AT]
+                scores["score"] = row.metrics[AT]
+            return scores
 
         return scored
 
@@ -192,9 +200,9 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
 
     def baselines(self, experiment: UserExperiment) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
         """k-means on the users' features, and on the fixed space (features at none and two steps)."""
-        held: Held | None = experiment.hidden
-        spaces = {} if held is None or held.x is None else {"kmeans": held.x}
-        spaces |= {} if held is None else {"filter+kmeans": held.space}
+        hidden_edges: HiddenEdges | None = experiment.hidden
+        spaces = {} if hidden_edges is None or hidden_edges.x is None else {"kmeans": hidden_edges.x}
+        spaces |= {} if hidden_edges is None else {"filter+kmeans": hidden_edges.space}
         for name, space in spaces.items():
             for seed in experiment.seeds:
                 x = torch.from_numpy(space)

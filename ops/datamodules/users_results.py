@@ -25,22 +25,22 @@ Row = dict[str, Any]
 
 def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
     """Write embeddings.parquet of seed `chosen`; returns what `result.json` says of recall, links and the map."""
-    each = {seed: seed_arrays(own) for seed, own in folders.items()}
+    each = {seed: seed_arrays(seed_folder) for seed, seed_folder in folders.items()}
     write_embeddings(folder / EMBEDDINGS, experiment.data.ids, each[chosen])
-    found: dict[str, Any] = {"embeddings": EMBEDDINGS}
+    contents: dict[str, Any] = {"embeddings": EMBEDDINGS}
     if "map_errors" in each[chosen]:
         quantisation, topographic = zip(*(e["map_errors"].tolist() for e in each.values()), strict=True)
-        found["map"] = {"quantisation": spread(quantisation), "topographic": spread(topographic)}
-    held = experiment.hidden
-    if held is None:
-        return found
-    task = recall.make_task(held.train, (held.test[0], held.test[1]))
-    check = recall.make_task(held.train, (held.valid[0], held.valid[1]), max_queries=BOOST_QUERIES)
+        contents["map"] = {"quantisation": spread(quantisation), "topographic": spread(topographic)}
+    hidden = experiment.hidden
+    if hidden is None:
+        return contents
+    task = recall.make_task(hidden.train, (hidden.test[0], hidden.test[1]))
+    check = recall.make_task(hidden.train, (hidden.valid[0], hidden.valid[1]), max_queries=BOOST_QUERIES)
     rows = [_fixed(recall.popularity(task)), _fixed(recall.user_knn(task))]
     rows += _over_seeds([_rows_of(experiment, task, check, seed, arrays) for seed, arrays in each.items()])
     counts = {"queries": len(task.queries), "users": task.users, "left_out": task.left_out}
-    scored = [_links(held, arrays) for arrays in each.values()]
-    return found | {"recall": {"rows": rows, **counts}, "links": over_seeds(scored)}
+    scored = [_links(hidden, arrays) for arrays in each.values()]
+    return contents | {"recall": {"rows": rows, **counts}, "links": over_seeds(scored)}
 
 
 def write_embeddings(path: Path, ids: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -75,24 +75,26 @@ def _fixed(row: recall.RecallRow) -> Row:
 
 
 def _over_seeds(each: list[list[recall.RecallRow]]) -> list[Row]:
-    found = []
+    lines = []
     for rows in zip(*each, strict=True):
         notes = dict.fromkeys(row.note for row in rows if row.note)
         metrics = over_seeds([row.metrics for row in rows])
-        found.append({"name": rows[0].name, "note": "; ".join(notes), "metrics": metrics})
-    return found
+        lines.append({"name": rows[0].name, "note": "; ".join(notes), "metrics": metrics})
+    return lines
 
 
-def _links(held: Any, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+def _links(hidden: Any, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     """Hidden test pairs against drawn ones, scored by the cosine of their ends, or by (s + shift) . t."""
     users, notes = arrays["embedding"], arrays["others"]
     users, notes = (users + arrays["shift"], notes) if "shift" in arrays else (_unit(users), _unit(notes))
-    known = held.train.copy()
-    for pairs in (held.valid, held.test):
-        known = known + type(known)((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=known.shape)
-    known.sort_indices()
+    interactions = hidden.train.copy()
+    for pairs in (hidden.valid, hidden.test):
+        interactions = interactions + type(interactions)(
+            (np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=interactions.shape
+        )
+    interactions.sort_indices()
     return link_prediction.link_scores(
-        (held.test[0], held.test[1]), known, lambda u, n: np.einsum("md,md->m", users[u], notes[n])
+        (hidden.test[0], hidden.test[1]), interactions, lambda u, n: np.einsum("md,md->m", users[u], notes[n])
     )
 
 

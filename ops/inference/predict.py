@@ -99,7 +99,7 @@ def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, Trained
     if run.startswith("models:"):
         if not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[^/@]+)?", run):
             raise SettingsError(f"{run}: give models:/NAME@ALIAS or models:/NAME/VERSION")
-        from ops.tracking.mlflow_sink import download_model
+        from ops.inference.registry import download_model
 
         model, known = read_model(download_model(run, request.tracking_uri)), None
     else:

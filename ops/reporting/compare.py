@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,11 @@ COSTS = {"seconds": "seconds", "cpu_seconds": "CPU s", "peak_memory_gib": "GiB"}
 
 
 @dataclass(frozen=True)
-class Line:
-    """One row of a comparison: its figures and, in a run's first row, the run, its method and what it cost."""
-
-    run: str
-    method: str
-    row: tables.Row
-    costs: tuple[str, ...] = ("",) * len(COSTS)
-
-
-@dataclass(frozen=True)
 class Group:
-    """The lines of all runs on one data set, and the metrics of which any line has a value."""
+    """The rows of all runs on one data set, and the metrics of which any row has a value."""
 
     title: str
-    lines: list[Line]
+    rows: list[tables.Row]
     columns: list[str]
 
 
@@ -60,12 +50,12 @@ def comparison_table(runs: Sequence[Path]) -> str:
     for group in comparison.groups:
         header = ["run", "method", "figures", *(tables.TITLES[c] for c in group.columns), *COSTS.values()]
         body = [
-            [line.run, line.method, line.row.name + " *" * (line.row.kind == "oracle"),
-             *(tables.cell(line.row.metrics, c) for c in group.columns), *line.costs]
-            for line in group.lines
+            [row.run, row.method, row.name + " *" * (row.kind == "oracle"),
+             *(tables.cell(row.metrics, c) for c in group.columns), *row.costs]
+            for row in group.rows
         ]  # fmt: skip
         blocks.append(f"{group.title}\n{tables.text_table(header, body, left=3)}")
-    if any(line.row.kind == "oracle" for group in comparison.groups for line in group.lines):
+    if any(row.kind == "oracle" for group in comparison.groups for row in group.rows):
         blocks.append(f"* oracle: {tables.ORACLE_NOTE}")
     if comparison.differing:
         body = [[key, *values] for key, values in comparison.differing.items()]
@@ -97,8 +87,8 @@ def compare(runs: Sequence[Path]) -> Comparison:
         by_data.setdefault(result.dataset.hash, {})[name] = result
     groups = []
     for each in by_data.values():
-        lines = _lines(each)
-        groups.append(Group(_title(next(iter(each.values())).dataset), lines, _columns([line.row for line in lines])))
+        rows = _rows(each)
+        groups.append(Group(_title(next(iter(each.values())).dataset), rows, _columns(rows)))
     stored = list(results.values())
     return Comparison(results, groups, _differing(stored), _warning([each.dataset for each in stored]))
 
@@ -127,24 +117,23 @@ def _title(data: DataRecord) -> str:
     return f"{data.name}{size}, hash {str(data.hash)[:12]}"
 
 
-def _lines(results: Mapping[str, RunResult]) -> list[Line]:
+def _rows(results: Mapping[str, RunResult]) -> list[tables.Row]:
     """Each run's rows, then the baselines: once where the runs agree on them, else by run."""
-    lines: list[Line] = []
+    rows: list[tables.Row] = []
     baselines: dict[str, dict[str, tuple[tables.Row, list[str]]]] = {}  # by name and content: the row and its runs
     for name, result in results.items():
         first, *rest = (row for row in tables.result_rows(result) if row.kind != "baseline")
-        scores = {**first.metrics, **result.hidden_scores}  # which exist of the last epoch only
+        metrics = {**first.metrics, **result.hidden_scores}  # which exist of the last epoch only
         method = result.recall_line.name if result.recall_line else result.method
         costs = tuple(_cost(getattr(result, key)) for key in COSTS)
-        lines.append(Line(name, method, tables.Row(first.kind, first.name, first.note, scores), costs))
-        lines += [Line("", "", row) for row in rest]
+        rows += [replace(first, metrics=metrics, run=name, method=method, costs=costs), *rest]
         for row in (*tables.baseline_rows(result), *_without_training(result)):
             content = json.dumps({key: spread.plain() for key, spread in row.metrics.items()}, sort_keys=True)
             baselines.setdefault(row.name, {}).setdefault(content, (row, []))[1].append(name)
     for variants in baselines.values():
         for row, owners in variants.values():
-            lines.append(Line(", ".join(owners) if len(variants) > 1 else "", "baseline", row))
-    return lines
+            rows.append(replace(row, run=", ".join(owners) if len(variants) > 1 else "", method="baseline"))
+    return rows
 
 
 def _without_training(result: RunResult) -> list[tables.Row]:
@@ -154,6 +143,8 @@ def _without_training(result: RunResult) -> list[tables.Row]:
 
 
 def _cost(value: float) -> str:
+    if not value:
+        return NOTHING
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
@@ -176,8 +167,8 @@ def _warning(data: Sequence[DataRecord]) -> str | None:
 def _drawing(group: Group) -> bytes | None:
     from ops.reporting import figures, theme
 
-    rows = {line.run: line.row.metrics for line in group.lines if line.row.kind == "last"}
-    keys = tables.columns([line.row for line in group.lines], (*tables.HIDDEN, *tables.SHORT))
+    rows = {row.run: row.metrics for row in group.rows if row.kind == "last"}
+    keys = tables.columns([row for row in group.rows if row.kind == "last"], (*tables.HIDDEN, *tables.SHORT))
     values = {tables.TITLES[key].replace("\n", " "): [_values(each, key) for each in rows.values()] for key in keys}
     figure = figures.comparison(list(rows), values) if len(rows) > 1 else None
     return None if figure is None else theme.png(figure)

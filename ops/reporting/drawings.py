@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from ops.atomic_io import save_arrays
 from ops.errors import DataError
 from ops.reporting.tables import searched
-from ops.results.arrays import Sample, read_arrays
+from ops.results.arrays import Arrays, read_arrays
 from ops.results.schema import SearchResult
 from ops.results.stored_run import StoredRun
 
@@ -28,9 +29,11 @@ def run_drawings(run: StoredRun) -> dict[str, bytes]:
     from ops.reporting import figures as plots
     from ops.reporting import image_figures, som_figure
 
-    pictures, drawn = run.pictures, dict[str, "Figure | None"]()
+    pictures, sample, drawn = run.pictures, run.sample, dict[str, "Figure | None"]()
     if run.map:
-        drawn["som"] = som_figure.som_picture(*(run.map[name] for name in ("umatrix", "hits", "clusters")))
+        grid = run.map["map_umatrix"].shape
+        hits, clusters = (run.map[name].reshape(grid) for name in ("map_hits", "map_unit_clusters"))
+        drawn["som"] = som_figure.som_picture(run.map["map_umatrix"], hits, clusters)
     if "near" in pictures:
         names = ("near", "near_count", "near_cluster", "near_size")
         drawn["nearest"] = image_figures.nearest(*(pictures[name] for name in names))
@@ -39,10 +42,10 @@ def run_drawings(run: StoredRun) -> dict[str, bytes]:
         drawn["confusion"] = image_figures.confusion(pictures["confusion"], pictures["confusion_order"], classes)
     if "pair" in pictures:
         drawn["pairs"] = image_figures.pairs(*(pictures[name] for name in ("pair", "pair_cluster", "pair_value")))
-    if run.sample is not None:
-        if points := tsne(run.sample):
-            drawn["tsne"] = plots.embedding(*points, run.sample.cluster, run.sample.label)
-        drawn["similarity"] = plots.similarity(run.sample.after, run.sample.cluster)
+    if sample:
+        if points := tsne(sample, run.path / f"seed-{run.result.seeds[0]}" / "tsne.npz"):
+            drawn["tsne"] = plots.embedding(*points, sample["cluster"], sample.get("label"))
+        drawn["similarity"] = plots.similarity(sample["after"], sample["cluster"])
     selected = {seed: result.selected_epoch for seed, result in run.seeds.items()}
     for name, titles in (("curves", curve_titles(run)), ("scores", plots.SCORES), ("hard", plots.HARD)):
         drawn[name] = plots.curves(run.histories, titles, selected)
@@ -76,20 +79,20 @@ def curve_titles(run: StoredRun) -> dict[str, str]:
     return {"train/loss": "Loss", **parts, **shown}
 
 
-def tsne(sample: Sample) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """t-SNE coordinates [n, 2] of `before` and `after`, kept in tsne.npz beside the rows; None for under 10 rows."""
-    if len(sample.cluster) < 10:
+def tsne(sample: Arrays, cache_path: Path) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """t-SNE coordinates [n, 2] of `before` and `after`, kept in a file for the next report; None for under 10 rows."""
+    if len(sample["cluster"]) < 10:
         return None
     digest = hashlib.sha256(f"tsne {TSNE_EPOCHS}".encode())
-    for array in (sample.before, sample.after):
+    for array in (sample["before"], sample["after"]):
         digest.update(f"{array.shape}".encode() + array.tobytes())
-    path, key = sample.folder / "tsne.npz", digest.hexdigest()
+    key = digest.hexdigest()
     with suppress(DataError):  # damaged: it is only a cache, computed anew
-        cache = read_arrays(path)
+        cache = read_arrays(cache_path)
         if str(cache.get("key")) == key:
             return cache["before"], cache["after"]
-    before, after = _coordinates(sample.before), _coordinates(sample.after)
-    save_arrays(path, key=np.array(key), before=before, after=after)
+    before, after = _coordinates(sample["before"]), _coordinates(sample["after"])
+    save_arrays(cache_path, key=np.array(key), before=before, after=after)
     return before, after
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ops.config.console import NOTHING, plain
-from ops.results.schema import LABELLED, RecallTable, RunResult, Scores, SearchResult, Spread, TrialResult
+from ops.results.schema import LABELLED, RecallTable, RunResult, Scores, SearchResult, Spread
 
 Metrics = Mapping[str, Spread]
 TITLES = {
@@ -45,12 +45,18 @@ ORACLE_NOTE = "uses labels, not a result"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a result table: its kind (last, selected, oracle, baseline), name, remark and metrics."""
+    """One line of a result table: its kind (last, selected, oracle, baseline), name, remark and metrics.
+
+    In a comparison also the run, its method and what it cost, where they are to be shown.
+    """
 
     kind: str
     name: str
     note: str
     metrics: Metrics
+    run: str = ""
+    method: str = ""
+    costs: tuple[str, ...] = ("", "", "")
 
 
 def number(key: str, value: float | None) -> str:
@@ -88,9 +94,8 @@ def result_rows(result: RunResult) -> list[Row]:
 
 
 def baseline_rows(result: RunResult) -> list[Row]:
-    """The baselines' rows, k-means on X first."""
-    names = sorted(result.baselines, key=lambda name: name not in BASELINES)
-    each = ((BASELINES.get(name, name), result.baselines[name]) for name in names)
+    """The baselines' rows, in their stored order."""
+    each = ((BASELINES.get(name, name), scores) for name, scores in result.baselines.items())
     return [Row("baseline", name, "baseline", scores.metrics) for name, scores in each if scores]
 
 
@@ -169,16 +174,6 @@ def links_line(links: Scores) -> str:
     return f"links: hidden edges against 100 drawn ones each: {', '.join(each)}"
 
 
-def sorted_trials(search: SearchResult) -> list[TrialResult]:
-    """Trials by panel rank (users, and with labels: by score), then (those without one) by score, the unscored last."""
-    by_score = search.scored_by("recall_at_50") or search.uses_labels
-
-    def key(trial: TrialResult) -> tuple[bool, float, bool, float]:
-        return trial.rank is None, 0.0 if by_score else trial.rank or 0.0, trial.score is None, -(trial.score or 0.0)
-
-    return sorted(search.trials, key=key)
-
-
 def searched(search: SearchResult) -> list[str]:
     """The names of the searched settings, in the order the trials give them."""
     return list(dict.fromkeys(name for trial in search.trials for name in trial.settings))
@@ -186,7 +181,7 @@ def searched(search: SearchResult) -> list[str]:
 
 def trial_cells(search: SearchResult) -> tuple[list[str], list[list[str]]]:
     """Header and lines of a search's table; the ACC column stands last, marked, and only with labels."""
-    names, trials = searched(search), sorted_trials(search)
+    names, trials = searched(search), search.trials
     header = ["trial", *names, "status", "epochs", search.objective, "panel rank"]
     with_acc = any(t.metrics.get("acc") is not None for t in trials)
     if with_acc:

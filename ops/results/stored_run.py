@@ -8,29 +8,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from ops.errors import DataError
-from ops.results.arrays import MORE, PICTURES, Sample, read_map, read_pictures, read_sample
+from ops.results.arrays import Arrays, read_map, read_pictures, read_sample
 from ops.results.schema import CountSweep, ExplainedCluster, Explanation, Numbers, RunResult, SeedResult, problem
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One finished run, and per seed its result and history (epochs ascending, each once)."""
+    """One finished run, and per seed its result and history (epochs ascending, each once).
+
+    `sample` and `map` are the first seed's, `pictures` those of the model's seed.
+    """
 
     path: Path
     result: RunResult
     seeds: dict[int, SeedResult] = field(default_factory=dict)
     histories: dict[int, list[Numbers]] = field(default_factory=dict)
-    sample: Sample | None = None
     sweep: CountSweep | None = None
     explained: list[ExplainedCluster] = field(default_factory=list)
-    map: dict[str, NDArray[Any]] = field(default_factory=dict)
-    pictures: dict[str, NDArray[Any]] = field(default_factory=dict)
+    sample: Arrays = field(default_factory=dict)
+    map: Arrays = field(default_factory=dict)
+    pictures: Arrays = field(default_factory=dict)
 
     @property
     def sizes(self) -> list[int]:
@@ -90,17 +91,15 @@ def read_run(folder: Path) -> StoredRun:
     result = read_result(folder)
     folders = {seed: folder / f"seed-{seed}" for seed in result.seeds}
     seeds = {seed: SeedResult.read_optional(each / "result.json") for seed, each in folders.items()}
-    samples = (read_sample(each) for each in folders.values())
-    maps = (read_map(each / MORE, seed) for seed, each in folders.items())
     explanation = Explanation.read_optional(folder / "explain.json")
     return StoredRun(
         path=folder,
         result=result,
         seeds={seed: each for seed, each in seeds.items() if each is not None},
         histories={seed: read_history(each / "history.jsonl") for seed, each in folders.items()},
-        sample=next((each for each in samples if each is not None), None),
+        sample=read_sample(folders[result.seeds[0]]),
         sweep=CountSweep.read_optional(folder / "auto.json"),
         explained=explanation.clusters if explanation else [],
-        map=next((each for each in maps if each), {}),
-        pictures=read_pictures(folder / PICTURES),
+        map=read_map(folders[result.seeds[0]]),
+        pictures=read_pictures(folder),
     )

@@ -25,7 +25,7 @@ from ops.storage.lease import LEASE_FILE, Lease, Lost
 from ops.storage.run_dir import MARK_FILE
 
 VOUCHERS = ("checksums.json", "result.json", "trial.json", "trials.json")
-LOCAL_ONLY = ("tracking.lock", "*.tmp", "*.part")
+LOCAL_ONLY = ("*.tmp", "*.part")
 
 
 @dataclass(frozen=True)

@@ -1,294 +1,183 @@
-"""The driver's side of tracking: starts the one writer (`mlflow_sink.py`), listens to it, ends it. No MLflow here.
+"""Sends the records of a study or run to MLflow while the work goes on, and by the same command later: one thread.
 
-Nothing in this file waits for a server, save `Tracker.start` with `require` and `Tracker.close`.
+MLflow keeps with every run the digest of each part that it was sent (`ops.tracking.records.parts`), so that all is sent
+once, whoever was killed in between.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
-import subprocess
-import sys
+import re
 import threading
 import time
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import ops
-from ops.errors import ServiceError, SettingsError
-from ops.masking import shown, store_key
-from ops.tracking.journal import FILENAME, read
+from ops.config.tracking_uri import check_uri
+from ops.errors import ServiceError
+from ops.masking import shown
+from ops.storage.status import HISTORY, STATUS
+from ops.tracking.records import ID, KEY, ROOT, SENT, UPLOADS, Remote, Status, folders, parts, runs_of, send
+from ops.tracking.store import Away, Refused, connect, translated
 
-CURSORS, LOCK = "tracking.json", "tracking.lock"
-SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
-RESTARTS = 5  # a writer that dies more often than this has a reason that a restart does not mend
 PATIENCE = 10.0  # seconds that a required server gets to answer
 GRACE = 5.0  # seconds that closing waits for a server that is away
+BACKOFF = 15.0  # seconds at most between tries
+EVERY, SHARE = 0.5, 20  # seconds between looks; the thread rests so many times as long as it worked
 
 
-@dataclass(frozen=True)
-class Pending:
-    """What MLflow has not got: the number of records, and why (empty when there is nothing)."""
+@contextmanager
+def tracked(root: Path, uri: str, *, require: bool, warn: Callable[[str], None]) -> Iterator[None]:
+    """While inside, MLflow at `uri` gets what is recorded below `root`; at the end what it lacks of it.
 
-    records: int
-    reason: str = ""
-
-
-def default_uri(out: Path) -> str:
-    """MLFLOW_TRACKING_URI where it is set, else a SQLite file in the output folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.resolve()}/mlflow.db"
-
-
-def check_uri(uri: str) -> str:
-    """The URI, of a known kind and with an absolute path; SettingsError otherwise, before any work starts."""
-    scheme = uri.partition(":")[0].partition("+")[0].lower()
-    if scheme not in SCHEMES or (scheme != "databricks" and "://" not in uri):
-        kinds = "sqlite:////absolute/path/mlflow.db, http(s)://HOST:PORT or a database's URI"
-        raise SettingsError(f"tracking URI {shown(uri)!r} is of no kind that MLflow takes; give {kinds}")
-    file = sqlite_file(uri)
-    if file is None:
-        return uri
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"tracking URI {shown(uri)!r}: {file.parent} cannot be made ({error.strerror})") from None
-    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise SettingsError(
-            f"tracking URI {shown(uri)!r}: {file} cannot be written; choose another place for the SQLite file"
-        )
-    return f"sqlite:///{file}"
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The absolute path in a SQLite URI, None for another URI; SettingsError for one without a file."""
-    if not uri.lower().startswith("sqlite:"):
-        return None
-    path = uri.partition(":///")[2].partition("?")[0]
-    if not path or path == ":memory:":
-        raise SettingsError(f"tracking URI {shown(uri)!r} names no file; give sqlite:////absolute/path/mlflow.db")
-    return Path(path).absolute()
-
-
-class Cursors:
-    """How far each journal has been sent to one server: {journal uuid: {"offset": bytes, "run_id": text}} on disk."""
-
-    def __init__(self, root: Path, uri: str) -> None:
-        """Read `root/tracking.json`; a SQLite file that is gone has got nothing, whatever was sent to it."""
-        self.path = root / CURSORS
-        self._key = store_key(uri)
-        self._all: dict[str, Any] = {"schema": 1, "sent": {}}
-        # Written whole and renamed; should it be lost all the same, replaying all is harmless.
-        with suppress(OSError, ValueError):
-            self._all = json.loads(self.path.read_text(encoding="utf-8"))
-        file = sqlite_file(uri)
-        if file is not None and not file.exists():
-            self._all["sent"].pop(self._key, None)
-        self._mine: dict[str, dict[str, Any]] = self._all["sent"].setdefault(self._key, {})
-
-    def get(self, journal: str) -> tuple[int, str | None]:
-        """(offset of the first byte not sent, MLflow run id or None)."""
-        entry = self._mine.get(journal, {})
-        return int(entry.get("offset", 0)), entry.get("run_id")
-
-    def put(self, journal: str, offset: int, run_id: str | None) -> None:
-        """Remember and write to disk."""
-        self._mine[journal] = {"offset": offset, "run_id": run_id}
-        part = self.path.with_suffix(".tmp")
-        part.write_text(json.dumps(self._all), encoding="utf-8")
-        os.replace(part, self.path)
-
-
-def journals(root: Path) -> list[Path]:
-    """All journals under a folder, parents before their children."""
-    found = []
-    for folder, names, files in os.walk(root):
-        names[:] = sorted(name for name in names if name not in ("checkpoints", "mlartifacts", "model"))
-        if FILENAME in files:
-            found.append(Path(folder) / FILENAME)
-    return found
-
-
-def waiting(root: Path, uri: str) -> int:
-    """How many records under `root` have not been sent to `uri`; cheap where there is none."""
-    cursors, count = Cursors(root, uri), 0
-    for path in journals(root):
-        header = next(read(path), None)
-        if header is None:
-            continue
-        offset, _ = cursors.get(header["journal"])
-        size = path.stat().st_size
-        if size != offset:
-            count += sum(record["op"] != "header" for record in read(path, offset if offset < size else 0))
-    return count
-
-
-class Tracker:
-    """Sends the journals under `root` to MLflow while the work goes on; a context manager.
-
-    One line goes to `say` when the server cannot be reached and one when it is back; training is never held up.
-    With `require`, `start` and `close` raise ServiceError instead.
+    It never stops the work: `warn` (called from a thread too) gets one line when MLflow cannot be reached, one when it
+    is back, one for each cause of a refusal, and at the end how much waits. With `require` ServiceError is raised
+    instead, before the work where MLflow does not answer, behind it where anything waits.
     """
+    sender = Sender(root, uri, require, warn)
+    sender.start()
+    try:
+        yield
+    except BaseException:
+        sender.close()
+        raise
+    waiting, reason = sender.close()
+    if waiting and require:
+        raise ServiceError(f"{reason}; {waiting} records wait in {root}, the same command sends them")
+    if waiting:
+        why = reason.removeprefix(sender.where).lstrip(": ")
+        warn(f"{waiting} records wait for MLflow ({why}); the same command sends them")
 
-    def __init__(
-        self,
-        root: Path,
-        uri: str,
-        experiment: str = "tessera",
-        require: bool = False,
-        say: Callable[[str], None] | None = None,
-    ) -> None:
-        """SettingsError where the URI is of no known kind or its SQLite file cannot be written.
 
-        `say` is called from another thread; default: a line on standard error.
-        """
-        self.root, self.uri, self.experiment, self.require = root.absolute(), check_uri(uri), experiment, require
-        self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
-        self._process: subprocess.Popen[str] | None = None
-        self._thread: threading.Thread | None = None
-        self._ready, self._over = threading.Event(), threading.Event()
-        self._reason = ""  # why the server is away; empty while it is not
-        self._finish = 0.0  # the moment by which the writer must be done; 0 while it shall go on
-        self._lock = threading.Lock()
+class Sender:
+    """The thread behind `tracked`."""
 
-    @staticmethod
-    def ui_command(uri: str) -> str:
-        """The command that opens MLflow's UI on this store, or the address of the server that has one."""
-        if uri.startswith(("http", "databricks")):
-            return shown(uri)
-        return f"mlflow ui --backend-store-uri {shlex.quote(shown(uri))} --host 127.0.0.1 --port 5000"
+    def __init__(self, root: Path, uri: str, require: bool, warn: Callable[[str], None]) -> None:
+        """Raises SettingsError where the URI is of no kind that MLflow takes or its SQLite file cannot be written."""
+        self.root, self.uri, self.require, self.warn = root.absolute(), check_uri(uri), require, warn
+        self.experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "tessera"
+        self.where = f"MLflow at {shown(self.uri)}"
+        self.thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self.tried, self.closing = threading.Event(), threading.Event()
+        self.deadline = self.grace = float("inf")  # from when nothing is sent, and MLflow that is away not waited for
+        self.client: Any = None
+        self.remotes: dict[str, Remote] = {}  # by the id of a folder's status
+        self.root_id = ""
+        self.whole: dict[Path, list[int]] = {}  # folders of which all was sent, with their files' times
+        self.away = ""  # why MLflow takes nothing; empty while it does
+        self.refused: dict[str, str] = {}  # what it does not take -> why
+        self.reported: set[str] = set()  # causes, without what differs from file to file
 
     def start(self) -> None:
-        """Start the writer and return at once; with `require`, wait for the server or raise ServiceError."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._spawn()
-        self._thread = threading.Thread(target=self._watch, name="mlflow-writer", daemon=True)
-        self._thread.start()
-        if not self.require:
-            return
-        # The writer's own start (importing MLflow, making a fresh database) is not the server's fault.
-        limit, since = time.monotonic() + 6 * PATIENCE, None
-        while not self._ready.wait(0.1):
-            if self._reason and since is None:
-                since = time.monotonic()
-            if time.monotonic() > (limit if since is None else since + PATIENCE) or self._over.is_set():
-                self._stop(0.0)
-                raise self._error("start it, correct MLFLOW_TRACKING_URI, or leave out --require-tracking")
+        """Begin. Raises ServiceError where MLflow is required and does not answer."""
+        self.thread.start()
+        self.tried.wait(PATIENCE)  # to import MLflow beside the first epochs would slow both
+        limit = time.monotonic() + PATIENCE
+        while self.require and self.client is None:
+            if time.monotonic() > limit:
+                self.close(0.0)
+                advice = "start or restore it, correct MLFLOW_TRACKING_URI, or leave out --require-tracking"
+                raise ServiceError(f"{self.away or self.where + ' does not answer'}; {advice}")
+            time.sleep(0.1)
 
-    def close(self, timeout: float = 60) -> Pending:
-        """Have the writer read all journals to their end, wait for it, and tell what still waits.
+    def close(self, seconds: float = 60.0) -> tuple[int, str]:
+        """Send all that there is in at most so many seconds; returns the number of records that wait, and why."""
+        now = time.monotonic()
+        self.deadline, self.grace = now + seconds, now + (seconds if self.require else min(seconds, GRACE))
+        self.closing.set()
+        self.thread.join(seconds)
+        lacking = [
+            part for folder, status in folders(self.root) for part, digest in parts(folder, status).items()
+            if self.remotes.get(status["id"], Remote()).sent.get(part) != digest
+        ]  # fmt: skip
+        return len(lacking), self.away or next(iter(self.refused.values()), "the time was over")
 
-        A server that is away is given GRACE seconds (with `require` all of `timeout`); what waits stays in the
-        journals for `sync`. With `require` ServiceError is raised if anything does.
-        """
-        self._stop(timeout)
-        left = waiting(self.root, self.uri)
-        if left and self.require:
-            raise self._error(f"{left} records wait in {self.root}; start the same command again when it is back")
-        return Pending(left, (self._reason or "the time was over") if left else "")
+    def _work(self) -> None:
+        wait = 1.0
+        while True:
+            last, began = self.closing.is_set(), time.monotonic()  # what was recorded before closing is in this pass
+            try:
+                self._pass()
+                rest, wait = BACKOFF if self.refused else max(EVERY, SHARE * (time.monotonic() - began)), 1.0
+            except Away as error:
+                if not self.away:
+                    self.warn(f"{error}; training goes on, records are kept in {self.root} and sent when it is back")
+                self.away, self.client = str(error), None
+                rest, wait = min(wait, 1.0) if last else wait, min(2 * wait, BACKOFF)
+            except OSError:  # a folder was removed while it was read
+                rest = EVERY
+            self.tried.set()
+            if last and (self.client is not None or time.monotonic() > self.grace):
+                return
+            (time.sleep if last else self.closing.wait)(rest)
 
-    def __enter__(self) -> Tracker:
-        """Start the writer."""
-        self.start()
-        return self
+    def _pass(self) -> None:
+        """Send what every folder has. Raises Away."""
+        if self.client is None or self.refused:
+            client, self.experiment_id = connect(self.uri, self.experiment)
+            self.client, self.remotes, self.whole = client, {}, {}
+            if self.away:
+                self.warn(f"{self.where} is back; the records that waited are being sent")
+            self.away = ""
+        self.refused = {}
+        runs: dict[Path, Remote] = {}
+        for folder, status in folders(self.root):
+            times = [path.stat().st_mtime_ns for path in (folder / STATUS, folder / HISTORY) if path.exists()]
+            try:
+                with translated(self.where):
+                    remote = runs[folder] = self._run(folder, status, runs.get(folder.parent))
+            except Refused as error:
+                self._refuse(folder, error)
+                continue
+            if self.whole.get(folder) != times:
+                sent = [self._send(folder, status, remote, *part) for part in parts(folder, status).items()]
+                self.whole |= {folder: times} if all(sent) else {}
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Close; another error on its way out is never hidden by a missing server."""
-        with nullcontext() if error is None else suppress(ServiceError):
-            self.close()
+    def _run(self, folder: Path, status: Status, parent: Remote | None) -> Remote:
+        """The folder's run, created unless MLflow has it. Raises Refused where it, or the one above it, is deleted."""
+        if folder == self.root and status["id"] not in self.remotes:
+            self.remotes, self.root_id = runs_of(self.client, self.experiment_id, status["id"]), status["id"]
+        remote = self.remotes.get(status["id"])
+        if remote is None:
+            tags = {ROOT: self.root_id, ID: status["id"], KEY: folder.relative_to(self.root.parent).as_posix()}
+            if folder != self.root:
+                if parent is None:
+                    raise Refused("the run above it is not in MLflow")
+                tags["mlflow.parentRunId"] = parent.run_id
+            run = self.client.create_run(self.experiment_id, status["started"], tags, status["name"])
+            remote = self.remotes[status["id"]] = Remote(run.info.run_id, self.experiment_id)
+        if remote.deleted:
+            raise Refused(f"the run is deleted: restore it with `mlflow runs restore --run-id {remote.run_id}`")
+        return remote
 
-    def _error(self, advice: str) -> ServiceError:
-        return ServiceError(f"MLflow at {shown(self.uri)} cannot be reached ({self._reason or 'no answer'}); {advice}")
+    def _send(self, folder: Path, status: Status, remote: Remote, part: str, digest: str) -> bool:
+        """Send a part unless MLflow has it; returns whether it has it now. Raises Away where MLflow itself is."""
+        if remote.sent.get(part) == digest:
+            return True
+        if time.monotonic() > self.deadline:
+            return False
+        try:
+            with translated(f"the artifact store of {self.where}" if part in UPLOADS else self.where):
+                send(self.client, remote, part, folder, status)
+                self.client.set_tag(remote.run_id, SENT, json.dumps(remote.sent | {part: digest}, sort_keys=True))
+                remote.sent[part] = digest
+            return True
+        except (Away, Refused) as error:  # what is refused does not hold up the others
+            if isinstance(error, Away):
+                if part not in UPLOADS:
+                    raise
+                connect(self.uri, self.experiment)  # raises Away where it is MLflow itself
+                error = Refused(f"{error}: start it or correct its credentials")
+            self._refuse(folder / part, error)
+        return False
 
-    def _spawn(self) -> None:
-        # Not on the command line, which every user of the machine can read; -P: no `ops` of the current folder.
-        path = [str(Path(ops.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        env = {**os.environ, "MLFLOW_TRACKING_URI": self.uri, "PYTHONPATH": os.pathsep.join(path)}
-        command = [sys.executable, "-P", "-m", "ops.tracking.mlflow_sink", "--experiment", self.experiment]
-        # Its own session: Ctrl-C goes to the driver, which then tells the writer to finish.
-        self._process = subprocess.Popen(  # noqa: S603
-            [*command, "--root", str(self.root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=env,
-            start_new_session=True,
-        )
-
-    def _watch(self) -> None:
-        """Follow the writer's events; start it again when something killed it."""
-        for restart in range(RESTARTS + 1):
-            process = self._process
-            assert process is not None
-            for line in process.stdout or ():
-                if line.startswith('{"event"'):  # else a library's own print
-                    self._event(json.loads(line))
-            code = process.wait()
-            hang_up(process)
-            if self._over.is_set() or restart == RESTARTS:
-                break
-            self._say(f"the MLflow writer ended with code {code}; it is started again, nothing is lost")
-            if self._over.wait(min(2.0**restart, 15)):
-                break
-            with self._lock:
-                self._spawn()
-                self._tell()
-        self._over.set()
-
-    def _event(self, event: dict[str, str]) -> None:
-        name, reason, where = event["event"], event.get("reason", ""), shown(self.uri)
-        if name == "ready":
-            self._ready.set()
-        elif name == "away":
-            self._reason = reason
-            kept = f"training goes on, records are kept in {self.root} and sent when it is back"
-            self._say(f"MLflow at {where} cannot be reached ({reason}); {kept}")
-        elif name == "back":
-            self._reason = ""
-            self._say(f"MLflow at {where} is back; the records that waited are being sent")
-        elif name == "refused":
-            self._say(f"MLflow at {where} refused a record ({reason}); it stays in the journal")
-        elif name == "done" and self._finish:  # else SIGTERM ended it, and work goes on
-            self._over.set()
-
-    def _tell(self) -> None:
-        """Pass the order to finish on, once there is one."""
-        if self._finish and self._process is not None and (pipe := self._process.stdin) is not None:
-            left = max(self._finish - time.monotonic(), 0.0)
-            with suppress(OSError, ValueError):  # it has just died: the next one is told
-                pipe.write(f"{left} {left if self.require else min(left, GRACE)}\n")
-                pipe.flush()
-
-    def _stop(self, timeout: float) -> None:
-        if self._thread is None or self._process is None:
-            return
-        with self._lock:
-            self._finish = time.monotonic() + timeout
-            self._tell()
-        self._thread.join(timeout + GRACE)
-        self._over.set()
-        if self._process.poll() is None:
-            self._process.kill()
-        self._thread.join(GRACE)
-        self._thread = None
-
-
-def hang_up(process: subprocess.Popen[str]) -> None:
-    """Close the pipes of a process that has ended."""
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with suppress(OSError):  # an order that it did not live to read
-                pipe.close()
-
-
-def sync(root: Path, uri: str, experiment: str = "tessera", timeout: float = 60, require: bool = False) -> Pending:
-    """Send what a finished run left waiting, `require` as for Tracker; returns at once where nothing waits."""
-    uri = check_uri(uri)
-    if not root.is_dir() or waiting(root, uri) == 0:
-        return Pending(0)
-    (tracker := Tracker(root, uri, experiment, require)).start()
-    return tracker.close(timeout)
+    def _refuse(self, path: Path, reason: Refused) -> None:
+        what = path.relative_to(self.root.parent).as_posix()
+        self.refused[what] = str(reason)
+        cause = re.sub(r"[0-9a-f]{32}|/\S+|\(.*\)", "", str(reason))
+        if cause not in self.reported:
+            self.reported.add(cause)
+            self.warn(f"MLflow does not take {what} ({reason}); it waits, the same command sends it again")

@@ -16,13 +16,13 @@ from ops.api import D, Experiment, Method, S
 from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, flat
+from ops.config.tracking_uri import check_uri, default_uri
 from ops.data.io.validate import check_clusters
 from ops.datamodules import datamodule_of
 from ops.distributed.resources import Share, Workers, nodes, on_cluster, room
 from ops.errors import SettingsError
 from ops.evaluation.labelled import Evaluator
 from ops.storage import run_dir
-from ops.tracking.tracker import check_uri, default_uri
 from ops.training import warm_start
 from ops.training.seed_run import Judges
 

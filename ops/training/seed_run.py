@@ -1,7 +1,7 @@
 """One seed of one run on disk: what `run` is for a method that trains in this process or inside a trial.
 
-It scores assignments (indices without labels; labels only through the Evaluator), keeps the history, journals,
-checkpoints and passes a stop on. The method sees none of it.
+It scores assignments (indices without labels; labels only through the Evaluator), keeps the history, checkpoints and
+passes a stop on. The method sees none of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ops.atomic_io import atomic_write, plain, write_json
 from ops.config.console import Clock, Console
 from ops.errors import DivergedError, Interrupted
 from ops.evaluation.labelled import Evaluator
-from ops.tracking.journal import Journal
+from ops.storage.status import HISTORY
 from ops.training import checkpoint
 
 CHECKPOINT_SECONDS = 60.0
@@ -53,7 +53,7 @@ class SeedRun:
     """
 
     def __init__(
-        self, folder: Path, seed: int, epochs: int, judges: Judges, journal: Journal, console: Console, *,
+        self, folder: Path, seed: int, epochs: int, judges: Judges, console: Console, *,
         threads: int, device: str = "cpu", stop: Callable[[], bool] = lambda: False,
         on_record: Callable[[Record], None] = lambda record: None, on_checkpoint: Callable[[], None] = lambda: None,
         stop_on_collapse: bool = False, warm: Warm | None = None, workers: int = 0,
@@ -64,7 +64,7 @@ class SeedRun:
         self.history: list[Record] = []
         self.assignments: dict[int, NDArray[np.int64]] = {}
         self.warnings: list[str] = []
-        self._judges, self._journal, self._console, self._stop = judges, journal, console, stop
+        self._judges, self._console, self._stop = judges, console, stop
         self._on_checkpoint = on_checkpoint
         self._on_record, self._stop_on_collapse, self._threads = on_record, stop_on_collapse, [workers, threads]
         self._collapsed, self._cure = 0, cure
@@ -77,7 +77,7 @@ class SeedRun:
         memory.reset_peak()
         self.start = self._resume()
         self._clock = Clock(self.start.epoch + 1 if self.start else 0, epochs - 1)
-        self._history_file = (folder / "history.jsonl").open("a", encoding="utf-8")
+        self._history_file = (folder / HISTORY).open("a", encoding="utf-8")
 
     @property
     def resumed_from(self) -> list[int]:
@@ -114,11 +114,10 @@ class SeedRun:
         now = time.monotonic()
         took = now - self._last_epoch_at
         record |= {"sys/epoch_s": took, "sys/samples_per_s": self._judges.rows / max(took, 1e-9)}
-        record["sys/peak_memory_gib"] = self._peak()
+        record |= {"sys/peak_memory_gib": self._peak(), "sys/time": time.time()}
         self.history.append(record)
         self._history_file.write(json.dumps(plain(record)) + "\n")
         self._history_file.flush()
-        self._journal.metrics({k: v for k, v in record.items() if k != "epoch"}, epoch)
         who = f"seed {self.seed}"
         self._console.progress(self._clock.line(who, epoch, record), milestone=assignment is not None)
         if assignment is not None:
@@ -218,5 +217,5 @@ class SeedRun:
                     "the result may differ from an undisturbed run's in the last bits"
                 )
         lines = "".join(json.dumps(plain(r)) + "\n" for r in self.history)
-        atomic_write(self.folder / "history.jsonl", lines)
+        atomic_write(self.folder / HISTORY, lines)
         return state and State(state.epoch, {k: v for k, v in state.shared.items() if k not in own}, state.parts)

@@ -31,7 +31,6 @@ from ops.results.schema import (
 )
 from ops.rng import generator
 from ops.storage import run_dir
-from ops.tracking.journal import Journal
 from ops.training.experiment import judges_of
 from ops.training.seed_run import SeedRun
 
@@ -177,18 +176,19 @@ def _baselines(experiment: AnyExperiment) -> dict[str, Scores | None]:
     return {name: statistics.over_seeds(each) for name, each in rows.items()}
 
 
-def finish_journal(experiment: AnyExperiment, folder: Path, journal: Journal, result: RunResult) -> None:
-    """The run's summary metrics, figures, report and model as records for MLflow."""
+def outcome(experiment: AnyExperiment, folder: Path, result: RunResult) -> dict[str, Any]:
+    """Write the report; returns what MLflow shows of the run (`ops.storage.status.recorded`)."""
     means = {f"{group}/{k}": v for group in GROUPS for k, v in (getattr(result, group) or Scores()).means.items()}
+    for name, scores in result.baselines.items():
+        means |= {f"baseline/{name}/{k}": v for k, v in (scores or Scores()).means.items()}
     means |= {k: spread.mean for k, spread in result.hidden_scores.items() if spread.mean is not None}
-    journal.summary(means, experiment.settings.epochs - 1)
     if experiment.launch.report:
         from ops.reporting.html import try_report
 
-        if page := try_report(folder, experiment.console.warn):
-            journal.artifact(page.relative_to(folder))
-            journal.artifact(Path("figures"), "figures")
-    for file in ("assignments.parquet", "result.json"):
-        journal.artifact(Path(file))
-    journal.model("model", f"tessera-{experiment.method.name}")
-    journal.end("FINISHED")
+        try_report(folder, experiment.console.warn)
+    return {
+        "metrics": means,
+        "step": experiment.settings.epochs - 1,
+        "model": f"tessera-{experiment.method.name}",
+        "tags": {"mlflow.note.content": result.verdict},
+    }

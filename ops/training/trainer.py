@@ -20,6 +20,7 @@ from ops.api import AnyExperiment, D, Experiment, Method, Record, Result, S
 from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, flat
+from ops.config.tracking_uri import default_uri, ui_command
 from ops.datamodules import datamodule_of
 from ops.distributed.ray_session import crew
 from ops.errors import Interrupted
@@ -28,12 +29,12 @@ from ops.results.model_store import describe
 from ops.results.schema import RunResult, SeedResult
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
-from ops.tracking.journal import Journal, finished
-from ops.tracking.tracker import Pending, Tracker, default_uri, sync
+from ops.storage.status import HISTORY, finished, recorded
+from ops.tracking.tracker import tracked
 from ops.training.experiment import Session, build_experiment, identity, judges_of, plan, tracking_uri
 from ops.training.ray_train import Driver
 from ops.training.seed_run import SeedRun
-from ops.training.summarize import GROUPS, collect, finish_journal, finish_seed
+from ops.training.summarize import GROUPS, collect, finish_seed, outcome
 
 
 def run_training(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> tuple[Path, RunResult]:
@@ -52,13 +53,13 @@ def run_experiment(experiment: Experiment[S, D], out: Path, study: Path | None =
             place, by_way = run_dir.shown(experiment.launch, folder), f" by way of {folder}" if mirror else ""
             uri = shown(tracking_uri(experiment.launch))
             experiment.console.say(f"  results in {place}{by_way}, records in MLflow at {uri}")
-            with _records(experiment, folder, study) as (journal, key), stop_signals() as stop:
+            with _recorded(experiment, folder, study) as record, stop_signals() as stop:
                 for seed in experiment.seeds:
-                    fit(experiment, session, folder, seed, (f"{key}/seed-{seed}", key), stop)
+                    fit(experiment, session, folder, seed, stop)
                     if stop():  # asked after the seed's last report
                         raise Interrupted(f"stopped after seed {seed}; its results are kept")
                 result = collect(experiment, folder, planned)
-                finish_journal(experiment, folder, journal, result)
+                record.update(outcome(experiment, folder, result))
     return folder, result
 
 
@@ -86,7 +87,8 @@ def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None
     seeds, place = ", ".join(map(str, stored.seeds)), run_dir.shown(launch, folder)
     console.say(f"{place}: finished on {stored.finished} with seeds {seeds}, --fresh runs it again")
     if study is None:
-        tell_pending(console, sync(folder, tracking_uri(launch), require=launch.require_tracking))
+        with tracked(folder, tracking_uri(launch), require=launch.require_tracking, warn=console.warn):
+            pass  # MLflow may lack something of it
     return stored
 
 
@@ -101,26 +103,16 @@ def _session(experiment: Experiment[S, D], mirror: Mirror | None) -> Iterator[Se
 
 
 @contextmanager
-def _records(experiment: AnyExperiment, folder: Path, study: Path | None) -> Iterator[tuple[Journal, str]]:
-    """The journal of the run and its key in MLflow, sent while inside; the journal says how the run ended."""
-    launch, data, method = experiment.launch, experiment.data, experiment.method.name
+def _recorded(experiment: AnyExperiment, folder: Path, study: Path | None) -> Iterator[dict[str, Any]]:
+    """The run's status and, unless a study's tracker is at work, its way to MLflow; yields what MLflow shows of it."""
+    launch, data = experiment.launch, experiment.data
     params = flat(experiment.settings) | {"dataset": data.name, "data": data.digest()[:16]}
     # A tag: the same run may be given more seeds, and MLflow refuses another value for a parameter.
-    tags = {"method": method, "dataset": data.name, "seeds": str(launch.seeds)}
-    key = f"{study.name}/{folder.name}" if study else folder.name
-    tracker = None if study else Tracker(
-        folder, tracking_uri(launch), require=launch.require_tracking, say=experiment.console.warn
-    )  # fmt: skip
-    with nullcontext() if tracker is None else tracker:
-        with Journal(folder, key) as journal:
-            journal.start(folder.name, study.name if study else None, params, tags)
-            try:
-                yield journal, key
-            except BaseException as error:
-                journal.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
-                raise
-        if tracker is not None:
-            tell_pending(experiment.console, tracker.close())
+    tags = {"method": experiment.method.name, "dataset": data.name, "seeds": str(launch.seeds)}
+    uri, require = tracking_uri(launch), launch.require_tracking
+    tracker = nullcontext() if study else tracked(folder, uri, require=require, warn=experiment.console.warn)
+    with tracker, recorded(folder, folder.name, params, tags) as record:
+        yield record
 
 
 def where(folder: Path, launch: LaunchSettings, console: Console) -> None:
@@ -129,75 +121,52 @@ def where(folder: Path, launch: LaunchSettings, console: Console) -> None:
     if page.is_file():
         shown = run_dir.shown(launch, page)
         console.say(f"report: {shown}" + (f" (here: {page})" if shown != str(page) else ""))
-    console.say(f"MLflow: {Tracker.ui_command(launch.tracking_uri or default_uri(run_dir.local_out(launch)))}")
-
-
-def tell_pending(console: Console, pending: Pending) -> None:
-    """Say what MLflow has not got yet; it stays in the journals."""
-    if pending.records:
-        console.warn(f"{pending.records} records wait for MLflow ({pending.reason}); the same command sends them")
+    console.say(f"MLflow: {ui_command(launch.tracking_uri or default_uri(run_dir.local_out(launch)))}")
 
 
 def fit(
-    experiment: Experiment[S, D], session: Session[D], folder: Path, seed: int, keys: tuple[str, str],
-    stop: Callable[[], bool], on_record: Callable[[Record], None] = lambda record: None,
+    experiment: Experiment[S, D], session: Session[D], folder: Path, seed: int, stop: Callable[[], bool],
+    on_record: Callable[[Record], None] = lambda record: None,
 ) -> None:  # fmt: skip
     """Train one seed in `folder/seed-S` from where it was and write its results; nothing is done again.
 
-    `keys`: of the seed and of its run in MLflow; `on_record` hears of the epochs of earlier processes too.
+    `on_record` hears of every epoch, those of earlier processes too.
     """
-    seed_folder, method = folder / f"seed-{seed}", experiment.method
-    with Journal(seed_folder, keys[0]) as journal:
-        summary = SeedResult.read_optional(seed_folder / "result.json")
-        if summary is not None:  # killed behind its results
-            shutil.rmtree(seed_folder / "checkpoints", ignore_errors=True)
-            for line in (seed_folder / "history.jsonl").read_text().splitlines():
-                on_record(json.loads(line))
-            if finished(seed_folder):
-                return
-        _start_record(experiment, journal, seed, keys[1])
-        start = partial(_seed_run, experiment, session, seed_folder, seed, journal, stop, on_record)
+    seed_folder, method, data = folder / f"seed-{seed}", experiment.method, experiment.data
+    summary = SeedResult.read_optional(seed_folder / "result.json")
+    if summary is not None:  # killed behind its results
+        shutil.rmtree(seed_folder / "checkpoints", ignore_errors=True)
+        for line in (seed_folder / HISTORY).read_text().splitlines():
+            on_record(json.loads(line))
+        if finished(seed_folder):
+            return
+    params = flat(experiment.settings) | {"seed": seed, "threads": experiment.threads, "dataset": data.name}
+    with recorded(seed_folder, f"seed-{seed}", params, {"method": method.name, "dataset": data.name}) as record:
+        start = partial(_seed_run, experiment, session, seed_folder, seed, stop, on_record)
         if summary is None:
-            with closing_journal(journal), start() as first_run:
+            with start() as first_run:
                 run = first_run
-                for record in run.history:
-                    on_record(record)
+                for epoch in run.history:
+                    on_record(epoch)
                 if session.workers is None:
                     result = method.train(experiment.settings, session.data, run)
                 else:
                     run, result = Driver(experiment, session, run, start).train(seed_folder / "ray")
                 summary = _finish_seed(experiment, run, result)
-        for group in GROUPS:
-            values = {f"{group}/{k}": v for k, v in (getattr(summary, group) or {}).items() if k != "epoch"}
-            journal.metrics(values, experiment.settings.epochs - 1)
-        journal.end("FINISHED")
+        scores = {group: getattr(summary, group) or {} for group in GROUPS}
+        metrics = {f"{group}/{k}": v for group, each in scores.items() for k, v in each.items() if k != "epoch"}
+        record.update(metrics=metrics, step=experiment.settings.epochs - 1)
     session.saved()
 
 
-def _start_record(experiment: AnyExperiment, journal: Journal, seed: int, parent: str) -> None:
-    params = flat(experiment.settings) | {"seed": seed, "threads": experiment.threads, "dataset": experiment.data.name}
-    journal.start(f"seed-{seed}", parent, params, {"method": experiment.method.name, "dataset": experiment.data.name})
-
-
-@contextmanager
-def closing_journal(journal: Journal) -> Iterator[None]:
-    """Say in the journal how a training that fails inside has ended."""
-    try:
-        yield
-    except BaseException as error:
-        failed = isinstance(error, Exception) and not isinstance(error, Interrupted)  # a pruned trial exits
-        journal.end("FAILED" if failed else "KILLED")
-        raise
-
-
 def _seed_run(
-    experiment: Experiment[S, D], session: Session[D], folder: Path, seed: int, journal: Journal,
+    experiment: Experiment[S, D], session: Session[D], folder: Path, seed: int,
     stop: Callable[[], bool], on_record: Callable[[Record], None],
 ) -> SeedRun:  # fmt: skip
     """The run of a seed, at its newest checkpoint."""
     workers = session.workers
     return SeedRun(
-        folder, seed, experiment.settings.epochs, judges_of(experiment), journal, experiment.console,
+        folder, seed, experiment.settings.epochs, judges_of(experiment), experiment.console,
         workers=workers.count if workers else 0, threads=workers.threads if workers else experiment.threads,
         device="cuda" if torch.cuda.is_available() else "cpu", stop=stop, on_record=on_record,
         on_checkpoint=session.saved, warm=experiment.warm, stop_on_collapse=experiment.launch.stop_on_collapse,

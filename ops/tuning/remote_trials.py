@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ops.atomic_io import inside
-from ops.errors import DataError, ServiceError, SettingsError
+from ops.errors import ServiceError, SettingsError
 from ops.storage import s3
 from ops.storage.mirror import VOUCHERS, mirrored
 from ops.storage.run_dir import MARK_FILE, TRIAL, lock
-from ops.tracking.journal import FILENAME
+from ops.storage.status import HISTORY, STATUS
 
 EVERY = 10.0  # seconds between looks
 
@@ -26,24 +26,25 @@ class Trials:
         self._have: dict[str, str] = {}  # name -> ETag of the copy
         self._local: dict[str, bool] = {}  # ETag of a trial's mark -> whether it is a folder's here
 
-    def pull(self, *, journals: bool = False) -> None:
-        """Copy what is new, but no checkpoints; `journals`: only those, for MLflow's writer. Raises ServiceError."""
+    def pull(self, *, records: bool = False) -> None:
+        """Copy what is new, but no checkpoints; `records`: only what MLflow is sent meanwhile. Raises ServiceError."""
         trials: dict[str, dict[str, str]] = {}
-        for name, stored in s3.listing(self.place, start=TRIAL, patient=not journals).items():
+        for name, stored in s3.listing(self.place, start=TRIAL, patient=not records).items():
             trial, _, rest = name.partition("/")
             trials.setdefault(trial, {})[rest] = stored.etag
         for trial, names in trials.items():
             if MARK_FILE not in names or self._is_local(trial, names[MARK_FILE]):
                 continue
             wanted = [n for n in names if mirrored(n, ("checkpoints",)) and "/checkpoints/" not in n]
-            wanted = [n for n in wanted if not journals or n.rpartition("/")[2] == FILENAME]
+            wanted = [n for n in wanted if not records or n.rpartition("/")[2] in (HISTORY, STATUS)]
             wanted = [n for n in wanted if self._have.get(f"{trial}/{n}") != names[n]]
             own = inside(self.folder, trial)
             own.mkdir(exist_ok=True)
             with suppress(SettingsError, s3.Missing), lock(own):  # else it has just begun here, or anew elsewhere
                 for name in sorted(wanted, key=lambda n: (n.rpartition("/")[2] in VOUCHERS, n)):
-                    path = inside(self.folder, f"{trial}/{name}")
-                    stored = s3.download(self.place / trial / name, path, patient=not journals)
+                    stored = s3.download(
+                        self.place / trial / name, inside(self.folder, f"{trial}/{name}"), patient=not records
+                    )
                     self._have[f"{trial}/{name}"] = stored.etag
 
     def _is_local(self, trial: str, etag: str) -> bool:
@@ -57,7 +58,7 @@ class Trials:
 
 @contextmanager
 def followed(folder: Path, place: s3.Location | None, warn: Callable[[str], None]) -> Iterator[None]:
-    """While inside, the trials' journals come here as they grow; at the end, all that is kept of the trials.
+    """While inside, the trials' records come here as they grow; at the end, all that is kept of the trials.
 
     Raises ServiceError at the end where storage cannot be reached; before, that is told once.
     """
@@ -70,8 +71,8 @@ def followed(folder: Path, place: s3.Location | None, warn: Callable[[str], None
         told = False
         while not over.wait(EVERY):
             try:
-                trials.pull(journals=True)
-            except (DataError, ServiceError) as error:
+                trials.pull(records=True)
+            except ServiceError as error:
                 if not told:
                     warn(f"{error.args[0].rpartition(';')[0]}; the trials go on, MLflow hears of them later")
                 told = True

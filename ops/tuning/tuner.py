@@ -31,10 +31,10 @@ from ops.results.stored_run import read_history
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.run_dir import RAY, TRIAL
-from ops.tracking.journal import Journal, Status, finished
-from ops.tracking.tracker import Tracker, sync
+from ops.storage.status import HISTORY, State, begin, end, finished, recorded
+from ops.tracking.tracker import tracked
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
-from ops.training.trainer import fit, run_experiment, tell_pending
+from ops.training.trainer import fit, run_experiment
 from ops.tuning import search_space
 from ops.tuning.ranking import best_trial, rank
 from ops.tuning.remote_trials import followed
@@ -42,7 +42,7 @@ from ops.tuning.signals import interruptible, was_interrupted
 
 REDUCTION = 2  # ASHA keeps the better half at each rung
 ENDED = ("finished", "stopped")
-ENDS: dict[str, Status] = {"failed": "FAILED", "interrupted": "KILLED"}  # how MLflow calls them
+ENDS: dict[str, State] = {"failed": "FAILED", "interrupted": "KILLED"}  # how MLflow calls them
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def _search(study: Study, mirror: Mirror | None, value: Mapping[str, Any]) -> Se
     stored = SearchResult.read_optional(folder / "trials.json")
     if stored and _covers(study, stored) and finished(folder):
         console.say(f"{place}: finished on {stored.finished}, --fresh runs it again")
-        tell_pending(console, sync(folder, uri, require=launch.require_tracking))
-        return stored
+        with tracked(folder, uri, require=launch.require_tracking, warn=console.warn):
+            return stored  # MLflow may lack something of it
     with cluster_session():
         if on_cluster() and mirror is None:
             check_seen(folder, launch.out)
@@ -106,41 +106,30 @@ def _search(study: Study, mirror: Mirror | None, value: Mapping[str, Any]) -> Se
         console.say(f"  searching {', '.join(study.searched)}: {launch.trials} trials, ranked by {launch.objective}")
         if mirror is not None:
             console.say(f"  results in {place} by way of {folder}, records in MLflow at {shown(uri)}")
-        with Tracker(folder, uri, require=launch.require_tracking, say=console.warn) as tracker:
-            trials = _run(study, each)
-            tell_pending(console, tracker.close())
-    return trials
+        with tracked(folder, uri, require=launch.require_tracking, warn=console.warn):
+            return _run(study, each)
 
 
 def _run(study: Study, each: Share) -> SearchResult:
     experiment, launch, folder = study.experiment, study.launch, study.folder
-    with Journal(folder, folder.name) as journal:
-        params = {k: v for k, v in flat(experiment.settings).items() if k not in study.searched}
-        params |= {"searched": ",".join(study.searched), "trials": launch.trials, "objective": launch.objective}
-        tags = {"method": experiment.method.name, "dataset": experiment.data.name}
-        journal.start(folder.name, None, params, tags)
-        try:
-            with followed(folder, run_dir.remote(launch, folder.name), experiment.console.warn):
-                _tune(study, each)
-            names = search_space.trial_names(experiment)
-            command = experiment.request.command
-            trials = rank(folder, launch, experiment.method.name, experiment.data.name, command, names)
-            best = best_trial(trials)
-            if launch.seeds:
-                _train_best(study, best.settings)
-        except BaseException as error:
-            journal.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
-            raise
+    params = {k: v for k, v in flat(experiment.settings).items() if k not in study.searched}
+    params |= {"searched": ",".join(study.searched), "trials": launch.trials, "objective": launch.objective}
+    tags = {"method": experiment.method.name, "dataset": experiment.data.name}
+    with recorded(folder, folder.name, params, tags) as record:
+        with followed(folder, run_dir.remote(launch, folder.name), experiment.console.warn):
+            _tune(study, each)
+        names, command = search_space.trial_names(experiment), experiment.request.command
+        trials = rank(folder, launch, experiment.method.name, experiment.data.name, command, names)
+        best = best_trial(trials)
+        if launch.seeds:
+            _train_best(study, best.settings)
         trials.finished = now()
         trials.write(folder / "trials.json")
-        journal.summary({"tune/score": best.metrics["score"] or 0.0}, experiment.settings.epochs - 1)
+        record.update(metrics={"tune/score": best.metrics["score"] or 0.0}, step=experiment.settings.epochs - 1)
         if launch.report:
             from ops.reporting.html import try_report
 
-            if page := try_report(folder, experiment.console.warn):
-                journal.artifact(page.relative_to(folder))
-        journal.artifact(Path("trials.json"))
-        journal.end("FINISHED")
+            try_report(folder, experiment.console.warn)
     return trials
 
 
@@ -219,7 +208,7 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     name = search_space.trial_name(experiment, experiment.data.digest())
     there = run_dir.remote(launch, study.folder.name)
     root = study.folder if there is None else run_dir.local_out(launch) / study.folder.name  # of this node
-    folder, seed, key = root / name, launch.first_seed, f"{study.folder.name}/{name}"
+    folder, seed = root / name, launch.first_seed
     folder.mkdir(parents=True, exist_ok=True)
     ending = TrialResult(trial=name, settings=config, status="failed", epochs=0, metrics={})
     # another trial may have drawn the same settings, or a killed driver's trial may still be ending
@@ -227,18 +216,16 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     with (
         run_dir.lock(folder, wait=True),
         shared(folder, there and there / name, say.say, say.warn, wait=True) as mirror,
-        Journal(folder, key) as journal,
     ):
         session = Session(experiment.data, study.workers, mirror.offer if mirror is not None else lambda: None)
         stored = TrialResult.read_optional(folder / "trial.json")
         if stored and stored.status in ENDED:
-            for record in read_history(folder / f"seed-{seed}" / "history.jsonl"):
+            for record in read_history(folder / f"seed-{seed}" / HISTORY):
                 _report(tune, name, record)
             return
-        journal.start(name, study.folder.name, config, {"method": experiment.method.name})
+        begin(folder, name, config, {"method": experiment.method.name})
         try:
-            keys, report = (f"{key}/seed-{seed}", key), partial(_report, tune, name)
-            fit(experiment, session, folder, seed, keys, lambda: False, report)
+            fit(experiment, session, folder, seed, lambda: False, partial(_report, tune, name))
             ending.status = "finished"
         except SystemExit:  # how Ray Tune stops a function whose trial the scheduler has ended; it must pass on
             ending.status = "interrupted" if was_interrupted(root, there) else "stopped"
@@ -247,18 +234,20 @@ def _trial(config: dict[str, Any], study: Study) -> None:
             ending.error, ending.code = f"{type(error).__name__}: {error}", getattr(error, "code", 1)
             raise
         finally:
-            _end_trial(folder, seed, ending, journal)
+            _end_trial(folder, seed, ending)
 
 
-def _end_trial(folder: Path, seed: int, ending: TrialResult, journal: Journal) -> None:
-    path = folder / f"seed-{seed}" / "history.jsonl"
+def _end_trial(folder: Path, seed: int, ending: TrialResult) -> None:
+    path = folder / f"seed-{seed}" / HISTORY
     records = evaluated(read_history(path)) if path.is_file() else []
+    outcome: dict[str, Any] = {}
     if records:
         ending.epochs = int(records[-1]["epoch"]) + 1
         ending.metrics = short(records[-1])
-        journal.metrics({k: v for k, v in records[-1].items() if k != "epoch"}, int(records[-1]["epoch"]))
+        metrics = {k: v for k, v in records[-1].items() if k not in ("epoch", "sys/time")}
+        outcome = {"metrics": metrics, "step": int(records[-1]["epoch"])}
     ending.write(folder / "trial.json")
-    journal.end(ENDS.get(ending.status, "FINISHED"))
+    end(folder, ENDS.get(ending.status, "FINISHED"), **outcome)
 
 
 def _report(tune: Any, name: str, record: Mapping[str, Any]) -> None:

@@ -18,12 +18,12 @@ INDICES = {"modularity": 0.7123, "conductance": 0.2, "silhouette": 0.312, "davie
 
 def spread(values: dict[str, float], seeds: list[int], shift: float = 0.0) -> dict[str, Any]:
     """{metric: {values, mean, std}} around `values`."""
-    made = {}
+    metrics = {}
     for name, value in values.items():
-        own = [value + shift + 0.01 * s for s in seeds]
-        std = float(np.std(own, ddof=1)) if len(own) > 1 else None
-        made[name] = {"values": own, "mean": float(np.mean(own)), "std": std}
-    return made
+        each = [value + shift + 0.01 * s for s in seeds]
+        std = float(np.std(each, ddof=1)) if len(each) > 1 else None
+        metrics[name] = {"values": each, "mean": float(np.mean(each)), "std": std}
+    return metrics
 
 
 def make_run(folder: Path, rows: int = 60, seeds: int = 2, labels: bool = True, **changes: Any) -> Path:
@@ -42,17 +42,11 @@ def make_run(folder: Path, rows: int = 60, seeds: int = 2, labels: bool = True, 
         "last": spread(metrics, numbers) | nulls,
         "selected": spread(metrics, numbers, -0.02) | nulls | {"epochs": [150 for _ in numbers]},
         "oracle": (spread(metrics, numbers, 0.03) | {"epochs": [170 for _ in numbers]}) if labels else None,
-        "baselines": {
-            "kmeans": spread(metrics, numbers, -0.15),
-            "filter+kmeans": spread(metrics, numbers, -0.08),
-        },
-        "seconds": 83.2,
-        "cpu_seconds": 151.7,
-        "peak_memory_gib": 0.91,
-        "planned_memory_gib": 0.88,
+        "baselines": {"kmeans": spread(metrics, numbers, -0.15), "filter+kmeans": spread(metrics, numbers, -0.08)},
+        "seconds": 83.2, "cpu_seconds": 151.7, "peak_memory_gib": 0.91, "planned_memory_gib": 0.88,
         "paths": {},
         "command": "python workflows/train.py hsan --dataset digits --seeds 2",
-    }
+    }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result | changes))
     for seed in numbers:
         make_seed(folder / f"seed-{seed}", seed, rows, labels)
@@ -62,33 +56,22 @@ def make_run(folder: Path, rows: int = 60, seeds: int = 2, labels: bool = True, 
 def make_seed(folder: Path, seed: int, rows: int, labels: bool) -> None:
     folder.mkdir()
     rng = np.random.default_rng([seed, 7])
-    lines = []
+    scores, lines = SCORES if labels else {}, []
     for epoch in range(200):
-        share = 1 - np.exp(-epoch / 40)
-        noise = 0.01 * rng.standard_normal(12)
-        line = {"epoch": epoch, "train/loss": 8 - 2 * share + noise[0], "hard/fraction": 0.3 - 0.2 * share + noise[1]}
+        share, noise = 1 - np.exp(-epoch / 40), iter(0.01 * rng.standard_normal(12))
+        line = {"epoch": epoch, "train/loss": 8 - 2 * share + next(noise), "hard/fraction": 0.3 - 0.2 * share}
         if epoch % 10 == 0 or epoch == 199:
-            line |= {
-                f"cluster/{k}": v * (0.4 + 0.6 * share) + n
-                for (k, v), n in zip(INDICES.items(), noise[2:], strict=False)
-            }
-            line |= {
-                "cluster/calinski_harabasz": 300 * share + 20,
-                "cluster/size_gini": 0.1,
-                "tune/score": 0.5 + 0.2 * share,
-            }
-            line |= (
-                {f"eval/{k}": v * (0.5 + 0.5 * share) + n for (k, v), n in zip(SCORES.items(), noise[6:], strict=False)}
-                if labels
-                else {}
-            )
+            line |= {f"cluster/{k}": v * (0.4 + 0.6 * share) + next(noise) for k, v in INDICES.items()}
+            line |= {"cluster/calinski_harabasz": 300 * share + 20, "cluster/size_gini": 0.1}
+            line |= {"tune/score": 0.5 + 0.2 * share}
+            line |= {f"eval/{k}": v * (0.5 + 0.5 * share) + next(noise) for k, v in scores.items()}
         lines.append(json.dumps(line))
     (folder / "history.jsonl").write_text("\n".join(lines) + "\n")
     result = {
         "seed": seed,
         "epochs": 200,
         "resumed_from": [],
-        "last": {k: v + 0.01 * seed for k, v in ((SCORES if labels else {}) | INDICES).items()},
+        "last": {k: v + 0.01 * seed for k, v in (scores | INDICES).items()},
         "selected": {"epoch": 150} | INDICES,
         "oracle": {"epoch": 170} | SCORES if labels else None,
         "sizes": [210, 205, 199, 188, 180, 178, 177, 175, 165, 120],
@@ -123,33 +106,25 @@ def make_study(folder: Path, rows: int = 60, best: bool = True) -> Path:
     """A search's folder with nine trials and, with `best`, its best run."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng([0, 9])
-    trials = []
+    trials: list[dict[str, Any]] = []
     for i in range(9):
-        settings = {
-            "temperature": round(0.1 * 1.4**i, 4),
-            "confidence": round(float(rng.uniform(0.3, 0.9)), 3),
-            "beta": i % 4 + 1,
-        }
-        score = 0.6 + 0.1 * float(rng.random()) - 0.01 * abs(i - 4)
+        confidence, score = round(float(rng.uniform(0.3, 0.9)), 3), 0.6 + 0.1 * float(rng.random()) - 0.01 * abs(i - 4)
+        settings = {"temperature": round(0.1 * 1.4**i, 4), "confidence": confidence, "beta": i % 4 + 1}
         status = "stopped" if i in (2, 6) else "failed" if i == 8 else "finished"
-        trial = {
-            "trial": f"trial-{i:08x}",
-            "settings": settings,
-            "status": status,
-            "epochs": 200 if status == "finished" else 40,
-        }
-        trial |= {"score": None, "rank": None, "metrics": {}} if status == "failed" else {"score": score, "rank": None}
+        trial = {"trial": f"trial-{i:08x}", "settings": settings, "status": status, "rank": None, "score": None}
+        trial |= {"epochs": 200 if status == "finished" else 40, "metrics": {}}
+        trial |= {} if status == "failed" else {"score": score}
         trial |= {"metrics": SCORES | INDICES} if status == "finished" else {}
         trials.append(trial)
-    done = sorted((t for t in trials if t["status"] == "finished"), key=lambda t: -t["score"])
-    for rank, trial in enumerate(done, 1):
+    trials.sort(key=lambda t: (t["status"] != "finished", -(t["score"] or 0)))
+    for rank, trial in enumerate(trials[:6], 1):
         trial["rank"] = float(rank)
     study = {
         "method": "hsan",
         "dataset": "digits",
         "objective": "tune/score",
         "trials": trials,
-        "best": done[0]["trial"],
+        "best": trials[0]["trial"],
         "agreement": "Score and panel agree: Spearman 0.93 over 6 finished trials; both name the same best trial.",
     }
     (folder / "trials.json").write_text(json.dumps(study))
@@ -164,20 +139,20 @@ def recall_rows(names: list[str], seeds: int) -> list[dict[str, Any]]:
     rows = []
     for i, name in enumerate(names):
         values = dict.fromkeys(keys, 0.2 + 0.01 * i) | {"scanned": 1234.0, "coverage": 0.9, "gini": 0.4}
-        own = [0] if name == "popularity" else list(range(seeds))
-        rows.append({"name": name, "note": "b = 0.5" if "boosted" in name else "", "metrics": spread(values, own)})
+        numbers = [0] if name == "popularity" else list(range(seeds))
+        rows.append({"name": name, "note": "b = 0.5" if "boosted" in name else "", "metrics": spread(values, numbers)})
     return rows
 
 
 def make_users_run(folder: Path, seeds: int = 2, cluster: str = "som", rows: int = 20, **changes: Any) -> Path:
     """A finished run of HGT on users, its clusters from a map of 3 x 4 units (or k-means)."""
-    own = "hgt + SOM" if cluster == "som" else "hgt + k-means"
+    method = "hgt + SOM" if cluster == "som" else "hgt + k-means"
     numbers = list(range(seeds))
     hidden = {
         "method": "hgt",
         "embeddings": "embeddings.parquet",
         "recall": {
-            "rows": recall_rows(["popularity", own, "hgt, all users", "hgt, all users, boosted"], seeds),
+            "rows": recall_rows(["popularity", method, "hgt, all users", "hgt, all users, boosted"], seeds),
             **{"queries": 90, "users": 100, "left_out": 3},
         },
         "links": spread({"auc": 0.8, "mrr": 0.2, "hits@1": 0.1, "hits@10": 0.4}, numbers),

@@ -1,7 +1,8 @@
-"""Real MLflow for the tests: a study that writes journals, a server that can be killed, a look into the database."""
+"""Real MLflow for the tests: a run as a training records it, a server that can be killed, a look into the database."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -18,10 +19,12 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import ops
-from ops.tracking.journal import FILENAME, Journal, read
+from ops.atomic_io import read_json
+from ops.storage.status import HISTORY, STATUS, begin, end
 
 PROJECT = str(Path(ops.__file__).parents[1])
 STUDY = "hsan-toy-1a2b3c4d"
+NAMES = [f"train/m{i}" for i in range(11)]
 
 
 def until(condition: Callable[[], Any], seconds: float = 60) -> None:
@@ -33,25 +36,27 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> None:
 
 
 class Study:
-    """A study with one seed, written as a trainer writes it."""
+    """A run with one seed, recorded as a training records it."""
 
     def __init__(self, out: Path) -> None:
         self.root = out / STUDY
         self.seed = self.root / "seed-0"
-        self.study_journal = Journal(self.root, STUDY)
-        self.seed_journal = Journal(self.seed, f"{STUDY}/seed-0")
         self.epoch = 0
 
     def start(self) -> Study:
-        self.study_journal.start(STUDY, None, {"temperature": 0.5}, {"tessera.kind": "study"})
+        self.seed.mkdir(parents=True, exist_ok=True)
+        begin(self.root, STUDY, {"temperature": 0.5, "dataset": "toy", "data": "0123abcd"}, {"tessera.kind": "study"})
         many = {f"p{i}": i for i in range(130)}
-        self.seed_journal.start("seed-0", STUDY, {**many, "empty": "", "long": "x" * 7000}, {"tessera.kind": "seed"})
+        begin(self.seed, "seed-0", {**many, "empty": "", "long": "x" * 7000}, {"tessera.kind": "seed"})
         return self
 
     def epochs(self, count: int, pause: float = 0.0) -> Study:
+        """Twelve metrics an epoch; of its time only the seconds differ between two recordings."""
         for _ in range(count):
-            values = {f"train/m{i}": self.epoch * 0.1 + i for i in range(12)}
-            self.seed_journal.metrics(values, self.epoch)
+            values = {name: self.epoch * 0.1 + i for i, name in enumerate(NAMES)}
+            record = {"epoch": self.epoch, **values, "sys/epoch_s": 0.5, "sys/time": 1_700_000_000 + self.epoch / 8}
+            with (self.seed / HISTORY).open("a") as file:
+                file.write(json.dumps(record) + "\n")
             self.epoch += 1
             time.sleep(pause)
         return self
@@ -60,22 +65,23 @@ class Study:
         (self.root / "model").mkdir(exist_ok=True)
         save_file({"centres": np.eye(3, dtype=np.float32)}, self.root / "model" / "model.safetensors")
         (self.root / "model" / "settings.json").write_text('{"method": "toy"}')
-        self.study_journal.model("model", "tessera-toy")
         return self
 
-    def end(self) -> Study:
+    def end(self, **outcome: Any) -> Study:
         (self.root / "report.html").write_text("<p>report")
-        self.study_journal.artifact(Path("report.html"))
-        self.seed_journal.end("FINISHED")
-        self.study_journal.end("FINISHED")
-        self.seed_journal.close()
-        self.study_journal.close()
+        end(self.seed, "FINISHED", metrics={"last/acc": 0.75, "last/nmi": None}, step=self.epoch - 1)
+        end(self.root, "FINISHED", **outcome)
         return self
 
     def recorded(self) -> list[tuple[str, int, int]]:
-        """(key, step, time) of every metric in the journals."""
-        records = [*read(self.root / FILENAME), *read(self.seed / FILENAME)]
-        return sorted((r["key"], r["step"], r["time"]) for r in records if r["op"] == "metric")
+        """(key, step, time in ms) of every metric in the records."""
+        lines = [json.loads(line) for line in (self.seed / HISTORY).read_text().splitlines()]
+        all_of_them = [(k, r["epoch"], int(1000 * r["sys/time"])) for r in lines for k in (*NAMES, "sys/epoch_s")]
+        for folder in (self.root, self.seed):
+            status = read_json(folder / STATUS) or {}
+            values = status.get("metrics", {}).items()
+            all_of_them += [(k, status["step"], status["ended"]) for k, v in values if v is not None]
+        return sorted(all_of_them)
 
 
 def rows(db: Path, query: str) -> list[tuple[Any, ...]]:
@@ -175,11 +181,3 @@ def load_and_predict(uri: str, folder: Path) -> list[str]:
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs (a zombie that init has not collected does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

@@ -114,7 +114,7 @@ class Platform:
         return list(self.net.within("s3", ask))
 
     def read(self, keys: list[str]) -> list[list[dict[str, Any]]]:
-        """JSON lines of the bucket's objects."""
+        """What the bucket's objects hold: JSON lines, or one JSON document."""
         client = self._client()
 
         def ask() -> list[bytes]:
@@ -122,7 +122,10 @@ class Platform:
             client.close()
             return contents
 
-        return [[json.loads(line) for line in text.splitlines()] for text in self.net.within("s3", ask)]
+        texts = zip(keys, self.net.within("s3", ask), strict=True)
+        return [
+            [json.loads(line) for line in (text.splitlines() if key.endswith("l") else [text])] for key, text in texts
+        ]
 
     def _client(self) -> Any:
         import boto3

@@ -96,17 +96,22 @@ def test_a_missing_secret_or_bucket_ends_a_job_at_once(platform: Platform, ray: 
 
 
 def check_records(platform: Platform, name: str) -> None:
-    """Nothing is lost, nothing doubled: the journals in the bucket against the database; artefacts are there too."""
-    keys = [k for k in platform.keys(f"runs/{name}/") if k.endswith("journal.jsonl")]
-    journals = platform.read(keys)
-    recorded = sorted(
-        (lines[0]["journal"], r["key"], r["step"], r["time"])
-        for lines in journals for r in lines if r["op"] == "metric"
-    )  # fmt: skip
+    """Nothing is lost, nothing doubled: the records in the bucket against the database; artefacts are there too."""
+    every = platform.keys(f"runs/{name}/")
+    keys = [k for k in every if k.endswith("status.json")]
+    recorded = []
+    for key, (status,) in zip(keys, platform.read(keys), strict=True):
+        figures = status.get("metrics", {}).items()
+        recorded += [(status["id"], k, status["step"], status["ended"]) for k, v in figures if v is not None]
+        history = [h for h in (key.replace("status.json", "history.jsonl"),) if h in every]
+        recorded += [
+            (status["id"], k, epoch["epoch"], int(1000 * epoch["sys/time"]))
+            for epochs in platform.read(history) for epoch in epochs for k in epoch if k not in ("epoch", "sys/time")
+        ]  # fmt: skip
     logged = platform.rows("SELECT t.value, m.key, m.step, m.timestamp FROM metrics m JOIN tags t "
-                           "ON t.run_uuid = m.run_uuid AND t.key = 'tessera.journal'")  # fmt: skip
+                           "ON t.run_uuid = m.run_uuid AND t.key = 'tessera.id'")  # fmt: skip
     assert len(recorded) > 60
-    assert sorted((k, key, int(step), int(at)) for k, key, step, at in logged) == recorded
+    assert sorted((k, key, int(step), int(at)) for k, key, step, at in logged) == sorted(recorded)
     runs = platform.rows("SELECT name, status FROM runs ORDER BY name")
     assert len(runs) == len(keys)
     assert {status for _, status in runs} <= {"FINISHED", "KILLED"}

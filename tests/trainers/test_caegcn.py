@@ -249,16 +249,14 @@ def test_q_and_p_are_scored_beside_the_clusters(tmp_path):
     from ops.config.console import Console
     from ops.evaluation.labelled import Evaluator
     from ops.evaluation.unlabelled import GraphJudge
-    from ops.tracking.journal import Journal
     from ops.training.seed_run import Judges, SeedRun
 
     data, labels = small_graph()
     judge = GraphJudge(data, 3)
     judges = Judges(lambda clusters, _: judge(clusters), Evaluator(labels), 3, 50)
-    with Journal(tmp_path / "run", "run") as journal:
-        run = SeedRun(tmp_path / "run", 0, 3, judges, journal, Console(quiet=True), threads=1)
-        result = train(made(epochs=3), data, run)
-        run.close()
+    run = SeedRun(tmp_path / "run", 0, 3, judges, Console(quiet=True), threads=1)
+    result = train(made(epochs=3), data, run)
+    run.close()
     last = run.history[-1]
     assert last["eval/acc"] == pytest.approx(scores(labels, result.assignment)["acc"])
     centres = result.model["centres"]

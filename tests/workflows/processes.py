@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ops
+from ops.storage.status import HISTORY, STATUS
 
 PROJECT = Path(ops.__file__).parents[1]
 TRAIN = PROJECT / "workflows" / "train.py"
@@ -29,7 +30,9 @@ from ops import memory
 from ops.training import seed_run
 import pyarrow.parquet, sklearn.cluster, workflows.train
 from ops.config.exit_codes import entry
+from ops.tracking.store import prepare
 memory.preload()
+prepare()
 seed_run.CHECKPOINT_SECONDS = 0
 lease.LASTS, lease.EVERY = 15.0, 1.0  # instead of a minute; a busy machine must not outlive it
 
@@ -56,10 +59,6 @@ def watch(order):
         if order["part"] in path and (event == order["event"] or (not order["event"] and event != "read")):
             left -= 1
             if left == 0:
-                if order["writer"]:  # as when the machine loses its power
-                    for task in os.listdir("/proc/self/task"):
-                        for child in open(f"/proc/self/task/{task}/children").read().split():
-                            os.kill(int(child), signal.SIGKILL)
                 os.kill(os.getpid(), order["signal"])
     if order["diary"]:
         diary = os.open(order["diary"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -119,16 +118,16 @@ class Nursery:
         self.process = subprocess.Popen([sys.executable, "-c", NURSERY], env=environment(), cwd=folder, **pipes)
 
     def start(
-        self, argv: list[str], *, event: str = "", part: str = "", nth: int = 0, writer: bool = False,
+        self, argv: list[str], *, event: str = "", part: str = "", nth: int = 0,
         sent: int = signal.SIGKILL, diary: Path | None = None,
     ) -> int:  # fmt: skip
         """Start a command; returns its pid. Just before its nth `event` on a path with `part` it sends itself `sent`.
 
-        nth 0: never; no event: any that changes a file; `writer`: its writer to MLflow dies too.
+        nth 0: never; no event: any that changes a file.
         """
         order = {
             "argv": argv, "event": event, "part": part, "nth": nth,
-            "signal": int(sent), "writer": writer, "diary": str(diary or ""),
+            "signal": int(sent), "diary": str(diary or ""),
             "below": argv[argv.index("--scratch" if "--scratch" in argv else "--out") + 1],
             "out": str(self.folder / "out.txt"), "err": str(self.folder / "err.txt"),
         }  # fmt: skip
@@ -181,6 +180,16 @@ def history(folder: Path) -> list[dict[str, Any]]:
     """A seed's history without what a machine's speed decides."""
     records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     return [{k: v for k, v in r.items() if not k.startswith("sys/")} for r in records]
+
+
+def recorded(folder: Path) -> set[tuple[str, int]]:
+    """(name, step) of all metrics that MLflow shows of a study, trial, run or seed."""
+    status = json.loads((folder / STATUS).read_text())
+    figures = {k.replace("+", "_"): v for k, v in status.get("metrics", {}).items()}  # MLflow takes no +
+    metrics = {(k, status["step"]) for k, v in figures.items() if v is not None}
+    lines = (folder / HISTORY).read_text().splitlines() if (folder / HISTORY).exists() else []
+    epochs = [json.loads(line) for line in lines]
+    return metrics | {(k, e["epoch"]) for e in epochs for k in e if k not in ("epoch", "sys/time")}
 
 
 def rows(database: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:

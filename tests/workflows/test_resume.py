@@ -11,15 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from processes import TRAIN, Nursery, environment, history, lines, rows, tree, until
+from processes import TRAIN, Nursery, environment, history, lines, recorded, rows, tree, until
 
-from ops.tracking.journal import FILENAME, read
+from ops.storage.status import STATUS
 
 pytestmark = pytest.mark.slow
 
@@ -80,8 +79,7 @@ def in_mlflow(folder: Path, extended: bool = False) -> None:
         run = runs[key]
         assert run["parent"] == (None if key == folder.name else folder.name)
         assert run["status"] == "FINISHED", key
-        recorded = Counter((r["key"], r["step"]) for r in read(path / FILENAME) if r["op"] == "metric")
-        assert recorded == run["metrics"]
+        assert recorded(path) == set(run["metrics"])
         if not (extended and path == folder):
             assert set(run["metrics"].values()) == {1}, f"{key}: a metric stands twice"
     assert sum(key.startswith(f"{folder.name}/") for key in runs) == len(seeds)
@@ -112,10 +110,9 @@ def test_killed_runs_end_as_undisturbed_ones(
     undisturbed = time.monotonic() - began
     changes = diary.read_text().splitlines()
     rng = random.Random("-".join(mode))
-    # the writer to MLflow outlives its driver in one mode, in the others it dies with it
-    again, writer = mode_command(out, mode), mode != MODES[0]
+    again = mode_command(out, mode)
     # by the clock, from outside: while the data is loaded, or somewhat later
-    for pause in (0.0, 0.01) if writer else (0.02, rng.uniform(0.1, min(0.4, undisturbed / 3))):
+    for pause in (0.0, 0.01) if mode != MODES[0] else (0.02, rng.uniform(0.1, min(0.4, undisturbed / 3))):
         pid = nursery.start(again)
         time.sleep(pause)
         os.kill(pid, signal.SIGKILL)
@@ -126,9 +123,9 @@ def test_killed_runs_end_as_undisturbed_ones(
         event, part = MOMENTS[moment]
         part = part.replace("NAME", folder.name)
         assert any(line.startswith(event) and part in line for line in changes), f"never happens: {moment}"
-        ended = nursery.run(again, nth=rng.randrange(1, 13), writer=writer)
+        ended = nursery.run(again, nth=rng.randrange(1, 13))
         assert ended.code == -signal.SIGKILL, f"before {moment}: {ended}"
-        ended = nursery.run(again, event=event, part=part, nth=1, writer=writer)
+        ended = nursery.run(again, event=event, part=part, nth=1)
         assert ended.code == -signal.SIGKILL, f"{moment}: {ended}"
     ended = nursery.run(again)
     assert ended.code == 0, ended.err
@@ -159,8 +156,8 @@ def stopped_at(folder: Path, epoch: int) -> None:
     """The folder has a checkpoint of that very epoch, and nothing later."""
     assert history(folder / "seed-0")[-1]["epoch"] == epoch
     assert sorted(p.name for p in (folder / "seed-0" / "checkpoints").iterdir())[-1] == f"epoch-{epoch:08d}"
-    ends = [r["status"] for p in (folder, folder / "seed-0") for r in read(p / FILENAME) if r["op"] == "end"]
-    assert ends == ["KILLED", "KILLED"]
+    states = [json.loads((p / STATUS).read_text())["state"] for p in (folder, folder / "seed-0")]
+    assert states == ["KILLED", "KILLED"]
 
 
 def test_sigterm_checkpoints_the_epoch_and_a_second_start_is_refused(
@@ -201,9 +198,9 @@ def test_ctrl_c_stops_after_the_epoch_the_second_at_once_and_other_threads_are_w
     nursery: Nursery, out: Path
 ) -> None:
     argv = command(out, *LONG, "--name", "ctrl-c")
-    recorded = out / "ctrl-c" / "seed-0" / "history.jsonl"
+    path = out / "ctrl-c" / "seed-0" / "history.jsonl"
     pid = nursery.start(argv)
-    until(lambda: lines(recorded) >= 4)
+    until(lambda: lines(path) >= 4)
     os.kill(pid, signal.SIGINT)
     ended = nursery.wait()
     assert ended.code == 130
@@ -211,7 +208,7 @@ def test_ctrl_c_stops_after_the_epoch_the_second_at_once_and_other_threads_are_w
     stopped_at(out / "ctrl-c", epoch)
 
     pid = nursery.start(again)
-    until(lambda: lines(recorded) >= epoch + 4)
+    until(lambda: lines(path) >= epoch + 4)
     os.kill(pid, signal.SIGSTOP)  # both arrive before the next report, one of each kind so that neither is lost
     os.kill(pid, signal.SIGINT)
     os.kill(pid, signal.SIGTERM)

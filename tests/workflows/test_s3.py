@@ -234,8 +234,8 @@ def test_a_search_ends_in_the_bucket_and_is_read_from_there(
     study, there = tmp_path / "driver", s3.parse(f"{out}/study")
     study.mkdir()
     followed = Trials(study, there)
-    followed.pull(journals=True)
-    assert {p.name for p in study.rglob("*") if p.is_file()} == {"journal.jsonl", run_dir.LOCK_FILE}
+    followed.pull(records=True)
+    assert {p.name for p in study.rglob("*") if p.is_file()} == {"history.jsonl", "status.json", run_dir.LOCK_FILE}
     followed.pull()
     assert len(list(study.glob("trial-*/trial.json"))) == 2
     local = next(study.glob("trial-*"))  # as if it had run here: what is here is not touched any more

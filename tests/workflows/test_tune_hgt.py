@@ -1,4 +1,4 @@
-"""`workflows/tune_hgt.py` with a real Ray, and what it leaves in the report, the comparison and the journal."""
+"""`workflows/tune_hgt.py` with a real Ray, and what it leaves in the report, the comparison and MLflow's figures."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ def test_a_search_ranks_by_recall_and_tells_it_everywhere(tmp_path):
     assert [(t["status"], t["epochs"]) for t in trials["trials"]] == [("finished", 2)] * 2
     assert "2 trials, ranked by tune/score, here Recall@50" in (study / "report.html").read_text()
     assert {"som", "trials", "curves"} <= {path.stem for path in (study / "figures").iterdir()}
-    journal = [json.loads(line) for line in (study / "best" / "journal.jsonl").read_text().splitlines()]
-    logged = {record["key"]: record["value"] for record in journal if record["op"] == "metric"}
+    logged = json.loads((study / "best" / "status.json").read_text())["metrics"]
     result = json.loads((study / "best" / "result.json").read_text())
     assert logged["links/auc"] == result["links"]["auc"]["mean"]
     own = next(row for row in result["recall"]["rows"] if row["name"] == "hgt + SOM")

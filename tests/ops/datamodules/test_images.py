@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import pixel_method
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from experiments import experiment_of
 from PIL import Image
 from pixel_method import METHOD
 from sklearn.metrics import adjusted_rand_score
@@ -28,7 +28,6 @@ from ops.inference.predict import run_prediction
 from ops.reporting.tables import summary_table
 from ops.results.arrays import read_pictures
 from ops.results.model_store import describe, read_model, save_model
-from ops.tracking.journal import Journal
 from ops.training.experiment import build_experiment
 from ops.training.seed_run import Judges, SeedRun
 from ops.training.trainer import run_experiment
@@ -62,7 +61,7 @@ def resolved(places, *flags):
 
 
 def trained(places, *flags):
-    """Folder and result of a run as part of a study, whose tracker would send the journals: no MLflow is needed."""
+    """Folder and result of a run as part of a study, which would send its records: no MLflow is needed."""
     experiment = build_experiment(METHOD, resolved(places, *flags), Console(quiet=True))
     return run_experiment(experiment, places / "runs", places)
 
@@ -106,7 +105,7 @@ def test_a_run_leaves_scores_pictures_and_a_report(finished):
 @pytest.mark.slow
 def test_pictures_are_those_of_the_clusters(finished):
     folder, _, _ = finished
-    found = read_pictures(folder / "pictures.npz")
+    found = read_pictures(folder)
     last = pq.read_table(folder / "assignments.parquet")["cluster"].to_numpy()
     assert found["near_cluster"].tolist() == [0, 1, 2]
     assert found["near_size"].tolist() == np.bincount(last).tolist()
@@ -160,7 +159,7 @@ def test_features_of_a_frozen_backbone_need_no_images(places):
     assert labels is None
     assert ImageData().describe(data) == "40 images, 12 features of a frozen backbone"
     judge = Evaluator(np.repeat([0, 1], 20))
-    rows = list(ImageData().baselines(SimpleNamespace(data=data, k=2, seeds=[0, 1])))
+    rows = list(ImageData().baselines(experiment_of(METHOD, settings, data, seeds=2)))
     assert [(name, judge(clusters)["acc"]) for name, clusters, _ in rows] == [("k-means on features", 1.0)] * 2
     found = pixel_method.train(settings, data, PlainRun())
     save_model(places / "model", found.model, describe("pixel", data) | flat(settings))
@@ -246,12 +245,10 @@ def test_known_names_find_their_presets(places):
 
 def test_projections_that_point_one_way_are_told(places, capsys):
     judges = Judges(lambda clusters, embeddings: {"size_max": 5.0, "empty": 0.0}, Evaluator(None), 2, 10)
-    with Journal(places / "j", "j") as journal:
-        quiet = Console(quiet=True)
-        run = SeedRun(places / "seed", 0, 5, judges, journal, quiet, threads=1, cure=hadis.METHOD.avoid_collapse)
-        for epoch in range(4):
-            run.report(epoch, {"collapse/std": 0.02}, np.repeat([0, 1], 5), None)
-        run.close()
+    run = SeedRun(places / "seed", 0, 5, judges, Console(quiet=True), threads=1, cure=hadis.METHOD.avoid_collapse)
+    for epoch in range(4):
+        run.report(epoch, {"collapse/std": 0.02}, np.repeat([0, 1], 5), None)
+    run.close()
     assert run.warnings == [
         "seed 0: the projections collapsed by epoch 2 (collapse/std 0.020, 1 is healthy); lower --lr, or raise "
         "--warmup-epochs or --ema-momentum"

@@ -1,13 +1,15 @@
 """What is made of clusters of images, from arrays alone: scores, verdict, baseline and pictures."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from experiments import experiment_of
 from fabricate import make_study
+from pixel_method import METHOD, Settings
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
+from ops.data.types.images import ImageSet
 from ops.datamodules.images import ImageData
 from ops.datamodules.images_results import CLUSTERS, NEAREST, confusion, pictures
 from ops.errors import DataError
@@ -20,7 +22,9 @@ def test_images_are_judged_in_their_projections():
     rng = np.random.default_rng(0)
     clusters = np.repeat([0, 1], 30)
     z = (rng.normal(0, 0.3, (60, 4)) + np.where(clusters[:, None] == 0, 1, -1)).astype(np.float32)
-    scored = ImageData().judge(SimpleNamespace(k=2))
+    scored = ImageData().judge(
+        experiment_of(METHOD, Settings(n_clusters=2), ImageSet("a", np.zeros((2, 3, 4, 4), np.uint8)))
+    )
     found = scored(clusters, {"embedding": 5 * z, "copy_a": clusters, "copy_b": np.roll(clusters, 3)})
     silhouette = silhouette_score(z, clusters, metric="cosine")
     agreement = adjusted_rand_score(clusters, np.roll(clusters, 3))
@@ -62,5 +66,5 @@ def test_many_clusters_and_small_ones_are_drawn():
 def test_damaged_pictures_are_named(tmp_path):
     (tmp_path / "pictures.npz").write_bytes(b"no archive")
     with pytest.raises(DataError, match=r"pictures.npz: is not a readable npz file"):
-        read_pictures(tmp_path / "pictures.npz")
-    assert read_pictures(tmp_path / "none.npz") == {}
+        read_pictures(tmp_path)
+    assert read_pictures(tmp_path / "none") == {}

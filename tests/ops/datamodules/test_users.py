@@ -1,10 +1,10 @@
 """Users of a heterogeneous graph as a run gets them: what is hidden stays hidden, whatever it says."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from experiments import experiment_of
 
 from ops.config.settings import LaunchSettings
 from ops.data.hetero_load import load_hetero
@@ -109,7 +109,7 @@ def test_parts_are_made_once_and_a_damaged_one_is_named_before_it_trains(planted
     assert path.stat().st_mtime_ns == made
     assert np.array_equal(truth, truth_again)
     assert np.array_equal(held.test, held_again.test)
-    experiment = SimpleNamespace(data=again, launch=launch)
+    experiment = experiment_of(hgt.METHOD, hgt.Settings(n_clusters=4), again)
     with users.serve(experiment, None) as served:
         assert served is again
     content = bytearray(path.read_bytes())

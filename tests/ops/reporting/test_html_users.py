@@ -31,8 +31,8 @@ def section(html):
 
 
 def test_recall_is_a_table_with_the_methods_row_marked(run):
-    own = section((run / "report.html").read_text())
-    rows = re.findall(r'<tr( class="last")?><th scope="row">(.*?)(?:<small>(.*?)</small>)?</th>(.*?)</tr>', own)
+    recall = section((run / "report.html").read_text())
+    rows = re.findall(r'<tr( class="last")?><th scope="row">(.*?)(?:<small>(.*?)</small>)?</th>(.*?)</tr>', recall)
     assert [(name, bool(marked), note) for marked, name, note, _ in rows] == [
         ("popularity", False, ""),
         ("hgt + SOM", True, ""),
@@ -43,7 +43,7 @@ def test_recall_is_a_table_with_the_methods_row_marked(run):
     assert cells[0][:2] == [("20.0", ""), ("20.0", "")]  # popularity has no seeds
     assert cells[1][0] == ("21.5", "± 0.7")
     assert all(len(each) == 9 for each in cells)
-    text = plain(own)
+    text = plain(recall)
     for part in ("Recall@10 %", "users scanned", "Gini", "± standard deviation over 2 seeds", "Coverage: share of all",
                  "Asked: 90 of 100 users with training and hidden notes; left out: 3 without",
                  "AUC 0.805 ± 0.007", "Hits@10 0.405 ± 0.007"):  # fmt: skip
@@ -121,11 +121,7 @@ def test_a_search_on_users_says_what_ranked_its_trials(tmp_path):
     ranked = "pruned and ranked by tune/score, here Recall@50 of the validation pairs"
     assert ranked not in plain(write_report(study).read_text())
     trials = json.loads((study / "trials.json").read_text())
-    for i, trial in enumerate(trials["trials"]):
+    for trial in trials["trials"]:
         trial["metrics"] = trial.get("metrics", {}) | {"recall_at_50": 0.1}
-        trial["score"] = 0.1 * i
     (study / "trials.json").write_text(json.dumps(trials))
-    html = write_report(study).read_text()
-    assert ranked in plain(html)
-    first = re.findall(r"<td>(trial-\d+)", html)[0]
-    assert first == "trial-00000007"  # the finished one of the best score, whatever its panel rank
+    assert ranked in plain(write_report(study).read_text())

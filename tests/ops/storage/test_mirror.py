@@ -15,7 +15,7 @@ from ops.storage import s3
 from ops.storage.mirror import Mirror, Sent, mirrored, plan_push, whole
 
 NAMES = st.sampled_from(
-    ["run.json", "result.json", "trials.json", "seed-0/result.json", "seed-0/model/m", "seed-0/journal.jsonl",
+    ["run.json", "result.json", "trials.json", "seed-0/result.json", "seed-0/model/m", "seed-0/history.jsonl",
      "seed-0/checkpoints/epoch-1/checksums.json", "seed-0/checkpoints/epoch-1/shared.json", "best/result.json"]
 )  # fmt: skip
 STATES = st.dictionaries(NAMES, st.tuples(st.integers(0, 2), st.integers(0, 2)))
@@ -54,7 +54,7 @@ def test_a_push_leaves_what_is_here_and_sends_no_more(here, there):
 def test_names_that_stay_here():
     skip = ("trial-*", "ray")
     names = [
-        "a", "seed-0/a", ".lock", "seed-0/checkpoints/.epoch-1.tmp/a", "tracking.lock", "x.tmp", "trial-1/a", "ray/b",
+        "a", "seed-0/a", ".lock", "seed-0/checkpoints/.epoch-1.tmp/a", "x.tmp", "trial-1/a", "ray/b",
         "best/ray/b",
     ]  # fmt: skip
     assert [n for n in names if mirrored(n, skip)] == ["a", "seed-0/a", "best/ray/b"]

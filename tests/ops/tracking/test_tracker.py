@@ -1,89 +1,398 @@
-"""The driver's side: URIs, secrets, a server that is required and one that is away at the end."""
+"""Tracking against real MLflow: servers and drivers that are killed, what is deleted, refused, doctored or late."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlflow_world import MlflowServer, Study, until
+from mlflow_world import PROJECT, STUDY, MlflowServer, Study, check_whole, load_and_predict, rows, until
 
-from ops.errors import ServiceError, SettingsError
-from ops.tracking import tracker as driver
-from ops.tracking.mlflow_sink import Tracker, check_uri, default_uri, fit
+from ops.atomic_io import read_json, write_json
+from ops.config.tracking_uri import default_uri
+from ops.errors import ServiceError
+from ops.storage.status import HISTORY, STATUS, begin, end
+from ops.tracking import tracker
+from ops.tracking.records import fit
+from ops.tracking.tracker import tracked
+
+METRICS = "select key, step, timestamp from metrics order by key, step, timestamp"
+EVERYTHING = ("metrics", "params", "tags", "runs", "model_versions", "logged_models", "inputs", "datasets")
+
+
+def send(root: Path, uri: str, *, require: bool = True) -> list[str]:
+    """What the same command does when all is done: MLflow gets what it lacks. Returns the lines that were said."""
+    said: list[str] = []
+    with tracked(root, uri, require=require, warn=said.append):
+        pass
+    return said
+
+
+def content(db: Path) -> dict[str, list[tuple[object, ...]]]:
+    return {table: sorted(rows(db, f"select * from {table}"), key=str) for table in EVERYTHING}
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as MLflow makes it; made once, since its migrations take seconds."""
+    out = tmp_path_factory.mktemp("template")
+    assert send(out / "run", default_uri(out)) == []
+    # The experiment knows its place on disk, so each test makes its own.
+    connection = sqlite3.connect(out / "mlflow.db")
+    connection.execute("delete from experiments where name = 'tessera'")
+    connection.commit()
+    connection.close()
+    return out / "mlflow.db"
+
+
+@pytest.fixture
+def out(tmp_path: Path, empty_database: Path) -> Path:
+    """An output folder with a database, as a user's second run finds it."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture
+def server(out: Path) -> Iterator[MlflowServer]:
+    server = MlflowServer(out)
+    yield server
+    server.kill()
+
+
+@pytest.mark.slow
+def test_a_server_killed_at_the_start_and_in_mid_run_loses_and_doubles_nothing(server: MlflowServer, out: Path) -> None:
+    said: list[str] = []
+    study = Study(out).start()
+    with tracked(study.root, server.uri, require=False, warn=said.append):
+        study.epochs(20)
+        until(lambda: said)
+        assert len(said) == 1
+        assert f"MLflow at {server.uri} cannot be reached (connection refused); training goes on" in said[0]
+        server.start()
+        until(lambda: rows(server.db, "select count(*) from metrics")[0][0] >= 240)
+        assert "is back" in said[1]
+        study.epochs(60, pause=0.02)
+        server.kill()  # in mid-run, whatever it was doing
+        study.epochs(80, pause=0.02).model()
+        server.start()
+        study.end(model="tessera-toy")
+    assert not any("wait for MLflow" in line for line in said), said
+    check_whole(server.db, study)
+    assert rows(server.db, "select name, version from model_versions") == [("tessera-toy", 1)]
+    assert len(list((out / "files").rglob("report.html"))) == 1
+
+    before = content(server.db)
+    assert send(study.root, server.uri) == []
+    assert content(server.db) == before, "a second sending changes nothing"
+    connection = sqlite3.connect(server.db)  # MLflow forgets what it was sent: all is sent again, with the same rows
+    connection.execute("delete from tags where key = 'tessera.sent'")
+    connection.commit()
+    connection.close()
+    assert send(study.root, server.uri) == []
+    assert content(server.db) == before
+    predictions, refusal = load_and_predict(server.uri, out)
+    assert predictions == '[["c",2,2.0],["a",0,2.0],["b",1,2.0]]'
+    assert "NaN" in refusal
+
+
+DRIVER = """
+import os, signal, sys
+from pathlib import Path
+from mlflow import MlflowClient
+from ops.tracking.tracker import tracked
+left = int(sys.argv[3])
+def counted(call, behind):
+    def method(*args, **more):
+        global left
+        left -= 1
+        if left == 0 and not behind:
+            os.kill(os.getpid(), signal.SIGKILL)
+        value = call(*args, **more)
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return value
+    return method
+for name in ("create_run", "log_batch", "log_inputs", "set_tag", "set_terminated", "log_artifact", "create_experiment",
+             "create_logged_model", "log_model_artifacts", "log_outputs", "create_registered_model",
+             "create_model_version", "set_registered_model_alias"):
+    setattr(MlflowClient, name, counted(getattr(MlflowClient, name), sys.argv[4] == "behind"))
+with tracked(Path(sys.argv[1]), sys.argv[2], require=True, warn=print):
+    pass
+print("sent")
+"""
+
+
+def driver(study: Study, uri: str, calls: int, side: str = "behind") -> subprocess.CompletedProcess[str]:
+    """A process that sends and dies before or behind so many calls to MLflow."""
+    command = [sys.executable, "-c", DRIVER, str(study.root), uri, str(calls), side]
+    environment = {**os.environ, "PYTHONPATH": PROJECT}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, env=environment)
+
+
+@pytest.mark.slow
+def test_a_driver_killed_at_call_after_call_is_completed_by_the_same_command(out: Path) -> None:
+    study = Study(out).start().epochs(100).model().end(model="tessera-toy", metrics={"last/acc": 0.5}, step=99)
+    for calls, side in ((1, "behind"), (2, "behind"), (4, "before"), (6, "behind"), (5, "behind"), (3, "before")):
+        ended = driver(study, default_uri(out), calls, side)
+        assert ended.returncode == -signal.SIGKILL, ended
+    ended = driver(study, default_uri(out), 10_000)
+    assert (ended.returncode, ended.stdout) == (0, "sent\n"), ended
+    check_whole(out / "mlflow.db", study)
+    assert rows(out / "mlflow.db", "select name, version from model_versions") == [("tessera-toy", 1)]
+    assert rows(out / "mlflow.db", "select count(*) from logged_models") == [(1,)]
+
+
+@pytest.mark.slow
+def test_two_first_runs_at_once_share_a_database_that_neither_a_race_nor_a_kill_spoils(tmp_path: Path) -> None:
+    studies = [Study(tmp_path / name).start().epochs(20).end() for name in "ab"]
+
+    def start() -> list[subprocess.Popen[str]]:
+        commands = [[sys.executable, "-c", DRIVER, str(s.root), default_uri(tmp_path), "0", ""] for s in studies]
+        environment = {**os.environ, "PYTHONPATH": PROJECT}
+        return [subprocess.Popen(c, stdout=subprocess.PIPE, text=True, env=environment) for c in commands]
+
+    killed = start()
+    until((tmp_path / "mlflow.db.part").exists, 120)
+    assert not (tmp_path / "mlflow.db").exists()
+    for process in killed:  # one of them is making the database
+        process.kill()
+        process.communicate()
+    assert [process.communicate(timeout=240)[0] for process in start()] == ["sent\n", "sent\n"]
+    assert rows(tmp_path / "mlflow.db", METRICS) == sorted(studies[0].recorded() + studies[1].recorded())
+    assert rows(tmp_path / "mlflow.db", "select count(*) from runs where status = 'FINISHED'") == [(4,)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deleted", ["experiment", "run"])
+def test_what_was_deleted_in_mlflow_is_said_with_its_remedy_and_sent_once_it_is_restored(
+    out: Path, deleted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setattr(tracker, "PATIENCE", 1.0)
+    uri, study = default_uri(out), Study(out).start().epochs(2)
+    assert send(study.root, uri) == []
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("tessera").experiment_id
+    run = rows(out / "mlflow.db", f"select run_uuid from runs where name = '{STUDY}'")[0][0]
+    client.delete_experiment(experiment) if deleted == "experiment" else client.delete_run(run)
+    study.epochs(2).end()
+    before = rows(out / "mlflow.db", METRICS)
+    remedy = {
+        "experiment": f"experiment 'tessera' is deleted: restore it with `mlflow experiments restore --experiment-id "
+        f"{experiment}`, or give another",
+        "run": f"the run is deleted: restore it with `mlflow runs restore --run-id {run}`",
+    }[deleted]
+    said = send(study.root, uri, require=False)
+    assert remedy in said[0], said
+    assert said[-1].endswith("the same command sends them")
+    with pytest.raises(ServiceError) as error:
+        send(study.root, uri)
+    assert error.value.code == 6
+    assert remedy in str(error.value)
+    assert deleted == "run" or rows(out / "mlflow.db", METRICS) == before
+    client.restore_experiment(experiment) if deleted == "experiment" else client.restore_run(run)
+    assert send(study.root, uri) == []
+    check_whole(out / "mlflow.db", study)
+
+
+@pytest.mark.slow
+def test_an_experiment_deleted_in_mid_run_is_told_and_all_is_sent_once_it_is_restored(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setattr(tracker, "BACKOFF", 0.5)
+    said: list[str] = []
+    uri, study = default_uri(out), Study(out).start().epochs(2)
+    with tracked(study.root, uri, require=True, warn=said.append):
+        until(lambda: rows(out / "mlflow.db", "select count(*) from metrics") == [(24,)])
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name("tessera").experiment_id
+        client.delete_experiment(experiment)
+        study.epochs(2)
+        until(lambda: any("experiment 'tessera' is deleted" in line for line in said))
+        client.restore_experiment(experiment)
+        study.epochs(2).end()
+    check_whole(out / "mlflow.db", study)
+
+
+@pytest.mark.slow
+def test_another_experiment_can_be_given(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "other")
+    study = Study(out).start().epochs(2).end()
+    assert send(study.root, default_uri(out)) == []
+    assert ("other",) in rows(out / "mlflow.db", "select name from experiments")
+    check_whole(out / "mlflow.db", study)
+
+
+@pytest.mark.slow
+def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(out: Path) -> None:
+    uri, study = default_uri(out), Study(out).start().epochs(2).model()
+    (out / "mlartifacts").write_text("where files cannot go")
+    (study.root / "result.json").write_text("{}")
+    study.end(model="tessera-toy")
+    said = send(study.root, uri, require=False)
+    assert len(said) == 2, said
+    assert "the artifact store of MLflow at" in said[0]
+    assert "it waits, the same command sends it again" in said[0]
+    assert said[1].startswith("3 records wait for MLflow")
+    check_whole(out / "mlflow.db", study)  # what can be sent was sent
+    with pytest.raises(ServiceError, match="3 records wait"):
+        send(study.root, uri)
+    (out / "mlartifacts").unlink()
+    assert send(study.root, uri) == []
+    assert len(list((out / "mlartifacts").rglob("report.html"))) == 1
+    assert rows(out / "mlflow.db", "select name, version from model_versions") == [("tessera-toy", 1)]
+    assert rows(out / "mlflow.db", "select count(*) from logged_models") == [(1,)]
+
+
+@pytest.mark.slow
+def test_a_changed_run_is_one_run_and_a_lost_database_is_filled_again(out: Path) -> None:
+    uri, study = default_uri(out), Study(out).start().epochs(2)
+    with (study.seed / HISTORY).open("a") as file:
+        file.write(
+            json.dumps({"epoch": 2, "a name@1": 0.5, "train/m0": None, "sys/epoch_s": 1.0, "sys/time": 5.0}) + "\n"
+        )
+        file.write('{"epoch": 3, "train/m0"')  # still being written
+    study.end()
+    assert send(study.root, uri) == []
+    logged = rows(out / "mlflow.db", "select key, is_nan, timestamp from metrics where step = 2 order by key")
+    assert logged == [("a name_1", 0, 5000), ("sys/epoch_s", 0, 5000), ("train/m0", 1, 5000)]
+    assert rows(out / "mlflow.db", "select count(*) from metrics where step = 3") == [(0,)]
+
+    begin(study.root, STUDY, {"temperature": 0.7}, {"seeds": "3"})  # resumed, reported again
+    (study.root / "report.html").write_text("<p>another")
+    assert send(study.root, uri) == []
+    assert rows(out / "mlflow.db", f"select status from runs where name = '{STUDY}'") == [("RUNNING",)]
+    end(study.root, "FINISHED")
+    assert send(study.root, uri) == []
+    assert [p.read_text() for p in (out / "mlartifacts").rglob("report.html")] == ["<p>another"]
+    assert rows(out / "mlflow.db", "select name, status from runs order by name") == [
+        (STUDY, "FINISHED"),
+        ("seed-0", "FINISHED"),
+    ]
+    assert rows(out / "mlflow.db", "select value from tags where key = 'seeds'") == [("3",)]
+    before = rows(out / "mlflow.db", METRICS)
+    (out / "mlflow.db").unlink()
+    assert driver(study, uri, 10_000).stdout == "sent\n"
+    assert rows(out / "mlflow.db", METRICS) == before
+
+
+@pytest.mark.slow
+def test_epochs_that_a_resumed_training_repeats_are_not_doubled(out: Path) -> None:
+    uri, study = default_uri(out), Study(out).start().epochs(6)
+    assert send(study.root, uri) == []
+    expected = study.recorded()
+    lines = (study.seed / HISTORY).read_text().splitlines(keepends=True)
+    repeated = [json.dumps(json.loads(line) | {"sys/time": 1.8e9, "sys/epoch_s": 9.0}) + "\n" for line in lines[3:]]
+    (study.seed / HISTORY).write_text("".join(lines[:3] + repeated[:1]))  # from the checkpoint of epoch 2
+    assert send(study.root, uri) == []
+    (study.seed / HISTORY).write_text("".join(lines[:3] + repeated))
+    study.epochs(1)
+    assert send(study.root, uri) == []
+    assert rows(out / "mlflow.db", METRICS + " limit 72") != []
+    logged = [row for row in rows(out / "mlflow.db", METRICS) if row[1] < 6]
+    assert logged == expected
+
+
+@pytest.mark.slow
+def test_of_a_summary_that_changed_mlflow_shows_the_last_value(out: Path) -> None:
+    folder, uri = out / "run", default_uri(out)
+    folder.mkdir()
+    latest = "select key, value from latest_metrics order by key"
+    for seeds, acc in ((1, 0.75), (3, 0.5)):  # the new value is the smaller one: it is the time that counts
+        begin(folder, "run", {"k": 4}, {"seeds": str(seeds)})
+        end(folder, "FINISHED", metrics={"last/acc": acc, "last/nmi": 0.25}, step=2)
+        assert send(folder, uri) == []
+        assert rows(out / "mlflow.db", latest) == [("last/acc", acc), ("last/nmi", 0.25)]
+    assert rows(out / "mlflow.db", "select count(*) from metrics") == [(3,)]
+
+
+@pytest.mark.slow
+def test_a_fresh_run_is_a_new_mlflow_run_also_under_a_sender_that_knew_the_old_one(out: Path) -> None:
+    said: list[str] = []
+    first = Study(out).start().epochs(2)
+    with tracked(first.root, default_uri(out), require=True, warn=said.append):
+        until(lambda: rows(out / "mlflow.db", "select count(*) from metrics") == [(24,)])
+        shutil.rmtree(first.root)
+        Study(out).start().epochs(2).end()
+    assert said == []
+    names = rows(out / "mlflow.db", "select name, status from runs order by name, status")
+    assert names == [(STUDY, "FINISHED"), (STUDY, "RUNNING"), ("seed-0", "FINISHED"), ("seed-0", "RUNNING")]
+    assert rows(out / "mlflow.db", "select count(*) from metrics where key != 'last/acc'") == [(48,)]
+
+
+@pytest.mark.slow
+def test_a_doctored_folder_sends_no_file_from_outside(out: Path) -> None:
+    uri, study = default_uri(out), Study(out).start().epochs(2).end()
+    (out / "secret.txt").write_text("geheim")
+    (out / "other").mkdir()
+    (out / "other" / "secret.txt").write_text("geheim")
+    (study.root / "result.json").symlink_to(out / "secret.txt")  # a file, a folder, a file in a folder
+    (study.root / "model").symlink_to(out / "other")
+    (study.root / "figures").mkdir()
+    (study.root / "figures" / "a.png").symlink_to("../../secret.txt")
+    (study.root / "seed-1").symlink_to(out / "other")
+    write_json(out / "other" / STATUS, read_json(study.seed / STATUS))
+    write_json(study.root / STATUS, (read_json(study.root / STATUS) or {}) | {"model": "../../secret.txt"})
+    os.mkfifo(study.root / "assignments.parquet")
+    said = send(study.root, uri, require=False)
+    assert len(said) == 2, said
+    assert all("is or holds a link: only a run's own files are sent" in line for line in said)
+    assert said[-1].startswith("3 records wait")
+    assert not [p for p in (out / "mlartifacts").rglob("*") if p.is_file() and "geheim" in p.read_text()]
+    assert len(list((out / "mlartifacts").rglob("report.html"))) == 1, "the others are sent"
+    assert rows(out / "mlflow.db", "select count(*) from runs") == [(2,)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ['"text"', '{"no": "epoch"}', "not JSON", '{"epoch": 1, "a": "text"}'])
+def test_a_damaged_history_holds_up_nothing_else(out: Path, line: str) -> None:
+    study = Study(out).start().epochs(2).end()
+    (study.seed / HISTORY).write_text(line + "\n")
+    said = send(study.root, default_uri(out), require=False)
+    assert len(said) == 2, said
+    assert said[-1].startswith("1 records wait")
+    assert rows(out / "mlflow.db", "select count(*) from runs where status = 'FINISHED'") == [(2,)]
 
 
 @pytest.mark.slow
 def test_a_required_server_that_is_away_is_exit_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "PATIENCE", 3.0)
-    server = MlflowServer(tmp_path)
-    uri = server.uri.replace("http://", "http://me:geheim@")
+    monkeypatch.setattr(tracker, "PATIENCE", 3.0)
+    uri = MlflowServer(tmp_path).uri.replace("http://", "http://me:geheim@")
     said: list[str] = []
-    tracker = Tracker(tmp_path / "run", uri, require=True, say=said.append)
-    with pytest.raises(ServiceError, match=r"cannot be reached .*--require-tracking") as error:
-        tracker.start()
+    study = Study(tmp_path).start()
+    with (
+        pytest.raises(ServiceError, match=r"cannot be reached .*--require-tracking") as error,
+        tracked(study.root, uri, require=True, warn=said.append),
+    ):
+        pytest.fail("the work has begun")
     assert error.value.code == 6
-    assert tracker._process is not None
-    assert tracker._process.poll() is not None, "no writer is left behind"
-    everything = [str(error.value), *said, *(p.read_text() for p in (tmp_path / "run").rglob("*") if p.is_file())]
+    everything = [str(error.value), *said, *(p.read_text() for p in study.root.rglob("*") if p.is_file())]
     assert "geheim" not in "".join(everything)
 
 
 @pytest.mark.slow
 def test_closing_does_not_wait_long_for_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "GRACE", 2.0)
+    monkeypatch.setattr(tracker, "GRACE", 2.0)
     study = Study(tmp_path).start().epochs(3).end()
-    said: list[str] = []
-    tracker = Tracker(study.root, MlflowServer(tmp_path).uri, say=said.append)
-    tracker.start()
-    until(lambda: said)
     began = time.monotonic()
-    left = tracker.close(600)
-    assert (left.records, left.reason) == (36 + 5, "connection refused")
-    assert time.monotonic() - began < 300, "a server that is away is given GRACE seconds, not all that there are"
-    assert len(said) == 1
-
-
-@pytest.mark.parametrize(
-    "uri", ["./mlruns", "file:///tmp/mlruns", "ftp://host/x", "sqlite:///", "sqlite:///:memory:", "http:host", ""]
-)
-def test_a_uri_of_no_known_kind_is_refused_before_work(uri: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="sqlite:////absolute"):
-        Tracker(tmp_path / "run", uri)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_database_that_cannot_be_written_is_refused_before_work(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="cannot be made"):
-        check_uri(f"sqlite:///{tmp_path}/file/mlflow.db")
-    with pytest.raises(SettingsError, match="cannot be written"):
-        check_uri(f"sqlite:///{tmp_path}")
-
-
-def test_the_default_uri_and_the_line_that_opens_the_ui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    uri = default_uri(tmp_path / "a b")
-    assert uri == f"sqlite:///{tmp_path}/a b/mlflow.db"
-    assert (
-        Tracker.ui_command(uri) == f"mlflow ui --backend-store-uri 'sqlite:///{tmp_path}/a b/mlflow.db'"
-        " --host 127.0.0.1 --port 5000"
-    )
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:geheim@mlflow.example:5000")
-    assert Tracker.ui_command(default_uri(tmp_path)) == "https://***@mlflow.example:5000"
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "me:geheim@host/mlflow", "sqlite://me:geheim@host", "ftp://me:geheim@host/x",
-        "mongodb://host/?password=geheim", "postgresql:u:geheim@host",
-    ],
-)  # fmt: skip
-def test_a_refused_uri_is_not_printed_with_its_secrets(uri: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError) as error:
-        check_uri(uri)
-    assert "geheim" not in str(error.value)
+    uri = MlflowServer(tmp_path).uri
+    said = send(study.root, uri, require=False)
+    assert time.monotonic() - began < 50, "a server that is away is given GRACE seconds, not all that there are"
+    assert len(said) == 2
+    why = "cannot be reached (connection refused)"
+    assert f"MLflow at {uri} {why}; training goes on" in said[0]
+    assert said[1] == f"7 records wait for MLflow ({why}); the same command sends them"
 
 
 def test_a_long_value_says_that_it_was_cut() -> None:

@@ -1,0 +1,38 @@
+"""Models from MLflow's registry."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from ops.config.tracking_uri import check_uri, default_uri, sqlite_file
+from ops.errors import DataError, ServiceError
+from ops.masking import shown
+from ops.tracking.store import Away, Refused, prepare, translated
+
+
+def download_model(uri: str, tracking_uri: str | None) -> Path:
+    """The `model/` folder behind models:/NAME@ALIAS, models:/NAME/VERSION or models:/ID, brought to this machine.
+
+    Raises DataError where there is no such model or it is not one of ours, ServiceError where MLflow is away.
+    """
+    address = check_uri(tracking_uri or default_uri(Path("runs")))
+    file = sqlite_file(address)
+    if file is not None and not file.exists():  # MLflow would create an empty one
+        raise DataError(f"{uri}: there is no MLflow database {file}; give --tracking-uri or MLFLOW_TRACKING_URI")
+    prepare()
+    try:
+        with warnings.catch_warnings(action="ignore"), translated(f"MLflow at {shown(address)}"):
+            import mlflow
+
+            mlflow.set_tracking_uri(address)
+            mlflow.set_registry_uri(address)
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except Refused as error:
+        raise DataError(f"{uri}: {shown(address)} has no such model ({error}); give models:/NAME@ALIAS") from None
+    except Away as error:
+        raise ServiceError(f"{uri}: {error}") from None
+    models = sorted(folder.glob("artifacts/*/model.safetensors"))
+    if not models:
+        raise DataError(f"{uri}: is no model of this program (no model.safetensors in it)")
+    return models[0].parent

@@ -1,0 +1,68 @@
+"""Whether a study, trial, run or seed is at work or has ended, and with which figures: `status.json` in its folder.
+
+It is written when work on the folder begins and when it ends; `history.jsonl` beside it holds a seed's epochs. Both
+together are the record that `ops.tracking` sends to MLflow.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from ops.atomic_io import read_json, write_json
+from ops.errors import Interrupted, TesseraError
+
+STATUS, HISTORY = "status.json", "history.jsonl"
+State = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
+
+
+def begin(folder: Path, name: str, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
+    """Note that work on `folder` begins or goes on. A parameter keeps its first value, as MLflow demands.
+
+    Raises ResourceError on a full disk, SettingsError where the folder cannot be written.
+    """
+    old = read_json(folder / STATUS) or {"id": uuid.uuid4().hex, "started": _now(), "params": {}, "tags": {}}
+    params = {key: str(value) for key, value in params.items()} | old["params"]
+    tags = old["tags"] | dict(tags)
+    write_json(folder / STATUS, old | {"name": name, "state": "RUNNING", "ended": None, "params": params, "tags": tags})
+
+
+def end(folder: Path, state: State, **outcome: Any) -> None:
+    """Note how work on `folder` ended, with what `recorded` takes as its outcome; raises as `begin` does."""
+    old = read_json(folder / STATUS) or {}
+    tags = old.get("tags", {}) | outcome.pop("tags", {})
+    write_json(folder / STATUS, old | outcome | {"state": state, "ended": _now(), "tags": tags})
+
+
+@contextmanager
+def recorded(
+    folder: Path, name: str, params: Mapping[str, object], tags: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """The folder is RUNNING while inside, then FINISHED, KILLED (by a signal or a scheduler) or FAILED.
+
+    What the caller puts into the yielded dictionary is noted with FINISHED: `metrics` (values by name) at `step`, the
+    name under which the `model` is registered, further `tags`.
+    """
+    begin(folder, name, params, tags)
+    outcome: dict[str, Any] = {}
+    try:
+        yield outcome
+    except BaseException as error:
+        killed = isinstance(error, Interrupted) or not isinstance(error, Exception)
+        with suppress(TesseraError):  # a full disk must not hide the error that ended the work
+            end(folder, "KILLED" if killed else "FAILED")
+        raise
+    end(folder, "FINISHED", **outcome)
+
+
+def finished(folder: Path) -> bool:
+    """Whether work on the folder has ended well: report, files and model, which follow the results, exist too."""
+    return (read_json(folder / STATUS) or {}).get("state") == "FINISHED"
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
