@@ -33,8 +33,8 @@ class Split:
     """What a method may train on, and hidden pairs (source row, destination row), sorted, each once, never in training.
 
     `cuts`: the first times of validation and test (None: by user, or without times). `counts`: pairs of each part,
-    edges that left the training graph, and what was left out of the evaluation. `relations`: the label relations. `timed`:
-    whether all of these have times.
+    edges that left the training graph, and what was left out of the evaluation. `relations`: the label relations.
+    `timed`: whether all of these have times.
     """
 
     train: HeteroGraph
