@@ -15,7 +15,7 @@ from ops.data.hetero_load import find_tables, load_whole
 from ops.data.io.chunks import ROWS, Chunk, EdgeArrays, Tables, read_edge_table, read_node_table
 from ops.data.io.readers import file_at
 from ops.data.types.hetero import EDGE, HeteroGraph, Ids, relation_name, relation_of
-from ops.storage.s3 import is_s3
+from ops.storage.object_store import is_s3
 
 
 def tables(spec: str) -> Tables:

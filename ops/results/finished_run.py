@@ -18,7 +18,7 @@ from ops.errors import DataError, SettingsError
 from ops.results.model_store import StoredModel, read_model
 from ops.results.schema import DataRecord
 from ops.results.stored_run import is_search, read_result
-from ops.storage.run_address import local_folder
+from ops.storage.run_copy import local_folder
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ops.data.io.tables import feature_table
 from ops.data.io.validate import check_features, count, make_labels, unlabelled
 from ops.data.types.images import ImageSet
 from ops.errors import DataError, SettingsError, naming
-from ops.storage.s3 import is_s3
+from ops.storage.object_store import is_s3
 
 FROZEN = "frozen:"
 TABLES = (".npy", ".parquet", ".csv")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.errors import DataError, ResourceError, TesseraError
-from ops.storage import s3
+from ops.storage import object_store as s3
 
 _DEPTH = 3  # nodes/user/part-0.parquet
 _MAGIC = (
@@ -52,7 +52,7 @@ def file_at(uri: str) -> DataFile:
     with reading(uri):
         if s3.is_s3(uri):
             stored = s3.stat(s3.parse(uri))
-            return DataFile(uri, stored.size, stored.etag)
+            return DataFile(uri, stored.size, stored.stamp)
         status = os.stat(uri)
     return DataFile(uri, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
 
@@ -83,7 +83,7 @@ def listing(place: str) -> dict[str, DataFile]:
     """
     if s3.is_s3(place):
         where = s3.parse(place)
-        files = {n: DataFile(str(where / n), s.size, s.etag) for n, s in s3.listing(where).items()}
+        files = {n: DataFile(str(where / n), s.size, s.stamp) for n, s in s3.listing(where).items()}
     else:
         with reading(place):
             files = dict(_walk(Path(os.path.expanduser(place)), "", _DEPTH))
@@ -104,7 +104,7 @@ def read_bytes(file: DataFile, first: int = 0, count: int | None = None) -> byte
     count = file.size - first if count is None else min(count, file.size - first)
     with reading(file.uri):
         if s3.is_s3(file.uri):
-            return s3.read_range(s3.parse(file.uri), first, count, etag=file.stamp)
+            return s3.read_range(s3.parse(file.uri), first, count, stamp=file.stamp)
         with opened(file) as stream:
             stream.seek(first)
             return stream.read(count)
