@@ -34,6 +34,7 @@ class Split:
 
     `cuts`: the first times of validation and test (None: by user, or without times). `counts`: pairs of each part,
     edges that left the training graph, and what was left out of the evaluation. `relations`: the label relations.
+    `timed`: whether all of these have times.
     """
 
     train: HeteroGraph
@@ -43,6 +44,13 @@ class Split:
     counts: dict[str, int]
     how: How
     relations: tuple[Relation, ...]
+    timed: bool = True
+
+    @property
+    def hidden(self) -> str:
+        """How the pairs were chosen, in words: by time, by each user's time, or at random where edges have no times."""
+        order = {"time": "by time", "user": "by each source's time"}[self.how]
+        return order if self.timed else f"at random{' for each source' if self.how == 'user' else ''} (no times)"
 
 
 def split(
@@ -83,7 +91,7 @@ def split(
     hidden = [codes[(parts == i) & trained[owners]] for i in (1, 2)]
     pairs = [np.stack([c // n_targets, c % n_targets], axis=1) for c in hidden]
     shown_cuts = cuts if timed and how == "time" else None
-    return Split(train.with_notes(*notes), pairs[0], pairs[1], shown_cuts, counts, how, labels)
+    return Split(train.with_notes(*notes), pairs[0], pairs[1], shown_cuts, counts, how, labels, timed)
 
 
 def _checked(name: str, how: How, source: str, counts: dict[str, int]) -> list[str]:

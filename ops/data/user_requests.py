@@ -180,11 +180,7 @@ def arrived(
                 left &= ~both
             between += int(left.sum())
             lost = np.flatnonzero(left)
-            for name, keys in (("src", src[lost]), ("dst", dst[lost])):
-                there = np.maximum(users.rows(keys), nodes[model.rows].rows(keys))
-                _need(there, keys, name, rows_of(at, lost),
-                      f"the {users.n:,} {model.rows}s given here, nor among those that {model.owner} knows; add it to "
-                      "their table")  # fmt: skip
+            _check_left((src[lost], dst[lost]), rows_of(at, lost), users, nodes[model.rows], model)
     if between:
         notes.append(f"{count(between, 'edge')} between new {model.rows}s left out: the model knows neither end")
     linked = {}
@@ -192,6 +188,13 @@ def arrived(
         rows, numbers = (np.concatenate(ends) for ends in zip(*parts, strict=True))
         linked[way] = links(rows, numbers, users.n)
     return Arrived(ids, NewRows(model.rows, nodes[model.rows].rows(ids), x, linked), tuple(notes))
+
+
+def _check_left(ends: tuple[Ids, Ids], at: At, users: Lookup, nodes: Lookup, model: Vocabulary) -> None:
+    """DataError where an end of edges between nodes that the model does not know is no user either."""
+    where = f"the {users.n:,} {model.rows}s given here, nor among those that {model.owner} knows; add it to their table"
+    for name, keys in zip(("src", "dst"), ends, strict=True):
+        _need(np.maximum(users.rows(keys), nodes.rows(keys)), keys, name, at, where)
 
 
 def rows_of(at: At, rows: NDArray[np.int64]) -> At:

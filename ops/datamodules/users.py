@@ -83,7 +83,7 @@ def _stored(spec: str, manifest: Manifest, s: UserSettings) -> PartitionedGraph:
 
 def _hidden_note(hidden: Split) -> str:
     c = hidden.counts
-    return (f"hidden by {hidden.how}: {c['valid pairs']:,} pairs for validation, {c['test pairs']:,} for the test; "
+    return (f"hidden {hidden.hidden}: {c['valid pairs']:,} pairs for validation, {c['test pairs']:,} for the test; "
             f"{c['train pairs']:,} are left to train on")  # fmt: skip
 
 

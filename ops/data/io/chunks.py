@@ -168,7 +168,9 @@ def _parsed(data: bytes, columns: Columns, wanted: list[str]) -> Any:
     table = pc.read_csv(
         pa.BufferReader(data),
         read_options=pc.ReadOptions(column_names=list(columns.names), use_threads=False, block_size=max(len(data), 1)),
-        parse_options=pc.ParseOptions(delimiter=columns.delimiter, newlines_in_values=True),
+        parse_options=pc.ParseOptions(
+            delimiter=columns.delimiter, newlines_in_values=columns.quoted, quote_char='"' if columns.quoted else False
+        ),
         convert_options=pc.ConvertOptions(
             column_types=words, null_values=[""], strings_can_be_null=True, include_columns=wanted
         ),
@@ -225,8 +227,8 @@ def _first_value(file: DataFile, columns: Columns, name: str) -> list[Any]:
     import pyarrow.parquet as pq
 
     if file.suffix != ".parquet":
-        start = _line_end(file, 0)
-        line = Chunk(file.uri, "text", start, _line_end(file, start) - start, "", 0, 0, columns, file.size, file.stamp)
+        start = line_end(file, 0)
+        line = Chunk(file.uri, "text", start, line_end(file, start) - start, "", 0, 0, columns, file.size, file.stamp)
         values: list[Any] = read_table(line).column(name).to_pylist()
         return values
     with opened(file) as stream, pq.ParquetFile(stream) as parquet:
@@ -253,13 +255,13 @@ def _row_groups(file: DataFile) -> Iterator[tuple[int, int, int]]:
 
 def _byte_ranges(file: DataFile) -> Iterator[tuple[int, int, int]]:
     """(first byte, bytes, first row) between ends of rows, about TEXT_BYTES each."""
-    start = first = _line_end(file, 0)
+    start = first = line_end(file, 0)
     head = read_bytes(file, start, TEXT_BYTES)
     quoted = any(mark in b"\n" + head for mark in (b'\n"', b',"', b'\t"'))
     while first < file.size:
         after = first + TEXT_BYTES
         if after < file.size:
-            after = _row_end(file, first, after) if quoted else _line_end(file, after - 1)
+            after = _row_end(file, first, after) if quoted else line_end(file, after - 1)
         after = min(after, file.size)
         yield first, after - first, 0 if first == start else -1
         first = after
@@ -270,7 +272,7 @@ def _row_end(file: DataFile, first: int, after: int) -> int:
     inside = read_bytes(file, first, after - 1 - first).count(b'"') % 2
     at = after - 1
     while at < file.size:
-        end = _line_end(file, at)
+        end = line_end(file, at)
         inside = (inside + read_bytes(file, at, end - at).count(b'"')) % 2
         if not inside:
             return end
@@ -278,7 +280,7 @@ def _row_end(file: DataFile, first: int, after: int) -> int:
     return file.size
 
 
-def _line_end(file: DataFile, at: int) -> int:
+def line_end(file: DataFile, at: int) -> int:
     """The first byte after the line that byte `at` is in."""
     while at < file.size:
         block = read_bytes(file, at, HEADER_BYTES)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.io.builder import Raw
-from ops.data.io.ids import Lookup, as_keys, find_rows, joined_ids
+from ops.data.io.ids import Lookup, as_keys, check_ids, find_rows, joined_ids
 from ops.data.io.npz import Npz, features_npz
 from ops.data.io.readers import file_at, map_npy, read_npy, reading
 from ops.data.io.tables import FeatureTable, edge_table, end_rows, feature_table, label_table
@@ -53,7 +53,7 @@ def read_folder(path: Path, more_ids: NDArray[Any] | None = None, unread: Sequen
                 f"{path}: labels stand twice, as a column of {features.name} and as {labels.name}; keep one"
             )
         y = _labels(labels, table)
-    unread = [*unread, *(p.name for p in files if p not in parts.values() and not p.name.startswith("_"))]
+    unread = [*unread, *(p.name for p in files if p not in parts.values() and p.name[0] != "_" and p.is_file())]
     notes += [f"files not read: {', '.join(unread[:5])}{' ...' if unread[5:] else ''}"] if unread else []
     names = table.feature_names or None
     return Raw(path.resolve().name, str(path), table.x, ends, y, table.ids, names, [*table.notes, *notes])
@@ -84,8 +84,9 @@ def _features(path: Path) -> FeatureTable:
         return FeatureTable(read_npy(path), [], None, None, [])
     if suffix == ".npz":
         with Npz(path) as arrays:
-            ids = arrays.get("ids")
-            return FeatureTable(features_npz(arrays), [], None if ids is None else as_keys(ids, str(path)), None, [])
+            x, ids = features_npz(arrays), arrays.get("ids")
+            ids = None if ids is None else check_ids(ids, len(x), origin=str(path))
+            return FeatureTable(x, [], ids, None, [])
     return feature_table(path)
 
 

@@ -113,11 +113,10 @@ def as_keys(values: NDArray[Any], origin: str = "ids", what: str = "id") -> Ids:
 
     if values.dtype == np.int64 or values.dtype.kind == "U":
         return cast(Ids, values)
-    if values.dtype.kind == "f" and values.dtype.itemsize == 2:
-        values = values.astype(np.float32)
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     try:
         column = pa.array(values, from_pandas=True)
-    except pa.ArrowException:  # numbers and words
+    except (pa.ArrowException, OverflowError):  # numbers and words, or numbers of any length
         column = pa.array([None if v is None or v != v else str(v) for v in values.tolist()], pa.string())  # noqa: PLR0124
     with reading(origin):
         return ids_of(column, lambda row: f"{origin}, row {row}", what)

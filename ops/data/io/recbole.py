@@ -15,11 +15,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.data.io.chunks import Chunk, line_end, read_table
 from ops.data.io.dtypes import numbers_of, times_of
 from ops.data.io.hetero_validate import make_hetero
-from ops.data.io.ids import Lookup, check_unique, ids_of, whole_numbers
-from ops.data.io.readers import DataFile, listing, read_bytes, reading
-from ops.data.io.schema import header_line, is_number
+from ops.data.io.ids import Lookup, check_unique, ids_of
+from ops.data.io.readers import DataFile, listing
+from ops.data.io.schema import Columns, header_line, is_number
 from ops.data.types.hetero import Edges, HeteroGraph, Ids, Nodes, Relation
 from ops.errors import DataError
 
@@ -78,9 +79,6 @@ def read_recbole(name: str, files: dict[str, DataFile]) -> HeteroGraph:
 
 def read_atomic(file: DataFile) -> Atomic:
     """The columns of an atomic file. Raises DataError for a header without types, ragged lines, no rows."""
-    import pyarrow as pa
-    import pyarrow.csv as pc
-
     header = [(name, kind) for name, _, kind in (h.strip().partition(":") for h in header_line(file).split("\t"))]
     wrong = [f"{name}:{kind}" for name, kind in header if not name or kind not in _TYPES]
     names = [name for name, _ in header]
@@ -88,16 +86,14 @@ def read_atomic(file: DataFile) -> Atomic:
         raise DataError(f"{file.uri}: column {wrong[0]!r}: must be NAME:TYPE, TYPE one of {', '.join(_TYPES)}")
     if len(set(names)) < len(names):
         raise DataError(f"{file.uri}: a column stands twice in {', '.join(names)}; column names must differ")
-    with reading(file.uri):
-        table = pc.read_csv(
-            pa.BufferReader(read_bytes(file)),
-            read_options=pc.ReadOptions(column_names=names, skip_rows=1, use_threads=False),
-            parse_options=pc.ParseOptions(delimiter="\t", quote_char=False),
-            convert_options=pc.ConvertOptions(
-                column_types={n: pa.float64() if kind == "float" else pa.string() for n, kind in header},
-                null_values=[""], strings_can_be_null=True,
-            ),
-        )  # fmt: skip
+    # tokens as they stand; ids are src and dst, which become whole numbers where all of them are some
+    roles = [
+        {"user_id": "src", "item_id": "dst"}.get(n, "weight" if kind == "float" else "joined") for n, kind in header
+    ]
+    columns = Columns(tuple(names), tuple(roles), "\t", quoted=False)
+    start = line_end(file, 0)
+    chunk = Chunk(file.uri, "text", start, file.size - start, row=0, columns=columns, size=file.size, stamp=file.stamp)
+    table = read_table(chunk)
     if not table.num_rows:
         raise DataError(f"{file.uri}: has no rows; at least one is needed")
     return Atomic(file, {n: table.column(n) for n in names}, dict(header))
@@ -106,7 +102,7 @@ def read_atomic(file: DataFile) -> Atomic:
 def _ids(table: Atomic, key: str) -> Ids:
     if key not in table.columns:
         raise DataError(f"{table.file.uri}: no column {key}:token; found {', '.join(table.columns)}")
-    return ids_of(whole_numbers(table.columns[key]), table.at)
+    return ids_of(table.columns[key], table.at)
 
 
 def _nodes(kind: str, file: DataFile | None, inter: Atomic, notes: list[str]) -> Nodes:

@@ -34,11 +34,12 @@ _ALLOWED = {
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of a file as they stand there (`names`), their meaning (`roles`, "" = ignored) and its delimiter."""
+    """Columns of a file as they stand there (`names`), their meaning (`roles`, "" = ignored), delimiter and quotes."""
 
     names: tuple[str, ...]
     roles: tuple[str, ...]
     delimiter: str = ""
+    quoted: bool = True
 
     def named(self, role: str) -> str | None:
         """The column with that meaning, or None."""

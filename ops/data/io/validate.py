@@ -63,7 +63,7 @@ def check_features(
 ) -> NDArray[np.float32]:
     """Finite float32 [N, F], C-contiguous, N and F at least 1; DataError names the first offending value.
 
-    `first_row` is the number of the first of these rows in `origin`, or tells it.
+    `first_row`: the number of the first of these rows in `origin`.
     """
     if x.ndim != 2:
         raise DataError(f"{origin}: features must be a table [N, F], found shape {x.shape}")
@@ -81,8 +81,8 @@ def check_features(
 
     bad = ~np.isfinite(x)
     if bad.any():
-        nans = int(np.isnan(x).sum())
-        kinds = [f"{nans} NaN" if nans else "", f"{int(bad.sum()) - nans} infinite" if bad.sum() > nans else ""]
+        nans, n_bad = int(np.isnan(x).sum()), int(bad.sum())
+        kinds = [f"{nans} NaN" if nans else "", f"{n_bad - nans} infinite" if n_bad > nans else ""]
         raise DataError(
             f"{origin}: features hold {' and '.join(k for k in kinds if k)} values, {cell(bad)}; only finite numbers "
             "are allowed, fill or remove them"

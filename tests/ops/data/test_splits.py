@@ -158,6 +158,9 @@ def test_without_times_it_is_random_but_keyed():
     assert one.test.tolist() == same.test.tolist() != other.test.tolist()
     assert one.cuts is None
     assert "edges without times: split at random (seed 0)" in one.train.notes
+    assert [split(plain, how).hidden for how in ("time", "user")] == [
+        "at random (no times)", "at random for each source (no times)",
+    ]  # fmt: skip
 
 
 def test_shares_of_a_global_split_and_its_cuts():
@@ -174,7 +177,8 @@ def test_shares_of_a_global_split_and_its_cuts():
 
 def test_the_default_follows_the_data_set():
     graph, _ = planted_communities("users=50,notes=50,clusters=2,mean_edges=5")
-    assert split(graph).how == "time"
+    assert (split(graph).how, split(graph).hidden) == ("time", "by time")
+    assert split(graph, "user").hidden == "by each source's time"
     assert split(make_hetero("ml-100k", graph.nodes, graph.edges)).how == "user"
 
 

@@ -45,7 +45,7 @@ def test_ids_are_numbers_only_where_nothing_is_lost(tmp_path, written, read):
 
 
 BIG = 1750000000000000259
-KINDS = [np.int32, np.int64, np.uint16, np.uint32, np.uint64, np.float32, np.float64, str, object]
+KINDS = [np.int32, np.int64, ">i8", np.uint16, np.uint64, np.float32, np.float64, str, ">U9", object]
 
 
 @pytest.mark.parametrize("theirs", KINDS)
@@ -86,6 +86,14 @@ def test_floats_that_are_not_exact_are_refused(tmp_path, column):
         DataError, match=rf"row 1: the {column} 1\.75.*e\+18 is a floating-point number of 2\^53 or more"
     ):
         load(str(tmp_path))
+
+
+def test_arrays_that_are_no_row_of_ids_are_one_line(tmp_path):
+    np.savez(tmp_path / "features.npz", x=np.eye(3), ids=np.array(7))
+    with pytest.raises(DataError, match=r"features\.npz: 0 ids for 3 rows"):
+        load(str(tmp_path), knn=1)
+    assert as_keys(np.array([2**70, 1], dtype=object)).tolist() == [str(2**70), "1"]
+    assert as_keys(np.array([3, 4], dtype=np.float16)).tolist() == [3, 4]
 
 
 def test_single_precision_is_exact_up_to_2_to_the_24(tmp_path):

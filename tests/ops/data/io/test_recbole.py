@@ -65,8 +65,8 @@ def test_numbers_of_many_values_are_binned(tmp_path):
 
 
 @pytest.mark.parametrize(("inter", "user", "said"), [
-    (INTER + "u1\t1\tx\t5\n", None, "cannot be read"),
-    (INTER + "u1\t1\t5\n", None, "cannot be read"),
+    (INTER + "u1\t1\tx\t5\n", None, "row 0: column 'rating' holds 'x', which is no number"),
+    (INTER + "u1\t1\t5\n", None, "row 0: 3 values where the first line names 4 columns"),
     (INTER, None, "has no rows"),
     ("user_id\titem_id\n1\t2\n", None, "'user_id:': must be NAME:TYPE"),
     ("user:token\titem_id:token\n1\t2\n", None, "no column user_id:token"),
