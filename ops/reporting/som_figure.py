@@ -37,7 +37,7 @@ def som_picture(
     ax, image = heatmap(figure, umatrix, "U-matrix, rows a unit and clusters", **look)
     _circles(ax, hits, clusters)
     lines = LineCollection(_borders(clusters), colors=DARK, linewidths=1.4, capstyle="round")
-    lines.set_path_effects([withStroke(linewidth=3.2, foreground=PALE)])
+    lines.set(path_effects=[withStroke(linewidth=3.2, foreground=PALE)], snap=False)  # snapped, they would lie apart
     ax.add_collection(lines)
     for cluster in np.unique(clusters):
         inside = np.where(clusters == cluster, hits, -1)

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from fabricate import MAP, make_users_run
+from fabricate import MAP
 
 from ops.errors import DataError
 from ops.results.arrays import read_map, read_pictures, read_sample
-from ops.results.stored_run import read_run
 
 ONES = np.ones((3, 2))
 SAMPLE = {"before": ONES, "after": np.ones((3, 4)), "cluster": np.zeros(3, np.int64)}
@@ -61,11 +60,3 @@ def test_damaged_arrays_are_one_line(tmp_path, name, changes, problem):
     np.savez(tmp_path / name, **{key: array for key, array in (arrays | changes).items() if array is not None})
     with pytest.raises(DataError, match=problem):
         read(tmp_path / name)
-
-
-def test_a_cut_file_is_one_line(tmp_path):
-    run = make_users_run(tmp_path / "run", seeds=1)
-    path = run / "seed-0" / "more.npz"
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(DataError, match=r"more\.npz: is not a readable npz file; the file is damaged"):
-        read_run(run)
