@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from ops.atomic_io import locked
@@ -72,8 +71,13 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
 
     file, where = sqlite_file(uri), f"MLflow at {mask(uri)}"
     with translated(where):
-        if file is not None:
-            create_database(file)
+        if file is not None:  # migrations spoil a file for good when two run them, or one is killed in them
+            with locked(file.with_name(file.name + ".lock")):
+                if not file.exists() or not file.stat().st_size:
+                    part = file.with_name(file.name + ".part")
+                    part.unlink(missing_ok=True)
+                    MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+                    part.replace(file)
         client = MlflowClient(uri, uri)
         if client.get_experiment_by_name(experiment) is None:
             with suppress(MlflowException):  # another process has created it in between
@@ -84,18 +88,3 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
             other = "or give another in MLFLOW_EXPERIMENT_NAME"
             raise Away(f"{where}: experiment {experiment!r} is deleted: restore it with {restore}, {other}")
     return client, str(existing.experiment_id)
-
-
-def create_database(file: Path) -> None:
-    """Create MLflow's SQLite file where there is none: under a lock and another name, renamed when it is whole.
-
-    MLflow's migrations spoil the file for good when two processes run them at once, or when one is killed in them.
-    """
-    from mlflow import MlflowClient
-
-    with locked(file.with_name(file.name + ".lock")):
-        if not file.exists() or not file.stat().st_size:
-            part = file.with_name(file.name + ".part")
-            part.unlink(missing_ok=True)
-            MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
-            part.replace(file)

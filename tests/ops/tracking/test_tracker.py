@@ -181,7 +181,7 @@ def test_what_was_deleted_in_mlflow_is_said_with_its_remedy_and_sent_once_it_is_
     uri, study = default_uri(out), Study(out).start().epochs(2)
     assert send(study.root, uri) == []
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("tessera").experiment_id
+    experiment = str(rows(out / "mlflow.db", "select experiment_id from experiments where name = 'tessera'")[0][0])
     run = rows(out / "mlflow.db", f"select run_uuid from runs where name = '{STUDY}'")[0][0]
     client.delete_experiment(experiment) if deleted == "experiment" else client.delete_run(run)
     study.epochs(2).end()
@@ -216,7 +216,7 @@ def test_an_experiment_deleted_in_mid_run_is_told_and_all_is_sent_once_it_is_res
     with tracked(study.root, uri, require=True, warn=said.append):
         until(lambda: rows(out / "mlflow.db", "select count(*) from metrics") == [(24,)])
         client = MlflowClient(uri)
-        experiment = client.get_experiment_by_name("tessera").experiment_id
+        experiment = str(rows(out / "mlflow.db", "select experiment_id from experiments where name = 'tessera'")[0][0])
         client.delete_experiment(experiment)
         study.epochs(2)
         until(lambda: any("experiment 'tessera' is deleted" in line for line in said))
