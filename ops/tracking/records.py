@@ -1,4 +1,7 @@
-"""The parts of a folder's record and how each is sent to MLflow; every call may be made twice without harm."""
+"""The parts of a folder's record and how each is sent to MLflow; every call may be made twice without harm.
+
+MLflow keeps with every run the digests of the parts that it was sent: all is sent once, whoever was killed in between.
+"""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+GISTS = ("connection refused", "timed out", "name or service not known", "database is locked")  # of long messages
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 
 
@@ -33,7 +34,7 @@ class Refused(Exception):
 
 @contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Turn what MLflow, its database's driver or its artifact store (called `where`) raises into Away or Refused."""
+    """Turn what MLflow (called `where`), its database or its artifact store raises into Away or Refused."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -41,17 +42,12 @@ def translated(where: str) -> Iterator[None]:
     except (Away, Refused):
         raise
     except Exception as error:
+        text = " ".join(mask(str(error)).split())
+        reason = next((gist for gist in GISTS if gist in text.lower()), text[:200] or type(error).__name__)
         damaged = isinstance(error, FileNotFoundError | KeyError | TypeError | ValueError)  # a record of ours
         if damaged or (isinstance(error, MlflowException) and error.error_code in REFUSALS):
-            raise Refused(brief(error)) from None
-        raise Away(f"{where} cannot be reached ({brief(error)})") from None
-
-
-def brief(error: Exception) -> str:
-    """An error in one short line, without secrets."""
-    text = " ".join(mask(str(error)).split())
-    gists = ("connection refused", "timed out", "name or service not known", "database is locked")
-    return next((gist for gist in gists if gist in text.lower()), text[:200] or type(error).__name__)
+            raise Refused(reason) from None
+        raise Away(f"{where} cannot be reached ({reason})") from None
 
 
 def prepare() -> None:

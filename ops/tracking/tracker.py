@@ -1,8 +1,4 @@
-"""Sends the records of a study or run to MLflow while the work goes on, and by the same command later: one thread.
-
-MLflow keeps with every run the digest of each part that it was sent (`ops.tracking.records.parts`), so that all is sent
-once, whoever was killed in between.
-"""
+"""Sends the records of a study or run to MLflow while the work goes on, and by the same command later: one thread."""
 
 from __future__ import annotations
 
@@ -19,20 +15,16 @@ from typing import Any
 from ops.config.redact import mask
 from ops.config.tracking_uri import check_uri
 from ops.errors import ServiceError
-from ops.storage.status import STATUS, Status, folders
+from ops.storage.status import Status, folders
 from ops.tracking.records import SENT, UPLOADS, parts, send, sent
 from ops.tracking.store import Away, Refused, connect, translated
 
 PATIENCE = 10.0  # seconds that a required server gets to answer
+LAST = 60.0  # seconds that sending goes on behind the work; ten times as many where MLflow is required and answers
 GRACE = 5.0  # seconds that closing waits for a server that is away
 BACKOFF = 15.0  # seconds at most between tries
 EVERY, SHARE = 0.5, 20  # seconds between looks; the thread rests so many times as long as it worked
-ROOT, ID, KEY, RUNS = (
-    "tessera.root",
-    "tessera.id",
-    "tessera.run",
-    50_000,
-)  # tags of a run; runs that MLflow gives at once
+ROOT, ID, KEY = "tessera.root", "tessera.id", "tessera.run"  # tags of a run
 
 
 @contextmanager
@@ -47,10 +39,8 @@ def tracked(root: Path, uri: str, *, require: bool, warn: Callable[[str], None])
     sender.start()
     try:
         yield
-    except BaseException:
-        sender.close()
-        raise
-    waiting, reason = sender.close()
+    finally:
+        waiting, reason = sender.close(LAST)
     if waiting and require:
         raise ServiceError(f"{reason}; {waiting} records wait in {root}, the same command sends them")
     if waiting:
@@ -88,12 +78,12 @@ class Sender:
                 raise ServiceError(f"{self.away or self.where + ' does not answer'}; {advice}")
             time.sleep(0.1)
 
-    def close(self, seconds: float = 60.0) -> tuple[int, str]:
-        """Send all that there is in at most so many seconds; returns the number of records that wait, and why."""
-        now = time.monotonic()
-        self.deadline, self.grace = now + seconds, now + (seconds if self.require else min(seconds, GRACE))
+    def close(self, seconds: float) -> tuple[int, str]:
+        """Send all that there is in so many seconds; returns the number of records that wait, and why."""
+        now, patient = time.monotonic(), self.require
+        self.deadline, self.grace = now + seconds * (10 if patient else 1), now + (seconds if patient else GRACE)
         self.closing.set()
-        self.thread.join(seconds)
+        self.thread.join(self.deadline - now)
         lacking = [
             part for folder, status in folders(self.root) for part, digest in parts(folder, status).items()
             if sent(self.runs.get(status["id"])).get(part) != digest
@@ -134,8 +124,7 @@ class Sender:
                 with translated(self.where):
                     run = runs[folder] = self._run(folder, status, runs.get(folder.parent))
             except Refused as error:
-                if (folder / STATUS).exists():  # else --fresh has just removed it
-                    self._refuse(folder, error)
+                self._refuse(folder, error)
                 continue
             for part, digest in parts(folder, status).items():
                 if sent(run).get(part) != digest and time.monotonic() < self.deadline:
@@ -147,15 +136,14 @@ class Sender:
 
         if folder == self.root and status["id"] not in self.runs:
             query = f"tags.`{ROOT}` = '{status['id']}'"
-            existing = self.client.search_runs([self.experiment_id], query, ViewType.ALL, RUNS)
+            existing = self.client.search_runs([self.experiment_id], query, ViewType.ALL, 50_000)
             self.runs, self.tags = {run.data.tags[ID]: run for run in existing}, {ROOT: status["id"]}
         run = self.runs.get(status["id"])
+        if parent is None and folder != self.root:
+            raise Refused("the run above it is not in MLflow")
         if run is None:
             tags = self.tags | {ID: status["id"], KEY: folder.relative_to(self.root.parent).as_posix()}
-            if folder != self.root:
-                if parent is None:
-                    raise Refused("the run above it is not in MLflow")
-                tags["mlflow.parentRunId"] = parent.info.run_id
+            tags |= {"mlflow.parentRunId": parent.info.run_id} if parent else {}
             run = self.client.create_run(self.experiment_id, status["started"], tags, status["name"])
             self.runs[status["id"]] = run
         if run.info.lifecycle_stage == "deleted":

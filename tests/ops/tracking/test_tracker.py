@@ -40,6 +40,12 @@ def content(db: Path) -> dict[str, list[tuple[object, ...]]]:
     return {table: sorted(rows(db, f"select * from {table}"), key=str) for table in EVERYTHING}
 
 
+@pytest.fixture(autouse=True)
+def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to be sent is sent in the end, however busy the machine is."""
+    monkeypatch.setattr(tracker, "LAST", 600.0)
+
+
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database as MLflow makes it; made once, since its migrations take seconds."""
@@ -388,7 +394,7 @@ def test_closing_does_not_wait_long_for_a_server_that_is_away(tmp_path: Path, mo
     began = time.monotonic()
     uri = MlflowServer(tmp_path).uri
     said = send(study.root, uri, require=False)
-    assert time.monotonic() - began < 50, "a server that is away is given GRACE seconds, not all that there are"
+    assert time.monotonic() - began < 300, "a server that is away is given GRACE seconds, not all that there are"
     assert len(said) == 2
     why = "cannot be reached (connection refused)"
     assert f"MLflow at {uri} {why}; training goes on" in said[0]
