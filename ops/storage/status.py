@@ -17,6 +17,8 @@ from ops.atomic_io import read_json, write_json
 from ops.errors import Interrupted, TesseraError
 
 STATUS, HISTORY = "status.json", "history.jsonl"
+FIELDS = {"id": str, "name": str, "params": dict, "tags": dict, "state": str, "started": int, "ended": int | None}
+Status = dict[str, Any]
 State = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 
 
@@ -62,6 +64,21 @@ def recorded(
 def finished(folder: Path) -> bool:
     """Whether work on the folder has ended well: report, files and model, which follow the results, exist too."""
     return (read_json(folder / STATUS) or {}).get("state") == "FINISHED"
+
+
+def folders(root: Path) -> Iterator[tuple[Path, Status]]:
+    """The folders of a study or run that have a sound status, with it: the root, trials and seeds, parents first."""
+    for level in ("", "*/", "*/*/"):
+        for path in sorted(root.glob(level + STATUS)):
+            status = read_json(path)
+            sound = isinstance(status, dict) and all(isinstance(status.get(key), kind) for key, kind in FIELDS.items())
+            if status and sound and not linked(path, root):
+                yield path.parent, status
+
+
+def linked(path: Path, root: Path) -> bool:
+    """Whether `path`, something in it, or a folder between it and `root` is a symbolic link."""
+    return any(each.resolve() != root.resolve() / each.relative_to(root) for each in (path, *path.rglob("*")))
 
 
 def _now() -> int:

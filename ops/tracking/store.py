@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from ops.atomic_io import locked
@@ -21,6 +20,7 @@ ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+GISTS = ("connection refused", "timed out", "name or service not known", "database is locked")  # of long messages
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 
 
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 @contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Turn what MLflow, its database's driver or its artifact store (called `where`) raises into Away or Refused."""
+    """Turn what MLflow (called `where`), its database or its artifact store raises into Away or Refused."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -42,17 +42,12 @@ def translated(where: str) -> Iterator[None]:
     except (Away, Refused):
         raise
     except Exception as error:
+        text = " ".join(mask(str(error)).split())
+        reason = next((gist for gist in GISTS if gist in text.lower()), text[:200] or type(error).__name__)
         damaged = isinstance(error, FileNotFoundError | KeyError | TypeError | ValueError)  # a record of ours
         if damaged or (isinstance(error, MlflowException) and error.error_code in REFUSALS):
-            raise Refused(brief(error)) from None
-        raise Away(f"{where} cannot be reached ({brief(error)})") from None
-
-
-def brief(error: Exception) -> str:
-    """An error in one short line, without secrets."""
-    text = " ".join(mask(str(error)).split())
-    gists = ("connection refused", "timed out", "name or service not known", "database is locked")
-    return next((gist for gist in gists if gist in text.lower()), text[:200] or type(error).__name__)
+            raise Refused(reason) from None
+        raise Away(f"{where} cannot be reached ({reason})") from None
 
 
 def prepare() -> None:
@@ -72,8 +67,13 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
 
     file, where = sqlite_file(uri), f"MLflow at {shown(uri)}"
     with translated(where):
-        if file is not None:
-            create_database(file)
+        if file is not None:  # migrations spoil a file for good when two run them, or one is killed in them
+            with locked(file.with_name(file.name + ".lock")):
+                if not file.exists() or not file.stat().st_size:
+                    part = file.with_name(file.name + ".part")
+                    part.unlink(missing_ok=True)
+                    MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+                    part.replace(file)
         client = MlflowClient(uri, uri)
         if client.get_experiment_by_name(experiment) is None:
             with suppress(MlflowException):  # another process has created it in between
@@ -84,18 +84,3 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
             other = "or give another in MLFLOW_EXPERIMENT_NAME"
             raise Away(f"{where}: experiment {experiment!r} is deleted: restore it with {restore}, {other}")
     return client, str(existing.experiment_id)
-
-
-def create_database(file: Path) -> None:
-    """Create MLflow's SQLite file where there is none: under a lock and another name, renamed when it is whole.
-
-    MLflow's migrations spoil the file for good when two processes run them at once, or when one is killed in them.
-    """
-    from mlflow import MlflowClient
-
-    with locked(file.with_name(file.name + ".lock")):
-        if not file.exists() or not file.stat().st_size:
-            part = file.with_name(file.name + ".part")
-            part.unlink(missing_ok=True)
-            MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
-            part.replace(file)

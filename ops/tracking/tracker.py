@@ -1,8 +1,4 @@
-"""Sends the records of a study or run to MLflow while the work goes on, and by the same command later: one thread.
-
-MLflow keeps with every run the digest of each part that it was sent (`ops.tracking.records.parts`), so that all is sent
-once, whoever was killed in between.
-"""
+"""Sends the records of a study or run to MLflow while the work goes on, and by the same command later: one thread."""
 
 from __future__ import annotations
 
@@ -19,14 +15,16 @@ from typing import Any
 from ops.config.tracking_uri import check_uri
 from ops.errors import ServiceError
 from ops.masking import shown
-from ops.storage.status import HISTORY, STATUS
-from ops.tracking.records import ID, KEY, ROOT, SENT, UPLOADS, Remote, Status, folders, parts, runs_of, send
+from ops.storage.status import Status, folders
+from ops.tracking.records import SENT, UPLOADS, parts, send, sent
 from ops.tracking.store import Away, Refused, connect, translated
 
 PATIENCE = 10.0  # seconds that a required server gets to answer
+LAST = 60.0  # seconds that sending goes on behind the work; ten times as many where MLflow is required and answers
 GRACE = 5.0  # seconds that closing waits for a server that is away
 BACKOFF = 15.0  # seconds at most between tries
 EVERY, SHARE = 0.5, 20  # seconds between looks; the thread rests so many times as long as it worked
+ROOT, ID, KEY = "tessera.root", "tessera.id", "tessera.run"  # tags of a run
 
 
 @contextmanager
@@ -41,10 +39,8 @@ def tracked(root: Path, uri: str, *, require: bool, warn: Callable[[str], None])
     sender.start()
     try:
         yield
-    except BaseException:
-        sender.close()
-        raise
-    waiting, reason = sender.close()
+    finally:
+        waiting, reason = sender.close(LAST)
     if waiting and require:
         raise ServiceError(f"{reason}; {waiting} records wait in {root}, the same command sends them")
     if waiting:
@@ -64,9 +60,7 @@ class Sender:
         self.tried, self.closing = threading.Event(), threading.Event()
         self.deadline = self.grace = float("inf")  # from when nothing is sent, and MLflow that is away not waited for
         self.client: Any = None
-        self.remotes: dict[str, Remote] = {}  # by the id of a folder's status
-        self.root_id = ""
-        self.whole: dict[Path, list[int]] = {}  # folders of which all was sent, with their files' times
+        self.runs: dict[str, Any] = {}  # MLflow's, by the id of a folder's status
         self.away = ""  # why MLflow takes nothing; empty while it does
         self.refused: dict[str, str] = {}  # what it does not take -> why
         self.reported: set[str] = set()  # causes, without what differs from file to file
@@ -74,7 +68,8 @@ class Sender:
     def start(self) -> None:
         """Begin. Raises ServiceError where MLflow is required and does not answer."""
         self.thread.start()
-        self.tried.wait(PATIENCE)  # to import MLflow beside the first epochs would slow both
+        # To import MLflow beside the first epochs would slow both. How long that takes is not the server's fault.
+        self.tried.wait(12 * PATIENCE if self.require else PATIENCE)
         limit = time.monotonic() + PATIENCE
         while self.require and self.client is None:
             if time.monotonic() > limit:
@@ -83,15 +78,15 @@ class Sender:
                 raise ServiceError(f"{self.away or self.where + ' does not answer'}; {advice}")
             time.sleep(0.1)
 
-    def close(self, seconds: float = 60.0) -> tuple[int, str]:
-        """Send all that there is in at most so many seconds; returns the number of records that wait, and why."""
-        now = time.monotonic()
-        self.deadline, self.grace = now + seconds, now + (seconds if self.require else min(seconds, GRACE))
+    def close(self, seconds: float) -> tuple[int, str]:
+        """Send all that there is in so many seconds; returns the number of records that wait, and why."""
+        now, patient = time.monotonic(), self.require
+        self.deadline, self.grace = now + seconds * (10 if patient else 1), now + (seconds if patient else GRACE)
         self.closing.set()
-        self.thread.join(seconds)
+        self.thread.join(self.deadline - now)
         lacking = [
             part for folder, status in folders(self.root) for part, digest in parts(folder, status).items()
-            if self.remotes.get(status["id"], Remote()).sent.get(part) != digest
+            if sent(self.runs.get(status["id"])).get(part) != digest
         ]  # fmt: skip
         return len(lacking), self.away or next(iter(self.refused.values()), "the time was over")
 
@@ -102,7 +97,7 @@ class Sender:
             try:
                 self._pass()
                 rest, wait = BACKOFF if self.refused else max(EVERY, SHARE * (time.monotonic() - began)), 1.0
-            except Away as error:
+            except (Away, Refused) as error:
                 if not self.away:
                     self.warn(f"{error}; training goes on, records are kept in {self.root} and sent when it is back")
                 self.away, self.client = str(error), None
@@ -118,61 +113,58 @@ class Sender:
         """Send what every folder has. Raises Away."""
         if self.client is None or self.refused:
             client, self.experiment_id = connect(self.uri, self.experiment)
-            self.client, self.remotes, self.whole = client, {}, {}
+            self.client, self.runs = client, {}
             if self.away:
                 self.warn(f"{self.where} is back; the records that waited are being sent")
             self.away = ""
         self.refused = {}
-        runs: dict[Path, Remote] = {}
+        runs: dict[Path, Any] = {}
         for folder, status in folders(self.root):
-            times = [path.stat().st_mtime_ns for path in (folder / STATUS, folder / HISTORY) if path.exists()]
             try:
                 with translated(self.where):
-                    remote = runs[folder] = self._run(folder, status, runs.get(folder.parent))
+                    run = runs[folder] = self._run(folder, status, runs.get(folder.parent))
             except Refused as error:
                 self._refuse(folder, error)
                 continue
-            if self.whole.get(folder) != times:
-                sent = [self._send(folder, status, remote, *part) for part in parts(folder, status).items()]
-                self.whole |= {folder: times} if all(sent) else {}
+            for part, digest in parts(folder, status).items():
+                if sent(run).get(part) != digest and time.monotonic() < self.deadline:
+                    self._send(folder, status, run, part, digest)
 
-    def _run(self, folder: Path, status: Status, parent: Remote | None) -> Remote:
+    def _run(self, folder: Path, status: Status, parent: Any) -> Any:
         """The folder's run, created unless MLflow has it. Raises Refused where it, or the one above it, is deleted."""
-        if folder == self.root and status["id"] not in self.remotes:
-            self.remotes, self.root_id = runs_of(self.client, self.experiment_id, status["id"]), status["id"]
-        remote = self.remotes.get(status["id"])
-        if remote is None:
-            tags = {ROOT: self.root_id, ID: status["id"], KEY: folder.relative_to(self.root.parent).as_posix()}
-            if folder != self.root:
-                if parent is None:
-                    raise Refused("the run above it is not in MLflow")
-                tags["mlflow.parentRunId"] = parent.run_id
-            run = self.client.create_run(self.experiment_id, status["started"], tags, status["name"])
-            remote = self.remotes[status["id"]] = Remote(run.info.run_id, self.experiment_id)
-        if remote.deleted:
-            raise Refused(f"the run is deleted: restore it with `mlflow runs restore --run-id {remote.run_id}`")
-        return remote
+        from mlflow.entities import ViewType
 
-    def _send(self, folder: Path, status: Status, remote: Remote, part: str, digest: str) -> bool:
-        """Send a part unless MLflow has it; returns whether it has it now. Raises Away where MLflow itself is."""
-        if remote.sent.get(part) == digest:
-            return True
-        if time.monotonic() > self.deadline:
-            return False
+        if folder == self.root and status["id"] not in self.runs:
+            query = f"tags.`{ROOT}` = '{status['id']}'"
+            existing = self.client.search_runs([self.experiment_id], query, ViewType.ALL, 50_000)
+            self.runs, self.tags = {run.data.tags[ID]: run for run in existing}, {ROOT: status["id"]}
+        run = self.runs.get(status["id"])
+        if parent is None and folder != self.root:
+            raise Refused("the run above it is not in MLflow")
+        if run is None:
+            tags = self.tags | {ID: status["id"], KEY: folder.relative_to(self.root.parent).as_posix()}
+            tags |= {"mlflow.parentRunId": parent.info.run_id} if parent else {}
+            run = self.client.create_run(self.experiment_id, status["started"], tags, status["name"])
+            self.runs[status["id"]] = run
+        if run.info.lifecycle_stage == "deleted":
+            raise Refused(f"the run is deleted: restore it with `mlflow runs restore --run-id {run.info.run_id}`")
+        return run
+
+    def _send(self, folder: Path, status: Status, run: Any, part: str, digest: str) -> None:
+        """Send a part; what is refused does not hold up the others. Raises Away where MLflow itself is."""
         try:
             with translated(f"the artifact store of {self.where}" if part in UPLOADS else self.where):
-                send(self.client, remote, part, folder, status)
-                self.client.set_tag(remote.run_id, SENT, json.dumps(remote.sent | {part: digest}, sort_keys=True))
-                remote.sent[part] = digest
-            return True
-        except (Away, Refused) as error:  # what is refused does not hold up the others
-            if isinstance(error, Away):
-                if part not in UPLOADS:
-                    raise
-                connect(self.uri, self.experiment)  # raises Away where it is MLflow itself
-                error = Refused(f"{error}: start it or correct its credentials")
+                send(self.client, run, part, folder, status)
+                digests = json.dumps(sent(run) | {part: digest}, sort_keys=True)
+                self.client.set_tag(run.info.run_id, SENT, digests)
+                run.data.tags[SENT] = digests
+        except Refused as error:
             self._refuse(folder / part, error)
-        return False
+        except Away as error:
+            if part not in UPLOADS:
+                raise
+            connect(self.uri, self.experiment)  # raises Away where it is MLflow itself
+            self._refuse(folder / part, Refused(f"{error}: start it or correct its credentials"))
 
     def _refuse(self, path: Path, reason: Refused) -> None:
         what = path.relative_to(self.root.parent).as_posix()
