@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ops.errors import DataError, ResourceError, SettingsError, TesseraError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]")  # the last one stands for others in listings
 
 
 def name_fault(name: str) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ops.config.exit_codes import entry
 from ops.errors import SettingsError
 from ops.reporting.compare import comparison_table, write_compare
-from ops.storage.remote_run import fetched
+from ops.storage.run_copy import RESULTS, fetched
 
 
 def main(argv: list[str]) -> None:
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
     if "://" in args.out:  # a path of that name would be made here
         raise SettingsError(f"--out {args.out}: give a file")
     with ExitStack() as open_runs:
-        folders = [open_runs.enter_context(fetched(run, results=True)).folder for run in args.runs]
+        folders = [open_runs.enter_context(fetched(run, only=RESULTS)).folder for run in args.runs]
         print(comparison_table(folders))
         print(f"\n{write_compare(folders, Path(args.out))}")
 

@@ -9,7 +9,7 @@ import sys
 from ops.config.exit_codes import entry
 from ops.reporting.html import write_report
 from ops.results.stored_images import PICTURES
-from ops.storage.remote_run import fetched
+from ops.storage.run_copy import fetched
 
 
 def main(argv: list[str]) -> None:

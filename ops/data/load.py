@@ -20,7 +20,7 @@ from ops.data.io.remote import read_remote
 from ops.data.synthetic.planted_partition import planted_graph
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
-from ops.storage.s3 import is_s3
+from ops.storage.object_store import is_s3
 
 DIGITS_KNN = 10
 _PLANTED: dict[str, type[int] | type[float]] = {

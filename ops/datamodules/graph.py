@@ -21,7 +21,7 @@ from ops.evaluation.unlabelled import GraphJudge
 from ops.graph.partition.manifest import Manifest, has_manifest, read_manifest
 from ops.graph.partition.shards import to_homogeneous
 from ops.graph.sampling.part_service import cached
-from ops.storage.s3 import is_s3
+from ops.storage.object_store import is_s3
 
 FILTER_ORDER = 2  # of the baseline filter + k-means, where a method has no filter of its own
 

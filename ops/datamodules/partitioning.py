@@ -36,7 +36,7 @@ from ops.graph.partition.manifest import (
 from ops.graph.partition.metis import tasks_here, tasks_on_ray
 from ops.graph.partition.pipeline import Each, Request, build
 from ops.graph.partition.report import text
-from ops.storage import s3
+from ops.storage import object_store as s3
 from ops.storage.run_dir import LOCK_FILE, lock, scratch
 
 JOB, PICTURE, PAGE = "job.json", "partition.png", "report.html"
@@ -109,7 +109,7 @@ def _finished(home: Path, there: s3.Location | None, job: dict[str, Any]) -> Man
     known = own
     if there is not None:  # the bucket's word first: another machine may have built there since
         content = s3.read(there / JOB)
-        known = None if content is None else json.loads(content.data)
+        known = None if content is None else json.loads(content)
     if known is None and whole:
         raise SettingsError(f"--out {place}: holds a partition of unknown making; give another --out, or --fresh")
     # While it is unfinished this machine's own work is gone on with, so that must be of the same partition too.

@@ -41,8 +41,9 @@ from ops.graph.partition.shards import write_shards
 from ops.graph.sampling.batching import PARTITION_SEED
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.rng import generator
-from ops.storage import run_dir, s3
-from ops.storage.s3 import is_s3
+from ops.storage import object_store as s3
+from ops.storage import run_dir
+from ops.storage.object_store import is_s3
 
 UserExperiment = Experiment[UserSettings, PartitionedGraph]
 PROJECTED = 64  # random directions that stand for features where users have none

@@ -31,8 +31,8 @@ from ops.inference.summary import summary
 from ops.inference.users import predict_users
 from ops.results.finished_run import Known, Source, open_run
 from ops.results.model_store import StoredModel, in_order, read_model
+from ops.storage.object_store import is_s3
 from ops.storage.parquet import check_file, write_pieces
-from ops.storage.s3 import is_s3
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]  # clusters [n] and confidences [n]
 

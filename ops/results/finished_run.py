@@ -17,7 +17,7 @@ from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
 from ops.results.model_store import StoredModel, read_model
 from ops.results.schema import is_study, read_result
-from ops.storage.run_address import local_folder
+from ops.storage.run_copy import local_folder
 
 
 @dataclass(frozen=True)

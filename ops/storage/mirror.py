@@ -1,64 +1,57 @@
 """A run's folder, kept the same in a bucket: pulled when a run starts, pushed at every checkpoint and at its end.
 
-Only changed files go. What vouches for others (a checkpoint's checksums, a seed's and a run's results) goes up behind
-them, and is the first to be taken away: a reader never meets results without their files. Names that begin with a dot
-stay where they are.
+Only changed files go up. A commit marker (a checkpoint's checksums, a seed's and a run's results) goes up after the
+files that it speaks for, and is the first to be removed: a reader never meets results without their files. Names that
+begin with a dot stay local.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import json
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ops.atomic_io import inside, name_fault, write_json
+from ops.atomic_io import inside, name_fault, read_json, write_json
 from ops.errors import ServiceError
-from ops.storage import s3
+from ops.storage import object_store
+from ops.storage.connection import Missing
 from ops.storage.lease import LEASE_FILE, Lease, Lost
+from ops.storage.location import Location
 from ops.storage.run_dir import MARK_FILE
 
-VOUCHERS = ("checksums.json", "result.json", "trial.json", "trials.json")
+MARKERS = ("checksums.json", "result.json", "trial.json", "trials.json")
 LOCAL_ONLY = ("tracking.lock", "*.tmp", "*.part")
 
-
-@dataclass(frozen=True)
-class Sent:
-    """A file as it was when it was last the same here and there."""
-
-    size: int
-    changed: int  # ns
-    etag: str
+State = tuple[int, int]  # a file's size and the ns of its last change
+UNKNOWN: State = (-1, 0)  # of an object that no file here is the same as
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a push does, in this order."""
-
-    revoke: list[str] = field(default_factory=list)
-    upload: list[str] = field(default_factory=list)
-    delete: list[str] = field(default_factory=list)
+def is_marker(name: str) -> bool:
+    """Whether a file speaks for others."""
+    return name.rpartition("/")[2] in MARKERS
 
 
-def plan_push(here: Mapping[str, tuple[int, int]], known: Mapping[str, Sent]) -> Plan:
-    """What must go so that the bucket, which has `known`, has what is here (name -> size, ns of the last change)."""
-    changed = [n for n, (size, at) in here.items() if n not in known or (known[n].size, known[n].changed) != (size, at)]
-    gone = [n for n in known if n not in here]
-    return Plan(
-        revoke=sorted((n for n in gone if _vouches(n)), key=_depth),
-        upload=sorted(changed, key=lambda n: (_vouches(n), -_depth(n) if _vouches(n) else 0, n)),
-        delete=sorted(n for n in gone if not _vouches(n)),
-    )
+def push_order(local: Mapping[str, State], sent: Mapping[str, State]) -> list[str]:
+    """The names that differ between the folder and what was sent, in the order in which a push deals with them.
+
+    Markers to be removed (outermost first), files to send, markers to send (innermost first), files to be removed.
+    """
+
+    def order(name: str) -> tuple[int, int, str]:
+        depth = name.count("/")
+        if name in local:
+            return (2, -depth, name) if is_marker(name) else (1, 0, name)
+        return (0, depth, name) if is_marker(name) else (3, 0, name)
+
+    return sorted((n for n in local.keys() | sent.keys() if local.get(n) != sent.get(n)), key=order)
 
 
 def whole(names: Iterable[str]) -> set[str]:
-    """The names without those of checkpoints whose last file never came."""
+    """The names without those of checkpoints whose marker never came."""
     names = set(names)
     return {n for n in names if "/checkpoints/" not in f"/{n}" or f"{n.rpartition('/')[0]}/checksums.json" in names}
 
@@ -78,42 +71,38 @@ def _skipped(first: str, skip: Collection[str]) -> bool:
     return any(fnmatch.fnmatch(first, p) for p in skip)
 
 
-def _vouches(name: str) -> bool:
-    return name.rpartition("/")[2] in VOUCHERS
+def local_files(folder: Path, skip: Collection[str]) -> dict[str, State]:
+    """The mirrored files of a folder with their states."""
+    files = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if mirrored(name, skip):
+            with suppress(FileNotFoundError):
+                if path.is_file():
+                    files[name] = _state(path)
+    return files
 
 
-def _depth(name: str) -> int:
-    return name.count("/")
+def _state(path: Path) -> State:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 class Mirror:
     """`folder` and its image at `place`. `skip`: parts of it that others keep (a search's trials, Ray's own files)."""
 
     def __init__(
-        self, folder: Path, place: s3.Location, warn: Callable[[str], None], *,
+        self, folder: Path, place: Location, warn: Callable[[str], None], *,
         skip: Collection[str] = (), lease: Lease | None = None,
     ) -> None:  # fmt: skip
         self.folder, self.place, self.skip = folder, place, tuple(skip)
         self._warn, self._lease = warn, lease
         self._failed = False
-        self.pushed_seconds = 0.0
-        stored: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            stored = json.loads((folder / MARK_FILE).read_text())
+        stored: dict[str, Any] = read_json(folder / MARK_FILE) or {}
         self._id = str(stored.get("id") or uuid.uuid4().hex)
-        self._known = {n: Sent(**s) for n, s in stored.get("known", {}).items() if not name_fault(n)}
-
-    def here(self) -> dict[str, tuple[int, int]]:
-        """The mirrored files of the folder: name -> size, ns of the last change."""
-        found = {}
-        for path in self.folder.rglob("*"):
-            name = path.relative_to(self.folder).as_posix()
-            if mirrored(name, self.skip):
-                with suppress(FileNotFoundError):
-                    if path.is_file():
-                        stat = path.stat()
-                        found[name] = (stat.st_size, stat.st_mtime_ns)
-        return found
+        self._sent: dict[str, State] = {
+            n: (int(size), int(changed)) for n, (size, changed) in stored.get("sent", {}).items() if not name_fault(n)
+        }
 
     def pull(self) -> None:
         """Make the folder what the bucket holds, unless the bucket's last writer was this very folder.
@@ -121,77 +110,68 @@ class Mirror:
         Then the folder is the newer one (a push may have failed) and stays. From now on this folder is the writer.
         Raises ServiceError.
         """
-        listed = s3.listing(self.place)
-        there = {n: s for n, s in listed.items() if mirrored(n, self.skip)}
-        mark = s3.read(self.place / MARK_FILE) if MARK_FILE in listed else None
-        ours = mark is not None and mark.data.decode(errors="replace") == self._id
-        if ours or (not there and not self._known):
-            known = {n: s for n, s in self._known.items() if n in there and there[n].etag == s.etag}
-            self._known = {n: Sent(-1, 0, s.etag) for n, s in there.items()} | known  # others go, or are sent again
+        listed = object_store.listing(self.place)
+        sizes = {n: s.size for n, s in listed.items() if mirrored(n, self.skip)}
+        ours = MARK_FILE in listed and object_store.read(self.place / MARK_FILE) == self._id.encode()
+        if ours or (not sizes and not self._sent):
+            # an object that is gone or of another size is sent again, one that was never sent is removed
+            same = {n: s for n, s in self._sent.items() if sizes.get(n) == s[0]}
+            self._sent = dict.fromkeys(sizes, UNKNOWN) | same
         else:
-            self._replace(there)
+            self._replace(sizes)
             self._forget({name.partition("/")[0] for name in listed})
         self._save()
         if not ours:
-            s3.write(self.place / MARK_FILE, self._id.encode())
+            object_store.write(self.place / MARK_FILE, self._id.encode())
 
-    def _replace(self, there: Mapping[str, s3.Stored]) -> None:
-        here, wanted = self.here(), whole(there)
-        for name in here.keys() - wanted:
+    def _replace(self, names: Collection[str]) -> None:
+        """Make the folder's files those of the bucket, but not half a checkpoint: that goes with the next push."""
+        wanted = whole(names)
+        for name in local_files(self.folder, self.skip).keys() - wanted:
             path = inside(self.folder, name)
             path.unlink(missing_ok=True)
             with suppress(OSError):  # not empty, or none of ours
                 for parent in path.parents[: name.count("/")]:
                     parent.rmdir()
-        kept = {n: s for n, s in self._known.items() if n in wanted and there[n].etag == s.etag}
-        kept = {n: s for n, s in kept.items() if here.get(n) == (s.size, s.changed)}
-        for name in sorted(wanted - kept.keys(), key=lambda n: (_vouches(n), n)):
-            kept[name] = self._fetch(name)
-        # what half a checkpoint left there goes with the next push
-        self._known = kept | {n: Sent(-1, 0, there[n].etag) for n in there.keys() - wanted}
+        self._sent = dict.fromkeys(names, UNKNOWN)
+        for name in sorted(wanted, key=lambda n: (is_marker(n), n)):
+            path = inside(self.folder, name)
+            try:
+                object_store.download(self.place / name, path)
+            except Missing as error:
+                raise ServiceError(f"{error}: was removed while it was read; give the same command again") from None
+            self._sent[name] = _state(path)
 
-    def _forget(self, there: Collection[str]) -> None:
+    def _forget(self, remote: Collection[str]) -> None:
         """Remove what others keep in this folder and the bucket has no more, as a forgotten search's trials."""
         for path in self.folder.iterdir():
-            if path.is_dir() and path.name not in there and _skipped(path.name, self.skip):
+            if path.is_dir() and path.name not in remote and _skipped(path.name, self.skip):
                 shutil.rmtree(path)
-
-    def _fetch(self, name: str) -> Sent:
-        path = inside(self.folder, name)
-        try:
-            stored = s3.download(self.place / name, path)
-        except s3.Missing:
-            raise ServiceError(
-                f"{self.place / name}: was removed while it was read; give the same command again"
-            ) from None
-        return Sent(stored.size, path.stat().st_mtime_ns, stored.etag)
 
     def push(self, patient: bool = True) -> None:
         """Make the bucket what the folder holds. Raises ServiceError; what went up by then counts."""
-        began = time.monotonic()
-        here = self.here()
-        plan = plan_push(here, self._known)
-        if self._lease is not None and plan != Plan():
+        local = local_files(self.folder, self.skip)
+        names = push_order(local, self._sent)
+        if self._lease is not None and names:
             self._lease.check()
         try:
-            for name in plan.revoke:
-                self._remove(name, patient)
-            for name in plan.upload:
-                with suppress(FileNotFoundError):  # it went meanwhile; the next push sees that
-                    self._known[name] = self._send(name, here[name], patient)
-            for name in plan.delete:
-                self._remove(name, patient)
+            for name in names:
+                if name in local:
+                    with suppress(FileNotFoundError):  # it went meanwhile; the next push sees that
+                        self._send(name, local[name], patient)
+                else:
+                    object_store.delete(self.place / name, patient=patient)
+                    del self._sent[name]
         finally:
             self._save()
-            self.pushed_seconds += time.monotonic() - began
 
-    def _send(self, name: str, state: tuple[int, int], patient: bool) -> Sent:
+    def _send(self, name: str, state: State, patient: bool) -> None:
         try:
-            stored = s3.upload(inside(self.folder, name), self.place / name, patient=patient)
+            object_store.upload(inside(self.folder, name), self.place / name, patient=patient)
         except ServiceError:  # it may be there all the same, its answer lost: it is sent again, or removed
-            self._known[name] = Sent(-1, 0, "")
+            self._sent[name] = UNKNOWN
             raise
-        return Sent(*state, stored.etag)
+        self._sent[name] = state
 
     def offer(self) -> None:
         """`push` while a training goes on: a failure is told once, and the next call tries again.
@@ -222,23 +202,18 @@ class Mirror:
 
     def clear(self) -> None:
         """Empty the bucket's place, also of what is skipped; the next push fills it anew. Raises ServiceError."""
-        names = s3.listing(self.place)
-        for name in sorted(names, key=lambda n: (not _vouches(n), n)):
+        for name in push_order({}, dict.fromkeys(object_store.listing(self.place), UNKNOWN)):
             if name not in (MARK_FILE, LEASE_FILE):
-                s3.delete(self.place / name)
-        self._known = {}
-
-    def _remove(self, name: str, patient: bool) -> None:
-        s3.delete(self.place / name, patient=patient)
-        self._known.pop(name, None)
+                object_store.delete(self.place / name)
+        self._sent = {}
 
     def _save(self) -> None:
-        write_json(self.folder / MARK_FILE, {"id": self._id, "known": {n: asdict(s) for n, s in self._known.items()}})
+        write_json(self.folder / MARK_FILE, {"id": self._id, "sent": self._sent})
 
 
 @contextmanager
 def shared(
-    folder: Path, place: s3.Location | None, say: Callable[[str], None], warn: Callable[[str], None], *,
+    folder: Path, place: Location | None, say: Callable[[str], None], warn: Callable[[str], None], *,
     skip: Collection[str] = (), wait: bool = False,
 ) -> Iterator[Mirror | None]:  # fmt: skip
     """The folder's mirror at `place` (None: it has none), held by a lease, pulled now and pushed at the end.

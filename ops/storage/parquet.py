@@ -9,8 +9,8 @@ from typing import Any
 
 from ops.atomic_io import replacing
 from ops.errors import SettingsError
+from ops.storage.object_store import is_s3, parse, upload
 from ops.storage.run_dir import scratch
-from ops.storage.s3 import is_s3, parse, upload
 
 
 def check_file(out: str) -> None:

@@ -14,18 +14,28 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
+from operator import truediv
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol, runtime_checkable
 
 from ops.atomic_io import read_json, write_json
-from ops.config.settings import LaunchSettings
 from ops.errors import SettingsError, naming
-from ops.storage.s3 import Location, is_s3, listing, parse
+from ops.storage.location import Location, is_s3, parse
+from ops.storage.object_store import listing
 
 RUN_FILE, LOCK_FILE, PROBE = "run.json", ".lock", ".write-test"
 MARK_FILE = ".mirror.json"  # whose image in the bucket the folder is
 BIRTH_FILE = ".birth"  # tells the folder from a later one of the same name and inode
-_OWN = (LOCK_FILE, PROBE, MARK_FILE, BIRTH_FILE, f".{RUN_FILE}.tmp", f".{BIRTH_FILE}.tmp")
+_NO_FILES_OF_THE_RUN = (LOCK_FILE, PROBE, MARK_FILE, BIRTH_FILE, f".{RUN_FILE}.tmp", f".{BIRTH_FILE}.tmp")
+
+
+@runtime_checkable
+class Launch(Protocol):
+    """What is asked of here of a command: `--out` (a folder or s3://BUCKET/PREFIX) and `--scratch`."""
+
+    out: str
+    scratch: str
 
 
 def identity(method: str, settings: Mapping[str, Any], digest: str) -> dict[str, Any]:
@@ -60,22 +70,21 @@ def scratch(chosen: str = "") -> Path:
     return folder
 
 
-def local_out(launch: LaunchSettings) -> Path:
+def local_out(launch: Launch) -> Path:
     """The folder of this machine in which runs for `--out` are worked on: OUT itself, or scratch/BUCKET/PREFIX.
 
     Raises SettingsError for a place that is neither a folder nor on S3.
     """
-    if not is_s3(launch.out):
-        _check_out(launch.out)
-        folder = Path(launch.out).expanduser()
-        if _thrown_away(folder):
-            raise SettingsError(
-                f"--out {launch.out}: is in the job's copy of --working-dir, which is thrown away; "
-                "give an absolute folder, or s3://BUCKET/PREFIX"
-            )
-        return folder
-    there = parse(launch.out)
-    return scratch(launch.scratch) / there.bucket / there.key
+    if (place := remote(launch)) is not None:
+        return scratch(launch.scratch) / place.bucket / place.key
+    _check_out(launch.out)
+    folder = Path(launch.out).expanduser()
+    if _thrown_away(folder):
+        raise SettingsError(
+            f"--out {launch.out}: is in the job's copy of --working-dir, which is thrown away; "
+            "give an absolute folder, or s3://BUCKET/PREFIX"
+        )
+    return folder
 
 
 def _thrown_away(folder: Path) -> bool:
@@ -85,24 +94,21 @@ def _thrown_away(folder: Path) -> bool:
     return bool(copied) and folder.resolve().is_relative_to(Path.cwd().resolve())
 
 
-def remote(launch: LaunchSettings, *names: str) -> Location | None:
+def remote(launch: Launch, *names: str) -> Location | None:
     """Where OUT/NAME... is on S3, None where OUT is a folder."""
     if not is_s3(launch.out):
         return None
-    there = parse(launch.out)
-    for name in names:
-        there = there / name
-    return there
+    return reduce(truediv, names, parse(launch.out))
 
 
-def check_remote(launch: LaunchSettings) -> None:
+def check_remote(launch: Launch) -> None:
     """Ask the bucket of `--out` anything before data are loaded. Raises ServiceError, or SettingsError for scratch."""
-    if (there := remote(launch)) is not None:
+    if (place := remote(launch)) is not None:
         local_out(launch)
-        listing(there, start=PROBE, deep=False)
+        listing(place, start=PROBE, deep=False)
 
 
-def shown(launch: LaunchSettings, path: Path) -> str:
+def shown(launch: Launch, path: Path) -> str:
     """A path below `local_out` as the user knows it: the URI where it is for S3."""
     if not is_s3(launch.out):
         return str(path)
@@ -117,12 +123,16 @@ def open_folder(out: str, name: str) -> Path:
     folder = Path(out).expanduser() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / PROBE
-        probe.write_text("")
-        probe.unlink()
+        _opened(folder / PROBE).close()
+        (folder / PROBE).unlink()
     except OSError as error:
         raise SettingsError(f"--out {out}: cannot be written ({error.strerror}); give a folder that can") from None
     return folder
+
+
+def _opened(path: Path) -> IO[str]:
+    """A file of the run's folder to read and append to, made if need be; OSError where it is a symbolic link."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "a+")
 
 
 def _check_out(out: str) -> None:
@@ -133,7 +143,11 @@ def _check_out(out: str) -> None:
 @contextmanager
 def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the folder's lock, which dies with the process; `wait` for it, or raise SettingsError while it is held."""
-    with (folder / LOCK_FILE).open("a+") as file:
+    try:
+        file = _opened(folder / LOCK_FILE)
+    except OSError as error:
+        raise SettingsError(f"{folder / LOCK_FILE}: cannot be locked ({error.strerror}); remove it") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -160,7 +174,7 @@ def claim(folder: Path, value: Mapping[str, Any], *, fresh: bool, name: str = ""
 
 def _claim(folder: Path, value: Mapping[str, Any], *, fresh: bool) -> None:
     run_file = folder / RUN_FILE
-    files = [p for p in folder.iterdir() if p.name not in _OWN]
+    files = [p for p in folder.iterdir() if p.name not in _NO_FILES_OF_THE_RUN]
     if files and not run_file.exists():  # not even `fresh` may empty what is no run's
         raise SettingsError(f"{folder}: holds files that are no run's ({files[0].name}); give another --name")
     if fresh:

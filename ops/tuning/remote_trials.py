@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ops.atomic_io import inside
 from ops.errors import DataError, ServiceError, SettingsError
-from ops.storage import s3
-from ops.storage.mirror import VOUCHERS, mirrored
+from ops.storage import object_store as s3
+from ops.storage.mirror import is_marker, mirrored
 from ops.storage.run_dir import MARK_FILE, TRIAL, lock
 from ops.tracking.journal import FILENAME
 
@@ -23,17 +23,17 @@ class Trials:
 
     def __init__(self, folder: Path, place: s3.Location) -> None:
         self.folder, self.place = folder, place
-        self._have: dict[str, str] = {}  # name -> ETag of the copy
-        self._local: dict[str, bool] = {}  # ETag of a trial's mark -> whether it is a folder's here
+        self._have: dict[str, s3.Stored] = {}  # of the copies
+        self._local: dict[tuple[str, str], bool] = {}  # trial and time of its mark -> whether it is a folder's here
 
     def pull(self, *, journals: bool = False) -> None:
         """Copy what is new, but no checkpoints; `journals`: only those, for MLflow's writer. Raises ServiceError."""
-        trials: dict[str, dict[str, str]] = {}
+        trials: dict[str, dict[str, s3.Stored]] = {}
         for name, stored in s3.listing(self.place, start=TRIAL, patient=not journals).items():
             trial, _, rest = name.partition("/")
-            trials.setdefault(trial, {})[rest] = stored.etag
+            trials.setdefault(trial, {})[rest] = stored
         for trial, names in trials.items():
-            if MARK_FILE not in names or self._is_local(trial, names[MARK_FILE]):
+            if MARK_FILE not in names or self._is_local(trial, names[MARK_FILE].stamp):
                 continue
             wanted = [n for n in names if mirrored(n, ("checkpoints",)) and "/checkpoints/" not in n]
             wanted = [n for n in wanted if not journals or n.rpartition("/")[2] == FILENAME]
@@ -41,18 +41,18 @@ class Trials:
             own = inside(self.folder, trial)
             own.mkdir(exist_ok=True)
             with suppress(SettingsError, s3.Missing), lock(own):  # else it has just begun here, or anew elsewhere
-                for name in sorted(wanted, key=lambda n: (n.rpartition("/")[2] in VOUCHERS, n)):
+                for name in sorted(wanted, key=lambda n: (is_marker(n), n)):
                     path = inside(self.folder, f"{trial}/{name}")
                     stored = s3.download(self.place / trial / name, path, patient=not journals)
-                    self._have[f"{trial}/{name}"] = stored.etag
+                    self._have[f"{trial}/{name}"] = stored
 
-    def _is_local(self, trial: str, etag: str) -> bool:
-        if etag not in self._local:
+    def _is_local(self, trial: str, stamp: str) -> bool:
+        if (trial, stamp) not in self._local:
             mark, own = s3.read(self.place / trial / MARK_FILE), None
             with suppress(OSError, ValueError):
                 own = json.loads((self.folder / trial / MARK_FILE).read_text()).get("id")
-            self._local[etag] = mark is not None and mark.data.decode(errors="replace") == own
-        return self._local[etag]
+            self._local[trial, stamp] = mark is not None and mark.decode(errors="replace") == own
+        return self._local[trial, stamp]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ops.errors import ServiceError
-from ops.storage import s3
+from ops.storage import object_store as s3
 
 INTERRUPTED = ".interrupted"
 

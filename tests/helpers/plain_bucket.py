@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from email.utils import formatdate
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -19,7 +23,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", '"0"')
-        self.send_header("Last-Modified", formatdate(usegmt=True))
+        self.send_header("Last-Modified", format_datetime(TIME, usegmt=True))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -33,11 +37,14 @@ class Handler(BaseHTTPRequestHandler):
         if "list-type" in asked:
             start = asked.get("prefix", [""])[0]
             keys = sorted(k for k in self.objects if k.startswith(start))
+            asked_for_urls = "encoding-type" in asked
+            names = {key: quote(key) if asked_for_urls else escape(key) for key in keys}
             rows = "".join(
-                f"<Contents><Key>{quote(k)}</Key><Size>{len(self.objects[k])}</Size><ETag>0</ETag></Contents>"
-                for k in keys
+                f"<Contents><Key>{name}</Key><Size>{len(self.objects[key])}</Size><ETag>0</ETag>"
+                f"<LastModified>{TIME:%Y-%m-%dT%H:%M:%SZ}</LastModified></Contents>"
+                for key, name in names.items()
             )
-            head = "<EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>"
+            head = f"{'<EncodingType>url</EncodingType>' * asked_for_urls}<IsTruncated>false</IsTruncated>"
             self.answer(200, f"<ListBucketResult>{head}{rows}</ListBucketResult>".encode())
         elif self.key in self.objects:
             self.answer(200, self.objects[self.key])

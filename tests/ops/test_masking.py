@@ -4,9 +4,9 @@ import json
 import shlex
 
 import pytest
-from ops.tracking.tracker import Cursors
 
 from ops.masking import command, mask, shown, store_key
+from ops.tracking.tracker import Cursors
 
 S = "geheim"
 URIS = [

@@ -231,7 +231,7 @@ def test_a_search_ends_in_the_bucket_and_is_read_from_there(
     shutil.rmtree(scratch)
     assert "finished on" in run(), "another machine knows it"
     # what the driver copies of trials that ran elsewhere
-    study, there = tmp_path / "driver", s3.parse(f"{out}/study")
+    study, there = tmp_path / "driver", object_store.parse(f"{out}/study")
     study.mkdir()
     followed = Trials(study, there)
     followed.pull(journals=True)

@@ -26,7 +26,7 @@ from ops.data.io.tables import feature_table
 from ops.data.io.validate import as_keys, check_features, check_ids, count, make_labels
 from ops.data.types.images import ImageSet
 from ops.errors import DataError, SettingsError, naming
-from ops.storage.s3 import is_s3
+from ops.storage.object_store import is_s3
 
 FROZEN = "frozen:"
 TABLES = (".npy", ".parquet", ".csv")

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ops.data.images.sources import SUFFIXES
-from ops.data.io.remote import cached_copy
-from ops.errors import DataError
-from ops.storage import s3
+from ops.data.io.remote import copy_wanted
 
 
 def images_copy(spec: str, tables: bool = False) -> Path:
@@ -15,16 +13,8 @@ def images_copy(spec: str, tables: bool = False) -> Path:
 
     Raises DataError where nothing is there, ServiceError where storage cannot be asked.
     """
-    place = s3.parse(spec)
-    try:
-        if place.key:
-            return cached_copy(place, {place.name: s3.stat(place)}, False)
-    except s3.Missing:
-        pass
-    wanted = (*SUFFIXES, ".parquet", *((".npy", ".csv") if tables else ()))
-    below = s3.listing(place)
-    found = {n: s for n, s in below.items() if n.lower().endswith(wanted) and not f"/{n}".count("/.")}
-    if not found:
-        what = f"holds {', '.join(sorted(below)[:3])}, but no images" if below else "no such object or folder"
-        raise DataError(f"{place}: {what} (endpoint {s3.endpoint()}); give a Parquet file or a folder of images")
-    return cached_copy(place, found, True)
+    endings = (*SUFFIXES, ".parquet", *((".npy", ".csv") if tables else ()))
+    advice = "give a Parquet file or a folder of images"
+    return copy_wanted(
+        spec, lambda name: name.lower().endswith(endings) and "/." not in f"/{name}", "no images", advice, deep=True
+    )

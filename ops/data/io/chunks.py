@@ -22,7 +22,7 @@ from ops.data.io.sources import Source, opened, read_bytes, reading
 from ops.data.types.hetero import EDGE, Ids, Relation, relation_name, relation_of
 from ops.data.whole import loaded, stamp_of
 from ops.errors import DataError
-from ops.storage.s3 import is_s3
+from ops.storage.object_store import is_s3
 
 
 @dataclass(frozen=True)

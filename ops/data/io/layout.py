@@ -19,7 +19,7 @@ from ops.data.catalog.graphs import canonical
 from ops.data.io.sources import Source, is_folder, listing, read_bytes, reading
 from ops.data.types.hetero import Relation, check_type_name, relation_name, relation_of
 from ops.errors import DataError
-from ops.storage import s3
+from ops.storage import object_store as s3
 
 MAPPING = "graph.yaml"
 ML100K = ("ml-100k", "ml_100k", "ml100k")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from ops.data.io.builder import Raw
 from ops.data.io.folder import read_folder
 from ops.data.io.npz import SUFFIXES, read_file
 from ops.errors import DataError, naming
-from ops.storage import s3
+from ops.storage import object_store
+from ops.storage.object_store import Location, Stored
 
-KINDS = ("features", "edges", "labels")
+TABLES = ("features", "edges", "labels")
 AT_ONCE = 8
 
 
@@ -26,56 +28,63 @@ def read_remote(spec: str) -> Raw:
     Raises DataError where nothing is there or it is malformed, ServiceError where storage cannot be asked.
     """
     path = local_copy(spec)
-    place = str(s3.parse(spec))
+    place = str(object_store.parse(spec))
     with naming(path, place):
         raw = read_folder(path) if path.is_dir() else read_file(path)
     return replace(raw, origin=place)
 
 
 def local_copy(spec: str) -> Path:
-    """The file or folder on S3 in the local cache, as fresh as it is there. Raises as `read_remote` does."""
-    place = s3.parse(spec)
-    try:
-        found = {place.name: s3.stat(place)} if place.key else {}
-        folder = False
-    except s3.Missing:
-        found = {}
-    if not found:
-        below = s3.listing(place, deep=False)
-        found = {n: s for n, s in below.items() if n.rpartition(".")[0] in KINDS}
-        folder = True
-        if not found:
-            what = f"holds {', '.join(sorted(below)[:5])}, but no features.*" if below else "no such object or folder"
-            raise DataError(
-                f"{place}: {what} (endpoint {s3.endpoint()}); "
-                f"give a file ({' '.join(SUFFIXES)}) or a folder with features.* and edges.*"
-            )
-    return cached_copy(place, found, folder)
+    """The file or folder of tables on S3 in the local cache, as fresh as it is there. Raises as `read_remote` does."""
+    advice = f"give a file ({' '.join(SUFFIXES)}) or a folder with features.* and edges.*"
+    return copy_wanted(spec, lambda name: name.rpartition(".")[0] in TABLES, "no features.*", advice, deep=False)
 
 
-def cached_copy(place: s3.Location, found: dict[str, s3.Stored], folder: bool) -> Path:
-    """The local copy of the object `place`, or of the objects `found` below it; one with the same names, sizes and
-    ETags is used again. Raises DataError, ServiceError.
+def copy_wanted(spec: str, wanted: Callable[[str], bool], lacks: str, advice: str, *, deep: bool) -> Path:
+    """The local copy of the object `spec`, or of those below it whose names are `wanted`.
+
+    Raises DataError where none is there (the folder holds something, but `lacks`), ServiceError.
     """
-    words = [s3.endpoint(), str(place), *(f"{n} {s.size} {s.etag}" for n, s in sorted(found.items()))]
-    digest = hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
-    home = cache_file("x").parent / "s3" / digest
-    path = home / place.name
+    place = object_store.parse(spec)
     try:
+        if place.key:
+            return cached_copy(place, {place.name: object_store.stat(place)}, folder=False)
+    except object_store.Missing:
+        pass
+    below = object_store.listing(place, deep=deep)
+    objects = {name: stored for name, stored in below.items() if wanted(name)}
+    if not objects:
+        what = f"holds {', '.join(list(below)[:5])}, but {lacks}" if below else "no such object or folder"
+        raise DataError(f"{place}: {what} (endpoint {object_store.endpoint()}); {advice}")
+    return cached_copy(place, objects, folder=True)
+
+
+def cached_copy(place: Location, objects: dict[str, Stored], folder: bool) -> Path:
+    """The local copy of the object `place`, or of the `objects` below it; one of the same state is used again.
+
+    Raises DataError, ServiceError.
+    """
+    few = len(objects) <= AT_ONCE  # times are whole seconds: of few objects the ETags are asked for, too
+    sources = {name: place / name if folder else place for name in objects}
+    try:
+        tags = {name: object_store.etag(source) for name, source in sources.items() if few}
+        state = [object_store.endpoint(), str(place)]
+        state += [f"{n} {s.size} {s.stamp} {tags.get(n, '')}" for n, s in sorted(objects.items())]
+        home = cache_file("x").parent / "s3" / hashlib.sha256("\n".join(state).encode()).hexdigest()[:32]
+        path = home / place.name
         with ThreadPoolExecutor(AT_ONCE) as pool:  # many small objects: each one waits for its answer
-            sources = [(inside(path, n), place / n, s) if folder else (path, place, s) for n, s in found.items()]
-            for _ in pool.map(lambda each: _fetch(*each), sources):
-                pass
-    except s3.Missing as error:
+            targets = [inside(path, name) if folder else path for name in objects]
+            list(pool.map(_fetch, targets, sources.values(), objects.values()))
+    except object_store.Missing as error:
         raise DataError(f"{error}: was removed while it was read; start the same command again") from None
     except OSError as error:
         raise DataError(f"{home}: cannot be written ({os.strerror(error.errno or 0)}); set TESSERA_CACHE") from None
     return path
 
 
-def _fetch(path: Path, source: s3.Location, stored: s3.Stored) -> None:
+def _fetch(path: Path, source: Location, stored: Stored) -> None:
     if path.is_file() and path.stat().st_size == stored.size:
         return
-    if s3.download(source, path) != stored:
+    if object_store.download(source, path) != stored:
         path.unlink()
         raise DataError(f"{source}: was replaced while it was read; start the same command again")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ops.errors import DataError, ResourceError, TesseraError
-from ops.storage import s3
+from ops.storage import object_store as s3
 
 _DEPTH = 3  # nodes/user/part-0.parquet
 
@@ -44,7 +44,7 @@ def listing(place: str) -> dict[str, Source]:
     """
     if s3.is_s3(place):
         where = s3.parse(place)
-        found = {n: Source(str(where / n), s.size, s.etag) for n, s in s3.listing(where).items()}
+        found = {n: Source(str(where / n), s.size, s.stamp) for n, s in s3.listing(where).items()}
     else:
         with reading(place):
             found = dict(_walk(Path(os.path.expanduser(place)), "", _DEPTH))
@@ -65,7 +65,7 @@ def source(uri: str) -> Source:
     with reading(uri):
         if s3.is_s3(uri):
             stored = s3.stat(s3.parse(uri))
-            return Source(uri, stored.size, stored.etag)
+            return Source(uri, stored.size, stored.stamp)
         found = os.stat(uri)
     return Source(uri, found.st_size, f"{found.st_size}-{found.st_mtime_ns}")
 
@@ -75,7 +75,7 @@ def read_bytes(file: Source, first: int = 0, count: int | None = None) -> bytes:
     count = file.size - first if count is None else min(count, file.size - first)
     with reading(file.uri):
         if s3.is_s3(file.uri):
-            return s3.read_range(s3.parse(file.uri), first, count, etag=file.stamp)
+            return s3.read_range(s3.parse(file.uri), first, count, stamp=file.stamp)
         with opened(file) as stream:
             stream.seek(first)
             return stream.read(count)

@@ -19,7 +19,7 @@ from ops.atomic_io import name_fault, replacing
 from ops.data.csr import check_offsets
 from ops.data.types.hetero import REVERSE, Relation, check_type_name, relation_name, relation_of
 from ops.errors import DataError
-from ops.storage import s3
+from ops.storage import object_store as s3
 
 SCHEMA = 1
 MANIFEST, WORK = "manifest.json", ".work"  # the latter: a build's intermediate files, gone when it is done
@@ -197,7 +197,7 @@ def _remote_bytes(text: str) -> bytes:
     content = s3.read(place / MANIFEST)
     if content is None:
         raise _absent(text, any(name.startswith("part-") for name in s3.listing(place, start="part-")))
-    return content.data
+    return content
 
 
 def _absent(place: str, begun: bool) -> DataError:

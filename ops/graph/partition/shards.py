@@ -28,7 +28,7 @@ from ops.errors import DataError
 from ops.graph.partition.csr import Csr, index_dtype
 from ops.graph.partition.manifest import EdgeInfo, Manifest, NodeInfo, part_name, read_manifest, write_manifest
 from ops.graph.partition.shards_write import sha256, write_shards
-from ops.storage import s3
+from ops.storage import object_store as s3
 
 __all__ = ["Csr", "EdgeInfo", "Manifest", "NodeInfo", "Shard", "fetch_shards", "open_shard", "read_manifest",
            "to_homogeneous", "write_shards"]  # fmt: skip

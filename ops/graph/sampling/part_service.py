@@ -22,7 +22,7 @@ from ops.graph.partition.csr import index_dtype
 from ops.graph.partition.manifest import Manifest
 from ops.graph.partition.shards import Shard, fetch_shards, open_shard
 from ops.rng import generator
-from ops.storage.s3 import is_s3
+from ops.storage.object_store import is_s3
 
 Drawn = NDArray[Any]  # source numbers [B F], -1 where there is no edge; as wide as they are stored
 

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.errors import ServiceError
-from ops.storage import mirror as mirror_module
-from ops.storage import s3
-from ops.storage.mirror import Mirror, Sent, mirrored, plan_push, whole
+from ops.storage import object_store
+from ops.storage.mirror import MARKERS, Mirror, mirrored, push_order, whole
 
 NAMES = st.sampled_from(
     ["run.json", "result.json", "trials.json", "seed-0/result.json", "seed-0/model/m", "seed-0/journal.jsonl",
@@ -21,34 +20,30 @@ NAMES = st.sampled_from(
 STATES = st.dictionaries(NAMES, st.tuples(st.integers(0, 2), st.integers(0, 2)))
 
 
-def test_what_vouches_for_others_goes_last():
+def test_markers_are_sent_last_and_removed_first():
     seed = "seed-0/checkpoints/epoch-00000003"
-    here = dict.fromkeys(
-        ["result.json", f"{seed}/checksums.json", "seed-0/result.json", f"{seed}/shared.safetensors",
-         "assignments.parquet", "trials.json", "best/result.json", "seed-0/model/model.safetensors"], (1, 1)
-    )  # fmt: skip
-    assert plan_push(here, {}).upload == [
-        "assignments.parquet", "seed-0/checkpoints/epoch-00000003/shared.safetensors",
-        "seed-0/model/model.safetensors", "seed-0/checkpoints/epoch-00000003/checksums.json", "best/result.json",
-        "seed-0/result.json", "result.json", "trials.json",
-    ]  # fmt: skip
+    files = ["assignments.parquet", f"{seed}/shared.safetensors", "seed-0/model/model.safetensors"]
+    markers = [f"{seed}/checksums.json", "best/result.json", "seed-0/result.json", "result.json", "trials.json"]
+    names = dict.fromkeys([*markers, *files], (1, 1))
+    assert push_order(names, {}) == [*files, *markers]
+    outermost_first = ["result.json", "trials.json", "best/result.json", "seed-0/result.json", f"{seed}/checksums.json"]
+    assert push_order({}, names) == [*outermost_first, *files]
 
 
 @given(STATES, STATES)
-def test_a_push_leaves_what_is_here_and_sends_no_more(here, there):
-    known = {name: Sent(*state, etag="e") for name, state in there.items()}
-    plan = plan_push(here, known)
-    image = dict(there)
-    for name in (*plan.revoke, *plan.delete):
-        del image[name]
-    for name in plan.upload:
-        assert image.get(name) != here[name], "sent for nothing"
-        image[name] = here[name]
-    assert image == here
-    # results go before their files do, and come after them
-    assert not any(name.endswith(mirror_module.VOUCHERS) for name in plan.delete)
-    flags = [name.endswith(mirror_module.VOUCHERS) for name in plan.upload]
-    assert flags == sorted(flags)
+def test_a_push_leaves_what_is_here_and_sends_no_more(local, sent):
+    bucket = dict(sent)
+    for name in push_order(local, sent):
+        marker = name.endswith(MARKERS)
+        missing = {n for n in local.keys() - bucket.keys() if not n.endswith(MARKERS)}
+        if name in local:
+            assert bucket.get(name) != local[name], "sent for nothing"
+            assert not (marker and missing), "a marker before its files"
+            bucket[name] = local[name]
+        else:
+            assert marker or not any(n.endswith(MARKERS) for n in bucket.keys() - local.keys()), "files before markers"
+            del bucket[name]
+    assert bucket == local
 
 
 def test_names_that_stay_here():
@@ -82,7 +77,7 @@ class World:
 
     def __init__(self, server, tmp_path: Path, key: str) -> None:
         self.server, self.tmp_path, self.key = server, tmp_path, key
-        self.place = s3.parse(f"s3://tessera/{key}")
+        self.place = object_store.parse(f"s3://tessera/{key}")
         self.said: list[str] = []
 
     def machine(self, name: str) -> Mirror:
@@ -130,8 +125,8 @@ def test_only_changes_are_sent(world, tmp_path, monkeypatch):
     written(tmp_path / "one", a="1", b="1", trial__x="others'")
     one.push()
     sent: list[str] = []
-    upload = s3.upload
-    monkeypatch.setattr(storage, "upload", lambda path, *a, **k: sent.append(path.name) or upload(path, *a, **k))
+    upload = object_store.upload
+    monkeypatch.setattr(object_store, "upload", lambda path, *a, **k: sent.append(path.name) or upload(path, *a, **k))
     one.push()
     written(tmp_path / "one", b="22")
     one.push()

@@ -47,8 +47,8 @@ def test_only_what_is_asked_for_is_read(s3, monkeypatch):
     monkeypatch.setattr(byte_ranges, "TEXT_BYTES", 100_000)
     found = tables("s3://tessera/big")
     read: list[int] = []
-    whole = sources.storage.read_range
-    monkeypatch.setattr(sources.storage, "read_range", lambda *a, **k: (read.append(a[2]), whole(*a, **k))[1])
+    whole = sources.s3.read_range
+    monkeypatch.setattr(sources.s3, "read_range", lambda *a, **k: (read.append(a[2]), whole(*a, **k))[1])
     ids, x = read_nodes(found.nodes["a"][1])
     assert sum(read) < 110_000
     assert x.shape == (len(ids), 1)
