@@ -57,14 +57,14 @@ def mask(text: str) -> str:
 
 
 def _line(line: str) -> str:
-    found, end = "", 0
+    masked, end = "", 0
     for match in _URI.finditer(line):
         uri = match[0].rstrip(_CLOSING)
-        found += line[end : match.start()] + shown(uri)
+        masked += line[end : match.start()] + shown(uri)
         end = match.start() + len(uri)
-        if found.endswith("://***") or "odbc_connect" in uri.lower():
-            return found
-    return found + line[end:]
+        if masked.endswith("://***") or "odbc_connect" in uri.lower():
+            return masked
+    return masked + line[end:]
 
 
 def command(words: Iterable[str]) -> str:
