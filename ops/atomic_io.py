@@ -67,6 +67,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # a symbolic link there would be written through
         yield temporary
         sync(temporary)
         temporary.replace(path)

@@ -54,14 +54,14 @@ def mask(text: str) -> str:
 
 
 def _line(line: str) -> str:
-    text, end = "", 0
+    masked, end = "", 0
     for match in _URI.finditer(line):
         uri = match[0].rstrip(_CLOSING)
-        text += line[end : match.start()] + shown(uri)
+        masked += line[end : match.start()] + shown(uri)
         end = match.start() + len(uri)
-        if text.endswith("://***") or "odbc_connect" in uri.lower():
-            return text
-    return text + line[end:]
+        if masked.endswith("://***") or "odbc_connect" in uri.lower():
+            return masked
+    return masked + line[end:]
 
 
 def command(words: Iterable[str]) -> str:

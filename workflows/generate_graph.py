@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from ops.config.cli import flag, parser, read_settings
+from ops.config.cli import parser, read_settings
 from ops.config.console import Console
 from ops.config.exit_codes import entry
-from ops.config.settings import Settings, setting
+from ops.config.settings import Settings, flag, setting
 from ops.data.synthetic.original import NOTES, USERS
 from ops.data.synthetic.stream import generate
 from ops.data.synthetic.user_item import Planted

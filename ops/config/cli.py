@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
@@ -20,9 +20,10 @@ from ops.config.settings import (
     build,
     check_keys,
     fields,
+    flag,
     nearest,
-    search_domain,
-)
+    searched,
+)  # fmt: skip
 from ops.data.catalog.graphs import canonical
 from ops.data.images.catalog import canonical_images
 from ops.errors import SettingsError
@@ -79,24 +80,16 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message}; --help lists all flags")
 
 
-def flag(key: str) -> str:
-    """A setting's flag."""
-    return "--" + key.replace("_", "-")
-
-
 def parser(program: str, description: str, *models: type[Settings]) -> argparse.ArgumentParser:
     """An argument parser with one flag a setting; values stay text until the settings validate them."""
-    made = _Parser(prog=program, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    groups = {model: made.add_argument_group(f"{model.__module__.split('.')[-1]} settings") for model in models}
+    flags = _Parser(prog=program, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    groups = {model: flags.add_argument_group(f"{model.__module__.split('.')[-1]} settings") for model in models}
     for key, (info, model) in fields(*models).items():
-        domain = search_domain(model, key)
-        searched = f"; searched over {', '.join(f'{k} {v}' for k, v in domain.items())}" if domain else ""
-        text = f"{info.description} [{allowed(info)}; default: {info.default}{searched}]".replace("%", "%%")
-        if info.annotation is bool:
-            groups[model].add_argument(flag(key), dest=key, help=text, action=argparse.BooleanOptionalAction)
-        else:
-            groups[model].add_argument(flag(key), dest=key, help=text, metavar=key.upper())
-    return made
+        domain = f"; searched over {words}" if (words := searched(model, key)) else ""
+        text = f"{info.description} [{allowed(info)}; default: {info.default}{domain}]".replace("%", "%%")
+        kind = {"action": argparse.BooleanOptionalAction} if info.annotation is bool else {"metavar": key.upper()}
+        groups[model].add_argument(flag(key), dest=key, help=text, **kind)
+    return flags
 
 
 def resolve(
@@ -116,12 +109,9 @@ def resolve(
     chosen = str(merged.get("preset", "none" if merged.get("warm_start") else "auto"))
     preset = _preset(chosen, canonical(dataset) or canonical_images(dataset) or dataset.lower(), method.name, presets)
     base = read_yaml(preset, [*every, REMARK]) if preset else {}
-    warm = merged.get("warm_start")
-    before = (
-        {}
-        if warm is None or settings_of is None
-        else {k: v for k, v in settings_of(str(warm)).items() if k in fields(method.settings)}
-    )
+    warm, before = merged.get("warm_start"), {}
+    if warm is not None and settings_of is not None:
+        before = {k: v for k, v in settings_of(str(warm)).items() if k in fields(method.settings)}
     remark = base.pop(REMARK, None)
     sources = (
         dict.fromkeys(before, f"warm start {warm}")
@@ -138,23 +128,23 @@ def resolve(
     return Request(settings, build(launch, values, sources), sources, command, remarks)
 
 
-def _parse(made: argparse.ArgumentParser, argv: Sequence[str], keys: Mapping[str, Any]) -> dict[str, Any]:
-    given, unknown = made.parse_known_args(list(argv))
+def _parse(flags: argparse.ArgumentParser, argv: Sequence[str], keys: Mapping[str, Any]) -> dict[str, Any]:
+    given, unknown = flags.parse_known_args(list(argv))
     if unknown:
         hint = nearest(unknown[0].split("=")[0], [flag(key) for key in keys])
         raise SettingsError(f"{masking.command(unknown[:1])}: unknown flag or value{hint}; --help lists all flags")
     return vars(given)
 
 
-def read_settings(made: argparse.ArgumentParser, argv: Sequence[str], model: type[S], first: str) -> tuple[str, S]:
+def read_settings(flags: argparse.ArgumentParser, argv: Sequence[str], model: type[S], first: str) -> tuple[str, S]:
     """(the argument `first` or "", the settings) of a workflow without a method; SettingsError in one line."""
-    values = _parse(made, argv, fields(model))
+    values = _parse(flags, argv, fields(model))
     name = str(values.pop(first, ""))
     return name, build(model, values, dict.fromkeys(values, "flag"))
 
 
-def read_yaml(path: Path, known: Any) -> dict[str, Any]:
-    """A YAML mapping of known settings. Raises SettingsError naming the file and what is wrong with it."""
+def read_yaml(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """A YAML mapping whose keys are among `keys`. Raises SettingsError naming the file and what is wrong with it."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -167,7 +157,7 @@ def read_yaml(path: Path, known: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: holds {type(values).__name__}, expected lines such as `epochs: 100`")
     values = {str(key).replace("-", "_"): value for key, value in values.items()}
-    check_keys(values, known, str(path))
+    check_keys(values, keys, str(path))
     if "config" in values:
         raise SettingsError(f"{path}: config names a file from the command line only; give --config")
     return values
@@ -178,8 +168,8 @@ def _preset(name: str, dataset: str, method: str, folder: Path) -> Path | None:
     if name == "none":
         return None
     if name == "auto":
-        own = folder / f"{method}-{dataset}.yaml"
-        return own if dataset and "/" not in dataset and own.is_file() else None
+        path = folder / f"{method}-{dataset}.yaml"
+        return path if dataset and "/" not in dataset and path.is_file() else None
     for candidate in (Path(name), folder / f"{name}.yaml", folder / f"{method}-{name}.yaml"):
         if candidate.is_file():
             return candidate

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, get_args
 
@@ -153,69 +154,72 @@ class PartitionSettings(Settings):
     quiet: bool = setting(False, "print errors only")
 
 
-def key_of(name: str, info: FieldInfo) -> str:
-    """A field's key in YAML files and, with dashes, its flag."""
-    return info.alias or name
-
-
 def fields(*models: type[Settings]) -> dict[str, tuple[FieldInfo, type[Settings]]]:
-    """Every key of `models` with its field and the model that declares it; later models win."""
-    return {key_of(n, f): (f, model) for model in models for n, f in model.model_fields.items()}
+    """Every key (in YAML files and, with dashes, as a flag) with its field and model; later models win."""
+    return {f.alias or name: (f, model) for model in models for name, f in model.model_fields.items()}
 
 
 def allowed(info: FieldInfo) -> str:
     """A field's type and bounds in words, e.g. `number in (0, 1]`."""
-    parts = [a for a in get_args(info.annotation) or (info.annotation,) if a is not type(None)]
-    words, low, high = [], "-inf", "inf"
-    for part in parts:
-        names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
-        literal = [str(v) for v in get_args(part)] or ([part] if isinstance(part, str) else [])
-        words += literal or [names.get(part, str(part))]
-    for meta in info.metadata:
-        low = f"[{meta.ge:g}" if getattr(meta, "ge", None) is not None else low
-        low = f"({meta.gt:g}" if getattr(meta, "gt", None) is not None else low
-        high = f"{meta.le:g}]" if getattr(meta, "le", None) is not None else high
-        high = f"{meta.lt:g})" if getattr(meta, "lt", None) is not None else high
-    text = " or ".join(words)
-    if (low, high) == ("-inf", "inf"):
-        return text
-    low = low if low != "-inf" else "(-inf"
-    return f"{text} in {low}, {high if high != 'inf' else 'inf)'}"
+    names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    words: list[str] = []
+    for part in get_args(info.annotation) or (info.annotation,):
+        if part is not type(None):
+            literal = [str(v) for v in get_args(part)] or ([part] if isinstance(part, str) else [])
+            words += literal or [names.get(part, str(part))]
+    bounds = {
+        sign: getattr(meta, sign) for meta in info.metadata for sign in ("ge", "gt", "le", "lt") if hasattr(meta, sign)
+    }
+    if not bounds:
+        return " or ".join(words)
+    low = f"[{bounds['ge']:g}" if "ge" in bounds else f"({bounds.get('gt', -math.inf):g}"
+    high = f"{bounds['le']:g}]" if "le" in bounds else f"{bounds.get('lt', math.inf):g})"
+    return f"{' or '.join(words)} in {low}, {high}"
 
 
-def nearest(key: str, known: Iterable[str]) -> str:
-    """The known key closest to a mistyped one, as a hint for an error line."""
-    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+def nearest(key: str, keys: Iterable[str]) -> str:
+    """The key closest to a mistyped one, as a hint for an error line."""
+    close = difflib.get_close_matches(key, list(keys), n=1, cutoff=0.5)
     return f"; nearest known: {close[0]}" if close else ""
 
 
-def check_keys(values: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    """Raise SettingsError naming the first unknown key and the nearest known one."""
-    known = list(known)
+def check_keys(values: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+    """Raise SettingsError naming the first key that is none of the `keys`, and the nearest one."""
+    keys = list(keys)
     for key in values:
-        if key not in known:
-            raise SettingsError(f"{where}: unknown setting '{key}'{nearest(str(key), known)}; --help lists all")
+        if key not in keys:
+            raise SettingsError(f"{where}: unknown setting '{key}'{nearest(str(key), keys)}; --help lists all")
 
 
 def build(model: type[S], values: Mapping[str, Any], sources: Mapping[str, str]) -> S:
     """Validate `values` (keys of `model`); raises SettingsError with source, value and what is allowed, in one line."""
-    known = fields(model)
+    declared = fields(model)
     try:
-        return model.model_validate({k: v for k, v in values.items() if k in known})
+        return model.model_validate({k: v for k, v in values.items() if k in declared})
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""
         if not key:  # a rule between settings: its own words say all
             raise SettingsError(str(first["msg"]).removeprefix("Value error, ")) from None
         where = sources.get(key, "default")
-        place = f"--{key.replace('_', '-')}" if where == "flag" else f"{where}: {key}"
-        raise SettingsError(f"{place}: got {values.get(key)!r}; allowed: {allowed(known[key][0])}") from None
+        place = flag(key) if where == "flag" else f"{where}: {key}"
+        raise SettingsError(f"{place}: got {values.get(key)!r}; allowed: {allowed(declared[key][0])}") from None
+
+
+def flag(key: str) -> str:
+    """A setting's flag."""
+    return "--" + key.replace("_", "-")
 
 
 def search_domain(model: type[Settings], key: str) -> Mapping[str, Any] | None:
     """The declared search domain of a setting, or None."""
     extra = fields(model)[key][0].json_schema_extra
     return extra.get("search") if isinstance(extra, dict) else None  # type: ignore[return-value]
+
+
+def searched(model: type[Settings], key: str) -> str:
+    """The declared search domain in words, "" where there is none."""
+    return ", ".join(f"{kind} {values}" for kind, values in (search_domain(model, key) or {}).items())
 
 
 def flat(settings: Settings) -> dict[str, Any]:
@@ -228,8 +232,7 @@ def docs_table(*models: type[Settings]) -> str:
     """A Markdown table of every setting: flag, default, allowed, meaning, search domain."""
     rows = ["| flag | default | allowed | meaning | searched over |", "|---|---|---|---|---|"]
     for key, (info, model) in fields(*models).items():
-        domain = search_domain(model, key)
-        searched = ", ".join(f"{kind} {values}" for kind, values in domain.items()) if domain else ""
         default = "" if info.default is None else str(info.default)
-        rows.append(f"| `--{key.replace('_', '-')}` | {default} | {allowed(info)} | {info.description} | {searched} |")
+        words = (f"`{flag(key)}`", default, allowed(info), str(info.description), searched(model, key))
+        rows.append(f"| {' | '.join(words)} |")
     return "\n".join(rows)

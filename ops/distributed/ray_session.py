@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -37,7 +38,7 @@ def ray_session(cpus: int) -> Iterator[None]:
     """Connect to the cluster that RAY_ADDRESS names, or start one of `cpus` CPUs here; ends what it began.
 
     Within another session it is that one. Raises SettingsError for an address that cannot be used, ServiceError where
-    no cluster answers.
+    no cluster answers, or none can be started here.
     """
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
@@ -51,7 +52,7 @@ def ray_session(cpus: int) -> Iterator[None]:
         if on_cluster():
             _connect(ray, quiet)
         else:
-            ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            _start(ray, {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1", **quiet})
         try:
             yield
         finally:
@@ -71,6 +72,20 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _start(ray: Any, options: dict[str, Any]) -> None:
+    try:
+        ray.init("local", **options)
+    except (Exception, SystemExit) as error:  # Ray raises of all kinds, and plain Exception for some
+        ray.shutdown()
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if "AF_UNIX" in reason:
+            remedy = "set TMPDIR (or RAY_TMPDIR) to a folder with a shorter path"
+        else:
+            logs = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "session_latest" / "logs"
+            remedy = f"see {logs}, and whether memory, disk and processes are left on this machine"
+        raise ServiceError(f"Ray cannot be started here ({reason}); {remedy}") from None
 
 
 def _connect(ray: Any, options: dict[str, Any]) -> None:

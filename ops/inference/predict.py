@@ -56,7 +56,7 @@ def run_prediction(
 
     Raises SettingsError or DataError before anything is written; ServiceError where MLflow or a store is away.
     """
-    check_file(request.out)
+    check_file(request.out, run, filter(None, (request.data, request.known)))
     model, known = open_model(run, request)
     if model.method not in methods:
         raise DataError(f"{run}: is a model of {model.method!r}, which this program does not have")

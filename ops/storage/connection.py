@@ -70,7 +70,7 @@ def _filesystem(pid: int, settings: frozenset[tuple[str, str]], bucket: str, pat
     at_aws = re.fullmatch(r"s3[.-].*amazonaws\.com(\.cn)?", url.hostname or "")
     return S3FileSystem(
         endpoint_override=None if at_aws else url.netloc.rpartition("@")[2], scheme=url.scheme,
-        region=resolve_s3_region(bucket) if at_aws else meta.region_name,
+        region=resolve_s3_region(bucket) if at_aws else meta.region_name.replace("aws-global", "us-east-1"),
         connect_timeout=5 if patient else 2, request_timeout=60 if patient else 10,
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=4 if patient else 1),
         allow_delayed_open=True,  # a small object goes in one request

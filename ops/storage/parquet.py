@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from ops.atomic_io import replacing
 from ops.errors import SettingsError
-from ops.storage.object_store import is_s3, parse, upload
+from ops.storage.object_store import Missing, is_s3, parse, stat, upload
 from ops.storage.run_dir import scratch
 
 
-def check_file(out: str) -> None:
-    """Raise SettingsError, before any work, for what cannot be a file's name: a folder, another scheme than s3."""
-    if is_s3(out):
-        return
-    if "://" in out:
+def check_file(out: str, run: str = "", inputs: Iterable[str] = ()) -> None:
+    """Raise SettingsError, before any work, for what is no file's name or must not be replaced.
+
+    That is a folder, what is no regular file, whatever is in the `run`, and a file of the `inputs`.
+    """
+    if "://" in out and not is_s3(out):
         raise SettingsError(f"--out {out}: give a file or s3://BUCKET/KEY")
-    if Path(out).expanduser().is_dir() or not Path(out).name:
+    path = Path(out).expanduser()
+    if not is_s3(out) and (path.is_dir() or not path.name):
         raise SettingsError(f"--out {out}: is a folder; give a file in it")
+    if not is_s3(out) and path.exists() and not path.is_file():
+        raise SettingsError(f"--out {out}: is no regular file; give another one")
+    if run and _is_in(out, run):
+        raise SettingsError(f"--out {out}: is in the run {run}, whose files stay as they are; give another file")
+    for each in inputs:
+        if _is_in(out, each) and _exists(out):
+            raise SettingsError(f"--out {out}: is a file of the input {each}; give another file")
+
+
+def _exists(out: str) -> bool:
+    if not is_s3(out):
+        return Path(out).expanduser().exists()
+    with suppress(Missing):
+        stat(parse(out))
+        return True
+    return False
+
+
+def _is_in(out: str, place: str) -> bool:
+    """Whether a file is a place itself, or in it."""
+    if is_s3(out) != is_s3(place):
+        return False
+    file, folder = (parse(p).path if is_s3(p) else os.path.realpath(os.path.expanduser(p)) for p in (out, place))
+    return file == folder or file.startswith(f"{folder}/")
 
 
 def write_pieces(out: str, pieces: Iterable[Mapping[str, Any]]) -> None:

@@ -21,7 +21,7 @@ from s3_world import BUCKET, S3
 from ops.data.io.builder import Raw
 from ops.data.io.npz import write_npz
 from ops.data.synthetic.planted_partition import planted_graph
-from ops.storage import lease, run_dir
+from ops.storage import lease, object_store, run_dir
 from ops.storage.run_dir import MARK_FILE
 from ops.tuning.remote_trials import Trials
 from workflows import compare, report

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ops.distributed import ray_session
-from ops.errors import TesseraError
+from ops.errors import ServiceError, TesseraError
 
 LOOK = """
 from ops.distributed.ray_session import ray_session
@@ -44,3 +44,34 @@ def test_an_address_without_a_cluster_is_one_line_at_once(monkeypatch, address, 
         pass
     assert caught.value.code == code
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_local_session_that_cannot_start_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for key in ray_session.ENVIRONMENT:
+        monkeypatch.setenv(key, ray_session.ENVIRONMENT[key])
+    folder = tmp_path / ("x" * 84)
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    with pytest.raises(ServiceError) as caught, ray_session.ray_session(1):
+        pass
+    assert str(caught.value).startswith("Ray cannot be started here (")
+    assert "AF_UNIX path length cannot exceed" in str(caught.value)
+    assert str(caught.value).endswith("; set TMPDIR (or RAY_TMPDIR) to a folder with a shorter path")
+    assert "\n" not in str(caught.value)
+
+
+def test_any_other_failure_of_a_local_start_is_one_line_too(monkeypatch):
+    import ray
+
+    def fails(*_, **__):
+        raise Exception("The current node timed out during startup.\nIt may be busy.")  # as Ray does
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for key in ray_session.ENVIRONMENT:
+        monkeypatch.setenv(key, ray_session.ENVIRONMENT[key])
+    monkeypatch.setattr(ray, "init", fails)
+    with pytest.raises(ServiceError) as caught, ray_session.ray_session(1):
+        pass
+    assert str(caught.value).startswith("Ray cannot be started here (The current node timed out during startup. It ")
+    assert "ray/session_latest/logs, and whether memory" in str(caught.value)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from fabricate import make_run
+from s3_world import S3
 
 from ops.errors import SettingsError
-from ops.storage.parquet import check_file
+from ops.storage.parquet import check_file, write_pieces
 from ops.storage.run_dir import scratch
 from workflows import compare
 
@@ -24,6 +25,45 @@ def test_a_place_that_is_no_file_is_refused(out: str, told: str) -> None:
 def test_files_and_objects_are_taken(tmp_path: Path) -> None:
     check_file(str(tmp_path / "new" / "x.parquet"))
     check_file("s3://bucket/x.parquet")
+
+
+def test_what_is_read_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "features.parquet").touch()
+    (tmp_path / "linked").symlink_to("data")
+    given = ("run", ["data", "new.npy", "digits"])
+    for out in ("run/model/model.safetensors", str(tmp_path / "run" / "new.parquet"), "data/../run/x"):
+        with pytest.raises(SettingsError, match=f"^--out {out}: is in the run run, whose files stay as they are"):
+            check_file(out, *given)
+    (tmp_path / "new.npy").touch()
+    for out in ("data/features.parquet", "linked/features.parquet", "new.npy"):
+        with pytest.raises(SettingsError, match=f"^--out {out}: is a file of the input "):
+            check_file(out, *given)
+    with pytest.raises(SettingsError, match=r"^--out /dev/null: is no regular file; give another one$"):
+        check_file("/dev/null", *given)
+    with pytest.raises(SettingsError, match="is in the run s3://bucket/runs/a"):
+        check_file("s3://bucket/runs/a/model/settings.json", "s3://bucket/runs/a", [])
+    for out in ("data/new.parquet", "run.parquet", "s3://bucket/run/x"):
+        check_file(out, *given)
+    check_file("s3://bucket/runs/ab", "s3://bucket/runs/a", [])
+
+
+@pytest.mark.slow
+def test_an_input_in_a_bucket_is_not_replaced(s3: S3) -> None:
+    s3.put("inputs/features.csv", b"a")
+    check_file("s3://tessera/inputs/new.parquet", "", ["s3://tessera/inputs"])
+    with pytest.raises(SettingsError, match="is a file of the input s3://tessera/inputs; give another file"):
+        check_file("s3://tessera/inputs/features.csv", "", ["s3://tessera/inputs"])
+
+
+def test_a_link_in_the_place_of_a_temporary_file_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("theirs")
+    (tmp_path / ".x.parquet.tmp").symlink_to("victim")
+    write_pieces(str(tmp_path / "x.parquet"), [{"id": [1]}])
+    assert (tmp_path / "victim").read_text() == "theirs"
+    assert not (tmp_path / "x.parquet").is_symlink()
 
 
 def test_a_comparison_is_no_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -264,3 +264,14 @@ def test_a_job_keeps_no_results_in_its_copy_of_the_working_directory(tmp_path, m
             run_dir.local_out(launch)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"runtime_env": {}}')  # the bare `ray job submit`
     assert run_dir.local_out(launch)
+
+
+@pytest.mark.parametrize("name", [run_dir.LOCK_FILE, run_dir.PROBE])
+def test_a_link_in_a_run_is_not_written_through(tmp_path, name):
+    (tmp_path / "victim").write_text("theirs")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "victim")
+    start = run_dir.lock(tmp_path / "run").__enter__ if name == run_dir.LOCK_FILE else run_dir.open_folder
+    arguments = () if name == run_dir.LOCK_FILE else (str(tmp_path), "run")
+    assert "symbolic links" in refused(start, *arguments)
+    assert (tmp_path / "victim").read_text() == "theirs"
