@@ -23,8 +23,8 @@ def images_copy(spec: str, tables: bool = False) -> Path:
         pass
     wanted = (*SUFFIXES, ".parquet", *((".npy", ".csv") if tables else ()))
     below = s3.listing(place)
-    found = {n: s for n, s in below.items() if n.lower().endswith(wanted) and not f"/{n}".count("/.")}
-    if not found:
+    objects = {n: s for n, s in below.items() if n.lower().endswith(wanted) and not f"/{n}".count("/.")}
+    if not objects:
         what = f"holds {', '.join(sorted(below)[:3])}, but no images" if below else "no such object or folder"
         raise DataError(f"{place}: {what} (endpoint {s3.endpoint()}); give a Parquet file or a folder of images")
-    return cached_copy(place, found, True)
+    return cached_copy(place, objects, True)

@@ -18,11 +18,12 @@ HASHED = 4096  # images at a time: a memory map is never in memory as a whole
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images of one size; made by `ops.data.images.load.load_images`. Satisfies `ops.data.types.graph.Data`.
+    """Images of one size, from `ops.data.images.load.load_images`. Satisfies `ops.data.types.graph.Data`.
 
     `pixels` is uint8 [N, 3, H, W], C-contiguous, perhaps a read-only memory map; None where only features are known.
     `features` float32 [N, F] come from a backbone of the user's (`--backbone frozen:FILE`), else None; one of the two
-    is there. `ids`: names of files or the user's ids. `notes`: what loading changed or found, one sentence each.
+    is there. `ids`: names of files or the user's ids. `notes`: what loading changed or noticed, one sentence each.
+    `depth`: the bits a channel that the pixels' upper 8 were taken of (8: the images had no more).
     """
 
     name: str
@@ -30,6 +31,7 @@ class ImageSet:
     features: NDArray[np.float32] | None = None
     ids: NDArray[Any] | None = None
     notes: tuple[str, ...] = field(default=())
+    depth: int = 8
 
     @property
     def feature_names(self) -> None:
@@ -54,9 +56,9 @@ class ImageSet:
     @property
     def _main(self) -> NDArray[Any]:
         """What a method trains on."""
-        found = self.pixels if self.features is None else self.features
-        assert found is not None, "an ImageSet has pixels or features"
-        return found
+        rows = self.pixels if self.features is None else self.features
+        assert rows is not None, "an ImageSet has pixels or features"
+        return rows
 
     def digest(self) -> str:
         """SHA-256 over pixels and features; names, ids, notes and labels do not enter."""
