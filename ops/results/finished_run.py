@@ -21,7 +21,7 @@ from ops.storage.run_address import local_folder
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetSpec:
     """Where training data came from, enough to load it again."""
 
     spec: str | None
@@ -30,14 +30,14 @@ class Source:
 
 
 @dataclass
-class Known:
+class TrainingRows:
     """The N nodes of a training: `ids` [N] (None: called by their row numbers), `clusters` int64 [N] where stored."""
 
     n: int
     ids: NDArray[Any] | None
     clusters: NDArray[np.int64] | None
     digest: str | None
-    source: Source
+    source: DatasetSpec
     owner: str  # the run or model, for messages
 
     @cached_property
@@ -56,13 +56,13 @@ class Known:
             )
         return graph
 
-    def with_graph(self, source: Source) -> Known:
+    def with_graph(self, source: DatasetSpec) -> TrainingRows:
         """The same nodes, their data read from elsewhere (`--known`)."""
-        return Known(self.n, self.ids, self.clusters, self.digest, source, self.owner)
+        return TrainingRows(self.n, self.ids, self.clusters, self.digest, source, self.owner)
 
 
 def record(launch: LaunchSettings) -> dict[str, Any]:
-    """What `result.json` keeps of where the data is, for `Source`: paths made absolute."""
+    """What `result.json` keeps of where the data is, for `DatasetSpec`: paths made absolute."""
     path = os.path.expanduser(launch.dataset)
     spec = os.path.abspath(path) if os.path.exists(path) else launch.dataset
     return {"spec": spec, "knn": launch.knn, "knn_metric": launch.knn_metric}
@@ -73,15 +73,15 @@ def settings_of_run(address: str) -> dict[str, Any]:
     return {key: each["value"] for key, each in read_result(local_folder(address))["settings"].items()}
 
 
-def open_run(address: str) -> tuple[StoredModel, Known]:
+def open_run(address: str) -> tuple[StoredModel, TrainingRows]:
     """The model of a finished run (of the best one of a study) and its nodes. Raises DataError for anything else."""
     run = local_folder(address)
     result = read_result(run)
     folder = run / "best" if is_study(run) and not (run / "result.json").is_file() else run
     data = result["dataset"]
-    source = Source(data.get("spec"), int(data.get("knn", 0)), data.get("knn_metric", "euclidean"))
+    source = DatasetSpec(data.get("spec"), int(data.get("knn", 0)), data.get("knn_metric", "euclidean"))
     ids, clusters = _assignments(folder / "assignments.parquet", int(result.get("model_seed", result["seeds"][0])))
-    return read_model(folder / "model"), Known(len(clusters), ids, clusters, data.get("hash"), source, address)
+    return read_model(folder / "model"), TrainingRows(len(clusters), ids, clusters, data.get("hash"), source, address)
 
 
 def _assignments(path: Path, seed: int) -> tuple[NDArray[Any] | None, NDArray[np.int64]]:
