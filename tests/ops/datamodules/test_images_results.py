@@ -1,13 +1,18 @@
 """What is made of clusters of images, from arrays alone: scores, verdict, baseline and pictures."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fabricate import make_study
+from pixel_method import METHOD, Settings
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
+from ops.api import Experiment
+from ops.config.cli import Request
+from ops.config.console import Console
+from ops.config.settings import LaunchSettings
+from ops.data.types.images import ImageSet
 from ops.datamodules.images import ImageData
 from ops.datamodules.images_results import CLUSTERS, NEAREST, confusion, pictures
 from ops.errors import DataError
@@ -27,7 +32,10 @@ def test_images_are_judged_in_their_projections():
     rng = np.random.default_rng(0)
     clusters = np.repeat([0, 1], 30)
     z = (rng.normal(0, 0.3, (60, 4)) + np.where(clusters[:, None] == 0, 1, -1)).astype(np.float32)
-    scored = ImageData().judge(SimpleNamespace(k=2))
+    request = Request(Settings(n_clusters=2), LaunchSettings(), {}, "")
+    data = ImageSet("x", np.zeros((60, 3, 4, 4), np.uint8))
+    experiment = Experiment(METHOD, request, data, None, None, Console(quiet=True), 1)
+    scored = ImageData().judge(experiment)
     found = scored(clusters, {"embedding": 5 * z, "copy_a": clusters, "copy_b": np.roll(clusters, 3)})
     silhouette = silhouette_score(z, clusters, metric="cosine")
     agreement = adjusted_rand_score(clusters, np.roll(clusters, 3))
