@@ -206,6 +206,10 @@ class DataModule(Generic[S, D]):
         """Its sizes in words, for the plan."""
         raise NotImplementedError
 
+    def describe_labels(self, labels: NDArray[np.int64] | None, hidden: Any) -> list[str]:
+        """What the plan says of the labels [N] and of what else only judges may see; the method never sees it."""
+        return []
+
     def choose_k(self, data: D) -> dict[str, Any]:
         """The choice of K without labels (`--n-clusters auto`); SettingsError where this kind of data has none."""
         raise SettingsError(f"--n-clusters auto: is for attributed graphs; give --n-clusters K for {data.name}")

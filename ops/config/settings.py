@@ -177,10 +177,20 @@ def allowed(info: FieldInfo) -> str:
     return f"{' or '.join(words)} in {low}, {high}"
 
 
+# What other libraries call a setting -> what it may be called here
+SYNONYMS = {
+    "random_state": ("seed", "first_seed"), "learning_rate": ("lr",), "max_iter": ("epochs",), "n_epochs": ("epochs",),
+    "batch_size": ("batch",), "k": ("n_clusters",), "num_clusters": ("n_clusters",), "n_components": ("embedding_dim",),
+    "latent_dim": ("embedding_dim",), "hidden_dim": ("hidden",), "n_jobs": ("threads",),
+}  # fmt: skip
+
+
 def nearest(key: str, keys: Iterable[str]) -> str:
-    """The key closest to a mistyped one, as a hint for an error line."""
-    close = difflib.get_close_matches(key, list(keys), n=1, cutoff=0.5)
-    return f"; nearest known: {close[0]}" if close else ""
+    """The one of `keys` that a mistyped key, or what other libraries call it, is closest to, as a hint."""
+    words = {each: each for each in keys}
+    words |= {word: each for word, names in SYNONYMS.items() for each in names if each in words and word not in words}
+    close = difflib.get_close_matches(key.lower().replace("-", "_"), list(words), n=1, cutoff=0.5)
+    return f"; nearest known: {words[close[0]]}" if close else ""
 
 
 def check_keys(values: Mapping[str, Any], keys: Iterable[str], where: str) -> None:

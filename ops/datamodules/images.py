@@ -25,8 +25,11 @@ from ops.evaluation.unlabelled import feature_indices, size_indices
 OWN_SPACE = "indices are taken in the trial's own projections: they compare epochs and trials of one backbone only"
 
 
+NAMED = 12  # classes that the plan names
+
+
 @dataclass(frozen=True)
-class Held:
+class ClassNames:
     """What only the reader of a report sees besides the labels: the classes' names [C], where they have any."""
 
     classes: tuple[str, ...] | None
@@ -35,14 +38,16 @@ class Held:
 class ImageData(DataModule[ImageSettings, ImageSet]):
     """Images, or features of images."""
 
-    def load(self, launch: LaunchSettings, settings: ImageSettings) -> tuple[ImageSet, NDArray[np.int64] | None, Held]:
+    def load(
+        self, launch: LaunchSettings, settings: ImageSettings
+    ) -> tuple[ImageSet, NDArray[np.int64] | None, ClassNames]:
         """The images, at the method's `image_size` and with the features of its frozen `backbone`; labels apart."""
         if launch.knn:
             raise SettingsError(f"--knn {launch.knn}: is for attributed graphs; images have no edges")
         images = read_images(
             launch.dataset, size=settings.image_size, backbone=settings.backbone, skip_damaged=launch.skip_damaged
         )
-        return images.data.with_notes(OWN_SPACE), images.labels, Held(images.classes)
+        return images.data.with_notes(OWN_SPACE), images.labels, ClassNames(images.classes)
 
     def describe(self, data: ImageSet) -> str:
         """How many, and of which size; the width of given features."""
@@ -51,26 +56,36 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         words += [f"{data.n_features:,} features of a frozen backbone"] if data.features is not None else []
         return ", ".join(words)
 
+    def describe_labels(self, labels: NDArray[np.int64] | None, hidden: ClassNames) -> list[str]:
+        """The classes by name and number of images: the K that they stand for is then seen to be right."""
+        if labels is None:
+            return []
+        counts = np.bincount(labels[labels >= 0])
+        names = hidden.classes or tuple(map(str, range(len(counts))))
+        words = [f"{name} ({number:,})" for name, number in zip(names, counts, strict=True)]
+        more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
+        return [f"{len(words)} classes by the labels: {', '.join(words[:NAMED])}{more}"]
+
     def judge(self, experiment: Experiment[ImageSettings, ImageSet]) -> Judge:
         """Indices in the method's projections; `agreement`: ARI between the clusterings of two augmented copies.
 
         `score` is the mean of the cosine silhouette and that agreement. Embeddings: `embedding` [N, D], and where they
-        are known the clusters `copy_a`, `copy_b` of the same augmented images.
+        are given the clusters `copy_a`, `copy_b` of the same augmented images.
         """
         from sklearn.metrics import adjusted_rand_score
 
         k = experiment.k
 
         def scored(clusters: NDArray[np.int64], embeddings: Arrays) -> dict[str, float]:
-            found = size_indices(clusters, k)
+            indices = size_indices(clusters, k)
             if "embedding" in embeddings:
                 z = embeddings["embedding"]
                 unit = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
-                found |= feature_indices(unit, clusters, metric="cosine")
-            if "copy_a" in embeddings and "silhouette" in found:
-                found["agreement"] = float(adjusted_rand_score(embeddings["copy_a"], embeddings["copy_b"]))
-                found["score"] = (found["silhouette"] + found["agreement"]) / 2
-            return found
+                indices |= feature_indices(unit, clusters, metric="cosine")
+            if "copy_a" in embeddings and "silhouette" in indices:
+                indices["agreement"] = float(adjusted_rand_score(embeddings["copy_a"], embeddings["copy_b"]))
+                indices["score"] = (indices["silhouette"] + indices["agreement"]) / 2
+            return indices
 
         return scored
 

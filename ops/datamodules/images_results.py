@@ -25,12 +25,11 @@ SHOWN_SIDE = 96  # larger images are thinned to this side
 def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
     """Write pictures.npz and embeddings.parquet of seed `chosen`; returns what `result.json` says of them."""
     arrays = seed_arrays(folders[chosen])
-    made = {} if experiment.data.pixels is None else pictures(experiment.data.pixels, arrays)
+    stored = {} if experiment.data.pixels is None else pictures(experiment.data.pixels, arrays)
     if experiment.labels is not None:
-        k, held = experiment.k, experiment.hidden
-        made |= confusion(arrays["last"], experiment.labels, k) | _names(held)
-    if made:
-        save_arrays(folder / PICTURES, seed=np.array(chosen), **made)
+        stored |= confusion(arrays["last"], experiment.labels, experiment.k) | _names(experiment.hidden)
+    if stored:
+        save_arrays(folder / PICTURES, seed=np.array(chosen), **stored)
     if "embedding" not in arrays:
         return {}
     ids = np.arange(experiment.data.n_rows) if experiment.data.ids is None else experiment.data.ids
@@ -52,13 +51,13 @@ def pictures(pixels: NDArray[np.uint8], arrays: Mapping[str, NDArray[Any]]) -> d
         rows = nearest(int(cluster), clusters, arrays)
         counts[row] = len(rows)
         near[row, : len(rows)] = _thin(pixels[rows])
-    found = {"near": near, "near_count": counts, "near_cluster": shown, "near_size": sizes[shown]}
+    shows = {"near": near, "near_count": counts, "near_cluster": shown, "near_size": sizes[shown]}
     if len(arrays.get("hard_pairs", ())):
         pairs = arrays["hard_pairs"][:PAIRS]
         shape = (*pairs.shape, *near.shape[2:])
-        found |= {"pair": _thin(pixels[pairs.ravel()]).reshape(shape), "pair_cluster": clusters[pairs],
+        shows |= {"pair": _thin(pixels[pairs.ravel()]).reshape(shape), "pair_cluster": clusters[pairs],
                   "pair_value": arrays["hard_values"][:PAIRS]}  # fmt: skip
-    return found
+    return shows
 
 
 def nearest(cluster: int, clusters: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
@@ -93,5 +92,5 @@ def confusion(clusters: NDArray[np.int64], labels: NDArray[np.int64], k: int) ->
     return {"confusion": table[:, order], "confusion_order": np.array(order, np.int64)}
 
 
-def _names(held: Any) -> dict[str, NDArray[Any]]:
-    return {} if held is None or held.classes is None else {"classes": np.array(held.classes, dtype=np.str_)}
+def _names(hidden: Any) -> dict[str, NDArray[Any]]:
+    return {} if hidden is None or hidden.classes is None else {"classes": np.array(hidden.classes, dtype=np.str_)}

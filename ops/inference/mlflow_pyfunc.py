@@ -10,14 +10,13 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 from ops.api import AnyMethod
-from ops.errors import DataError
-from ops.results.model_store import in_order, read_model
+from ops.inference.frames import feature_frame
+from ops.results.model_store import read_model
 
 ARTIFACT = "model"  # the name under which MLflow keeps the copied folder
 
@@ -36,9 +35,9 @@ class ClusterModel(PythonModel):
         Columns stand as in training, in any order where they have the names they had there. Raises DataError for
         other columns and for values that are not finite numbers.
 
-        A model of users (hgt, twhin) takes one row an edge: `user`, `note` (a known one's id; missing for a user
-        without edges), `relation` (follow_note; may be left out where the model has one only), `weight` (not used),
-        and the user's features as further columns in training's order, of which a user's first row counts. It gives
+        A model of users (hgt, twhin) takes one row an edge: `user`, `note` (an id that the model knows; missing for a
+        user without edges), `relation` (follow_note; optional where the model has one only), `weight` (not used), and
+        the user's features as further columns in training's order, of which a user's first row counts. It gives
         one row a user, in the order of their first rows: `user`, `cluster`, `confidence`, `vector` (list of floats).
         The columns are called as the node types were; `src` and `dst` where both ends are of one type.
 
@@ -49,14 +48,7 @@ class ClusterModel(PythonModel):
             return self._users(model_input)
         if self.method.kind == "images":
             return self._images(model_input)
-        try:
-            x = np.ascontiguousarray(model_input.to_numpy(), dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"predict: a feature is not a number ({error}); give numeric columns only") from None
-        if not np.isfinite(x).all():
-            raise DataError("predict: the features hold NaN or infinite values; replace them first")
-        names = [c for c in model_input.columns if isinstance(c, str)]
-        x = in_order(x, names if len(names) == x.shape[1] else None, self.model, "predict")
+        x = feature_frame(model_input, self.model)
         cluster, confidence = self.method.predict(self.model.tensors, self.model.settings, x, None)
         return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=model_input.index)
 
@@ -74,10 +66,10 @@ class ClusterModel(PythonModel):
 
         words = vocabulary(self.model, self.method, "the model")
         new = from_frame(frame, words)
-        found = self.method.predict(self.model.tensors, self.model.settings, new.rows)
+        placed = self.method.predict(self.model.tensors, self.model.settings, new.rows)
         name = "src" if words.rows == words.others else words.rows
-        columns = {name: new.ids, "cluster": found.cluster, "confidence": found.confidence}
-        return pd.DataFrame(columns | {"vector": found.vector.tolist()})
+        columns = {name: new.ids, "cluster": placed.cluster, "confidence": placed.confidence}
+        return pd.DataFrame(columns | {"vector": placed.vector.tolist()})
 
 
 set_model(ClusterModel())

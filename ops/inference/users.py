@@ -1,56 +1,26 @@
-"""Clusters for users by a trained model of a heterogeneous graph, known users or new ones, from their edges.
+"""Users that a trained model of a heterogeneous graph places in clusters, known or new ones, by their edges.
 
 The model holds what it needs of the nodes it knows (`--store-states`), so neither the graph nor its service is asked.
-Kind-specific part of `ops.inference.predict`. Axes: n users, D width of their vectors.
+Axes: n users, D width of their vectors.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ops.api import AnyMethod
-from ops.config.console import Console
-from ops.config.settings import PredictSettings
 from ops.data.io.inductive_batch import Placed, unpack_ids
 from ops.data.types.hetero import relation_of
 from ops.data.user_requests import Arrived, Vocabulary, read_new
 from ops.errors import DataError
-from ops.inference.summary import refuse_graph_flags, summary
-from ops.results.finished_run import TrainedNodes
+from ops.inference.placement import Outcome, Placement, Prediction
 from ops.results.model_store import StoredModel
-from ops.storage.parquet import write_pieces
 
 COLUMNS = "id, cluster, confidence, vector"
-
-
-@dataclass
-class Tally:
-    """What is counted while pieces are placed: clusters so far, users without a usable edge, without anything."""
-
-    clusters: list[NDArray[np.int64]] = field(default_factory=list)
-    bare: int = 0
-    untold: int = 0
-    edges: int = 0
-
-    def add(self, found: Placed) -> None:
-        """One piece more."""
-        self.clusters.append(found.cluster)
-        self.bare += int((found.edges == 0).sum())
-        self.untold += int((~found.told).sum())
-        self.edges += int(found.edges.sum())
-
-    def of_bare(self) -> str:
-        """What became of users without an edge."""
-        told = self.bare - self.untold
-        words = [f"{told:,} placed by features alone"] if told else []
-        words += [f"nothing tells where {self.untold:,} belong, their confidence is 0"] if self.untold else []
-        return "; ".join(words)
 
 
 def vocabulary(model: StoredModel, method: AnyMethod, owner: str) -> Vocabulary:
@@ -67,52 +37,45 @@ def vocabulary(model: StoredModel, method: AnyMethod, owner: str) -> Vocabulary:
     return Vocabulary(owner, graph["rows"], graph["others"], relations, ids, features)
 
 
-def predict_users(
-    run: str,
-    model: StoredModel,
-    known: TrainedNodes | None,
-    request: PredictSettings,
-    method: AnyMethod,
-    console: Console,
-) -> dict[str, Any]:
-    """Write id, cluster, confidence and vector of every user of `request.data`; returns a summary.
-
-    Raises SettingsError for flags of attributed graphs, DataError before anything is written.
-    """
-    refuse_graph_flags(request, method)
-    began = time.monotonic()
-    words = vocabulary(model, method, run)
-    new = read_new(request.data, words)
-    numbers, kind = new.rows.numbers, words.rows
-    n, n_known = len(numbers), int((numbers >= 0).sum())
-    console.say(f"{n:,} {kind}s: {n_known:,} known to {run}, {n - n_known:,} new")
-    for note in new.notes:
-        console.say(note)
-    if n_known:
-        console.say(f"known {kind}s are matched by id and placed by what is given here, not by their edges in training")
-    if n_known < n:
-        console.say(f"new {kind}s: {method.new_rows}")
-    tally = Tally()
-    write_pieces(request.out, pieces(new, model, method, request.batch_rows, tally))
-    clusters = np.concatenate(tally.clusters)
-    if tally.bare:
-        console.say(f"{tally.bare:,} {kind}s have no edge that counts: {tally.of_bare()}")
-    found = summary(run, model, request, numbers, clusters, known, f"{kind}s", console, began)
-    return found | {"edges": tally.edges, "without_edges": tally.bare, "untold": tally.untold, "columns": COLUMNS}
+def place_users(prediction: Prediction) -> Placement:
+    """The users of `request.data`. Raises SettingsError for flags of attributed graphs, DataError."""
+    prediction.refuse_graph_flags()
+    words = vocabulary(prediction.model, prediction.method, prediction.run)
+    users = read_new(prediction.request.data, words)
+    rows, noun = users.rows.numbers, f"{words.rows}s"
+    n, n_matched = len(rows), int((rows >= 0).sum())
+    remarks = [f"{n:,} {noun}: {n_matched:,} known to {prediction.run}, {n - n_matched:,} new", *users.notes]
+    if n_matched:
+        remarks.append(
+            f"known {noun} are matched by id and placed by what is given here, not by their edges in training"
+        )
+    remarks += [f"new {noun}: {prediction.method.new_rows}"] if n_matched < n else []
+    placed: list[Placed] = []
+    return Placement(
+        users.ids, rows, noun, remarks, _by_pieces(users, prediction, placed), lambda: _outcome(placed, noun)
+    )
 
 
-def pieces(new: Arrived, model: StoredModel, method: AnyMethod, rows: int, tally: Tally) -> Iterator[dict[str, Any]]:
-    """The columns of the output for `rows` users at a time."""
+def _by_pieces(users: Arrived, prediction: Prediction, placed: list[Placed]) -> Iterator[dict[str, Any]]:
+    """The columns for `batch_rows` users at a time; all that is placed is kept in `placed`, but for the vectors."""
     import pyarrow as pa
 
-    for first in range(0, len(new.ids), rows):
-        last = min(first + rows, len(new.ids))
-        found: Placed = method.predict(model.tensors, model.settings, new.rows.take(first, last))
-        tally.add(found)
-        vectors = np.ascontiguousarray(found.vector, np.float32)
-        yield {
-            "id": new.ids[first:last],
-            "cluster": found.cluster,
-            "confidence": found.confidence,
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
-        }
+    rows, model = prediction.request.batch_rows, prediction.model
+    for first in range(0, len(users.ids), rows):
+        piece = users.rows.take(first, min(first + rows, len(users.ids)))
+        result: Placed = prediction.method.predict(model.tensors, model.settings, piece)
+        vectors = np.ascontiguousarray(result.vector, np.float32)
+        placed.append(replace(result, vector=vectors[:0]))
+        columns = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        yield {"cluster": result.cluster, "confidence": result.confidence, "vector": columns}
+
+
+def _outcome(placed: list[Placed], noun: str) -> Outcome:
+    """How many edges counted, and what became of users without one."""
+    edges = np.concatenate([piece.edges for piece in placed])
+    bare = int((edges == 0).sum())
+    unplaced = sum(int((~piece.told).sum()) for piece in placed)
+    words = [f"{bare - unplaced:,} placed by features alone"] if bare > unplaced else []
+    words += [f"nothing tells where {unplaced:,} belong, their confidence is 0"] if unplaced else []
+    sentences = [f"{bare:,} {noun} have no edge that counts: {'; '.join(words)}"] if bare else []
+    return sentences, {"edges": int(edges.sum()), "without_edges": bare, "untold": unplaced, "columns": COLUMNS}

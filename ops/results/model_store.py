@@ -50,8 +50,8 @@ class StoredModel:
 def describe(method: str, data: Data) -> dict[str, Any]:
     """What `settings.json` says beside the settings: the method, the data's name and hash, its columns.
 
-    Of images also height and width. Of a partitioned graph also its relations, reverse ones too, and the types at the
-    ends of the predicted ones.
+    Of images also height and width, and their bits a channel where they had more than 8. Of a partitioned graph also
+    its relations, reverse ones too, and the types at the ends of the predicted ones.
     """
     names = None if data.feature_names is None else list(data.feature_names)
     about: dict[str, Any] = {"method": method, "dataset": data.name, "data": data.digest(),
@@ -60,7 +60,7 @@ def describe(method: str, data: Data) -> dict[str, Any]:
         relations = [relation_name(r) for r in data.manifest.edges]
         about["graph"] = {"rows": data.rows, "others": data.others, "relations": relations}
     if isinstance(data, ImageSet) and data.pixels is not None:
-        about["pixels"] = list(data.size)
+        about["pixels"] = [*data.size, *([data.depth] if data.depth > 8 else [])]
     return about
 
 

@@ -99,7 +99,8 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
     planned = memory.preload() + method.estimate(settings, data, workers.count if workers else 1)
     say = experiment.console.say
     say(f"{method.name} on {data.name}: {datamodule_of(method).describe(data)}, data {data.digest()[:8]}")
-    for note in (*data.notes, *experiment.request.remarks, *method.remarks(settings, data)):
+    classes = datamodule_of(method).describe_labels(experiment.labels, experiment.hidden)
+    for note in (*data.notes, *classes, *experiment.request.remarks, *method.remarks(settings, data)):
         say(f"  {note}")
     if experiment.warm is not None:
         say(f"  {warm_start.sentence(experiment.warm)}")

@@ -15,27 +15,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.data.catalog.download import in_data_folder
 from ops.data.images.cache import decoded
-from ops.data.images.catalog import NAMES, canonical_images, of_name, own_folder, parameters
+from ops.data.images.catalog import NAMES, canonical_images, of_name, of_path
 from ops.data.images.decode import common_size
+from ops.data.images.features import FROZEN, TABLES, feature_set, features_file, with_features
+from ops.data.images.parquet import image_column, parquet_files
 from ops.data.images.remote import images_copy
-from ops.data.images.sources import SUFFIXES, Pile, image_column, of_folder, of_parquet, parquet_files
-from ops.data.io.builder import Raw
-from ops.data.io.ids import check_ids, find_rows
-from ops.data.io.readers import read_npy
-from ops.data.io.tables import feature_table
-from ops.data.io.validate import check_features, count, make_labels, unlabelled
+from ops.data.images.sources import SUFFIXES, EncodedImages
+from ops.data.io.ids import check_ids
+from ops.data.io.validate import count, make_labels, unlabelled
 from ops.data.types.images import ImageSet
 from ops.errors import DataError, SettingsError, naming
 from ops.storage.object_store import is_s3
 
-FROZEN = "frozen:"
-TABLES = (".npy", ".parquet", ".csv")
-
 
 @dataclass(frozen=True)
-class Read:
-    """A data set; beside it, never in it, labels int64 [N] in 0..C-1 and the names of the C classes, where known."""
+class LoadedImages:
+    """A data set; beside it, never in it, labels int64 [N] in 0..C-1 and the names of the C classes, if it has them."""
 
     data: ImageSet
     labels: NDArray[np.int64] | None
@@ -46,42 +43,45 @@ def load_images(
     spec: str, *, size: int | None = None, backbone: str = "", skip_damaged: bool = False
 ) -> tuple[ImageSet, NDArray[np.int64] | None]:
     """`read_images` without the classes' names."""
-    found = read_images(spec, size=size, backbone=backbone, skip_damaged=skip_damaged)
-    return found.data, found.labels
+    loaded = read_images(spec, size=size, backbone=backbone, skip_damaged=skip_damaged)
+    return loaded.data, loaded.labels
 
 
-def read_images(spec: str, *, size: int | None = None, backbone: str = "", skip_damaged: bool = False) -> Read:
+def read_images(
+    spec: str, *, size: int | None = None, backbone: str = "", skip_damaged: bool = False, depth: int | None = None
+) -> LoadedImages:
     """Load a data set of images at `size` pixels a side (None: its own).
 
-    `spec`: a known name (`cifar10`, `stl10`, `digits` ...; write `./cifar10` for a folder of that name), a folder of
+    `spec`: a listed name (`cifar10`, `stl10`, `digits` ...; write `./cifar10` for a folder of that name), a folder of
     images (its sub-folders are the classes), a Parquet file or a folder of them (column `image`), either also as
     s3://BUCKET/PATH, or the NAME of a folder in TESSERA_DATA. With `backbone` frozen:FILE the features [N, F] of
-    FILE (.npy, .parquet, .csv) come along; `spec` may then be a feature table itself.
+    FILE (.npy, .parquet, .csv) come along; `spec` may then be a feature table itself. `depth`: how many bits images of
+    more than 8 bits a channel use (None: as many as their largest value needs).
     Raises DataError for what is missing, malformed or (unless `skip_damaged`) damaged, SettingsError for a size.
     """
     if size is not None and not 1 <= size <= 1024:
         raise SettingsError(f"--image-size {size}: allowed are 1 to 1024 pixels, or none for the data's own")
-    table = backbone.removeprefix(FROZEN) if backbone.startswith(FROZEN) else None
-    if table == "":
-        raise SettingsError(f"--backbone {backbone}: give a file of features: frozen:FILE (.npy, .parquet or .csv)")
-    with _here(spec, table is not None) as path:
+    table = features_file(backbone)
+    with _local(spec, table is not None) as path:
         if path is not None and _is_table(path):
             if table is None:
                 raise DataError(f"{path}: holds features, not images; give --backbone {FROZEN}{path} to train on them")
-            return _only_features(spec, path, table)
-        pile = _pile(spec, path)
-        if pile.count == 0:
-            raise DataError(f"{pile.origin}: holds no images")
-        found, kept = _decode(pile, size, skip_damaged)
+            data, given = feature_set(spec, path, table)
+            return _labelled(data, given, str(path))
+        images = _encoded(spec, path)
+        if images.count == 0:
+            raise DataError(f"{images.origin}: holds no images")
+        data, rows = _decoded(images, size, skip_damaged, depth)
     if path is not None and is_s3(spec):  # what is left out is named as the user knows it
-        notes = tuple(note.replace(str(path), spec.rstrip("/")) for note in found.data.notes)
-        found = replace(found, data=replace(found.data, notes=notes))
-    return found if table is None else replace(found, data=_with_features(found.data, table, kept, pile.count))
+        data = replace(data, notes=tuple(note.replace(str(path), spec.rstrip("/")) for note in data.notes))
+    if table is not None:
+        data = with_features(data, table, rows, images.count)
+    return _labelled(data, None if images.labels is None else images.labels[rows], images.origin, images.classes)
 
 
 @contextmanager
-def _here(spec: str, tables: bool) -> Iterator[Path | None]:
-    """The file or folder on this machine, None for a known name; messages inside call an S3 copy by its URI."""
+def _local(spec: str, tables: bool) -> Iterator[Path | None]:
+    """The file or folder on this machine, None for a listed name; messages inside call an S3 copy by its URI."""
     if is_s3(spec):
         copy = images_copy(spec, tables)
         with naming(copy, spec.rstrip("/")):
@@ -92,125 +92,71 @@ def _here(spec: str, tables: bool) -> Iterator[Path | None]:
         return
     if "://" in spec:
         raise DataError(f"{spec}: only local files, folders and s3:// can be read; download it first")
-    path = Path(os.path.expanduser(spec))
-    if not spec or not _there(path):
-        own = own_folder(spec)
-        if own is None:
-            raise DataError(
-                f"{spec!r}: no such data set, file or folder; known names: {', '.join(NAMES)}; or give a folder of "
-                "images, or Parquet files with a column image"
-            )
-        path = own
-    yield path
-
-
-def _there(path: Path) -> bool:
-    """Whether there is such a file or folder; DataError for a name that cannot be asked for (too long, no access)."""
+    path: Path | None = Path(os.path.expanduser(spec))
     try:
-        return path.exists()
-    except OSError as error:
+        there = bool(spec) and path is not None and path.exists()
+    except OSError as error:  # a name that is too long, no access
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    path = path if there else in_data_folder(spec)
+    if path is None:
+        raise DataError(
+            f"{spec!r}: no such data set, file or folder; known names: {', '.join(NAMES)}; or give a folder of images, "
+            "or Parquet files with a column image"
+        )
+    yield path
 
 
 def _is_table(path: Path) -> bool:
     """Whether a file holds features: an array, a CSV, or Parquet without images."""
     suffix = path.suffix.lower()
-    return path.is_file() and (suffix in (".npy", ".csv") or (suffix == ".parquet" and image_column(path) is None))
+    return path.is_file() and suffix in TABLES and (suffix != ".parquet" or image_column(path) is None)
 
 
-def _pile(spec: str, path: Path | None) -> Pile:
+def _encoded(spec: str, path: Path | None) -> EncodedImages:
     if path is None:
-        return of_name(str(canonical_images(spec)), parameters(spec))
+        return of_name(str(canonical_images(spec)), spec.partition(":")[2])
     if path.is_file() and not parquet_files(path):
         raise DataError(
             f"{path}: is neither Parquet nor a table of features; images are given as a folder ({' '.join(SUFFIXES)}) "
             "or Parquet file"
         )
-    return of_parquet(path) if parquet_files(path) else of_folder(path)
+    return of_path(path)
 
 
-def _decode(pile: Pile, size: int | None, skip: bool) -> tuple[Read, NDArray[np.int64]]:
+def _decoded(
+    images: EncodedImages, size: int | None, skip: bool, depth: int | None
+) -> tuple[ImageSet, NDArray[np.int64]]:
     """The images that are not damaged, and which of all those are."""
     if size is None:
-        size = pile.side or common_size(pile.sample())
-    found = decoded(pile.blocks, pile.count, size, _plain(pile.name), pile.stamped)
-    notes, damaged = [*pile.notes, *found.tally.notes(size)], found.tally.damaged
-    kept = np.setdiff1d(np.arange(pile.count), np.array(list(damaged), dtype=np.int64))
+        size = images.side or common_size(images.sample())
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in images.name)[:40] or "images"
+    pixels, tally, file = decoded(images.blocks, images.count, size, name, images.stamped, depth)
+    notes, damaged = [*images.notes, *tally.notes(size)], tally.damaged
+    rows = np.setdiff1d(np.arange(images.count), np.array(list(damaged), dtype=np.int64))
     if damaged:
-        said = [f"{pile.place(i)}: {why}" for i, why in sorted(damaged.items())]
+        said = [f"{images.place(i)}: {why}" for i, why in sorted(damaged.items())]
         more = f" (and {count(len(said) - 1, 'more image')} damaged)" if len(said) > 1 else ""
-        if not skip or not len(kept):
+        if not skip or not len(rows):
             raise DataError(f"{said[0]}{more}; remove or replace what is damaged, or give --skip-damaged")
         notes.append(f"{count(len(said), 'damaged image')} left out: {'; '.join(said[:3])}{' ...' if said[3:] else ''}")
-    if found.where is not None:
-        notes.append(f"decoded once to {size} x {size}; the pixels are kept in {found.where}")
-    ids = None if pile.ids is None else check_ids(pile.ids, pile.count, origin=pile.origin)[kept]
-    ids = kept if ids is None and damaged else ids  # the rows keep their numbers
-    given = None if pile.labels is None else pile.labels[kept]
-    return _read(ImageSet(pile.name, found.pixels, None, ids, tuple(notes)), given, pile.origin, pile.classes), kept
+    if file is not None:
+        notes.append(f"decoded once to {size} x {size}; the pixels are kept in {file}")
+    ids = None if images.ids is None else check_ids(images.ids, images.count, origin=images.origin)[rows]
+    ids = rows if ids is None and damaged else ids  # the rows keep their numbers
+    bits = tally.depth if tally.changed["deep"] else 8
+    return ImageSet(images.name, pixels, None, ids, tuple(notes), bits), rows
 
 
-def _read(data: ImageSet, given: NDArray[Any] | None, origin: str, names: tuple[str, ...] | None = None) -> Read:
+def _labelled(
+    data: ImageSet, given: NDArray[Any] | None, origin: str, names: tuple[str, ...] | None = None
+) -> LoadedImages:
     """The data with its labels checked, and the names of its classes: `names`, or the labels where they are words."""
     if given is None:
-        return Read(data, None, None)
+        return LoadedImages(data, None, None)
     labels = make_labels(given, data.n_rows, origin=origin)
     data, given = data.with_notes(*unlabelled(labels)), given[labels >= 0]
     present = np.unique(given if given.dtype.kind in "biufU" else given.astype(np.str_))  # in the labels' order
-    if names is not None and present.dtype.kind in "iu":
-        return Read(data, labels, tuple(names[i] for i in present) if present.max() < len(names) else None)
-    return Read(data, labels, None if present.dtype.kind in "iufb" else tuple(str(c) for c in present))
-
-
-def _plain(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:40] or "images"
-
-
-def _only_features(spec: str, path: Path, table: str) -> Read:
-    """A feature table as the data set itself; it must be the one that the backbone names."""
-    own = Path(os.path.expanduser(table))
-    if not (spec == table if is_s3(table) or is_s3(spec) else _there(own) and own.samefile(path)):
-        raise DataError(f"{path}: is a table of features, but --backbone names {table}; give the images or that table")
-    raw = _table(path)
-    x = check_features(raw.x, feature_names=raw.feature_names, origin=raw.origin)
-    ids = None if raw.ids is None else check_ids(raw.ids, len(x), origin=raw.origin)
-    return _read(ImageSet(raw.name, None, x, ids, tuple(raw.notes)), raw.labels, raw.origin)
-
-
-def _table(path: Path) -> Raw:
-    if path.suffix.lower() not in TABLES:
-        raise DataError(f"{path}: features are read from {', '.join(TABLES)}")
-    if path.suffix.lower() == ".npy":
-        array = read_npy(path)
-        if array.ndim != 2:
-            raise DataError(f"{path}: features must have two dimensions (images, features), found {array.shape}")
-        return Raw(path.stem, str(path), array)
-    found = feature_table(path)
-    return Raw(path.stem, str(path), found.x, None, found.labels, found.ids, found.feature_names, found.notes)
-
-
-def _with_features(data: ImageSet, table: str, kept: NDArray[np.int64], n: int) -> ImageSet:
-    """The images with their features: in the same order, or matched by id where both have ids.
-
-    The features may be those of all `n` images, or of the ones alone that are `kept` (not damaged).
-    """
-    path = images_copy(table, True) if is_s3(table) else Path(os.path.expanduser(table))
-    raw = _table(path)
-    x = check_features(raw.x, feature_names=raw.feature_names, origin=table)
-    rows = _rows(data, raw, table)
-    if rows is None:
-        if len(x) not in (data.n_rows, n):
-            raise DataError(f"{table}: {len(x):,} rows of features for {data.n_rows:,} images; give one row an image")
-        rows = np.arange(len(x)) if len(x) == data.n_rows else kept
-    return ImageSet(data.name, data.pixels, np.ascontiguousarray(x[rows]), data.ids, data.notes).with_notes(
-        f"features of {x.shape[1]} values an image from {table}"
-    )
-
-
-def _rows(data: ImageSet, raw: Any, origin: str) -> NDArray[np.int64] | None:
-    if raw.ids is None or data.ids is None:
-        return None
-    rows = find_rows(data.ids, check_ids(raw.ids, len(raw.x), origin=origin))
-    if (rows < 0).any():
-        raise DataError(f"{origin}: has no row with the id {str(data.ids[rows < 0][0])!r}; give one row an image")
-    return rows
+    if present.dtype.kind == "U":
+        return LoadedImages(data, labels, tuple(map(str, present)))
+    numbered = names and present.dtype.kind in "iu" and present.max() < len(names)
+    return LoadedImages(data, labels, tuple(names[i] for i in present) if names and numbered else None)

@@ -69,13 +69,13 @@ def augment(
     `grey_p`, `flip_p`: probabilities of grey and mirrored images.
     """
     height, width = images.shape[-2:]
-    found = draw(
+    drawn = draw(
         index.cpu().numpy(), key64(seed, "augment", epoch, view), (height, width), crop_scale=crop_scale,
         jitter=jitter, jitter_p=jitter_p, grey_p=grey_p, flip_p=flip_p,
     )  # fmt: skip
     step = len(images) if images.is_cuda else CHUNK
-    made = [_view(images[i : i + step], found, slice(i, i + step)) for i in range(0, len(images), step)]
-    return torch.cat(made) if made else images.float()
+    views = [_view(images[i : i + step], drawn, slice(i, i + step)) for i in range(0, len(images), step)]
+    return torch.cat(views) if views else images.float()
 
 
 def draw(
@@ -112,24 +112,24 @@ def _crops(
     w, h = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
     inside = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     first, rows = inside.argmax(axis=1), np.arange(len(area))
-    own, fits = np.stack([h[rows, first], w[rows, first]], axis=1), inside.any(axis=1)
+    sizes, fits = np.stack([h[rows, first], w[rows, first]], axis=1), inside.any(axis=1)
     whole = np.array([min(height, round(width / RATIO[0])), min(width, round(height * RATIO[1]))], dtype=np.float64)
-    own[~fits] = whole
-    room = np.array(size) - own
+    sizes[~fits] = whole
+    room = np.array(size) - sizes
     place = np.floor(corner * (room + 1))
     place[~fits] = np.floor((np.array(size) - whole) / 2)
-    return np.concatenate([place, own], axis=1)
+    return np.concatenate([place, sizes], axis=1)
 
 
-def _view(images: UInt8[Tensor, "B 3 H W"], found: Draws, rows: slice) -> Float[Tensor, "B 3 H W"]:
+def _view(images: UInt8[Tensor, "B 3 H W"], drawn: Draws, rows: slice) -> Float[Tensor, "B 3 H W"]:
     """The drawn crop, jitter and grey of one piece of a batch."""
     device = images.device
-    x = _cropped(images.float().div_(255), found.crop[rows], found.flip[rows])
-    factors = torch.from_numpy(found.factors[rows].astype(np.float32)).to(device)
-    order = found.order[rows]
+    x = _cropped(images.float().div_(255), drawn.crop[rows], drawn.flip[rows])
+    factors = torch.from_numpy(drawn.factors[rows].astype(np.float32)).to(device)
+    order = drawn.order[rows]
     turned = np.argmax(order == 3, axis=1)  # at which of the four steps the hue is turned
-    moves = found.factors[rows, 3] != 0
-    changes = (found.factors[rows, :3] != 1).any()
+    moves = drawn.factors[rows, 3] != 0
+    changes = (drawn.factors[rows, :3] != 1).any()
     for step in range(4):
         if changes:
             x = _mixed(x, factors, torch.from_numpy(order[:, step]).to(device))
@@ -137,7 +137,7 @@ def _view(images: UInt8[Tensor, "B 3 H W"], found: Draws, rows: slice) -> Float[
         if now.size:
             at = torch.from_numpy(now).to(device)
             x[at] = _turned(x[at], factors[at, 3])
-    if (grey := np.flatnonzero(found.grey[rows])).size:
+    if (grey := np.flatnonzero(drawn.grey[rows])).size:
         at = torch.from_numpy(grey).to(device)
         x[at] = _grey(x[at])
     return _scaled(x)

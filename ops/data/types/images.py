@@ -17,11 +17,12 @@ from ops.data.types.graph import digest_of
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images of one size (see `ops.data.images.load.load_images`). Satisfies `ops.data.types.graph.Data`.
+    """Images of one size, from `ops.data.images.load.load_images`. Satisfies `ops.data.types.graph.Data`.
 
     `pixels` is uint8 [N, 3, H, W], C-contiguous, perhaps a read-only memory map; None where there are only features.
     `features` float32 [N, F] come from a backbone of the user's (`--backbone frozen:FILE`), else None; one of the two
-    is there. `ids`: names of files or the user's ids. `notes`: what loading changed or left out, one sentence each.
+    is there. `ids`: names of files or the user's ids. `notes`: what loading changed or noticed, one sentence each.
+    `depth`: the bits a channel that the pixels' upper 8 were taken of (8: the images had no more).
     """
 
     name: str
@@ -29,6 +30,7 @@ class ImageSet:
     features: NDArray[np.float32] | None = None
     ids: NDArray[Any] | None = None
     notes: tuple[str, ...] = field(default=())
+    depth: int = 8
 
     @property
     def feature_names(self) -> None:

@@ -20,11 +20,12 @@ from ops.config.cli import resolve
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, PredictSettings, flat
 from ops.data.types.images import ImageSet
-from ops.datamodules.images import OWN_SPACE, ImageData
+from ops.datamodules.images import OWN_SPACE, ClassNames, ImageData
 from ops.errors import DataError, SettingsError
 from ops.evaluation.labelled import LABELLED, Evaluator
-from ops.inference.images import from_frame, predict_images
-from ops.inference.predict import run_prediction
+from ops.inference.images import from_frame
+from ops.inference.placement import Prediction
+from ops.inference.predict import predict, run_prediction
 from ops.reporting.tables import summary_table
 from ops.results.arrays import read_pictures
 from ops.results.model_store import describe, read_model, save_model
@@ -167,14 +168,13 @@ def test_features_of_a_frozen_backbone_need_no_images(places):
     np.save(places / "new.npy", x[15:25] + 0.01)
     request = PredictSettings(data=str(places / "new.npy"), out=str(places / "out.parquet"))
     quiet = Console(quiet=True)
-    summary = predict_images("run", model, None, request, METHOD, quiet)
+    summary = predict(Prediction("run", model, None, request, METHOD), quiet)
     assert summary["sizes"] == [5, 5]
     assert (summary["known"], summary["new"], summary["changed"]) == (0, 10, None)
     assert from_frame(pd.DataFrame(x), model).n_rows == 40
     np.save(places / "wide.npy", np.zeros((3, 4)))
     with pytest.raises(DataError, match=r"wide.npy: 4 features, the model was trained on 12; give the same"):
-        predict_images("run", model, None, request.model_copy(update={"data": str(places / "wide.npy")}),
-                       METHOD, quiet)  # fmt: skip
+        predict(Prediction("run", model, None, request, METHOD).on(str(places / "wide.npy")), quiet)
 
 
 @pytest.mark.slow
@@ -221,7 +221,7 @@ def test_a_data_frame_of_images_gets_clusters(finished):
     assert adjusted_rand_score(clusters, kinds) == 1.0
     with pytest.raises(DataError, match=r"predict: image of row 1: is empty \(1 damaged\); leave it out"):
         from_frame(pd.DataFrame({"image": [made[0], b""]}), model)
-    with pytest.raises(DataError, match=r"needs a column image of encoded images .* found a, b"):
+    with pytest.raises(DataError, match=r"needs a column image of encoded images .* has a, b"):
         from_frame(pd.DataFrame({"a": [1], "b": [2]}), model)
 
 
@@ -254,6 +254,20 @@ def test_projections_that_point_one_way_are_told(places, capsys):
         "--warmup-epochs or --ema-momentum"
     ]
     assert "collapsed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "expected"),
+    [
+        ([0, 1, 1], ("cat", "dog"), ["2 classes by the labels: cat (1), dog (2)"]),
+        ([0, 0, 1], None, ["2 classes by the labels: 0 (2), 1 (1)"]),
+        (range(14), None, [f"14 classes by the labels: {', '.join(f'{i} (1)' for i in range(12))} and 2 more"]),
+        (None, None, []),
+    ],
+)
+def test_the_plan_names_the_classes(labels, classes, expected):
+    given = None if labels is None else np.array(labels)
+    assert ImageData().describe_labels(given, ClassNames(classes)) == expected
 
 
 def test_image_sets_say_their_size():

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ops.data.catalog import graphs
+from ops.data.catalog import download, graphs
 from ops.data.catalog.download_graph import one_hot_degree
 from ops.data.load import load
 from ops.errors import DataError
@@ -97,10 +97,10 @@ def test_a_download_that_cannot_be_reached(places, monkeypatch):
 
 
 def test_a_download_from_which_nothing_arrives_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(graphs, "FIRST_BYTE_S", 0.3)
+    monkeypatch.setattr(download, "FIRST_BYTE_S", 0.3)
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
         start = time.monotonic()
-        reason = graphs._wait(child, tmp_path)
+        reason = download._wait(child, tmp_path)
         child.kill()
     assert reason == "nothing arrived in 0.3 s"
     assert time.monotonic() - start < 10

@@ -1,0 +1,95 @@
+"""What every data set with a name needs: where its files are looked for, and a download in a process of its own.
+
+The libraries that download read files by pickle and have no timeouts; neither happens in this process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ops.errors import DataError
+
+log = logging.getLogger(__name__)
+
+FIRST_BYTE_S = 45  # the start of Python and of the library included
+_DOWNLOAD_S = 1800
+
+
+def in_data_folder(name: str) -> Path | None:
+    """The file or folder NAME in the folder TESSERA_DATA if that is set and has it; DataError where it is no folder."""
+    home = os.environ.get("TESSERA_DATA", "")
+    if not home or not name or "/" in name:
+        return None
+    if not os.path.isdir(os.path.expanduser(home)):
+        raise DataError(f"TESSERA_DATA={home}: no such folder")
+    path = Path(home).expanduser() / name
+    return path if os.path.exists(path) else None  # not path.exists(): it raises for a name that is too long
+
+
+def download(module: str, name: str, product: str, target: Path) -> str:
+    """Run `python -m MODULE NAME FOLDER` and move FOLDER/PRODUCT, which it writes, to `target`.
+
+    Returns "", or in one line why there is none. Raises DataError where `target` cannot be written.
+    """
+    log.info("downloading %s to %s", name, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as folder:
+            reason = _run(module, name, Path(folder), product)
+            if not reason:
+                try:
+                    os.replace(Path(folder) / product, target)
+                except OSError:
+                    if not target.is_dir():  # else another start was faster
+                        raise
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written ({error.strerror}); set TESSERA_CACHE to another folder"
+        ) from error
+    return reason
+
+
+def _run(module: str, name: str, folder: Path, product: str) -> str:
+    root = str(Path(__file__).resolve().parents[3])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
+    # the module is ours and the name one of those it knows
+    child = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-W", "ignore", "-m", module, name, str(folder)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=(output := (folder / "log").open("wb")),
+    )
+    try:
+        late = _wait(child, folder)
+    finally:
+        child.kill()
+        child.wait()
+        output.close()
+    if late:
+        return late
+    if child.returncode == 0 and (folder / product).exists():
+        return ""
+    lines = (folder / "log").read_text(errors="replace").strip().splitlines()
+    return lines[-1][:200] if lines else f"ended with code {child.returncode}"
+
+
+def _wait(child: subprocess.Popen[bytes], folder: Path) -> str:
+    """Wait for the end; the reason to stop where nothing arrives, or it takes for ever."""
+    start = time.monotonic()
+    while True:
+        try:
+            child.wait(timeout=0.2)
+            return ""
+        except subprocess.TimeoutExpired:
+            passed = time.monotonic() - start
+        if passed > _DOWNLOAD_S:
+            return f"not done after {_DOWNLOAD_S} s"
+        if passed > FIRST_BYTE_S and not any(p.stat().st_size for p in folder.glob("*/**/*") if p.is_file()):
+            return f"nothing arrived in {FIRST_BYTE_S} s"

@@ -1,0 +1,79 @@
+"""Features of images by a backbone of the user's (`--backbone frozen:FILE`): a table beside images, or alone.
+
+Axes: N images of the data set, n rows that are not damaged, F features.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.data.images.remote import images_copy
+from ops.data.io.builder import Raw
+from ops.data.io.ids import check_ids, find_rows
+from ops.data.io.readers import read_npy
+from ops.data.io.tables import feature_table
+from ops.data.io.validate import check_features
+from ops.data.types.images import ImageSet
+from ops.errors import DataError, SettingsError
+from ops.storage.object_store import is_s3
+
+FROZEN = "frozen:"
+TABLES = (".npy", ".parquet", ".csv")
+
+
+def features_file(backbone: str) -> str | None:
+    """FILE of frozen:FILE, None for a backbone that is trained. Raises SettingsError where it is missing."""
+    if not backbone.startswith(FROZEN):
+        return None
+    if backbone == FROZEN:
+        raise SettingsError(f"--backbone {backbone}: give a file of features: frozen:FILE (.npy, .parquet or .csv)")
+    return backbone.removeprefix(FROZEN)
+
+
+def feature_set(spec: str, path: Path, table: str) -> tuple[ImageSet, NDArray[Any] | None]:
+    """A feature table as the data set itself, and its labels; it must be the one that the backbone names."""
+    named = Path(os.path.expanduser(table))
+    if not (spec == table if is_s3(table) or is_s3(spec) else os.path.exists(named) and named.samefile(path)):
+        raise DataError(f"{path}: is a table of features, but --backbone names {table}; give the images or that table")
+    raw = _read(path, str(path))
+    return ImageSet(raw.name, None, raw.x, raw.ids, tuple(raw.notes)), raw.labels
+
+
+def with_features(data: ImageSet, table: str, rows: NDArray[np.int64], n_images: int) -> ImageSet:
+    """The images with their features: in the same order, or matched by id where both have ids.
+
+    The features may be those of all `n_images` images, or of the `rows` [n] alone that are not damaged.
+    """
+    raw = _read(images_copy(table, True) if is_s3(table) else Path(os.path.expanduser(table)), table)
+    if raw.ids is not None and data.ids is not None:
+        at = find_rows(data.ids, raw.ids)
+        if (at < 0).any():
+            raise DataError(f"{table}: has no row with the id {str(data.ids[at < 0][0])!r}; give one row an image")
+    elif len(raw.x) in (data.n_rows, n_images):
+        at = np.arange(data.n_rows) if len(raw.x) == data.n_rows else rows
+    else:
+        raise DataError(f"{table}: {len(raw.x):,} rows of features for {data.n_rows:,} images; give one row an image")
+    return replace(data, features=np.ascontiguousarray(raw.x[at])).with_notes(
+        f"features of {raw.x.shape[1]} values an image from {table}"
+    )
+
+
+def _read(path: Path, origin: str) -> Raw:
+    """A table with its features and ids checked. Raises DataError."""
+    if path.suffix.lower() not in TABLES:
+        raise DataError(f"{path}: features are read from {', '.join(TABLES)}")
+    if path.suffix.lower() == ".npy":
+        array = read_npy(path)
+        if array.ndim != 2:
+            raise DataError(f"{path}: features must have two dimensions (images, features), found {array.shape}")
+        return Raw(path.stem, origin, check_features(array, origin=origin))
+    table = feature_table(path)
+    x = check_features(table.x, feature_names=table.feature_names, origin=origin)
+    ids = None if table.ids is None else check_ids(table.ids, len(x), origin=origin)
+    return Raw(path.stem, origin, x, None, table.labels, ids, table.feature_names, table.notes)
