@@ -33,6 +33,10 @@ class PartSettings(MethodSettings):
     blocks: int = setting(1, "parts a step takes, with the edges between them", ge=1)
     partition: Literal["metis", "hash"] = setting("metis", "how the graph is cut; hash ignores its edges")
 
+    def largest_step(self, n_nodes: int) -> int:
+        """Nodes of the largest step; METIS keeps its parts within a few percent of each other."""
+        return min(n_nodes, int(1.05 * n_nodes * self.blocks / self.parts) + 1) if self.parts else n_nodes
+
     @model_validator(mode="after")
     def _blocks_within_parts(self) -> PartSettings:
         if self.blocks > max(self.parts, 1):

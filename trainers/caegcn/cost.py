@@ -29,16 +29,9 @@ def parameters(settings: Settings, n_features: int) -> int:
     return content + graph + settings.k * settings.code_dim
 
 
-def step_nodes(settings: Settings, n_nodes: int) -> int:
-    """Nodes of the largest step; METIS keeps its parts within a few percent of each other."""
-    if settings.parts:
-        return min(n_nodes, int(1.05 * n_nodes * settings.blocks / settings.parts) + 1)
-    return n_nodes
-
-
 def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     """Peak bytes of one worker above the import baseline; checked against measured peaks by tests/bench/caegcn.py."""
-    f, n = data.n_features, step_nodes(settings, data.n_nodes)
+    f, n = data.n_features, settings.largest_step(data.n_nodes)
     local = -(-n // world)
     width = 2 * (sum(settings.layers) + settings.code_dim)  # of the content branch, kept for the backward pass
     gathered = 0
@@ -62,7 +55,7 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
 
 def exchanged(settings: Settings, data: AttributedGraph, world: int) -> int:
     """Bytes that one worker sends in a step: gathered rows and their gradients, sums, parameter gradients."""
-    f, n = data.n_features, step_nodes(settings, data.n_nodes)
+    f, n = data.n_features, settings.largest_step(data.n_nodes)
     size = world * -(-n // world)
     gathered = 0
     for plan in layer_plans(settings, f):

@@ -25,18 +25,9 @@ def columns(settings: Settings, data: AttributedGraph) -> int:
     return min(settings.pca_dim or data.n_features, data.n_features, data.n_nodes)
 
 
-def step_nodes(settings: Settings, n_nodes: int) -> int:
-    """Nodes of the largest step; METIS keeps its parts within a few percent of each other."""
-    if settings.batch_nodes:
-        return -(-n_nodes // -(-n_nodes // settings.batch_nodes))
-    if settings.parts:
-        return min(n_nodes, int(1.05 * n_nodes * settings.blocks / settings.parts) + 1)
-    return n_nodes
-
-
 def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     """Peak bytes of one worker above the import baseline; checked against measured peaks by tests/bench/train.py."""
-    n, d, b = data.n_nodes, settings.embedding_dim, step_nodes(settings, data.n_nodes)
+    n, d, b = data.n_nodes, settings.embedding_dim, settings.largest_step(data.n_nodes)
     f = columns(settings, data)
     storage, cache = storage_for(b, settings, world)
     pairs = 4 * upper_numel(2 * b, settings.tile_rows) // world
@@ -58,7 +49,7 @@ def exchanged(settings: Settings, data: AttributedGraph, world: int) -> int:
 
     Batches differ in size by little, and where weights are updated in a step their range and counts are 32 bytes more.
     """
-    b, d, f = step_nodes(settings, data.n_nodes), settings.embedding_dim, columns(settings, data)
+    b, d, f = settings.largest_step(data.n_nodes), settings.embedding_dim, columns(settings, data)
     gathered = 4 * (4 * 2 * world * -(-b // world) * d)
     parameters = 2 * (data.n_nodes + f + 2) * d + 1
     return traffic(gathered, 8 * 2 * b + 4 * parameters, world)

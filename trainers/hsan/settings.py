@@ -38,6 +38,10 @@ class Settings(PartSettings):
     batch_nodes: int = setting(0, "nodes a step takes, drawn anew every epoch; 0: all pairs", ge=0)
     protocol: Literal["honest", "published"] = setting("honest", "published: the released code's rules throughout")
 
+    def largest_step(self, n_nodes: int) -> int:
+        """Nodes of the largest step; drawn batches differ by one."""
+        return -(-n_nodes // -(-n_nodes // self.batch_nodes)) if self.batch_nodes else super().largest_step(n_nodes)
+
     @model_validator(mode="after")
     def _storage(self) -> Settings:
         if self.weights == "stale" and self.pair_storage == "recompute":
