@@ -12,7 +12,7 @@ Axes: N nodes, F features, H hidden width, D embedding width, K clusters.
 from __future__ import annotations
 
 from ops.api import Method
-from ops.graph.sampling.batching import remarks
+from ops.graph.sampling.batches import remarks
 from ops.inference.sklearn import GraphClusterer
 from trainers.ns4gc.cost import estimate, exchanged
 from trainers.ns4gc.inference import embed, predict

@@ -18,7 +18,7 @@ from ops.clustering.kmeans import Clustering, kmeans_gathered
 from ops.data.types.graph import AttributedGraph
 from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import adjacency
-from ops.graph.sampling.batching import epoch_batches, part_of
+from ops.graph.sampling.batches import epoch_batches, part_of
 from ops.losses.link_bce import Links, links_of
 from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.ns4gc.loss import similarity_loss
