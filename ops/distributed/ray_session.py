@@ -118,19 +118,19 @@ def check_seen(folder: Path, out: str) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    own, probe = ray.get_runtime_context().get_node_id(), folder / f".probe-{secrets.token_hex(8)}"
-    others = [node for node in resources.nodes() if node.cpus and node.id != own]
+    this_node, probe = ray.get_runtime_context().get_node_id(), folder / f".probe-{secrets.token_hex(8)}"
+    others = [node for node in resources.nodes() if node.cpus and node.id != this_node]
     look = ray.remote(num_cpus=0)(_seen)
     probe.touch()
     try:
         asked = [look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n.id, soft=False)) for n in others]
-        found = ray.get([each.remote(str(probe)) for each in asked], timeout=NODE_ANSWERS_WITHIN)
+        seen = ray.get([each.remote(str(probe)) for each in asked], timeout=NODE_ANSWERS_WITHIN)
     except ray.exceptions.RayError as error:
         raise ServiceError(f"a node of the cluster does not answer ({type(error).__name__}); try again") from None
     finally:
         probe.unlink(missing_ok=True)
-    if not all(found):
-        unseen = others[found.index(False)].address
+    if not all(seen):
+        unseen = others[seen.index(False)].address
         raise SettingsError(
             f"--out {out}: several nodes take part and {unseen} does not see this folder; "
             "give s3://BUCKET/PREFIX, or a folder that all nodes share"
@@ -181,20 +181,18 @@ def share(launch: SearchSettings, console: Console) -> resources.Share:
     """How a search's trials share the cluster (within a `cluster_session`) or this machine."""
     if not on_cluster():
         return resources.local_share(launch)
-    found, have = (
-        resources.cluster_share(launch, resources.nodes(), resources.free()),
-        sum(n.cpus for n in resources.nodes()),
-    )
-    if found.cpus > have:
-        console.warn(f"{found} need {found.cpus} CPUs, the cluster has {have:g}: the search waits until it has grown")
-    return found
+    nodes = resources.nodes()
+    each, have = resources.cluster_share(launch, nodes, resources.free()), sum(node.cpus for node in nodes)
+    if each.cpus > have:
+        console.warn(f"{each} need {each.cpus} CPUs, the cluster has {have:g}: the search waits until it has grown")
+    return each
 
 
 def trial_callback(console: Console, total: int) -> Any:
     """A Ray Tune callback that tells how the trials go, in the run's own voice."""
     from ray.tune import Callback
 
-    class Told(Callback):
+    class Progress(Callback):
         ended = 0
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
@@ -214,4 +212,4 @@ def trial_callback(console: Console, total: int) -> Any:
             """A failed trial is said at once; the search goes on."""
             console.warn(f"a trial failed: {trial.config}; see {trial.local_path}")
 
-    return Told()
+    return Progress()

@@ -68,14 +68,14 @@ def nodes() -> list[Node]:
     """The living nodes of the cluster. Ray must be running."""
     import ray
 
-    found = []
+    living = []
     for each in ray.nodes():  # type: ignore[no-untyped-call]
         have = each["Resources"]
         if each["Alive"]:
             memory = have.get("memory", 0.0) + have.get("object_store_memory", 0.0)
             node = Node(each["NodeID"], each["NodeManagerAddress"], have.get("CPU", 0.0), have.get("GPU", 0.0), memory)
-            found.append(node)
-    return found
+            living.append(node)
+    return living
 
 
 def free() -> dict[str, float]:

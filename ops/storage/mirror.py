@@ -57,18 +57,18 @@ def whole(names: Iterable[str]) -> set[str]:
 
 
 def mirrored(name: str, skip: Collection[str]) -> bool:
-    """Whether a file belongs to the mirror; `skip` holds patterns of the first part of its name.
+    """Whether a file belongs to the mirror; `skip` holds patterns of its name, or of the first part of it.
 
     A name that no listing would take (`ops.atomic_io.name_fault`) never does.
     """
     parts = name.split("/")
     if any(p.startswith(".") for p in parts) or any(fnmatch.fnmatch(parts[-1], p) for p in LOCAL_ONLY):
         return False
-    return not _skipped(parts[0], skip) and not name_fault(name)
+    return not _skipped(parts[0], skip) and not _skipped(name, skip) and not name_fault(name)
 
 
-def _skipped(first: str, skip: Collection[str]) -> bool:
-    return any(fnmatch.fnmatch(first, p) for p in skip)
+def _skipped(part: str, skip: Collection[str]) -> bool:
+    return any(fnmatch.fnmatch(part, p) for p in skip)
 
 
 def local_files(folder: Path, skip: Collection[str]) -> dict[str, State]:

@@ -1,7 +1,9 @@
-"""Checkpoints that load exactly or not at all: a temporary folder, checksums, one rename; no pickle.
+"""Checkpoints that load exactly or not at all: checksums that come last, no pickle.
 
 A checkpoint is a folder `epoch-00000120` with `shared.safetensors`, `part-00000.safetensors` ..., `shared.json` and
-`checksums.json`. Two are kept. A damaged one is passed over with a warning for the one before it.
+`checksums.json`, the commit marker. One process writes it under a temporary name and renames it. Workers each upload
+their share through Ray Train, to a folder that all of them see or to S3. Two are kept; a damaged one is passed over
+with a warning for the one before it.
 """
 
 from __future__ import annotations
@@ -9,32 +11,106 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ops.api import State
-from ops.atomic_io import sync, unwritable
-from ops.errors import ResourceError
+from ops.atomic_io import atomic_write, inside, sync, unwritable
+from ops.errors import ResourceError, ServiceError, TesseraError
 from ops.results.model_store import plain_tensors
+from ops.storage import object_store as s3
 
 KEEP = 2
+FOLDER = "checkpoints"  # of a seed
 _CHECKSUMS = "checksums.json"
+
+Place = Path | s3.Location
+
+
+class Checkpoints:
+    """The checkpoints of a seed that trains in one process, in a folder."""
+
+    def __init__(self, place: Path) -> None:
+        self._folder = place
+
+    def load(self) -> State | None:
+        """See `load_latest`."""
+        return load_latest(self._folder)
+
+    def save(self, state: State) -> None:
+        """See `save`."""
+        save(self._folder, state)
+
+    def drop(self) -> None:
+        """Remove the checkpoints of a seed that has ended."""
+        drop(self._folder)
+
+
+class WorkerCheckpoints:
+    """The checkpoints of a seed that `world` workers of Ray Train train together; each has one of these."""
+
+    def __init__(self, place: Place, rank: int, world: int) -> None:
+        self._place, self._rank, self._world = place, rank, world
+
+    def load(self) -> State | None:
+        """The newest sound checkpoint by rank 0's judgement, on every rank."""
+        state = load_latest(self._place) if self._rank == 0 else None
+        epoch = [state.epoch if state is not None else None]
+        if self._world > 1:
+            dist.broadcast_object_list(epoch, src=0)
+        return load(self._place, _name(epoch[0])) if self._rank and epoch[0] is not None else state
+
+    def save(self, state: State) -> None:
+        """Upload this worker's share by Ray Train's report; when all have arrived, rank 0 writes the commit marker.
+
+        `state` has the parts that this worker has, and on rank 0 what is shared. Raises ResourceError on a full disk,
+        SettingsError or ServiceError where nothing can be written.
+        """
+        name = _name(state.epoch)
+        try:
+            self._upload(state, name)
+        except (OSError, SafetensorError) as error:
+            raise _refused(self._place / name, error) from None
+
+    def _upload(self, state: State, name: str) -> None:
+        import ray.train
+
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
+            sums = _write_files(Path(folder), state, shared=self._rank == 0)
+            all_sums = [sums] * self._world
+            if self._world > 1:
+                dist.all_gather_object(all_sums, sums)
+            if self._rank == 0:
+                remove(self._place, name)  # of an earlier start, perhaps of other parts
+            # all ranks meet inside, before any of them uploads
+            share = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report({"epoch": state.epoch}, checkpoint=share, checkpoint_dir_name=name)
+        if self._world > 1:
+            dist.barrier()
+        if self._rank == 0:
+            _commit(self._place, name, {file: digest for each in all_sums for file, digest in each.items()})
+            _drop_old(self._place)
+
+    def drop(self) -> None:
+        """Nothing: Ray Train still writes there; the driver drops them behind it."""
 
 
 def save(folder: Path, state: State) -> Path:
     """Write `state` as the newest checkpoint of `folder` and drop all but two. Raises ResourceError on a full disk."""
-    final = folder / f"epoch-{state.epoch:08d}"
+    final = folder / _name(state.epoch)
     temporary = folder / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        _write_files(temporary, state)
-        sums = {p.name: _digest(p) for p in sorted(temporary.iterdir())}
+        sums = _write_files(temporary, state, shared=True)
         (temporary / _CHECKSUMS).write_text(json.dumps(sums, indent=1))
         sync(temporary / _CHECKSUMS)
         shutil.rmtree(final, ignore_errors=True)
@@ -42,33 +118,90 @@ def save(folder: Path, state: State) -> Path:
         sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise unwritable(final, error) from None
-        raise ResourceError(f"{final}: {error}; free some space and start the same command again") from None
-    for old in sorted(folder.glob("epoch-*"))[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
+        raise _refused(final, error) from None
+    _drop_old(folder)
     return final
 
 
-def load_latest(folder: Path) -> State | None:
-    """The newest checkpoint whose files carry their checksums, or None; damaged ones are warned of and passed over."""
-    for path in sorted(folder.glob("epoch-*"), reverse=True):
+def load_latest(place: Place) -> State | None:
+    """The newest checkpoint whose files carry their checksums, or None; damaged ones are warned of and passed over.
+
+    Raises ServiceError where a place on S3 cannot be reached.
+    """
+    for name in reversed(_names(place)):
         try:
-            return _load(path)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            warnings.warn(f"{path} is damaged ({error}) and passed over", stacklevel=2)
+            return load(place, name)
+        except (OSError, ValueError, KeyError, SafetensorError, s3.Missing) as error:
+            warnings.warn(f"{place / name} is damaged ({error}) and passed over", stacklevel=2)
     return None
 
 
-def _write_files(folder: Path, state: State) -> None:
-    tensors = {k: v for k, v in state.shared.items() if isinstance(v, Tensor)}
-    save_file(plain_tensors(tensors), folder / "shared.safetensors")
+def load(place: Place, name: str) -> State:
+    """The checkpoint of that name. Raises ValueError, KeyError, OSError or SafetensorError where it is damaged."""
+    if isinstance(place, Path):
+        return _load(place / name)
+    with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
+        for file in s3.listing(place / name):
+            s3.download(place / name / file, inside(Path(folder), file))
+        return _load(Path(folder))
+
+
+def remove(place: Place, name: str) -> None:
+    """Remove one checkpoint, its commit marker first."""
+    if isinstance(place, Path):
+        with suppress(OSError):
+            (place / name / _CHECKSUMS).unlink(missing_ok=True)
+        shutil.rmtree(place / name, ignore_errors=True)
+        return
+    for file in sorted(s3.listing(place / name), key=lambda n: (n != _CHECKSUMS, n)):
+        s3.delete(place / name / file)
+
+
+def drop(place: Place) -> None:
+    """Remove all checkpoints, and what Ray Train has noted of them."""
+    if isinstance(place, Path):
+        shutil.rmtree(place, ignore_errors=True)
+        return
+    for name in s3.listing(place):
+        s3.delete(place / name)
+
+
+def _name(epoch: int) -> str:
+    return f"epoch-{epoch:08d}"
+
+
+def _names(place: Place) -> list[str]:
+    """The checkpoints by name, the newest last."""
+    if isinstance(place, Path):
+        return sorted(path.name for path in place.glob("epoch-*"))
+    return sorted({name.partition("/")[0] for name in s3.listing(place) if name.startswith("epoch-")})
+
+
+def _drop_old(place: Place) -> None:
+    for name in _names(place)[:-KEEP]:
+        remove(place, name)
+
+
+def _commit(place: Place, name: str, sums: dict[str, str]) -> None:
+    content = json.dumps(sums, indent=1)
+    if isinstance(place, Path):
+        atomic_write(place / name / _CHECKSUMS, content)
+    else:
+        s3.write(place / name / _CHECKSUMS, content.encode())
+
+
+def _write_files(folder: Path, state: State, *, shared: bool) -> dict[str, str]:
+    """Write the parts and, where asked, what is `shared`; returns the checksum of each file."""
+    if shared:
+        tensors = {k: v for k, v in state.shared.items() if isinstance(v, Tensor)}
+        save_file(plain_tensors(tensors), folder / "shared.safetensors")
+        rest = {k: v for k, v in state.shared.items() if not isinstance(v, Tensor)}
+        (folder / "shared.json").write_text(json.dumps({"epoch": state.epoch, "shared": rest}))
     for part, arrays in state.parts.items():
         save_file(plain_tensors(arrays), folder / f"part-{part:05d}.safetensors")
-    rest = {k: v for k, v in state.shared.items() if not isinstance(v, Tensor)}
-    (folder / "shared.json").write_text(json.dumps({"epoch": state.epoch, "shared": rest}))
     for path in folder.iterdir():
         sync(path)
+    return {path.name: _digest(path) for path in sorted(folder.iterdir())}
 
 
 def _load(path: Path) -> State:
@@ -82,6 +215,16 @@ def _load(path: Path) -> State:
     shared: dict[str, Any] = head["shared"] | load_file(path / "shared.safetensors")
     parts = {int(p.stem.removeprefix("part-")): load_file(p) for p in sorted(path.glob("part-*.safetensors"))}
     return State(int(head["epoch"]), shared, parts)
+
+
+def _refused(place: Place, error: OSError | SafetensorError) -> TesseraError:
+    """The one line for a checkpoint that could not be written."""
+    if isinstance(place, s3.Location):
+        cause = " ".join(str(error).split())[:200]
+        return ServiceError(f"{place}: cannot be written ({cause}); the same command goes on from the one before")
+    if isinstance(error, OSError):
+        return unwritable(place, error)
+    return ResourceError(f"{place}: {error}; free some space and start the same command again")
 
 
 def _digest(path: Path) -> str:

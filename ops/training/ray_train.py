@@ -1,4 +1,4 @@
-"""One seed over several workers: Ray Train runs the method, this process keeps its run (files, scores, signals).
+"""One seed over several workers of Ray Train: each trains, rank 0 keeps the run and its files, the driver follows.
 
 A worker that dies takes its group with it; Ray Train starts the group anew and it goes on from the last checkpoint.
 """
@@ -6,198 +6,176 @@ A worker that dies takes its group with it; Ray Train starts the group anew and 
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any
 
-from ops.api import D, Experiment, Result, S, State
-from ops.distributed.resources import Workers
-from ops.errors import ResourceError
-from ops.training.driver_rpc import (
-    GO_ON,
-    SAVE,
-    STOP,
-    Desk,
-    Message,
-    choose_interface,
-    joined,
-    open_store,
-    packed,
-    use_store,
-    work,
-)
-from ops.training.experiment import Session
-from ops.training.seed_run import SeedRun
+import torch
+
+from ops import memory
+from ops.api import AnyExperiment
+from ops.config.console import Console
+from ops.config.settings import LaunchSettings
+from ops.distributed.rendezvous import torch_config
+from ops.distributed.resources import Workers, on_cluster
+from ops.errors import Interrupted, ResourceError, TesseraError
+from ops.results.schema import SeedResult
+from ops.storage import object_store as s3
+from ops.storage import run_dir
+from ops.training.checkpoint import FOLDER, Place, WorkerCheckpoints, drop
+from ops.training.rank_zero import Follower, reporter
+from ops.training.train_seed import Hooks, Worker, finish_run, open_run
 
 MAX_FAILURES = 3  # restarts of the group before the run ends with Ray's error
-POLL_SECONDS = 1.0
-ENDING_SECONDS = 30.0  # how long the others may take to end after one worker has told an error
+POLL_SECONDS = 0.2
+KEPT_BY_WORKERS = (f"*/{FOLDER}/*",)  # of a run on S3
+SNAPSHOT = "checkpoint_manager_snapshot.json"  # by which Ray Train would go on with checkpoints of an earlier start
 
 
-@dataclass
-class Driver(Generic[S, D]):
-    """The driver's side of one seed; `again` makes `run` anew, from its checkpoint, for a new group of workers."""
+def train_on_workers(experiment: AnyExperiment, workers: Workers, folder: Path, seed: int, hooks: Hooks) -> SeedResult:
+    """Train one seed to its end in `folder`; returns its summary. Ray must be running.
 
-    experiment: Experiment[S, D]
-    session: Session[D]
-    run: SeedRun
-    again: Callable[[], SeedRun]
-    result: Result | None = None
-    error: BaseException | None = None
-    _began: set[int] = field(default_factory=set)
-    _job: Any = None
-    _waiting: tuple[int, Message] | None = None  # a question that came while the state was being collected
-
-    @property
-    def workers(self) -> Workers:
-        """The workers of the session, which has some."""
-        assert self.session.workers is not None
-        return self.session.workers
-
-    def train(self, place: Path) -> tuple[SeedRun, Result]:
-        """Train to the end; returns the run as it stands and the method's result. Ray must be running.
-
-        Raises what the method or the run raised (Interrupted, DivergedError, ...), ResourceError where the cluster
-        cannot place the workers or they keep failing.
-        """
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # on this process's node: it is lost with that only
-        desk = ray.remote(num_cpus=0)(Desk).options(scheduling_strategy=here).remote()
-        place.mkdir(parents=True, exist_ok=True)
-        trainer = _trainer(self, desk, place)
-        ended: list[Any] = []
-        thread = threading.Thread(target=_fit, args=(trainer, ended), daemon=True)
-        thread.start()
-        told = None
-        while thread.is_alive():
-            asked = self._next(ray, desk)
-            if asked is not None:
-                self._handle(ray, desk, *asked)
-            if self.error is not None:
-                told = told or time.monotonic()
-                if time.monotonic() - told > ENDING_SECONDS:
-                    break
-        shutil.rmtree(place, ignore_errors=True)  # Ray's own notes: nothing goes on from them
-        if self.error is not None:
-            raise self.error
-        if self.result is None:
-            raise ResourceError(f"the workers ended without a result: {_reason(ended)}")
-        return self.run, self.result
-
-    def _next(self, ray: Any, desk: Any) -> tuple[int, Message] | None:
-        if self._waiting is not None:
-            asked, self._waiting = self._waiting, None
-            return asked
-        found: tuple[int, Message] | None = ray.get(desk.next.remote(POLL_SECONDS))
-        return found
-
-    def _handle(self, ray: Any, desk: Any, number: int, message: Message) -> None:
-        kind = message["kind"]
-        if kind == "begin":
-            desk.answer.remote(number, self._begin(ray, message["rank"]))
-            return
-        if "spent" in message:
-            self.run.workers_spent = message["spent"]
-        if kind == "report":
-            self._report(ray, desk, number, message)
-            return
-        if kind == "error":
-            self.error = message["error"]
-        elif kind == "result":
-            self.result = ray.get(message["refs"][0])
-        desk.answer.remote(number, {"word": STOP})
-
-    def _begin(self, ray: Any, rank: int) -> Message:
-        """A worker's start; one whose rank has begun before belongs to a new group."""
-        if self._job is None or rank in self._began:
-            if self._job is not None:
-                self.experiment.console.warn(
-                    f"a worker was lost; {self.workers.count} workers start again from the checkpoint"
-                )
-                self.run.close()
-                self.run = self.again()
-            self._began = set()
-            start = None if self.run.start is None else packed(self.run.start)
-            self._job = ray.put((self.experiment.settings, self.session.data, start, self.run.warm))
-        self._began.add(rank)
-        return {"seed": self.run.seed, "job": self._job}
-
-    def _report(self, ray: Any, desk: Any, number: int, message: Message) -> None:
-        """Pass a report on to the run; where it wants the state, have all workers send theirs before it goes on."""
-        asked = [number]
-
-        def collect() -> State:
-            desk.answer.remote(asked.pop(), {"word": SAVE})
-            shares: list[Any] = []
-            while len(shares) < self.workers.count:
-                found = self._next(ray, desk)
-                if found is None:
-                    continue
-                if found[1]["kind"] != "state":  # the group has died and another one begins
-                    self._waiting = found
-                    raise _GroupLost
-                asked.append(found[0])
-                shares.append(ray.get(found[1]["refs"][0]))
-            return joined(shares)
-
-        word = GO_ON
-        try:
-            state = collect if message["has_state"] else None
-            told = message["metrics"], message["assignment"]
-            found = message["embeddings"]
-            copied = found and {k: v.copy() for k, v in found.items()}  # what came through Ray is read-only
-            self.run.report(message["epoch"], *told, state, copied)
-        except _GroupLost:
-            return
-        except BaseException as error:
-            self.error, word = error, STOP
-        for each in asked:
-            desk.answer.remote(each, {"word": word})
+    `experiment.data` is the data as the method gets it. Raises what the method or the run raised (Interrupted,
+    DivergedError, ...), ResourceError where the cluster cannot place the workers or they keep failing.
+    """
+    folder = folder.absolute()
+    place = _on_s3(experiment, folder) if workers.cluster else None
+    follower = Follower(folder, place)
+    trainer = _trainer(experiment, workers, seed, folder, place)
+    ended: list[Any] = []
+    thread = threading.Thread(target=_fit, args=(trainer, ended), daemon=True)
+    thread.start()
+    newest, asked, over = float("-inf"), False, False
+    error: SystemExit | None = None  # how Ray Tune ends a trial; the workers end first
+    while not over:
+        thread.join(POLL_SECONDS)
+        over = not thread.is_alive()
+        for event in follower.events(last=over):
+            _show(event, experiment.console, workers)
+            if event["kind"] == "saved" and place is None:  # else rank 0 sends its files itself
+                hooks.saved()
+            elif event["kind"] == "record" and error is None and event["record"]["epoch"] > newest:
+                newest = event["record"]["epoch"]  # a group that replaces a lost one trains some epochs again
+                try:
+                    hooks.record(event["record"])
+                except SystemExit as stopped:
+                    error = stopped
+        if not asked and not over and (error is not None or hooks.stop()):
+            asked = True
+            follower.ask_stop()
+    follower.clear()
+    if error is not None:
+        raise error
+    summary = _outcome(ended[0])
+    drop_checkpoints(experiment, workers, folder)
+    return summary
 
 
-class _GroupLost(Exception):
-    """The workers died while their state was being collected."""
+def left_to_workers(launch: LaunchSettings) -> tuple[str, ...]:
+    """What a mirror of the run must skip: workers of a cluster keep their checkpoints on S3 themselves."""
+    return KEPT_BY_WORKERS if on_cluster() and launch.workers != 0 else ()
+
+
+def drop_checkpoints(experiment: AnyExperiment, workers: Workers | None, folder: Path) -> None:
+    """Remove the checkpoints of a seed that has ended."""
+    place = _on_s3(experiment, folder.absolute()) if workers is not None and workers.cluster else None
+    drop(folder / FOLDER)
+    if place is not None:
+        drop(place / FOLDER)
+
+
+def _on_s3(experiment: AnyExperiment, folder: Path) -> s3.Location | None:
+    """Where a folder of the run is on S3, None where the run belongs into a folder."""
+    launch = experiment.launch
+    if run_dir.remote(launch) is None:
+        return None
+    return run_dir.remote(launch, *folder.relative_to(run_dir.local_out(launch).absolute()).parts)
+
+
+def _show(event: Mapping[str, Any], console: Console, workers: Workers) -> None:
+    """What rank 0 wants to have said."""
+    kind = event["kind"]
+    if kind == "lost":
+        console.warn(f"a worker was lost; {workers.count} workers start again from the checkpoint")
+    elif kind == "progress":
+        console.progress(event["text"], milestone=event["milestone"])
+    elif kind == "say":
+        console.say(event["text"])
+    elif kind == "warn":
+        console.warn(event["text"])
 
 
 def _fit(trainer: Any, ended: list[Any]) -> None:
     try:
-        ended.append(trainer.fit())
+        ended.append(trainer.fit().return_value)
     except BaseException as error:
         ended.append(error)
 
 
-def _reason(ended: list[Any]) -> str:
-    lines = str(ended[-1] if ended else "no word from Ray").strip().splitlines()
-    return lines[-1] if lines else "no word from Ray"
+def _outcome(ended: Any) -> SeedResult:
+    """The summary that rank 0 has returned; else raises the reason why there is none."""
+    if isinstance(ended, str):
+        raise Interrupted(ended)
+    if isinstance(ended, SeedResult):
+        return ended
+    cause = getattr(ended, "controller_failure", None)
+    if isinstance(cause, TesseraError):
+        raise cause
+    lines = str(ended or "no word from Ray").strip().splitlines()
+    raise ResourceError(f"the workers ended without a result: {lines[-1] if lines else 'no word from Ray'}")
 
 
-def _trainer(driver: Driver[S, D], desk: Any, place: Path) -> Any:
+def _trainer(experiment: AnyExperiment, workers: Workers, seed: int, folder: Path, place: s3.Location | None) -> Any:
+    """Ray Train's trainer, whose storage is the folder of the seed's checkpoints."""
+    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    workers = driver.workers
+    if place is None:
+        (folder / FOLDER / SNAPSHOT).unlink(missing_ok=True)
+    else:
+        s3.delete(place / FOLDER / SNAPSHOT)
     resources = {"CPU": float(workers.threads)} | ({"GPU": workers.gpus} if workers.gpus else {})
+    # only what training needs: nothing that only judges may see, no addresses with passwords
+    request = experiment.request.with_launch(tracking_uri=None)
+    bare = replace(experiment, request=request, labels=None, hidden=None)
+    config = {
+        "experiment": ray.put(bare), "judged": ray.put((experiment.labels, experiment.hidden)), "seed": seed,
+        "workers": workers, "folder": folder, "place": place,
+    }  # fmt: skip
     return TorchTrainer(
-        work,
-        train_loop_config={"desk": desk, "method": driver.experiment.method, "threads": workers.threads},
+        work,  # type: ignore[arg-type]
+        train_loop_config=config,
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
         ),
-        torch_config=_torch_config(_backend(workers.gpus)),
+        torch_config=torch_config(workers.gpus),
         run_config=RunConfig(
-            name=f"{place.name}-{time.time_ns()}",  # Ray would take a name it knows for the run to go on with
-            storage_path=str(place.absolute()),
+            name=FOLDER,
+            storage_path=str(folder if place is None else place),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             worker_runtime_env=_environment(workers),  # type: ignore[call-arg]
+            callbacks=[_ending()],
         ),
     )
+
+
+def _ending() -> Any:
+    """A callback of Ray Train's controller: an error that is the user's ends the run, it would only come again."""
+    from ray.train import UserCallback
+
+    class Ending(UserCallback):
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            """What is raised here ends the run without another try."""
+            for error in worker_exceptions.values():
+                cause = getattr(error, "_base_exc", error)
+                if isinstance(cause, TesseraError):
+                    raise cause
+
+    return Ending()
 
 
 def _environment(workers: Workers) -> dict[str, Any] | None:
@@ -208,35 +186,33 @@ def _environment(workers: Workers) -> dict[str, Any] | None:
     return {"env_vars": {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}} if workers.cluster else None
 
 
-def _backend(gpus: float) -> str:
-    """What carries the tensors between the workers, by device.
+def work(config: Mapping[str, Any]) -> SeedResult | str | None:
+    """What Ray Train runs on every worker; rank 0 returns the seed's summary, or where it was interrupted.
 
-    GPU workers need gloo beside NCCL: k-means, the SOM and the users' sums are kept and reduced on the CPU, which NCCL
-    cannot do.
+    Labels, and what else only judges may see, come to rank 0 alone, and there only to the run.
     """
-    return "cpu:gloo,cuda:nccl" if gpus else "gloo"
-
-
-def _torch_config(backend: str) -> Any:
-    """Ray Train's, whose workers choose their network interface and meet there, where Ray's own meet on all."""
     import ray
-    from ray.train.torch import TorchConfig
-    from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group
+    import ray.train
+    import ray.train.torch
 
-    class Config(TorchConfig):
-        @property
-        def backend_cls(self) -> Any:
-            parent: Any = super().backend_cls
-
-            class Backend(parent):  # type: ignore[misc]
-                def on_start(self, worker_group: Any, backend_config: Any) -> None:
-                    worker_group.execute(choose_interface)
-                    worker_group.execute(use_store, *worker_group.execute_single(0, open_store))
-                    worker_group.execute(_set_torch_distributed_env_vars)
-                    ask, count, limit = worker_group.execute_single_async, len(worker_group), backend_config.timeout_s
-                    join = _setup_torch_process_group
-                    ray.get([ask(rank, join, backend, rank, count, "env://", limit) for rank in range(count)])
-
-            return Backend
-
-    return Config(backend=backend)
+    workers: Workers = config["workers"]
+    memory.preload()
+    torch.set_num_threads(workers.threads)
+    rank, device = ray.train.get_context().get_world_rank(), ray.train.torch.get_device()
+    folder, place = config["folder"], config["place"]
+    checkpoints: Place = folder / FOLDER if place is None else place / FOLDER
+    worker = Worker(rank, workers.count, workers.threads, device, WorkerCheckpoints(checkpoints, rank, workers.count))
+    experiment = ray.get(config["experiment"])
+    with ExitStack() as stack:
+        hooks = Hooks()
+        if rank == 0:
+            labels, hidden = ray.get(config["judged"])
+            outbox = stack.enter_context(reporter(folder, place))
+            experiment = replace(experiment, labels=labels, hidden=hidden, console=outbox)
+            folder, hooks = outbox.folder, Hooks(outbox.stop, outbox.record, outbox.saved)
+        try:
+            run = stack.enter_context(open_run(experiment, folder, config["seed"], hooks, worker=worker))
+            result = experiment.method.train(experiment.settings, experiment.data, run)
+            return finish_run(experiment, run, result)
+        except Interrupted as error:
+            return str(error)

@@ -1,13 +1,13 @@
-"""One seed of one run on disk: what `run` is for a method that trains in this process or inside a trial.
+"""One seed of one run on disk: what `run` is for a method, in this process, inside a trial or on a worker of Ray Train.
 
 It scores assignments (indices without labels; labels only through the Evaluator), keeps the history, checkpoints and
-passes a stop on. The method sees none of it.
+passes a stop on. The method sees none of it. Of several workers rank 0 does all this; the others take
+part in what needs all: the sum of their use of the machine, rank 0's decisions, and a checkpoint's parts.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 
 from ops import memory
@@ -27,7 +28,7 @@ from ops.config.console import Clock, Console
 from ops.errors import DivergedError, Interrupted
 from ops.evaluation.labelled import Evaluator
 from ops.storage.status import HISTORY
-from ops.training import checkpoint
+from ops.training.checkpoint import FOLDER, Checkpoints, WorkerCheckpoints
 
 CHECKPOINT_SECONDS = 60.0
 COLLAPSED_SHARE, COLLAPSED_TIMES = 0.95, 3
@@ -49,35 +50,40 @@ class SeedRun:
     """`ops.api.Run` on a folder; `start` is its newest sound checkpoint, or None.
 
     `stop` is asked at every report: a true answer writes a checkpoint and raises Interrupted. `on_record` hears of
-    every epoch (a search reports to its scheduler there). `cure`: what helps this method against a collapse.
+    every epoch (a search reports to its scheduler there). `cure`: what helps this method against a collapse. Of
+    `workers` (0: this process alone) only rank 0 needs `judges`, and only it touches the folder.
     """
 
     def __init__(
-        self, folder: Path, seed: int, epochs: int, judges: Judges, console: Console, *,
-        threads: int, device: str = "cpu", stop: Callable[[], bool] = lambda: False,
+        self, folder: Path, seed: int, epochs: int, judges: Judges | None, console: Console, *,
+        threads: int, device: str | torch.device = "cpu", stop: Callable[[], bool] = lambda: False,
         on_record: Callable[[Record], None] = lambda record: None, on_checkpoint: Callable[[], None] = lambda: None,
-        stop_on_collapse: bool = False, warm: Warm | None = None, workers: int = 0,
-        cure: str = "lower --lr",
+        stop_on_collapse: bool = False, warm: Warm | None = None, workers: int = 0, rank: int = 0,
+        cure: str = "lower --lr", checkpoints: Checkpoints | WorkerCheckpoints | None = None,
     ) -> None:  # fmt: skip
-        self.folder, self.seed, self.rank, self.world = folder, seed, 0, 1
+        self.folder, self.seed, self.rank, self.world = folder, seed, rank, max(workers, 1)
         self.device, self.warm = torch.device(device), warm
         self.history: list[Record] = []
         self.assignments: dict[int, NDArray[np.int64]] = {}
         self.warnings: list[str] = []
         self._judges, self._console, self._stop = judges, console, stop
-        self._on_checkpoint = on_checkpoint
-        self._on_record, self._stop_on_collapse, self._threads = on_record, stop_on_collapse, [workers, threads]
+        self._on_checkpoint, self._on_record = on_checkpoint, on_record
+        self._stop_on_collapse, self._threads = stop_on_collapse, [workers, threads]
+        self._checkpoints = checkpoints or Checkpoints(folder / FOLDER)
         self._collapsed, self._cure = 0, cure
         self._before = {"seconds": 0.0, "cpu_seconds": 0.0, "peak": 0.0}  # by earlier processes of this seed
         self._began, self._cpu = time.monotonic(), time.process_time()
         self._last_epoch_at = self._began
-        self.workers_spent = (0.0, 0.0)  # CPU seconds of all and the largest peak (bytes) of one, where others train
+        self._cpu_seconds, self._peak = 0.0, 0.0  # of all workers together, and bytes of the one that has the most
         self._checkpointed = float("-inf")
-        folder.mkdir(parents=True, exist_ok=True)
         memory.reset_peak()
-        self.start = self._resume()
-        self._clock = Clock(self.start.epoch + 1 if self.start else 0, epochs - 1)
-        self._history_file = (folder / HISTORY).open("a", encoding="utf-8")
+        state = self._load()
+        kept = {k: v for k, v in state.shared.items() if not k.startswith("run.")} if state else {}
+        self.start = state and State(state.epoch, kept, state.parts)
+        if rank == 0:
+            self._begin(state)
+            self._clock = Clock(self.start.epoch + 1 if self.start else 0, epochs - 1)
+            self._history_file = (folder / HISTORY).open("a", encoding="utf-8")
 
     @property
     def resumed_from(self) -> list[int]:
@@ -87,16 +93,21 @@ class SeedRun:
         return []
 
     def spent(self) -> dict[str, float]:
-        """Seconds, CPU seconds and peak GiB of this seed, earlier processes included."""
+        """Seconds, CPU seconds and peak GiB of this seed as of the last `measure`, earlier processes included."""
         return {
             "seconds": self._before["seconds"] + time.monotonic() - self._began,
-            "cpu_seconds": self._before["cpu_seconds"] + time.process_time() - self._cpu + self.workers_spent[0],
-            "peak_memory_gib": max(self._before["peak"], self._peak()),
+            "cpu_seconds": self._before["cpu_seconds"] + self._cpu_seconds,
+            "peak_memory_gib": max(self._before["peak"], self._peak / 2**30),
         }
 
-    def _peak(self) -> float:
-        """GiB of the process that trains."""
-        return (self.workers_spent[1] or memory.peak()) / 2**30
+    def measure(self) -> None:
+        """Take the CPU seconds of all workers and the largest peak of one; called equally often by all ranks."""
+        self._cpu_seconds, self._peak = time.process_time() - self._cpu, float(memory.peak())
+        if self.world > 1:
+            cpu, peak = torch.tensor([[self._cpu_seconds], [self._peak]], dtype=torch.float64, device=self.device)
+            dist.all_reduce(cpu)
+            dist.all_reduce(peak, op=dist.ReduceOp.MAX)
+            self._cpu_seconds, self._peak = float(cpu), float(peak)
 
     def report(
         self,
@@ -107,24 +118,21 @@ class SeedRun:
         embeddings: Arrays | None = None,
     ) -> None:
         """See `ops.api.Run.report`."""
-        record: Record = {"epoch": epoch, **metrics}
-        if assignment is not None:
-            self.assignments[epoch] = assignment
-            record |= self._score(assignment, embeddings or {})
-        now = time.monotonic()
-        took = now - self._last_epoch_at
-        record |= {"sys/epoch_s": took, "sys/samples_per_s": self._judges.rows / max(took, 1e-9)}
-        record |= {"sys/peak_memory_gib": self._peak(), "sys/time": time.time()}
-        self.history.append(record)
-        self._history_file.write(json.dumps(plain(record)) + "\n")
-        self._history_file.flush()
-        who = f"seed {self.seed}"
-        self._console.progress(self._clock.line(who, epoch, record), milestone=assignment is not None)
-        if assignment is not None:
-            self._watch_collapse(record, epoch, len(assignment))
-        self._checkpoint(state, due=assignment is not None)
+        self.measure()
+        stopping = saving = False
+        if self.rank == 0:
+            self._record(epoch, metrics, assignment, embeddings or {})
+            stopping = self._stop()
+            recent = time.monotonic() - self._checkpointed < CHECKPOINT_SECONDS
+            saving = state is not None and (stopping or (assignment is not None and not recent))
+        stopping, saving = self._agreed(stopping, saving)
+        if saving and state is not None:
+            self._save(state())
+        if stopping:
+            raise Interrupted(f"stopped after epoch {epoch} of seed {self.seed}; the checkpoint is kept")
         self._last_epoch_at = time.monotonic()
-        self._on_record(record)
+        if self.rank == 0:
+            self._on_record(self.history[-1])
 
     def __enter__(self) -> SeedRun:
         """The run; its history file is closed at the end."""
@@ -136,29 +144,43 @@ class SeedRun:
 
     def close(self) -> None:
         """Close the history file."""
-        self._history_file.close()
+        if self.rank == 0:
+            self._history_file.close()
 
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints of a seed that has ended."""
-        for path in (self.folder / "checkpoints").glob("*"):
-            shutil.rmtree(path, ignore_errors=True)
-        with suppress(OSError):
-            (self.folder / "checkpoints").rmdir()
+        self._checkpoints.drop()
 
-    def _score(self, assignment: NDArray[np.int64], embeddings: Arrays) -> Record:
-        found = self._judges.unlabelled(assignment, embeddings)
-        score = found.pop("score", None)
-        record = {f"cluster/{k}": v for k, v in found.items()}
-        if score is not None:
-            record["tune/score"] = score
-        for name in [each for each in embeddings if each.startswith(BRANCH)]:  # clusters of the method's other branches
-            found = self._judges.evaluator(np.asarray(embeddings[name], dtype=np.int64))
-            record |= {f"{name}_{k}": v for k, v in found.items()}
-        return record | {f"eval/{k}": v for k, v in self._judges.evaluator(assignment).items()}
+    def _agreed(self, *answers: bool) -> list[bool]:
+        """Rank 0's answers, on every rank."""
+        decided = torch.tensor(answers, dtype=torch.int64, device=self.device)
+        if self.world > 1:
+            dist.broadcast(decided, src=0)
+        return [bool(each) for each in decided.tolist()]
 
-    def _watch_collapse(self, record: Record, epoch: int, rows: int) -> None:
+    def _record(
+        self, epoch: int, metrics: Mapping[str, float], assignment: NDArray[np.int64] | None, embeddings: Arrays
+    ) -> None:
+        """Score, keep and tell one epoch."""
+        assert self._judges is not None
+        record: Record = {"epoch": epoch, **metrics}
+        if assignment is not None:
+            self.assignments[epoch] = assignment
+            record |= _score(self._judges, assignment, embeddings)
+        took = time.monotonic() - self._last_epoch_at
+        record |= {"sys/epoch_s": took, "sys/samples_per_s": self._judges.rows / max(took, 1e-9)}
+        record |= {"sys/peak_memory_gib": self._peak / 2**30, "sys/time": time.time()}
+        self.history.append(record)
+        self._history_file.write(json.dumps(plain(record)) + "\n")
+        self._history_file.flush()
+        who = f"seed {self.seed}"
+        self._console.progress(self._clock.line(who, epoch, record), milestone=assignment is not None)
+        if assignment is not None:
+            self._watch_collapse(record, epoch, len(assignment), self._judges.n_clusters)
+
+    def _watch_collapse(self, record: Record, epoch: int, rows: int, k: int) -> None:
         largest = record.get("cluster/size_max", 0) > COLLAPSED_SHARE * rows
-        clusters = record.get("cluster/empty", 0) * 2 > self._judges.n_clusters
+        clusters = record.get("cluster/empty", 0) * 2 > k
         spread = record.get("collapse/std", 1.0)
         self._collapsed = self._collapsed + 1 if largest or clusters or spread < COLLAPSED_STD else 0
         if self._collapsed == COLLAPSED_TIMES:
@@ -171,11 +193,9 @@ class SeedRun:
                 raise DivergedError(text)
             self._console.warn(text)
 
-    def _checkpoint(self, state: Callable[[], State] | None, *, due: bool) -> None:
-        stopping = self._stop()
-        recent = time.monotonic() - self._checkpointed < CHECKPOINT_SECONDS
-        if state is not None and (stopping or (due and not recent)):
-            made = state()
+    def _save(self, state: State) -> None:
+        """Write a checkpoint: what the method keeps and, by rank 0, what the run itself needs."""
+        if self.rank == 0:
             spent = self.spent()
             extra: dict[str, Any] = {
                 "run.history": plain(self.history),
@@ -187,30 +207,34 @@ class SeedRun:
             }
             if self.assignments:
                 extra["run.assignments"] = torch.from_numpy(np.stack(list(self.assignments.values())).astype(np.int32))
-            checkpoint.save(self.folder / "checkpoints", State(made.epoch, made.shared | extra, made.parts))
+            state = State(state.epoch, state.shared | extra, state.parts)
+        self._checkpoints.save(state)
+        self._checkpointed = time.monotonic()
+        if self.rank == 0:
             self._on_checkpoint()
-            self._checkpointed = time.monotonic()
-        if stopping:
-            epoch = self.history[-1]["epoch"]
-            raise Interrupted(f"stopped after epoch {epoch:.0f} of seed {self.seed}; the checkpoint is kept")
 
-    def _resume(self) -> State | None:
+    def _load(self) -> State | None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            state = checkpoint.load_latest(self.folder / "checkpoints")
+            state = self._checkpoints.load()
         for each in caught:
             self._console.warn(str(each.message))
-        own = {k: v for k, v in (state.shared if state else {}).items() if k.startswith("run.")}
+        return state
+
+    def _begin(self, state: State | None) -> None:
+        """Go on from a checkpoint, if there is one, and say so; the history ends where it does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         if state is not None:
-            self.history = [{k: float("nan") if v is None else v for k, v in r.items()} for r in own["run.history"]]
-            epochs = own["run.assignment_epochs"].tolist()
-            self.assignments = dict(zip(epochs, own["run.assignments"].numpy().astype(np.int64), strict=True))
-            self._before, self.warnings = own["run.spent"], own["run.warnings"]
-            self._collapsed = own["run.collapsed"]
+            kept = {k: v for k, v in state.shared.items() if k.startswith("run.")}
+            self.history = [{k: float("nan") if v is None else v for k, v in r.items()} for r in kept["run.history"]]
+            epochs = kept["run.assignment_epochs"].tolist()
+            self.assignments = dict(zip(epochs, kept["run.assignments"].numpy().astype(np.int64), strict=True))
+            self._before, self.warnings = kept["run.spent"], kept["run.warnings"]
+            self._collapsed = kept["run.collapsed"]
             write_json(self.folder / "resumed.json", [*self.resumed_from, state.epoch])
             self._console.say(f"seed {self.seed}: resumed after epoch {state.epoch}")
-            if own["run.threads"] != self._threads:
-                both = (own["run.threads"], self._threads)
+            if kept["run.threads"] != self._threads:
+                both = (kept["run.threads"], self._threads)
                 before, now = (f"{w} workers of {t} threads" if w else f"{t} threads" for w, t in both)
                 self._console.warn(
                     f"seed {self.seed} began with {before} and goes on with {now}: "
@@ -218,4 +242,15 @@ class SeedRun:
                 )
         lines = "".join(json.dumps(plain(r)) + "\n" for r in self.history)
         atomic_write(self.folder / HISTORY, lines)
-        return state and State(state.epoch, {k: v for k, v in state.shared.items() if k not in own}, state.parts)
+
+
+def _score(judges: Judges, assignment: NDArray[np.int64], embeddings: Arrays) -> Record:
+    indices = judges.unlabelled(assignment, embeddings)
+    score = indices.pop("score", None)
+    record = {f"cluster/{k}": v for k, v in indices.items()}
+    if score is not None:
+        record["tune/score"] = score
+    for name in [each for each in embeddings if each.startswith(BRANCH)]:  # clusters of the method's other branches
+        of_branch = judges.evaluator(np.asarray(embeddings[name], dtype=np.int64))
+        record |= {f"{name}_{k}": v for k, v in of_branch.items()}
+    return record | {f"eval/{k}": v for k, v in judges.evaluator(assignment).items()}

@@ -6,35 +6,31 @@ request -> experiment (data, K) -> plan -> one seed after the other (each resuma
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ops.api import AnyExperiment, D, Experiment, Method, Record, Result, S
+from ops.api import AnyExperiment, D, Experiment, Method, Record, S
 from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, flat
 from ops.config.tracking_uri import default_uri, ui_command
 from ops.datamodules import datamodule_of
-from ops.distributed.ray_session import crew
+from ops.distributed.ray_session import check_seen, crew
 from ops.errors import Interrupted
 from ops.masking import shown
-from ops.results.model_store import describe
 from ops.results.schema import RunResult, SeedResult
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.status import HISTORY, finished, recorded
 from ops.tracking.tracker import tracked
-from ops.training.experiment import Session, build_experiment, identity, judges_of, plan, tracking_uri
-from ops.training.ray_train import Driver
-from ops.training.seed_run import SeedRun
-from ops.training.summarize import GROUPS, collect, finish_seed, outcome
+from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
+from ops.training.ray_train import drop_checkpoints, left_to_workers, train_on_workers
+from ops.training.summarize import GROUPS, collect, outcome
+from ops.training.train_seed import Hooks, finish_run, open_run
 
 
 def run_training(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> tuple[Path, RunResult]:
@@ -48,7 +44,7 @@ def run_experiment(experiment: Experiment[S, D], out: Path, study: Path | None =
     with _opened(experiment, out, study) as (folder, mirror):
         if (stored := _finished_result(experiment, folder, study)) is not None:
             return folder, stored
-        with _session(experiment, mirror) as session:
+        with _session(experiment, folder, mirror) as session:
             planned = plan(experiment, session.workers)
             place, by_way = run_dir.shown(experiment.launch, folder), f" by way of {folder}" if mirror else ""
             uri = shown(tracking_uri(experiment.launch))
@@ -68,10 +64,10 @@ def _opened(experiment: AnyExperiment, out: Path, study: Path | None) -> Iterato
     """The run's folder, locked and claimed, with its mirror on S3 (a study's mirror is the best run's too)."""
     launch, console, value = experiment.launch, experiment.console, identity(experiment)
     name = launch.name or run_dir.default_name(experiment.method.name, experiment.data.name, value)
-    folder, remote = run_dir.open_folder(str(out), name), run_dir.remote(launch, name)
+    folder, remote = run_dir.open_folder(str(out), name), run_dir.remote(launch, name) if study is None else None
     with (
         run_dir.lock(folder),
-        nullcontext() if study else shared(folder, remote, console.say, console.warn) as mirror,
+        shared(folder, remote, console.say, console.warn, skip=left_to_workers(launch)) as mirror,
     ):
         run_dir.claim(folder, value, fresh=launch.fresh, name=run_dir.shown(launch, folder))
         if launch.fresh and mirror is not None:
@@ -93,13 +89,16 @@ def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None
 
 
 @contextmanager
-def _session(experiment: Experiment[S, D], mirror: Mirror | None) -> Iterator[Session[D]]:
-    """The workers that the launch asks for, with the data served to them."""
-    with (
-        crew(experiment.launch, experiment.console) as workers,
-        datamodule_of(experiment.method).serve(experiment, workers) as data,
-    ):
-        yield Session(data, workers, mirror.offer if mirror is not None else lambda: None)
+def _session(experiment: Experiment[S, D], folder: Path, mirror: Mirror | None) -> Iterator[Session[D]]:
+    """The workers that the launch asks for, with the data served to them.
+
+    Raises SettingsError where workers on several nodes do not all see the run's folder.
+    """
+    with crew(experiment.launch, experiment.console) as workers:
+        if workers is not None and workers.cluster and run_dir.remote(experiment.launch) is None:
+            check_seen(folder, experiment.launch.out)
+        with datamodule_of(experiment.method).serve(experiment, workers) as data:
+            yield Session(data, workers, mirror.offer if mirror is not None else lambda: None)
 
 
 @contextmanager
@@ -132,55 +131,29 @@ def fit(
 
     `on_record` hears of every epoch, those of earlier processes too.
     """
-    seed_folder, method, data = folder / f"seed-{seed}", experiment.method, experiment.data
+    seed_folder, data = folder / f"seed-{seed}", experiment.data
     summary = SeedResult.read_optional(seed_folder / "result.json")
     if summary is not None:  # killed behind its results
-        shutil.rmtree(seed_folder / "checkpoints", ignore_errors=True)
+        drop_checkpoints(experiment, session.workers, seed_folder)
         for line in (seed_folder / HISTORY).read_text().splitlines():
             on_record(json.loads(line))
         if finished(seed_folder):
             return
     params = flat(experiment.settings) | {"seed": seed, "threads": experiment.threads, "dataset": data.name}
-    with recorded(seed_folder, f"seed-{seed}", params, {"method": method.name, "dataset": data.name}) as record:
-        start = partial(_seed_run, experiment, session, seed_folder, seed, stop, on_record)
+    tags = {"method": experiment.method.name, "dataset": data.name}
+    with recorded(seed_folder, f"seed-{seed}", params, tags) as record:
         if summary is None:
-            with start() as first_run:
-                run = first_run
-                for epoch in run.history:
-                    on_record(epoch)
-                if session.workers is None:
-                    result = method.train(experiment.settings, session.data, run)
-                else:
-                    run, result = Driver(experiment, session, run, start).train(seed_folder / "ray")
-                summary = _finish_seed(experiment, run, result)
+            served, hooks = replace(experiment, data=session.data), Hooks(stop, on_record, session.saved)
+            if session.workers is None:
+                with open_run(served, seed_folder, seed, hooks) as run:
+                    result = served.method.train(served.settings, served.data, run)
+                    summary = finish_run(served, run, result)
+            else:
+                summary = train_on_workers(served, session.workers, seed_folder, seed, hooks)
         scores = {group: getattr(summary, group) or {} for group in GROUPS}
         metrics = {f"{group}/{k}": v for group, each in scores.items() for k, v in each.items() if k != "epoch"}
         record.update(metrics=metrics, step=experiment.settings.epochs - 1)
     session.saved()
-
-
-def _seed_run(
-    experiment: Experiment[S, D], session: Session[D], folder: Path, seed: int,
-    stop: Callable[[], bool], on_record: Callable[[Record], None],
-) -> SeedRun:  # fmt: skip
-    """The run of a seed, at its newest checkpoint."""
-    workers = session.workers
-    return SeedRun(
-        folder, seed, experiment.settings.epochs, judges_of(experiment), experiment.console,
-        workers=workers.count if workers else 0, threads=workers.threads if workers else experiment.threads,
-        device="cuda" if torch.cuda.is_available() else "cpu", stop=stop, on_record=on_record,
-        on_checkpoint=session.saved, warm=experiment.warm, stop_on_collapse=experiment.launch.stop_on_collapse,
-        cure=experiment.method.avoid_collapse,
-    )  # fmt: skip
-
-
-def _finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> SeedResult:
-    stored = describe(experiment.method.name, experiment.data) | flat(experiment.settings)
-    x = datamodule_of(experiment.method).features(experiment.data)
-    summary = finish_seed(run, result, x, experiment.labels, stored)
-    if experiment.warm is not None:
-        experiment.console.say(f"seed {run.seed}: {summary.kept:.1%} of the shared nodes kept their cluster")
-    return summary
 
 
 @contextmanager

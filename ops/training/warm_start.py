@@ -32,7 +32,7 @@ def load_warm(run: str, method: str, shaped: Iterable[str], settings: MethodSett
     `shaped` are the settings that must be the run's. Raises DataError for a folder that is no finished run, other
     columns, or data that shares no node with it; SettingsError for another method or other `shaped` settings.
     """
-    model, known = open_run(run)
+    model, before = open_run(run)
     if model.method != method:
         raise SettingsError(f"--warm-start {run}: is a run of {model.method}; give one of {method}")
     for key in shaped:
@@ -48,23 +48,23 @@ def load_warm(run: str, method: str, shaped: Iterable[str], settings: MethodSett
     if names is not None and wanted is not None and list(names) != wanted:
         at = next(i for i, (a, b) in enumerate(zip(names, wanted, strict=True)) if a != b)
         raise DataError(f"{data.name}: column {at} is {names[at]!r}, in {run} {wanted[at]!r}; columns must be the same")
-    if known.ids is not None and data.ids is None:
+    if before.ids is not None and data.ids is None:
         raise DataError(f"{data.name}: has no ids, but the nodes of {run} have; give the features their id column")
-    rows = known_rows(data.ids, data.n_nodes, known.ids, known.n)
+    rows = known_rows(data.ids, data.n_nodes, before.ids, before.n)
     if (rows < 0).all():
-        raise DataError(f"{data.name}: none of its ids is known to {run} (its first: {_first(known.ids)})")
-    assert known.clusters is not None
+        raise DataError(f"{data.name}: none of its ids is known to {run} (its first: {_first(before.ids)})")
+    assert before.clusters is not None
     digest = hashlib.sha256(model.digest().encode())
-    for array in (rows, known.clusters):
+    for array in (rows, before.clusters):
         digest.update(np.ascontiguousarray(array).data)
-    return Warm(run, model.tensors, rows, known.clusters, digest.hexdigest(), by_number=data.ids is None)
+    return Warm(run, model.tensors, rows, before.clusters, digest.hexdigest(), by_number=data.ids is None)
 
 
 def sentence(warm: Warm) -> str:
     """What the plan says of it."""
-    known, gone = warm.n_known, len(warm.clusters) - warm.n_known
+    shared, gone = warm.n_known, len(warm.clusters) - warm.n_known
     by = "row number, as the data has no ids" if warm.by_number else "id"
-    words = f"warm start from {warm.run}: {known:,} known nodes (matched by {by}), {len(warm.rows) - known:,} new"
+    words = f"warm start from {warm.run}: {shared:,} known nodes (matched by {by}), {len(warm.rows) - shared:,} new"
     return words + (f", {gone:,} gone" if gone else "")
 
 

@@ -26,10 +26,10 @@ def searched(method: AnyMethod, request: Request[MethodSettings, SearchSettings]
             raise SettingsError(
                 f"--search {key}: has no search domain{nearest(key, can)}; can be searched: {', '.join(can)}"
             )
-    found = keys or method.searched
-    for key in found:
-        _check_ends(request, key, found)
-    return found
+    chosen = keys or method.searched
+    for key in chosen:
+        _check_ends(request, key, chosen)
+    return chosen
 
 
 def _check_ends(request: Request[MethodSettings, SearchSettings], key: str, keys: tuple[str, ...]) -> None:

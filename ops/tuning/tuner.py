@@ -34,6 +34,7 @@ from ops.storage.run_dir import RAY, TRIAL
 from ops.storage.status import HISTORY, State, begin, end, finished, recorded
 from ops.tracking.tracker import tracked
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
+from ops.training.ray_train import KEPT_BY_WORKERS, left_to_workers
 from ops.training.trainer import fit, run_experiment
 from ops.tuning import search_space
 from ops.tuning.ranking import best_trial, rank
@@ -79,7 +80,7 @@ def run_search(
     value = search_space.identity(experiment, launch, searched)
     name = launch.name or run_dir.default_name(f"tune-{method.name}", experiment.data.name, value)
     folder = run_dir.open_folder(str(run_dir.local_out(launch)), name)
-    skip = (f"{TRIAL}*", RAY)  # each trial sends its own folder, and Ray its files
+    skip = (f"{TRIAL}*", RAY, *left_to_workers(launch))  # each trial sends its own folder, and Ray its files
     with (
         run_dir.lock(folder),
         shared(folder, run_dir.remote(launch, name), console.say, console.warn, skip=skip) as mirror,
@@ -211,11 +212,12 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     folder, seed = root / name, launch.first_seed
     folder.mkdir(parents=True, exist_ok=True)
     ending = TrialResult(trial=name, settings=config, status="failed", epochs=0, metrics={})
+    skip = KEPT_BY_WORKERS if study.workers is not None and study.workers.cluster else ()
     # another trial may have drawn the same settings, or a killed driver's trial may still be ending
     say = experiment.console
     with (
         run_dir.lock(folder, wait=True),
-        shared(folder, there and there / name, say.say, say.warn, wait=True) as mirror,
+        shared(folder, there and there / name, say.say, say.warn, skip=skip, wait=True) as mirror,
     ):
         session = Session(experiment.data, study.workers, mirror.offer if mirror is not None else lambda: None)
         stored = TrialResult.read_optional(folder / "trial.json")

@@ -61,6 +61,28 @@ def test_trials_build_their_workers(cluster, tmp_path):
     assert ["sys/sent_bytes" in json.loads(r) for r in records] == [True] * 4, "workers have trained"
 
 
+@pytest.mark.cluster  # two minutes
+def test_workers_keep_their_run_in_the_bucket(cluster, s3):
+    """No folder is seen by both nodes; a stop writes a checkpoint there, from which the same job goes on."""
+    out = ["--out", f"s3://{BUCKET}/jobs", "--name", "run", "--scratch", str(cluster.own)]
+    grace = ["--runtime-env-json", json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"}})]
+    job, limit = cluster.submit(*TRAIN, *out, options=("--working-dir", ".", *grace)), time.monotonic() + 150
+    while "seed 0  epoch 0" not in cluster.logs(job):
+        assert cluster.info(job)["status"] in ("PENDING", "RUNNING"), cluster.logs(job)
+        assert time.monotonic() < limit, cluster.logs(job)
+        time.sleep(0.1)
+    assert cluster.call("stop", job).returncode == 0
+    marker = [key for key in s3.keys("jobs/run/seed-0/checkpoints/") if key.endswith("checksums.json")]
+    assert marker, cluster.logs(job)
+    code, said = cluster.wait(cluster.submit(*TRAIN, *out))
+    assert code == 0, said
+    assert "seed 0: resumed after epoch " in said
+    keys = {key for key in s3.keys("jobs/run/") if not key.endswith("/")}  # pyarrow leaves empty ones for folders
+    assert {"jobs/run/result.json", "jobs/run/seed-0/result.json", "jobs/run/seed-0/model/model.safetensors"} <= keys
+    assert len(s3.get("jobs/run/seed-0/history.jsonl").decode().splitlines()) == 50
+    assert not [key for key in keys if "/checkpoints/" in key or "/workers-" in key or key.endswith("/stop")]
+
+
 def test_wrong_settings_are_the_drivers_exit_code(cluster):
     own = str(cluster.own / "out")
     wrong = {
@@ -69,6 +91,8 @@ def test_wrong_settings_are_the_drivers_exit_code(cluster):
         ("--trials", "2", "--out", own): f"error: --out {own}: several nodes take part and 127.0.0.3 does not see",
     }
     jobs = [(cluster.submit(*SEARCH, *more), line) for more, line in wrong.items()]
+    unseen = f"error: --out {own}: several nodes take part and 127.0.0.3 does not see"
+    jobs.append((cluster.submit(*TRAIN, "--out", own), unseen))
     for job, line in jobs:
         code, said = cluster.wait(job)
         assert (code, cluster.info(job)["status"]) == (2, "FAILED"), said

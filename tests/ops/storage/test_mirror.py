@@ -53,6 +53,7 @@ def test_names_that_stay_here():
         "best/ray/b",
     ]  # fmt: skip
     assert [n for n in names if mirrored(n, skip)] == ["a", "seed-0/a", "best/ray/b"]
+    assert [n for n in names if mirrored(n, ("*/ray/*",))] == ["a", "seed-0/a", "trial-1/a", "ray/b"]
 
 
 def test_a_checkpoint_without_its_last_file_is_passed_over():
