@@ -70,8 +70,10 @@ def imports(module, at_import_only=False):
                 found.update(alias.name for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
                 assert child.level == 0, f"{module}: relative import"
-                found.add(child.module)
-                found.update(f"{child.module}.{alias.name}" for alias in child.names)
+                names = {f"{child.module}.{alias.name}" for alias in child.names}
+                found |= names
+                if names - set(MODULES):  # else only modules of a package are imported
+                    found.add(child.module)
             elif isinstance(child, ast.Call) and module not in BY_NAME:
                 name = getattr(child.func, "attr", getattr(child.func, "id", ""))
                 assert name not in ("import_module", "__import__"), f"{module}:{child.lineno}: imports by name"

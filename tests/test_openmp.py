@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
-IMPORTS = ["trainers.hsan", "trainers.hadis", "ops.clustering.kmeans", "ops.training.ray_train", "workflows.train"]
+IMPORTS = ["trainers.hsan", "trainers.hadis", "ops.clustering.kmeans", "ops.training.ray_train", "ops.training.trainer"]
 
 
 def spins(code, **variables):

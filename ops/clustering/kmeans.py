@@ -55,20 +55,10 @@ class Clustering:
 
 
 def kmeans(
-    z: Table,
-    n_clusters: int,
-    seed: tuple[int, ...],
-    *,
-    shard: Shard | None = None,
-    group: ProcessGroup | None = None,
-    starts: int = 10,
-    start_rows: int | None = None,
-    spherical: bool = False,
-    init: Init = "k-means++",
-    first: Float[Tensor, "K D"] | None = None,
-    max_iterations: int = 300,
-    tolerance: float = 1e-4,
-) -> Clustering:
+    z: Table, n_clusters: int, seed: tuple[int, ...], *, shard: Shard | None = None, group: ProcessGroup | None = None,
+    starts: int = 10, start_rows: int | None = None, spherical: bool = False, init: Init = "k-means++",
+    first: Float[Tensor, "K D"] | None = None, max_iterations: int = 300, tolerance: float = 1e-4,
+) -> Clustering:  # fmt: skip
     """Lloyd's k-means from `starts` k-means++ starts, the one with the lowest inertia (Arthur & Vassilvitskii 2007).
 
     `z` [n D] are the rows of `shard` that this worker of `group` holds (neither given: all rows, one worker); every

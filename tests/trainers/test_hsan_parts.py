@@ -247,7 +247,7 @@ def test_one_direction_of_each_edge_is_enough():
 
 
 def test_a_mistyped_hyperparameter_names_the_nearest():
-    with pytest.raises(SettingsError, match="HSAN: unknown setting 'temprature'; nearest known: temperature"):
+    with pytest.raises(SettingsError, match="HSAN: unknown parameter 'temprature'; nearest known: temperature"):
         hsan.HSAN(3, temprature=0.5)
     with pytest.raises(SettingsError, match=r"beta: got -1; allowed: number in \(0, 20\]"):
         hsan.HSAN(3, beta=-1)

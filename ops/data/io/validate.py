@@ -55,12 +55,9 @@ def make_graph(
 
 
 def check_features(
-    x: NDArray[Any],
-    *,
-    feature_names: Sequence[str] | None = None,
-    origin: str = "features",
+    x: NDArray[Any], *, feature_names: Sequence[str] | None = None, origin: str = "features",
     first_row: int | Callable[[], int] = 0,
-) -> NDArray[np.float32]:
+) -> NDArray[np.float32]:  # fmt: skip
     """Finite float32 [N, F], C-contiguous, N and F at least 1; DataError names the first offending value.
 
     `first_row`: the number of the first of these rows in `origin`.

@@ -8,7 +8,6 @@ import pytest
 
 from ops.config.tracking_uri import check_uri, default_uri, ui_command
 from ops.errors import SettingsError
-from ops.masking import mask
 
 
 @pytest.mark.parametrize(
@@ -35,18 +34,3 @@ def test_the_default_uri_and_the_line_that_opens_the_ui(tmp_path: Path, monkeypa
     assert ui_command(uri) == command
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:geheim@mlflow.example:5000")
     assert ui_command(default_uri(tmp_path)) == "https://***@mlflow.example:5000"
-
-
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        ("http://me:p@ss@host:1/x", "http://***@host:1/x"),
-        ("request to https://token@host failed", "request to https://***@host failed"),
-        ("postgresql+psycopg://u:p@h/db?sslmode=require", "postgresql+psycopg://***@h/db?sslmode=require"),
-        ("postgresql://h/db?user=u&password=p&x=1", "postgresql://h/db?user=u&password=***&x=1"),
-        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
-        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
-    ],
-)
-def test_secrets_are_masked_and_nothing_else(text: str, masked: str) -> None:
-    assert mask(text) == masked
