@@ -71,7 +71,7 @@ def imports(module, at_import_only=False):
             elif isinstance(child, ast.ImportFrom):
                 assert child.level == 0, f"{module}: relative import"
                 names = {f"{child.module}.{alias.name}" for alias in child.names}
-                found |= names
+                found.update(names)
                 if names - set(MODULES):  # else only modules of a package are imported
                     found.add(child.module)
             elif isinstance(child, ast.Call) and module not in BY_NAME:
