@@ -20,7 +20,7 @@ BLOCK = 16 << 20  # bytes that one request of a copy carries
 
 @dataclass(frozen=True)
 class Stored:
-    """Size in bytes of an object, and when it was last written (whole seconds, as S3 gives them)."""
+    """Size in bytes of an object, and what tells it from a later one: size and time (whole seconds, as S3 has them)."""
 
     size: int
     stamp: str
@@ -34,8 +34,13 @@ def _writer(location: Location, patient: bool = True) -> Any:
     return file_system(location, patient).open_output_stream(location.path)
 
 
-def _stamp(written: Any) -> str:
-    return "" if written is None else str(written.strftime("%Y-%m-%dT%H:%M:%SZ"))
+def _stored(size: int, written: str) -> Stored:
+    """An object's state: its time is in whole seconds only, so that its size is a part of the stamp."""
+    return Stored(size, f"{size} bytes of {written}")
+
+
+def _of_info(info: Any) -> Stored:
+    return _stored(info.size, "" if info.mtime is None else info.mtime.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
 def stat(location: Location) -> Stored:
@@ -46,7 +51,7 @@ def stat(location: Location) -> Stored:
         info = file_system(location).get_file_info(location.path)
     if info.type != FileType.File:
         raise Missing(str(location))
-    return Stored(info.size, _stamp(info.mtime))
+    return _of_info(info)
 
 
 def etag(location: Location) -> str:
@@ -71,7 +76,7 @@ def listing(location: Location, *, start: str = "", deep: bool = True, patient: 
         name = info.path[len(location.path) + 1 :]
         if info.type == FileType.File and name and name.startswith(start):
             _check_name(location, name)
-            objects[name] = Stored(info.size, _stamp(info.mtime))
+            objects[name] = _of_info(info)
     return dict(sorted(objects.items()))
 
 
@@ -92,7 +97,7 @@ def download(location: Location, path: Path, *, patient: bool = True) -> Stored:
             complete = file.tell() == size
         if not complete or (size > BLOCK and etag(location) != about["ETag"].decode()):
             raise failure(location, "was replaced while it was read", "give the same command again")
-    return Stored(size, about.get("Last-Modified", b"").decode())
+    return _stored(size, about.get("Last-Modified", b"").decode())
 
 
 def read_range(location: Location, first: int, count: int, *, stamp: str = "") -> bytes:

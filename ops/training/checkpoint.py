@@ -160,6 +160,8 @@ def remove(place: Place, name: str) -> None:
 def drop(place: Place) -> None:
     """Remove all checkpoints, and what Ray Train has noted of them."""
     if isinstance(place, Path):
+        for name in _names(place):
+            remove(place, name)
         shutil.rmtree(place, ignore_errors=True)
         return
     for name in s3.listing(place):

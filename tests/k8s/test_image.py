@@ -124,7 +124,7 @@ def test_the_code_compiles_and_runs_from_the_working_directory(image: Path) -> N
     command = next(re.search(r"python -m compileall [^|]*", rest)[0] for word, rest in LINES if "compileall" in rest)
     done = run(image, re.sub(r"\S*site-packages", "", command))
     assert done.returncode == 0, done.stderr
-    assert list((image / "ops" / "run" / "__pycache__").glob("search.*.pyc"))
+    assert list((image / "ops" / "tuning" / "__pycache__").glob("tuner.*.pyc"))
     last = [rest for word, rest in LINES if word == "CMD"]
     done = run(image, shlex.join(json.loads(last[0])))
     assert (done.returncode, done.stdout.split()[0]) == (0, "usage:"), done.stderr

@@ -86,7 +86,7 @@ def test_a_killed_run_goes_on_on_another_machine_and_ends_as_undisturbed(
     out, scratch = f"s3://{BUCKET}/out", tmp_path / "scratch"
     held: list[str] = []
     for _ in range(2):
-        killed = nursery.run(command(data, out, "moved", scratch, 31), writer=True, **AFTER_PUSHES)
+        killed = nursery.run(command(data, out, "moved", scratch, 31), **AFTER_PUSHES)
         assert killed.code == -signal.SIGKILL, killed.err
         assert checkpoints(s3, "out/moved")
         assert checkpoints(s3, "out/moved") != held, "the second kill is where the first was"
