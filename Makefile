@@ -17,7 +17,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup ## search, train and report on scikit-learn's digits: about 2 minutes
+demo: setup ## search, train and report on scikit-learn's digits: two to six minutes
 	$(BIN)/python workflows/tune_hsan.py --dataset digits --trials 10 --first-seed 5 --seeds 5 --no-prune --name demo
 
 check: setup ## lint, types and unit tests: under 3 minutes
