@@ -151,6 +151,8 @@ def _cost(value: float) -> str:
 def _differing(results: Sequence[RunResult]) -> dict[str, list[str]]:
     """Method, seeds and settings whose values are not the same in all runs, by run; a dash where a run has none."""
     table: dict[str, list[Any]] = {"method": [r.method for r in results], "seeds": [r.seeds for r in results]}
+    for key in ("knn", "knn_metric"):  # how the graph was made
+        table[key] = [getattr(r.dataset, key) if key == "knn" or r.dataset.knn else NOTHING for r in results]
     for key in dict.fromkeys(key for r in results for key in r.settings):
         table[key] = [r.settings[key].value if key in r.settings else NOTHING for r in results]
     return {k: [plain(v) for v in values] for k, values in table.items() if any(v != values[0] for v in values)}
@@ -164,14 +166,14 @@ def _warning(data: Sequence[DataRecord]) -> str | None:
     return f"the runs are not on the same data ({listed}); compare figures within one data set only"
 
 
-def _drawing(group: Group) -> bytes | None:
+def _drawing(group: Group) -> list[bytes] | None:
     from ops.reporting import figures, theme
 
     rows = {row.run: row.metrics for row in group.rows if row.kind == "last"}
     keys = tables.columns([row for row in group.rows if row.kind == "last"], (*tables.HIDDEN, *tables.SHORT))
     values = {tables.TITLES[key].replace("\n", " "): [_values(each, key) for each in rows.values()] for key in keys}
     figure = figures.comparison(list(rows), values) if len(rows) > 1 else None
-    return None if figure is None else theme.png(figure)
+    return None if figure is None else theme.pngs(figure)
 
 
 def _values(metrics: tables.Metrics, key: str) -> list[float]:

@@ -76,7 +76,7 @@ def read_model(folder: Path) -> StoredModel:
         raise DataError(f"{folder}: the model cannot be read ({' '.join(str(error).split())})") from None
     method = stored.get("method") if isinstance(stored, dict) else None
     # The name becomes an import: only a plain word may pass, never a dotted path out of a file.
-    if not isinstance(method, str) or not re.fullmatch(r"[a-z]+", method):
+    if not isinstance(method, str) or not re.fullmatch(r"[a-z][a-z0-9]*", method):
         raise DataError(f"{path}: method is {method!r}; it must be one lower-case word")
     about = {k: stored[k] for k in ABOUT if k in stored}
     return StoredModel(folder, tensors, {k: v for k, v in stored.items() if k not in ABOUT}, about)

@@ -238,7 +238,7 @@ class TrialResult(StoredJson):
 
 
 class SearchResult(StoredJson):
-    """All trials of a search, the best first."""
+    """All trials of a search, the best first; `start`: the settings of the first trial, which are the defaults."""
 
     method: str
     dataset: str
@@ -249,6 +249,7 @@ class SearchResult(StoredJson):
     command: str | None = None
     asked: int = 0
     pruned: bool = True
+    start: dict[str, Any] = {}
     finished: str | None = None
 
     @property
