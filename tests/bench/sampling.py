@@ -50,7 +50,7 @@ def main(n=1_000_000):
     import ray
 
     planted = graph(n)
-    print(f"{n:,} nodes, {made.edges[EDGE].count:,} directed edges, {ROOTS:,} roots, fan-out 10 x 10", flush=True)
+    print(f"{n:,} nodes, {planted.edges[EDGE].count:,} directed edges, {ROOTS:,} roots, fan-out 10 x 10", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for parts in (1, 4):
             place = f"{folder}/{parts}"
