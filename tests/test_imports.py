@@ -30,8 +30,9 @@ USES_RAY = (
 )
 HEAVY = ("ray", "mlflow", "matplotlib", "sklearn", "torch_geometric", "torchvision", "boto3", "pymetis", "numba",
          "faiss")  # fmt: skip
-# The registry imports a method when it is asked for; MLflow's loader (outside of any workflow) asks the registry.
-BY_NAME = ("trainers", "ops.inference.mlflow_pyfunc")
+# The registry imports a method when it is asked for, the console command a workflow; MLflow's loader (outside of any
+# workflow) asks the registry.
+BY_NAME = ("trainers", "ops.inference.mlflow_pyfunc", "workflows.main")
 
 
 # The rooms of ops, from the bottom up: a room imports only itself and rooms below it.
