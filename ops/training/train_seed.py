@@ -72,8 +72,8 @@ def finish_run(experiment: AnyExperiment, run: SeedRun, result: Result) -> SeedR
     run.measure()
     if run.rank:
         return None
-    stored = describe(experiment.method.name, experiment.data) | flat(experiment.settings)
     x = datamodule_of(experiment.method).features(experiment.data)
+    stored = describe(experiment.method.name, experiment.data, x) | flat(experiment.settings)
     summary = finish_seed(run, result, x, experiment.labels, stored)
     if experiment.warm is not None:
         experiment.console.say(f"seed {run.seed}: {summary.kept:.1%} of the shared nodes kept their cluster")
