@@ -20,8 +20,10 @@ from ops.config.tracking_uri import check_uri, default_uri
 from ops.data.io.validate import check_clusters
 from ops.datamodules import datamodule_of
 from ops.distributed.resources import Share, Workers, nodes, on_cluster, room
-from ops.errors import SettingsError
+from ops.errors import DivergedError, SettingsError
 from ops.evaluation.labelled import Evaluator
+from ops.results.feature_scale import rows_alike
+from ops.results.statistics import ALIKE
 from ops.storage import run_dir
 from ops.training import warm_start
 from ops.training.seed_run import Judges
@@ -102,6 +104,7 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
     classes = datamodule_of(method).describe_labels(experiment.labels, experiment.hidden)
     for note in (*data.notes, *classes, *experiment.request.remarks, *method.remarks(settings, data)):
         say(f"  {note}")
+    _check_features(experiment)
     if experiment.warm is not None:
         say(f"  {warm_start.sentence(experiment.warm)}")
     say(f"  K = {experiment.k} (from {experiment.request.sources['n_clusters']}), {settings.epochs} epochs, "
@@ -112,6 +115,19 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
         f"{' each' if workers or share else ''} of {limit:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
     memory.check_fits(planned, limit, method.save_memory)
     return planned
+
+
+def _check_features(experiment: Experiment[S, D]) -> None:
+    """Warn where all rows have the same features (of users only their results tell it: these may not fit the memory).
+
+    Raises DivergedError instead where the user asked to stop at a collapse.
+    """
+    if experiment.method.kind == "users" or not rows_alike(datamodule_of(experiment.method).features(experiment.data)):
+        return
+    text = f"{experiment.data.name}: {ALIKE}, nothing in them tells one from another; look at how they were made"
+    if experiment.launch.stop_on_collapse:
+        raise DivergedError(text)
+    experiment.console.warn(text)
 
 
 def _available(workers: Workers | None, share: Share | None) -> float:
