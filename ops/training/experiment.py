@@ -64,7 +64,9 @@ def _settle_k(experiment: Experiment[S, D]) -> Experiment[S, D]:
             raise SettingsError(f"{data.name} has no labels to count: give --n-clusters K or --n-clusters auto")
         k, source = len(np.unique(experiment.labels[experiment.labels >= 0])), "labels (number of classes)"
     elif asked == "auto":
-        say("choosing the number of clusters without labels ...")
+        say(f"choosing the number of clusters of {data.name} without labels ...")
+        for note in data.notes:  # before K is chosen by what they warn of
+            say(f"  {note}")
         choice = datamodule_of(experiment.method).choose_k(data)
         k, source = int(choice["chosen"]), "auto"
         say(f"K = {k}: {choice['reason']}")
@@ -102,7 +104,8 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
     say = experiment.console.say
     say(f"{method.name} on {data.name}: {datamodule_of(method).describe(data)}, data {data.digest()[:8]}")
     classes = datamodule_of(method).describe_labels(experiment.labels, experiment.hidden)
-    for note in (*data.notes, *classes, *experiment.request.remarks, *method.remarks(settings, data)):
+    notes = () if experiment.k_choice else data.notes  # K was chosen behind them
+    for note in (*notes, *classes, *experiment.request.remarks, *method.remarks(settings, data)):
         say(f"  {note}")
     _check_features(experiment)
     if experiment.warm is not None:
