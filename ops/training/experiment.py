@@ -122,6 +122,18 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
     return planned
 
 
+def dry_run(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> None:
+    """Say what a training or a search would do (`--dry-run`); nothing is written. Raises as they do before work."""
+    experiment = build_experiment(method, request, console)
+    if isinstance(request.launch, SearchSettings):
+        with ray_session.cluster_session():
+            plan(experiment, None, ray_session.share(request.launch, console))
+    else:
+        with ray_session.crew(request.launch, console) as workers:
+            plan(experiment, workers)
+    console.say("nothing was trained (--dry-run)")
+
+
 def _check_features(experiment: Experiment[S, D]) -> None:
     """Warn where all rows have the same features (of users only their results tell it: these may not fit the memory).
 
@@ -133,3 +145,22 @@ def _check_features(experiment: Experiment[S, D]) -> None:
     if experiment.launch.stop_on_collapse:
         raise DivergedError(text)
     experiment.console.warn(text)
+
+
+def _available(workers: Workers | None, share: Share | None) -> float:
+    """Bytes of memory for one training process, where all are at work."""
+    if on_cluster() and share:
+        return share.room or memory.available()
+    if on_cluster() and workers:
+        return room(nodes(), workers.threads, workers.count) or memory.available()
+    return memory.available() / ((share.concurrent if share else 1) * (workers.count if workers else 1))
+
+
+def _where(experiment: Experiment[S, D], workers: Workers | None, share: Share | None) -> str:
+    """Where the training runs, and what its workers will send each other."""
+    if share is not None:
+        return f"{share}{' on the cluster' if on_cluster() else ''}"
+    if workers is None:
+        return f"in this process on {'cuda' if torch.cuda.is_available() else 'cpu'}, {experiment.threads} threads"
+    sent = experiment.method.exchanged(experiment.settings, experiment.data, workers.count)
+    return f"{workers}, each sends {sent / 2**20:.1f} MiB a step"
