@@ -10,9 +10,11 @@ from importlib.metadata import version
 from os import PathLike, fspath
 from typing import Any
 
-_CLASSES = {"caegcn": "CaEGCN", "hadis": "HaDis", "hgt": "HGT", "hsan": "HSAN", "ns4gc": "NS4GC", "sdcn": "SDCN",
-            "twhin": "TwHIN"}  # fmt: skip
-__all__ = ["HGT", "HSAN", "NS4GC", "SDCN", "CaEGCN", "HaDis", "TwHIN", "__version__", "load"]  # noqa: F822
+_CLASSES = {
+    "caegcn": "CaEGCN", "hadis": "HaDis", "hgt": "HGT", "hsan": "HSAN", "ns4gc": "NS4GC", "s2cag": "S2CAG",
+    "sagsc": "SAGSC", "sdcn": "SDCN", "ssgc": "SSGC", "twhin": "TwHIN",
+}  # fmt: skip
+__all__ = ["HGT", "HSAN", "NS4GC", "S2CAG", "SAGSC", "SDCN", "SSGC", "CaEGCN", "HaDis", "TwHIN", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

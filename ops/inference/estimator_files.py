@@ -17,9 +17,10 @@ from ops.data.types.graph import AttributedGraph
 from ops.data.types.images import ImageSet
 from ops.errors import SettingsError
 from ops.results import arrays
+from ops.results.explanation import Explanation
 from ops.results.figure_rows import figure_arrays
 from ops.results.model_store import describe, read_model, save_model
-from ops.results.schema import DataRecord, Explanation, RunResult, Scores, SeedResult, SettingRecord
+from ops.results.schema import DataRecord, RunResult, Scores, SeedResult, SettingRecord
 
 
 def save(estimator: Any, folder: Path) -> Path:

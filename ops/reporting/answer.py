@@ -12,7 +12,8 @@ UNSTABLE = 0.5
 
 def answer(result: RunResult, search: SearchResult | None = None) -> list[str]:
     """Sentences that a decision can be made on, the most important first."""
-    sentences = [_against_baselines(result)]
+    faults = [part for part in result.verdict.split("; ") if "no clustering" in part or "no method" in part]
+    sentences = [f"{part[:1].upper()}{part[1:]}: do not use it." for part in faults] or [_against_baselines(result)]
     auc = result.links.means.get("auc") if result.links else None
     if auc is not None and auc < CHANCE["auc"]:
         sentences.append(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.errors import DataError
-from ops.results.schema import FeatureDifference
+from ops.results.explanation import FeatureDifference
 from ops.results.stored_run import StoredRun
 
 CARDS = 60  # the largest clusters; more would be a list, not a page
