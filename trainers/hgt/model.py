@@ -15,11 +15,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.data.types.hetero import Relation
+from ops.device import send
 from ops.errors import SettingsError
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.losses.normalize import unit_rows
@@ -42,7 +43,7 @@ class Sample(Protocol):
     """What the network reads of a Sample: nodes by depth, blocks by hop, the outermost features."""
 
     @property
-    def nodes(self) -> tuple[dict[str, NDArray[np.int64]], ...]:
+    def nodes(self) -> tuple[Mapping[str, NDArray[np.int64] | Tensor], ...]:
         """Node numbers by type, roots first; a depth begins with the nodes of the one before."""
 
     @property
@@ -140,7 +141,9 @@ def _input_weights(kind: str, count: int, features: int, settings: Settings, see
     return weights
 
 
-def inputs(weights: Weights, kind: str, ids: NDArray[np.int64], x: Float[Tensor, "N F"] | None) -> Float[Tensor, "N H"]:
+def inputs(
+    weights: Weights, kind: str, ids: NDArray[np.int64] | Int64[Tensor, "N"], x: Float[Tensor, "N F"] | None
+) -> Float[Tensor, "N H"]:
     """States of nodes of a type before the first layer; `ids` int64 [N] are their numbers, -1 for unseen ones."""
     name, bias = f"input.{kind}", weights[f"input.{kind}.bias"]
     if f"{name}.weight" in weights:
@@ -152,6 +155,6 @@ def inputs(weights: Weights, kind: str, ids: NDArray[np.int64], x: Float[Tensor,
     table = weights.get(f"{name}.ids")
     if table is None:
         return h
-    rows = torch.from_numpy(ids).to(table.device)
+    rows = ids if isinstance(ids, Tensor) else send(torch.from_numpy(ids), table.device)
     learned = torch.nn.functional.embedding(rows.clamp(min=0) % len(table), table)
     return h + learned * (rows >= 0)[:, None]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.data.types.hetero import Relation, relation_name
+from ops.device import send
 from ops.graph.partition.manifest import Manifest
 from ops.graph.sampling.part_service import HopRequest, by_owner, numbers_within
 from ops.rng import key64
@@ -42,9 +43,20 @@ class Sample:
     mask is True. `features`: float32 [N F] of the outermost nodes.
     """
 
-    nodes: tuple[dict[str, NDArray[np.int64]], ...]
+    nodes: tuple[dict[str, NDArray[np.int64] | Int64[Tensor, "_"]], ...]
     blocks: tuple[dict[Relation, Block], ...]
     features: dict[str, Float[Tensor, "_ _"]]
+
+    def sent(self, device: torch.device, *, numbers: bool) -> Sample:
+        """The same with blocks and features on `device`, and the `numbers` of the outermost nodes if asked for."""
+        if device.type == "cpu":
+            return self
+        outermost = self.nodes[-1]
+        if numbers:
+            outermost = {kind: send(torch.as_tensor(ids), device) for kind, ids in outermost.items()}
+        blocks = [{r: (send(at, device), send(mask, device)) for r, (at, mask) in hop.items()} for hop in self.blocks]
+        features = {kind: send(x, device) for kind, x in self.features.items()}
+        return Sample((*self.nodes[:-1], outermost), tuple(blocks), features)
 
     @property
     def edges(self) -> int:
