@@ -29,8 +29,9 @@ check: setup ## lint, types and unit tests: under 3 minutes
 test: check ## check, then the tests that start servers, kill runs and search with Ray
 	$(ONE_THREAD) $(BIN)/python -m pytest -m 'slow and not cluster' -n 2 --dist loadfile
 
-test-cluster: setup ## nodes of a Ray cluster that die in mid-run, Kubernetes' Pods in namespaces: 20 minutes on a quiet machine, as root
-	$(ONE_THREAD) $(BIN)/python -m pytest -m cluster
+test-cluster: setup ## nodes of a Ray cluster that die in mid-run, Kubernetes' Pods in namespaces: as root; KUBE_APISERVER=URL: a real server
+	$(ONE_THREAD) KUBE_APISERVER=$(KUBE_APISERVER) $(BIN)/python -m pytest -v --durations=0 -m cluster
+	$(ONE_THREAD) KUBE_APISERVER=$(KUBE_APISERVER) $(BIN)/python -m pytest tests/k8s/test_apply.py
 
 # an extra's packages without Tessera's own, which their pins would contradict: $(call extra,NAME,VENV)
 define extra

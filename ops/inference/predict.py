@@ -62,11 +62,14 @@ def predict(prediction: Prediction, console: Console) -> dict[str, Any]:
             console.say(sentence)
         clusters: list[NDArray[np.int64]] = []
         write_pieces(request.out, _columns(placement, clusters))
+    warnings = prediction.model.remarks(placement.features)
+    for warning in warnings:
+        console.warn(warning)
     sentences, more = placement.outcome()
     for sentence in sentences:
         console.say(sentence)
     return _summary(prediction, placement, np.concatenate(clusters), console) | more | {
-        "seconds": time.monotonic() - began
+        "warnings": warnings, "seconds": time.monotonic() - began
     }  # fmt: skip
 
 

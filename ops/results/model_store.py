@@ -22,9 +22,10 @@ from ops.data.types.hetero import relation_name
 from ops.data.types.images import ImageSet
 from ops.errors import DataError, ResourceError
 from ops.graph.sampling.dataset import PartitionedGraph
+from ops.results.feature_scale import ColumnStatistics, statistics_of, unlike
 
 # keys of settings.json that are no settings
-ABOUT = ("method", "dataset", "data", "n_features", "feature_names", "graph", "pixels")
+ABOUT = ("method", "dataset", "data", "n_features", "feature_names", "features", "graph", "pixels")
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,30 @@ class StoredModel:
         """The trainer's name."""
         return str(self.about["method"])
 
+    def remarks(self, rows: ColumnStatistics) -> list[str]:
+        """What to warn of when the model places rows of these features."""
+        training = self.about.get("features")
+        sentence = unlike(training, rows, self.about.get("feature_names")) if training else None
+        return [sentence] if sentence else []
+
     def digest(self) -> str:
         """SHA-256 of the tensors' file."""
         with (self.folder / "model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe(method: str, data: Data) -> dict[str, Any]:
+def describe(method: str, data: Data, x: NDArray[Any]) -> dict[str, Any]:
     """What `settings.json` says beside the settings: the method, the data's name and hash, its columns.
 
+    `x` [n, F] are its features, whose means, deviations and ranges are kept, or bytes of pixels.
     Of images also height and width, and their bits a channel where they had more than 8. Of a partitioned graph also
     its relations, reverse ones too, and the types at the ends of the predicted ones.
     """
     names = None if data.feature_names is None else list(data.feature_names)
     about: dict[str, Any] = {"method": method, "dataset": data.name, "data": data.digest(),
                              "n_features": data.n_features, "feature_names": names}  # fmt: skip
+    if data.n_features and x.dtype.kind == "f":
+        about["features"] = statistics_of(x).plain()
     if isinstance(data, PartitionedGraph):
         relations = [relation_name(r) for r in data.manifest.edges]
         about["graph"] = {"rows": data.rows, "others": data.others, "relations": relations}
@@ -74,12 +84,21 @@ def read_model(folder: Path) -> StoredModel:
         raise DataError(f"{folder}: holds no model ({error.strerror or error}); give a finished run") from None
     except (ValueError, SafetensorError) as error:
         raise DataError(f"{folder}: the model cannot be read ({' '.join(str(error).split())})") from None
+    bad = next((name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)), None)
+    if bad is not None:
+        raise DataError(
+            f"{folder}: tensor {bad!r} of the model holds NaN or infinity; train it again with a lower --lr"
+        )
     method = stored.get("method") if isinstance(stored, dict) else None
     # The name becomes an import: only a plain word may pass, never a dotted path out of a file.
     if not isinstance(method, str) or not re.fullmatch(r"[a-z]+", method):
         raise DataError(f"{path}: method is {method!r}; it must be one lower-case word")
     about = {k: stored[k] for k in ABOUT if k in stored}
     return StoredModel(folder, tensors, {k: v for k, v in stored.items() if k not in ABOUT}, about)
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(tensor.isfinite().all())
 
 
 def in_order(

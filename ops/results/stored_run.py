@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ops.errors import DataError
 from ops.results.arrays import Arrays, read_map, read_pictures, read_sample
-from ops.results.schema import CountSweep, ExplainedCluster, Explanation, Numbers, RunResult, SeedResult, problem
+from ops.results.explanation import ExplainedCluster, Explanation
+from ops.results.schema import CountSweep, Numbers, RunResult, SeedResult, problem
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ from ops.data.types.graph import Data
 from ops.datamodules import datamodule_of
 from ops.evaluation.model_selection import panel
 from ops.results import arrays, finished_run, statistics
+from ops.results.explanation import Explanation
+from ops.results.feature_scale import rows_alike
 from ops.results.model_store import save_model
 from ops.results.schema import (
+    GROUPS,
     CountSweep,
     DataRecord,
-    Explanation,
     RunResult,
     Scores,
     SeedResult,
@@ -32,14 +34,14 @@ from ops.results.schema import (
 from ops.rng import generator
 from ops.storage import run_dir
 from ops.training.experiment import judges_of
+from ops.training.rescore import given, rescored
 from ops.training.seed_run import SeedRun
 
 FIGURE_ROWS = 2000
-GROUPS = ("last", "selected", "oracle")  # always in this order: the headline first
 
 
 def finish_seed(
-    run: SeedRun, result: Result, x: NDArray[Any], labels: NDArray[np.int64] | None, settings: Mapping[str, Any]
+    experiment: AnyExperiment, run: SeedRun, result: Result, x: NDArray[Any], settings: Mapping[str, Any]
 ) -> SeedResult:
     """Write all that a finished seed leaves in its folder, `result.json` last: it alone marks the seed as done.
 
@@ -50,13 +52,16 @@ def finish_seed(
     last, confidence = result.assignment, result.confidence
     save_arrays(folder / arrays.ASSIGNMENTS, last=last, confidence=confidence, selected=chosen)
     save_model(folder / "model", result.model, settings)
-    save_arrays(folder / arrays.SAMPLE, **figure_arrays(x, result, labels))
+    save_arrays(folder / arrays.SAMPLE, **figure_arrays(x, result, experiment.labels))
+    small = np.min_scalar_type(experiment.k)
+    kept = np.stack([clusters.astype(small) for clusters in run.assignments.values()])
+    save_arrays(folder / arrays.EPOCHS, epoch=np.array(list(run.assignments)), clusters=kept)
     if result.more:
         save_arrays(folder / arrays.MORE, embedding=result.embedding, **result.more)
     spent: dict[str, Any] = run.spent()
     summary = SeedResult(
         seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
-        sizes=np.bincount(last).tolist(), **spent, warnings=run.warnings,
+        sizes=np.bincount(last).tolist(), alike=rows_alike(x), given=given(experiment), **spent, warnings=run.warnings,
     )  # fmt: skip
     if run.warm is not None:
         summary.kept = run.warm.kept(result.assignment)
@@ -99,7 +104,7 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
     """Write what the finished seeds of `folder` come to together, `result.json` last."""
     seeds = experiment.seeds
     folders = {seed: folder / f"seed-{seed}" for seed in seeds}
-    each = [SeedResult.read(f / "result.json") for f in folders.values()]
+    each = [rescored(experiment, f) for f in folders.values()]
     clusters = write_assignments(folder / "assignments.parquet", experiment.data, folders)
     chosen = seeds[panel([{k: v for k, v in e.last.items() if v is not None} for e in each]).chosen]
     for file in ("settings.json", "model.safetensors"):
@@ -131,7 +136,7 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         finished=now(),
         paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": "assignments.parquet",
                "model": "model", "report": "report.html"},
-        verdict=statistics.verdict(last, baselines),
+        verdict="; ".join([*statistics.faults(each, experiment.k), statistics.verdict(last, baselines)]),
     )  # fmt: skip
     result.write(folder / "result.json")
     return result
@@ -159,7 +164,7 @@ def _request(experiment: AnyExperiment) -> dict[str, Any]:
     return {
         "schema": 1,
         "method": experiment.method.name,
-        "dataset": DataRecord(name=data.name, hash=data.digest(), rows=data.n_rows,
+        "dataset": DataRecord(name=data.name, hash=data.digest(), rows=data.n_rows, given=given(experiment),
                               notes=[*data.notes, *request.remarks], **finished_run.location(request.launch)),
         "settings": {k: SettingRecord(value=v, source=request.sources.get(k, "default")) for k, v in values.items()},
         "seeds": experiment.seeds,

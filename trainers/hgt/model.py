@@ -43,7 +43,7 @@ class Sample(Protocol):
     """What the network reads of a Sample: nodes by depth, blocks by hop, the outermost features."""
 
     @property
-    def nodes(self) -> tuple[Mapping[str, NDArray[np.int64] | Tensor], ...]:
+    def nodes(self) -> tuple[dict[str, NDArray[np.int64]], ...]:
         """Node numbers by type, roots first; a depth begins with the nodes of the one before."""
 
     @property
@@ -53,6 +53,10 @@ class Sample(Protocol):
     @property
     def features(self) -> dict[str, Float[Tensor, "_ _"]]:
         """Float [N F] of the nodes of the last depth, for types with features."""
+
+    @property
+    def numbers(self) -> dict[str, Int64[Tensor, "_"]]:
+        """The numbers of the nodes of the last depth on the device, where they were sent there."""
 
 
 def metadata_of(data: PartitionedGraph) -> Metadata:
@@ -103,7 +107,8 @@ def states(
     After l layers there are the nodes of depth `hops - l`, of which the roots are the first. Dropout as in `forward`.
     """
     outermost, hops = sample.nodes[-1], len(sample.blocks)
-    h = {kind: inputs(weights, kind, outermost[kind], sample.features.get(kind)) for kind in sorted(outermost)}
+    numbers = {**outermost, **sample.numbers}
+    h = {kind: inputs(weights, kind, numbers[kind], sample.features.get(kind)) for kind in sorted(outermost)}
     after = [{kind: dropout(x, settings.dropout, generator) for kind, x in h.items()}]
     for number, depth in enumerate(reversed(range(hops)), start=1):
         targets = {kind: len(ids) for kind, ids in sample.nodes[depth].items()}
