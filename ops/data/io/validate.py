@@ -62,9 +62,9 @@ def make_hetero(
 ) -> HeteroGraph:
     """A sound HeteroGraph of arrays: everything checked, duplicate edges merged, what was changed counted in notes.
 
-    `edges` hold row numbers, which a look-up gave. Types and relations come in the order of their names, whatever they
-    were read from. Raises DataError: no nodes or edges, features that do not fit the ids or are not finite, names that
-    cannot be those of types and relations, a relation of a type that has no nodes.
+    `edges` hold row numbers. Types and relations come in the order of their names, whatever they were read from.
+    Raises DataError: no nodes or edges, features that do not fit the ids or are not finite, rows out of range, names
+    that cannot be those of types and relations, a relation of a type that has no nodes.
     """
     where, said = origin or name, list(notes)
     if not nodes or not edges:
@@ -125,6 +125,11 @@ def _check_relation(where: str, relation: Relation, edges: Edges, nodes: dict[st
             raise DataError(f"{where}: relation {title} joins the node type {end!r}, which has no nodes")
     if not edges.count:
         raise DataError(f"{where}: {title} has no rows; every table needs at least one")
+    for end, rows, kind in (("src", edges.src, relation[0]), ("dst", edges.dst, relation[2])):
+        outside = (rows < 0) | (rows >= nodes[kind].count)
+        if outside.any():
+            at = int(outside.argmax())
+            raise DataError(f"{where}: {title}, row {at}: {end} {rows[at]} is not among the {nodes[kind].count} nodes")
     return title
 
 
