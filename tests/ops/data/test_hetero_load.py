@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hetero_world import built, frames, graphs, write_folder, write_original
+from hetero_world import built, frames, graphs, write_folder, write_graph, write_original
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,6 @@ from ops.data.hetero_load import load_hetero, open_graph
 from ops.data.io import chunks
 from ops.data.io.chunks import read_edge_table, read_node_table
 from ops.data.io.validate import make_hetero
-from ops.data.io.writer import write_graph
 from ops.data.types.hetero import Edges, Nodes, relation_name
 from ops.errors import DataError
 

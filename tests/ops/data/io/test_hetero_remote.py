@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hetero_world import write_folder, write_original
+from hetero_world import write_folder, write_graph, write_original
 
 from ops.data.hetero_load import load_hetero, open_graph
 from ops.data.io import chunks, readers
 from ops.data.io.chunks import read_edge_table, read_node_table
-from ops.data.io.writer import write_graph
 from ops.data.synthetic.user_item import planted_communities
 from ops.errors import DataError, ServiceError
 
