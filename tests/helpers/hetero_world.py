@@ -46,16 +46,16 @@ def built(raw):
 
 def frames(graph):
     """{"nodes/user": table, "edges/user__follow_note__note": table, ...} with edges in reverse order."""
-    found = {}
+    tables = {}
     for kind, nodes in graph.nodes.items():
         x = {} if nodes.x is None else {f"f{i}": column for i, column in enumerate(nodes.x.T)}
-        found[f"nodes/{kind}"] = pd.DataFrame({"id": nodes.ids} | x)
+        tables[f"nodes/{kind}"] = pd.DataFrame({"id": nodes.ids} | x)
     for (source, name, target), edges in graph.edges.items():
         columns = {"src": graph.nodes[source].ids[edges.src], "dst": graph.nodes[target].ids[edges.dst]}
         columns |= {} if edges.weight is None else {"weight": edges.weight}
         columns |= {} if edges.time is None else {"time": edges.time}
-        found[f"edges/{source}__{name}__{target}"] = pd.DataFrame(columns).iloc[::-1]
-    return found
+        tables[f"edges/{source}__{name}__{target}"] = pd.DataFrame(columns).iloc[::-1]
+    return tables
 
 
 def write_table(path: Path, table: pd.DataFrame, suffix: str, listed: bool = False):

@@ -13,8 +13,8 @@ from ops.data.images.load import read_images
 def picture(number=0, size=(32, 32), mode="RGB"):
     """A picture whose middle has a colour of its own."""
     rng = np.random.default_rng(number)
-    made = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    return made.convert(mode)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    return image.convert(mode)
 
 
 def encoded(image, kind="PNG", **words):

@@ -95,8 +95,8 @@ def test_torchvisions_sets_become_ours(places):
     (places / "cache" / "stl10-images").mkdir(parents=True)
     np.save(places / "cache" / "stl10-images" / "pixels.npy", pixels)
     np.save(places / "cache" / "stl10-images" / "labels.npy", labels)
-    data, found = load_images("stl10", size=8)
-    assert found.tolist() == [1, 0]
+    data, labels = load_images("stl10", size=8)
+    assert labels.tolist() == [1, 0]
     assert data.notes[0].startswith("the 13,000 labelled images; train and test images together")
 
 

@@ -10,10 +10,10 @@ from ops.errors import DataError
 
 def table(rows: int = 23) -> pd.DataFrame:
     x = np.random.default_rng(0).standard_normal((rows, 3)).astype(np.float32)
-    made = pd.DataFrame(x, columns=["p", "q", "r"])
-    made.insert(1, "id", [f"n{i}" for i in range(rows)])
-    made["label"] = 1
-    return made
+    frame = pd.DataFrame(x, columns=["p", "q", "r"])
+    frame.insert(1, "id", [f"n{i}" for i in range(rows)])
+    frame["label"] = 1
+    return frame
 
 
 @pytest.mark.parametrize("batch_rows", [1, 7, 23, 100])
