@@ -14,7 +14,7 @@ import numpy as np
 from ops.atomic_io import now, save_arrays
 from ops.config.settings import flat
 from ops.data.types.graph import AttributedGraph
-from ops.data.types.images import ImageSet
+from ops.datamodules import datamodule_of
 from ops.errors import SettingsError
 from ops.results import arrays
 from ops.results.explanation import Explanation
@@ -31,13 +31,14 @@ def save(estimator: Any, folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"save: {folder} is there already; give a new folder")
     data, settings, seed = estimator._data, estimator._fit_settings, 0
+    x = datamodule_of(estimator.method).features(data)
     seed_folder = folder / f"seed-{seed}"
     seed_folder.mkdir(parents=True)
     clusters, ids = estimator.labels_, np.arange(data.n_rows) if data.ids is None else data.ids
     columns = {"seed": np.zeros(len(ids), dtype=np.int64), "id": ids, "cluster": clusters}
     pq.write_table(pa.table(columns | {"confidence": estimator.confidence_}), folder / "assignments.parquet")
-    save_model(folder / "model", estimator.model_, flat(settings) | describe(estimator.method.name, data))
-    save_arrays(seed_folder / arrays.SAMPLE, **figure_arrays(_features(data), estimator.embedding_, clusters, None))
+    save_model(folder / "model", estimator.model_, flat(settings) | describe(estimator.method.name, data, x))
+    save_arrays(seed_folder / arrays.SAMPLE, **figure_arrays(x, estimator.embedding_, clusters, None))
     (seed_folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in estimator.history_))
     SeedResult(seed=seed, epochs=len(estimator.history_), sizes=np.bincount(clusters).tolist()).write(
         seed_folder / "result.json"
@@ -54,15 +55,6 @@ def save(estimator: Any, folder: Path) -> Path:
         seeds=[seed], last=Scores(), model_seed=seed, finished=now(), command=repr(estimator),
     ).write(folder / "result.json")  # fmt: skip
     return folder
-
-
-def _features(data: Any) -> Any:
-    if isinstance(data, ImageSet):
-        x: Any = data.pixels if data.features is None else data.features
-        return np.asarray(x).reshape(data.n_rows, -1)
-    if isinstance(data, AttributedGraph):
-        return data.x
-    return data.connect().features(data.rows, np.arange(data.n_rows)) if data.n_features else np.zeros((data.n_rows, 1))
 
 
 def report(estimator: Any, path: Path) -> Path:
