@@ -60,7 +60,7 @@ def job_on(place, name):
 def without_scores(value):
     """A JSON value without scores that need labels, times, memory and the input's place, at any depth."""
     if isinstance(value, dict):
-        gone = {*LABELLED, *(f"eval/{k}" for k in LABELLED), "oracle", "spec"}  # spec: where the input lies
+        gone = {*LABELLED, *(f"eval/{k}" for k in LABELLED), "oracle", "spec", "given"}
         return {k: without_scores(v) for k, v in value.items() if k not in gone and not k.startswith(TIMES)}
     return [without_scores(v) for v in value] if isinstance(value, list) else value
 

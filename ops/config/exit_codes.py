@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 from ops.atomic_io import FULL
 from ops.errors import Interrupted, ResourceError, TesseraError
-from ops.masking import command, mask
+from ops.masking import command, mask, shown
 
+VARIABLES = ("TESSERA_DATA", "TESSERA_CACHE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "RAY_ADDRESS")
 _NO_MEMORY = ("can't allocate memory", "out of memory")  # torch's words, on the CPU and on CUDA
+
+
+def _again(argv: list[str]) -> str:
+    """How to go on: the command as it is given again, after the variables that it took, unless they hold a secret."""
+    values = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    variables = [f"{name}={shlex.quote(value)}" for name, value in values.items() if shown(value) == value]
+    program = ["tessera"] if Path(argv[0]).name == "tessera" else ["python", argv[0]]
+    line = f"resume with: {command([*program, *(a for a in argv[1:] if a != '--fresh')])}"
+    return f"with {' '.join(variables)} in the environment,\n{line}" if variables else line
 
 
 def entry(main: Callable[[list[str]], None]) -> None:
@@ -21,8 +34,7 @@ def entry(main: Callable[[list[str]], None]) -> None:
     try:
         main(sys.argv[1:])
     except (Interrupted, KeyboardInterrupt) as error:
-        again = command(["python", *(a for a in sys.argv if a != "--fresh")])
-        print(f"{mask(str(error)) or 'interrupted'}\nresume with: {again}", file=sys.stderr)
+        print(f"{mask(str(error)) or 'interrupted'}\n{_again(sys.argv)}", file=sys.stderr)
         sys.exit(Interrupted.code)
     except TesseraError as error:
         print(f"error: {mask(str(error))}", file=sys.stderr)

@@ -7,6 +7,7 @@ make one graph, over which the method filters. Axes: n rows, F features.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from ops.data.io.builder import Raw
 from ops.data.io.ids import as_keys, check_ids
 from ops.data.io.incremental import begins_with, grow, known_rows
 from ops.data.io.stream import TableStream
-from ops.data.io.validate import check_features
+from ops.data.io.validate import check_edges, check_features
 from ops.data.load import read_rows, table_file
 from ops.inference.placement import Placement, Prediction
+from ops.results.feature_scale import ColumnStatistics, statistics_of
 from ops.results.finished_run import TrainedNodes
 from ops.results.model_store import in_order
 
@@ -30,7 +32,9 @@ def place_rows(prediction: Prediction) -> Placement:
         stream = TableStream(path, prediction.request.batch_rows)
         rows = _match_stream(stream, prediction.training)
         if (rows < 0).all():
-            return _placement(prediction, stream.ids, rows, "no edges", _by_pieces(prediction, stream))
+            features = ColumnStatistics()
+            pieces = _by_pieces(prediction, stream, features)
+            return _placement(prediction, stream.ids, rows, "no edges", pieces, features)
     return _place_graph(prediction)
 
 
@@ -40,6 +44,8 @@ def _place_graph(prediction: Prediction) -> Placement:
     x = check_features(raw.x, feature_names=raw.feature_names, origin=raw.origin)
     x = in_order(x, raw.feature_names, model, raw.origin)
     ids = None if raw.ids is None else check_ids(raw.ids, len(x), origin=raw.origin)
+    if ids is not None and raw.edges is not None and not Path(prediction.request.data).is_dir():
+        check_edges(raw.edges, len(x), origin=raw.origin)  # a file's are row numbers, a folder's are read by id
     rows = _match_all(x, ids, training)
     beside = training if training is not None and _needs_training(raw, rows, training) else None
     features, edges = grow(raw, x, rows, beside.graph if beside else None)
@@ -47,12 +53,12 @@ def _place_graph(prediction: Prediction) -> Placement:
     linked = " and ".join(words for words, used in origins.items() if used) or "no edges"
     cluster, confidence = prediction.method.predict(model.tensors, model.settings, features, edges)
     piece = {"cluster": cluster[: len(x)], "confidence": confidence[: len(x)]}
-    return _placement(prediction, ids, rows, linked, iter([piece]))
+    return _placement(prediction, ids, rows, linked, iter([piece]), statistics_of(x))
 
 
 def _placement(
     prediction: Prediction, ids: NDArray[Any] | None, rows: NDArray[np.int64], linked: str,
-    pieces: Iterator[dict[str, Any]],
+    pieces: Iterator[dict[str, Any]], features: ColumnStatistics,
 ) -> Placement:  # fmt: skip
     """`linked` says in words over which edges the rows are filtered."""
     n, n_matched, training = len(rows), int((rows >= 0).sum()), prediction.training
@@ -60,13 +66,14 @@ def _placement(
     remarks = [f"{n:,} rows: {n_matched:,} {of}, {n - n_matched:,} new; filtered over {linked}"]
     remarks += [f"new rows are placed {prediction.method.new_rows}"] if n_matched < n else []
     ids = np.arange(n) if ids is None else ids
-    return Placement(ids, rows, "rows", remarks, pieces, lambda: ([], {"filtered_over": linked}))
+    return Placement(ids, rows, "rows", remarks, pieces, lambda: ([], {"filtered_over": linked}), features)
 
 
-def _by_pieces(prediction: Prediction, stream: TableStream) -> Iterator[dict[str, Any]]:
+def _by_pieces(prediction: Prediction, stream: TableStream, features: ColumnStatistics) -> Iterator[dict[str, Any]]:
     model = prediction.model
     for piece in stream.pieces():
         x = in_order(piece.x, piece.feature_names, model, prediction.request.data)
+        features.add(x)
         cluster, confidence = prediction.method.predict(model.tensors, model.settings, x, None)
         yield {"cluster": cluster, "confidence": confidence}
 

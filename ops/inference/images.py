@@ -21,6 +21,7 @@ from ops.data.types.images import ImageSet
 from ops.errors import DataError
 from ops.inference.frames import feature_frame
 from ops.inference.placement import Placement, Prediction
+from ops.results.feature_scale import ColumnStatistics, statistics_of
 from ops.results.finished_run import TrainedNodes
 from ops.results.model_store import StoredModel
 
@@ -37,7 +38,8 @@ def place_images(prediction: Prediction) -> Placement:
     remarks = [f"{n:,} images: {n_matched:,} known to {prediction.run}, {n - n_matched:,} new", *data.notes]
     remarks += [f"new images: {prediction.method.new_rows}"] if n_matched < n else []
     ids = np.arange(n) if data.ids is None else data.ids
-    return Placement(ids, rows, "images", remarks, _by_pieces(data, prediction))
+    features = ColumnStatistics() if data.features is None else statistics_of(data.features)
+    return Placement(ids, rows, "images", remarks, _by_pieces(data, prediction), features=features)
 
 
 def _read(prediction: Prediction) -> ImageSet:

@@ -7,15 +7,19 @@ knows how to predict. Loading a model needs Tessera installed, but neither Ray n
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
+from numpy.typing import NDArray
 
 from ops.api import AnyMethod
 from ops.inference.frames import feature_frame
+from ops.results.feature_scale import statistics_of
 from ops.results.model_store import read_model
 
 ARTIFACT = "model"  # the name under which MLflow keeps the copied folder
@@ -26,8 +30,9 @@ class ClusterModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Read tensors and settings and look the method up; DataError if the folder is not a run's model."""
-        self.model = read_model(Path(context.artifacts[ARTIFACT]))
-        self.method: AnyMethod = importlib.import_module("trainers").METHODS[self.model.method]
+        model = read_model(Path(context.artifacts[ARTIFACT]))
+        self.method: AnyMethod = importlib.import_module("trainers").METHODS[model.method]
+        self.model = model.checked(self.method)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Features [n, F] -> rows [n] with `cluster` (int64) and `confidence` (float32), in the input's order.
@@ -49,15 +54,21 @@ class ClusterModel(PythonModel):
         if self.method.kind == "images":
             return self._images(model_input)
         x = feature_frame(model_input, self.model)
+        self._warn(x)
         cluster, confidence = self.method.predict(self.model.tensors, self.model.settings, x, None)
         return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=model_input.index)
+
+    def _warn(self, x: NDArray[np.float32] | None) -> None:
+        """Warn where the features are of another scale than the training's."""
+        for remark in [] if x is None else self.model.remarks(statistics_of(x)):
+            warnings.warn(remark, stacklevel=3)
 
     def _images(self, frame: pd.DataFrame) -> pd.DataFrame:
         from ops.inference.images import from_frame
 
-        cluster, confidence = self.method.predict(
-            self.model.tensors, self.model.settings, from_frame(frame, self.model)
-        )
+        images = from_frame(frame, self.model)
+        self._warn(images.features)
+        cluster, confidence = self.method.predict(self.model.tensors, self.model.settings, images)
         return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=frame.index)
 
     def _users(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -66,6 +77,7 @@ class ClusterModel(PythonModel):
 
         words = vocabulary(self.model, self.method, "the model")
         new = from_frame(frame, words)
+        self._warn(new.rows.x)
         placed = self.method.predict(self.model.tensors, self.model.settings, new.rows)
         name = "src" if words.rows == words.others else words.rows
         columns = {name: new.ids, "cluster": placed.cluster, "confidence": placed.confidence}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ops.api import AnyMethod
 from ops.config.settings import PredictSettings
+from ops.results.feature_scale import ColumnStatistics
 from ops.results.finished_run import TrainedNodes
 from ops.results.model_store import StoredModel
 
@@ -49,7 +50,7 @@ class Placement:
     `ids` [n]: what they are called in the output; `training_rows` int64 [n]: the row each had in training, -1 for a new
     one; `noun`: what they are, in the plural; `remarks`: sentences before the work. `pieces` are the columns of the
     output but the id, some rows at a time: cluster int64, confidence float32, and perhaps more. `outcome`, once all
-    pieces are there: what is said then.
+    pieces are there: what is said then; `features` has by then the statistics of the rows' features, if they have any.
     """
 
     ids: NDArray[Any]
@@ -58,3 +59,4 @@ class Placement:
     remarks: list[str]
     pieces: Iterator[dict[str, Any]]
     outcome: Callable[[], Outcome] = field(default=lambda: ([], {}))
+    features: ColumnStatistics = field(default_factory=ColumnStatistics)

@@ -46,7 +46,8 @@ def run_prediction(
     model, training = open_model(run, request)
     if model.method not in methods:
         raise DataError(f"{run}: is a model of {model.method!r}, which this program does not have")
-    return predict(Prediction(run, model, training, request, methods[model.method]), console)
+    method = methods[model.method]
+    return predict(Prediction(run, model.checked(method), training, request, method), console)
 
 
 def predict(prediction: Prediction, console: Console) -> dict[str, Any]:
@@ -62,11 +63,14 @@ def predict(prediction: Prediction, console: Console) -> dict[str, Any]:
             console.say(sentence)
         clusters: list[NDArray[np.int64]] = []
         write_pieces(request.out, _columns(placement, clusters))
+    warnings = prediction.model.remarks(placement.features)
+    for warning in warnings:
+        console.warn(warning)
     sentences, more = placement.outcome()
     for sentence in sentences:
         console.say(sentence)
     return _summary(prediction, placement, np.concatenate(clusters), console) | more | {
-        "seconds": time.monotonic() - began
+        "warnings": warnings, "seconds": time.monotonic() - began
     }  # fmt: skip
 
 

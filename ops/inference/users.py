@@ -18,6 +18,7 @@ from ops.data.types.hetero import relation_of
 from ops.data.user_requests import Arrived, Vocabulary, read_new
 from ops.errors import DataError
 from ops.inference.placement import Outcome, Placement, Prediction
+from ops.results.feature_scale import ColumnStatistics, statistics_of
 from ops.results.model_store import StoredModel
 
 COLUMNS = "id, cluster, confidence, vector"
@@ -51,9 +52,9 @@ def place_users(prediction: Prediction) -> Placement:
         )
     remarks += [f"new {noun}: {prediction.method.new_rows}"] if n_matched < n else []
     placed: list[Placed] = []
-    return Placement(
-        users.ids, rows, noun, remarks, _by_pieces(users, prediction, placed), lambda: _outcome(placed, noun)
-    )
+    pieces = _by_pieces(users, prediction, placed)
+    features = ColumnStatistics() if users.rows.x is None else statistics_of(users.rows.x)
+    return Placement(users.ids, rows, noun, remarks, pieces, lambda: _outcome(placed, noun), features)
 
 
 def _by_pieces(users: Arrived, prediction: Prediction, placed: list[Placed]) -> Iterator[dict[str, Any]]:

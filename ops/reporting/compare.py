@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,29 +150,44 @@ def _cost(value: float) -> str:
 
 
 def _differing(results: Sequence[RunResult]) -> dict[str, list[str]]:
-    """Method, seeds and settings whose values are not the same in all runs, by run; a dash where a run has none."""
-    table: dict[str, list[Any]] = {"method": [r.method for r in results], "seeds": [r.seeds for r in results]}
+    """Method, seeds, edges, warm start and settings that are not the same in all runs; a dash where a run has none."""
+    table: dict[str, list[Any]] = {
+        "method": [r.method for r in results],
+        "seeds": [r.seeds for r in results],
+        "edges": [_edges(r.dataset) for r in results],
+        "warm start": [r.warm.run if r.warm else None for r in results],
+    }
     for key in dict.fromkeys(key for r in results for key in r.settings):
         table[key] = [r.settings[key].value if key in r.settings else NOTHING for r in results]
     return {k: [plain(v) for v in values] for k, values in table.items() if any(v != values[0] for v in values)}
 
 
+def _edges(data: DataRecord) -> str:
+    """How the graph of a run was made, as its data's notes have it (a data set may have a k of its own)."""
+    built = re.search(r"edges: (\d+) nearest neighbours of every row \((\w+)\)", "; ".join(data.notes))
+    k, metric = built.groups() if built else (data.knn, data.knn_metric)
+    return f"{k} nearest ({metric})" if k else "of the data"
+
+
 def _warning(data: Sequence[DataRecord]) -> str | None:
     names = {str(each.hash): each.name for each in data}
     if len(names) < 2:
-        return None
+        labels = {each.given["labels"] for each in data if "labels" in each.given}
+        return (
+            "the runs are scored by different labels; compare their indices, not ACC to F1" if len(labels) > 1 else None
+        )
     listed = ", ".join(f"{name} {digest[:12]}" for digest, name in names.items())
     return f"the runs are not on the same data ({listed}); compare figures within one data set only"
 
 
-def _drawing(group: Group) -> bytes | None:
+def _drawing(group: Group) -> list[bytes] | None:
     from ops.reporting import figures, theme
 
     rows = {row.run: row.metrics for row in group.rows if row.kind == "last"}
     keys = tables.columns([row for row in group.rows if row.kind == "last"], (*tables.HIDDEN, *tables.SHORT))
     values = {tables.TITLES[key].replace("\n", " "): [_values(each, key) for each in rows.values()] for key in keys}
     figure = figures.comparison(list(rows), values) if len(rows) > 1 else None
-    return None if figure is None else theme.png(figure)
+    return None if figure is None else theme.pngs(figure)
 
 
 def _values(metrics: tables.Metrics, key: str) -> list[float]:

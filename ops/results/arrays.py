@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ops.errors import DataError
 
 SAMPLE, MORE, PICTURES, ASSIGNMENTS = "figures.npz", "more.npz", "pictures.npz", "assignments.npz"
+EPOCHS = "epochs.npz"  # the clusters of every epoch that was scored, to score them by other labels
 AGAIN = "the file is damaged, run it again with --fresh"
 KINDS = {"float": np.floating, "int": np.integer, "byte": np.uint8, "text": np.str_}
 Arrays = dict[str, NDArray[Any]]

@@ -6,25 +6,49 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ops.api import AnyMethod
 from ops.atomic_io import plain, replacing
+from ops.config.settings import build, flat
 from ops.data.types.graph import Data
 from ops.data.types.hetero import relation_name
 from ops.data.types.images import ImageSet
-from ops.errors import DataError, ResourceError
+from ops.errors import DataError, ResourceError, SettingsError
 from ops.graph.sampling.dataset import PartitionedGraph
+from ops.results.feature_scale import ColumnStatistics, statistics_of, unlike
+from ops.results.schema import StoredJson
 
 # keys of settings.json that are no settings
-ABOUT = ("method", "dataset", "data", "n_features", "feature_names", "graph", "pixels")
+ABOUT = ("method", "dataset", "data", "n_features", "feature_names", "features", "graph", "pixels")
+
+
+class _GraphOfModel(StoredJson):
+    rows: str
+    others: str
+    relations: list[str]
+
+
+class _ModelFile(StoredJson):
+    """settings.json of a model: the method's settings and the keys ABOUT."""
+
+    method: str
+    dataset: str | None = None
+    data: str | None = None
+    n_features: int | None = None
+    feature_names: list[str] | None = None
+    features: dict[Literal["mean", "deviation", "low", "high"], list[float]] | None = None
+    graph: _GraphOfModel | None = None
+    pixels: list[int] | None = Field(None, min_length=2)
 
 
 @dataclass(frozen=True)
@@ -41,21 +65,41 @@ class StoredModel:
         """The trainer's name."""
         return str(self.about["method"])
 
+    def remarks(self, rows: ColumnStatistics) -> list[str]:
+        """What to warn of when the model places rows of these features."""
+        training = self.about.get("features")
+        sentence = unlike(training, rows, self.about.get("feature_names")) if training else None
+        return [sentence] if sentence else []
+
+    def checked(self, method: AnyMethod) -> StoredModel:
+        """The model with its settings as the method has them. Raises DataError for others."""
+        path = self.folder / "settings.json"
+        try:
+            settings = build(method.settings, self.settings, dict.fromkeys(self.settings, str(path)))
+        except SettingsError as error:
+            raise DataError(f"{error}; the file is damaged or another program's") from None
+        if not isinstance(settings.n_clusters, int):
+            raise DataError(f"{path}: n_clusters is {settings.n_clusters!r}; give a finished run's model")
+        return replace(self, settings=self.settings | flat(settings))
+
     def digest(self) -> str:
         """SHA-256 of the tensors' file."""
         with (self.folder / "model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe(method: str, data: Data) -> dict[str, Any]:
+def describe(method: str, data: Data, x: NDArray[Any]) -> dict[str, Any]:
     """What `settings.json` says beside the settings: the method, the data's name and hash, its columns.
 
+    `x` [n, F] are its features, whose means, deviations and ranges are kept, or bytes of pixels.
     Of images also height and width, and their bits a channel where they had more than 8. Of a partitioned graph also
     its relations, reverse ones too, and the types at the ends of the predicted ones.
     """
     names = None if data.feature_names is None else list(data.feature_names)
     about: dict[str, Any] = {"method": method, "dataset": data.name, "data": data.digest(),
                              "n_features": data.n_features, "feature_names": names}  # fmt: skip
+    if data.n_features and x.dtype.kind == "f":
+        about["features"] = statistics_of(x).plain()
     if isinstance(data, PartitionedGraph):
         relations = [relation_name(r) for r in data.manifest.edges]
         about["graph"] = {"rows": data.rows, "others": data.others, "relations": relations}
@@ -67,19 +111,32 @@ def describe(method: str, data: Data) -> dict[str, Any]:
 def read_model(folder: Path) -> StoredModel:
     """Read a `model/` folder. Raises DataError where it is missing, damaged, or not a run's model."""
     path = folder / "settings.json"
+    if not path.is_file():
+        raise DataError(f"{folder}: holds no model (no settings.json in it); give a finished run")
+    stored = _ModelFile.read(path).plain()
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
     except OSError as error:
         raise DataError(f"{folder}: holds no model ({error.strerror or error}); give a finished run") from None
     except (ValueError, SafetensorError) as error:
         raise DataError(f"{folder}: the model cannot be read ({' '.join(str(error).split())})") from None
-    method = stored.get("method") if isinstance(stored, dict) else None
+    bad = next((name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)), None)
+    if bad is not None:
+        raise DataError(
+            f"{folder}: tensor {bad!r} of the model holds NaN or infinity; train it again with a lower --lr"
+        )
     # The name becomes an import: only a plain word may pass, never a dotted path out of a file.
-    if not isinstance(method, str) or not re.fullmatch(r"[a-z]+", method):
-        raise DataError(f"{path}: method is {method!r}; it must be one lower-case word")
+    if not re.fullmatch(r"[a-z][a-z0-9]*", stored["method"]):
+        raise DataError(f"{path}: method is {stored['method']!r}; it must be one lower-case word")
     about = {k: stored[k] for k in ABOUT if k in stored}
+    names, width = about.get("feature_names"), about.get("n_features")
+    if names is not None and width is not None and len(names) != width:
+        raise DataError(f"{path}: {len(names)} feature names for {width} features; the file is damaged")
     return StoredModel(folder, tensors, {k: v for k, v in stored.items() if k not in ABOUT}, about)
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(tensor.isfinite().all())
 
 
 def in_order(

@@ -2,7 +2,7 @@
 
     result.json of a run       RunResult      result.json of seed-S/   SeedResult
     trials.json of a search    SearchResult   trial.json of a trial    TrialResult
-    auto.json                  CountSweep     explain.json             Explanation
+    auto.json                  CountSweep     explain.json             Explanation, in explanation.py
 
 Only keys that were set are written. Keys that a later version added are kept.
 """
@@ -19,6 +19,7 @@ from ops.atomic_io import write_json
 from ops.errors import DataError
 
 LABELLED = ("acc", "nmi", "ari", "f1")
+GROUPS = ("last", "selected", "oracle")  # always in this order: the headline first
 M = TypeVar("M", bound="StoredJson")
 
 
@@ -103,10 +104,14 @@ class Scores(StoredJson):
 
 
 class DataRecord(StoredJson):
-    """The data of a run, and where it was: enough to load it again."""
+    """The data of a run, and where it was: enough to load it again.
+
+    `given` has digests of ids, column names and labels: results name them, training never sees them.
+    """
 
     name: str = "unnamed data"
     hash: str | None = None
+    given: dict[str, str] = {}
     rows: int | None = None
     notes: list[str] = []
     spec: str | None = None
@@ -199,7 +204,10 @@ class RunResult(StoredJson):
 
 
 class SeedResult(StoredJson):
-    """What one seed comes to; `sizes` [K] are those of its last epoch's clusters."""
+    """What one seed comes to; `sizes` [K] are those of its last epoch's clusters, `given` as in `DataRecord`.
+
+    `alike`: all rows had the same features.
+    """
 
     seed: int | None = None
     epochs: int | None = None
@@ -210,11 +218,18 @@ class SeedResult(StoredJson):
     selected_by: str = ""
     oracle: Numbers | None = None
     sizes: list[int] = []
+    alike: bool = False
+    given: dict[str, str] = {}
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory_gib: float = 0.0
     warnings: list[str] = []
     kept: float | None = None
+
+    def figures(self) -> dict[str, Number]:
+        """All its scores by names such as `last/acc`, `selected/nmi`."""
+        groups = {group: getattr(self, group) or {} for group in GROUPS}
+        return {f"{group}/{k}": v for group, each in groups.items() for k, v in each.items() if k != "epoch"}
 
     @property
     def selected_epoch(self) -> int | None:
@@ -233,12 +248,13 @@ class TrialResult(StoredJson):
     metrics: Numbers = {}
     score: Number = None
     rank: Number = None
+    given: dict[str, str] = {}
     error: str | None = None
     code: int = 1
 
 
 class SearchResult(StoredJson):
-    """All trials of a search, the best first."""
+    """All trials of a search, the best first; `start`: the settings of the first trial, which are the defaults."""
 
     method: str
     dataset: str
@@ -248,7 +264,9 @@ class SearchResult(StoredJson):
     agreement: str = ""
     command: str | None = None
     asked: int = 0
+    given: dict[str, str] = {}
     pruned: bool = True
+    start: dict[str, Any] = {}
     finished: str | None = None
 
     @property
@@ -271,28 +289,3 @@ class CountSweep(StoredJson):
     indices: dict[str, list[Number]] = {}
     confidence: Number = None
     reason: str = ""
-
-
-class FeatureDifference(StoredJson):
-    """A feature's means in a cluster and in all other rows; `difference` in standard deviations over all rows."""
-
-    feature: str
-    binary: bool
-    inside: float
-    outside: float
-    difference: float
-
-
-class ExplainedCluster(StoredJson):
-    """What sets one cluster apart."""
-
-    cluster: int
-    rows: int
-    features: list[FeatureDifference]
-
-
-class Explanation(StoredJson):
-    """What sets each cluster of the model's seed apart."""
-
-    seed: int | None = None
-    clusters: list[ExplainedCluster]

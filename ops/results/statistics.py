@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.evaluation.model_selection import PANEL, panel
-from ops.results.schema import Number, Scores, Spread
+from ops.results.schema import Number, Scores, SeedResult, Spread
 
 SCORE = ("cluster/", "eval/", "tune/")
+ALIKE = "all rows have the same features"
+COLLAPSED_SHARE = 0.95  # of the rows in one cluster
 History = Sequence[Mapping[str, Any]]
 
 
@@ -61,6 +63,19 @@ def over_seeds(each: Sequence[Mapping[str, Number] | None], *, chosen: bool = Fa
     if chosen:
         table["indices"] = [name for name in PANEL if name in table]
     return Scores.model_validate(table)
+
+
+def faults(seeds: Sequence[SeedResult], k: int) -> list[str]:
+    """What makes the result of `seeds` with `k` clusters worthless, a sentence each; empty where nothing does."""
+    sentences = [f"{ALIKE}: no method can tell them apart by them"] if any(seed.alike for seed in seeds) else []
+    largest = {seed.seed: max(seed.sizes) / sum(seed.sizes) for seed in seeds if sum(seed.sizes)}
+    one = [seed for seed, share in largest.items() if share == 1]
+    most = {seed: share for seed, share in largest.items() if COLLAPSED_SHARE < share < 1}
+    for numbers, words in ((one, "all rows"), (list(most), f"{max(most.values(), default=0):.1%} of the rows")):
+        if numbers:
+            of = "" if len(seeds) == 1 else f" (seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))})"
+            sentences.append(f"{words} are in one cluster of {k}{of}: this is no clustering")
+    return sentences
 
 
 def verdict(last: Scores, baselines: Mapping[str, Scores | None]) -> str:

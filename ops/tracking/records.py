@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from ops.tracking.store import Refused
 
 LIMIT = 6000  # characters of a parameter; a tag may have 8,000
 PARAMS, METRICS = 100, 1000  # what MLflow takes in one call
+BY_LABELS = "eval/"
 CLOCK, EACH = "sys/time", "sys/epoch_s"  # an epoch's time in seconds since 1970; a metric that every epoch has
 FILES = ("report.html", "figures", "assignments.parquet", "trials.json", "result.json")
 UPLOADS = (*FILES, "model")
@@ -91,7 +93,9 @@ def _epochs(client: Any, run_id: str, history: Path, started: int) -> None:
     """
     last = max((metric.step for metric in client.get_metric_history(run_id, EACH)), default=-2)
     lines = history.read_bytes().rpartition(b"\n")[0].splitlines()  # without one that is still being written
-    records = [record for record in map(json.loads, lines) if record["epoch"] > last]
+    every = [json.loads(line) for line in lines]
+    records = _corrected(client, run_id, [record for record in every if record["epoch"] <= last])
+    records += [record for record in every if record["epoch"] > last]
     at_once = METRICS // max((len(record) for record in records), default=1)
     for first in range(0, len(records), at_once):
         metrics = []
@@ -99,6 +103,16 @@ def _epochs(client: Any, run_id: str, history: Path, started: int) -> None:
             epoch, at = int(record.pop("epoch")), int(1000 * (record.pop(CLOCK, None) or started / 1000))
             metrics += _metrics(record, epoch, at)
         client.log_batch(run_id, metrics=metrics)
+
+
+def _corrected(client: Any, run_id: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The scores by labels of `records`, which MLflow has, if the labels have been corrected since: newer values."""
+    scores = [{k: v for k, v in record.items() if k.startswith(BY_LABELS)} for record in records]
+    newest: dict[str, Any] = next((each for each in reversed(scores) if each), {})
+    latest = client.get_run(run_id).data.metrics if newest else {}
+    if all(value is None or latest.get(key) == value for key, value in newest.items()):
+        return []
+    return [{"epoch": r["epoch"], CLOCK: time.time(), **each} for r, each in zip(records, scores, strict=True) if each]
 
 
 def _metrics(values: Mapping[str, float | None], step: int, at: int) -> list[Any]:

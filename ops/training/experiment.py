@@ -15,13 +15,17 @@ from ops import memory
 from ops.api import D, Experiment, Method, S
 from ops.config.cli import Request
 from ops.config.console import Console
-from ops.config.settings import LaunchSettings, flat
+from ops.config.settings import LaunchSettings, SearchSettings, flat
 from ops.config.tracking_uri import check_uri, default_uri
 from ops.data.io.validate import check_clusters
 from ops.datamodules import datamodule_of
+from ops.device import check_card
+from ops.distributed import ray_session
 from ops.distributed.resources import Share, Workers, nodes, on_cluster, room
-from ops.errors import SettingsError
+from ops.errors import DivergedError, SettingsError
 from ops.evaluation.labelled import Evaluator
+from ops.results.feature_scale import rows_alike
+from ops.results.statistics import ALIKE
 from ops.storage import run_dir
 from ops.training import warm_start
 from ops.training.seed_run import Judges
@@ -62,7 +66,9 @@ def _settle_k(experiment: Experiment[S, D]) -> Experiment[S, D]:
             raise SettingsError(f"{data.name} has no labels to count: give --n-clusters K or --n-clusters auto")
         k, source = len(np.unique(experiment.labels[experiment.labels >= 0])), "labels (number of classes)"
     elif asked == "auto":
-        say("choosing the number of clusters without labels ...")
+        say(f"choosing the number of clusters of {data.name} without labels ...")
+        for note in data.notes:  # before K is chosen by what they warn of
+            say(f"  {note}")
         choice = datamodule_of(experiment.method).choose_k(data)
         k, source = int(choice["chosen"]), "auto"
         say(f"K = {k}: {choice['reason']}")
@@ -96,22 +102,56 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
     """
     method, settings, launch, data = experiment.method, experiment.settings, experiment.launch, experiment.data
     workers = share.workers if share else workers
-    planned = memory.preload() + method.estimate(settings, data, workers.count if workers else 1)
+    needed = method.estimate(settings, data, workers.count if workers else 1)
+    planned = memory.preload() + needed
     say = experiment.console.say
     say(f"{method.name} on {data.name}: {datamodule_of(method).describe(data)}, data {data.digest()[:8]}")
     classes = datamodule_of(method).describe_labels(experiment.labels, experiment.hidden)
-    for note in (*data.notes, *classes, *experiment.request.remarks, *method.remarks(settings, data)):
+    notes = () if experiment.k_choice else data.notes  # K was chosen behind them
+    for note in (*notes, *classes, *experiment.request.remarks, *method.remarks(settings, data)):
         say(f"  {note}")
+    _check_features(experiment)
     if experiment.warm is not None:
         say(f"  {warm_start.sentence(experiment.warm)}")
     say(f"  K = {experiment.k} (from {experiment.request.sources['n_clusters']}), {settings.epochs} epochs, "
         f"seeds {launch.first_seed}-{launch.first_seed + launch.seeds - 1}")  # fmt: skip
-    disk = shutil.disk_usage(run_dir.local_out(launch)).free
+    out = run_dir.local_out(launch)  # not made by a dry run
+    disk = shutil.disk_usage(next(folder for folder in (out, *out.parents) if folder.exists())).free
     limit = launch.memory_limit or _available(workers, share) / 2**30
     say(f"  {_where(experiment, workers, share)}; planned peak {planned / 2**30:.2f} GiB"
         f"{' each' if workers or share else ''} of {limit:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
     memory.check_fits(planned, limit, method.save_memory)
+    if not (workers and workers.cluster):  # a cluster's GPUs are not this machine's
+        gpus = workers.gpus if workers else share.gpus if share else 1.0
+        card = check_card(needed - memory.THREADS_AND_KERNELS, gpus, method.save_memory)
+        if card:
+            say(f"  {card}")
     return planned
+
+
+def dry_run(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> None:
+    """Say what a training or a search would do (`--dry-run`); nothing is written. Raises as they do before work."""
+    experiment = build_experiment(method, request, console)
+    if isinstance(request.launch, SearchSettings):
+        with ray_session.cluster_session():
+            plan(experiment, None, ray_session.share(request.launch, console))
+    else:
+        with ray_session.crew(request.launch, console) as workers:
+            plan(experiment, workers)
+    console.say("nothing was trained (--dry-run)")
+
+
+def _check_features(experiment: Experiment[S, D]) -> None:
+    """Warn where all rows have the same features (of users only their results tell it: these may not fit the memory).
+
+    Raises DivergedError instead where the user asked to stop at a collapse.
+    """
+    if experiment.method.kind == "users" or not rows_alike(datamodule_of(experiment.method).features(experiment.data)):
+        return
+    text = f"{experiment.data.name}: {ALIKE}, nothing in them tells one from another; look at how they were made"
+    if experiment.launch.stop_on_collapse:
+        raise DivergedError(text)
+    experiment.console.warn(text)
 
 
 def _available(workers: Workers | None, share: Share | None) -> float:

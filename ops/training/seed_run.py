@@ -27,11 +27,12 @@ from ops.atomic_io import atomic_write, plain, write_json
 from ops.config.console import Clock, Console
 from ops.errors import DivergedError, Interrupted
 from ops.evaluation.labelled import Evaluator
+from ops.results.statistics import COLLAPSED_SHARE
 from ops.storage.status import HISTORY
 from ops.training.checkpoint import FOLDER, Checkpoints, WorkerCheckpoints
 
 CHECKPOINT_SECONDS = 60.0
-COLLAPSED_SHARE, COLLAPSED_TIMES = 0.95, 3
+COLLAPSED_TIMES = 3
 BRANCH = "branch/"  # embeddings of this name are other clusters of the same rows, int64 [N], scored beside
 COLLAPSED_STD = 0.1  # of `collapse/std`: 1 where projections of unit length point everywhere, 0 where all point one way
 
@@ -88,7 +89,7 @@ class SeedRun:
     @property
     def resumed_from(self) -> list[int]:
         """The epochs that this seed was resumed from, oldest first."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, TypeError):
             return [int(e) for e in json.loads((self.folder / "resumed.json").read_text())]
         return []
 

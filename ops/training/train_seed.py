@@ -12,6 +12,7 @@ import torch
 from ops.api import AnyExperiment, Record, Result
 from ops.config.settings import flat
 from ops.datamodules import datamodule_of
+from ops.errors import DivergedError
 from ops.results.model_store import describe
 from ops.results.schema import SeedResult
 from ops.training.checkpoint import WorkerCheckpoints
@@ -72,9 +73,21 @@ def finish_run(experiment: AnyExperiment, run: SeedRun, result: Result) -> SeedR
     run.measure()
     if run.rank:
         return None
-    stored = describe(experiment.method.name, experiment.data) | flat(experiment.settings)
     x = datamodule_of(experiment.method).features(experiment.data)
-    summary = finish_seed(run, result, x, experiment.labels, stored)
+    stored = describe(experiment.method.name, experiment.data, x) | flat(experiment.settings)
+    _watch_result(experiment, run, result)
+    summary = finish_seed(experiment, run, result, x, stored)
     if experiment.warm is not None:
         experiment.console.say(f"seed {run.seed}: {summary.kept:.1%} of the shared nodes kept their cluster")
     return summary
+
+
+def _watch_result(experiment: AnyExperiment, run: SeedRun, result: Result) -> None:
+    """Warn of a result that is one cluster; DivergedError instead where the user asked to stop."""
+    if (result.assignment == result.assignment[0]).all():
+        rows, cure = len(result.assignment), experiment.method.avoid_collapse
+        text = f"seed {run.seed}: all {rows:,} rows are in one cluster of {experiment.k}; {cure}"
+        if experiment.launch.stop_on_collapse:
+            raise DivergedError(text)
+        run.warnings.append(text)
+        experiment.console.warn(text)

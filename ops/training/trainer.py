@@ -5,7 +5,6 @@ request -> experiment (data, K) -> plan -> one seed after the other (each resuma
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,13 +22,15 @@ from ops.distributed.ray_session import check_seen, crew
 from ops.errors import Interrupted
 from ops.masking import shown
 from ops.results.schema import RunResult, SeedResult
+from ops.results.stored_run import read_history
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.status import HISTORY, finished, recorded
 from ops.tracking.tracker import tracked
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
 from ops.training.ray_train import drop_checkpoints, left_to_workers, train_on_workers
-from ops.training.summarize import GROUPS, collect, outcome
+from ops.training.rescore import changed, given
+from ops.training.summarize import collect, outcome
 from ops.training.train_seed import Hooks, finish_run, open_run
 
 
@@ -82,7 +83,15 @@ def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None
         return None
     seeds, place = ", ".join(map(str, stored.seeds)), run_dir.shown(launch, folder)
     console.say(f"{place}: finished on {stored.finished} with seeds {seeds}, --fresh runs it again")
-    if study is None:
+    if words := changed(stored.dataset.given, given(experiment)):
+        console.say(f"  {words} changed since: scores are computed anew, assignments rewritten, the training is kept")
+        of_all = replace(
+            experiment, request=experiment.request.with_launch(first_seed=stored.seeds[0], seeds=len(stored.seeds))
+        )
+        with _recorded(of_all, folder, study) as record:
+            stored = collect(of_all, folder, round(stored.planned_memory_gib * 2**30))
+            record.update(outcome(of_all, folder, stored))
+    elif study is None:
         with tracked(folder, tracking_uri(launch), require=launch.require_tracking, warn=console.warn):
             pass  # MLflow may lack something of it
     return stored
@@ -135,8 +144,8 @@ def fit(
     summary = SeedResult.read_optional(seed_folder / "result.json")
     if summary is not None:  # killed behind its results
         drop_checkpoints(experiment, session.workers, seed_folder)
-        for line in (seed_folder / HISTORY).read_text().splitlines():
-            on_record(json.loads(line))
+        for epoch in read_history(seed_folder / HISTORY):
+            on_record({k: float("nan") if v is None else v for k, v in epoch.items()})
         if finished(seed_folder):
             return
     params = flat(experiment.settings) | {"seed": seed, "threads": experiment.threads, "dataset": data.name}
@@ -150,9 +159,8 @@ def fit(
                     summary = finish_run(served, run, result)
             else:
                 summary = train_on_workers(served, session.workers, seed_folder, seed, hooks)
-        scores = {group: getattr(summary, group) or {} for group in GROUPS}
-        metrics = {f"{group}/{k}": v for group, each in scores.items() for k, v in each.items() if k != "epoch"}
-        record.update(metrics=metrics, step=experiment.settings.epochs - 1)
+        assert summary is not None, "rank 0 of a process or of workers returns one"
+        record.update(metrics=summary.figures(), step=experiment.settings.epochs - 1)
     session.saved()
 
 

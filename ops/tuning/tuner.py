@@ -35,6 +35,7 @@ from ops.storage.status import HISTORY, State, begin, end, finished, recorded
 from ops.tracking.tracker import tracked
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
 from ops.training.ray_train import KEPT_BY_WORKERS, left_to_workers
+from ops.training.rescore import given, rescored, score_history
 from ops.training.trainer import fit, run_experiment
 from ops.tuning import search_space
 from ops.tuning.ranking import best_trial, rank
@@ -124,7 +125,8 @@ def _run(study: Study, each: Share) -> SearchResult:
         best = best_trial(trials)
         if launch.seeds:
             _train_best(study, best.settings)
-        trials.finished = now()
+        trials.start = {key: search_space.start(experiment.request, key) for key in study.searched}
+        trials.finished, trials.given = now(), given(experiment)
         trials.write(folder / "trials.json")
         record.update(metrics={"tune/score": best.metrics["score"] or 0.0}, step=experiment.settings.epochs - 1)
         if launch.report:
@@ -145,10 +147,11 @@ def _train_best(study: Study, settings: Mapping[str, Any]) -> None:
 
 
 def _covers(study: Study, stored: SearchResult) -> bool:
-    """Whether a stored study has all that is asked for."""
+    """Whether a stored study has all that is asked for, by the labels and names that there are now."""
     best = RunResult.read_optional(study.folder / "best" / "result.json")
     has_seeds = set(study.experiment.seeds) <= set(best.seeds if best else [])
-    return bool(stored.finished) and stored.asked >= study.launch.trials and has_seeds
+    is_current = stored.given == given(study.experiment)
+    return bool(stored.finished) and stored.asked >= study.launch.trials and has_seeds and is_current
 
 
 def _tune(study: Study, each: Share) -> None:
@@ -211,7 +214,7 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     root = study.folder if there is None else run_dir.local_out(launch) / study.folder.name  # of this node
     folder, seed = root / name, launch.first_seed
     folder.mkdir(parents=True, exist_ok=True)
-    ending = TrialResult(trial=name, settings=config, status="failed", epochs=0, metrics={})
+    ending = TrialResult(trial=name, settings=config, status="failed", epochs=0, metrics={}, given=given(experiment))
     skip = KEPT_BY_WORKERS if study.workers is not None and study.workers.cluster else ()
     # another trial may have drawn the same settings, or a killed driver's trial may still be ending
     say = experiment.console
@@ -222,6 +225,7 @@ def _trial(config: dict[str, Any], study: Study) -> None:
         session = Session(experiment.data, study.workers, mirror.offer if mirror is not None else lambda: None)
         stored = TrialResult.read_optional(folder / "trial.json")
         if stored and stored.status in ENDED:
+            _rescore(experiment, folder, seed, stored)
             for record in read_history(folder / f"seed-{seed}" / HISTORY):
                 _report(tune, name, record)
             return
@@ -237,6 +241,19 @@ def _trial(config: dict[str, Any], study: Study) -> None:
             raise
         finally:
             _end_trial(folder, seed, ending)
+
+
+def _rescore(experiment: AnyExperiment, folder: Path, seed: int, stored: TrialResult) -> None:
+    """Write the scores by labels of an ended trial anew where the labels, ids or columns' names have changed."""
+    now = given(experiment)
+    if stored.given == now:
+        return
+    seed_folder = folder / f"seed-{seed}"
+    if (seed_folder / "result.json").is_file():
+        rescored(experiment, seed_folder)
+    else:
+        score_history(seed_folder, experiment.labels)
+    _end_trial(folder, seed, stored.model_copy(update={"given": now}))
 
 
 def _end_trial(folder: Path, seed: int, ending: TrialResult) -> None:

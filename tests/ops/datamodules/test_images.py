@@ -164,7 +164,7 @@ def test_features_of_a_frozen_backbone_need_no_images(places):
     rows = list(ImageData().baselines(experiment_of(METHOD, settings, data, seeds=2)))
     assert [(name, judge(clusters)["acc"]) for name, clusters, _ in rows] == [("k-means on features", 1.0)] * 2
     found = pixel_method.train(settings, data, PlainRun())
-    save_model(places / "model", found.model, describe("pixel", data) | flat(settings))
+    save_model(places / "model", found.model, describe("pixel", data, data.features) | flat(settings))
     model = read_model(places / "model")
     np.save(places / "new.npy", x[15:25] + 0.01)
     request = PredictSettings(data=str(places / "new.npy"), out=str(places / "out.parquet"))

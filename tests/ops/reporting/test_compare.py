@@ -41,6 +41,39 @@ def test_only_differing_settings_are_listed(runs: list[Path]) -> None:
     assert [line.split() for line in listed] == [["temperature", "0.5", "1"]]
 
 
+KNN = "edges: {} nearest neighbours of every row ({}), symmetrised"
+
+
+@pytest.mark.parametrize(
+    ("changes", "row"),
+    [
+        ([{"knn": 5}, {"knn": 15}], ["edges", "5 nearest (euclidean)", "15 nearest (euclidean)"]),
+        ([{"knn": 5, "knn_metric": "cosine"}, {"knn": 5}], ["edges", "5 nearest (cosine)", "5 nearest (euclidean)"]),
+        ([{"knn": 5}, {}], ["edges", "5 nearest (euclidean)", "of the data"]),
+        # digits takes 10 by itself
+        ([{"knn": 0, "notes": [KNN.format(10, "euclidean")]}, {"knn": 10}], None),
+    ],
+)
+def test_how_the_graph_was_made_is_compared(tmp_path: Path, changes: list[dict], row: list[str] | None) -> None:
+    dataset = {"name": "digits", "hash": "3f", "rows": 5}
+    runs = [make_run(tmp_path / str(i), rows=5, dataset=dataset | each) for i, each in enumerate(changes)]
+    table = comparison_table(runs)
+    if row is None:
+        assert "No setting differs." in table
+    else:
+        listed = table.split("Settings that differ\n")[1].splitlines()[2:]
+        assert [re.split("  +", line.strip()) for line in listed] == [row]
+
+
+def test_other_labels_and_a_warm_start_are_said(tmp_path: Path) -> None:
+    dataset = {"name": "digits", "hash": "3f", "rows": 5}
+    warm = {"run": "runs/old", "known": 3, "new": 2, "gone": 0, "kept": [1.0]}
+    runs = [make_run(tmp_path / each, rows=5, dataset=dataset | {"given": {"labels": each}}) for each in "ab"]
+    assert comparison_table(runs).startswith("Warning: the runs are scored by different labels")
+    runs = [make_run(tmp_path / "c", rows=5), make_run(tmp_path / "d", rows=5, warm=warm)]
+    assert re.search(r"warm start +- +runs/old", comparison_table(runs))
+
+
 def test_users_have_recall_and_links_of_the_last_epoch(tmp_path: Path) -> None:
     som = make_users_run(tmp_path / "som", rows=5)
     means = make_users_run(tmp_path / "means", rows=5, cluster="kmeans")
@@ -59,7 +92,7 @@ def test_users_have_recall_and_links_of_the_last_epoch(tmp_path: Path) -> None:
     assert popularity.split().count("20.0") == 2
     html = write_compare([som, means], tmp_path / "page.html").read_text()
     assert "link\u00a0AUC" in html
-    assert html.count("data:image/png") == 1
+    assert html.count("<figure") == 1
 
 
 def test_other_baselines_are_named_by_run(tmp_path: Path, runs: list[Path]) -> None:
@@ -79,10 +112,10 @@ def test_page_is_one_file_with_the_differences_marked(runs: list[Path], tmp_path
     page = write_compare(runs, tmp_path / "new" / "page.html")
     html = page.read_text()
     assert page == tmp_path / "new" / "page.html"
-    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)|<script|<link|@import|https?://""", html)
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)|<script|<link|@import|https?://""", html)
     assert re.search(r"<td>temperature</td><td>0.5</td><td class=\"differs\">1</td><td>0.5</td>", html)
     assert "not on the same data" in html
-    assert html.count("data:image/png") == 1  # one group with more than one run
+    assert html.count("<figure") == 1  # one group with more than one run
     assert write_compare(runs[:1], tmp_path).name == "compare.html"
 
 

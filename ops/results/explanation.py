@@ -1,0 +1,30 @@
+"""What sets the clusters of a run apart, as `explain.json` keeps it."""
+
+from __future__ import annotations
+
+from ops.results.schema import StoredJson
+
+
+class FeatureDifference(StoredJson):
+    """A feature's means in a cluster and in all other rows; `difference` in standard deviations over all rows."""
+
+    feature: str
+    binary: bool
+    inside: float
+    outside: float
+    difference: float
+
+
+class ExplainedCluster(StoredJson):
+    """What sets one cluster apart."""
+
+    cluster: int
+    rows: int
+    features: list[FeatureDifference]
+
+
+class Explanation(StoredJson):
+    """What sets each cluster of the model's seed apart."""
+
+    seed: int | None = None
+    clusters: list[ExplainedCluster]

@@ -1,0 +1,116 @@
+"""Where a model's features lie, so that a prediction can say when its rows are of another scale than the training's.
+
+Axes: n rows, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 4096  # rows that are looked at together
+FAR = 1.0  # how many deviations of training a column's mean may lie outside the training's values
+SPREAD = 10.0  # how many times the training's variance, or which part of it, rows may have
+FEW = 10  # rows whose variance says nothing yet
+
+
+class ColumnStatistics:
+    """Sums over rows that come in pieces, from which each column's mean, deviation and range follow.
+
+    `origin` [F] (default: the first row) is subtracted before squares are summed, so that they do not cancel.
+    """
+
+    def __init__(self, origin: NDArray[np.floating[Any]] | None = None) -> None:
+        self.count = 0
+        self._origin = origin
+
+    def add(self, x: NDArray[np.floating[Any]]) -> None:
+        """Count in the rows `x` [n, F]; no array of the size of `x` is made."""
+        for first in range(0, len(x), BLOCK):
+            block = x[first : first + BLOCK].astype(np.float64)
+            if self._origin is None:
+                self._origin = block[0].copy()
+            if not self.count:
+                self._sums, self._squares = np.zeros((2, block.shape[1]))
+                self.low, self.high = block[0].copy(), block[0].copy()
+            self.low = np.minimum(self.low, block.min(0))
+            self.high = np.maximum(self.high, block.max(0))
+            block -= self._origin
+            self._sums += block.sum(0)
+            self._squares += np.einsum("nf,nf->f", block, block)
+            self.count += len(block)
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """The columns' means [F]."""
+        assert self._origin is not None, "rows were counted in"
+        return np.asarray(self._origin + self._sums / self.count)
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """The columns' variances [F]."""
+        return np.maximum(self._squares / self.count - np.square(self._sums / self.count), 0.0)
+
+    def plain(self) -> dict[str, list[float]]:
+        """What a model keeps of its training's features, in six digits."""
+        columns = {"mean": self.mean, "deviation": np.sqrt(self.variance), "low": self.low, "high": self.high}
+        return {name: [float(f"{value:.6g}") for value in values] for name, values in columns.items()}
+
+
+def statistics_of(x: NDArray[np.floating[Any]]) -> ColumnStatistics:
+    """Those of the rows `x` [n, F]."""
+    statistics = ColumnStatistics()
+    statistics.add(x)
+    return statistics
+
+
+def rows_alike(x: NDArray[Any]) -> bool:
+    """Whether all rows [n, F] are the same, so that nothing in them tells one from another."""
+    return len(x) > 1 and all(bool((x[i : i + BLOCK] == x[0]).all()) for i in range(0, len(x), BLOCK))
+
+
+def unlike(
+    training: Mapping[str, Sequence[float]], rows: ColumnStatistics, names: Sequence[str] | None = None
+) -> str | None:
+    """What sets the features of `rows` apart from those of `training` (`ColumnStatistics.plain`), None if nothing does.
+
+    A column is far when its mean over the rows lies outside the training's values by more than a deviation. The spread
+    differs when the rows' variances are, in the mean over columns, ten times the training's or a tenth of them.
+    """
+    mean, deviation, low, high = (np.asarray(training.get(key, ())) for key in ("mean", "deviation", "low", "high"))
+    if not rows.count or any(len(each) != len(rows.low) for each in (mean, deviation, low, high)):
+        return None
+    varies = deviation > 0
+    usual = float(np.sqrt(np.square(deviation).mean())) or 1.0  # for columns that were constant
+    unit = np.where(varies, deviation, usual)
+    outside = np.maximum(low - rows.mean, rows.mean - high) / unit
+    far = int(outside.argmax())
+    if outside[far] > FAR:
+        return _sentence(far, names, rows, mean, deviation, int((outside > FAR).sum()))
+    if rows.count < FEW or not varies.any():
+        return None
+    ratio = rows.variance[varies] / np.square(deviation[varies])
+    if 1 / SPREAD <= ratio.mean() <= SPREAD:
+        return None
+    column = int(np.flatnonzero(varies)[ratio.argmax() if ratio.mean() > SPREAD else ratio.argmin()])
+    return _sentence(column, names, rows, mean, deviation, int(((ratio > SPREAD) | (ratio < 1 / SPREAD)).sum()))
+
+
+def _sentence(
+    column: int, names: Sequence[str] | None, rows: ColumnStatistics, mean: NDArray[np.float64],
+    deviation: NDArray[np.float64], number: int,
+) -> str:  # fmt: skip
+    name = f"column {column}" + (f" ({names[column]!r})" if names else "")
+    here, before = (
+        f"mean {middle if abs(middle) > 1e-6 * width else 0:.4g}, deviation {width:.4g}"
+        for middle, width in (
+            (rows.mean[column], np.sqrt(rows.variance[column])),
+            (mean[column], deviation[column]),
+        )
+    )
+    others = f" ({number:,} of {len(mean):,} columns differ so)" if number > 1 else ""
+    return (f"the features are of another scale than in training: {name} has {here}, in training {before}{others}; "
+            "scale them as the training's, the clusters mean nothing otherwise")  # fmt: skip

@@ -1,0 +1,107 @@
+"""What a finished seed says of ids, columns' names and labels is written anew when these have been corrected.
+
+None of them reaches training, so the model, the clusters and every metric without labels stay as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.api import AnyExperiment
+from ops.atomic_io import atomic_write, plain, save_arrays, write_json
+from ops.evaluation.labelled import Evaluator
+from ops.results import arrays, statistics
+from ops.results.schema import SeedResult
+from ops.storage.status import HISTORY, end
+from ops.training.seed_run import BRANCH
+
+NAMED = {"ids": "ids", "names": "column names", "labels": "labels"}
+LABELLED = ("eval/", BRANCH)  # what is known of an epoch by labels
+
+
+def given(experiment: AnyExperiment) -> dict[str, str]:
+    """A digest of the rows' ids, the columns' names and the labels: results name them, training never sees them."""
+    data, classes = experiment.data, getattr(experiment.hidden, "classes", None)
+    labels = () if experiment.labels is None else (experiment.labels, np.array(classes or (), dtype=np.str_))
+    names = () if data.feature_names is None else (np.array(data.feature_names, dtype=np.str_),)
+    ids = () if data.ids is None else (data.ids,)
+    return {"ids": _digest(ids), "names": _digest(names), "labels": _digest(labels)}
+
+
+def _digest(columns: Iterable[NDArray[Any]]) -> str:
+    total, block = hashlib.sha256(), 4096
+    for column in columns:
+        for first in range(0, len(column), block):
+            words = "\0".join(map(str, column[first : first + block].tolist()))
+            total.update(words.encode("utf-8", "surrogatepass") + b"\0")
+        total.update(b"\1")
+    return total.hexdigest()[:16]
+
+
+def changed(stored: dict[str, str], now: dict[str, str]) -> str:
+    """What has been corrected since a result was stored, in words; "" where nothing was."""
+    return " and ".join(words for key, words in NAMED.items() if stored.get(key) != now[key])
+
+
+def rescored(experiment: AnyExperiment, folder: Path) -> SeedResult:
+    """The summary of the finished seed in `folder`, by the names and labels that the experiment has now."""
+    summary, now = SeedResult.read(folder / "result.json"), given(experiment)
+    if summary.given == now:
+        return summary
+    _rename_columns(folder / "model" / "settings.json", experiment.data.feature_names)
+    if summary.given.get("labels") != now["labels"]:
+        history = score_history(folder, experiment.labels)
+        for key, value in statistics.figures_of(history).items():
+            setattr(summary, key, value)
+        if not (folder / arrays.EPOCHS).is_file():
+            summary.oracle = None
+        _label_sample(folder / arrays.SAMPLE, experiment.labels)
+    summary.given = now
+    summary.write(folder / "result.json")
+    end(folder, "FINISHED", metrics=summary.figures())
+    return summary
+
+
+def score_history(folder: Path, labels: NDArray[np.int64] | None) -> list[dict[str, Any]]:
+    """Write a seed's history with its scores by `labels` [N], computed from the clusters of each epoch that was kept.
+
+    Returns it. Epochs whose clusters were not kept (of trials that were ended early) have no such scores.
+    """
+    evaluator, clusters = Evaluator(labels), _clusters(folder)
+    history = []
+    for line in (folder / HISTORY).read_text(encoding="utf-8").splitlines():
+        record = {k: v for k, v in json.loads(line).items() if not k.startswith(LABELLED)}
+        if int(record["epoch"]) in clusters:
+            record |= {f"eval/{k}": v for k, v in evaluator(clusters[int(record["epoch"])]).items()}
+        history.append(record)
+    atomic_write(folder / HISTORY, "".join(json.dumps(plain(record)) + "\n" for record in history))
+    return [{k: float("nan") if v is None else v for k, v in record.items()} for record in history]
+
+
+def _clusters(folder: Path) -> dict[int, NDArray[np.int64]]:
+    """The clusters of each scored epoch; of a run of an earlier version those of the last and the selected one."""
+    kept = arrays.read_arrays(folder / arrays.EPOCHS)
+    if kept:
+        return {int(e): c.astype(np.int64) for e, c in zip(kept["epoch"], kept["clusters"], strict=True)}
+    kept, summary = arrays.read_arrays(folder / arrays.ASSIGNMENTS), SeedResult.read_optional(folder / "result.json")
+    if not kept or summary is None or summary.selected_epoch is None:
+        return {}
+    return {summary.selected_epoch: kept["selected"], int(summary.last["epoch"] or 0): kept["last"]}
+
+
+def _rename_columns(path: Path, names: tuple[str, ...] | None) -> None:
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, settings | {"feature_names": None if names is None else list(names)})
+
+
+def _label_sample(path: Path, labels: NDArray[np.int64] | None) -> None:
+    sample = arrays.read_arrays(path)
+    sample.pop("label", None)
+    save_arrays(path, **sample, **({} if labels is None else {"label": labels[sample["rows"]]}))
