@@ -50,7 +50,8 @@ def build_experiment(method: Method[S, D], request: Request[S, LaunchSettings], 
     if launch.skip_damaged:
         method.require("images", "--skip-damaged")
     run_dir.check_remote(launch)
-    data, labels, hidden = datamodule_of(method).load(launch, request.settings)
+    with memory.loading_within(launch.memory_limit):
+        data, labels, hidden = datamodule_of(method).load(launch, request.settings)
     threads = launch.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     experiment = _settle_k(Experiment(method, request, data, labels, hidden, console, threads))
