@@ -130,7 +130,7 @@ def _original(place: str, files: dict[str, DataFile], model_types: tuple[str, ..
 
 
 def _relation_in(stem: str, types: list[str], uri: str) -> str:
-    """The relation that a file's name tells, given the node types there are."""
+    """The relation in a file's name, given the node types there are."""
     if "__" in stem:
         return stem
     stem = _EDGE_WORDS.sub("", stem)
@@ -148,7 +148,7 @@ def _relation_in(stem: str, types: list[str], uri: str) -> str:
         return relation_name(("user", stem, "note"))
     raise DataError(
         f"{uri}: its name does not tell which of {', '.join(types) or 'no node types'} it joins; name it "
-        f"SOURCE__RELATION__DESTINATION.tsv, or tell it in {MAPPING} (edges: {{SOURCE__RELATION__DESTINATION: FILE}})"
+        f"SOURCE__RELATION__DESTINATION.tsv, or say it in {MAPPING} (edges: {{SOURCE__RELATION__DESTINATION: FILE}})"
     )
 
 
