@@ -68,6 +68,7 @@ bench: setup ## speed and memory against dense forms and the published code, lar
 	$(BIN)/python tests/bench/caegcn.py
 	$(BIN)/python tests/bench/images.py
 	$(BIN)/python tests/bench/hadis.py
+	$(BIN)/python tests/bench/twhin.py
 
 test-gpu: setup ## every method on this machine's GPU against the CPU: under 6 minutes; skips where there is none
 	@if $(BIN)/python -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; \
