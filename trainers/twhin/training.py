@@ -140,8 +140,8 @@ class TwhinTrainer(GraphTrainer):
             for part, at, numbers in self._here(kind, ids):
                 rows[send(at, self.device)] = self.parts[kind, part][send(numbers, self.device)]
             pieces = torch.split(self.group.sum_(rows), [len(each) for each in by_batch])
-            for at, batch_rows in enumerate(fetched):
-                batch_rows[kind] = pieces[self.group.rank + at * self.group.world].clone()
+            for number, batch_rows in enumerate(fetched):
+                batch_rows[kind] = pieces[self.group.rank + number * self.group.world].clone()
         return fetched
 
     def _here(self, kind: str, ids: Int64[Tensor, "R"]) -> Iterator[tuple[int, Int64[Tensor, "_"], Int64[Tensor, "_"]]]:
