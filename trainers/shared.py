@@ -51,7 +51,7 @@ class TileSettings(PartSettings):
     """The settings of a method whose loss walks all pairs of a step tile by tile."""
 
     tile_rows: Literal["auto"] | int = setting(
-        "auto", "rows of a tile of the pairwise loss, 16 to 8192; auto: 512 on a CPU, 4096 on a GPU"
+        "auto", "rows of a tile of the pairwise loss, 16 to 8192; auto: 512 on a CPU, 8192 on a GPU"
     )
 
     @model_validator(mode="after")

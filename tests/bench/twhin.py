@@ -6,15 +6,15 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from gloo import run_in_processes
+from gloo import run_in_processes  # noqa: E402
 
-from ops.api import PlainRun
-from ops.data.hetero_load import load_hetero
-from ops.graph.partition.manifest import read_manifest
-from ops.graph.partition.pipeline import partition_in_memory
-from ops.graph.partition.tasks import PartitionRequest
-from ops.graph.sampling.dataset import PartitionedGraph
-from trainers import twhin
+from ops.api import PlainRun  # noqa: E402
+from ops.data.hetero_load import load_hetero  # noqa: E402
+from ops.graph.partition.manifest import read_manifest  # noqa: E402
+from ops.graph.partition.pipeline import partition_in_memory  # noqa: E402
+from ops.graph.partition.tasks import PartitionRequest  # noqa: E402
+from ops.graph.sampling.dataset import PartitionedGraph  # noqa: E402
+from trainers import twhin  # noqa: E402
 
 PARTS, BATCHES = 8, 2  # of a worker in a step
 
