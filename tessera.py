@@ -11,10 +11,11 @@ from os import PathLike, fspath
 from typing import Any
 
 _CLASSES = {
-    "caegcn": "CaEGCN", "hadis": "HaDis", "hgt": "HGT", "hsan": "HSAN", "ns4gc": "NS4GC", "s2cag": "S2CAG",
-    "sagsc": "SAGSC", "sdcn": "SDCN", "ssgc": "SSGC", "twhin": "TwHIN",
+    "caegcn": "CaEGCN", "degree": "Degree", "hadis": "HaDis", "hgt": "HGT", "hsan": "HSAN", "ns4gc": "NS4GC",
+    "s2cag": "S2CAG", "sagsc": "SAGSC", "sdcn": "SDCN", "ssgc": "SSGC", "twhin": "TwHIN",
 }  # fmt: skip
-__all__ = ["HGT", "HSAN", "NS4GC", "S2CAG", "SAGSC", "SDCN", "SSGC", "CaEGCN", "HaDis", "TwHIN", "__version__", "load"]
+__all__ = ["HGT", "HSAN", "NS4GC", "S2CAG", "SAGSC", "SDCN", "SSGC", "CaEGCN", "Degree", "HaDis", "TwHIN",
+           "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
