@@ -65,3 +65,33 @@ def test_no_ending_shows_a_password(monkeypatch, capsys, uri, form):
     assert re.search("resume with: python train.py '?--tracking-uri", text)
     for error in (DataError(f"{uri} is no data"), Interrupted(f"stopped at {uri}")):
         assert "secret" not in ending(monkeypatch, capsys, error)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("TESSERA_DATA", "/data sets", "TESSERA_DATA='/data sets' python train.py"),
+        ("AWS_PROFILE", "work", "AWS_PROFILE=work python train.py"),
+        ("MLFLOW_TRACKING_URI", "http://host:5000", "MLFLOW_TRACKING_URI=http://host:5000 python train.py"),
+        ("MLFLOW_TRACKING_URI", "http://me:secret@host:5000", "resume with: python train.py"),
+        ("AWS_SECRET_ACCESS_KEY", "secret", "resume with: python train.py"),
+    ],
+)
+def test_the_command_to_resume_with_carries_what_it_needs(monkeypatch, capsys, name, value, shown):
+    for needed in ("TESSERA_DATA", "TESSERA_CACHE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(needed, raising=False)
+    monkeypatch.setenv(name, value)
+    _, text = ending(monkeypatch, capsys, KeyboardInterrupt())
+    assert shown in text
+    assert "secret" not in text
+
+
+def test_an_error_is_one_line_without_control_characters(monkeypatch, capsys):
+    _, text = ending(monkeypatch, capsys, DataError("a\nb\x1b[2J: no such file"))
+    assert text == "error: a\\nb\\x1b[2J: no such file\n"
+
+
+def test_too_few_open_files_are_a_lack_of_resources(monkeypatch, capsys):
+    code, text = ending(monkeypatch, capsys, OSError(24, "Too many open files", "x"))
+    assert code == 4
+    assert "ulimit -n" in text
