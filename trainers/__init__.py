@@ -12,7 +12,18 @@ from ops.errors import SettingsError
 if TYPE_CHECKING:
     from ops.api import AnyMethod
 
-_NAMES = ("caegcn", "hadis", "hgt", "hsan", "ns4gc", "twhin")  # a folder of this package each, which has a METHOD
+_NAMES = (
+    "caegcn",
+    "degree",
+    "hadis",
+    "hgt",
+    "hsan",
+    "ns4gc",
+    "s2cag",
+    "sagsc",
+    "ssgc",
+    "twhin",
+)  # a folder of this package each, which has a METHOD
 
 
 class _Registry(Mapping[str, "AnyMethod"]):

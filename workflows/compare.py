@@ -12,10 +12,15 @@ from ops.errors import SettingsError
 from ops.reporting.compare import comparison_table, write_compare
 from ops.storage.run_copy import RESULTS, fetched
 
+EXAMPLES = ("runs/A runs/B", "runs/A s3://BUCKET/runs/B --out compare.html")
 
-def main(argv: list[str]) -> None:
+
+def main(argv: list[str], program: str = "workflows/compare.py") -> None:
     """Print the table, write the page and print where it is."""
-    parser = argparse.ArgumentParser(prog="compare.py", description="Compare finished runs.")
+    parser = argparse.ArgumentParser(
+        prog=program, description="Compare finished runs.", formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["examples:", *(f"  {program} {line}" for line in EXAMPLES)]),
+    )  # fmt: skip
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a finished run or search: its folder or s3:// URI")
     parser.add_argument("--out", default="compare.html", help="the page (default: compare.html)")
     args = parser.parse_args(argv)

@@ -63,12 +63,19 @@ def planted_of(settings: GenerateSettings) -> Planted:
     return Planted(**values)
 
 
-def main(argv: list[str]) -> None:
-    """Parse, generate, print."""
-    program = parser("generate_graph.py", "Planted graphs of any size.", GenerateSettings)
-    _, settings = read_settings(program, argv, GenerateSettings, "")
+EXAMPLES = (
+    "--users 1000 --notes 600 --clusters 10 --out FOLDER",
+    "--homogeneous --users 5000 --clusters 8 --out FOLDER",
+)
+
+
+def main(argv: list[str], program: str = "workflows/generate_graph.py") -> None:
+    """Parse, generate, print; `program` is what the user typed before `argv`."""
+    flags = parser(program, "Planted graphs of any size.", GenerateSettings,
+                   examples=[f"{program} {line}" for line in EXAMPLES])  # fmt: skip
+    _, settings = read_settings(flags, argv, GenerateSettings, "")
     if not settings.out:
-        raise SettingsError("--out: is missing; generate_graph.py --out FOLDER")
+        raise SettingsError(f"--out: is missing; {program} --out FOLDER")
     if settings.out.startswith("s3://"):
         raise SettingsError(f"--out {settings.out}: is written to a local folder only; copy it to S3 afterwards")
     console = Console(settings.quiet, settings.json_output)

@@ -12,14 +12,17 @@ from ops.config.settings import PartitionSettings
 from ops.datamodules.partitioning import run_partition
 from ops.errors import SettingsError
 
+EXAMPLES = ("--graph FOLDER --parts 20 --out PARTS", "--graph s3://BUCKET/graph --parts 64 --out s3://BUCKET/parts")
 
-def main(argv: list[str]) -> None:
-    """Parse, partition, print."""
-    program = parser("partition_graph.py", "Cut a graph into parts with few edges between them.", PartitionSettings)
-    _, request = read_settings(program, argv, PartitionSettings, "")
+
+def main(argv: list[str], program: str = "workflows/partition_graph.py") -> None:
+    """Parse, partition, print; `program` is what the user typed before `argv`."""
+    flags = parser(program, "Cut a graph into parts with few edges between them.", PartitionSettings,
+                   examples=[f"{program} {line}" for line in EXAMPLES])  # fmt: skip
+    _, request = read_settings(flags, argv, PartitionSettings, "")
     for flag, value in (("--graph", request.graph), ("--out", request.out)):
         if not value:
-            raise SettingsError(f"{flag}: is missing; partition_graph.py --graph GRAPH --parts 20 --out FOLDER")
+            raise SettingsError(f"{flag}: is missing; {program} --graph GRAPH --parts 20 --out FOLDER")
     console = Console(request.quiet, request.json_output)
     summary = run_partition(request, console)
     if request.json_output:

@@ -17,10 +17,17 @@ from ops.errors import SettingsError
 from ops.inference.predict import run_prediction
 from trainers import METHODS
 
+EXAMPLES = (
+    "runs/NAME --data new.csv --out clusters.csv",
+    "models:/tessera-hsan@last --data new/ --out clusters.parquet",
+)
 
-def main(argv: list[str]) -> None:
-    """Parse, predict, print."""
-    flags = parser("predict.py", "Clusters of known and new rows by a trained model.", PredictSettings)
+
+def main(argv: list[str], program: str = "workflows/predict.py") -> None:
+    """Parse, predict, print; `program` is what the user typed before `argv`."""
+    flags = parser(program, "Clusters of known and new rows by a trained model.", PredictSettings,
+                   examples=[f"{program} {line}" for line in EXAMPLES])  # fmt: skip
+    flags.usage = f"{program} RUN [flags]"
     flags.add_argument("run", nargs="?", default=argparse.SUPPRESS, metavar="RUN|models:/NAME@ALIAS",
                       help="folder of a finished run or search (OUT/NAME), or a model in MLflow")  # fmt: skip
     run, request = read_settings(flags, argv, PredictSettings, "run")
@@ -28,7 +35,7 @@ def main(argv: list[str]) -> None:
         raise SettingsError("give a run's folder OUT/NAME or models:/NAME@ALIAS; --help lists all flags")
     for flag, value in (("--data", request.data), ("--out", request.out)):
         if not value:
-            raise SettingsError(f"{flag}: is missing; predict.py RUN --data NEW --out FILE.parquet")
+            raise SettingsError(f"{flag}: is missing; {program} RUN --data NEW --out FILE.csv")
     console = Console(request.quiet, request.json_output)
     summary = run_prediction(run, request, METHODS, console)
     if request.json_output:

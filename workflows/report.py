@@ -11,10 +11,16 @@ from ops.reporting.html import write_report
 from ops.results.arrays import PICTURES
 from ops.storage.run_copy import fetched
 
+EXAMPLES = ("runs/NAME", "s3://BUCKET/runs/NAME")
 
-def main(argv: list[str]) -> None:
+
+def main(argv: list[str], program: str = "workflows/report.py") -> None:
     """Write the report and print where it is."""
-    parser = argparse.ArgumentParser(prog="report.py", description="Redraw a run's figures and report.")
+    parser = argparse.ArgumentParser(
+        prog=program, description="Redraw a run's figures and report.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["examples:", *(f"  {program} {line}" for line in EXAMPLES)]),
+    )  # fmt: skip
     parser.add_argument("run", help="a finished run or search: its folder OUT/NAME, or s3://BUCKET/PREFIX/NAME")
     with fetched(parser.parse_args(argv).run) as run:
         page = write_report(run.folder)

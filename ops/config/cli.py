@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,14 +22,26 @@ from ops.config.settings import (
     check_keys,
     fields,
     flag,
+    flat,
     nearest,
     searched,
 )  # fmt: skip
 from ops.data.catalog.graphs import canonical
 from ops.data.images.catalog import canonical_images
+from ops.data.io.plain_yaml import load_yaml
 from ops.errors import SettingsError
 
 REMARK = "remark"  # a preset's own key: how it was chosen
+SECTIONS = {  # of --help, in the order in which a person asks; other settings of a method follow as its own
+    "data": ("dataset", "data", "graph", "known", "knn", "knn_metric", "scale", "one_hot", "features", "skip_damaged"),
+    "clustering": ("n_clusters", "epochs", "lr", "preset", "config", "warm_start", "seeds", "first_seed"),
+    "search": ("trials", "search", "objective", "prune", "concurrent", "search_seed"),
+    "results": ("out", "name", "fresh", "report", "explain", "json", "quiet", "dry_run", "dump_config"),
+    "the method's own settings": (),
+    "machine": ("workers", "gpus_per_worker", "threads", "memory_limit", "scratch", "stop_on_collapse"),
+    "MLflow": ("tracking_uri", "require_tracking"),
+}  # fmt: skip
+NOT_DUMPED = ("config", "dump_config", "dry_run", "fresh")  # they are a command's, not a training's
 
 
 M_co = TypeVar("M_co", bound=MethodSettings, covariant=True)
@@ -80,21 +93,29 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message}; --help lists all flags")
 
 
-def parser(program: str, description: str, *models: type[Settings]) -> argparse.ArgumentParser:
+def parser(
+    program: str, description: str, *models: type[Settings], examples: Sequence[str] = ()
+) -> argparse.ArgumentParser:
     """An argument parser with one flag a setting; values stay text until the settings validate them."""
-    flags = _Parser(prog=program, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    groups = {model: flags.add_argument_group(f"{model.__module__.split('.')[-1]} settings") for model in models}
+    flags = _Parser(
+        prog=program, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS,
+        usage=f"{program} [flags]", formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["examples:", *(f"  {line}" for line in examples)]) if examples else None,
+    )  # fmt: skip
+    groups = {title: flags.add_argument_group(title) for title in SECTIONS}
+    section = {key: title for title, keys in SECTIONS.items() for key in keys}
     for key, (info, model) in fields(*models).items():
         domain = f"; searched over {words}" if (words := searched(model, key)) else ""
         text = f"{info.description} [{allowed(info)}; default: {info.default}{domain}]".replace("%", "%%")
         kind = {"action": argparse.BooleanOptionalAction} if info.annotation is bool else {"metavar": key.upper()}
-        groups[model].add_argument(flag(key), dest=key, help=text, **kind)
+        title = section.get(key, "the method's own settings" if issubclass(model, MethodSettings) else "results")
+        groups[title].add_argument(flag(key), dest=key, help=text, **kind)
     return flags
 
 
 def resolve(
     argv: Sequence[str], method: Configurable[MS], launch: type[LS], presets: Path, program: str,
-    settings_of: Callable[[str], Mapping[str, Any]] | None = None,
+    settings_of: Callable[[str], Mapping[str, Any]] | None = None, examples: Sequence[str] = (),
 ) -> Request[MS, LS]:  # fmt: skip
     """Defaults < preset < `--config` < flags, validated. Raises SettingsError in one line for anything wrong.
 
@@ -102,8 +123,8 @@ def resolve(
     """
     models = (method.settings, launch)
     every = fields(*models)
-    flags = _parse(parser(program, method.summary, *models), argv, every)
-    config = read_yaml(Path(flags["config"]), every) if "config" in flags else {}
+    flags = _parse(parser(program, method.summary, *models, examples=examples), argv, every)
+    config = _read_config(Path(flags["config"]), method.name, every) if "config" in flags else {}
     merged = config | flags
     dataset = str(merged.get("dataset", launch.model_fields["dataset"].default))
     chosen = str(merged.get("preset", "none" if merged.get("warm_start") else "auto"))
@@ -123,7 +144,7 @@ def resolve(
     settings = build(method.settings, values, sources)
     derived = {k for k, v in settings.model_dump(by_alias=True).items() if v != every[k][0].default and k not in values}
     sources |= dict.fromkeys(derived, "protocol")
-    command = f"python {program} {masking.command(argv)}".strip()
+    command = f"{'' if program.startswith('tessera') else 'python '}{program} {masking.command(argv)}".strip()
     remarks = (f"preset {preset.stem}: {remark}",) if preset and remark else ()
     return Request(settings, build(launch, values, sources), sources, command, remarks)
 
@@ -148,7 +169,7 @@ def read_yaml(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe would wait for ever
             raise SettingsError(f"{path}: is no regular file; give a YAML file")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); give an existing YAML file") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: numbers of 5,000 digits, no UTF-8
@@ -163,6 +184,36 @@ def read_yaml(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     if "config" in values:
         raise SettingsError(f"{path}: config names a file from the command line only; give --config")
     return values
+
+
+def _read_config(path: Path, method: str, keys: Iterable[str]) -> dict[str, Any]:
+    """`--config`: a YAML file, or the `run.json` of a run, whose settings are taken. Raises SettingsError."""
+    if path.name != "run.json":
+        return read_yaml(path, keys)
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        values, trained = dict(stored["settings"]), stored["method"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"--config {path}: is no run's run.json ({type(error).__name__}); give a run's") from None
+    if trained != method:
+        raise SettingsError(f"--config {path}: is a run of {trained}, not of {method}; give a run of {method}")
+    check_keys(values, keys, str(path))
+    return values
+
+
+def dump_config(request: Request[Any, Any], path: Path) -> None:
+    """Write all settings of a request as YAML that `--config` takes; a tracking URI with a password is left out.
+
+    Raises SettingsError where the file cannot be written.
+    """
+    values = flat(request.settings) | flat(request.launch) | {"preset": "none"}
+    uri = values.get("tracking_uri")
+    leave_out = (*NOT_DUMPED, *(["tracking_uri"] if uri and masking.shown(uri) != uri else []))
+    stored = {key: value for key, value in values.items() if value is not None and key not in leave_out}
+    try:
+        path.write_text(f"# of: {request.command}\n{yaml.safe_dump(stored, sort_keys=False)}", encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"--dump-config {path}: cannot be written ({error.strerror}); give a file") from None
 
 
 def _preset(name: str, dataset: str, method: str, folder: Path) -> Path | None:

@@ -9,22 +9,29 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from ops.atomic_io import FULL
 from ops.config.console import CLEAR, printable, tell
 from ops.errors import Interrupted, ResourceError, TesseraError
-from ops.masking import command, mask
+from ops.masking import command, mask, shown
 
 FILES = 4096  # that a training with workers can have open
+VARIABLES = (
+    "TESSERA_DATA", "TESSERA_CACHE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE",
+    "AWS_REGION", "AWS_DEFAULT_REGION", "RAY_ADDRESS",
+)  # fmt: skip
 _NO_MEMORY = ("can't allocate memory", "out of memory")  # torch's words, on the CPU and on CUDA
 
 
-# What a resumed run needs of the environment. Credentials are never shown.
-_NEEDED = (
-    "TESSERA_DATA", "TESSERA_CACHE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "AWS_PROFILE", "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
-)  # fmt: skip
+def _again(argv: list[str]) -> list[str]:
+    """How to go on: the command as it is given again, after the variables that it took, unless they hold a secret."""
+    values = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    variables = [f"{name}={shlex.quote(value)}" for name, value in values.items() if shown(value) == value]
+    program = ["tessera"] if Path(argv[0]).name == "tessera" else ["python", argv[0]]
+    line = f"resume with: {command([*program, *(a for a in argv[1:] if a != '--fresh')])}"
+    return [f"with {' '.join(variables)} in the environment,", line] if variables else [line]
 
 
 def entry(main: Callable[[list[str]], None]) -> None:
@@ -34,7 +41,7 @@ def entry(main: Callable[[list[str]], None]) -> None:
     try:
         main(sys.argv[1:])
     except (Interrupted, KeyboardInterrupt) as error:
-        _end(f"{mask(str(error)) or 'interrupted'}", Interrupted.code, f"resume with: {resume_command()}")
+        _end(mask(str(error)) or "interrupted", Interrupted.code, *_again(sys.argv))
     except TesseraError as error:
         _end(f"error: {mask(str(error))}", error.code)
     except (MemoryError, RuntimeError) as error:
@@ -47,13 +54,6 @@ def entry(main: Callable[[list[str]], None]) -> None:
         where = f"{error.filename}: " if error.filename else ""
         remedy = "free some space" if error.errno in FULL else f"allow more open files (ulimit -n {FILES})"
         _end(f"error: {where}{error.strerror}; {remedy} and start the same command again", ResourceError.code)
-
-
-def resume_command() -> str:
-    """The command that goes on with this run, with what it needs of the environment."""
-    values = {name: os.environ[name] for name in _NEEDED if os.environ.get(name)}
-    needed = [f"{name}={shlex.quote(value)}" for name, value in values.items() if mask(value) == value]
-    return " ".join([*needed, command(["python", *(a for a in sys.argv if a != "--fresh")])])
 
 
 def _end(text: str, code: int, *more: str) -> NoReturn:

@@ -69,7 +69,7 @@ class LaunchSettings(Settings):
     knn_metric: Literal["euclidean", "cosine", "heat", "dot"] = setting("euclidean", "distance of the k-NN graph")
     skip_damaged: bool = setting(False, "leave damaged images out instead of stopping; they are counted and named")
     preset: str = setting("auto", "a preset's name or path; auto: the data set's own, none: defaults only")
-    config: str | None = setting(None, "YAML file with any of these settings")
+    config: str | None = setting(None, "YAML file with any of these settings, or a run's run.json")
     out: str = setting("runs", "folder for results, or s3://BUCKET/PREFIX")
     scratch: str = setting("", "folder of this machine for the work on a run on S3; default TMP/tessera-UID")
     name: str | None = setting(None, "name of the run; default METHOD-DATASET-first 8 characters of its identity")
@@ -95,6 +95,8 @@ class LaunchSettings(Settings):
     require_tracking: bool = setting(False, "end with exit code 6 when MLflow cannot be reached")
     json_output: bool = setting(False, "print result.json and nothing else on standard output", alias="json")
     quiet: bool = setting(False, "print errors only")
+    dry_run: bool = setting(False, "say the plan and end, without training anything")
+    dump_config: str | None = setting(None, "write all settings to this YAML file, which --config takes, and end")
 
 
 class SearchSettings(LaunchSettings):
@@ -122,7 +124,9 @@ class PredictSettings(Settings):
         "",
         "rows to cluster: whatever a training takes, or a feature table without edges; of users also edges to notes",
     )
-    out: str = setting("", "parquet file to write: id, cluster, confidence; users: also vector")
+    out: str = setting(
+        "", "file to write, .parquet, .csv or .npy (clusters only): id, cluster, confidence; users: also vector"
+    )
     known: str | None = setting(None, "the training data, where the run does not lead to it or the model is in MLflow")
     knn: int = setting(0, "the k of the training's k-NN graph, for --known and a model in MLflow", ge=0)
     knn_metric: Literal["euclidean", "cosine", "heat", "dot"] = setting("euclidean", "distance of that k-NN graph")

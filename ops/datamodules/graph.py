@@ -73,7 +73,7 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
     def baselines(
         self, experiment: Experiment[MethodSettings, AttributedGraph]
     ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
-        """k-means on X and on the filtered X."""
+        """k-means on X, the filtered X and the degree; the quick linear methods."""
         method = experiment.method
         order = method.filter_order(experiment.settings) if method.filter_order else FILTER_ORDER
         for name, _, clusters in kmeans_baselines(experiment.data, experiment.k, experiment.seeds, order):

@@ -1,4 +1,6 @@
-"""What every table carries beside a method: k-means on the features and on the low-pass filtered ones."""
+"""What every table of graphs carries beside a method: k-means on features, filtered features and the degree, and the
+quick linear methods, each at the feature treatment and order that the panel chooses without labels.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +9,45 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import normalize
 
 from ops.clustering.kmeans import kmeans
+from ops.clustering.linear import KINDS
 from ops.data.types.graph import AttributedGraph
+from ops.evaluation.quick import DEGREE, QuickClusterings, methods
 from ops.graph.adjacency import low_pass
+
+LINEAR_SEEDS = 3  # of the linear methods, which hardly vary
+LINEAR_ORDERS = (5, 10)
+LARGE_EDGES = 1_000_000  # directed edges beyond which one order is tried
 
 
 def baselines(
     data: AttributedGraph, n_clusters: int, seeds: list[int], order: int
 ) -> Iterator[tuple[str, int, NDArray[np.int64]]]:
-    """(name, seed, clusters int64 [N]) of `kmeans` on X and `filter+kmeans` on X filtered `order` times; ten starts."""
-    spaces = {"kmeans": data.x, "filter+kmeans": low_pass(data.x, data.edge_index, order)}
+    """(name, seed, clusters int64 [N]) of every baseline; k-means takes ten starts.
+
+    `kmeans` is on X, `filter+kmeans` on unit rows of X filtered `order` times, `degree+kmeans` on log(1 + degree).
+    """
+    rows = normalize(torch.from_numpy(data.x)).numpy()
+    spaces = {"kmeans": data.x, "filter+kmeans": low_pass(rows, data.edge_index, order)}
     for name, space in spaces.items():
         x = torch.from_numpy(space)
         for seed in seeds:
             yield name, seed, kmeans(x, n_clusters, (seed, 0)).labels.numpy()
+    quick = QuickClusterings(data, n_clusters)
+    for seed in seeds:
+        yield "degree+kmeans", seed, quick.cluster(DEGREE, seed)
+    yield from _linear(quick, seeds[:LINEAR_SEEDS])
+
+
+def _linear(quick: QuickClusterings, seeds: list[int]) -> Iterator[tuple[str, int, NDArray[np.int64]]]:
+    """The linear methods at their label-free best; the first seed is what the panel sees."""
+    data = quick.data
+    orders = LINEAR_ORDERS if data.edge_index.shape[1] <= LARGE_EDGES else LINEAR_ORDERS[-1:]
+    for kind in KINDS:
+        tried = [quick.candidate(method, seeds[0]) for method in methods(data, (kind,), orders=orders)]
+        if tried:
+            best, _ = quick.chosen(tried)
+            for seed in seeds:
+                yield kind, seed, best.clusters[seed] if seed in best.clusters else quick.cluster(best.method, seed)

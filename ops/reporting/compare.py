@@ -182,14 +182,14 @@ def _warning(data: Sequence[DataRecord]) -> str | None:
 
 
 @literal
-def _drawing(group: Group) -> bytes | None:
+def _drawing(group: Group) -> list[bytes] | None:
     from ops.reporting import figures, theme
 
     rows = {row.run: row.metrics for row in group.rows if row.kind == "last"}
     keys = tables.columns([row for row in group.rows if row.kind == "last"], (*tables.HIDDEN, *tables.SHORT))
     values = {tables.TITLES[key].replace("\n", " "): [_values(each, key) for each in rows.values()] for key in keys}
     figure = figures.comparison(list(rows), values) if len(rows) > 1 else None
-    return None if figure is None else theme.png(figure)
+    return None if figure is None else theme.pngs(figure)
 
 
 def _values(metrics: tables.Metrics, key: str) -> list[float]:

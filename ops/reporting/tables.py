@@ -39,7 +39,10 @@ RECALL_LEGEND = (
     "coverage: share of all notes that stand among the first 50 of any list; Gini: how unevenly notes are listed "
     "(0 alike, 1 one note for all)"
 )
-BASELINES = {"kmeans": "k-means on X", "filter+kmeans": "filter + k-means"}
+BASELINES = {
+    "kmeans": "k-means on X", "filter+kmeans": "filter + k-means", "degree+kmeans": "k-means on log(degree)",
+    "ssgc": "SSGC", "sagsc": "SAGSC", "s2cag": "S2CAG", "m-s2cag": "M-S2CAG",
+}  # fmt: skip
 ORACLE_NOTE = "uses labels, not a result"
 
 

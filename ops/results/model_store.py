@@ -126,7 +126,7 @@ def read_model(folder: Path) -> StoredModel:
             f"{folder}: tensor {bad!r} of the model holds NaN or infinity; train it again with a lower --lr"
         )
     # The name becomes an import: only a plain word may pass, never a dotted path out of a file.
-    if not re.fullmatch(r"[a-z0-9]+", stored["method"]):
+    if not re.fullmatch(r"[a-z][a-z0-9]*", stored["method"]):
         raise DataError(f"{path}: method is {stored['method']!r}; it must be one lower-case word")
     about = {k: stored[k] for k in ABOUT if k in stored}
     names, width = about.get("feature_names"), about.get("n_features")

@@ -254,7 +254,7 @@ class TrialResult(StoredJson):
 
 
 class SearchResult(StoredJson):
-    """All trials of a search, the best first."""
+    """All trials of a search, the best first; `start`: the settings of the first trial, which are the defaults."""
 
     method: str
     dataset: str
@@ -266,6 +266,7 @@ class SearchResult(StoredJson):
     asked: int = 0
     given: dict[str, str] = {}
     pruned: bool = True
+    start: dict[str, Any] = {}
     finished: str | None = None
 
     @property

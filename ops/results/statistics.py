@@ -79,7 +79,7 @@ def faults(seeds: Sequence[SeedResult], k: int) -> list[str]:
 
 
 def verdict(last: Scores, baselines: Mapping[str, Scores | None]) -> str:
-    """One sentence: `last` against the better baseline, in ACC where there are labels, else in the label-free score.
+    """One sentence: `last` against the strongest baseline, in ACC where there are labels, else in the label-free score.
 
     Users of a graph that was partitioned before have no baseline: nothing is hidden, so there is no score.
     """
@@ -94,7 +94,7 @@ def verdict(last: Scores, baselines: Mapping[str, Scores | None]) -> str:
     gap = scale * ((ours.mean or 0.0) - (theirs.mean or 0.0))
     noise = scale * max(ours.std or 0.0, theirs.std or 0.0)
     word = "above" if gap > noise else "below" if gap < -noise else "within a standard deviation of"
-    return f"last is {word} the better baseline ({best}) in {name}: {gap:+.{1 if scale == 100 else 3}f}"
+    return f"last is {word} the strongest baseline ({best}) in {name}: {gap:+.{1 if scale == 100 else 3}f}"
 
 
 def stability(assignments: Sequence[NDArray[np.int64]]) -> float | None:

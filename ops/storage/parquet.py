@@ -1,4 +1,4 @@
-"""Columns to one parquet file or object, piece by piece, whole or not there."""
+"""Columns to one file or object by its suffix (.parquet, .csv, .npy), piece by piece, whole or not there."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from ops.atomic_io import replacing
 from ops.errors import SettingsError
 from ops.storage.object_store import Missing, is_s3, parse, stat, upload
 from ops.storage.run_dir import scratch
+
+SUFFIXES = (".parquet", ".csv", ".npy", "")  # without one it is Parquet
 
 
 def check_file(out: str, run: str = "", inputs: Iterable[str] = ()) -> None:
@@ -32,6 +36,8 @@ def check_file(out: str, run: str = "", inputs: Iterable[str] = ()) -> None:
     for each in inputs:
         if _is_in(out, each) and _exists(out):
             raise SettingsError(f"--out {out}: is a file of the input {each}; give another file")
+    if path.suffix.lower() not in SUFFIXES:
+        raise SettingsError(f"--out {out}: give a file that ends in {', '.join(filter(None, SUFFIXES))}")
 
 
 def _exists(out: str) -> bool:
@@ -66,16 +72,26 @@ def write_pieces(out: str, pieces: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _write(out: Path, pieces: Iterable[Mapping[str, Any]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with replacing(out) as temporary:
-        writer: Any = None
-        try:
-            for columns in pieces:
-                table = pa.table(dict(columns))
-                writer = writer or pq.ParquetWriter(temporary, table.schema)
-                writer.write_table(table)
-        finally:
-            if writer is not None:
-                writer.close()
+        if out.suffix.lower() == ".npy":
+            with temporary.open("wb") as file:  # np.save would add a suffix to the name
+                np.save(file, np.concatenate([columns["cluster"] for columns in pieces]))
+        else:
+            _write_table(temporary, pieces, out.suffix.lower() == ".csv")
+
+
+def _write_table(path: Path, pieces: Iterable[Mapping[str, Any]], csv: bool) -> None:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    writer: Any = None
+    try:
+        for columns in pieces:
+            left_out = {"vector"} if csv else ()  # CSV has no lists
+            table = pa.table({name: values for name, values in columns.items() if name not in left_out})
+            writer = writer or (pa.csv.CSVWriter if csv else pa.parquet.ParquetWriter)(path, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()

@@ -15,10 +15,12 @@ from ops import memory
 from ops.api import D, Experiment, Method, S
 from ops.config.cli import Request
 from ops.config.console import Console
-from ops.config.settings import LaunchSettings, flat
+from ops.config.settings import LaunchSettings, SearchSettings, flat
 from ops.config.tracking_uri import check_uri, default_uri
 from ops.data.io.validate import check_clusters
 from ops.datamodules import datamodule_of
+from ops.device import check_card
+from ops.distributed import ray_session
 from ops.distributed.resources import Share, Workers, nodes, on_cluster, room
 from ops.errors import DivergedError, SettingsError
 from ops.evaluation.labelled import Evaluator
@@ -54,7 +56,8 @@ def build_experiment(method: Method[S, D], request: Request[S, LaunchSettings], 
     if launch.skip_damaged:
         method.require("images", "--skip-damaged")
     run_dir.check_remote(launch)
-    data, labels, hidden = datamodule_of(method).load(launch, request.settings)
+    with memory.loading_within(launch.memory_limit):
+        data, labels, hidden = datamodule_of(method).load(launch, request.settings)
     threads = launch.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     experiment = _settle_k(Experiment(method, request, data, labels, hidden, console, threads))
@@ -106,8 +109,9 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
     """
     method, settings, launch, data = experiment.method, experiment.settings, experiment.launch, experiment.data
     workers = share.workers if share else workers
+    needed = method.estimate(settings, data, workers.count if workers else 1)
+    planned = memory.preload() + needed
     say = experiment.console.say
-    planned = memory.preload() + method.estimate(settings, data, workers.count if workers else 1)
     say(f"{method.name} on {data.name}: {datamodule_of(method).describe(data)}, data {data.digest()[:8]}")
     classes = datamodule_of(method).describe_labels(experiment.labels, experiment.hidden)
     notes = () if experiment.k_choice else data.notes  # K was chosen behind them
@@ -118,12 +122,30 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
         say(f"  {warm_start.sentence(experiment.warm)}")
     say(f"  K = {experiment.k} (from {experiment.request.sources['n_clusters']}), {settings.epochs} epochs, "
         f"seeds {launch.first_seed}-{launch.first_seed + launch.seeds - 1}")  # fmt: skip
-    disk = shutil.disk_usage(run_dir.local_out(launch)).free
+    out = run_dir.local_out(launch)  # not made by a dry run
+    disk = shutil.disk_usage(next(folder for folder in (out, *out.parents) if folder.exists())).free
     limit = launch.memory_limit or _available(workers, share) / 2**30
     say(f"  {_where(experiment, workers, share)}; planned peak {planned / 2**30:.2f} GiB"
         f"{' each' if workers or share else ''} of {limit:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
     memory.check_fits(planned, limit, method.save_memory)
+    if not (workers and workers.cluster):  # a cluster's GPUs are not this machine's
+        gpus = workers.gpus if workers else share.gpus if share else 1.0
+        card = check_card(needed - memory.THREADS_AND_KERNELS, gpus, method.save_memory)
+        if card:
+            say(f"  {card}")
     return planned
+
+
+def dry_run(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> None:
+    """Say what a training or a search would do (`--dry-run`); nothing is written. Raises as they do before work."""
+    experiment = build_experiment(method, request, console)
+    if isinstance(request.launch, SearchSettings):
+        with ray_session.cluster_session():
+            plan(experiment, None, ray_session.share(request.launch, console))
+    else:
+        with ray_session.crew(request.launch, console) as workers:
+            plan(experiment, workers)
+    console.say("nothing was trained (--dry-run)")
 
 
 def _check_features(experiment: Experiment[S, D]) -> None:

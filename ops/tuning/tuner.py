@@ -125,6 +125,7 @@ def _run(study: Study, each: Share) -> SearchResult:
         best = best_trial(trials)
         if launch.seeds:
             _train_best(study, best.settings)
+        trials.start = {key: search_space.start(experiment.request, key) for key in study.searched}
         trials.finished, trials.given = now(), given(experiment)
         trials.write(folder / "trials.json")
         record.update(metrics={"tune/score": best.metrics["score"] or 0.0}, step=experiment.settings.epochs - 1)

@@ -13,6 +13,7 @@ from ops.graph.partition.pipeline import partition_in_memory
 from ops.graph.partition.tasks import PartitionRequest
 from ops.graph.sampling.client import remote_client, start_service
 from ops.graph.sampling.dataset import PartitionedGraph
+from ops.graph.sampling.neighbor_sampler import Neighbourhood
 
 ROOTS, FANOUT, TIMES, FEATURES = 1024, (10, 10), 30, 64
 EDGE = ("node", "edge", "node")
@@ -35,14 +36,15 @@ def cpu_of(pids):
     return sum(int(user) + int(system) for user, system in ticks) / 100
 
 
-def measured(client, mode, featured, pids=()):
-    """(CPU seconds a batch, all processes; edges a batch), over the same keyed batches."""
+def measured(client, mode, featured, pids=(), together=4):
+    """(CPU seconds a batch, all processes; edges a batch), over the same keyed batches, some of them a call."""
     rng, edges = np.random.default_rng(1), 0
     roots = [np.sort(rng.choice(client.manifest.nodes["node"].count, ROOTS, replace=False)) for _ in range(TIMES)]
     client.sample({"node": roots[0]}, FANOUT, (0, 0, 0, 0), mode, featured=featured)  # compiled, mapped, cached
     before = time.process_time() + cpu_of(pids)
-    for number, ids in enumerate(roots):
-        edges += client.sample({"node": ids}, FANOUT, (0, 0, 0, number), mode, featured=featured).edges
+    wanted = [Neighbourhood({"node": ids}, FANOUT, (0, 0, 0, number), mode) for number, ids in enumerate(roots)]
+    for at in range(0, TIMES, together):
+        edges += sum(each.edges for each in client.samples(wanted[at : at + together], featured))
     return (time.process_time() + cpu_of(pids) - before) / TIMES, edges / TIMES
 
 
@@ -50,7 +52,7 @@ def main(n=1_000_000):
     import ray
 
     planted = graph(n)
-    print(f"{n:,} nodes, {made.edges[EDGE].count:,} directed edges, {ROOTS:,} roots, fan-out 10 x 10", flush=True)
+    print(f"{n:,} nodes, {planted.edges[EDGE].count:,} directed edges, {ROOTS:,} roots, fan-out 10 x 10", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for parts in (1, 4):
             place = f"{folder}/{parts}"
@@ -66,12 +68,13 @@ def main(n=1_000_000):
         with ray_session(2):
             actors = start_service(place, manifest)
             pids = [each["pid"] for each in ray.get([a.health.remote() for a in actors])]
-            for share in (0.0, 0.1):
+            for share, together in ((0.0, 1), (0.1, 1), (0.0, 4), (0.1, 4), (0.1, 8)):
                 client = remote_client(place, manifest, actors)
                 client.cache_share = share
-                seconds, _ = measured(client, "distinct", ("node",), pids)
+                seconds, _ = measured(client, "distinct", ("node",), pids, together)
                 print(f"  with {FEATURES} features, 4 parts: local {1e3 * alone:.1f} CPU-ms a batch, 4 actors, cache "
-                      f"{share:g}: {1e3 * seconds:.1f}, {seconds / alone:.2f} times", flush=True)  # fmt: skip
+                      f"{share:g}, {together} batches a call: {1e3 * seconds:.1f}, {seconds / alone:.2f} times",
+                      flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """HGT and TwHIN: planted groups are found, workers change nothing, a resumed run ends as an undisturbed one."""
 
+import copy
+
 import numpy as np
 import pytest
 from gloo import run_in_processes
@@ -30,10 +32,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(folder):
-    return [trained(0, 1, method, str(folder), words) for method, words in CASES]
+    runs = [Worker() for _ in CASES]
+    return [
+        (*trained(0, 1, method, str(folder), words, run), run) for (method, words), run in zip(CASES, runs, strict=True)
+    ]
 
 
-@pytest.mark.parametrize("method", ["hgt", "twhin"])
+@pytest.mark.parametrize("method", [pytest.param("hgt", marks=pytest.mark.slow), "twhin"])
 def test_planted_groups_are_found(folder, method):
     run = Worker()
     result = METHODS[method].train(made(method, epochs=12), parts_in(folder), run)
@@ -68,11 +73,8 @@ def test_two_and_three_workers_compute_what_one_does(folder, alone):
 @pytest.mark.parametrize(("method", "words"), CASES)
 def test_a_resumed_training_ends_bit_identical(folder, alone, method, words):
     undisturbed = alone[CASES.index((method, words))]
-    settings = made(method, **words)
-    first = Worker()
-    METHODS[method].train(settings, parts_in(folder), first)
-    resumed = Worker(start=first.states[0])
-    result = METHODS[method].train(settings, parts_in(folder), resumed)
+    resumed = Worker(start=copy.deepcopy(undisturbed[-1].states[0]))
+    result = METHODS[method].train(made(method, **words), parts_in(folder), resumed)
     assert [r["train/loss"] for r in resumed.history] == undisturbed[0][1:]
     assert np.array_equal(result.assignment, undisturbed[1])
     assert np.array_equal(result.embedding, undisturbed[3])
@@ -92,9 +94,8 @@ def test_more_workers_than_batches_in_a_step_is_one_line(folder):
 
 
 @pytest.mark.parametrize(("method", "name"), [("hgt", "model.layer1.out.user.bias"), ("twhin", "shift")])
-def test_a_loss_that_is_not_finite_ends_the_training(folder, method, name):
-    run = Worker()
-    METHODS[method].train(made(method, epochs=1), parts_in(folder), run)
-    run.states[0].shared[name].fill_(float("inf"))
+def test_a_loss_that_is_not_finite_ends_the_training(folder, alone, method, name):
+    start = copy.deepcopy(alone[[m for m, _ in CASES].index(method)][-1].states[0])
+    start.shared[name].fill_(float("inf"))
     with pytest.raises(DivergedError, match="lower --lr"):
-        METHODS[method].train(made(method), parts_in(folder), Worker(start=run.states[0]))
+        METHODS[method].train(made(method), parts_in(folder), Worker(start=start))

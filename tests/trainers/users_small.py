@@ -14,7 +14,7 @@ from ops.graph.sampling.dataset import PartitionedGraph
 from trainers import hgt, twhin
 
 METHODS = {"hgt": hgt, "twhin": twhin}
-COMMON = {"n_clusters": 4, "epochs": 3, "batch": 64, "step_batches": 4, "prefetch": 0, "update_every": 2}
+COMMON = {"n_clusters": 4, "epochs": 2, "batch": 64, "step_batches": 4, "prefetch": 0, "update_every": 2}
 OWN = {
     "hgt": {"hidden": 16, "heads": 2, "fan_out": "5,4", "lr": 0.01, "dropout": 0.1},
     "twhin": {"embedding_dim": 16, "batch_negatives": 7, "neg_num": 16},
@@ -57,9 +57,9 @@ class Worker(PlainRun):
         self.states[epoch] = copy.deepcopy(state())  # as a file would keep it
 
 
-def trained(rank, world, method, folder, words):
+def trained(rank, world, method, folder, words, run=None):
     """A whole training: losses, assignment, confidence, embedding, and the last state's tensors."""
-    run = Worker(rank, world)
+    run = run or Worker(rank, world)
     result = METHODS[method].train(made(method, **words), parts_in(Path(folder)), run)
     last = run.states[max(run.states)]
     tensors = {k: v.numpy() for k, v in last.shared.items()}

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ops.data.types.hetero import Relation
 from ops.errors import ServiceError
 from ops.graph.partition.manifest import Manifest
-from ops.graph.sampling.neighbor_sampler import Call, Mode, Sample, sample
+from ops.graph.sampling.neighbor_sampler import Call, Mode, Neighbourhood, Sample, samples
 from ops.graph.sampling.part_service import PartService, by_owner, numbers_within
 
 MAX_RESTARTS, MAX_TASK_RETRIES = 8, 8  # finite: a request that kills its actor must not restart it without end
@@ -45,13 +46,22 @@ class Client:
     def sample(
         self, roots: Mapping[str, NDArray[np.int64]], fanout: Sequence[int], key: tuple[int, ...],
         mode: Mode = "distinct", without: tuple[Relation, NDArray[np.int64]] | None = None,
-        featured: Iterable[str] = (),
+        featured: Sequence[str] = (),
     ) -> Sample:  # fmt: skip
-        """`neighbor_sampler.sample` with the features of the types `featured` at the outermost depth."""
-        drawn = sample(self.manifest, self.draw, roots, fanout, key, mode, without)
-        outer = drawn.nodes[-1]
-        features = {kind: torch.from_numpy(self.features(kind, outer[kind])) for kind in featured if kind in outer}
-        return replace(drawn, features=features)
+        """One neighbourhood with features."""
+        return self.samples([Neighbourhood(roots, fanout, key, mode, without)], featured)[0]
+
+    def samples(self, wanted: Sequence[Neighbourhood], featured: Sequence[str] = ()) -> list[Sample]:
+        """`neighbor_sampler.samples` with the features of the types `featured` at the outermost depth."""
+        drawn = samples(self.manifest, self.draw, wanted)
+        features: list[dict[str, Tensor]] = [{} for _ in drawn]
+        for kind in featured:
+            outer = {i: each.nodes[-1][kind] for i, each in enumerate(drawn) if kind in each.nodes[-1]}
+            if outer:
+                rows = torch.from_numpy(self.features(kind, np.concatenate(list(outer.values()))))
+                for i, own in zip(outer, torch.split(rows, [len(ids) for ids in outer.values()]), strict=True):
+                    features[i][kind] = own
+        return [replace(each, features=own) for each, own in zip(drawn, features, strict=True)]
 
     def features(self, kind: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 [M F] of nodes by their global numbers: the busiest from the cache, the others from their owners."""

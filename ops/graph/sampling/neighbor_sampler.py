@@ -1,16 +1,16 @@
 """Sampled neighbourhoods of a partitioned graph as dense blocks, the same whoever answers and however often.
 
-The owner of each node is asked, one request per (part, hop) with all relations in it. Every draw is keyed by
-(seed, epoch, part, number, hop, relation, node, slot): a retried request, a restarted shard, another number of workers
-or another order of requests returns the same sample.
+The owner of each node is asked, one question per (part, hop) with all relations and batches in it. Every draw is keyed
+by (seed, epoch, part, number, hop, relation, node, slot): a retried request, a restarted shard, another number of
+workers or another order of requests returns the same sample.
 
 Axes: B rows of a block, F fan-out, N nodes of a type at a depth, P parts, L hops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.data.types.hetero import Relation, relation_name
+from ops.device import send
 from ops.graph.partition.manifest import Manifest
 from ops.graph.sampling.part_service import HopRequest, by_owner, numbers_within
 from ops.rng import key64
@@ -39,12 +40,24 @@ class Sample:
 
     `nodes[d]`: global numbers of depth d by type, roots first; depth d + 1 begins with the nodes of depth d in the same
     order. `blocks[d]`: a row per node of depth d, entries are positions among the sources of depth d + 1, where the
-    mask is True. `features`: float32 [N F] of the outermost nodes.
+    mask is True. `features`: float32 [N F] of the outermost nodes, `numbers`: theirs on the device, where it was asked
+    for.
     """
 
     nodes: tuple[dict[str, NDArray[np.int64]], ...]
     blocks: tuple[dict[Relation, Block], ...]
     features: dict[str, Float[Tensor, "_ _"]]
+    numbers: dict[str, Int64[Tensor, "_"]] = field(default_factory=dict)
+
+    def sent(self, device: torch.device, *, numbers: bool) -> Sample:
+        """The same with blocks and features on `device`, and the `numbers` of the outermost nodes if asked for."""
+        if device.type == "cpu":
+            return self
+        outermost = self.nodes[-1] if numbers else {}
+        sent = {kind: send(torch.from_numpy(ids), device) for kind, ids in outermost.items()}
+        blocks = [{r: (send(at, device), send(mask, device)) for r, (at, mask) in hop.items()} for hop in self.blocks]
+        features = {kind: send(x, device) for kind, x in self.features.items()}
+        return Sample(self.nodes, tuple(blocks), features, sent)
 
     @property
     def edges(self) -> int:
@@ -52,22 +65,55 @@ class Sample:
         return sum(int(mask.sum()) for hop in self.blocks for _, mask in hop.values())
 
 
-def sample(
-    manifest: Manifest, draw: Call, roots: Ids, fanout: Sequence[int], key: tuple[int, ...], mode: Mode = "distinct",
-    without: tuple[Relation, NDArray[np.int64]] | None = None,
-) -> Sample:  # fmt: skip
-    """The neighbourhood of `roots` (unique within a type), one hop per entry of `fanout`, without features.
+@dataclass(frozen=True)
+class Neighbourhood:
+    """What is to be sampled: the neighbourhood of `roots` (unique within a type), one hop per entry of `fanout`.
 
     `key` = (seed, epoch, part, number) keys the draws. `without` = (label relation, pairs int64 [2 M] of global
     numbers): no edge between the ends of one of these pairs is in the sample, whatever its relation or direction; all
     ends must be roots. `mode`: with replacement, distinct (all neighbours where there are few enough), or distinct and
     circularly padded.
     """
+
+    roots: Ids
+    fanout: Sequence[int]
+    key: tuple[int, ...]
+    mode: Mode = "distinct"
+    without: tuple[Relation, NDArray[np.int64]] | None = None
+
+
+def samples(manifest: Manifest, draw: Call, wanted: Sequence[Neighbourhood]) -> list[Sample]:
+    """Sample neighbourhoods, without features, in one question per (part, hop) for all of them together."""
+    samplers = {i: _sampler(manifest, each) for i, each in enumerate(wanted)}
+    finished: dict[int, Sample] = {}
+    answers: dict[int, Any] = dict.fromkeys(samplers)
+    while answers:
+        by_part: dict[int, list[tuple[int, HopRequest]]] = {}
+        for i, answer in answers.items():
+            try:
+                for part, request in samplers[i].send(answer).items():
+                    by_part.setdefault(part, []).append((i, request))
+            except StopIteration as end:
+                finished[i] = end.value
+        answers = {i: {} for i in samplers if i not in finished}
+        questions = {part: ([request for _, request in asked],) for part, asked in by_part.items()}
+        drawn = draw("sample", questions) if questions else {}
+        for part, asked in by_part.items():
+            for (i, _), answer in zip(asked, drawn[part], strict=True):
+                answers[i][part] = answer
+    return [finished[i] for i in samplers]
+
+
+def _sampler(
+    manifest: Manifest, wanted: Neighbourhood
+) -> Generator[dict[int, HopRequest], dict[int, dict[Relation, Any]], Sample]:
+    """Yields what each part is asked at a hop and is sent its answers; returns the sample."""
+    roots = wanted.roots
     nodes, blocks = [{kind: np.ascontiguousarray(ids) for kind, ids in roots.items()}], []
-    for hop, width in enumerate(fanout):
-        drawn = _hop(manifest, draw, nodes[-1], hop, width, key, MODES[mode])
-        if without is not None:
-            _forbid(manifest, drawn, nodes[-1], {kind: len(ids) for kind, ids in roots.items()}, *without)
+    for hop, width in enumerate(wanted.fanout):
+        drawn = yield from _hop(manifest, nodes[-1], hop, width, wanted)
+        if wanted.without is not None:
+            _forbid(manifest, drawn, nodes[-1], {kind: len(ids) for kind, ids in roots.items()}, *wanted.without)
         deeper, block = _one_depth(manifest, nodes[-1], drawn)
         nodes.append(deeper)
         blocks.append(block)
@@ -96,19 +142,20 @@ def _one_depth(
 
 
 def _hop(
-    manifest: Manifest, draw: Call, nodes: Ids, hop: int, width: int, key: tuple[int, ...], mode: int
-) -> dict[Relation, Masked]:
+    manifest: Manifest, nodes: Ids, hop: int, width: int, wanted: Neighbourhood
+) -> Generator[dict[int, HopRequest], dict[int, dict[Relation, Any]], dict[Relation, Masked]]:
     relations = [r for r in manifest.edges if len(nodes.get(r[2], ()))]
-    keys = {r: key64(key[0], f"sample {relation_name(r)}", *key[1:], hop) for r in relations}
+    seed, *rest = wanted.key
+    keys = {r: key64(seed, f"sample {relation_name(r)}", *rest, hop) for r in relations}
     owned = {kind: by_owner(manifest, kind, ids) for kind, ids in nodes.items()}
     requests = {}
     for part in range(manifest.parts):
         rows = {kind: numbers_within(manifest, kind, part, nodes[kind][places[part]])
                 for kind, places in owned.items() if part in places}  # fmt: skip
-        wanted = {r: keys[r] for r in relations if r[2] in rows}
-        if wanted:
-            requests[part] = (HopRequest(rows, wanted, width, mode),)
-    answers = draw("sample", requests)
+        asked = {r: keys[r] for r in relations if r[2] in rows}
+        if asked:
+            requests[part] = HopRequest(rows, asked, width, MODES[wanted.mode])
+    answers = yield requests
     drawn: dict[Relation, Masked] = {}
     for r in relations:
         ids = np.empty((len(nodes[r[2]]), width), np.int64)

@@ -82,8 +82,11 @@ class PartService:
         """The original ids of the part's nodes."""
         return np.asarray(self.shard.ids[kind])
 
-    def sample(self, request: HopRequest) -> dict[Relation, Drawn]:
-        """Keyed neighbours of the part's nodes, all relations of the request in one call."""
+    def sample(self, requests: Sequence[HopRequest]) -> list[dict[Relation, Drawn]]:
+        """Keyed neighbours of the part's nodes, all relations of all requests in one call."""
+        return [self._sample(request) for request in requests]
+
+    def _sample(self, request: HopRequest) -> dict[Relation, Drawn]:
         from ops.graph.kernels.draws import neighbours
 
         answer = {}

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ops.config.exit_codes import entry
+from ops.config.exit_codes import VARIABLES, entry
 from ops.errors import DataError, Interrupted, ResourceError
 
 
@@ -70,15 +70,19 @@ def test_no_ending_shows_a_password(monkeypatch, capsys, uri, form):
 @pytest.mark.parametrize(
     ("name", "value", "shown"),
     [
-        ("TESSERA_DATA", "/data sets", "TESSERA_DATA='/data sets' python train.py"),
-        ("AWS_PROFILE", "work", "AWS_PROFILE=work python train.py"),
-        ("MLFLOW_TRACKING_URI", "http://host:5000", "MLFLOW_TRACKING_URI=http://host:5000 python train.py"),
-        ("MLFLOW_TRACKING_URI", "http://me:secret@host:5000", "resume with: python train.py"),
-        ("AWS_SECRET_ACCESS_KEY", "secret", "resume with: python train.py"),
+        (
+            "TESSERA_DATA",
+            "/data sets",
+            "with TESSERA_DATA='/data sets' in the environment,\nresume with: python train.py",
+        ),
+        ("AWS_PROFILE", "work", "with AWS_PROFILE=work in the environment,\nresume with: python train.py"),
+        ("MLFLOW_TRACKING_URI", "http://host:5000", "with MLFLOW_TRACKING_URI=http://host:5000 in the environment,"),
+        ("MLFLOW_TRACKING_URI", "http://me:secret@host:5000", "interrupted\nresume with: python train.py"),
+        ("AWS_SECRET_ACCESS_KEY", "secret", "interrupted\nresume with: python train.py"),
     ],
 )
 def test_the_command_to_resume_with_carries_what_it_needs(monkeypatch, capsys, name, value, shown):
-    for needed in ("TESSERA_DATA", "TESSERA_CACHE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "AWS_ENDPOINT_URL"):
+    for needed in VARIABLES:
         monkeypatch.delenv(needed, raising=False)
     monkeypatch.setenv(name, value)
     _, text = ending(monkeypatch, capsys, KeyboardInterrupt())

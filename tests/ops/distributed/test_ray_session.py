@@ -85,7 +85,7 @@ def test_as_many_open_files_as_ray_needs(monkeypatch, limits, outcome):
     monkeypatch.setattr("resource.getrlimit", lambda kind: limits)
     monkeypatch.setattr("resource.setrlimit", lambda kind, values: given.append(values))
     if outcome == 0:
-        with pytest.raises(ResourceError, match="64 open files are allowed.*ulimit -n"):
+        with pytest.raises(ResourceError, match=r"64 open files are allowed.*ulimit -n"):
             ray_session._allow_files()
     else:
         ray_session._allow_files()

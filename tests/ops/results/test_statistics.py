@@ -65,7 +65,7 @@ def over_scores(mean, std):
 def test_the_verdict_weighs_the_gap_by_the_spread(ours, theirs, words):
     last, worse, better = (over_scores(*pair) for pair in (ours, (0.1, 0.0), theirs))
     gap = 100 * (ours[0] - theirs[0])
-    expected = f"last is {words} the better baseline (filter+kmeans) in ACC: {gap:+.1f}"
+    expected = f"last is {words} the strongest baseline (filter+kmeans) in ACC: {gap:+.1f}"
     assert verdict(last, {"kmeans": worse, "filter+kmeans": better}) == expected
 
 

@@ -173,5 +173,5 @@ def test_denied_and_missing_buckets_are_one_line(s3, monkeypatch):
 @pytest.mark.parametrize("profile", ["nosuch", "two words", "\u00fc"])
 def test_an_unknown_profile_is_a_setting(monkeypatch, profile):
     monkeypatch.setenv("AWS_PROFILE", profile)
-    with pytest.raises(SettingsError, match="AWS settings: The config profile .* could not be found"):
+    with pytest.raises(SettingsError, match=r"AWS settings: The config profile .* could not be found"):
         object_store.listing(parse("s3://bucket/x"))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from small_hetero import FOLLOW, SHARE, small_parts
 from ops.distributed.ray_session import ray_session
 from ops.errors import DataError, ServiceError
 from ops.graph.sampling.client import MAX_RESTARTS, remote_client, start_service, stop_service
+from ops.graph.sampling.neighbor_sampler import Neighbourhood
 
 ROOTS = {"user": np.arange(5, 45), "note": np.arange(3, 20)}
 
@@ -100,3 +102,27 @@ def test_features_come_in_single_precision(parts):
     drawn = parts.connect().sample(ROOTS, [2], (0, 0, 0, 0), featured=["note"])
     assert drawn.features["note"].dtype == torch.float32
     assert set(drawn.features) == {"note"}
+
+
+def test_batches_asked_for_together_are_those_asked_for_alone(parts):
+    client = parts.connect()
+    calls = []
+
+    def counted(name, arguments):
+        calls.append(name)
+        return client.draw(name, arguments)
+
+    wanted = [
+        Neighbourhood(ROOTS, [4, 3], (0, 1, 2, 3), "distinct"),
+        Neighbourhood({"user": np.arange(5)}, [2], (0, 0, 0, 1), "padded"),
+        Neighbourhood(ROOTS, [], (0, 0, 0, 2)),
+    ]
+    together = replace(client, draw=counted).samples(wanted, ["user", "note"])
+    assert calls == ["sample"] * 2
+    for each, drawn in zip(wanted, together, strict=True):
+        alone = client.sample(each.roots, each.fanout, each.key, each.mode, featured=["user", "note"])
+        assert drawn.edges == alone.edges
+        for kind, rows in alone.features.items():
+            assert torch.equal(rows, drawn.features[kind])
+        for kind, ids in alone.nodes[-1].items():
+            assert np.array_equal(ids, drawn.nodes[-1][kind])

@@ -1,0 +1,61 @@
+"""How node features enter a linear filter, without labels: as they are, rows of unit length, TF-IDF, or standardised.
+
+Axes: N nodes, n rows of a new table, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Treatment = Literal["raw", "l2", "tfidf", "standard"]
+TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
+SPARSE_BELOW = 0.1  # share of features that are not 0, below which products skip the zeros
+Table = sp.csr_array | NDArray[np.float32]
+
+
+def fit_treatment(x: NDArray[np.float32], treatment: Treatment) -> dict[str, Tensor]:
+    """What `treated` needs of the training's features `x` [N, F]: inverse document frequencies, or mean and deviation.
+
+    `idf_j = ln((1 + N) / (1 + df_j)) + 1`, df_j the rows in which feature j is not 0 (scikit-learn's smooth TF-IDF).
+    """
+    if treatment == "tfidf":
+        idf = np.log((1 + len(x)) / (1 + np.count_nonzero(x, axis=0))) + 1
+        return {"features.scale": torch.from_numpy(idf.astype(np.float32))}
+    if treatment == "standard":
+        deviation = x.std(axis=0, dtype=np.float64)
+        scale = np.where(deviation > 0, 1 / np.maximum(deviation, 1e-12), 0.0)
+        mean = x.mean(axis=0, dtype=np.float64)
+        return {"features.scale": torch.from_numpy(scale.astype(np.float32)),
+                "features.mean": torch.from_numpy(mean.astype(np.float32))}  # fmt: skip
+    return {}
+
+
+def treated(x: NDArray[np.float32], treatment: Treatment, fitted: Mapping[str, Tensor]) -> Table:
+    """`x` [n, F] treated; sparse where few of the features are not 0 (bags of words). Rows of zeros stay so."""
+    if treatment == "standard":
+        return np.asarray((x - fitted["features.mean"].numpy()) * fitted["features.scale"].numpy(), dtype=np.float32)
+    scale = fitted["features.scale"].numpy() if treatment == "tfidf" else None
+    if np.count_nonzero(x) < SPARSE_BELOW * x.size:
+        rows = sp.csr_array(x)
+        if scale is not None:
+            rows.data *= scale[rows.indices]
+        return rows if treatment == "raw" else scaled_rows(rows, np.sqrt(rows.multiply(rows).sum(axis=1)))
+    dense = x if scale is None else x * scale
+    return dense if treatment == "raw" else scaled_rows(dense, np.linalg.norm(dense, axis=1))
+
+
+def scaled_rows(x: Table, length: NDArray[np.floating]) -> Table:
+    """The rows of `x` [n, F] divided by `length` [n]; those of length 0 are left alone."""
+    factor = (1 / np.where(length > 0, length, 1)).astype(np.float32)
+    if isinstance(x, np.ndarray):
+        return x * factor[:, None]
+    out = x.copy()
+    out.data *= np.repeat(factor, np.diff(x.indptr))
+    return out
