@@ -14,7 +14,7 @@ import numpy as np
 from ops.atomic_io import now, save_arrays
 from ops.config.settings import flat
 from ops.data.types.graph import AttributedGraph
-from ops.datamodules import datamodule_of
+from ops.data.types.images import ImageSet
 from ops.errors import SettingsError
 from ops.results import arrays
 from ops.results.explanation import Explanation
@@ -31,7 +31,7 @@ def save(estimator: Any, folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"save: {folder} is there already; give a new folder")
     data, settings, seed = estimator._data, estimator._fit_settings, 0
-    x = datamodule_of(estimator.method).features(data)
+    x = _features(data)
     seed_folder = folder / f"seed-{seed}"
     seed_folder.mkdir(parents=True)
     clusters, ids = estimator.labels_, np.arange(data.n_rows) if data.ids is None else data.ids
@@ -55,6 +55,15 @@ def save(estimator: Any, folder: Path) -> Path:
         seeds=[seed], last=Scores(), model_seed=seed, finished=now(), command=repr(estimator),
     ).write(folder / "result.json")  # fmt: skip
     return folder
+
+
+def _features(data: Any) -> Any:
+    if isinstance(data, ImageSet):
+        x: Any = data.pixels if data.features is None else data.features
+        return np.asarray(x).reshape(data.n_rows, -1)
+    if isinstance(data, AttributedGraph):
+        return data.x
+    return data.connect().features(data.rows, np.arange(data.n_rows)) if data.n_features else np.zeros((data.n_rows, 1))
 
 
 def report(estimator: Any, path: Path) -> Path:
