@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-cluster check-k8s chart kubeflow bench test-gpu bench-gpu docs clean
+.PHONY: help setup lock fuzz demo check test test-cluster check-k8s chart kubeflow bench test-gpu bench-gpu docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -17,6 +17,19 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# of PyTorch's own index of wheels, which the image takes them from
+LEFT_OUT := torch torchvision cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
+    nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand \
+    nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink \
+    nvidia-nvshmem-cu13 nvidia-nvtx triton
+lock: ## hashes of what the image installs (k8s/requirements.lock), by uv; after dependencies have changed
+	uv pip compile pyproject.toml --extra server -c constraints.txt --generate-hashes --no-annotate \
+		$(addprefix --no-emit-package=,$(LEFT_OUT)) --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+		-o k8s/requirements.lock
+
+fuzz: setup ## five minutes of drawn tables, folders, images and run folders: what fails is drawn first the next time
+	$(ONE_THREAD) FUZZ_SECONDS=300 $(BIN)/python -m pytest -m fuzz
+
 demo: setup ## search, train and report on scikit-learn's digits: two to six minutes
 	$(BIN)/python workflows/tune_hsan.py --dataset digits --trials 10 --first-seed 5 --seeds 5 --no-prune --name demo
 
@@ -24,7 +37,7 @@ check: setup ## lint, types and unit tests: under 3 minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not slow and not cluster' -n 2
+	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not slow and not cluster and not fuzz' -n 2
 
 test: check ## check, then the tests that start servers, kill runs and search with Ray
 	$(ONE_THREAD) $(BIN)/python -m pytest -m 'slow and not cluster' -n 2 --dist loadfile

@@ -37,6 +37,8 @@ class Settings(BaseModel):
         # pydantic alone reads `epochs: yes` in YAML as 1
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError("neither true nor false is a value of this setting")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("no text may hold a NUL character")
         return value
 
 
@@ -184,6 +186,7 @@ def allowed(info: FieldInfo) -> str:
     return f"{' or '.join(words)} in {low}, {high}"
 
 
+LONGEST = 80  # characters of a value in a message
 # What other libraries call a setting -> what it may be called here
 SYNONYMS = {
     "random_state": ("seed", "first_seed"), "learning_rate": ("lr",), "max_iter": ("epochs",), "n_epochs": ("epochs",),
@@ -220,7 +223,9 @@ def build(model: type[S], values: Mapping[str, Any], sources: Mapping[str, str])
             raise SettingsError(str(first["msg"]).removeprefix("Value error, ")) from None
         where = sources.get(key, "default")
         place = flag(key) if where == "flag" else f"{where}: {key}"
-        raise SettingsError(f"{place}: got {values.get(key)!r}; allowed: {allowed(declared[key][0])}") from None
+        given = repr(values.get(key))
+        given = given if len(given) <= LONGEST else f"{given[:LONGEST]}... ({len(given):,} characters)"
+        raise SettingsError(f"{place}: got {given}; allowed: {allowed(declared[key][0])}") from None
 
 
 def flag(key: str) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ops.config.console import NOTHING, plain
+from ops.config.console import NOTHING, plain, printable
 from ops.results.schema import LABELLED, RecallTable, RunResult, Scores, SearchResult, Spread
 
 Metrics = Mapping[str, Spread]
@@ -125,7 +125,8 @@ def headline(result: RunResult) -> list[tuple[str, Metrics]]:
 
 def text_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
     """Aligned plain text, the first `left` columns to the left; a header may have several lines."""
-    titles = [title.split("\n") for title in header]
+    lines = [[printable(each) for each in line] for line in lines]
+    titles = [printable(title, lines=True).split("\n") for title in header]
     height = max(map(len, titles))
     head = list(zip(*(("",) * (height - len(t)) + tuple(t) for t in titles), strict=True))
     widths = [max(map(len, column)) for column in zip(*head, *lines, strict=True)]
@@ -145,7 +146,7 @@ def summary_table(result: RunResult) -> str:
     lines = [[name, *(cell(row.metrics, key) for key in keys)] for name, row in zip(names, rows, strict=True)]
     seeds = f"mean ± std over {len(result.seeds)} seeds" if len(result.seeds) > 1 else "1 seed"
     notes = [] if result.has_labels else ["No labels were given: no ACC, NMI, ARI or F1."]
-    title = f"{result.method} on {result.dataset.name}, {seeds}"
+    title = printable(f"{result.method} on {result.dataset.name}, {seeds}")
     return "\n".join([title, text_table(["", *(TITLES[k] for k in keys)], lines), *notes])
 
 
