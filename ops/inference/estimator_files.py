@@ -31,13 +31,13 @@ def save(estimator: Any, folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"save: {folder} is there already; give a new folder")
     data, settings, seed = estimator._data, estimator._fit_settings, 0
-    seed_folder = folder / f"seed-{seed}"
+    seed_folder, x = folder / f"seed-{seed}", _features(data)
     seed_folder.mkdir(parents=True)
     clusters, ids = estimator.labels_, np.arange(data.n_rows) if data.ids is None else data.ids
     columns = {"seed": np.zeros(len(ids), dtype=np.int64), "id": ids, "cluster": clusters}
     pq.write_table(pa.table(columns | {"confidence": estimator.confidence_}), folder / "assignments.parquet")
-    save_model(folder / "model", estimator.model_, flat(settings) | describe(estimator.method.name, data))
-    save_arrays(seed_folder / arrays.SAMPLE, **figure_arrays(_features(data), estimator.embedding_, clusters, None))
+    save_model(folder / "model", estimator.model_, flat(settings) | describe(estimator.method.name, data, x))
+    save_arrays(seed_folder / arrays.SAMPLE, **figure_arrays(x, estimator.embedding_, clusters, None))
     (seed_folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in estimator.history_))
     SeedResult(seed=seed, epochs=len(estimator.history_), sizes=np.bincount(clusters).tolist()).write(
         seed_folder / "result.json"
