@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-cluster check-k8s chart kubeflow bench docs clean
+.PHONY: help setup demo check test test-cluster check-k8s chart kubeflow bench test-gpu bench-gpu docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -68,6 +68,14 @@ bench: setup ## speed and memory against dense forms and the published code, lar
 	$(BIN)/python tests/bench/caegcn.py
 	$(BIN)/python tests/bench/images.py
 	$(BIN)/python tests/bench/hadis.py
+
+test-gpu: setup ## every method on this machine's GPU against the CPU: under 6 minutes; skips where there is none
+	@if $(BIN)/python -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; \
+	then $(BIN)/python -m pytest tests/accelerator/test_cuda.py; \
+	else echo "no GPU here: make test-gpu has nothing to test"; fi
+
+bench-gpu: setup ## epochs on this machine's GPU: seconds, memory, share of its matmul peak
+	$(BIN)/python tests/bench/gpu.py
 
 docs: setup ## write the page of settings anew
 	$(BIN)/python workflows/docs.py > workflows/SETTINGS.md

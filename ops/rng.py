@@ -28,12 +28,15 @@ def generator(seed: int, purpose: str, *position: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(_key(seed, purpose, position)))
 
 
-def torch_generator(seed: int, purpose: str, *position: int) -> TorchGenerator:
-    """The same for torch, on the CPU (so that every device starts from the same numbers)."""
+def torch_generator(seed: int, purpose: str, *position: int, device: Any = "cpu") -> TorchGenerator:
+    """The same for torch, on the CPU where nothing else is asked for (so that every device starts from these numbers).
+
+    Another device's generator draws other numbers, without a copy: for what a step draws there (dropout).
+    """
     import torch  # a process that only serves parts of a graph has no use for it
 
     state = int(_key(seed, purpose, position).generate_state(1, np.uint64)[0])
-    return torch.Generator().manual_seed(state & (2**63 - 1))
+    return torch.Generator(device).manual_seed(state & (2**63 - 1))
 
 
 def key64(seed: int, purpose: str, *position: int) -> int:

@@ -37,9 +37,9 @@ BY_NAME = ("trainers", "ops.inference.mlflow_pyfunc", "workflows.main")
 
 # The rooms of ops, from the bottom up: a room imports only itself and rooms below it.
 ROOMS = (
-    "errors", "rng", "atomic_io", "masking", "memory", "storage", "data", "config", "distributed", "api", "tracking",
-    "graph", "clustering", "losses", "evaluation", "results", "reporting", "datamodules", "training", "inference",
-    "tuning",
+    "errors", "rng", "atomic_io", "masking", "memory", "device", "storage", "data", "config", "distributed", "api",
+    "tracking", "graph", "clustering", "losses", "evaluation", "results", "reporting", "datamodules", "training",
+    "inference", "tuning",
 )  # fmt: skip
 
 

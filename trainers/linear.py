@@ -105,6 +105,8 @@ def estimate(settings: LinearSettings, data: AttributedGraph, world: int = 1) ->
 def exchanged(settings: LinearSettings, data: AttributedGraph, world: int) -> int:
     """Bytes that one worker sends in the whole computation, k-means apart: the products' rows, from all to all."""
     method, k = settings.linear, settings.k
+    if method.kind == "degree":
+        return 0
     n, f = (-(-count // world) * world for count in (data.n_nodes, data.n_features))
     product, adjoint = (method.order + 1) * n, method.order * n + f
     width = _width(method, k, data)

@@ -2,6 +2,7 @@
 
 from ops.config.settings import LaunchSettings, PartitionSettings, PredictSettings, SearchSettings, docs_table
 from trainers import METHODS
+from workflows.auto import AutoSettings
 from workflows.generate_graph import GenerateSettings
 
 
@@ -10,14 +11,21 @@ def page() -> str:
     parts = ["# Settings\n\nMade by `make docs` from the declarations in `trainers/` and `ops/config/settings.py`.\n"]
     parts += [f"## {name}\n\n{docs_table(method.settings)}\n" for name, method in METHODS.items()]
     parts.append(f"## Launching (every workflow)\n\n{docs_table(LaunchSettings)}\n")
-    keys = {k: v for k, v in SearchSettings.model_fields.items() if k not in LaunchSettings.model_fields}
-    table = docs_table(SearchSettings).splitlines()
-    kept = [line for line in table if not line.startswith("| `") or line.split("`")[1][2:].replace("-", "_") in keys]
-    parts.append("## Searching (tune workflows)\n\n" + "\n".join(kept) + "\n")
+    parts.append(f"## Searching (tune workflows)\n\n{_beyond_launch(SearchSettings)}\n")
+    parts.append(f"## Choosing (auto.py)\n\n{_beyond_launch(AutoSettings)}\n")
     parts.append(f"## Predicting (predict.py RUN)\n\n{docs_table(PredictSettings)}\n")
     parts.append(f"## Generating (generate_graph.py)\n\n{docs_table(GenerateSettings)}\n")
     parts.append(f"## Partitioning (partition_graph.py)\n\n{docs_table(PartitionSettings)}\n")
     return "\n".join(parts)
+
+
+def _beyond_launch(model: type[LaunchSettings]) -> str:
+    """The table of the settings that `model` has beyond those of every launch."""
+    keys = {k for k in model.model_fields if k not in LaunchSettings.model_fields}
+    table = docs_table(model).splitlines()
+    return "\n".join(
+        line for line in table if not line.startswith("| `") or line.split("`")[1][2:].replace("-", "_") in keys
+    )
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from ops.clustering.lloyd import (
     step,
 )
 from ops.clustering.shards import Shard, gather_rows
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.rng import generator
 
@@ -89,7 +90,7 @@ def kmeans(
 
     best, final, iterations = lloyd(points, centres, max_iterations, at_rest)
     confidence, sizes = confidences(points, final), best.counts.long()
-    return Clustering(best.labels, confidence, final + points.shift, best.inertia, sizes, iterations)
+    return Clustering(best.labels, confidence, final + points.shift, float(best.inertia), sizes, iterations)
 
 
 def kmeans_gathered(
@@ -114,21 +115,25 @@ def lloyd(
     `at_rest` says of the squared shifts of each start's centres whether the start has ended; rank 0's answer counts,
     as workers on unlike hardware must end in the same round.
     """
-    best: tuple[Assignment, Tensor, int] | None = None
+    best: tuple[Assignment, float, Tensor, int] | None = None
     for iteration in range(1, max_iterations + 1):
         assignments = assign_starts(points, centres)
-        moved = torch.stack([step(points, a, c) for a, c in zip(assignments, centres, strict=True)])
-        ended = at_rest(points.group.broadcast_((moved - centres).double().square().sum(2)))
-        if iteration == max_iterations:
-            ended = torch.ones_like(ended)
-        for s in torch.nonzero(ended).flatten().tolist():
-            if best is None or assignments[s].inertia < best[0].inertia:
-                best = assignments[s], centres[s], iteration  # the labels belong to `centres`, not to `moved`
-        centres = moved[~ended]
-        if not len(centres):
+        empty, inertias = torch.stack([torch.stack([(a.counts == 0).any(), a.inertia]) for a in assignments]).T.tolist()
+        moved = torch.stack([step(points, *each) for each in zip(assignments, centres, map(bool, empty), strict=True)])
+        ended = at_rest(points.group.broadcast_((moved - centres).double().square().sum(2))).tolist()
+        last = iteration == max_iterations
+        for s, has_ended in enumerate(ended):
+            if (has_ended or last) and (best is None or inertias[s] < best[1]):
+                # the labels belong to `centres`, not to `moved`
+                best = assignments[s], inertias[s], centres[s], iteration
+        if last or all(ended):
             break
+        if any(ended):
+            centres = torch.stack([each for each, has_ended in zip(moved, ended, strict=True) if not has_ended])
+        else:
+            centres = moved
     assert best is not None
-    return best
+    return best[0], best[2], best[3]
 
 
 def sample(points: Points, count: int, seed: tuple[int, ...], purpose: str) -> Float[Tensor, "m D"]:
@@ -158,12 +163,13 @@ def _starts(
 def _plus_plus(x: Float[Tensor, "m D"], k: int, seed: tuple[int, ...], starts: int) -> Float[Tensor, "S K D"]:
     """k-means++ for all starts at once: each next row is drawn in proportion to its squared distance."""
     draws = generator(seed[0], "kmeans++", *seed[1:]).random((k, starts))
-    chosen = torch.from_numpy((draws[0] * len(x)).astype(np.int64)).to(x.device)
+    chosen = send(torch.from_numpy((draws[0] * len(x)).astype(np.int64)), x.device)
+    shares = send(torch.from_numpy(draws), x.device)
     centres = [x[chosen]]
     nearest = squared_distances(x, centres[0])
     for j in range(1, k):
         total = nearest.double().cumsum(0)
-        target = torch.from_numpy(draws[j]).to(x.device) * total[-1]
+        target = shares[j] * total[-1]
         chosen = torch.searchsorted(total.T.contiguous(), target[:, None], right=True).flatten().clamp_max(len(x) - 1)
         centres.append(x[chosen])
         nearest = torch.minimum(nearest, squared_distances(x, centres[-1]))
@@ -173,6 +179,6 @@ def _plus_plus(x: Float[Tensor, "m D"], k: int, seed: tuple[int, ...], starts: i
 def _released_start(points: Points, k: int, seed: tuple[int, ...]) -> Float[Tensor, "1 K D"]:
     x = sample(points, points.shard.total, seed, "")
     rng = generator(seed[0], "kmeans-released", *seed[1:])
-    sets = [torch.from_numpy(rng.choice(len(x), k, replace=False)).to(x.device) for _ in range(RELEASED_SETS)]
-    spread = [float(squared_distances(x, x[rows]).sum(dtype=torch.float64)) for rows in sets]
-    return points.group.broadcast_(x[sets[int(np.argmin(spread))]])[None]
+    sets = [send(torch.from_numpy(rng.choice(len(x), k, replace=False)), x.device) for _ in range(RELEASED_SETS)]
+    spread = torch.stack([squared_distances(x, x[rows]).sum(dtype=torch.float64) for rows in sets])
+    return points.group.broadcast_(x[torch.stack(sets)[spread.argmin()]])[None]

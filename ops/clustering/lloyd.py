@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ops.clustering.shards import Shard
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 
@@ -59,7 +60,7 @@ class Assignment:
     nearest: Float[Tensor, "n"]
     sums: Float64[Tensor, "K D"]
     counts: Float64[Tensor, "K"]
-    inertia: float
+    inertia: Float64[Tensor, ""]
 
 
 def squared_distances(x: Float[Tensor, "N D"], centres: Float[Tensor, "K D"]) -> Float[Tensor, "N K"]:
@@ -96,7 +97,11 @@ def prepare(z: Table, shard: Shard, group: ProcessGroup, spherical: bool = False
 
     read: Callable[[Any], Tensor] = on_grid
     if isinstance(z, Tensor):
-        read = torch.cat([like, *(on_grid(block) for block in blocks)]).__getitem__
+        table = torch.cat([like, *(on_grid(block) for block in blocks)])
+
+        def read(index: Any) -> Tensor:
+            return table[index if isinstance(index, slice) else send(torch.as_tensor(index), table.device)]
+
     norms = torch.cat([like[:, 0], *(read(block).square().sum(1) for block in blocks)])
     longest = float(group.maximum_(torch.cat([norms.double(), norms.new_zeros(1).double()]).max()))
     square_step = _grid(4 * longest, shard.total)  # centres lie among the rows: no distance exceeds twice the longest
@@ -171,17 +176,17 @@ def assign_starts(points: Points, centres: Float[Tensor, "S K D"]) -> list[Assig
                 sums[i].index_add_(0, labels[i, piece], wide)
     nearest.mul_(2).add_(points.norms).clamp_min_(0)
     for i in range(s):
-        counts[i] += torch.bincount(labels[i], minlength=k)
+        counts[i].index_add_(0, labels[i], counts.new_ones(1).expand(n))
         packed[i, -1] = _rounded(nearest[i], points.step).sum()
     points.group.sum_(packed)
-    return [Assignment(labels[i], nearest[i], sums[i], counts[i], float(packed[i, -1])) for i in range(s)]
+    return [Assignment(labels[i], nearest[i], sums[i], counts[i], packed[i, -1]) for i in range(s)]
 
 
 def rows_at(points: Points, numbers: NDArray[np.int64]) -> Float[Tensor, "m D"]:
     """The rows of these global `numbers` from whichever workers hold them, on every worker."""
     place = points.shard.positions(numbers)
     rows = points.shift.new_zeros(len(numbers), points.shift.shape[1])
-    local = torch.from_numpy(np.flatnonzero(place >= 0)).to(rows.device)
+    local = send(torch.from_numpy(np.flatnonzero(place >= 0)), rows.device)
     rows.index_add_(0, local, points.read(place[place >= 0]))
     return points.group.sum_(rows)
 
@@ -199,17 +204,21 @@ def farthest(points: Points, nearest: Float[Tensor, "n"], count: int) -> Float[T
     return rows_at(points, number[order].astype(np.int64))
 
 
-def step(points: Points, assignment: Assignment, centres: Float[Tensor, "K D"]) -> Float[Tensor, "K D"]:
+def step(
+    points: Points, assignment: Assignment, centres: Float[Tensor, "K D"], has_empty: bool | None = None
+) -> Float[Tensor, "K D"]:
     """Lloyd's step: the mean of each centre's rows (of unit length for spherical points), as rank 0 has them.
 
     A centre without rows takes the row farthest from its centre (a second one the next farthest); where no row is away
-    from its centre (fewer distinct rows than centres) it stays.
+    from its centre (fewer distinct rows than centres) it stays. `has_empty` says whether there is such a centre, for
+    a caller that knows; else the host waits for the answer.
     """
     moved = (assignment.sums / assignment.counts.clamp_min(1)[:, None]).to(centres.dtype)
-    empty = torch.nonzero(assignment.counts == 0).flatten()
-    if len(empty):
-        stay = assignment.inertia == 0
-        moved[empty] = centres[empty] if stay else farthest(points, assignment.nearest, len(empty))
+    if has_empty is None or has_empty:
+        empty = torch.nonzero(assignment.counts == 0).flatten()
+        if len(empty):
+            stay = float(assignment.inertia) == 0
+            moved[empty] = centres[empty] if stay else farthest(points, assignment.nearest, len(empty))
     return points.group.broadcast_(normalize(moved) if points.spherical else moved)
 
 
@@ -224,7 +233,7 @@ def nearest_two(
     for piece in chunks(slice(0, len(z)), len(centres)):
         distance = squared_distances(aligned(z[piece]), centres)
         if clusters is not None:
-            by_cluster = z.new_full((len(distance), int(clusters.max()) + 1), math.inf)
+            by_cluster = torch.full_like(distance, math.inf)  # as wide as there are centres, which bounds the clusters
             distance = by_cluster.scatter_reduce_(1, clusters.expand(len(distance), -1), distance, "amin")
         label = distance.argmin(1)
         a = distance.gather(1, label[:, None]).sqrt()[:, 0]

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 
 BLOCK_ROWS = 4096
@@ -77,5 +78,5 @@ def gather_rows(local: Tensor, shard: Shard, group: ProcessGroup) -> Tensor:
     if group.world == 1:
         return local
     full = local.new_zeros((shard.total, *local.shape[1:]))
-    full[torch.from_numpy(shard.numbers())] = local
+    full[send(torch.from_numpy(shard.numbers()), full.device)] = local
     return group.sum_(full)

@@ -32,6 +32,7 @@ from ops.clustering.lloyd import (
     squared_distances,
 )
 from ops.clustering.shards import Shard
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.rng import generator
 
@@ -78,7 +79,7 @@ def smooth(values: Float64[Tensor, "U X"], grid: Grid, radius: float) -> Float64
     """neighbourhood(grid, radius) @ values by the two factors."""
     if radius == 0:
         return values
-    rows, columns = (factor(side, radius).to(values.device) for side in grid)
+    rows, columns = (send(factor(side, radius), values.device) for side in grid)
     wide = values.view(*grid, -1)
     return torch.einsum("ar,bc,rcx->abx", rows, columns, wide).reshape(values.shape)
 
@@ -133,7 +134,7 @@ def som(
         weights = points.group.broadcast_(som_step(assign(points, weights), weights, grid, radius))
     assignment = assign(points, weights)
     clusters = unit_clusters(weights, assignment.counts, n_clusters, seed)
-    clusters = points.group.broadcast_(clusters.to(points.shift.device))
+    clusters = points.group.broadcast_(send(clusters, points.shift.device))
     quantisation, topographic = _errors(points, assignment, weights, grid)
     confidence, hits, bmu = confidences(points, weights, clusters), assignment.counts.long(), assignment.labels
     return Som(
@@ -150,20 +151,20 @@ def _plane(points: Points, grid: Grid, seed: tuple[int, ...]) -> Float[Tensor, "
     centred = drawn - mean
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(drawn))
     plane = (vectors * values.clamp_min(0).sqrt()).flip(1)[:, :2]  # one standard deviation along each component
-    plane = plane * torch.where(plane[plane.abs().argmax(0), torch.arange(plane.shape[1])] < 0, -1.0, 1.0)  # a sign
+    largest = plane.gather(0, plane.abs().argmax(0, keepdim=True))
+    plane = plane * torch.where(largest < 0, -1.0, 1.0)  # a sign
     if plane.shape[1] < 2:
         plane = torch.cat([plane, torch.zeros_like(plane)], 1)
-    down, across = (torch.linspace(-1, 1, s, dtype=torch.float64) * (s > 1) for s in (rows, columns))
+    down, across = (torch.linspace(-1, 1, s, dtype=torch.float64, device=plane.device) * (s > 1) for s in grid)
     if rows > columns:  # the longer side along the first component
         plane = plane.flip(1)
-    down, across = down.to(plane.device), across.to(plane.device)
     laid = mean + across[None, :, None] * plane[:, 0] + down[:, None, None] * plane[:, 1]
     return points.group.broadcast_(laid.reshape(units, -1).to(points.shift.dtype).contiguous())
 
 
 def _errors(points: Points, assignment: Assignment, weights: Float[Tensor, "U D"], grid: Grid) -> tuple[float, float]:
     """Quantisation and topographic error of all workers' rows."""
-    size = max(math.sqrt(assignment.inertia / points.shard.total), 1e-30)
+    size = max(math.sqrt(float(assignment.inertia) / points.shard.total), 1e-30)
     step = 2.0 ** (math.ceil(math.log2(size)) - 20)  # of a grid, for sums without rounding
     sums = torch.zeros(2, dtype=torch.float64, device=points.shift.device)
     sums[0] = (assignment.nearest.sqrt().double() / step).round_().sum() * step

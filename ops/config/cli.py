@@ -28,6 +28,7 @@ from ops.config.settings import (
 )  # fmt: skip
 from ops.data.catalog.graphs import canonical
 from ops.data.images.catalog import canonical_images
+from ops.data.io.plain_yaml import load_yaml
 from ops.errors import SettingsError
 
 REMARK = "remark"  # a preset's own key: how it was chosen
@@ -166,7 +167,7 @@ def read_settings(flags: argparse.ArgumentParser, argv: Sequence[str], model: ty
 def read_yaml(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     """A YAML mapping whose keys are among `keys`. Raises SettingsError naming the file and what is wrong with it."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); give an existing YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -51,7 +51,7 @@ class BatchNorm(torch.nn.Module):
             mean, var, count = self._statistics(x)
             with torch.no_grad():
                 self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var * (count / max(count - 1, 1)), self.momentum)
+                self.running_var.lerp_(var * (count / (count - 1).clamp_min(1)), self.momentum)
             out: Tensor = _Normalise.apply(x, self.weight, self.bias, mean, var, count, self)
             return out
         if self.training and x.numel() == x.shape[1]:  # torch refuses one value a channel; its variance is 0
@@ -61,7 +61,7 @@ class BatchNorm(torch.nn.Module):
         )
 
     @torch.no_grad()
-    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, float]:
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, variance (of the population) and count over all workers.
 
         Around each worker's mean, then put together in float64: no cancellation far from the origin.
@@ -75,29 +75,29 @@ class BatchNorm(torch.nn.Module):
         total = packed[-1]
         mean = packed[:c] / total
         var = (packed[c : 2 * c] / total - mean.square()).clamp_min_(0)
-        return mean.to(local_mean.dtype), var.to(local_mean.dtype), float(total)
+        return mean.to(local_mean.dtype), var.to(local_mean.dtype), total
 
 
 class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, count: float, norm: BatchNorm
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, count: Tensor, norm: BatchNorm
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean, (var + norm.eps).rsqrt())
-        ctx.count, ctx.group = count, norm.group
+        ctx.save_for_backward(x, weight, mean, (var + norm.eps).rsqrt(), count)
+        ctx.group = norm.group
         return batch_norm(x, mean, var, weight, bias, False, 0.0, norm.eps)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, scale = ctx.saved_tensors
+        x, weight, mean, scale, count = ctx.saved_tensors
         g, c = grad_outputs[0], x.shape[1]
         axes, wide = [0, *range(2, x.dim())], (1, c, *(1,) * (x.dim() - 2))
         centred = x - mean.view(wide)
         sums = torch.cat([g.sum(axes, dtype=mean.dtype), (g * centred).sum(axes, dtype=mean.dtype)])
         gain, shift = sums[c:] * scale, sums[:c].clone()  # of weight and bias, from this worker's rows
         ctx.group.sum_(sums)
-        slope = sums[c:] * scale.square() / ctx.count
-        inner = g - (sums[:c] / ctx.count).view(wide) - centred.mul_(slope.view(wide))
+        slope = sums[c:] * scale.square() / count
+        inner = g - (sums[:c] / count).view(wide) - centred.mul_(slope.view(wide))
         return (inner * (weight * scale).view(wide)).to(x.dtype), gain, shift, None, None, None, None
 
 

@@ -68,8 +68,8 @@ class ProcessGroup:
         """
         if self.world == 1:
             return list(local)
-        lengths = torch.zeros(count, dtype=torch.int64, device=like.device)
-        lengths[self.rank :: self.world] = torch.tensor([len(x) for x in local], dtype=torch.int64, device=like.device)
+        lengths = torch.zeros(count, dtype=torch.int64)  # on the CPU, whatever the tensors are on: the host needs them
+        lengths[self.rank :: self.world] = torch.tensor([len(x) for x in local], dtype=torch.int64)
         tensors = []
         for number, length in enumerate(self.sum_(lengths).tolist()):
             source, place = number % self.world, number // self.world

@@ -16,6 +16,8 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ops.device import send
+
 
 def adjacency(edge_index: NDArray[np.int64], n_nodes: int, *, self_loops: bool) -> sp.csr_array:
     """The 0/1 adjacency matrix A [N, N] (CSR float32); `self_loops=False` removes A's own diagonal."""
@@ -51,12 +53,10 @@ def sparse_matrix(a: sp.csr_array, device: torch.device) -> Tensor:
     """A SciPy CSR matrix as a torch CSR tensor (float32) on `device`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        parts = a.indptr.astype(np.int64), a.indices.astype(np.int64), np.asarray(a.data, dtype=np.float32)
         return torch.sparse_csr_tensor(
-            torch.from_numpy(a.indptr.astype(np.int64)),
-            torch.from_numpy(a.indices.astype(np.int64)),
-            torch.from_numpy(np.asarray(a.data, dtype=np.float32)),
+            *(send(torch.from_numpy(part), device) for part in parts),
             size=a.shape,
-            device=device,
             check_invariants=False,  # SciPy has just built it
         )
 

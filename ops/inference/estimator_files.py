@@ -31,7 +31,8 @@ def save(estimator: Any, folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"save: {folder} is there already; give a new folder")
     data, settings, seed = estimator._data, estimator._fit_settings, 0
-    seed_folder, x = folder / f"seed-{seed}", _features(data)
+    x = _features(data)
+    seed_folder = folder / f"seed-{seed}"
     seed_folder.mkdir(parents=True)
     clusters, ids = estimator.labels_, np.arange(data.n_rows) if data.ids is None else data.ids
     columns = {"seed": np.zeros(len(ids), dtype=np.int64), "id": ids, "cluster": clusters}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.hetero_load import load_hetero
-from ops.data.io.hetero_validate import make_hetero
+from ops.data.io.validate import make_hetero
 from ops.data.types.hetero import Edges, HeteroGraph, Nodes, find_relations
 from ops.errors import DataError
 from ops.graph.sampling.dataset import PartitionedGraph

@@ -37,12 +37,14 @@ def hard_infonce(
     weights: PairWeights,
     temperature: float,
     cache_bytes: int = 0,
+    host_alpha: float | None = None,
 ) -> Float[Tensor, ""]:
     """The loss above, differentiable in z, e and alpha.
 
     Rows of `z` and `e` must have unit length (the exponents are bounded by that). `cache_bytes` is how much memory
-    the kept tiles may take; 0 recomputes all of them. Raises OverflowError if (|alpha| + |1 - alpha|) / T > 600, where
-    even float64 exponentials overflow: the run has diverged.
+    the kept tiles may take; 0 recomputes all of them. `host_alpha` is alpha as the host last read it, from which the
+    precision of the exponentials is chosen; None reads it, for which the host waits. Raises OverflowError if
+    (|alpha| + |1 - alpha|) / T > 600, where even float64 exponentials overflow: the run has diverged.
 
     Over the workers of `weights.group` every one has all rows, walks its share of the tiles and gets the whole
     loss; its gradients are those of its tiles and sum over the workers to the gradients of one process.
@@ -50,22 +52,29 @@ def hard_infonce(
 
     def compute(with_gradient: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         kept = cache_bytes if with_gradient else 0
-        walk = _Walk(z.detach(), e.detach(), float(alpha.detach()), weights, temperature, kept)
+        bound = _bound(float(alpha.detach()) if host_alpha is None else host_alpha, temperature)
+        walk = _Walk(z.detach(), e.detach(), alpha.detach().double(), weights, temperature, kept, bound)
         loss, totals = walk.row_totals()
         return loss, walk.gradients(totals) if with_gradient else ()
 
     return with_gradients(compute, z, e, alpha)
 
 
+def _bound(alpha: float, temperature: float) -> float:
+    """The largest exponent that there can be."""
+    bound = (abs(alpha) + abs(1 - alpha)) / temperature
+    if not bound <= _FLOAT64_BOUND:
+        raise OverflowError(f"(|alpha| + |1 - alpha|) / temperature = {bound:.3g} exceeds {_FLOAT64_BOUND:g}")
+    return bound
+
+
 class _Walk:
     """One loss evaluation: the tiles, their scratch buffers and the kept ones."""
 
     def __init__(
-        self, z: Tensor, e: Tensor, alpha: float, weights: PairWeights, temperature: float, cache_bytes: int
-    ) -> None:
-        bound = (abs(alpha) + abs(1 - alpha)) / temperature
-        if not bound <= _FLOAT64_BOUND:
-            raise OverflowError(f"(|alpha| + |1 - alpha|) / temperature = {bound:.3g} exceeds {_FLOAT64_BOUND:g}")
+        self, z: Tensor, e: Tensor, alpha: Float[Tensor, ""], weights: PairWeights, temperature: float,
+        cache_bytes: int, bound: float,
+    ) -> None:  # fmt: skip
         self.z, self.e, self.alpha, self.weights, self.temperature = z, e, alpha, weights, temperature
         self.wide = z.dtype == torch.float64 or bound > _FLOAT32_BOUND
         self.buffers = TileBuffers(weights.tile_rows, z)

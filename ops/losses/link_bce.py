@@ -22,6 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.losses.precomputed_grad import with_gradients
 from ops.losses.tiles import TILE_ROWS, TileBuffers, share_of_tiles
@@ -51,8 +52,9 @@ def links_of(a: sp.csr_array, group: ProcessGroup, device: torch.device | None =
     whole = sp.csr_array(a + sp.eye_array(n, format="csr"))  # a node with a loop has one entry there too
     shard = group.shard(n)
     entries = sp.csr_array(whole[shard]).tocoo()
-    source, target = (torch.from_numpy(each.astype(np.int64)).to(device) for each in (entries.row, entries.col))
-    return Links(source + shard.start, target, n, int(whole.nnz))
+    source, target = (torch.from_numpy(each.astype(np.int64)) for each in (entries.row, entries.col))
+    device = device or torch.device("cpu")
+    return Links(send(source + shard.start, device), send(target, device), n, int(whole.nnz))
 
 
 def structure_loss(

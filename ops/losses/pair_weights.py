@@ -18,7 +18,7 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from ops.clustering.lloyd import squared_distances
@@ -108,10 +108,10 @@ class PairWeights:
         self,
         z: Float[Tensor, "M D"],
         e: Float[Tensor, "M D"],
-        alpha: float,
+        alpha: float | Float[Tensor, ""],
         labels: Int64[Tensor, "N"],
         trusted: Bool[Tensor, "N"],
-    ) -> float:
+    ) -> Float64[Tensor, ""]:
         """Compute the weights anew from re-encoded rows; returns the share of hard pairs among those in H x H.
 
         A pair is hard where |Q - norm(S)| > 0.5: its similarity contradicts its pseudo labels. NaN if H is empty.
@@ -120,25 +120,25 @@ class PairWeights:
         in_place = self.storage == "float" and self.mode == "paper"  # S is kept where its weights will stand
         if not self._tiles and self.storage != "recompute":
             self._tiles = self._all_ones(z)
+        alpha = torch.as_tensor(alpha, dtype=torch.float64, device=z.device)
         low, high = self._range(z, e, alpha, buffers, in_place)
         self._snapshot = {
             "z": z, "e": e, "labels": labels.repeat(2), "trusted": trusted.repeat(2),
-            "scalars": torch.tensor([alpha, low, high], dtype=torch.float64),
+            "scalars": torch.stack([alpha, low, high]),
         }  # fmt: skip
-        pairs = hard = 0
+        counts = torch.zeros(2, dtype=torch.int64, device=z.device)  # pairs in H x H, and the hard ones
         for tile in self.share:
             s = self._tiles[tile.index] if in_place else self._similarity(tile, buffers)
             base, inside = self._base(tile, s, buffers)
             times = 1 if tile.diagonal else 2
-            pairs += times * int(inside.sum())
-            hard += times * int(((base > _HARD) & inside).sum())
+            counts += times * torch.stack([inside.sum(), ((base > _HARD) & inside).sum()])
             if self.storage != "recompute":
                 self._keep(tile, base, inside)
         self._update_positive(z, e)
         self.updated = True
         self._snapshot = self._snapshot | {"z": z.clone(), "e": e.clone()} if self.storage == "recompute" else {}
-        pairs, hard = self.group.sum_(torch.tensor([pairs, hard], device=z.device)).tolist()
-        return hard / pairs if pairs else float("nan")
+        pairs, hard = self.group.sum_(counts).double()
+        return hard / pairs
 
     def tensors(self) -> dict[str, Tensor]:
         """All that `load` needs to serve the same weights to the bit; of the tiles, those of this worker's share."""
@@ -153,7 +153,7 @@ class PairWeights:
 
         Takes the tensors over (the next update writes into them): a copy would double the memory of the pairs.
         """
-        tensors = {k: v if k == "snapshot.scalars" else v.to(device) for k, v in tensors.items()}
+        tensors = {k: v.to(device) for k, v in tensors.items()}
         self.updated = bool(tensors)
         self._positive = tensors.get("positive")
         kept = any(k.startswith("tile.") for k in tensors)
@@ -164,24 +164,26 @@ class PairWeights:
         dtype, one = like.dtype if self.storage == "float" else torch.uint16, _one(self.storage)
         return {t.index: torch.full(t.shape, one, dtype=dtype, device=like.device) for t in self.share}
 
-    def _range(self, z: Tensor, e: Tensor, alpha: float, buffers: TileBuffers, in_place: bool) -> tuple[float, float]:
+    def _range(
+        self, z: Tensor, e: Tensor, alpha: Tensor, buffers: TileBuffers, in_place: bool
+    ) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
         """Least and largest entry of S over all workers' tiles; `in_place` leaves S in the tiles that are kept."""
-        low, high = float("inf"), float("-inf")
+        ends = torch.full((2,), -math.inf, dtype=torch.float64, device=z.device)
         for tile in self.share:
             out = self._tiles[tile.index] if in_place else buffers.take("s", tile.shape)
             s = similarity_tile(tile, z, e, (alpha, 1 - alpha), out)
-            low, high = min(low, float(s.min())), max(high, float(s.max()))
-        ends = self.group.maximum_(torch.tensor([-low, high], dtype=torch.float64, device=z.device))
-        return -float(ends[0]), float(ends[1])
+            torch.maximum(ends, torch.stack([-s.min(), s.max()]), out=ends)
+        self.group.maximum_(ends)
+        return -ends[0], ends[1]
 
     def _similarity(self, tile: Tile, buffers: TileBuffers) -> Float[Tensor, "R C"]:
-        alpha = float(self._snapshot["scalars"][0])
+        alpha = self._snapshot["scalars"][0]
         z, e = self._snapshot["z"], self._snapshot["e"]
         return similarity_tile(tile, z, e, (alpha, 1 - alpha), buffers.take("weights", tile.shape))
 
     def _scale(self, s: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-        low, high = self._snapshot["scalars"][1:].tolist()
-        return s.sub_(low).mul_(1 / (high - low) if high > low else 0.0)
+        low, high = self._snapshot["scalars"][1:]
+        return s.sub_(low).mul_(torch.where(high > low, 1 / (high - low), 0.0))
 
     def _base(
         self, tile: Tile, s: Float[Tensor, "R C"], buffers: TileBuffers
@@ -195,12 +197,12 @@ class PairWeights:
     def _keep(self, tile: Tile, base: Float[Tensor, "R C"], inside: Bool[Tensor, "R C"]) -> None:
         kept = self._tiles[tile.index]
         new = raise_to(base, self.beta) if self.storage == "float" else base.mul_(_UINT16_MAX).round_()
-        outside = kept.to(new.dtype) if self.mode == "stale" else new.new_tensor(_one(self.storage))
+        outside = kept.to(new.dtype) if self.mode == "stale" else new.new_full((), _one(self.storage))
         kept.copy_(torch.where(inside, new, outside))
 
     def _update_positive(self, z: Float[Tensor, "M D"], e: Float[Tensor, "M D"]) -> None:
         n = self.n_rows // 2
-        alpha = float(self._snapshot["scalars"][0])
+        alpha = self._snapshot["scalars"][0]
         trusted = self._snapshot["trusted"][:n]
         s = alpha * (z[:n] * z[n:]).sum(1) + (1 - alpha) * (e[:n] * e[n:]).sum(1)
         base = self._scale(s).sub_(1.0).abs_()  # Q_ii' = 1: the two views of a node share its pseudo label

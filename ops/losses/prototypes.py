@@ -4,7 +4,7 @@ c_q is the mean of a cluster's rows of unit length in the batch, of unit length 
 `-log(exp(c_q . c_k / T) / (exp(c_q . c_k / T) + sum over the other clusters' exp(c_q . c_q' / T)))`, the mean over the
 clusters that the batch has; others enter nowhere.
 
-Axes: B rows of the global batch, D width, K clusters, P of them in the batch.
+Axes: B rows of the global batch, D width, K clusters.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
+
+_ABSENT = -100
 
 
 def prototype_loss(
@@ -23,10 +25,12 @@ def prototype_loss(
     0 for a batch of one cluster, which has no others.
     """
     members = one_hot(labels, n_clusters)
-    members = members[:, members.any(0)].T.to(q.dtype)  # [P B]; a product adds in the same order every time
+    present = members.any(0)
+    members = members.T.to(q.dtype)  # [K B]; a product adds in the same order every time
     online, target = normalize(members @ q), normalize(members @ k.detach())
     logits = online @ online.T
-    place = torch.arange(len(online), device=q.device)
+    place = torch.arange(n_clusters, device=q.device)
     same = torch.linalg.vecdot(online, target)
     logits = torch.where(place[:, None] == place, same[:, None], logits) / temperature
-    return cross_entropy(logits, place)
+    logits = logits.masked_fill(~present, -torch.inf)
+    return cross_entropy(logits, torch.where(present, place, _ABSENT), ignore_index=_ABSENT)

@@ -10,12 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 TILE_ROWS = 512  # 512 x 512 float32 is 1 MiB: fits a core's L2, and its products already run at the matmul peak
+GPU_TILE_ROWS = 4096  # 64 MiB: few kernels to start, each of which fills a GPU
+
+
+def tile_rows_on(asked: Literal["auto"] | int, device: torch.device | None = None) -> int:
+    """The rows of a tile: those asked for, or by `auto` what suits the device (None: a CPU)."""
+    if asked != "auto":
+        return asked
+    return TILE_ROWS if device is None or device.type == "cpu" else GPU_TILE_ROWS
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ def similarity_tile(
     tile: Tile,
     z: Float[Tensor, "M D"],
     e: Float[Tensor, "M D"],
-    scales: tuple[float, float],
+    scales: tuple[float | Tensor, float | Tensor],
     out: Float[Tensor, "R C"],
 ) -> Float[Tensor, "R C"]:
     """`scales[0] Z Z^T + scales[1] E E^T` on one tile (HSAN eq. 5: alpha and 1 - alpha), written to `out`.

@@ -181,7 +181,7 @@ def _claim(folder: Path, value: Mapping[str, Any], *, fresh: bool) -> None:
         for path in sorted(files, key=lambda p: p == run_file):  # the identity last: a kill leaves a run's folder
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     there = read_json(run_file)
-    if there is None:
+    if there is None or not isinstance(there.get("settings"), dict):
         if run_file.exists():
             raise SettingsError(f"{run_file}: is damaged; give another --name, or --fresh")
         write_json(run_file, value)

@@ -19,6 +19,7 @@ from ops.config.settings import LaunchSettings, SearchSettings, flat
 from ops.config.tracking_uri import check_uri, default_uri
 from ops.data.io.validate import check_clusters
 from ops.datamodules import datamodule_of
+from ops.device import check_card
 from ops.distributed import ray_session
 from ops.distributed.resources import Share, Workers, nodes, on_cluster, room
 from ops.errors import DivergedError, SettingsError
@@ -49,7 +50,8 @@ def build_experiment(method: Method[S, D], request: Request[S, LaunchSettings], 
     if launch.skip_damaged:
         method.require("images", "--skip-damaged")
     run_dir.check_remote(launch)
-    data, labels, hidden = datamodule_of(method).load(launch, request.settings)
+    with memory.loading_within(launch.memory_limit):
+        data, labels, hidden = datamodule_of(method).load(launch, request.settings)
     threads = launch.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     experiment = _settle_k(Experiment(method, request, data, labels, hidden, console, threads))
@@ -101,7 +103,8 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
     """
     method, settings, launch, data = experiment.method, experiment.settings, experiment.launch, experiment.data
     workers = share.workers if share else workers
-    planned = memory.preload() + method.estimate(settings, data, workers.count if workers else 1)
+    needed = method.estimate(settings, data, workers.count if workers else 1)
+    planned = memory.preload() + needed
     say = experiment.console.say
     say(f"{method.name} on {data.name}: {datamodule_of(method).describe(data)}, data {data.digest()[:8]}")
     classes = datamodule_of(method).describe_labels(experiment.labels, experiment.hidden)
@@ -119,6 +122,11 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
     say(f"  {_where(experiment, workers, share)}; planned peak {planned / 2**30:.2f} GiB"
         f"{' each' if workers or share else ''} of {limit:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
     memory.check_fits(planned, limit, method.save_memory)
+    if not (workers and workers.cluster):  # a cluster's GPUs are not this machine's
+        gpus = workers.gpus if workers else share.gpus if share else 1.0
+        card = check_card(needed - memory.THREADS_AND_KERNELS, gpus, method.save_memory)
+        if card:
+            say(f"  {card}")
     return planned
 
 

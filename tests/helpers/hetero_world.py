@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from ops.data.io.hetero_validate import make_hetero
+from ops.data.io.validate import make_hetero
 from ops.data.types.hetero import Edges, Nodes
 
 RELATIONS = [("user", "follow_note", "note"), ("user", "share_note", "note"), ("user", "knows", "user")]

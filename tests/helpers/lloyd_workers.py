@@ -34,7 +34,7 @@ def found(rank, world, how, what):
     if what == "pass":
         points = prepare(z, shard, group)
         made = assign(points, table(7, seed=1))
-        return shard.numbers(), (made.labels, made.nearest), (made.sums, made.counts, torch.tensor(made.inertia))
+        return shard.numbers(), (made.labels, made.nearest), (made.sums, made.counts, torch.tensor(float(made.inertia)))
     if what == "empty":
         first = torch.cat([table(3, seed=1), torch.full((2, WIDTH), 1e3)])  # two centres that no row is nearest to
         made = kmeans(z, 5, (3,), shard=shard, group=group, first=first, max_iterations=3)

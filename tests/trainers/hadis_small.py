@@ -129,7 +129,7 @@ def labelled(rank, world, cluster):
     """Clusters of 9,000 rows that the workers share, by k-means or a mixture."""
     g = torch.Generator().manual_seed(0)
     z = torch.nn.functional.normalize(torch.randn(9000, 5, generator=g) + 2 * torch.eye(5)[torch.arange(9000) % 5])
-    rows, own = projected(9000, ProcessGroup(rank, world), 5, lambda at: z[at])
+    rows, own = projected(9000, ProcessGroup(rank, world), torch.zeros(0, 5), lambda at: z[at])
     settings = made(n_clusters=5, cluster=cluster)
     found, pseudo = clusters_of(own, rows, settings, 0, 7, ProcessGroup(rank, world))
     return found.labels.numpy(), pseudo.numpy(), found.confidence.numpy()

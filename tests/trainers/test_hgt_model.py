@@ -1,6 +1,6 @@
 """The network on hand-made samples: what the roots depend on, its weights' names and starts, dropout's draws."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +22,7 @@ class Sample:
     nodes: tuple
     blocks: tuple
     features: dict
+    numbers: dict = field(default_factory=dict)
 
 
 def made(**values):

@@ -7,6 +7,7 @@ from itertools import pairwise
 from ops.clustering.lloyd import CHUNK_VALUES
 from ops.data.types.graph import AttributedGraph
 from ops.distributed.process_group import traffic
+from ops.losses.tiles import tile_rows_on
 from ops.memory import THREADS_AND_KERNELS
 from trainers.caegcn.model import LayerPlan, decoder_layers, encoder_layers, head_width
 from trainers.caegcn.settings import Settings
@@ -48,7 +49,7 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     starts = 12 * starts + 2 * 4 * min(starts * settings.k, CHUNK_VALUES)
     if settings.structure_from == "last" and settings.structure:
         rows += 4 * 2 * n * f
-    step = max(rows, starts) + 16 * parameters(settings, f) + 4 * 4 * settings.tile_rows**2
+    step = max(rows, starts) + 16 * parameters(settings, f) + 4 * 4 * tile_rows_on(settings.tile_rows) ** 2
     inputs = data.x.nbytes + 3 * 12 * data.edge_index.shape[1]
     return int(THREADS_AND_KERNELS + inputs + step + data.x.nbytes * (1 if settings.parts else 0))
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import SparseRows, normalised, sparse_rows
 from ops.losses.link_bce import Links, links_of
@@ -117,7 +118,7 @@ class Content(torch.nn.Module):
     def codes(self, x: Float[np.ndarray, "n F"]) -> Float[Tensor, "n Z"]:
         """The codes of rows in main memory, some at a time, on the model's device."""
         device = next(self.parameters()).device
-        rows = (torch.from_numpy(x[at : at + _ROWS]).to(device) for at in range(0, max(len(x), 1), _ROWS))
+        rows = (send(torch.from_numpy(x[at : at + _ROWS]), device) for at in range(0, max(len(x), 1), _ROWS))
         return torch.cat([self.encode(some)[-1] for some in rows])
 
 
@@ -236,8 +237,8 @@ def rows_of(x: NDArray[np.float32], a: sp.csr_array, group: ProcessGroup, device
     """This worker's share of features `x` [N, F] on the symmetric 0/1 matrix `a` [N, N], and what is made of both."""
     shard = group.shard(len(x))
     local_a = sp.csr_array(normalised(a)[shard])
-    mixed = torch.from_numpy(np.asarray(local_a @ x, dtype=np.float32)).to(device)
-    local_x = torch.from_numpy(x[shard] if group.world > 1 else x).to(device)
+    mixed = send(torch.from_numpy(np.asarray(local_a @ x, dtype=np.float32)), device)
+    local_x = send(torch.from_numpy(x[shard] if group.world > 1 else x), device)
     return GraphRows(local_x, mixed, sparse_rows(local_a, device), links_of(a, group, device), len(x))
 
 

@@ -34,6 +34,7 @@ from ops.atomic_io import locked
 from ops.clustering.kmeans import kmeans
 from ops.data.io.readers import cache_file
 from ops.data.types.graph import AttributedGraph
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import SettingsError
 from ops.evaluation.unlabelled import structure_indices
@@ -200,15 +201,15 @@ def _epoch(
     """Every row once in keyed batches of nearly equal size; the mean error of the epoch, finite."""
     n, f = x.shape
     order = generator(run.seed, "caegcn/pretrain", epoch).permutation(n)
-    total = torch.zeros((), dtype=torch.float64)
     parameters = list(content.parameters())
+    total = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
     for batch in np.array_split(order, -(-n // s.pretrain_batch)):
-        rows = torch.from_numpy(x[batch[group.shard(len(batch))]]).to(parameters[0].device)
+        rows = send(torch.from_numpy(x[batch[group.shard(len(batch))]]), total.device)
         decoded = content.decode(content.encode(rows)[-1])[-1]
         error = mse_loss(decoded, rows, reduction="sum")
         gradient_step(error / (len(batch) * f), parameters, optimizer, group)
-        total += error.detach().double().cpu()
+        total += error.detach().double()
     optimizer.zero_grad(set_to_none=True)
-    loss = float(group.sum_(total.to(parameters[0].device)) / (n * f))
+    loss = float(group.sum_(total) / (n * f))
     check_loss(loss, epoch, "lower --pretrain-lr", "pre-training, ")
     return loss

@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import model_validator
 
 from ops.config.settings import setting
-from trainers.shared import PartSettings
+from trainers.shared import TileSettings
 
 
-class Settings(PartSettings):
+class Settings(TileSettings):
     """Hyperparameters of CaEGCN, under the paper's names where it has any."""
 
     epochs: int = setting(700, "epochs of joint training", ge=1, le=1_000_000)
@@ -72,7 +72,6 @@ class Settings(PartSettings):
     pretrain_lr: float = setting(3e-4, "learning rate of these", gt=0, le=1)
     pretrain_batch: int = setting(128, "rows of a step of these", ge=1)
     evaluate_every: int = setting(10, "epochs between looks at the clusters", ge=1)
-    tile_rows: int = setting(512, "rows of a tile of the structure loss", ge=16, le=8192)
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -13,19 +13,22 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from ops.api import Result, Run, State
 from ops.clustering.kmeans import kmeans_gathered
 from ops.clustering.student_t import column_sums, kl_rows, student_t, target
 from ops.data.types.graph import AttributedGraph
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import adjacency
 from ops.graph.sampling.batches import epoch_batches, part_of
 from ops.losses.link_bce import structure_loss
 from ops.losses.mse_inplace import squared_error_
+from ops.losses.tiles import tile_rows_on
 from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.caegcn.model import BranchOutputs, GraphRows, Model, clusters, fit_head, rows_of
 from trainers.caegcn.pretrain import pretrain
@@ -90,11 +93,13 @@ class CaegcnTrainer:
         # Adam's first steps move every weight by the whole rate, which would throw the pre-trained codes together
         rate = self.settings.lr * min(1.0, (epoch + 1) / (self.settings.warmup + 1))
         self.optimizer.param_groups[0]["lr"] = rate
-        total = torch.zeros(len(PARTS) + 2 + self.settings.k, dtype=torch.float64)
+        total = torch.zeros(len(PARTS) + 2 + self.settings.k, dtype=torch.float64, device=self.device)
         sums = None if self.part is None else self._sums()
         for rows, _ in self._steps(epoch):
-            total += self._step(rows, sums, epoch)
+            total += self._step(rows, sums)
             steps += 1
+        total = total.cpu()
+        check_loss(float(total[len(PARTS)]), epoch, "lower --lr, or where it is the first epoch scale the features")
         losses, (loss, agree), sizes = total[: len(PARTS)], total[len(PARTS) :][:2], total[len(PARTS) + 2 :]
         metrics = {f"train/loss_{name}": float(v) / steps for name, v in zip(PARTS, losses, strict=True)}
         metrics |= {"train/loss": float(loss) / steps, "train/agreement": float(agree) / len(self.x)}
@@ -112,7 +117,7 @@ class CaegcnTrainer:
             inside = batch.adjacency(self.a)
             yield rows_of(self.x[batch.nodes], inside, self.group, self.device), batch.nodes
 
-    def _step(self, rows: GraphRows, sums: Float[Tensor, "K"] | None, epoch: int) -> Float[Tensor, "_"]:
+    def _step(self, rows: GraphRows, sums: Float[Tensor, "K"] | None) -> Float64[Tensor, "_"]:
         """One step of Adam; returns the weighted losses, their sum, rows on which q and z agree, cluster sizes."""
         outputs = self.model(rows, self.group)
         losses, q = self.losses(rows, outputs, sums)
@@ -120,13 +125,11 @@ class CaegcnTrainer:
         loss = torch.stack([w * part for w, part in zip(weights, losses, strict=True) if w]).sum()
         gradient_step(loss, list(self.model.parameters()), self.optimizer, self.group)
         labels = outputs.columns.detach().argmax(1)
-        parts = torch.stack([w * part.detach().double() for w, part in zip(weights, losses, strict=True)]).cpu()
+        parts = torch.stack([w * part.detach().double() for w, part in zip(weights, losses, strict=True)])
         if self.group.rank:  # the structure loss is whole on every worker
             parts[-1] = 0
-        rest = [parts.sum()[None], (labels == q.argmax(1)).sum()[None].cpu(), labels.bincount(minlength=len(q.T)).cpu()]
-        totals = self.group.sum_(torch.cat([parts, *rest]).to(self.device)).cpu()
-        check_loss(float(totals[len(PARTS)]), epoch, "lower --lr, or where it is the first epoch scale the features")
-        return totals
+        rest = [parts.sum()[None], (labels == q.argmax(1)).sum()[None], one_hot(labels, q.shape[1]).sum(0)]
+        return self.group.sum_(torch.cat([parts, *rest]))
 
     def losses(
         self, rows: GraphRows, outputs: BranchOutputs, sums: Float[Tensor, "K"] | None
@@ -147,7 +150,8 @@ class CaegcnTrainer:
             assert local is not None
             weight = rows.links.balance if isinstance(s.pos_weight, str) else s.pos_weight
             codes = self.group.gather(local[None], rows.total)
-            pairs = structure_loss(codes, rows.links, weight, group=self.group, tile_rows=s.tile_rows)
+            tile_rows = tile_rows_on(s.tile_rows, self.device)
+            pairs = structure_loss(codes, rows.links, weight, group=self.group, tile_rows=tile_rows)
         return [
             squared_error_(outputs.content, rows.x, entries),
             kl_rows(p, q.log(), rows.total),
@@ -179,7 +183,9 @@ class CaegcnTrainer:
         codes = torch.empty(n, s.code_dim, device=self.device)
         for rows, nodes in self._steps(0):  # always the first epoch's batches: a result depends on the model alone
             outputs = self.model(rows, self.group)
-            at: Int64[Tensor, "B"] | slice = slice(None) if nodes is None else torch.from_numpy(nodes).to(self.device)
+            at: Int64[Tensor, "B"] | slice = slice(None)
+            if nodes is not None:
+                at = send(torch.from_numpy(nodes), self.device)
             columns[at] = self.group.gather(outputs.columns[None], rows.total)
             codes[at] = self.group.gather(outputs.code[None], rows.total)
         return columns, codes

@@ -44,13 +44,14 @@ class ImageClusters:
 
 
 def projected(
-    count: int, group: ProcessGroup, width: int, project: Callable[[slice], Float[Tensor, "_ D"]]
+    count: int, group: ProcessGroup, nothing: Float[Tensor, "0 D"], project: Callable[[slice], Float[Tensor, "_ D"]]
 ) -> tuple[Shard, Float[Tensor, "n D"]]:
-    """This worker's share of `count` projections; `project` makes those of a slice of all rows."""
+    """This worker's share of `count` projections; `project` makes those of a slice of all rows, `nothing`
+    is what a worker without rows has."""
     shard = Shard.even(count, group)
     ((first, size),) = shard.pieces
     pieces = [project(slice(i, min(i + CHUNK, first + size))) for i in range(first, first + size, CHUNK)]
-    return shard, torch.cat(pieces) if pieces else torch.zeros(0, width)
+    return shard, torch.cat(pieces) if pieces else nothing
 
 
 def kmeans_of(

@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from ops.api import Result, Run, State
 from ops.clustering.shards import Shard, gather_rows
 from ops.data.types.images import ImageSet
+from ops.device import send
 from ops.distributed.batch_norm import average_statistics
 from ops.distributed.process_group import ProcessGroup
 from ops.rng import generator, torch_generator
@@ -104,7 +105,7 @@ class HadisTrainer:
         """Add the gradient of part `number` of the epoch; its shares of the losses, and k of all workers."""
         pseudo = None
         if self.pseudo is not None and epoch >= self.settings.warmup:
-            pseudo = self.pseudo[torch.from_numpy(index).to(self.device)]
+            pseudo = self.pseudo[send(torch.from_numpy(index), self.device)]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             first, second = self.outputs(epoch, number, index)
         loss, shares, k = objective(first, second, len(index), self.group, self.settings, pseudo)
@@ -125,7 +126,7 @@ class HadisTrainer:
             if epoch >= s.warmup and s.sigma:
                 g = torch_generator(self.seed, "hadis/noise", epoch, number, v)
                 noise = torch.randn(len(index), s.embedding_dim, generator=g)[shard]
-                noisy = q + s.sigma * noise.to(q)
+                noisy = q + s.sigma * send(noise, q.device).to(q)
             outputs.append(ViewOutputs(self.model.predictor(noisy).float(), q.float(), targets[v].float()))
         return outputs[0], outputs[1]
 
@@ -138,7 +139,7 @@ class HadisTrainer:
         shard, total = self.group.shard(len(index)), len(index)
         order = generator(self.seed, "hadis/shuffle", epoch, number).permutation(total)
         dealt = [self.model.target(self.source.view(index[order][shard], epoch, base + v)) for v in (0, 1)]
-        back = torch.from_numpy(np.argsort(order)).to(self.device)
+        back = send(torch.from_numpy(np.argsort(order)), self.device)
         everywhere = self.group.gather(torch.stack(dealt), total).view(2, total, -1)
         return list(everywhere[:, back][:, shard])
 
@@ -168,12 +169,12 @@ class HadisTrainer:
         shard, z = self.project()
         clusters, pseudo = cluster(z, shard, s, self.seed, epoch, self.group)
         if epoch + 1 >= s.warmup:
-            self.pseudo = pseudo.to(self.device)
+            self.pseudo = pseudo
             self.chances = inverse_sizes(pseudo) if s.resample else None
         if not due:
             return None
         copies = [self._copy(view, epoch) for view in COPY_VIEWS]
-        embedding = gather_rows(z, shard, self.group).numpy()
+        embedding = gather_rows(z, shard, self.group).cpu().numpy()
         self.evaluated = clusters, embedding
         embeddings = {"embedding": embedding, "copy_a": copies[0], "copy_b": copies[1]}
         return Evaluation(clusters.labels.cpu().numpy(), embeddings)
@@ -182,22 +183,23 @@ class HadisTrainer:
     def project(self) -> tuple[Shard, Float[Tensor, "n D"]]:
         """The target's projections of this worker's share of all images, of unit length."""
         self.model.eval()
-        return projected(self.n, self.group, self.settings.embedding_dim, lambda at: self._unit(self.source.plain(at)))
+        nothing = torch.zeros(0, self.settings.embedding_dim, device=self.device)
+        return projected(self.n, self.group, nothing, lambda at: self._unit(self.source.plain(at)))
 
     def _unit(self, x: Tensor) -> Float[Tensor, "_ D"]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             k = self.model.target(x)
-        return normalize(k.float()).cpu()
+        return normalize(k.float())
 
     def _copy(self, view: int, epoch: int) -> NDArray[np.int64]:
         """k-means' clusters of one augmented copy of up to COPIES images."""
         index = sampled(self.n, max(COPIES, self.settings.k), self.seed, "hadis/copies")
         shard, z = projected(
-            len(index), self.group, self.settings.embedding_dim,
+            len(index), self.group, torch.zeros(0, self.settings.embedding_dim, device=self.device),
             lambda at: self._unit(self.source.view(index[at], epoch, view)),
         )  # fmt: skip
         clusters = kmeans_of(z, shard, self.settings, self.seed, epoch, self.group)
-        return gather_rows(clusters.labels, shard, self.group).numpy()
+        return gather_rows(clusters.labels, shard, self.group).cpu().numpy()
 
     def state(self, epoch: int) -> State:
         """All that a resumed run needs; every draw is keyed, so nothing else goes on."""
@@ -226,8 +228,9 @@ class HadisTrainer:
             self.evaluate(self.settings.epochs - 1)
         assert self.evaluated is not None
         clusters, embedding = self.evaluated
-        pairs, distances = hard_pairs(torch.from_numpy(embedding), clusters.labels, self.seed)
+        labels, confidence = clusters.labels.cpu(), clusters.confidence.cpu().numpy()
+        pairs, distances = hard_pairs(torch.from_numpy(embedding), labels, self.seed)
         shape = torch.tensor(self.source.shape, dtype=torch.int64)
         tensors = stored(self.model) | clusters.tensors() | {"input.shape": shape}
         more: dict[str, NDArray[Any]] = {"hard_pairs": pairs, "hard_values": distances}
-        return Result(clusters.labels.numpy(), clusters.confidence.numpy(), embedding, tensors, more)
+        return Result(labels.numpy(), confidence, embedding, tensors, more)

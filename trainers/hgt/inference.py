@@ -49,7 +49,13 @@ def packed_ids(data: PartitionedGraph, client: Client, kinds: list[str]) -> dict
 
 @torch.no_grad()
 def inductive_tensors(
-    weights: Weights, settings: Settings, data: PartitionedGraph, client: Client, group: ProcessGroup, seed: int
+    weights: Weights,
+    settings: Settings,
+    data: PartitionedGraph,
+    client: Client,
+    group: ProcessGroup,
+    seed: int,
+    device: torch.device,
 ) -> dict[str, Tensor]:
     """What a model keeps for new users: `states.TYPE.l` float32 [N H] and `ids.TYPE`; every worker has to call it."""
     kinds = neighbour_types(tuple(client.manifest.edges), data.rows)
@@ -57,17 +63,17 @@ def inductive_tensors(
     # the layer next to a user is the last one: the others are what lies behind a neighbour
     fan_outs, key = settings.fan_outs[1:], (seed, STATE_EPOCH)
     for kind in kinds:
-        local = [torch.zeros(0, settings.layers, settings.hidden)]
-        for n, sample in neighbourhoods(client, data, group, kind, settings, fan_outs, key):
-            local.append(torch.stack([h[kind][:n].cpu() for h in states(weights, settings, sample)], 1))
-        full = gather_rows(torch.cat(local), shard_of(data, kind, group), group)
+        local = [torch.zeros(0, settings.layers, settings.hidden, device=device)]
+        for n, sample in neighbourhoods(client, data, group, kind, settings, fan_outs, key, device):
+            local.append(torch.stack([h[kind][:n] for h in states(weights, settings, sample)], 1))
+        full = gather_rows(torch.cat(local), shard_of(data, kind, group), group).cpu()
         tensors |= {f"states.{kind}.{depth}": full[:, depth].contiguous() for depth in range(settings.layers)}
     return tensors
 
 
 def neighbourhoods(
     client: Client, data: PartitionedGraph, group: ProcessGroup, kind: str, settings: Settings, fan_outs: Sequence[int],
-    key: tuple[int, int],
+    key: tuple[int, int], device: torch.device,
 ) -> Iterator[tuple[int, Sample]]:  # fmt: skip
     """How many nodes, and their neighbourhood: all nodes of a type in this worker's parts, chunk after chunk.
 
@@ -77,7 +83,7 @@ def neighbourhoods(
     def draw(part: int, at: int) -> tuple[int, Sample]:
         numbers = data.part_rows(kind, part)[at : at + ROWS]
         sample = client.sample({kind: numbers}, fan_outs, (*key, part, at), settings.sampling, featured=data.featured)
-        return len(numbers), sample
+        return len(numbers), sample.sent(device, numbers=bool(settings.id_buckets))
 
     chunks = [
         (part, at) for part in parts_of_rank(data, group) for at in range(0, len(data.part_rows(kind, part)), ROWS)

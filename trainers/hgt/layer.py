@@ -69,13 +69,13 @@ def linear(weights: Weights, name: str, x: Float[Tensor, "N I"]) -> Float[Tensor
 
 
 def dropout(x: Float[Tensor, "*shape"], rate: float, generator: torch.Generator | None) -> Float[Tensor, "*shape"]:
-    """Zero a share `rate` of the entries and scale the others by 1 / (1 - rate); drawn on the CPU, whatever `x` is on.
+    """Zero a share `rate` of the entries and scale the others by 1 / (1 - rate); `generator` is of the device of `x`.
 
     Without a generator (evaluation) or with rate 0 it returns `x` and draws nothing.
     """
     if generator is None or rate == 0:
         return x
-    keep = torch.rand(x.shape, generator=generator).ge_(rate).div_(1 - rate)
+    keep = torch.rand(x.shape, generator=generator, device=x.device).ge_(rate).div_(1 - rate)
     return x * keep.to(x)
 
 

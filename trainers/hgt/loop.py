@@ -85,12 +85,12 @@ class GraphTrainer(ABC):
         if not torch.isfinite(z).all():
             raise DivergedError("the embeddings are not finite any more; lower --lr")
         clusters = cluster(z, shard, self.settings, self.seed, group)
-        embeddings = {"embedding": gather_rows(z, shard, group).numpy()}
+        embeddings = {"embedding": gather_rows(z, shard, group).cpu().numpy()}
         if data.others != data.rows:
             others = self.embed(data.others)
-            embeddings["others"] = gather_rows(others, shard_of(data, data.others, group), group).numpy()
+            embeddings["others"] = gather_rows(others, shard_of(data, data.others, group), group).cpu().numpy()
         self.evaluated = clusters, embeddings
-        return Evaluation(clusters.labels.numpy(), embeddings)
+        return Evaluation(clusters.labels.cpu().numpy(), embeddings)
 
     def result(self) -> Result:
         """Clusters, confidence, embeddings and model after the last epoch."""
@@ -98,16 +98,17 @@ class GraphTrainer(ABC):
             self.evaluate(self.settings.epochs - 1)
         assert self.evaluated is not None
         clusters, embeddings = self.evaluated
-        tensors = self.tensors() | {"centres": clusters.centres}
+        tensors = self.tensors() | {"centres": clusters.centres.cpu()}
         # one type at both ends: it stands for the others, too, or nothing would be kept for the scores
         more = {"others": embeddings.get("others", embeddings["embedding"])} | self.link()
         if clusters.map is not None:
             som = clusters.map
-            tensors["unit_clusters"] = som.unit_clusters
+            tensors["unit_clusters"] = som.unit_clusters.cpu()
             drawn = {"umatrix": som.umatrix, "hits": som.hits, "unit_clusters": som.unit_clusters}
-            more |= {f"map_{name}": values.numpy() for name, values in drawn.items()}
+            more |= {f"map_{name}": values.cpu().numpy() for name, values in drawn.items()}
             more["map_errors"] = np.array([som.quantisation, som.topographic])
-        return Result(clusters.labels.numpy(), clusters.confidence.numpy(), embeddings["embedding"], tensors, more)
+        labels, confidence = (each.cpu().numpy() for each in (clusters.labels, clusters.confidence))
+        return Result(labels, confidence, embeddings["embedding"], tensors, more)
 
 
 def steps(

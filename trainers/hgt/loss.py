@@ -35,7 +35,7 @@ def bpr(
     nearer = (anchors * positives).sum(1)[:, None] - torch.einsum("pd,pnd->pn", anchors, negatives)
     terms = torch.nn.functional.softplus(-scale * nearer)
     if keep is None:
-        return terms.sum(), torch.tensor(terms.numel(), device=terms.device)
+        return terms.sum(), _count(terms.numel(), terms)
     return (terms * keep).sum(), keep.sum()
 
 
@@ -54,7 +54,7 @@ def softmax(
     logits = scale * (anchors @ positives.T) - log_q
     diagonal = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     logits = logits.masked_fill(~(others | diagonal), -torch.inf)
-    return (logits.logsumexp(1) - logits.diagonal()).sum(), torch.tensor(len(logits), device=logits.device)
+    return (logits.logsumexp(1) - logits.diagonal()).sum(), _count(len(logits), logits)
 
 
 def both_ways(users: Float[Tensor, "_ D"], notes: Float[Tensor, "_ D"], pairs: Int64[Tensor, "2 P"],
@@ -89,8 +89,15 @@ def is_positive(
     pairs: Int64[Tensor, "2 P"], anchors: Int64[Tensor, "Q"], candidates: Int64[Tensor, "Q n"]
 ) -> Bool[Tensor, "Q n"]:
     """Whether each (anchor, candidate) is one of `pairs` (anchor's rows first)."""
-    width = 1 + max(int(pairs[1].max()) if pairs.numel() else 0, int(candidates.max()) if candidates.numel() else 0)
-    return torch.isin(anchors[:, None] * width + candidates, pairs[0] * width + pairs[1])
+    if not pairs.numel() or not candidates.numel():
+        return torch.zeros_like(candidates, dtype=torch.bool)
+    width = 1 + torch.maximum(pairs[1].max(), candidates.max())  # read by no host, unlike what torch.isin does
+    edges, asked = (pairs[0] * width + pairs[1]).sort().values, anchors[:, None] * width + candidates
+    return edges[torch.searchsorted(edges, asked).clamp_(max=len(edges) - 1)] == asked
+
+
+def _count(terms: int, like: Tensor) -> Int64[Tensor, ""]:
+    return torch.full((), terms, dtype=torch.int64, device=like.device)
 
 
 def pick(

@@ -15,11 +15,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.data.types.hetero import Relation
+from ops.device import send
 from ops.errors import SettingsError
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.losses.normalize import unit_rows
@@ -52,6 +53,10 @@ class Sample(Protocol):
     @property
     def features(self) -> dict[str, Float[Tensor, "_ _"]]:
         """Float [N F] of the nodes of the last depth, for types with features."""
+
+    @property
+    def numbers(self) -> dict[str, Int64[Tensor, "_"]]:
+        """The numbers of the nodes of the last depth on the device, where they were sent there."""
 
 
 def metadata_of(data: PartitionedGraph) -> Metadata:
@@ -102,7 +107,8 @@ def states(
     After l layers there are the nodes of depth `hops - l`, of which the roots are the first. Dropout as in `forward`.
     """
     outermost, hops = sample.nodes[-1], len(sample.blocks)
-    h = {kind: inputs(weights, kind, outermost[kind], sample.features.get(kind)) for kind in sorted(outermost)}
+    numbers = {**outermost, **sample.numbers}
+    h = {kind: inputs(weights, kind, numbers[kind], sample.features.get(kind)) for kind in sorted(outermost)}
     after = [{kind: dropout(x, settings.dropout, generator) for kind, x in h.items()}]
     for number, depth in enumerate(reversed(range(hops)), start=1):
         targets = {kind: len(ids) for kind, ids in sample.nodes[depth].items()}
@@ -140,7 +146,9 @@ def _input_weights(kind: str, count: int, features: int, settings: Settings, see
     return weights
 
 
-def inputs(weights: Weights, kind: str, ids: NDArray[np.int64], x: Float[Tensor, "N F"] | None) -> Float[Tensor, "N H"]:
+def inputs(
+    weights: Weights, kind: str, ids: NDArray[np.int64] | Int64[Tensor, "N"], x: Float[Tensor, "N F"] | None
+) -> Float[Tensor, "N H"]:
     """States of nodes of a type before the first layer; `ids` int64 [N] are their numbers, -1 for unseen ones."""
     name, bias = f"input.{kind}", weights[f"input.{kind}.bias"]
     if f"{name}.weight" in weights:
@@ -152,6 +160,6 @@ def inputs(weights: Weights, kind: str, ids: NDArray[np.int64], x: Float[Tensor,
     table = weights.get(f"{name}.ids")
     if table is None:
         return h
-    rows = torch.from_numpy(ids).to(table.device)
+    rows = ids if isinstance(ids, Tensor) else send(torch.from_numpy(ids), table.device)
     learned = torch.nn.functional.embedding(rows.clamp(min=0) % len(table), table)
     return h + learned * (rows >= 0)[:, None]

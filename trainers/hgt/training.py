@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
-from numpy.typing import NDArray
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from ops.api import Result, Run, State
 from ops.clustering.som import neighbourhood, som, som_loss
+from ops.device import send
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.graph.sampling.neighbor_sampler import Sample
 from ops.rng import generator, torch_generator
 from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.hgt import loss as losses
 from trainers.hgt.inference import inductive_tensors, neighbourhoods
-from trainers.hgt.loop import GraphTrainer, ends_of, shard_of, steps
+from trainers.hgt.loop import Ends, GraphTrainer, ends_of, shard_of, steps
 from trainers.hgt.model import forward, metadata_of, parameters
 from trainers.hgt.settings import Settings
 from trainers.shared import check_loss, run_epochs, sent_bytes
@@ -41,12 +40,18 @@ def train(settings: Settings, data: PartitionedGraph, run: Run) -> Result:
 
 @dataclass(frozen=True)
 class NeighbourhoodBatch:
-    """A batch ready for the network: its neighbourhood, pairs and negatives as rows of the roots by type."""
+    """A batch on the device: its neighbourhood, pairs and negatives as rows of the roots by type.
+
+    `candidates`: of the others' type for each pair's row, of the rows' type for its other end; `log_q`: of either end,
+    how often it is drawn (for the softmax); `seen`: the distinct rows of `pairs` (for the map).
+    """
 
     key: tuple[int, int, int]  # pass, part, number
     sample: Sample
     pairs: Int64[Tensor, "2 P"]
-    pool: tuple[Int64[Tensor, "_"], Int64[Tensor, "_"]]  # of the rows' type, of the others'
+    candidates: Int64[Tensor, "2 P C"] | None
+    log_q: Float[Tensor, "2 P"] | None
+    seen: Int64[Tensor, "_"] | None
 
 
 class HgtTrainer(GraphTrainer):
@@ -57,23 +62,31 @@ class HgtTrainer(GraphTrainer):
         self.settings: Settings = settings
         start = parameters(settings, metadata_of(data), run.seed)
         self.weights = {name: w.detach().to(run.device).requires_grad_() for name, w in start.items()}
-        self.optimizer = torch.optim.Adam(list(self.weights.values()), lr=settings.lr)
+        # fused on devices only: on CPUs it rounds otherwise than what earlier results came from
+        fused = run.device.type != "cpu"
+        self.optimizer = torch.optim.Adam(list(self.weights.values()), lr=settings.lr, fused=fused)
         self.units: Float[Tensor, "U D"] | None = None
+        self.nearness: Float[Tensor, "U U"] | None = None
+        if settings.som_weight:
+            self.nearness = send(neighbourhood(settings.grid, JOINT_RADIUS).float(), run.device)
         if run.start is not None:
             unpack_training(run.start.shared, self.weights, self.optimizer)
-            self.units = run.start.shared.get("map.units")
+            if "map.units" in run.start.shared:
+                self.units = run.start.shared["map.units"].to(run.device)
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """The steps of an epoch; means over them."""
         if self.settings.som_weight:
             self._refresh_map()
         before = self.group.counters
-        count, total = 0, np.zeros(2)
+        count, total = 0, torch.zeros(2, dtype=torch.float64, device=self.device)
         for _, batches in steps(self.edges, self.settings, self.group, self.seed, epoch, self.prepare):
             count += 1
-            total += self._learn(batches, epoch)
-        metrics = {"train/loss": total[0] / count} | sent_bytes(self.group, before, count)
-        return metrics | ({"train/loss_map": total[1] / count} if self.settings.som_weight else {})
+            total += self._learn(batches)
+        link, mapped = (value / count for value in total.tolist())
+        check_loss(link + mapped, epoch, "lower --lr or raise --temperature")
+        metrics = {"train/loss": link} | sent_bytes(self.group, before, count)
+        return metrics | ({"train/loss_map": mapped} if self.settings.som_weight else {})
 
     def prepare(self, turn: int, part: int, number: int) -> NeighbourhoodBatch:
         """Draw batch (part, number) of a pass: pairs, pools of negatives, neighbourhoods without the pairs' edges."""
@@ -83,9 +96,26 @@ class HgtTrainer(GraphTrainer):
         pools = [draws.integers(data.count(kind), size=POOL) for kind in (data.rows, data.others)]
         ends, c = ends_of(data, pairs, pools), self.settings
         sample = client.sample(ends.ids, c.fan_outs, key, c.sampling, (data.labels[0], pairs), data.featured)
-        return NeighbourhoodBatch(key[1:], sample, ends.pairs, ends.drawn)
+        candidates = log_q = None
+        if c.loss == "bpr":
+            candidates = self._candidates(ends, key[1:])
+        else:
+            log_q = torch.stack([torch.log(torch.bincount(rows)[rows].float()) for rows in ends.pairs])
+        seen = torch.unique(ends.pairs[0]) if c.som_weight else None
+        small = (None if each is None else send(each, self.device) for each in (candidates, log_q, seen))
+        sample = sample.sent(self.device, numbers=bool(c.id_buckets))
+        return NeighbourhoodBatch(key[1:], sample, send(ends.pairs, self.device), *small)
 
-    def _learn(self, batches: list[NeighbourhoodBatch], epoch: int) -> NDArray[np.float64]:
+    def _candidates(self, ends: Ends, key: tuple[int, int, int]) -> Int64[Tensor, "2 P C"]:
+        """What each pair's negatives are picked from, out of the batch's pools."""
+        many = losses.CANDIDATES if self.settings.hardness else self.settings.neg_num
+        drawn = []
+        for way in (0, 1):
+            pool, draws = ends.drawn[1 - way], torch_generator(self.seed, "pick", *key, way)
+            drawn.append(pool[torch.randint(len(pool), (ends.pairs.shape[1], many), generator=draws)])
+        return torch.stack(drawn)
+
+    def _learn(self, batches: list[NeighbourhoodBatch]) -> Float64[Tensor, "2"]:
         """Adam's step on the mean loss of all workers' batches of a step; returns (link loss, map loss)."""
         parts = [self.terms(batch) for batch in batches]
         counts = torch.zeros(3, dtype=torch.int64, device=self.device)
@@ -102,38 +132,37 @@ class HgtTrainer(GraphTrainer):
             gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
             total += torch.cat([torch.stack([link, mapped]).detach(), *(g.flatten() for g in gradients)])
         values, summed = torch.split(self.group.sum_(total), [2, len(total) - 2])
-        check_loss(float(values.sum()), epoch, "lower --lr or raise --temperature")
         for w, gradient in zip(weights, torch.split(summed, [w.numel() for w in weights]), strict=True):
             w.grad = gradient.view_as(w).float()
         self.optimizer.step()
-        return values.cpu().numpy()
+        return values
 
     def terms(self, batch: NeighbourhoodBatch) -> tuple[Float[Tensor, "3"], Int64[Tensor, "3"]]:
         """Sums and counts of the loss's terms: both directions of the links, and the map."""
         s = self.settings
-        z = forward(self.weights, s, batch.sample, torch_generator(self.seed, "dropout", *batch.key))
+        z = forward(
+            self.weights, s, batch.sample, torch_generator(self.seed, "dropout", *batch.key, device=self.device)
+        )
         users, notes = z[self.data.rows], z[self.data.others]
-        if s.loss == "bpr":
+        if batch.candidates is not None:
             wrong_notes, wrong_users = (self._negatives(batch, users, notes, way) for way in (0, 1))
             sums, counts = losses.both_ways(users, notes, batch.pairs, wrong_notes, wrong_users, 1 / s.temperature)
         else:
-            log_q = [torch.log(torch.bincount(rows)[rows].float()) for rows in batch.pairs]
-            sums, counts = losses.both_ways_softmax(users, notes, batch.pairs, 1 / s.temperature, *log_q)
+            assert batch.log_q is not None
+            sums, counts = losses.both_ways_softmax(users, notes, batch.pairs, 1 / s.temperature, *batch.log_q)
         mapped, many = users.new_zeros(()), counts.new_zeros(())
-        if self.units is not None:
-            seen = users[torch.unique(batch.pairs[0])]
+        if self.units is not None and batch.seen is not None and self.nearness is not None:
+            seen = users[batch.seen]
             units = self.units.to(users)
             best = torch.cdist(seen.detach(), units).argmin(1)
-            mapped = som_loss(seen, units, best, neighbourhood(s.grid, JOINT_RADIUS).to(seen)) * len(seen)
+            mapped = som_loss(seen, units, best, self.nearness) * len(seen)
             many += len(seen)
         return torch.cat([sums, mapped[None]]), torch.cat([counts, many[None]])
 
     def _negatives(self, batch: NeighbourhoodBatch, users: Tensor, notes: Tensor, way: int) -> Int64[Tensor, "P n"]:
-        """Each pair's negatives out of the batch's pool: notes for its user (way 0), users for its note (way 1)."""
-        s, pool, p = self.settings, batch.pool[1 - way], batch.pairs.shape[1]
-        draws = torch_generator(self.seed, "pick", *batch.key, way)
-        many = losses.CANDIDATES if s.hardness else s.neg_num
-        candidates = pool[torch.randint(len(pool), (p, many), generator=draws)]
+        """Each pair's negatives out of its candidates: notes for its user (way 0), users for its note (way 1)."""
+        assert batch.candidates is not None
+        s, candidates = self.settings, batch.candidates[way]
         if not s.hardness:
             return candidates
         anchors, others = (users, notes) if way == 0 else (notes, users)
@@ -147,9 +176,9 @@ class HgtTrainer(GraphTrainer):
     def embed(self, kind: str) -> Float32[Tensor, "n D"]:
         """Embeddings of the nodes of this worker's parts, from neighbourhoods with a key of their own."""
         s, key = self.settings, (self.seed, EMBED_EPOCH)
-        samples = neighbourhoods(self.client, self.data, self.group, kind, s, s.fan_outs, key)
-        pieces = (forward(self.weights, s, sample, None)[kind].cpu() for _, sample in samples)
-        return torch.cat([torch.zeros(0, s.hidden), *pieces])
+        samples = neighbourhoods(self.client, self.data, self.group, kind, s, s.fan_outs, key, self.device)
+        pieces = (forward(self.weights, s, sample, None)[kind] for _, sample in samples)
+        return torch.cat([torch.zeros(0, s.hidden, device=self.device), *pieces])
 
     def _refresh_map(self) -> None:
         """The map of the joint mode follows the embeddings: rounds of batch SOM at the start of an epoch."""
@@ -170,5 +199,7 @@ class HgtTrainer(GraphTrainer):
         """The network's weights, and what new users are placed by."""
         tensors = {name: w.detach().cpu() for name, w in self.weights.items()}
         if self.settings.store_states:
-            tensors |= inductive_tensors(self.weights, self.settings, self.data, self.client, self.group, self.seed)
+            tensors |= inductive_tensors(
+                self.weights, self.settings, self.data, self.client, self.group, self.seed, self.device
+            )
         return tensors

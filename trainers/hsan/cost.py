@@ -6,17 +6,17 @@ from ops.data.types.graph import AttributedGraph
 from ops.distributed.process_group import traffic
 from ops.losses.memory_budget import storage_within
 from ops.losses.pair_weights import Storage
-from ops.losses.tiles import upper_numel
+from ops.losses.tiles import tile_rows_on, upper_numel
 from ops.memory import THREADS_AND_KERNELS
 from trainers.hsan.settings import Settings
 
 
-def storage_for(n_nodes: int, settings: Settings, world: int = 1) -> tuple[Storage, int]:
+def storage_for(n_nodes: int, settings: Settings, world: int = 1, tile_rows: int | None = None) -> tuple[Storage, int]:
     """How a worker holds its share of the pair weights within `pair_memory`, and the bytes left for kept tiles.
 
-    Raises ResourceError where no way fits.
+    `tile_rows`: of the device that holds them; None: of a CPU. Raises ResourceError where no way fits.
     """
-    pairs = -(-upper_numel(2 * n_nodes, settings.tile_rows) // world)
+    pairs = -(-upper_numel(2 * n_nodes, tile_rows or tile_rows_on(settings.tile_rows)) // world)
     return storage_within(settings.pair_memory, pairs, settings.weights, settings.pair_storage)
 
 
@@ -30,12 +30,13 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     n, d, b = data.n_nodes, settings.embedding_dim, settings.largest_step(data.n_nodes)
     f = columns(settings, data)
     storage, cache = storage_for(b, settings, world)
-    pairs = 4 * upper_numel(2 * b, settings.tile_rows) // world
+    tile_rows = tile_rows_on(settings.tile_rows)
+    pairs = 4 * upper_numel(2 * b, tile_rows) // world
     kept = {"float": pairs, "uint16": pairs // 2, "recompute": 0}[storage] + min(pairs, cache)
     rows, parameters = 4 * 2 * b * d, 4 * 2 * (n + f) * d
     # parameters with gradients and Adam's moments; Z, E, their gradients and what the encoders' backward pass adds
     snapshot = 2 * rows if storage == "recompute" else 0
-    training = 4 * parameters + 5.5 * rows + kept + snapshot + 4 * 4 * settings.tile_rows**2
+    training = 4 * parameters + 5.5 * rows + kept + snapshot + 4 * 4 * tile_rows**2
     clustering = 4 * parameters + 5 * 4 * n * d if b < n else 0  # Z of all nodes, fused and what k-means adds
     preparing = 2 * 8 * n * f + (
         2 * data.x.nbytes if f < data.n_features else 0

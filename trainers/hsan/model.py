@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.data.types.graph import AttributedGraph
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import SparseRows, adjacency, low_pass, sparse_product, sparse_rows
 from ops.graph.pca import Projection, fit_pca
@@ -115,8 +116,8 @@ def batch_rows(
 ) -> EncoderRows:
     """This worker's share of one batch: its nodes' rows of X~, and of A what the batch sees of it."""
     shard = group.shard(len(batch.nodes))
-    columns = torch.from_numpy(batch.nodes).to(device) if batch.inside else None
-    features = x[torch.from_numpy(batch.nodes[shard])].to(device)
+    columns = send(torch.from_numpy(batch.nodes), device) if batch.inside else None
+    features = send(x[torch.from_numpy(batch.nodes[shard])], device)
     return EncoderRows(
         features, sparse_rows(sp.csr_array(batch.adjacency(a)[shard]), device), len(batch.nodes), columns
     )

@@ -8,12 +8,12 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from ops.config.settings import setting
-from trainers.shared import PartSettings
+from trainers.shared import TileSettings
 
 PUBLISHED = {"gradients": "accumulate", "weights": "stale", "kmeans": "released", "ema": 0.0}
 
 
-class Settings(PartSettings):
+class Settings(TileSettings):
     """Hyperparameters of HSAN, under the paper's names."""
 
     embedding_dim: int = setting(500, "embedding width D", ge=2, le=65536, search={"choice": [250, 500, 1000, 1500]})
@@ -34,7 +34,6 @@ class Settings(PartSettings):
     self_loops: Literal["keep", "drop"] = setting("keep", "the graph's own self loops in the structure encoder")
     pair_storage: Literal["auto", "float", "uint16", "recompute"] = setting("auto", "how pair weights are held")
     pair_memory: float = setting(0.5, "GiB for pair weights and kept tiles together", ge=0, le=1e6)
-    tile_rows: int = setting(512, "rows of a tile of the pairwise loss", ge=16, le=8192)
     batch_nodes: int = setting(0, "nodes a step takes, drawn anew every epoch; 0: all pairs", ge=0)
     protocol: Literal["honest", "published"] = setting("honest", "published: the released code's rules throughout")
 

@@ -19,17 +19,28 @@ from torch.nn.functional import normalize
 from ops.api import Result, Run, State
 from ops.clustering.kmeans import Clustering, kmeans_gathered
 from ops.data.types.graph import AttributedGraph
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DivergedError
 from ops.graph.sampling.batches import epoch_batches, part_of
 from ops.losses.infonce import hard_infonce
 from ops.losses.pair_weights import PairWeights, trusted_rows
+from ops.losses.tiles import tile_rows_on
 from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.hsan.cost import storage_for
 from trainers.hsan.model import ATTRIBUTE, Encoders, batch_rows, fuse, rows_of, structure_matrix
 from trainers.hsan.settings import Settings
 from trainers.hsan.warm import begin_warm, prepare_warm
-from trainers.shared import Evaluation, check_loss, gradient_step, is_due, keep_cluster_ids, run_epochs, sent_bytes
+from trainers.shared import (
+    Evaluation,
+    check_loss,
+    gradient_step,
+    is_due,
+    keep_cluster_ids,
+    means,
+    run_epochs,
+    sent_bytes,
+)
 
 REMEDY = "lower --lr or raise --temperature"
 
@@ -41,6 +52,13 @@ def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
     """
     result = run_epochs(HsanTrainer(settings, data, run), run, settings.epochs)
     return keep_cluster_ids(result, settings.k, run.warm)
+
+
+def _tile_rows(settings: Settings, run: Run) -> int:
+    """Those of the device, or of the state that is resumed, whose tiles may come from another one."""
+    stored = run.start.parts.values() if run.start is not None else ()
+    first = next((part["weights.tile.0"] for part in stored if "weights.tile.0" in part), None)
+    return tile_rows_on(settings.tile_rows, run.device) if first is None else len(first)
 
 
 class HsanTrainer:
@@ -58,6 +76,7 @@ class HsanTrainer:
         self.in_batches = bool(settings.batch_nodes or settings.parts)
         self.rows = rows_of(x, self.a, self.group, run.device)
         self.x = x if self.in_batches else x[:0]  # of all pairs a worker needs its rows only
+        self.tile_rows = _tile_rows(settings, run)
         self.weights = self._weights(1 if self.in_batches else data.n_nodes)  # a batch makes weights of its rows
         self.labels: Int64[Tensor, "N"] | None = None
         self.trusted: Bool[Tensor, "N"] | None = None
@@ -70,53 +89,54 @@ class HsanTrainer:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
         if run.start is not None:
             self._load(run.start)
-        elif settings.protocol == "published":  # its best accuracy starts from the untrained filter + k-means
+        self.alpha = float(self.model.alpha.detach())  # as the host has last read it
+        if run.start is None and settings.protocol == "published":
+            # its best accuracy starts from the untrained filter + k-means
             run.report(-1, {}, self.cluster(x.to(run.device), -1).labels.cpu().numpy())
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One epoch: a step over all pairs or one a batch; its metrics, means over the steps."""
         before = self.group.counters
         steps = self._batches(epoch) if self.in_batches else [self._all_pairs(epoch)]
-        metrics = {key: sum(each[key] for each in steps) / len(steps) for key in steps[0]}
         with torch.no_grad():
             for name, mean in self.average.items():
                 mean.lerp_(self.model.get_parameter(name), 1 - self.settings.ema if epoch else 1.0)
-        metrics["train/alpha"] = float(self.model.alpha.detach())
-        return metrics | sent_bytes(self.group, before, len(steps))
+        read = means(steps, {"train/alpha": self.model.alpha.detach()})
+        check_loss(read["train/loss"], epoch, REMEDY)
+        self.alpha = read["train/alpha"]
+        return read | sent_bytes(self.group, before, len(steps))
 
-    def _all_pairs(self, epoch: int) -> dict[str, float]:
+    def _all_pairs(self, epoch: int) -> dict[str, Tensor]:
         z, e = self.model.encode(self.rows, self.group)
         return {"train/loss": self._learn(z, e, self.weights, epoch)}
 
-    def _batches(self, epoch: int) -> list[dict[str, float]]:
+    def _batches(self, epoch: int) -> list[dict[str, Tensor]]:
         steps = []
         for batch in epoch_batches(self.settings, len(self.x), self.part, self.seed, epoch):
             z, e = self.model.encode(batch_rows(self.x, self.a, batch, self.group, self.device), self.group)
-            weights, metrics = self._weights(len(batch.nodes)), {}
+            weights, metrics = self._weights(len(batch.nodes)), dict[str, Tensor]()
             if self.labels is not None and self.trusted is not None:
-                nodes = torch.from_numpy(batch.nodes).to(self.device)
-                alpha = float(self.model.alpha.detach())
+                nodes = send(torch.from_numpy(batch.nodes), self.device)
                 metrics["hard/fraction"] = weights.update(
-                    z.detach(), e.detach(), alpha, self.labels[nodes], self.trusted[nodes]
+                    z.detach(), e.detach(), self.model.alpha.detach(), self.labels[nodes], self.trusted[nodes]
                 )
             steps.append(metrics | {"train/loss": self._learn(z, e, weights, epoch)})
         return steps
 
     def _weights(self, n_nodes: int) -> PairWeights:
         s = self.settings
-        storage, self.cache = storage_for(n_nodes, s, self.group.world)
-        return PairWeights(2 * n_nodes, s.beta, s.weights, storage, s.tile_rows, self.group)
+        storage, self.cache = storage_for(n_nodes, s, self.group.world, self.tile_rows)
+        return PairWeights(2 * n_nodes, s.beta, s.weights, storage, self.tile_rows, self.group)
 
-    def _learn(self, z: Float[Tensor, "M D"], e: Float[Tensor, "M D"], weights: PairWeights, epoch: int) -> float:
+    def _learn(self, z: Float[Tensor, "M D"], e: Float[Tensor, "M D"], weights: PairWeights, epoch: int) -> Tensor:
         """Adam's step on the loss of all pairs of these rows; returns the loss."""
         try:
-            loss = hard_infonce(z, e, self.model.alpha, weights, self.settings.temperature, self.cache)
+            loss = hard_infonce(z, e, self.model.alpha, weights, self.settings.temperature, self.cache, self.alpha)
         except OverflowError as error:
             raise DivergedError(f"epoch {epoch}: {error}; {REMEDY}") from None
-        check_loss(float(loss.detach()), epoch, REMEDY)
         accumulate = self.settings.gradients == "accumulate"
         gradient_step(loss, list(self.model.parameters()), self.optimizer, self.group, accumulate=accumulate)
-        return float(loss.detach())
+        return loss.detach()
 
     @torch.no_grad()
     def evaluate(self, epoch: int) -> Evaluation | None:
@@ -147,8 +167,8 @@ class HsanTrainer:
         fused = fuse(z)
         clusters = self.cluster(fused, epoch)
         trusted = self._trusted(fused, clusters)
-        hard = self.weights.update(z, e, float(self.model.alpha), clusters.labels, trusted)
-        return clusters, {"hard/fraction": hard}
+        hard = self.weights.update(z, e, self.model.alpha.detach(), clusters.labels, trusted)
+        return clusters, {"hard/fraction": float(hard)}
 
     def _trusted(self, fused: Float[Tensor, "N D"], clusters: Clustering) -> Bool[Tensor, "N"]:
         space = normalize(fused) if self.settings.kmeans == "spherical" else fused

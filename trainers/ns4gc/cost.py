@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ops.data.types.graph import AttributedGraph
 from ops.distributed.process_group import traffic
+from ops.losses.tiles import tile_rows_on
 from ops.memory import THREADS_AND_KERNELS
 from trainers.ns4gc.settings import Settings
 
@@ -22,7 +23,7 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     edges = 6 * 20 * (data.edge_index.shape[1] + data.n_nodes)  # A, S of both views, each with its transpose
     inputs = 2 * data.x.nbytes + 2 * data.edge_index.nbytes + edges
     parameters = 4 * 6 * _parameters(settings, data.n_features)
-    tiles = 4 * 2 * settings.tile_rows**2
+    tiles = 4 * 2 * tile_rows_on(settings.tile_rows) ** 2
     return int(THREADS_AND_KERNELS + inputs + parameters + tiles + max(rows, evaluation))
 
 

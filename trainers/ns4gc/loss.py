@@ -18,7 +18,7 @@ from torch import Tensor
 from ops.distributed.process_group import ProcessGroup
 from ops.losses.link_bce import Links
 from ops.losses.precomputed_grad import with_gradients
-from ops.losses.tiles import TileBuffers, share_of_tiles
+from ops.losses.tiles import TileBuffers, share_of_tiles, tile_rows_on
 from trainers.ns4gc.settings import Settings
 
 _CHUNK = 2**20  # numbers gathered at a time for the links
@@ -54,8 +54,9 @@ def _all_pairs(
     """b/M sum of p over this worker's tiles of the upper triangle and their mirror images."""
     tau, weight = settings.temperature, _weight(links, settings)
     total = torch.zeros((), dtype=torch.float64, device=a.device)
-    buffers = TileBuffers(settings.tile_rows, a)
-    for tile in share_of_tiles(len(a), settings.tile_rows, group.rank, group.world):
+    tile_rows = tile_rows_on(settings.tile_rows, a.device)
+    buffers = TileBuffers(tile_rows, a)
+    for tile in share_of_tiles(len(a), tile_rows, group.rank, group.world):
         sides = [(tile.rows, tile.cols), (tile.cols, tile.rows)]
         for rows, cols in sides[:1] if tile.diagonal else sides:  # S is not symmetric
             shape = rows.stop - rows.start, cols.stop - cols.start
@@ -80,7 +81,7 @@ def _linked(a: Tensor, b: Tensor, gradients: Gradients, links: Links, settings: 
         rows, cols = a[i], b[j]
         s = torch.linalg.vecdot(rows, cols)
         p = ((s - settings.threshold) / tau).sigmoid()
-        pull = torch.where(i == j, s.new_tensor(1 / n), s.new_tensor(edge_weight))
+        pull = torch.where(i == j, s.new_full((), 1 / n), s.new_full((), edge_weight))
         total -= (pull * s + weight * p).sum(dtype=torch.float64)
         if gradients is not None:
             slope = -(pull + weight / tau * p * (1 - p))[:, None]

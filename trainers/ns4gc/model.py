@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import selu
 
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import SparseRows, normalised, sparse_product, sparse_rows
 from ops.losses.normalize import unit_rows
@@ -61,7 +62,7 @@ def features_of(x: NDArray[np.float32], group: ProcessGroup, device: torch.devic
     local = x[group.shard(len(x))]
     if np.count_nonzero(x) < SPARSE_BELOW * x.size:
         return Features(sparse_rows(sp.csr_array(local), device), len(x))
-    return Features(torch.from_numpy(np.ascontiguousarray(local)).to(device), len(x))
+    return Features(send(torch.from_numpy(np.ascontiguousarray(local)), device), len(x))
 
 
 def smoothing(a: sp.csr_array, group: ProcessGroup, device: torch.device) -> SparseRows:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ops.config.settings import setting
-from trainers.shared import PartSettings
+from trainers.shared import TileSettings
 
 
-class Settings(PartSettings):
+class Settings(TileSettings):
     """Hyperparameters of NS4GC, under the paper's names where it has any."""
 
     epochs: int = setting(200, "training epochs", ge=1, le=1_000_000)
@@ -33,7 +33,6 @@ class Settings(PartSettings):
     )
     kmeans_starts: int = setting(10, "k-means++ starts, the lowest inertia wins", ge=1, le=1000)
     evaluate_every: int = setting(10, "epochs between evaluations; the last epoch has one", ge=1)
-    tile_rows: int = setting(512, "rows of a tile of the pairwise term", ge=16, le=8192)
 
     @property
     def batch_nodes(self) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ops.api import Result, Run, State
 from ops.clustering.kmeans import Clustering, kmeans_gathered
 from ops.data.types.graph import AttributedGraph
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import adjacency
 from ops.graph.sampling.batches import epoch_batches, part_of
@@ -30,6 +31,7 @@ from trainers.shared import (
     gradient_step,
     is_due,
     keep_cluster_ids,
+    means,
     run_epochs,
     sent_bytes,
 )
@@ -63,27 +65,28 @@ class Ns4gcTrainer:
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One epoch: a step over all pairs, or one a batch of parts; the loss is the mean over the steps."""
-        before, losses = self.group.counters, []
+        before, losses = self.group.counters, list[Tensor]()
         if self.part is None:
             losses.append(self._step(self.features, self.a, self.links, epoch, 0))
         else:
             for number, batch in enumerate(epoch_batches(self.settings, len(self.x), self.part, self.seed, epoch)):
                 a, features = batch.adjacency(self.a), features_of(self.x[batch.nodes], self.group, self.device)
                 losses.append(self._step(features, a, links_of(a, self.group, self.device), epoch, number))
-        return {"train/loss": sum(losses) / len(losses)} | sent_bytes(self.group, before, len(losses))
+        metrics = means([{"train/loss": loss} for loss in losses])
+        check_loss(metrics["train/loss"], epoch, "lower --lr")
+        return metrics | sent_bytes(self.group, before, len(losses))
 
-    def _step(self, features: Features, a: sp.csr_array, links: Links, epoch: int, number: int) -> float:
+    def _step(self, features: Features, a: sp.csr_array, links: Links, epoch: int, number: int) -> Tensor:
         """Adam's step on the similarities of two views of `a`; returns the loss."""
         views = []
         for which in (0, 1):
             kept, mask = view(a, self.x.shape[1], self.settings, self.seed, (epoch, number, which))
             rows = smoothing(kept, self.group, self.device)
-            views.append(self.network(features, rows, self.group, mask.to(self.device)))
+            views.append(self.network(features, rows, self.group, send(mask, self.device)))
         z1, z2 = self.group.gather(torch.stack(views), features.total).chunk(2)
         loss = similarity_loss(z1, z2, links, self.settings, self.group)
-        check_loss(float(loss.detach()), epoch, "lower --lr")
         gradient_step(loss, list(self.network.parameters()), self.optimizer, self.group)
-        return float(loss.detach())
+        return loss.detach()
 
     @torch.no_grad()
     def embedding(self) -> Float[Tensor, "N D"]:

@@ -41,7 +41,9 @@ def inductive_tensors(
     `local` are the rows of that table that this worker has; every worker has to call it.
     """
     kind = data.others
-    return packed_ids(data, client, [kind]) | {f"table.{kind}": gather_rows(local, shard_of(data, kind, group), group)}
+    return packed_ids(data, client, [kind]) | {
+        f"table.{kind}": gather_rows(local, shard_of(data, kind, group), group).cpu()
+    }
 
 
 def predict(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], new: NewRows) -> Placed:

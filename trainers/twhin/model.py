@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ops.data.types.hetero import Relation, relation_name
+from ops.device import send
 from ops.losses.normalize import unit_rows
 from ops.rng import torch_generator
 from trainers.hgt.loss import is_positive
@@ -69,7 +70,8 @@ def loss_terms(
     moved, ends = _ends(source, shift, target, normalise)
     s, t = pairs
     p, g = len(s), batch_negatives + 1
-    terms = [(softplus(-torch.linalg.vecdot(moved[s], ends[t]) / temperature).sum(), moved.new_tensor(p).long())]
+    positives = torch.full((), p, dtype=torch.int64, device=moved.device)
+    terms = [(softplus(-torch.linalg.vecdot(moved[s], ends[t]) / temperature).sum(), positives)]
     whole = p - p % g
     for rows, size in ((slice(0, whole), g), (slice(whole, p), p - whole)):
         if size > 1 and rows.stop > rows.start:
@@ -89,8 +91,11 @@ def loss(sums: Float[Tensor, "2"], counts: Int64[Tensor, "2"]) -> Float[Tensor, 
 
 
 def summed(ids: Int64[Tensor, "M"], gradients: Float[Tensor, "M D"]) -> tuple[Int64[Tensor, "n"], Float[Tensor, "n D"]]:
-    """Ascending unique ids and the sums of their gradients, added one after the other in the order given."""
-    distinct, places = unique(ids)
+    """Ascending unique ids and the sums of their gradients, added one after the other in the order given.
+
+    `ids` are the CPU's, wherever the gradients are: how many are distinct is known there without a wait.
+    """
+    distinct, places = (send(each, gradients.device) for each in unique(ids))
     return distinct, gradients.new_zeros(len(distinct), gradients.shape[1]).index_add_(0, places, gradients)
 
 
@@ -108,6 +113,7 @@ def step_rows(
 ) -> None:  # fmt: skip
     """Adagrad on the rows `ids` of a part's table and its accumulators, in place; repeated ids are summed first.
 
+    `ids` are the CPU's, the rest is on the table's device.
     Give the gradients of several batches in one fixed order (part, number): sums of floats depend on it.
     """
     rows, gradient = summed(ids, gradients)

@@ -8,20 +8,23 @@ Axes: P pairs of a batch, R rows that a step needs, D width, W workers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.api import Result, Run, State
 from ops.data.types.hetero import relation_name
+from ops.device import send
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.rng import generator
 from trainers.hgt.loop import GraphTrainer, ends_of, parts_of_rank, steps
-from trainers.shared import check_loss, run_epochs, sent_bytes
+from trainers.shared import check_loss, means, run_epochs, sent_bytes
 from trainers.twhin import model
 from trainers.twhin.inference import inductive_tensors
 from trainers.twhin.settings import Settings
@@ -37,11 +40,11 @@ def train(settings: Settings, data: PartitionedGraph, run: Run) -> Result:
 
 @dataclass(frozen=True)
 class TableBatch:
-    """A batch's rows by type (unique global numbers), and its edges and uniform nodes as places among them."""
+    """A batch's rows by type (unique global numbers, on the CPU), and on the device its edges by relation and uniform
+    nodes as places among them."""
 
     ids: dict[str, Int64[Tensor, "_"]]
-    pairs: Int64[Tensor, "2 P"]
-    which: Int64[Tensor, "P"]  # relation of each pair
+    pairs: tuple[Int64[Tensor, "2 _"], ...]
     uniform: tuple[Int64[Tensor, "_"], Int64[Tensor, "_"]]
 
 
@@ -58,22 +61,23 @@ class TwhinTrainer(GraphTrainer):
         for part in parts_of_rank(data, self.group):
             for kind in self.kinds:
                 n = len(data.part_rows(kind, part))
-                self.parts[kind, part] = model.table(run.seed, kind, part, n, d)
-                self.sums[kind, part] = torch.zeros(n)
+                self.parts[kind, part] = model.table(run.seed, kind, part, n, d).to(run.device)
+                self.sums[kind, part] = torch.zeros(n, device=run.device)
         start = model.translations(data.labels, d)
-        self.shift = torch.stack([start[relation_name(r)] for r in data.labels])
-        self.shift_sums = torch.zeros(len(data.labels))
+        self.shift = torch.stack([start[relation_name(r)] for r in data.labels]).to(run.device)
+        self.shift_sums = torch.zeros(len(data.labels), device=run.device)
         if run.start is not None:
             self._load(run.start)
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """The steps of an epoch; means over them."""
         before = self.group.counters
-        count, total = 0, 0.0
+        losses: list[dict[str, Tensor]] = []
         for together, batches in steps(self.edges, self.settings, self.group, self.seed, epoch, self.prepare):
-            count += 1
-            total += self._learn(batches, together, epoch)
-        return {"train/loss": total / count} | sent_bytes(self.group, before, count)
+            losses.append({"train/loss": self._learn(batches, together)})
+        metrics = means(losses)
+        check_loss(metrics["train/loss"], epoch, "lower --lr or raise --temperature")
+        return metrics | sent_bytes(self.group, before, len(losses))
 
     def prepare(self, turn: int, part: int, number: int) -> TableBatch:
         """Draw batch (part, number) of a pass over the edges: its edges and the nodes that corrupt them."""
@@ -86,38 +90,44 @@ class TwhinTrainer(GraphTrainer):
         drawn = [draws.integers(data.count(kind), size=self.settings.neg_num) for kind in (data.rows, data.others)]
         ends = ends_of(data, pairs, drawn)
         ids = {kind: torch.from_numpy(numbers) for kind, numbers in ends.ids.items()}
-        return TableBatch(ids, ends.pairs, torch.from_numpy(which), ends.drawn)
+        relations = torch.from_numpy(which)
+        by_relation = [ends.pairs[:, relations == i] for i in range(len(data.labels))]
+        first, second = (send(each, self.device) for each in ends.drawn)
+        sent = send(torch.cat(by_relation, 1), self.device)
+        return TableBatch(ids, torch.split(sent, [each.shape[1] for each in by_relation], 1), (first, second))
 
-    def _learn(self, batches: list[TableBatch], together: int, epoch: int) -> float:
+    def _learn(self, batches: list[TableBatch], together: int) -> Float64[Tensor, ""]:
         """A step over the batches of all workers, `together` in number; returns the mean loss."""
         rows = self._fetch([batch.ids for batch in batches], together)
         results = [self._gradients(batch, have) for batch, have in zip(batches, rows, strict=True)]
-        total = self.group.sum_(torch.tensor([sum(loss for loss, _, _ in results)], dtype=torch.float64))
-        check_loss(float(total), epoch, "lower --lr or raise --temperature")
-        none, no_ids = torch.zeros(0, self.settings.embedding_dim), torch.zeros(0, dtype=torch.int64)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for value, _, _ in results:
+            total += value
+        self.group.sum_(total)
+        none = torch.zeros(0, self.settings.embedding_dim, device=self.device)
+        no_ids = torch.zeros(0, dtype=torch.int64)
         for kind in self.kinds:
             ids = self.group.gather_lists([batch.ids[kind] for batch in batches], together, no_ids)
             gradients = self.group.gather_lists([g[kind] / together for _, g, _ in results], together, none)
             self._write(kind, torch.cat(ids), torch.cat(gradients))
         shift = torch.stack(self.group.gather_lists([s / together for _, _, s in results], together, none)).sum(0)
         self.shift, self.shift_sums = model.adagrad(self.shift, shift, self.shift_sums, self.settings.lr)
-        return float(total) / together
+        return total / together
 
-    def _gradients(self, batch: TableBatch, have: dict[str, Tensor]) -> tuple[float, dict[str, Tensor], Tensor]:
+    def _gradients(self, batch: TableBatch, have: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss of a batch, its gradient by type for the rows it has, and for all translations."""
         s, data = self.settings, self.data
         leaves = {kind: rows.requires_grad_() for kind, rows in have.items()}
         shift = self.shift.clone().requires_grad_()
-        sums, counts = torch.zeros(2), torch.zeros(2, dtype=torch.int64)
-        for i in range(len(data.labels)):
-            pairs = batch.pairs[:, batch.which == i]
+        sums, counts = shift.new_zeros(2), shift.new_zeros(2, dtype=torch.int64)
+        for i, pairs in enumerate(batch.pairs):
             if pairs.shape[1]:
                 each = model.loss_terms(leaves[data.rows], leaves[data.others], shift[i], pairs, batch.uniform,
                                         s.batch_negatives, s.temperature, s.normalise)  # fmt: skip
                 sums, counts = sums + each[0], counts + each[1]
         value = model.loss(sums, counts)
         gradients = torch.autograd.grad(value, [*leaves.values(), shift], materialize_grads=True, allow_unused=True)
-        return float(value.detach()), dict(zip(leaves, gradients, strict=False)), gradients[-1]
+        return value.detach(), dict(zip(leaves, gradients, strict=False)), gradients[-1]
 
     def _fetch(self, wanted: list[dict[str, Tensor]], together: int) -> list[dict[str, Tensor]]:
         """The rows of each of this worker's batches: owners fill in theirs, the sum over workers has them all."""
@@ -126,36 +136,36 @@ class TwhinTrainer(GraphTrainer):
         for kind in self.kinds:
             by_batch = self.group.gather_lists([ids[kind] for ids in wanted], together, no_ids)
             ids = torch.cat(by_batch)
-            rows = torch.zeros(len(ids), self.settings.embedding_dim)
-            for part, first, last in self._ranges(kind):
-                here = (ids >= first) & (ids < last)
-                rows[here] = self.parts[kind, part][ids[here] - first]
+            rows = torch.zeros(len(ids), self.settings.embedding_dim, device=self.device)
+            for part, at, numbers in self._here(kind, ids):
+                rows[send(at, self.device)] = self.parts[kind, part][send(numbers, self.device)]
             pieces = torch.split(self.group.sum_(rows), [len(each) for each in by_batch])
             for at, batch_rows in enumerate(fetched):
                 batch_rows[kind] = pieces[self.group.rank + at * self.group.world].clone()
         return fetched
 
-    def _ranges(self, kind: str) -> list[tuple[int, int, int]]:
-        offsets = self.data.manifest.nodes[kind].offsets
-        return [(part, int(offsets[part]), int(offsets[part + 1])) for part in parts_of_rank(self.data, self.group)]
+    def _here(self, kind: str, ids: Int64[Tensor, "R"]) -> Iterator[tuple[int, Int64[Tensor, "_"], Int64[Tensor, "_"]]]:
+        """Of each of this worker's parts: where among `ids` its nodes are, and their rows of its table."""
+        offsets = self.data.manifest.nodes[kind].offsets.tolist()
+        for part in parts_of_rank(self.data, self.group):
+            at = torch.nonzero((ids >= offsets[part]) & (ids < offsets[part + 1])).flatten()
+            yield part, at, ids[at] - offsets[part]
 
     def _write(self, kind: str, ids: Int64[Tensor, "R"], gradients: Float[Tensor, "R D"]) -> None:
         """Adagrad on this worker's parts, all batches' gradients in batch order."""
-        for part, first, last in self._ranges(kind):
-            here = (ids >= first) & (ids < last)
-            model.step_rows(
-                self.parts[kind, part], self.sums[kind, part], ids[here] - first, gradients[here], self.settings.lr
-            )
+        for part, at, numbers in self._here(kind, ids):
+            local = gradients[send(at, self.device)]
+            model.step_rows(self.parts[kind, part], self.sums[kind, part], numbers, local, self.settings.lr)
 
     def embed(self, kind: str) -> Float32[Tensor, "n D"]:
         """The rows of this worker's parts."""
-        return torch.cat([torch.zeros(0, self.settings.embedding_dim), *(
+        return torch.cat([torch.zeros(0, self.settings.embedding_dim, device=self.device), *(
             self.parts[kind, part] for part in parts_of_rank(self.data, self.group)
         )])  # fmt: skip
 
     def link(self) -> dict[str, NDArray[np.float32]]:
         """The mean translation: of a hidden pair nothing says which relation it would get."""
-        return {"shift": self.shift.mean(0).numpy()}
+        return {"shift": self.shift.mean(0).cpu().numpy()}
 
     def state(self, epoch: int) -> State:
         """Translations are shared; tables and accumulators go by part."""
@@ -166,15 +176,16 @@ class TwhinTrainer(GraphTrainer):
         return State(epoch, {"shift": self.shift, "shift_sums": self.shift_sums}, parts)
 
     def _load(self, start: State) -> None:
-        self.shift, self.shift_sums = start.shared["shift"].clone(), start.shared["shift_sums"].clone()
+        taken = partial(torch.Tensor.to, device=self.device, copy=True)
+        self.shift, self.shift_sums = taken(start.shared["shift"]), taken(start.shared["shift_sums"])
         for kind, part in self.parts:
             stored = start.parts[part]
-            self.parts[kind, part] = stored[f"table.{kind}"].clone()
-            self.sums[kind, part] = stored[f"sums.{kind}"].clone()
+            self.parts[kind, part] = taken(stored[f"table.{kind}"])
+            self.sums[kind, part] = taken(stored[f"sums.{kind}"])
 
     def tensors(self) -> dict[str, Tensor]:
         """The translations, and what new users are placed by."""
-        tensors = {f"shift.{relation_name(r)}": self.shift[i].clone() for i, r in enumerate(self.data.labels)}
+        tensors = {f"shift.{relation_name(r)}": self.shift[i].cpu().clone() for i, r in enumerate(self.data.labels)}
         if self.settings.store_states:
             tensors |= inductive_tensors(self.embed(self.data.others), self.data, self.client, self.group)
         return tensors

@@ -24,7 +24,9 @@ from ops.data.images.parquet import image_column, parquet_files
 from ops.data.images.remote import images_copy
 from ops.data.images.sources import SUFFIXES, EncodedImages
 from ops.data.io.ids import check_ids
-from ops.data.io.validate import count, make_labels, unlabelled
+from ops.data.io.labels import make_labels, unlabelled
+from ops.data.io.readers import check_name
+from ops.data.io.validate import count
 from ops.data.types.images import ImageSet
 from ops.errors import DataError, SettingsError, naming
 from ops.storage.object_store import is_s3
@@ -61,6 +63,7 @@ def read_images(
     """
     if size is not None and not 1 <= size <= 1024:
         raise SettingsError(f"--image-size {size}: allowed are 1 to 1024 pixels, or none for the data's own")
+    check_name(spec + backbone)
     table = features_file(backbone)
     with _local(spec, table is not None) as path:
         if path is not None and _is_table(path):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ops.data.images.cache import stamp
 from ops.data.images.decode import Blocks, Encoded
-from ops.data.io.readers import reading
+from ops.data.io.readers import check_name, reading
 from ops.data.io.validate import count
 from ops.errors import DataError
 
@@ -117,7 +117,10 @@ def list_files(folder: Path, notes: list[str]) -> list[Path]:
     if again:
         notes.append(f"{count(len(again), 'linked folder')} left out, as their images are read already: {again[0]}"
                      f"{' ...' if again[1:] else ''}")  # fmt: skip
-    return sorted(p for p in files if p.is_file() or not p.exists())  # no pipes, no devices
+    files = sorted(p for p in files if p.is_file() or not p.exists())  # no pipes, no devices
+    for path in files:
+        check_name(path)
+    return files
 
 
 def labels_by_folder(folder: Path, parts: list[tuple[str, ...]], notes: list[str]) -> NDArray[Any] | None:

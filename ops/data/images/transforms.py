@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ops.device import send
 from ops.rng import key64, uniforms
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of natural images, in [0, 1]: one scale for all data sets
@@ -73,7 +74,7 @@ def augment(
         index.cpu().numpy(), key64(seed, "augment", epoch, view), (height, width), crop_scale=crop_scale,
         jitter=jitter, jitter_p=jitter_p, grey_p=grey_p, flip_p=flip_p,
     )  # fmt: skip
-    step = len(images) if images.is_cuda else CHUNK
+    step = CHUNK if images.device.type == "cpu" else len(images)
     views = [_view(images[i : i + step], drawn, slice(i, i + step)) for i in range(0, len(images), step)]
     return torch.cat(views) if views else images.float()
 
@@ -125,20 +126,20 @@ def _view(images: UInt8[Tensor, "B 3 H W"], drawn: Draws, rows: slice) -> Float[
     """The drawn crop, jitter and grey of one piece of a batch."""
     device = images.device
     x = _cropped(images.float().div_(255), drawn.crop[rows], drawn.flip[rows])
-    factors = torch.from_numpy(drawn.factors[rows].astype(np.float32)).to(device)
+    factors = send(torch.from_numpy(drawn.factors[rows].astype(np.float32)), device)
     order = drawn.order[rows]
     turned = np.argmax(order == 3, axis=1)  # at which of the four steps the hue is turned
     moves = drawn.factors[rows, 3] != 0
     changes = (drawn.factors[rows, :3] != 1).any()
     for step in range(4):
         if changes:
-            x = _mixed(x, factors, torch.from_numpy(order[:, step]).to(device))
+            x = _mixed(x, factors, send(torch.from_numpy(order[:, step]), device))
         now = np.flatnonzero(moves & (turned == step))
         if now.size:
-            at = torch.from_numpy(now).to(device)
+            at = send(torch.from_numpy(now), device)
             x[at] = _turned(x[at], factors[at, 3])
     if (grey := np.flatnonzero(drawn.grey[rows])).size:
-        at = torch.from_numpy(grey).to(device)
+        at = send(torch.from_numpy(grey), device)
         x[at] = _grey(x[at])
     return _scaled(x)
 
@@ -148,10 +149,10 @@ def _cropped(x: Float[Tensor, "B 3 H W"], crop: Doubles, flip: NDArray[np.bool_]
     height, width = x.shape[-2:]
     rows = _source(crop[:, 0], crop[:, 2], height, np.zeros_like(flip))
     cols = _source(crop[:, 1], crop[:, 3], width, flip)
-    grid = torch.empty(len(x), height, width, 2)
-    grid[..., 0] = torch.from_numpy(((2 * cols + 1) / width - 1).astype(np.float32))[:, None, :]
-    grid[..., 1] = torch.from_numpy(((2 * rows + 1) / height - 1).astype(np.float32))[:, :, None]
-    return functional.grid_sample(x, grid.to(x.device), mode="bilinear", padding_mode="border", align_corners=False)
+    places = (((2 * cols + 1) / width - 1)[:, None, :], ((2 * rows + 1) / height - 1)[:, :, None])
+    across, down = (send(torch.from_numpy(each.astype(np.float32)), x.device) for each in places)
+    grid = torch.stack((across.expand(-1, height, -1), down.expand(-1, -1, width)), -1)
+    return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _source(first: Doubles, length: Doubles, size: int, flip: NDArray[np.bool_]) -> Doubles:
@@ -188,7 +189,7 @@ def _turned(x: Float[Tensor, "B 3 H W"], by: Float[Tensor, " B"]) -> Float[Tenso
     span = high - low
     safe = torch.where(span > 0, span, 1.0)
     hue = torch.where(high == r, (g - b) / safe, torch.where(high == g, (b - r) / safe + 2, (r - g) / safe + 4))
-    n = torch.tensor([5.0, 3.0, 1.0], device=x.device)[None, :, None, None]
+    n = send(torch.tensor([5.0, 3.0, 1.0]), x.device)[None, :, None, None]
     k = ((hue + 6 * by[:, None, None])[:, None] + n).remainder_(6)
     k = torch.minimum(k, 4 - k).clamp_(0, 1)
     return high[:, None] - k.mul_(span[:, None])
@@ -196,5 +197,5 @@ def _turned(x: Float[Tensor, "B 3 H W"], by: Float[Tensor, " B"]) -> Float[Tenso
 
 def _scaled(x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     """(x - mean) / deviation, in place."""
-    mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (MEAN, STD))
+    mean, std = (send(torch.tensor(v), x.device)[:, None, None] for v in (MEAN, STD))
     return x.sub_(mean).div_(std)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.io.knn import METRICS, knn_graph
-from ops.data.io.validate import check_features, make_graph, make_labels, unlabelled
+from ops.data.io.labels import make_labels, unlabelled
+from ops.data.io.validate import check_features, make_graph
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ops.atomic_io import atomic_write, replacing
 from ops.data.io.layout import MAPPING
+from ops.data.io.plain_yaml import load_yaml
 from ops.data.types.hetero import Edges, HeteroGraph, Ids, Relation, relation_name
 from ops.errors import SettingsError
 
@@ -124,7 +125,7 @@ def begin(folder: Path, fresh: bool, recipe: dict[str, Any]) -> bool:
 
 def _stored(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = load_yaml(path.read_text())
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ops.data.io.hetero_validate import make_hetero
+from ops.data.io.validate import make_hetero
 from ops.data.synthetic.draws import Int, Shuffle, degrees, distinct, members
 from ops.data.types.hetero import EDGE, NODE, Edges, HeteroGraph, Nodes, Relation
 from ops.errors import DataError, SettingsError

@@ -10,7 +10,7 @@ Axes: B rows of a block, F fan-out, N nodes of a type at a depth, P parts, L hop
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.data.types.hetero import Relation, relation_name
+from ops.device import send
 from ops.graph.partition.manifest import Manifest
 from ops.graph.sampling.part_service import HopRequest, by_owner, numbers_within
 from ops.rng import key64
@@ -39,12 +40,24 @@ class Sample:
 
     `nodes[d]`: global numbers of depth d by type, roots first; depth d + 1 begins with the nodes of depth d in the same
     order. `blocks[d]`: a row per node of depth d, entries are positions among the sources of depth d + 1, where the
-    mask is True. `features`: float32 [N F] of the outermost nodes.
+    mask is True. `features`: float32 [N F] of the outermost nodes, `numbers`: theirs on the device, where it was asked
+    for.
     """
 
     nodes: tuple[dict[str, NDArray[np.int64]], ...]
     blocks: tuple[dict[Relation, Block], ...]
     features: dict[str, Float[Tensor, "_ _"]]
+    numbers: dict[str, Int64[Tensor, "_"]] = field(default_factory=dict)
+
+    def sent(self, device: torch.device, *, numbers: bool) -> Sample:
+        """The same with blocks and features on `device`, and the `numbers` of the outermost nodes if asked for."""
+        if device.type == "cpu":
+            return self
+        outermost = self.nodes[-1] if numbers else {}
+        sent = {kind: send(torch.from_numpy(ids), device) for kind, ids in outermost.items()}
+        blocks = [{r: (send(at, device), send(mask, device)) for r, (at, mask) in hop.items()} for hop in self.blocks]
+        features = {kind: send(x, device) for kind, x in self.features.items()}
+        return Sample(self.nodes, tuple(blocks), features, sent)
 
     @property
     def edges(self) -> int:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.data.io.hetero_validate import make_hetero
+from ops.data.io.validate import make_hetero
 from ops.data.splits import split
 from ops.data.synthetic.user_item import planted_communities
 from ops.data.types.hetero import Edges, Nodes, find_relations

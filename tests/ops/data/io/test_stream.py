@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ops.data.io.stream import TableStream
+from ops.data.io.tables import TableStream
 from ops.errors import DataError
 
 

@@ -1,0 +1,45 @@
+"""The device: what is sent there, and the plan against a GPU's memory."""
+
+import pytest
+import torch
+
+from ops import device
+from ops.errors import ResourceError
+
+GIB = 2**30
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A machine with cards of 16 and of 8 GiB."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda number: (1 * GIB, (16, 8)[number] * GIB))
+
+
+def test_what_is_there_already_is_not_copied():
+    x = torch.ones(3)
+    assert device.send(x, torch.device("cpu")) is x
+
+
+def test_without_a_card_nothing_is_checked_or_said(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert device.card_memory() is None
+    assert device.check_card(10**15, 1.0, "x") == ""
+
+
+@pytest.mark.parametrize(("gib", "share", "words"), [
+    (5, 1.0, "at most 5.75 GiB of the GPU's 8.0"),
+    (5, 2.0, "at most 5.75 GiB of the GPU's 8.0"),
+    (2, 0.5, "at most 2.75 GiB of the GPU's 4.0"),
+    (50, 0.0, ""),
+])  # fmt: skip
+def test_a_plan_is_told_against_the_smallest_card(card, gib, share, words):
+    assert device.check_card(gib * GIB, share, "x") == words
+
+
+@pytest.mark.parametrize(("gib", "share"), [(8, 1.0), (4, 0.5)])
+def test_a_plan_beyond_the_card_ends_with_the_settings_that_fit(card, gib, share):
+    with pytest.raises(ResourceError, match=r"of a GPU's memory, there are .* GiB: lower --embedding-dim") as error:
+        device.check_card(gib * GIB, share, "lower --embedding-dim")
+    assert error.value.code == 4
