@@ -11,9 +11,18 @@ from os import PathLike, fspath
 from typing import Any
 
 _CLASSES = {
-    "caegcn": "CaEGCN", "hadis": "HaDis", "hgt": "HGT", "hsan": "HSAN", "ns4gc": "NS4GC", "s2cag": "S2CAG",
-    "sagsc": "SAGSC", "sdcn": "SDCN", "ssgc": "SSGC", "twhin": "TwHIN",
-}  # fmt: skip
+    "caegcn": "CaEGCN",
+    "degree": "Degree",
+    "hadis": "HaDis",
+    "hgt": "HGT",
+    "hsan": "HSAN",
+    "ns4gc": "NS4GC",
+    "s2cag": "S2CAG",
+    "sagsc": "SAGSC",
+    "sdcn": "SDCN",
+    "ssgc": "SSGC",
+    "twhin": "TwHIN",
+}
 _NAMES = sorted([*_CLASSES.values(), "__version__", "load"])
 
 

@@ -40,7 +40,7 @@ def main(argv: list[str], program: str = "workflows/auto.py") -> None:
     for key in ("config", "dump_config", "preset"):
         if key in settings.model_fields_set:
             raise SettingsError(
-                f"{flag(key)}: auto has no settings of its own to keep; {program} --help lists its flags"
+                f"{flag(key)}: auto takes flags only; {program} --help lists them"
             )
     if settings.then and (settings.then not in METHODS or METHODS[settings.then].kind != "graph"):
         graphs = ", ".join(name for name in METHODS if METHODS[name].kind == "graph")
