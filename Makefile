@@ -80,8 +80,13 @@ test-gpu: setup ## every method on this machine's GPU against the CPU: under 6 m
 bench-gpu: setup ## epochs on this machine's GPU: seconds, memory, share of its matmul peak
 	$(BIN)/python tests/bench/gpu.py
 
-docs: setup ## write the page of settings anew
+docs: setup ## write the page of settings anew, and the site of all pages (build/site/index.html)
 	$(BIN)/python workflows/docs.py > workflows/SETTINGS.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(WHEELS) -e '.[dev,docs]'
+	rm -rf build/pages
+	$(BIN)/python workflows/docs.py build/pages
+	cp workflows/site.yml build/mkdocs.yml
+	PYTHONPATH=. $(BIN)/python -m mkdocs build --quiet -f build/mkdocs.yml
 
 clean: ## remove .venv and caches; results in runs/ stay
 	rm -rf $(VENV) .venv-k8s .venv-kubeflow .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -39,9 +39,7 @@ def main(argv: list[str], program: str = "workflows/auto.py") -> None:
     _, settings = read_settings(flags, argv, AutoSettings, "")
     for key in ("config", "dump_config", "preset"):
         if key in settings.model_fields_set:
-            raise SettingsError(
-                f"{flag(key)}: auto takes flags only; {program} --help lists them"
-            )
+            raise SettingsError(f"{flag(key)}: auto takes flags only; {program} --help lists them")
     if settings.then and (settings.then not in METHODS or METHODS[settings.then].kind != "graph"):
         graphs = ", ".join(name for name in METHODS if METHODS[name].kind == "graph")
         raise SettingsError(f"--then {settings.then}: is no method for graphs; allowed: {graphs}")

@@ -126,7 +126,7 @@ def _metrics(values: Mapping[str, float | None], step: int, at: int) -> list[Any
 
 
 def _model(client: Any, run: Any, folder: Path, name: str) -> None:
-    """Log the folder as a pyfunc from code, register it and move the aliases; each step looks first at what there is."""
+    """Log the folder as a pyfunc from code, register it, move the aliases; each step looks first at what there is."""
     from mlflow.exceptions import MlflowException
 
     run_id, experiment, mark = run.info.run_id, run.info.experiment_id, {DIGEST: digest(folder)}
