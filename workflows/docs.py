@@ -38,7 +38,7 @@ def _beyond_launch(model: type[LaunchSettings]) -> str:
 
 
 def gather(folder: Path) -> None:
-    """Copy every page and the pictures that it shows to `folder`, at the same paths; links to code go to its text."""
+    """Copy every page and the pictures that it shows to `folder`, at the same paths, and write the page of the API."""
     root = Path(__file__).parents[1]
     pages = [root / name for name in ("README.md", "CHANGELOG.md")]
     pages += sorted(each for room in ("ops", "trainers", "workflows", "k8s") for each in (root / room).rglob("*.md"))
@@ -48,6 +48,7 @@ def gather(folder: Path) -> None:
         text = path.read_text(encoding="utf-8")
         target.write_text(text, encoding="utf-8")
         for picture in re.findall(r"!\[[^\]]*\]\(([^):]+)\)", text):
+            (target.parent / picture).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path.parent / picture, target.parent / picture)
     classes = [f"trainers.{name}" for name in METHODS]
     modules = ["tessera", "ops.inference.sklearn", "ops.inference.user_estimator", *classes, "ops.api"]
