@@ -66,7 +66,7 @@ def run_partition(request: PartitionSettings, console: Console) -> dict[str, Any
                 s3.upload(home / JOB, bucket / JOB)
             _build(request, source, home, bucket, console, peaks)
         manifest = read_manifest(str(bucket or home))
-    console.say(text(manifest))
+    console.say(text(manifest), lines=True)
     console.say(f"{request.out}: {manifest.parts} parts")
     return {"out": request.out, "parts": manifest.parts, "digest": manifest.digest, "again": finished,
             "partitioner": manifest.partitioner, "report": manifest.report, "notes": list(manifest.notes),

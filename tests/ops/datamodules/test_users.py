@@ -49,6 +49,15 @@ def test_hidden_pairs_are_those_of_the_split_in_the_numbers_of_the_parts(planted
     assert not trained & {(names[0][u], names[1][n]) for u, n in np.hstack([held.valid, held.test]).T}
 
 
+@pytest.mark.parametrize("empty", [("valid",), ("test",), ("valid", "test")])
+def test_where_nobody_has_hidden_notes_nothing_is_trained(planted, tmp_path, monkeypatch, empty):
+    nobody = dict.fromkeys(empty, np.empty((0, 2), np.int64))
+    monkeypatch.setattr("ops.datamodules.users.split", lambda *args, **words: replace(split(*args, **words), **nobody))
+    what = {"valid": "validation", "test": "test"}[empty[0]]
+    with pytest.raises(DataError, match=f"no user has both training and hidden notes for the {what}"):
+        loaded(tmp_path, *planted)
+
+
 def rewired(graph, cut, rng):
     """The graph whose pairs from `cut` on lead to other notes, which the user has no edge to."""
     taken = {pair for e in graph.edges.values() for pair in zip(e.src.tolist(), e.dst.tolist(), strict=True)}
