@@ -1,21 +1,37 @@
-# Everything sets itself up: the first target that runs makes .venv (Python 3.11+, about 7 GB, some minutes).
+# Everything sets itself up: the first target that runs makes .venv (Python 3.11+, about 7 GB, some minutes; with
+# TORCH=cpu, without CUDA's libraries, about 2 GB).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# a wheel such as 2.9.0+cpu is taken before 2.9.0
+WHEELS := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-cluster check-k8s chart kubeflow bench test-gpu bench-gpu docs clean
+.PHONY: help setup lock fuzz demo check test test-cluster check-k8s chart kubeflow bench test-gpu bench-gpu docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.ready ## make .venv with Tessera and its tools
+setup: $(VENV)/.ready ## make .venv with Tessera and its tools; TORCH=cpu: without CUDA
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(WHEELS) -e '.[dev]'
 	@touch $@
+
+# of PyTorch's own index of wheels, which the image takes them from
+LEFT_OUT := torch torchvision cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
+    nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand \
+    nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink \
+    nvidia-nvshmem-cu13 nvidia-nvtx triton
+lock: ## hashes of what the image installs (k8s/requirements.lock), by uv; after dependencies have changed
+	uv pip compile pyproject.toml --extra server -c constraints.txt --generate-hashes --no-annotate \
+		$(addprefix --no-emit-package=,$(LEFT_OUT)) --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+		-o k8s/requirements.lock
+
+fuzz: setup ## five minutes of drawn tables, folders, images and run folders: what fails is drawn first the next time
+	$(ONE_THREAD) FUZZ_SECONDS=300 $(BIN)/python -m pytest -m fuzz
 
 demo: setup ## search, train and report on scikit-learn's digits: two to six minutes
 	$(BIN)/python workflows/tune_hsan.py --dataset digits --trials 10 --first-seed 5 --seeds 5 --no-prune --name demo
@@ -24,7 +40,7 @@ check: setup ## lint, types and unit tests: under 3 minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not slow and not cluster' -n 2
+	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not slow and not cluster and not fuzz' -n 2
 
 test: check ## check, then the tests that start servers, kill runs and search with Ray
 	$(ONE_THREAD) $(BIN)/python -m pytest -m 'slow and not cluster' -n 2 --dist loadfile
@@ -68,6 +84,7 @@ bench: setup ## speed and memory against dense forms and the published code, lar
 	$(BIN)/python tests/bench/caegcn.py
 	$(BIN)/python tests/bench/images.py
 	$(BIN)/python tests/bench/hadis.py
+	$(BIN)/python tests/bench/twhin.py
 
 test-gpu: setup ## every method on this machine's GPU against the CPU: under 6 minutes; skips where there is none
 	@if $(BIN)/python -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; \
@@ -77,8 +94,13 @@ test-gpu: setup ## every method on this machine's GPU against the CPU: under 6 m
 bench-gpu: setup ## epochs on this machine's GPU: seconds, memory, share of its matmul peak
 	$(BIN)/python tests/bench/gpu.py
 
-docs: setup ## write the page of settings anew
+docs: setup ## write the page of settings anew, and the site of all pages (build/site/index.html)
 	$(BIN)/python workflows/docs.py > workflows/SETTINGS.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(WHEELS) -e '.[dev,docs]'
+	rm -rf build/pages
+	$(BIN)/python workflows/docs.py build/pages
+	cp workflows/site.yml build/mkdocs.yml
+	PYTHONPATH=. $(BIN)/python -m mkdocs build --quiet -f build/mkdocs.yml
 
 clean: ## remove .venv and caches; results in runs/ stay
 	rm -rf $(VENV) .venv-k8s .venv-kubeflow .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -140,9 +140,9 @@ def now() -> str:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object, or None where the file is missing or not whole."""
+    """A JSON object, or None where the file is missing, not whole or anything else."""
     try:
-        value: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
+        value = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
         return None
-    return value
+    return value if isinstance(value, dict) else None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from ops.errors import ResourceError
 
 THREADS_AND_KERNELS = 160 * 2**20  # what torch, BLAS and scikit-learn take at their first real work, measured on bat
+_loading_limit: ContextVar[float] = ContextVar("_loading_limit", default=0.0)  # GiB, 0: what there is
 _M_MMAP_THRESHOLD, _LARGE = -3, 8 * 2**20  # mallopt(3); bytes
 
 
@@ -78,4 +81,24 @@ def check_fits(planned: int, limit_gib: float, advice: str) -> None:
     if planned > limit:
         raise ResourceError(
             f"the training is planned to need {planned / 2**30:.2f} GiB, there are {limit / 2**30:.2f} GiB: {advice}"
+        )
+
+
+@contextmanager
+def loading_within(limit_gib: float) -> Iterator[None]:
+    """Data that is loaded inside may take `limit_gib` GiB (0: what there is): `check_load`."""
+    token = _loading_limit.set(limit_gib)
+    try:
+        yield
+    finally:
+        _loading_limit.reset(token)
+
+
+def check_load(planned: int, origin: str) -> None:
+    """Raise ResourceError where an input, which `origin` names, needs more bytes than loading may take."""
+    limit = int(_loading_limit.get() * 2**30) or available()
+    if planned > limit:
+        raise ResourceError(
+            f"{origin}: loading it is planned to need {planned / 2**30:.2f} GiB, there are {limit / 2**30:.2f} GiB; "
+            "give fewer rows or columns, or a larger --memory-limit on a larger machine"
         )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _NAMES = (
     "caegcn",
+    "degree",
     "hadis",
     "hgt",
     "hsan",

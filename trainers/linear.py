@@ -57,7 +57,7 @@ def train(settings: LinearSettings, data: AttributedGraph, run: Run) -> Result:
     fit = linear.fit(settings.linear, data.x, smoothing, settings.k, (run.seed, 0))
     labels = fit.labels.cpu().numpy()
     if run.start is None:
-        sent = {"sys/sent_bytes": float(group.sent_since(0, 0))} if group.world > 1 else {}
+        sent = {"sys/sent_bytes": float(group.sent_since())} if group.world > 1 else {}
         run.report(0, sent, labels, partial(State, 0, {}))
     result = Result(labels, fit.confidence.float().cpu().numpy(), fit.embedding.float().cpu().numpy(), fit.model)
     return keep_cluster_ids(result, settings.k, run.warm)
@@ -105,6 +105,8 @@ def estimate(settings: LinearSettings, data: AttributedGraph, world: int = 1) ->
 def exchanged(settings: LinearSettings, data: AttributedGraph, world: int) -> int:
     """Bytes that one worker sends in the whole computation, k-means apart: the products' rows, from all to all."""
     method, k = settings.linear, settings.k
+    if method.kind == "degree":
+        return 0
     n, f = (-(-count // world) * world for count in (data.n_nodes, data.n_features))
     product, adjoint = (method.order + 1) * n, method.order * n + f
     width = _width(method, k, data)

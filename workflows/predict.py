@@ -42,7 +42,8 @@ def main(argv: list[str], program: str = "workflows/predict.py") -> None:
         print(json.dumps(summary))
     sizes = ", ".join(f"{size:,}" for size in summary["sizes"])
     columns = summary.get("columns", "id, cluster, confidence")
-    console.say(f"cluster sizes: {sizes}\n{request.out}: {columns} of {summary['rows']:,} rows")
+    console.say(f"cluster sizes: {sizes}")
+    console.say(f"{request.out}: {columns} of {summary['rows']:,} rows")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def main(argv: list[str], program: str = "workflows/train.py") -> None:
     folder, result = run_training(method, request, console)
     if request.launch.json_output:
         print(json.dumps(result.plain()))
-    console.say(result_text(result))
+    console.say(result_text(result), lines=True)
     where(folder, request.launch, console)
 
 

@@ -25,3 +25,10 @@ def matched_ids(now: Int64[np.ndarray, "n"], before: Int64[np.ndarray, "n"], n_c
     out[new[partners]] = ids[partners]
     out[out < 0] = np.setdiff1d(np.arange(n_clusters), out)
     return out
+
+
+def numbered_as(reference: Int64[np.ndarray, "n"], clusters: Int64[np.ndarray, "n"]) -> NDArray[np.int64]:
+    """`clusters` [n] with the numbers of the clusters in `reference` [n] that they share most rows with, one to one."""
+    k = int(max(reference.max(), clusters.max())) + 1
+    ids: NDArray[np.int64] = matched_ids(clusters, reference, k)
+    return np.take(ids, clusters)

@@ -8,6 +8,7 @@ s2cag    `Z = (1 - a)/(1 - a^(T+1)) sum_{t=0..T} a^t P^t X^`, `X^ = X / sqrt(X X
          vectors 2 .. K+1, rounded by SNEM (KDD 2025).
 m-s2cag  the same Z of X as it is, its rows of unit length; the leading eigenvectors of the modularity of `Z Z^T`,
          k-means of their rows of unit length (ibid.).
+degree   k-means on log(1 + degree): roles instead of communities. Features do not count.
 
 Costs are linear in the edges. Axes: N nodes, n rows of another table, F features, D width, K clusters.
 """
@@ -33,8 +34,8 @@ from ops.errors import DataError
 from ops.graph.features import Table, Treatment, fit_treatment, scaled_rows, treated
 from ops.graph.filters import Filtered, Smoothing, smoothing_of, split_rows
 
-Kind = Literal["ssgc", "sagsc", "s2cag", "m-s2cag"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+Kind = Literal["ssgc", "sagsc", "s2cag", "m-s2cag", "degree"]
+KINDS: tuple[Kind, ...] = get_args(Kind)[:-1]  # those that see the features
 CPU = torch.device("cpu")
 
 
@@ -91,7 +92,8 @@ def fit(
 
     Raises DataError for negative features where `s2cag` scales by their sums.
     """
-    group = smoothing.steps.group
+    if method.kind == "degree":
+        return _rounded(method, {}, _log_degree(smoothing), smoothing, n_clusters, seed)
     model = fit_treatment(x, method.features)
     table = treated(x, method.features, model)
     if method.kind == "s2cag":
@@ -102,7 +104,15 @@ def fit(
             )
         model["columns"] = torch.from_numpy(np.asarray(table.sum(axis=0), dtype=np.float32))
     z = _filtered(method, table, model, smoothing)
-    rows = _subspace(method, z, model, n_clusters, seed)
+    return _rounded(method, model, _subspace(method, z, model, n_clusters, seed), smoothing, n_clusters, seed)
+
+
+def _rounded(
+    method: LinearMethod, model: dict[str, Tensor], rows: Float[Tensor, "N D"], smoothing: Smoothing, n_clusters: int,
+    seed: tuple[int, ...],
+) -> Fit:  # fmt: skip
+    """The clusters of the subspace's rows, whose centres go into `model`."""
+    group = smoothing.steps.group
     if method.kind == "s2cag" and rows.shape[1] == n_clusters:  # fewer where the features are too few
         _, model["centres"] = snem(rows, group)
     else:
@@ -117,6 +127,8 @@ def embed(
 ) -> Float[Tensor, "n D"]:
     """The rows of a fitted model for features `x` [n, F] over `edge_index` [2, E] (which may be empty)."""
     smoothing = smoothing_of(edge_index, len(x), ProcessGroup(), CPU)
+    if method.kind == "degree":
+        return _log_degree(smoothing)
     z = _filtered(method, treated(x, method.features, model), model, smoothing)
     return _rows(method, z, model)
 
@@ -131,6 +143,11 @@ def place(
     best = scores.topk(min(2, scores.shape[1]), dim=1)
     ahead = 1 - best.values[:, -1] / best.values[:, 0].clamp_min(1e-30)
     return best.indices[:, 0], ahead.clamp(0, 1) if scores.shape[1] > 1 else torch.ones_like(ahead)
+
+
+def _log_degree(smoothing: Smoothing) -> Float[Tensor, "N 1"]:
+    """log(1 + degree)."""
+    return smoothing.root_degree.square().log()
 
 
 def _by_scores(method: LinearMethod, centres: Float[Tensor, "K D"]) -> bool:

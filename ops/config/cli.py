@@ -28,6 +28,7 @@ from ops.config.settings import (
 )  # fmt: skip
 from ops.data.catalog.graphs import canonical
 from ops.data.images.catalog import canonical_images
+from ops.data.io.plain_yaml import load_yaml
 from ops.errors import SettingsError
 
 REMARK = "remark"  # a preset's own key: how it was chosen
@@ -35,7 +36,7 @@ SECTIONS = {  # of --help, in the order in which a person asks; other settings o
     "data": ("dataset", "data", "graph", "known", "knn", "knn_metric", "scale", "one_hot", "features", "skip_damaged"),
     "clustering": ("n_clusters", "epochs", "lr", "preset", "config", "warm_start", "seeds", "first_seed"),
     "search": ("trials", "search", "objective", "prune", "concurrent", "search_seed"),
-    "results": ("out", "name", "fresh", "report", "explain", "json", "quiet", "dry_run", "dump_config"),
+    "results": ("out", "name", "fresh", "result", "report", "explain", "json", "quiet", "dry_run", "dump_config"),
     "the method's own settings": (),
     "machine": ("workers", "gpus_per_worker", "threads", "memory_limit", "scratch", "stop_on_collapse"),
     "MLflow": ("tracking_uri", "require_tracking"),
@@ -166,11 +167,13 @@ def read_settings(flags: argparse.ArgumentParser, argv: Sequence[str], model: ty
 def read_yaml(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     """A YAML mapping whose keys are among `keys`. Raises SettingsError naming the file and what is wrong with it."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe would wait for ever
+            raise SettingsError(f"{path}: is no regular file; give a YAML file")
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); give an existing YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: numbers of 5,000 digits, no UTF-8
+        reason = " ".join(str(error).split())[:200]
         raise SettingsError(f"{path}: is not YAML ({reason}); expected lines such as `epochs: 100`") from None
     if values is None:
         return {}

@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
+
+# what moves a terminal's cursor, colours it, turns text around, or cannot be encoded; newlines apart
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+CLEAR = "\r\x1b[2K"  # empties the terminal's line
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """The text with control characters as escapes (`\\x1b`), so that a name of the data cannot act on a terminal.
+
+    Newlines are escaped too, unless the text has several `lines`.
+    """
+    shown = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return shown if lines else shown.replace("\n", "\\n")
+
+
+def tell(text: str, end: str = "\n") -> None:
+    """Print to standard error; where it takes nothing (a full disk, a reader that has gone) the work goes on."""
+    try:
+        print(text, end=end, file=sys.stderr, flush=True)
+    except OSError:
+        _mute(sys.stderr)
+
+
+def _mute(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @dataclass
@@ -18,35 +44,39 @@ class Console:
     json_only: bool = False
     _live: bool = field(default=False, init=False)
 
-    def say(self, text: str = "") -> None:
-        """A line of results or of the plan."""
+    def say(self, text: str = "", *, lines: bool = False) -> None:
+        """A line of results or of the plan, or several `lines` of them."""
         if self.quiet:
             return
         self._end_line()
+        text = printable(text, lines=lines)
+        if self.json_only:
+            tell(text)
+            return
         try:
-            print(text, file=sys.stderr if self.json_only else sys.stdout, flush=True)
+            print(text, flush=True)
         except BrokenPipeError:  # its reader (`| head`) has gone; the training has not
             self.quiet = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _mute(sys.stdout)
 
     def warn(self, text: str) -> None:
         """A line that is shown even with `--quiet`."""
         self._end_line()
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        tell(f"warning: {printable(text)}")
 
     def progress(self, text: str, *, milestone: bool) -> None:
         """Where the run stands: each call redraws the live line; elsewhere only milestones are printed."""
         if self.quiet:
             return
         if sys.stderr.isatty():
-            print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
+            tell(f"{CLEAR}{printable(text)}", end="")
             self._live = True
         elif milestone:
-            print(text, file=sys.stderr, flush=True)
+            tell(printable(text))
 
     def _end_line(self) -> None:
         if self._live:
-            print(file=sys.stderr, flush=True)
+            tell("")
             self._live = False
 
 

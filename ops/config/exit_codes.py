@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -9,22 +10,28 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from ops.atomic_io import FULL
+from ops.config.console import CLEAR, printable, tell
 from ops.errors import Interrupted, ResourceError, TesseraError
 from ops.masking import command, mask, shown
 
-VARIABLES = ("TESSERA_DATA", "TESSERA_CACHE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "RAY_ADDRESS")
+FILES = 4096  # that a training with workers can have open
+VARIABLES = (
+    "TESSERA_DATA", "TESSERA_CACHE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE",
+    "AWS_REGION", "AWS_DEFAULT_REGION", "RAY_ADDRESS",
+)  # fmt: skip
 _NO_MEMORY = ("can't allocate memory", "out of memory")  # torch's words, on the CPU and on CUDA
 
 
-def _again(argv: list[str]) -> str:
+def _again(argv: list[str]) -> list[str]:
     """How to go on: the command as it is given again, after the variables that it took, unless they hold a secret."""
     values = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     variables = [f"{name}={shlex.quote(value)}" for name, value in values.items() if shown(value) == value]
     program = ["tessera"] if Path(argv[0]).name == "tessera" else ["python", argv[0]]
     line = f"resume with: {command([*program, *(a for a in argv[1:] if a != '--fresh')])}"
-    return f"with {' '.join(variables)} in the environment,\n{line}" if variables else line
+    return [f"with {' '.join(variables)} in the environment,", line] if variables else [line]
 
 
 def entry(main: Callable[[list[str]], None]) -> None:
@@ -34,19 +41,24 @@ def entry(main: Callable[[list[str]], None]) -> None:
     try:
         main(sys.argv[1:])
     except (Interrupted, KeyboardInterrupt) as error:
-        print(f"{mask(str(error)) or 'interrupted'}\n{_again(sys.argv)}", file=sys.stderr)
-        sys.exit(Interrupted.code)
+        _end(mask(str(error)) or "interrupted", Interrupted.code, *_again(sys.argv))
     except TesseraError as error:
-        print(f"error: {mask(str(error))}", file=sys.stderr)
-        sys.exit(error.code)
+        _end(f"error: {mask(str(error))}", error.code)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
-        print("error: out of memory; give smaller settings (--help) or a machine with more", file=sys.stderr)
-        sys.exit(ResourceError.code)
+        _end("error: out of memory; give smaller settings (--help) or a machine with more", ResourceError.code)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in (*FULL, errno.EMFILE, errno.ENFILE):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}; free some space and start the same command again", file=sys.stderr)
-        sys.exit(ResourceError.code)
+        remedy = "free some space" if error.errno in FULL else f"allow more open files (ulimit -n {FILES})"
+        _end(f"error: {where}{error.strerror}; {remedy} and start the same command again", ResourceError.code)
+
+
+def _end(text: str, code: int, *more: str) -> NoReturn:
+    """Leave with `code` and lines on standard error; on a terminal they take the place of the live line."""
+    clear = CLEAR if sys.stderr.isatty() else ""
+    for line in (clear + printable(text), *map(printable, more)):
+        tell(line)
+    sys.exit(code)

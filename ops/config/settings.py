@@ -37,6 +37,8 @@ class Settings(BaseModel):
         # pydantic alone reads `epochs: yes` in YAML as 1
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError("neither true nor false is a value of this setting")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("no text may hold a NUL character")
         return value
 
 
@@ -86,6 +88,9 @@ class LaunchSettings(Settings):
         0, "GiB a training process may plan for; 0: what the machine (cgroup) has", ge=0, le=1e6
     )
     warm_start: str | None = setting(None, "a finished run to go on from: its settings, model and cluster ids")
+    result: Literal["last", "consensus"] = setting(
+        "last", "whose clusters assignments.parquet has: the last epoch's, or of many draws of k-means on its embedding"
+    )
     report: bool = setting(True, "draw figures and the HTML report")
     explain: bool = setting(True, "tell in the report, and in explain.json, which features set each cluster apart")
     stop_on_collapse: bool = setting(False, "end with exit code 5 when the clusters collapse")
@@ -181,6 +186,7 @@ def allowed(info: FieldInfo) -> str:
     return f"{' or '.join(words)} in {low}, {high}"
 
 
+LONGEST = 80  # characters of a value in a message
 # What other libraries call a setting -> what it may be called here
 SYNONYMS = {
     "random_state": ("seed", "first_seed"), "learning_rate": ("lr",), "max_iter": ("epochs",), "n_epochs": ("epochs",),
@@ -217,7 +223,9 @@ def build(model: type[S], values: Mapping[str, Any], sources: Mapping[str, str])
             raise SettingsError(str(first["msg"]).removeprefix("Value error, ")) from None
         where = sources.get(key, "default")
         place = flag(key) if where == "flag" else f"{where}: {key}"
-        raise SettingsError(f"{place}: got {values.get(key)!r}; allowed: {allowed(declared[key][0])}") from None
+        given = repr(values.get(key))
+        given = given if len(given) <= LONGEST else f"{given[:LONGEST]}... ({len(given):,} characters)"
+        raise SettingsError(f"{place}: got {given}; allowed: {allowed(declared[key][0])}") from None
 
 
 def flag(key: str) -> str:

@@ -1,23 +1,40 @@
-"""`load_hetero(spec)`: a name, a file or a folder, here or on S3 -> (HeteroGraph, groups by type or None)."""
+"""Graphs of node and edge types from a name, a file or a folder, on disk or on S3: whole, or chunk by chunk.
+
+`load_hetero(spec)` -> (HeteroGraph, groups by type or None); `open_graph(spec)` reads only footers, headers and
+listings of a folder of tables, whose chunks `ops.data.io.chunks` reads.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ops import memory
 from ops.data.catalog.graphs import canonical
 from ops.data.catalog.movielens import NAMES, read_ml100k
-from ops.data.io.chunks import Tables, check_alike, chunks_of, node_chunks, place_of, read_edge_table, read_node_table
-from ops.data.io.hetero_validate import gather_nodes, make_hetero
-from ops.data.io.ids import Lookup
+from ops.data.io.chunks import (
+    Chunk,
+    check_alike,
+    chunks_of,
+    node_chunks,
+    place_of,
+    places_of,
+    read_edge_table,
+    read_node_table,
+)
+from ops.data.io.ids import Lookup, check_unique, joined_ids
+from ops.data.io.labels import label_table, make_labels, unlabelled
 from ops.data.io.layout import Layout, find_layout
-from ops.data.io.readers import is_folder, place_name
+from ops.data.io.readers import check_name, is_folder, place_name
 from ops.data.io.recbole import find_atomic, read_recbole
 from ops.data.io.schema import edge_columns
-from ops.data.io.tables import label_table
-from ops.data.io.validate import make_labels, unlabelled
+from ops.data.io.validate import make_hetero
 from ops.data.load import load
 from ops.data.synthetic.user_item import planted_communities
 from ops.data.types.hetero import NODE, Edges, HeteroGraph, Nodes, Relation, from_homogeneous, relation_name
@@ -27,20 +44,52 @@ Groups = dict[str, NDArray[np.int64]]
 Loaded = tuple[HeteroGraph, Groups | None]
 
 
+@dataclass(frozen=True)
+class Tables:
+    """The chunks of a graph by node type and relation, in the order of the rows.
+
+    `features`: F by type (0 = none), `names` of them where each has one; `weight`, `time`: the relations that have
+    such a column; `symmetric`: relations said (graph.yaml) to equal their own transpose.
+    """
+
+    name: str
+    nodes: dict[str, tuple[Chunk, ...]]
+    edges: dict[Relation, tuple[Chunk, ...]]
+    features: dict[str, int]
+    names: dict[str, tuple[str, ...]]
+    weight: tuple[Relation, ...] = ()
+    time: tuple[Relation, ...] = ()
+    symmetric: tuple[Relation, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """SHA-256 of which files there are and how they are cut; their stamps stand for what is in them."""
+        tables = self.nodes | {relation_name(r): chunks for r, chunks in self.edges.items()}
+        chunks = {key: [asdict(chunk) for chunk in table] for key, table in tables.items()}
+        return hashlib.sha256(json.dumps(chunks, sort_keys=True).encode()).hexdigest()
+
+
 def load_hetero(spec: str) -> Loaded:
     """Load and check a graph of node and edge types; groups int64 [N] by type come back beside it, never in it.
 
     `spec`: `planted[:users=1000,notes=600,...]`, `ml-100k`, a folder of tables (nodes/, edges/, labels/), of the
     original's files or of RecBole's, here or on s3://, or anything that `ops.data.load.load` reads, as the type
-    "node" and the relation ("node", "edge", "node"). Groups are what labels/ (or a planted graph) tells, else None;
+    "node" and the relation ("node", "edge", "node"). Groups are what labels/ (or a planted graph) says, else None;
     -1 where a node has no label. Raises DataError for input that is missing or malformed, SettingsError for a wrong
-    parameter.
+    parameter, ResourceError for what does not fit the memory.
     """
-    given = find_tables(spec)
-    if given is None:
-        return load_whole(spec)
-    tables, layout = given
-    graph, lookups = _from_tables(tables, layout.origin)
+    layout = _layout(spec)
+    if layout is None:
+        return _load_whole(spec)
+    listed = tables_of(layout)
+    chunks = [chunk for table in [*listed.nodes.values(), *listed.edges.values()] for chunk in table]
+    memory.check_load(sum(chunk.bytes_in_memory for chunk in chunks), layout.origin)
+    nodes = {kind: replace(gather_nodes(kind, chunks), names=listed.names[kind])
+             for kind, chunks in listed.nodes.items()}  # fmt: skip
+    lookups = {kind: Lookup(kind, each.ids) for kind, each in nodes.items()}
+    edges = {relation: _edges(chunks, lookups[relation[0]], lookups[relation[2]])
+             for relation, chunks in listed.edges.items()}  # fmt: skip
+    graph = make_hetero(listed.name, nodes, edges, listed.notes, origin=layout.origin)
     groups, notes = {}, []
     for kind, files in layout.labels.items():
         labels = label_table(files, lookups[kind].n, lookups[kind], strict=True)
@@ -49,32 +98,13 @@ def load_hetero(spec: str) -> Loaded:
     return graph.with_notes(*notes), groups or None
 
 
-def load_whole(spec: str) -> Loaded:
-    """What is no folder of tables: known names, RecBole's files, .npz and everything else that `load` reads."""
-    name, _, parameters = spec.partition(":")
-    key = name.strip().lower()
-    if key in NAMES:
-        if parameters:
-            raise SettingsError(f"--dataset {spec}: {name} takes no parameters; only planted does")
-        return read_ml100k(), None
-    if key == "planted" and "nodes=" not in parameters:
-        return planted_communities(parameters)
-    if not is_known(spec) and is_folder(spec) and (atomic := find_atomic(spec)) is not None:
-        return read_recbole(place_name(spec), atomic), None
-    graph, labels = load(spec)
-    return from_homogeneous(graph), None if labels is None else {NODE: labels}
+def open_graph(spec: str) -> Tables | HeteroGraph:
+    """The tables of a folder or s3:// prefix, of which no rows are read yet; what is no folder of tables as a whole.
 
-
-def is_known(spec: str) -> bool:
-    """Whether it is the name of a data set, which goes before a folder of that name (write ./NAME for the folder)."""
-    name = spec.partition(":")[0].strip().lower()
-    return name in (*NAMES, "planted", "digits") or ("/" not in name and canonical(name) is not None)
-
-
-def find_tables(spec: str, types: tuple[str, ...] = ()) -> tuple[Tables, Layout] | None:
-    """The tables of a folder and where they stand; None for what is no folder of tables (`find_layout`)."""
-    layout = None if is_known(spec) else find_layout(spec, types)
-    return None if layout is None else (tables_of(layout), layout)
+    Raises DataError for headers that do not fit, tables without rows, columns that differ between files of a table.
+    """
+    layout = _layout(spec)
+    return _load_whole(spec)[0] if layout is None else tables_of(layout)
 
 
 def tables_of(layout: Layout) -> Tables:
@@ -90,34 +120,59 @@ def tables_of(layout: Layout) -> Tables:
         rest = sorted({name for c in columns for name in c.ignored})
         notes += [f"{title}: columns ignored: {', '.join(rest[:5])}"] if rest else []
     widths = {kind: chunks[0].width for kind, chunks in nodes.items()}
-    names = {kind: chunks[0].header.feature_names for kind, chunks in nodes.items()}
+    names = {kind: chunks[0].columns.feature_names for kind, chunks in nodes.items()}
     return Tables(
         layout.name, nodes, edges, widths, names, tuple(weight), tuple(time), layout.symmetric, tuple(notes)
     )  # fmt: skip
 
 
-def _from_tables(tables: Tables, origin: str) -> tuple[HeteroGraph, dict[str, Lookup]]:
-    nodes: dict[str, Nodes] = {}
-    for kind, chunks in tables.nodes.items():
-        given = gather_nodes(kind, chunks, [read_node_table(chunk) for chunk in chunks])
-        nodes[kind] = replace(given, names=tables.names(kind))
-    lookups = {kind: Lookup(kind, given.ids) for kind, given in nodes.items()}
-    edges = {relation: _edges(tables, relation, lookups) for relation in tables.edges}
-    return make_hetero(tables.name, nodes, edges, tables.notes, origin=origin), lookups
+def gather_nodes(kind: str, chunks: Sequence[Chunk]) -> Nodes:
+    """All chunks of one node type as one table. Raises DataError where an id stands twice."""
+    parts = [read_node_table(chunk) for chunk in chunks]
+    ids = joined_ids([ids for ids, _ in parts])
+    check_unique(ids, places_of(chunks, [len(ids) for ids, _ in parts]), kind)
+    return Nodes(ids, _joined([x for _, x in parts]))
 
 
-def _edges(tables: Tables, relation: Relation, lookups: dict[str, Lookup]) -> Edges:
+def is_known(spec: str) -> bool:
+    """Whether it is the name of a data set, which goes before a folder of that name (write ./NAME for the folder)."""
+    name = spec.partition(":")[0].strip().lower()
+    return name in (*NAMES, "planted", "digits") or ("/" not in name and canonical(name) is not None)
+
+
+def _layout(spec: str) -> Layout | None:
+    check_name(spec)
+    return None if is_known(spec) else find_layout(spec)
+
+
+def _load_whole(spec: str) -> Loaded:
+    """What is no folder of tables: known names, RecBole's files, .npz and everything else that `load` reads."""
+    name, _, parameters = spec.partition(":")
+    key = name.strip().lower()
+    if key in NAMES:
+        if parameters:
+            raise SettingsError(f"--dataset {spec}: {name} takes no parameters; only planted does")
+        return read_ml100k(), None
+    if key == "planted" and "nodes=" not in parameters:
+        return planted_communities(parameters)
+    if not is_known(spec) and is_folder(spec) and (atomic := find_atomic(spec)) is not None:
+        return read_recbole(place_name(spec), atomic), None
+    graph, labels = load(spec)
+    return from_homogeneous(graph), None if labels is None else {NODE: labels}
+
+
+def _edges(chunks: Sequence[Chunk], sources: Lookup, targets: Lookup) -> Edges:
     """The edges of one relation as rows, chunk after chunk."""
     parts = []
-    for chunk in tables.edges[relation]:
+    for chunk in chunks:
         src, dst, weight, time = read_edge_table(chunk)
         at = place_of(chunk)
-        parts.append((lookups[relation[0]](src, "src", at), lookups[relation[2]](dst, "dst", at), weight, time))
-    weights = [p[2] for p in parts if p[2] is not None]
-    times = [p[3] for p in parts if p[3] is not None]
-    return Edges(
-        np.concatenate([p[0] for p in parts]),
-        np.concatenate([p[1] for p in parts]),
-        np.concatenate(weights) if weights else None,
-        np.concatenate(times) if times else None,
-    )
+        parts.append((sources(src, "src", at), targets(dst, "dst", at), weight, time))
+    src, dst, weight, time = (_joined(column) for column in zip(*parts, strict=True))
+    return Edges(src, dst, weight, time)
+
+
+def _joined(arrays: Sequence[NDArray[Any] | None]) -> Any:
+    """The arrays that there are as one, None where there is none."""
+    present = [array for array in arrays if array is not None]
+    return np.concatenate(present) if present else None

@@ -15,74 +15,39 @@ from ops.data.catalog.graphs import ALIASES, SOURCES, canonical, data_file, read
 from ops.data.io.builder import Raw, check_knn, finish
 from ops.data.io.folder import FIELD, read_folder
 from ops.data.io.npz import SUFFIXES, read_file
-from ops.data.io.readers import reading
+from ops.data.io.readers import check_name, reading
 from ops.data.io.remote import read_remote
-from ops.data.synthetic.planted_partition import planted_graph
+from ops.data.synthetic.planted_partition import read_planted
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
 from ops.storage.object_store import is_s3
 
 DIGITS_KNN = 10
-_PLANTED: dict[str, type[int] | type[float]] = {
-    "nodes": int,
-    "clusters": int,
-    "features": int,
-    "degree": float,
-    "mixing": float,
-    "seed": int,
-    "separation": float,
-}
-
-Loaded = tuple[AttributedGraph, NDArray[np.int64] | None]
 
 
-def load(spec: str, *, knn: int = 0, knn_metric: str = "euclidean") -> Loaded:
+def load(spec: str, *, knn: int = 0, knn_metric: str = "euclidean") -> tuple[AttributedGraph, NDArray[np.int64] | None]:
     """Load and check a data set; labels int64 [N] in 0..K-1 (-1: none) come back beside the graph, never in it.
 
     `spec` is, in this order: a known name without slash or suffix (`cora`, `digits`, `planted:nodes=500,seed=1`; write
     `./cora` for a file or folder of that name), s3://..., a folder, a file, or the NAME of a NAME.npz in TESSERA_DATA.
     `knn` > 0 links every row of a feature table without edges to its nearest others; digits takes 10 by itself.
-    Raises DataError for input that is missing or malformed, SettingsError for a wrong `knn`, metric or planted value.
+    Raises DataError for input that is missing or malformed, SettingsError for a wrong `knn`, metric or planted value,
+    ResourceError for what does not fit the memory.
     """
     check_knn(knn, knn_metric)
-    name, _, parameters = spec.partition(":")
-    bare = _is_bare(name) and "://" not in spec
-    listed = canonical(name) if bare else None
-    key = name.strip().lower()
-    if bare and key == "planted":
-        return _planted(parameters, knn)
-    if parameters and bare and (listed or key == "digits"):
-        raise SettingsError(f"--dataset {spec}: {name} takes no parameters; only planted does")
-    if bare and key == "digits":
-        return finish(_digits(), knn or DIGITS_KNN, knn_metric)
-    if listed:
-        graph, labels = finish(read_named(listed), knn, knn_metric)
-        if os.path.exists(name):
-            graph = graph.with_notes(f"{name!r} is read as the known name; write ./{name} for the path")
-        return graph, labels
-    return finish(_from_path(spec, bare), knn, knn_metric)
+    raw = _read(spec)
+    graph, labels = finish(raw, knn or (DIGITS_KNN if raw.origin == "digits" else 0), knn_metric)
+    if _is_bare(spec) and canonical(spec) and os.path.exists(spec):
+        graph = graph.with_notes(f"{spec!r} is read as the known name; write ./{spec} for the path")
+    return graph, labels
 
 
 def read_rows(spec: str, more_ids: NDArray[Any] | None = None) -> Raw:
     """What `load` reads, unchecked and without labels, for rows that come to a trained model: edges may be missing.
 
     In a folder whose features have ids, edges may also end in `more_ids` of other nodes (`read_folder`).
-    Raises as `load` does for what cannot be read.
     """
-    name = spec.partition(":")[0]
-    bare = _is_bare(name) and "://" not in spec
-    canon = canonical(name) if bare else None
-    if canon:
-        return replace(read_named(canon), labels=None)
-    key = name.strip().lower()
-    if bare and key == "digits":
-        return replace(_digits(), labels=None)
-    if bare and key == "planted":
-        graph, _ = load(spec)
-        return Raw(graph.name, spec, graph.x, graph.edge_index)
-    path = os.path.expanduser(spec)
-    raw = read_folder(Path(path), more_ids) if spec and os.path.isdir(path) else _from_path(spec, bare)
-    return replace(raw, labels=None)
+    return replace(_read(spec, more_ids), labels=None)
 
 
 def table_file(spec: str) -> Path | None:
@@ -105,31 +70,45 @@ def known_names() -> list[str]:
     return sorted({"digits", "planted", *SOURCES, *ALIASES})
 
 
-def _from_path(spec: str, bare: bool) -> Raw:
-    if is_s3(spec):
-        return read_remote(spec)
-    path = os.path.expanduser(spec)
-    if spec and os.path.isdir(path):
-        return read_folder(Path(path))
-    if os.path.exists(path):
-        return read_file(Path(path))
-    if bare:
-        path_of_name = data_file(spec)
-        if path_of_name is not None:
-            return read_file(path_of_name)
-        raise DataError(_unknown(spec))
-    if "://" in spec:
-        raise DataError(f"{spec}: only local files, folders and s3:// can be read; download it first")
-    stem = canonical(Path(path).stem)
-    hint = f"; the known data set is --dataset {stem}" if stem else ""
-    raise DataError(f"{spec}: no such file or folder{hint}")
+def _read(spec: str, more_ids: NDArray[Any] | None = None) -> Raw:
+    check_name(spec)
+    name, _, parameters = spec.partition(":")
+    key = name.strip().lower()
+    bare = _is_bare(name) and "://" not in spec
+    if bare and key == "planted":
+        return read_planted(parameters)
+    listed = canonical(name) if bare else None
+    if parameters and bare and (listed or key == "digits"):
+        raise SettingsError(f"--dataset {spec}: {name} takes no parameters; only planted does")
+    if listed:
+        return read_named(listed)
+    if bare and key == "digits":
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        return Raw("digits", "digits", bunch.data.astype(np.float32) / 16, labels=bunch.target)
+    return read_remote(spec) if is_s3(spec) else _read_path(spec, bare, more_ids)
+
+
+def _read_path(spec: str, bare: bool, more_ids: NDArray[Any] | None) -> Raw:
+    path = Path(os.path.expanduser(spec)) if spec else None
+    if path is None or not os.path.exists(path):
+        path = data_file(spec) if bare else None
+    if path is None:
+        raise DataError(_unknown(spec, bare))
+    return read_folder(path, more_ids) if path.is_dir() else read_file(path)
 
 
 def _is_bare(name: str) -> bool:
     return not (set(name) & {"/", os.sep}) and not name.startswith(("~", ".")) and not Path(name).suffix
 
 
-def _unknown(spec: str) -> str:
+def _unknown(spec: str, bare: bool) -> str:
+    if "://" in spec:
+        return f"{spec}: only local files, folders and s3:// can be read; download it first"
+    if not bare:
+        stem = canonical(Path(spec).stem)
+        return f"{spec}: no such file or folder" + (f"; the known data set is --dataset {stem}" if stem else "")
     near = difflib.get_close_matches(spec.lower(), known_names(), n=3)
     return (
         f"{spec!r}: no such data set, file or folder; "
@@ -137,26 +116,3 @@ def _unknown(spec: str) -> str:
         + f"known names: {', '.join(known_names())}; or give a file ({' '.join(SUFFIXES)}) or a folder with features.* "
         "and edges.*"
     )
-
-
-def _digits() -> Raw:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    return Raw("digits", "digits", bunch.data.astype(np.float32) / 16, labels=bunch.target)
-
-
-def _planted(parameters: str, knn: int) -> Loaded:
-    if knn:
-        raise SettingsError(f"--knn {knn}: planted has edges; --knn is for feature tables")
-    values: dict[str, int | float] = {}
-    for part in filter(None, parameters.split(",")):
-        key, _, text = (s.strip() for s in part.partition("="))
-        if key not in _PLANTED:
-            raise SettingsError(f"--dataset planted: unknown {key!r}; allowed: {', '.join(_PLANTED)}")
-        try:
-            values[key] = _PLANTED[key](text)
-        except ValueError:
-            kind = "a whole number" if _PLANTED[key] is int else "a number"
-            raise SettingsError(f"--dataset planted: {key}={text} must be {kind}") from None
-    return planted_graph(**values)  # type: ignore[arg-type]

@@ -9,22 +9,21 @@ Axes: n users, F features, M edges.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.chunked import read_edges, read_nodes, tables
-from ops.data.hetero_load import is_known, tables_of
-from ops.data.io.chunks import Tables, place_of
-from ops.data.io.hetero_validate import gather_nodes
+from ops.data.hetero_load import gather_nodes, is_known, load_hetero, tables_of
+from ops.data.io.chunks import place_of, read_edge_table
 from ops.data.io.ids import At, Lookup, joined_ids
 from ops.data.io.inductive_batch import NewRows, links, ways
 from ops.data.io.layout import SUFFIXES, Layout, find_layout
 from ops.data.io.readers import file_at, place_name
 from ops.data.io.validate import count
-from ops.data.types.hetero import REVERSE, Ids, Relation, relation_name
+from ops.data.types.hetero import REVERSE, Ids, Nodes, Relation, relation_name
 from ops.errors import DataError
 
 Pieces = list[tuple[Ids, Ids, At]]  # of a relation: both ends of its edges, and where each stands
@@ -68,50 +67,57 @@ class Arrived:
 def read_new(spec: str, model: Vocabulary) -> Arrived:
     """Read and check users and edges: a folder or file, here or on s3://, or a name that a training takes.
 
-    Raises DataError (file, row) for an edge to a node or of a relation that the model does not know, for users that
-    stand twice, are not in their table, or have other features than training's.
+    Tables of other types than the model's are not looked at. Raises DataError (file, row) for an edge to a node or of a
+    relation that the model does not know, for users that stand twice, are not in their table, or have other features
+    than training's.
     """
-    given = _tables(spec, model)
-    notes: list[str] = []
-    edges: dict[Relation, Pieces] = {}
-    for relation in _usable(given, model, notes):
-        edges[relation] = [(*read_edges(chunk)[:2], place_of(chunk)) for chunk in given.edges[relation]]
-    if model.rows in given.nodes:
-        chunks = given.nodes[model.rows]
-        users = gather_nodes(model.rows, chunks, [read_nodes(chunk) for chunk in chunks])
-        ids, x = users.ids, users.x
-    else:
-        ids, x = _sources(spec, model, edges), None
-    return arrived(ids, _features(x, spec, model, notes), edges, model, notes)
-
-
-def _tables(spec: str, model: Vocabulary) -> Tables:
-    """What there is of users and edges; tables of other types are not looked at."""
     types = tuple(dict.fromkeys(end for r in model.forward for end in (r[0], r[2])))
     layout = None if is_known(spec) else find_layout(spec, types)
     if layout is None and spec.lower().endswith(SUFFIXES):
         layout = Layout(place_name(spec), spec, {model.rows: (file_at(spec),)}, {}, {})
-    if layout is not None:
-        users = {kind: files for kind, files in layout.nodes.items() if kind == model.rows}
-        return tables_of(replace(layout, nodes=users, labels={}))
-    given = tables(spec)
-    if model.rows not in given.nodes:
+    notes: list[str] = []
+    users, edges = _whole(spec, model, notes) if layout is None else _tables(layout, model, notes)
+    if users is None:
+        return arrived(_sources(spec, model, edges), _features(None, spec, model, notes), edges, model, notes)
+    return arrived(users.ids, _features(users.x, spec, model, notes), edges, model, notes)
+
+
+def _tables(layout: Layout, model: Vocabulary, notes: list[str]) -> tuple[Nodes | None, dict[Relation, Pieces]]:
+    """Users, if they have a table, and edges."""
+    users = {kind: files for kind, files in layout.nodes.items() if kind == model.rows}
+    listed = tables_of(replace(layout, nodes=users, labels={}))
+    usable = _usable({r: chunks[0].uri for r, chunks in listed.edges.items()}, model, notes)
+    edges = {r: [(*read_edge_table(chunk)[:2], place_of(chunk)) for chunk in listed.edges[r]] for r in usable}
+    return gather_nodes(model.rows, listed.nodes[model.rows]) if users else None, edges
+
+
+def _whole(spec: str, model: Vocabulary, notes: list[str]) -> tuple[Nodes, dict[Relation, Pieces]]:
+    """The same of what is no folder of tables."""
+    graph, _ = load_hetero(spec)
+    nodes = graph.nodes
+    if model.rows not in nodes:
         raise DataError(f"{spec}: has no nodes of the type {model.rows!r}, which the model clusters; it has: "
-                        f"{', '.join(given.nodes)}")  # fmt: skip
-    return given
+                        f"{', '.join(nodes)}")  # fmt: skip
+    edges: dict[Relation, Pieces] = {}
+    for r in _usable(dict.fromkeys(graph.edges, spec), model, notes):
+        each, at = graph.edges[r], _rows_in(f"{spec}: {relation_name(r)}")
+        edges[r] = [(nodes[r[0]].ids[each.src], nodes[r[2]].ids[each.dst], at)]
+    return nodes[model.rows], edges
 
 
-def _usable(given: Tables, model: Vocabulary, notes: list[str]) -> list[Relation]:
-    """The relations that say something of users. Raises DataError for one that the model does not have."""
+def _rows_in(where: str) -> At:
+    return lambda row: f"{where}, row {row}"
+
+
+def _usable(given: Mapping[Relation, str], model: Vocabulary, notes: list[str]) -> list[Relation]:
+    """The relations (and where they are) that say something of users. DataError for one that the model has not."""
     usable = []
-    for relation, chunks in given.edges.items():
+    for relation, place in given.items():
         name, names = relation_name(relation), [relation_name(r) for r in model.forward]
         if relation not in model.forward:
             near = difflib.get_close_matches(name, names, n=1)
-            raise DataError(
-                f"{chunks[0].uri}: {name} is no relation of the model, which has {', '.join(names)}"
-                + (f"; did you mean {near[0]}?" if near else "; leave it out")
-            )
+            raise DataError(f"{place}: {name} is no relation of the model, which has {', '.join(names)}"
+                            + (f"; did you mean {near[0]}?" if near else "; leave it out"))  # fmt: skip
         if any(way in model.into for way, _ in ways(relation, model.rows, model.relations)):
             usable.append(relation)
         else:

@@ -6,22 +6,20 @@ long as the settings and the input are the same. manifest.json comes last: nothi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ops.atomic_io import read_json, sync, write_json
 from ops.config.console import Console
 from ops.config.settings import PartitionSettings
-from ops.data.chunked import tables
-from ops.data.io.chunks import Tables
+from ops.data.hetero_load import Tables, open_graph
+from ops.data.types.hetero import HeteroGraph
 from ops.distributed.resources import on_cluster
 from ops.errors import SettingsError
 from ops.graph.partition.arrays import forget_after_reboot
@@ -57,7 +55,7 @@ def run_partition(request: PartitionSettings, console: Console) -> dict[str, Any
     with lock(home):
         if request.fresh:
             _clear(home, bucket)
-        source = tables(request.graph)
+        source = open_graph(request.graph)
         job = _job(request, source)
         finished = _finished(home, bucket, job)
         if finished:
@@ -68,7 +66,7 @@ def run_partition(request: PartitionSettings, console: Console) -> dict[str, Any
                 s3.upload(home / JOB, bucket / JOB)
             _build(request, source, home, bucket, console, peaks)
         manifest = read_manifest(str(bucket or home))
-    console.say(text(manifest))
+    console.say(text(manifest), lines=True)
     console.say(f"{request.out}: {manifest.parts} parts")
     return {"out": request.out, "parts": manifest.parts, "digest": manifest.digest, "again": finished,
             "partitioner": manifest.partitioner, "report": manifest.report, "notes": list(manifest.notes),
@@ -87,14 +85,11 @@ def _open(home: Path, out: str) -> None:
         raise SettingsError(f"--out {out}: holds files that are no partition's ({foreign[0]}); give another folder")
 
 
-def _job(request: PartitionSettings, source: Tables) -> dict[str, Any]:
+def _job(request: PartitionSettings, source: Tables | HeteroGraph) -> dict[str, Any]:
     """What makes two builds the same: the settings that matter, and the input's files."""
     keys = ("parts", "method", "fennel", "seed", "feature_dtype")
     values = request.model_dump(by_alias=True)
-    chunks = {k if isinstance(k, str) else "__".join(k): [asdict(c) for c in pieces]
-              for k, pieces in [*source.nodes.items(), *source.edges.items()]}  # fmt: skip
-    inputs = hashlib.sha256(json.dumps(chunks, sort_keys=True).encode()).hexdigest()
-    return {"version": VERSION, "settings": {k: values[k] for k in keys}, "inputs": inputs}
+    return {"version": VERSION, "settings": {k: values[k] for k in keys}, "inputs": source.digest()}
 
 
 def _finished(home: Path, bucket: s3.Location | None, job: dict[str, Any]) -> bool:
@@ -140,7 +135,7 @@ def _clear(home: Path, bucket: s3.Location | None = None) -> None:
 
 
 def _build(
-    request: PartitionSettings, source: Tables, home: Path, bucket: s3.Location | None, console: Console,
+    request: PartitionSettings, source: Tables | HeteroGraph, home: Path, bucket: s3.Location | None, console: Console,
     peaks: dict[str, int],
 ) -> None:  # fmt: skip
     from ops.reporting.partition_page import write_page
@@ -176,7 +171,7 @@ def _send_part(home: Path, bucket: s3.Location | None, name: str) -> None:
 
 @contextmanager
 def _executor(
-    request: PartitionSettings, source: Tables, home: Path, console: Console, peaks: dict[str, int]
+    request: PartitionSettings, source: Tables | HeteroGraph, home: Path, console: Console, peaks: dict[str, int]
 ) -> Iterator[RunTasks]:
     """How tasks are run: in this process, or over Ray while inside."""
 
@@ -186,11 +181,11 @@ def _executor(
         if stage:
             console.progress(f"{stage}: {done:,} of {count:,}", milestone=done == count)
 
-    chunks = [chunk for pieces in (*source.nodes.values(), *source.edges.values()) for chunk in pieces]
-    whole = all(chunk.kind == "graph" for chunk in chunks)  # each process would read all of it
     tasks = request.tasks
     if tasks == "auto":
-        tasks = 0 if whole or (len(chunks) <= SMALL and not on_cluster()) else -1
+        tables = [] if isinstance(source, HeteroGraph) else [*source.nodes.values(), *source.edges.values()]
+        small = sum(map(len, tables)) <= SMALL and not on_cluster()
+        tasks = 0 if small or isinstance(source, HeteroGraph) else -1
     if tasks == 0:
         yield in_process(report)
         return

@@ -31,7 +31,7 @@ from ops.data.splits import Split, split
 from ops.data.types.hetero import HeteroGraph, find_relations
 from ops.distributed.ray_session import check_seen
 from ops.distributed.resources import Workers, on_cluster
-from ops.errors import SettingsError
+from ops.errors import DataError, SettingsError
 from ops.evaluation import recall
 from ops.evaluation.projection import projection_modularity
 from ops.evaluation.unlabelled import feature_indices, size_indices
@@ -110,6 +110,12 @@ def _hidden_edges(data: PartitionedGraph, hidden: Split, order: tuple[NDArray[np
     train = sp.csr_array((ones, (number[0][users], number[1][notes])), shape=shape)
     train.data[:] = 1
     valid, test = (np.stack([number[0][p[:, 0]], number[1][p[:, 1]]]) for p in (hidden.valid, hidden.test))
+    for pairs, what in ((valid, "validation"), (test, "test")):
+        if not np.isin(pairs[0], np.flatnonzero(np.diff(train.indptr))).any():
+            raise DataError(
+                f"{data.name}: no {data.rows} has both training and hidden {data.others}s for the {what}, hidden "
+                f"{hidden.hidden}: recall cannot be told; give more edges, or another --holdout"
+            )
     return HiddenEdges(train, valid, test, x)
 
 

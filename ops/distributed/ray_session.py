@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import secrets
 import socket
 import tempfile
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ops.config.console import Console, plain
+from ops.config.exit_codes import FILES
 from ops.config.settings import LaunchSettings, SearchSettings
 from ops.distributed import resources
 from ops.distributed.resources import Workers, on_cluster
-from ops.errors import ServiceError, SettingsError
+from ops.errors import ResourceError, ServiceError, SettingsError
 
+FEW_FILES = 512  # with fewer a local cluster does not come up
 ANSWERS_WITHIN, NODE_ANSWERS_WITHIN = 10.0, 120.0  # seconds: a cluster's port, a task that first starts a process
 
 # Read by Ray when it is imported or started; a user's own value stays.
@@ -42,6 +45,7 @@ def ray_session(cpus: int) -> Iterator[None]:
     """
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    _allow_files()
     import ray
 
     if ray.is_initialized():
@@ -72,6 +76,15 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _allow_files() -> None:
+    """Let this process and what it starts open as many files as Ray needs. Raises ResourceError where it may not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < FEW_FILES <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, FILES), hard))
+    elif soft < FEW_FILES:
+        raise ResourceError(f"{soft} open files are allowed, workers and trials need {FILES:,}: ulimit -n {FILES}")
 
 
 def _start(ray: Any, options: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from ops.clustering.kmeans import kmeans
 from ops.clustering.linear import KINDS
 from ops.data.types.graph import AttributedGraph
-from ops.evaluation.quick import QuickClusterings, methods
+from ops.evaluation.quick import DEGREE, QuickClusterings, methods
 from ops.graph.adjacency import low_pass
 
 LINEAR_SEEDS = 3  # of the linear methods, which hardly vary
@@ -30,23 +30,20 @@ def baselines(
     `kmeans` is on X, `filter+kmeans` on unit rows of X filtered `order` times, `degree+kmeans` on log(1 + degree).
     """
     rows = normalize(torch.from_numpy(data.x)).numpy()
-    spaces = {"kmeans": data.x, "filter+kmeans": low_pass(rows, data.edge_index, order), "degree+kmeans": degrees(data)}
+    spaces = {"kmeans": data.x, "filter+kmeans": low_pass(rows, data.edge_index, order)}
     for name, space in spaces.items():
         x = torch.from_numpy(space)
         for seed in seeds:
             yield name, seed, kmeans(x, n_clusters, (seed, 0)).labels.numpy()
-    yield from _linear(data, n_clusters, seeds[:LINEAR_SEEDS])
-
-
-def degrees(data: AttributedGraph) -> NDArray[np.float32]:
-    """log(1 + degree) [N, 1]; loops do not count."""
-    source = data.edge_index[0, data.edge_index[0] != data.edge_index[1]]
-    return np.log1p(np.bincount(source, minlength=data.n_nodes))[:, None].astype(np.float32)
-
-
-def _linear(data: AttributedGraph, n_clusters: int, seeds: list[int]) -> Iterator[tuple[str, int, NDArray[np.int64]]]:
-    """The linear methods at their label-free best; the first seed is what the panel sees."""
     quick = QuickClusterings(data, n_clusters)
+    for seed in seeds:
+        yield "degree+kmeans", seed, quick.cluster(DEGREE, seed)
+    yield from _linear(quick, seeds[:LINEAR_SEEDS])
+
+
+def _linear(quick: QuickClusterings, seeds: list[int]) -> Iterator[tuple[str, int, NDArray[np.int64]]]:
+    """The linear methods at their label-free best; the first seed is what the panel sees."""
+    data = quick.data
     orders = LINEAR_ORDERS if data.edge_index.shape[1] <= LARGE_EDGES else LINEAR_ORDERS[-1:]
     for kind in KINDS:
         tried = [quick.candidate(method, seeds[0]) for method in methods(data, (kind,), orders=orders)]

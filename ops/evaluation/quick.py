@@ -23,6 +23,7 @@ from ops.graph.filters import smoothing_of
 
 ORDERS = (2, 5, 10, 20)
 SPACE_COLUMNS = 50  # of the space that candidates are judged in
+DEGREE = LinearMethod("degree", 0, "raw")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,17 @@ class Candidate:
     @property
     def name(self) -> str:
         """Kind, features and order, e.g. `m-s2cag, tfidf, T = 10`."""
+        if self.method == DEGREE:
+            return "k-means on log(degree)"
         return f"{self.method.kind}, {self.method.features}, T = {self.method.order}"
+
+    def setting(self) -> tuple[str, dict[str, object]]:
+        """The method of `trainers` that this is, and its settings."""
+        if self.method == DEGREE:
+            return "degree", {}
+        kind = self.method.kind
+        values: dict[str, object] = {"order": self.method.order, "features": self.method.features}
+        return ("s2cag", {"variant": kind, **values}) if "s2cag" in kind else (kind, values)
 
 
 def methods(
@@ -57,13 +68,17 @@ class QuickClusterings:
     """Clusterings of one graph by linear methods, judged in one space that none of them moves.
 
     The space: TF-IDF (`standard` where a feature is below 0) filtered with t = 2, its 50 leading singular vectors.
+    `judged=False`: they are not judged, which spares it.
     """
 
     data: AttributedGraph
     n_clusters: int
+    judged: bool = True
 
     def __post_init__(self) -> None:
         self._smoothing = smoothing_of(self.data.edge_index, self.data.n_nodes, ProcessGroup(), torch.device("cpu"))
+        if not self.judged:
+            return
         treatment: Treatment = "standard" if self.data.x.size and self.data.x.min() < 0 else "tfidf"
         fixed = LinearMethod("ssgc", FIXED_ORDER, treatment, alpha=0.0, components=SPACE_COLUMNS, starts=1)
         space = fit(fixed, self.data.x, self._smoothing, 1, (0, 0)).embedding.numpy()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ops.data.io.builder import Raw
 from ops.data.io.ids import as_keys, check_ids
 from ops.data.io.incremental import begins_with, grow, known_rows
-from ops.data.io.stream import TableStream
+from ops.data.io.tables import TableStream
 from ops.data.io.validate import check_edges, check_features
 from ops.data.load import read_rows, table_file
 from ops.inference.placement import Placement, Prediction

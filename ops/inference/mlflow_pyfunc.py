@@ -30,8 +30,9 @@ class ClusterModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Read tensors and settings and look the method up; DataError if the folder is not a run's model."""
-        self.model = read_model(Path(context.artifacts[ARTIFACT]))
-        self.method: AnyMethod = importlib.import_module("trainers").METHODS[self.model.method]
+        model = read_model(Path(context.artifacts[ARTIFACT]))
+        self.method: AnyMethod = importlib.import_module("trainers").METHODS[model.method]
+        self.model = model.checked(self.method)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Features [n, F] -> rows [n] with `cluster` (int64) and `confidence` (float32), in the input's order.

@@ -46,7 +46,8 @@ def run_prediction(
     model, training = open_model(run, request)
     if model.method not in methods:
         raise DataError(f"{run}: is a model of {model.method!r}, which this program does not have")
-    return predict(Prediction(run, model, training, request, methods[model.method]), console)
+    method = methods[model.method]
+    return predict(Prediction(run, model.checked(method), training, request, method), console)
 
 
 def predict(prediction: Prediction, console: Console) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""scikit-learn's words around a method: fit, fit_predict, predict, transform, labels_, n_clusters."""
+"""scikit-learn's words around a method: fit, fit_predict, predict, transform, labels_, get_params, set_params."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -11,12 +12,14 @@ from torch import Tensor
 
 from ops.api import AnyMethod, PlainRun, Result
 from ops.config.settings import build, fields, nearest
-from ops.data.io.validate import check_clusters, check_features, make_graph
+from ops.data.io.validate import check_clusters, check_features
 from ops.data.types.graph import AttributedGraph, Data
 from ops.data.types.images import ImageSet
 from ops.errors import DataError, SettingsError
+from ops.inference.inputs import as_array, as_graph, as_raw
 
-G = TypeVar("G", bound="GraphClusterer")  # not Self, which the run-time type checks of the tests do not take
+C = TypeVar("C", bound="Clusterer")  # not Self, which the run-time type checks of the tests do not take
+G = TypeVar("G", bound="GraphClusterer")
 M = TypeVar("M", bound="ImageClusterer")
 
 
@@ -28,27 +31,6 @@ def check_parameters(name: str, given: Mapping[str, Any], allowed: list[str]) ->
             raise SettingsError(f"{name}: unknown parameter {key!r}{hint}; it has: {', '.join(allowed)}")
 
 
-def as_array(name: str, what: str, values: Any) -> NDArray[Any]:
-    """An array of anything that NumPy or SciPy knows. Raises DataError for other objects."""
-    array = np.asarray(values.toarray() if hasattr(values, "toarray") else values)
-    if array.ndim == 0 or array.dtype.kind == "O":
-        raise DataError(
-            f"{name}: {what} is a {type(values).__name__}, not an array of numbers; give a NumPy array, a data frame "
-            "of numbers or a SciPy matrix"
-        )
-    return array
-
-
-def as_edges(name: str, edges: Any) -> NDArray[Any]:
-    """Edges [2, E], also of a SciPy adjacency matrix [N, N], whose entries other than 0 are edges."""
-    if not hasattr(edges, "toarray"):
-        return as_array(name, "edge_index", edges)
-    if edges.shape[0] != edges.shape[1]:
-        shape = edges.shape
-        raise DataError(f"{name}: edge_index is a SciPy matrix of {shape}; give an array [2, E] or an adjacency [N, N]")
-    return np.stack(edges.nonzero())
-
-
 def _embed(method: AnyMethod) -> Callable[..., Tensor]:
     assert method.embed is not None, "every method with an estimator has embeddings"
     return method.embed
@@ -57,81 +39,199 @@ def _embed(method: AnyMethod) -> Callable[..., Tensor]:
 class Clusterer:
     """Base of the estimators; a subclass names its trainer module in `method`.
 
-    Parameters: `n_clusters`, `seed`, and every hyperparameter of the method's `Settings` by name. After `fit`:
-    `labels_` int64 [N], `confidence_` float32 [N], `embedding_` float32 [N, D], `history_` (metrics per epoch).
-    Raises SettingsError or DataError (both say what is allowed) instead of training on bad input.
+    Parameters: `n_clusters` (a number, or "auto": chosen without labels), `random_state` (also called `seed`), every
+    hyperparameter of the method's `Settings` by name, and those of `own_parameters`. After `fit`: `labels_` int64 [N],
+    `confidence_` float32 [N], `embedding_` float32 [N, D], `n_clusters_`, `ids_` (the rows' names, or None),
+    `history_` (metrics per epoch), `notes_` (what was guessed or changed in the data). Raises SettingsError or
+    DataError (both say what is allowed) instead of training on bad input.
     """
 
     method: ClassVar[AnyMethod]
+    own_parameters: ClassVar[dict[str, Any]] = {}
+    preset: ClassVar[dict[str, Any]] = {}  # hyperparameters that have another default here than in the method
 
-    def __init__(self, n_clusters: int, *, seed: int = 0, **hyperparameters: Any) -> None:
-        name, values = type(self).__name__, {"n_clusters": n_clusters, **hyperparameters}
-        check_parameters(name, values, ["seed", *fields(self.method.settings)])
+    def __init__(self, n_clusters: Any = "auto", *, random_state: Any = 0, **hyperparameters: Any) -> None:
+        random_state = hyperparameters.pop("seed", random_state)
+        self._given = {"n_clusters": n_clusters, "random_state": random_state, **hyperparameters}
+        self._resolve()
+
+    def _resolve(self) -> None:
+        """Check the parameters; raises SettingsError."""
+        name = type(self).__name__
+        check_parameters(name, self._given, list(self._defaults()))
+        values = {k: v for k, v in (self.preset | self._given).items() if k in fields(self.method.settings)}
         self.settings = build(self.method.settings, values, dict.fromkeys(values, name))
-        if not isinstance(self.settings.n_clusters, int):
-            raise SettingsError(f"{name}: n_clusters={n_clusters!r} must be a whole number")
-        self.n_clusters, self.seed = self.settings.n_clusters, seed
+        if self.settings.n_clusters is None:
+            raise SettingsError(f"{name}: n_clusters=None must be a whole number, or 'auto'")
+
+    def _defaults(self) -> dict[str, Any]:
+        declared = {key: info.default for key, (info, _) in fields(self.method.settings).items()}
+        return {**declared, "n_clusters": "auto", "random_state": 0, **self.own_parameters, **self.preset}
+
+    @property
+    def n_clusters(self) -> Any:
+        """The parameter of that name."""
+        return self._given["n_clusters"]
+
+    @n_clusters.setter
+    def n_clusters(self, value: Any) -> None:
+        """As `set_params` does."""
+        self.set_params(n_clusters=value)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(n_clusters={self.n_clusters}, seed={self.seed})"
+        defaults = self._defaults()
+        shown = {k: v for k, v in self._given.items() if k == "n_clusters" or v != defaults[k]}
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
+
+        transforms = TransformerTags() if hasattr(self, "transform") else None
+        return Tags("clusterer", TargetTags(required=False), transforms, input_tags=InputTags(sparse=True))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters, as scikit-learn's `clone` asks for them."""
+        """All parameters, as scikit-learn's `clone` asks for them."""
         del deep
-        return {"seed": self.seed, **self.settings.model_dump()}
+        return self._defaults() | self._given
+
+    def set_params(self: C, **parameters: Any) -> C:
+        """Change parameters by name; what was fitted stays until the next `fit`. Raises SettingsError."""
+        before = self._given
+        self._given = before | parameters
+        try:
+            self._resolve()
+        except SettingsError:
+            self._given = before
+            raise
+        return self
 
     def _train(self, data: Data) -> None:
-        check_clusters(self.n_clusters, data.n_rows)
-        run = PlainRun(self.seed)
-        self._result: Result = self.method.train(self.settings, data, run)
-        self.history_ = run.history
-        self.labels_, self.confidence_ = self._result.assignment, self._result.confidence
-        self.embedding_ = self._result.embedding
+        settings = self.settings
+        if settings.n_clusters == "auto":
+            settings = settings.model_copy(update={"n_clusters": self._choose_k(data)})
+        check_clusters(settings.k, data.n_rows)
+        run = PlainRun(self._seed())
+        result: Result = self.method.train(settings, data, run)
+        self.model_, self._fit_settings, self._data = result.model, settings, data
+        self.n_clusters_, self.n_features_in_, self.ids_, self.notes_ = (
+            settings.k,
+            data.n_features,
+            data.ids,
+            data.notes,
+        )
+        self.history_, self._more = run.history, result.more
+        self.labels_, self.confidence_ = result.assignment, result.confidence
+        self.embedding_ = result.embedding
 
-    def _fitted(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        if not hasattr(self, "_result"):
-            raise ValueError(f"{type(self).__name__} is not fitted yet: call fit first")
-        return self._result.model, self.settings.model_dump()
+    def _seed(self) -> int:
+        state = self._given["random_state"]
+        if state is None:
+            return int(np.random.default_rng().integers(2**31))
+        if hasattr(state, "randint"):  # NumPy's old generators, which scikit-learn passes
+            return int(state.randint(2**31 - 1))
+        return int(state)
+
+    def _choose_k(self, data: Data) -> int:
+        name = type(self).__name__
+        raise SettingsError(f"{name}: n_clusters='auto' is for attributed graphs; give the number of clusters")
+
+    def _fitted(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        if not hasattr(self, "model_"):
+            from sklearn.exceptions import NotFittedError
+
+            raise NotFittedError(f"{type(self).__name__} is not fitted yet: call fit first")
+        return self.model_, self._fit_settings.model_dump()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a run's folder (model, clusters, figures' rows), which `tessera.load`, `predict` and `report` take.
+
+        Raises SettingsError where the folder holds something else already, NotFittedError before `fit`.
+        """
+        from ops.inference.estimator_files import save
+
+        self._fitted()
+        return save(self, Path(folder))
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report of the fitted clusters as one HTML file; returns its path."""
+        from ops.inference.estimator_files import report
+
+        self._fitted()
+        return report(self, Path(path))
 
 
 class GraphClusterer(Clusterer):
-    """Estimators of attributed graphs (`Clusterer` says what they have)."""
+    """Estimators of attributed graphs (`Clusterer` says what they have).
 
-    def fit(self: G, x: object, edge_index: object, y: object = None) -> G:
-        """Cluster features `x` [N, F] on the graph `edge_index` [2, E]; `y` is ignored, as labels never enter.
+    `fit` takes features with edges, or one object that has both: a graph of PyG or networkx, an AnnData (edges in
+    `obsp["connectivities"]`), a name, file or folder as `--dataset` takes them. Rows without edges are linked to their
+    `knn` nearest others by `knn_metric`, which `notes_` says.
+    """
+
+    own_parameters: ClassVar[dict[str, Any]] = {"knn": 10, "knn_metric": "euclidean"}
+
+    def fit(self: G, X: object, edge_index: object = None, y: object = None) -> G:
+        """Cluster features `X` [N, F] on the graph `edge_index` [2, E]; `y` is ignored, as labels never enter.
 
         Both may be SciPy matrices; `edge_index` is then the adjacency matrix [N, N].
         """
         del y
-        self._train(self._graph(x, edge_index))
+        data = self._graph(X, edge_index)
+        self._train(data)
+        self._table = data if any(note.startswith("edges: ") for note in data.notes) else None
         return self
 
-    def fit_predict(self, x: object, edge_index: object, y: object = None) -> NDArray[np.int64]:
+    def fit_predict(self, X: object, edge_index: object = None, y: object = None) -> NDArray[np.int64]:
         """`fit`, then `labels_`."""
-        labels: NDArray[np.int64] = self.fit(x, edge_index, y).labels_
+        labels: NDArray[np.int64] = self.fit(X, edge_index, y).labels_
         return labels
 
-    def transform(self, x: object, edge_index: object = None) -> NDArray[np.float32]:
-        """Embeddings [n, D] of rows `x` [n, F], filtered over their edges where given."""
-        features, edges = self._rows(x, edge_index)
-        rows: NDArray[np.float32] = _embed(self.method)(*self._fitted(), features, edges).numpy()
+    def fit_transform(self, X: object, edge_index: object = None, y: object = None) -> NDArray[np.float32]:
+        """`fit`, then `embedding_`."""
+        rows: NDArray[np.float32] = self.fit(X, edge_index, y).embedding_
         return rows
 
-    def predict(self, x: object, edge_index: object = None) -> NDArray[np.int64]:
-        """Clusters [n] of rows `x` [n, F]; on the training graph these are `labels_`."""
-        labels: NDArray[np.int64] = self.method.predict(*self._fitted(), *self._rows(x, edge_index))[0]
+    def transform(self, X: object, edge_index: object = None) -> NDArray[np.float32]:
+        """Embeddings [n, D] of rows `X` [n, F], filtered over their edges where given."""
+        model, settings = self._fitted()
+        rows: NDArray[np.float32] = _embed(self.method)(model, settings, *self._rows(X, edge_index)).numpy()
+        return rows
+
+    def predict(self, X: object, edge_index: object = None) -> NDArray[np.int64]:
+        """Clusters [n] of rows `X` [n, F]; on the training graph these are `labels_`."""
+        model, settings = self._fitted()
+        labels: NDArray[np.int64] = self.method.predict(model, settings, *self._rows(X, edge_index))[0]
         return labels
 
     def _rows(self, x: object, edge_index: object) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        if edge_index is None:
-            name = type(self).__name__
-            return check_features(as_array(name, "x", x), origin=name), np.empty((2, 0), dtype=np.int64)
+        """Features and edges, none where the rows have none: new rows are not linked to each other."""
+        name = type(self).__name__
+        if not isinstance(x, str | Path | AttributedGraph):
+            raw = as_raw(name, x, edge_index)
+            if raw.edges is None:
+                rows = check_features(raw.x, origin=name)
+                if rows.shape[1] != self.n_features_in_:
+                    raise DataError(f"{name}: X has {rows.shape[1]} features, but {name} is expecting "
+                                    f"{self.n_features_in_} features as input")  # fmt: skip
+                table = getattr(self, "_table", None)  # of a fit that linked it by itself
+                if table is not None and np.array_equal(table.x, rows):
+                    return rows, table.edge_index
+                return rows, np.empty((2, 0), dtype=np.int64)
         data = self._graph(x, edge_index)
         return data.x, data.edge_index
 
     def _graph(self, x: object, edge_index: object) -> AttributedGraph:
-        name = type(self).__name__
-        return make_graph(name, as_array(name, "x", x), as_edges(name, edge_index))
+        given = self.get_params()
+        return as_graph(type(self).__name__, x, edge_index, given["knn"], given["knn_metric"])
+
+    def _choose_k(self, data: Data) -> int:
+        from ops.evaluation.select_k import sweep
+
+        assert isinstance(data, AttributedGraph)
+        return int(sweep(data)["chosen"])
 
 
 class ImageClusterer(Clusterer):
@@ -140,25 +240,25 @@ class ImageClusterer(Clusterer):
     With `backbone="frozen:..."` they take features [n, F] instead; the file that it names is not read here.
     """
 
-    def fit(self: M, images: object, y: object = None) -> M:
+    def fit(self: M, X: object, y: object = None) -> M:
         """Cluster images; `y` is ignored, as labels never enter."""
         del y
-        self._train(self._images(images))
+        self._train(self._images(X))
         return self
 
-    def fit_predict(self, images: object, y: object = None) -> NDArray[np.int64]:
+    def fit_predict(self, X: object, y: object = None) -> NDArray[np.int64]:
         """`fit`, then `labels_`."""
-        labels: NDArray[np.int64] = self.fit(images, y).labels_
+        labels: NDArray[np.int64] = self.fit(X, y).labels_
         return labels
 
-    def transform(self, images: object) -> NDArray[np.float32]:
+    def transform(self, X: object) -> NDArray[np.float32]:
         """Projections [n, D] of unit length."""
-        rows: NDArray[np.float32] = _embed(self.method)(*self._fitted(), self._images(images)).numpy()
+        rows: NDArray[np.float32] = _embed(self.method)(*self._fitted(), self._images(X)).numpy()
         return rows
 
-    def predict(self, images: object) -> NDArray[np.int64]:
+    def predict(self, X: object) -> NDArray[np.int64]:
         """Clusters [n]; on the training images these are `labels_`."""
-        labels: NDArray[np.int64] = self.method.predict(*self._fitted(), self._images(images))[0]
+        labels: NDArray[np.int64] = self.method.predict(*self._fitted(), self._images(X))[0]
         return labels
 
     def _images(self, images: object) -> ImageSet:

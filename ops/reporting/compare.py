@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ops.atomic_io import atomic_write
-from ops.config.console import NOTHING, plain
+from ops.config.console import NOTHING, plain, printable
 from ops.errors import SettingsError
 from ops.reporting import tables
+from ops.reporting.drawings import literal
 from ops.reporting.html import render
 from ops.results.schema import DataRecord, RunResult
 from ops.results.stored_run import read_result
@@ -115,7 +116,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 def _title(data: DataRecord) -> str:
     size = "" if data.rows is None else f", {data.rows:,} rows"
-    return f"{data.name}{size}, hash {str(data.hash)[:12]}"
+    return printable(f"{data.name}{size}, hash {str(data.hash)[:12]}")
 
 
 def _rows(results: Mapping[str, RunResult]) -> list[tables.Row]:
@@ -177,17 +178,18 @@ def _warning(data: Sequence[DataRecord]) -> str | None:
             "the runs are scored by different labels; compare their indices, not ACC to F1" if len(labels) > 1 else None
         )
     listed = ", ".join(f"{name} {digest[:12]}" for digest, name in names.items())
-    return f"the runs are not on the same data ({listed}); compare figures within one data set only"
+    return printable(f"the runs are not on the same data ({listed}); compare figures within one data set only")
 
 
-def _drawing(group: Group) -> bytes | None:
+@literal
+def _drawing(group: Group) -> list[bytes] | None:
     from ops.reporting import figures, theme
 
     rows = {row.run: row.metrics for row in group.rows if row.kind == "last"}
     keys = tables.columns([row for row in group.rows if row.kind == "last"], (*tables.HIDDEN, *tables.SHORT))
     values = {tables.TITLES[key].replace("\n", " "): [_values(each, key) for each in rows.values()] for key in keys}
     figure = figures.comparison(list(rows), values) if len(rows) > 1 else None
-    return None if figure is None else theme.png(figure)
+    return None if figure is None else theme.pngs(figure)
 
 
 def _values(metrics: tables.Metrics, key: str) -> list[float]:

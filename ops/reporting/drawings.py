@@ -1,31 +1,53 @@
-"""Every figure of a run or a search as PNG bytes by name, from what its folder has stored; the page has the words."""
+"""Every figure of a run or a search as PNGs by name, from what its folder has stored; the page has the words.
+
+Of each the whole comes first, then its panels where it has several (`ops.reporting.theme.pngs`).
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ops.atomic_io import save_arrays
 from ops.errors import DataError
-from ops.reporting.tables import searched
+from ops.reporting.clusters import Coordinates
+from ops.reporting.tables import BASELINES, searched
 from ops.results.arrays import Arrays, read_arrays
-from ops.results.schema import SearchResult
+from ops.results.schema import LABELLED, SearchResult
 from ops.results.stored_run import StoredRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+P = ParamSpec("P")
+T = TypeVar("T")
 ALL_COLOURS = ("nearest", "pairs", "som")  # photos, and many greys; else 256 of them do
 TSNE_EPOCHS = 750  # 1,800 rows are within 2 % of the loss that 1,000 reach, in two thirds of the time
 
 
-def run_drawings(run: StoredRun) -> dict[str, bytes]:
-    """All figures of one run that its stored files allow."""
+def literal(draw: Callable[P, T]) -> Callable[P, T]:
+    """`draw` with all names as they are: a class `$x_{$` is no formula."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
+        from matplotlib import rc_context
+
+        with rc_context({"text.parse_math": False}):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+@literal
+def run_drawings(run: StoredRun, points: Coordinates | None) -> dict[str, list[bytes]]:
+    """All figures of one run that its stored files allow; `points`: its rows' coordinates (`coordinates`)."""
     from ops.reporting import figures as plots
     from ops.reporting import image_figures, som_figure
 
@@ -43,29 +65,45 @@ def run_drawings(run: StoredRun) -> dict[str, bytes]:
     if "pair" in pictures:
         drawn["pairs"] = image_figures.pairs(*(pictures[name] for name in ("pair", "pair_cluster", "pair_value")))
     if sample:
-        if points := tsne(sample, run.path / f"seed-{run.result.seeds[0]}" / "tsne.npz"):
+        if points:
             drawn["tsne"] = plots.embedding(*points, sample["cluster"], sample.get("label"))
         drawn["similarity"] = plots.similarity(sample["after"], sample["cluster"])
-    selected = {seed: result.selected_epoch for seed, result in run.seeds.items()}
+    selected, lines = {seed: result.selected_epoch for seed, result in run.seeds.items()}, baseline_lines(run)
     for name, titles in (("curves", curve_titles(run)), ("scores", plots.SCORES), ("hard", plots.HARD)):
-        drawn[name] = plots.curves(run.histories, titles, selected)
+        drawn[name] = plots.curves(run.histories, titles, selected, run.seed, lines)
     drawn["sizes"] = plots.sizes(run.sizes) if run.sizes else None
-    drawn["head"] = plots.sizes_over_time(next(iter(run.histories.values()), []))
+    drawn["head"] = plots.sizes_over_time(run.histories.get(run.seed, []))
     drawn["auto"] = plots.auto_sweep(run.sweep) if run.sweep else None
     return _drawn(drawn)
 
 
-def search_drawings(search: SearchResult) -> dict[str, bytes]:
+@literal
+def search_drawings(search: SearchResult) -> dict[str, list[bytes]]:
     """The search's figure: every searched setting against the objective."""
     from ops.reporting.figures import search_settings
 
     return _drawn({"trials": search_settings(search, searched(search))})
 
 
-def _drawn(figures: dict[str, Figure | None]) -> dict[str, bytes]:
-    from ops.reporting.theme import png
+def _drawn(figures: dict[str, Figure | None]) -> dict[str, list[bytes]]:
+    from ops.reporting.theme import pngs
 
-    return {name: png(figure, name in ALL_COLOURS) for name, figure in figures.items() if figure is not None}
+    return {name: pngs(figure, name in ALL_COLOURS) for name, figure in figures.items() if figure is not None}
+
+
+def baseline_lines(run: StoredRun) -> dict[str, dict[str, float]]:
+    """The baselines' means by the curve that they stand beside: a metric's name in the history, then the baseline's."""
+    lines: dict[str, dict[str, float]] = {}
+    for name, scores in run.result.baselines.items():
+        for metric, value in (scores.means if scores else {}).items():
+            group = "eval" if metric in LABELLED else "tune" if metric == "score" else "cluster"
+            lines.setdefault(f"{group}/{metric}", {})[BASELINES.get(name, name)] = value
+    return lines
+
+
+def coordinates(run: StoredRun) -> Coordinates | None:
+    """t-SNE coordinates of a run's rows before and after training; None where there are too few to draw."""
+    return tsne(run.sample, run.path / f"seed-{run.seed}" / "tsne.npz") if run.sample else None
 
 
 def curve_titles(run: StoredRun) -> dict[str, str]:

@@ -13,7 +13,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ops.reporting.theme import CYCLE, INK, MARKERS, blank, colour_bar, heatmap, legend, name_point, panels, style
+from ops.reporting.theme import (
+    CYCLE,
+    INK,
+    MARKERS,
+    NARROW,
+    blank,
+    colour_bar,
+    heatmap,
+    legend,
+    name_point,
+    panels,
+    style,
+)
 from ops.results.schema import CountSweep, SearchResult
 
 History = Sequence[Mapping[str, Any]]
@@ -44,7 +56,7 @@ def embedding(
     groups = [("cluster", cluster, {int(c): i for i, c in enumerate(np.unique(cluster))})]
     if label is not None:
         groups.append(("label", label, _follow(cluster, label)))
-    figure = blank(4.9 * len(groups))
+    figure = blank(3.5 * len(groups), 7.0)
     axes = figure.subplots(len(groups), 2, squeeze=False)
     for row, (what, values, colours) in zip(axes, groups, strict=True):
         for ax, points, when in zip(row, (before, after), ("Before (input)", "After (embedding)"), strict=True):
@@ -85,15 +97,15 @@ def similarity(after: Points, cluster: NDArray[np.int64]) -> Figure:
     order = np.argsort(cluster, kind="stable")
     order = order[:: max(1, math.ceil(len(order) / 1000))]  # evenly thinned: rows beyond the pixels show nothing
     values = unit[order] @ unit[order].T
-    look = {"cmap": "viridis", "vmin": min(float(np.percentile(values, 1)), 0.99), "vmax": 1.0}
-    title = "Cosine similarity of the embedding, rows sorted by cluster"
-    figure = blank(6.8, width=8.2)
+    look = {"cmap": "viridis", "vmin": 0.0, "vmax": 1.0}  # fixed: dark means the same in every report
+    title = "Rows sorted by cluster"
+    figure = blank(4.6, NARROW)
     ax, image = heatmap(figure, values, title, interpolation="antialiased", **look)
     names, starts, counts = np.unique(cluster[order], return_index=True, return_counts=True)
     for start in starts[1:]:
         ax.axhline(start - 0.5, color="white", linewidth=0.8)
         ax.axvline(start - 0.5, color="white", linewidth=0.8)
-    shown = counts >= len(order) / 60  # the names of tiny clusters would lie over each other
+    shown = counts >= len(order) / 25  # the names of tiny clusters would lie over each other
     middles = (starts + (counts - 1) / 2)[shown]
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_ticks(middles, [str(n) for n in names[shown]])
@@ -103,25 +115,43 @@ def similarity(after: Points, cluster: NDArray[np.int64]) -> Figure:
 
 
 def curves(
-    histories: Mapping[int, History], metrics: Mapping[str, str], selected: Mapping[int, int | None] | None = None
-) -> Figure | None:
-    """One panel a metric over epochs: the first seed strong, the others thin; the chosen and the last epoch marked.
+    histories: Mapping[int, History], metrics: Mapping[str, str], selected: Mapping[int, int | None] | None = None,
+    strong: int | None = None, baselines: Mapping[str, Mapping[str, float]] | None = None,
+) -> Figure | None:  # fmt: skip
+    """One panel a metric over epochs: the seed `strong` (else the first) strong, the others thin; epochs marked.
 
-    `histories` and `selected` (chosen epoch) are by seed. Metrics without a value are left out; None if all are.
+    `histories` and `selected` (chosen epoch) are by seed, `baselines` (values that are lines) by metric and name.
+    Metrics without a value are left out; None if all are.
     """
     present = {m: t for m, t in metrics.items() if any(len(_points(h, m)[0]) for h in histories.values())}
     if not present:
         return None
     figure, axes = panels(len(present))
-    (first, history), *others = histories.items()
+    first = next(iter(histories)) if strong is None or strong not in histories else strong
     for ax, (metric, title) in zip(axes, present.items(), strict=True):
         style(ax, title).set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        _curve(ax, history, metric, f"seed {first}", (selected or {}).get(first))
-        for _, other in others:
-            ax.plot(*_points(other, metric), color=INK, linewidth=0.9, alpha=0.8, zorder=2)
+        _curve(ax, histories[first], metric, f"seed {first}", (selected or {}).get(first))
+        for seed, other in histories.items():
+            if seed != first:
+                ax.plot(*_points(other, metric), color=INK, linewidth=0.9, alpha=0.8, zorder=2)
+        scale = 100.0 if metric in PERCENT else 1.0
+        for look, (name, value) in zip(
+            ((0, (1, 1)), (0, (5, 1, 1, 1))), (baselines or {}).get(metric, {}).items(), strict=False
+        ):
+            ax.axhline(scale * value, color=CYCLE[4], linewidth=1.2, linestyle=look, label=name, zorder=1)
+        _widen(ax, scale)
     legend(figure, max(axes, key=lambda ax: len(ax.get_legend_handles_labels()[1])))
     return figure
+
+
+def _widen(ax: Axes, scale: float) -> None:
+    """A range that does not blow up noise: at least a tenth of the scale, or of the values where they are larger."""
+    low, high = ax.get_ylim()
+    least = 0.1 * max(min(scale, 100.0) if max(abs(low), abs(high)) <= scale else 0.0, abs(low), abs(high))
+    if high - low < least:
+        middle = (low + high) / 2
+        ax.set_ylim(middle - least / 2, middle + least / 2)
 
 
 def _points(history: History, metric: str) -> tuple[list[int], list[float]]:
@@ -147,13 +177,13 @@ def _curve(ax: Axes, history: History, metric: str, name: str, chosen: int | Non
 def sizes(counts: Sequence[int]) -> Figure:
     """Cluster sizes [K] as bars, largest first, with the equal share as a line."""
     order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
-    figure = blank(3.2)
+    figure = blank(3.6, NARROW)
     ax = style(figure.add_subplot(), "Rows in each cluster, largest first")
     ax.grid(visible=False, axis="x")
     ax.bar(range(len(order)), [counts[c] for c in order], color=MAIN, width=0.75)
     share = sum(counts) / len(counts)
     ax.axhline(share, color=MARK, linewidth=1.1, linestyle="--", label=f"equal shares ({share:,.0f} rows)")
-    shown = range(len(order)) if len(order) <= 40 else ()
+    shown = range(len(order)) if len(order) <= 16 else ()
     ax.set_xticks(list(shown), [str(order[i]) for i in shown])
     ax.set(xlabel="cluster", ylabel="rows")
     legend(figure, ax)
@@ -166,8 +196,8 @@ def sizes_over_time(history: History) -> Figure | None:
     if not names:
         return None
     epochs = _points(history, names[0])[0]
-    figure = blank(3.2)
-    ax = style(figure.add_subplot(), "Rows in each cluster of the trained head over epochs")
+    figure = blank(3.8, NARROW)
+    ax = style(figure.add_subplot(), "Rows by cluster of the head")
     colours = [CYCLE[i % len(CYCLE)] for i in range(len(names))]
     numbers = [str(int(name[-2:])) for name in names]
     ax.stackplot(epochs, [_points(history, name)[1] for name in names], colors=colours, labels=numbers)
@@ -207,7 +237,7 @@ def search_settings(search: SearchResult, names: Sequence[str]) -> Figure | None
                 ax.scatter(x[chosen], y[chosen], s=34, color=colour, marker=marker, label=status, zorder=3)
         if any(best := [t.trial == search.best for t in trials]):
             ax.scatter(x[best], y[best], s=190, color=MARK, marker="*", label="best", zorder=4)
-        ax.set(xlabel=name, ylabel=search.objective if ax is axes[0] else "")
+        style(ax, name).set(ylabel=search.objective)
     legend(figure, axes[0])
     return figure
 
@@ -233,16 +263,14 @@ def comparison(names: Sequence[str], values: Mapping[str, Sequence[Sequence[floa
     """
     if not values:
         return None
-    figure, axes = panels(len(values), height=1.1 + 0.3 * len(names))
+    figure, axes = panels(len(values), height=1.1 + 0.4 * len(names))
     for ax, (title, by_run) in zip(axes, values.items(), strict=True):
         style(ax, title)
         for i, seeds in enumerate(by_run):
             ax.plot(seeds, [i] * len(seeds), "o", color=MAIN, markersize=5, alpha=0.75, markeredgewidth=0)
             if seeds:
                 ax.plot(float(np.mean(seeds)), i, "|", color=INK, markersize=16, markeredgewidth=2)
-        position = ax.get_subplotspec()
-        is_first = position is None or position.is_first_col()
-        ax.set_yticks(range(len(names)), list(names) if is_first else [""] * len(names))
+        ax.set_yticks(range(len(names)), [name if len(name) < 19 else f"{name[:16]}..." for name in names])
         ax.tick_params(axis="y", length=0)
         ax.set_ylim(len(names) - 0.5, -0.5)
     return figure

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,14 @@ from typing import Any
 from ops.atomic_io import atomic_write
 from ops.config.console import plain
 from ops.reporting import tables
-from ops.reporting.drawings import run_drawings, search_drawings
+from ops.reporting.answer import answer
+from ops.reporting.clusters import cards, map_data, read_assignments
+from ops.reporting.drawings import coordinates, run_drawings, search_drawings
 from ops.results.schema import SearchResult
 from ops.results.stored_run import is_search, read_run
+
+TEMPLATES = Path(__file__).parent
+PIXELS = 1.5  # of a picture to one of the page
 
 
 def write_report(folder: Path) -> Path:
@@ -24,11 +31,17 @@ def write_report(folder: Path) -> Path:
     search = SearchResult.read(folder / "trials.json") if is_search(folder) else None
     best = folder / "best" if search else folder
     run = read_run(best) if search is None or (best / "result.json").is_file() else None
-    drawings = run_drawings(run) if run else {}
+    drawings, shown = dict[str, list[bytes]](), dict[str, Any](cards=[], map=None, answer=[], place=best)
+    if run:
+        points, assignments = coordinates(run), read_assignments(run)
+        drawings = run_drawings(run, points)
+        shown |= {"cards": cards(run, assignments), "map": map_data(run, points, assignments),
+                  "answer": answer(run.result)}  # fmt: skip
     if search is None or run:
-        _write(best, drawings, run=run, search=None)
+        _write(best, drawings, run=run, search=None, **shown)
     if search:
-        _write(folder, drawings | search_drawings(search), run=run, search=search)
+        shown["answer"] = answer(run.result, search) if run else []
+        _write(folder, drawings | search_drawings(search), run=run, search=search, **shown)
     return folder / "report.html"
 
 
@@ -42,8 +55,8 @@ def try_report(folder: Path, warn: Callable[[str], None]) -> Path | None:
         return None
 
 
-def page(title: str, sections: Sequence[tuple[str, str]], drawings: Mapping[str, bytes]) -> str:
-    """A self-contained HTML page in the reports' look: (heading, preformatted text) and PNG figures by caption."""
+def page(title: str, sections: Sequence[tuple[str, str]], drawings: Mapping[str, Sequence[bytes]]) -> str:
+    """A self-contained HTML page in the reports' look: (heading, preformatted text), and pictures (PNG) by caption."""
     return render("page.html.j2", title=title, sections=sections, drawings=drawings)
 
 
@@ -51,14 +64,34 @@ def render(template: str, **values: Any) -> str:
     """A template of this package as HTML; every value is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    folder = Path(__file__).parent
-    env = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     env.filters["embed"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode()
-    env.globals.update(tables=tables, plain=plain)
+    env.filters["css_width"] = lambda png: (
+        round(int.from_bytes(png[16:20], "big") / PIXELS) or "auto"
+    )  # of PNG's header
+    env.filters["flags"] = _flags
+    env.globals.update(tables=tables, plain=plain, script=_script)
     return env.get_template(template).render(values)
 
 
-def _write(folder: Path, drawings: Mapping[str, bytes], **stored: Any) -> None:
-    for name, picture in drawings.items():
-        atomic_write(folder / "figures" / f"{name}.png", picture)
+def _flags(sentence: str) -> Any:
+    """A sentence whose flags stay whole where a line ends."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"--[a-z-]+", r"<code>\g<0></code>", str(escape(sentence))))  # noqa: S704  (escaped above)
+
+
+def _script(data: Mapping[str, Any]) -> tuple[str, str]:
+    """(JSON of the map, the program that draws it), as they stand inside of a script element."""
+    from markupsafe import Markup
+
+    from ops.reporting.theme import CYCLE
+
+    values = json.dumps({**data, "colours": CYCLE}).replace("<", "\\u003c")
+    return Markup(values), Markup((TEMPLATES / "map.js").read_text(encoding="utf-8"))  # noqa: S704  (both are ours)
+
+
+def _write(folder: Path, drawings: Mapping[str, Sequence[bytes]], **stored: Any) -> None:
+    for name, pictures in drawings.items():
+        atomic_write(folder / "figures" / f"{name}.png", pictures[0])
     atomic_write(folder / "report.html", render("report.html.j2", drawings=drawings, **stored))

@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ops.reporting.theme import DARK, INK, PALE, blank, heatmap
+from ops.reporting.theme import DARK, INK, NARROW, PALE, blank, heatmap
 
 GAP = 0.08  # between images, by their side
-ACROSS = 6  # pairs in a row
+ACROSS = 3  # pairs in a row
 Integers = NDArray[np.int64]
 
 
@@ -30,7 +30,7 @@ def nearest(images: NDArray[np.uint8], count: Integers, cluster: Integers, size:
     """One row a cluster [K]: those of its images [K M 3 S T] that are real (`count`), its name and size."""
     clusters, across = images.shape[:2]
     sheet = mosaic(images, np.arange(across) < count[:, None])
-    figure = blank(0.86 * clusters + 0.2)
+    figure = blank(0.5 * clusters + 0.2, NARROW)
     ax, _ = heatmap(figure, sheet, interpolation="nearest")
     middles = (np.arange(clusters) + 0.5 - GAP / 2) * len(sheet) / clusters
     ax.set_xticks([])
@@ -42,14 +42,14 @@ def nearest(images: NDArray[np.uint8], count: Integers, cluster: Integers, size:
 def pairs(images: NDArray[np.uint8], cluster: Integers, distance: NDArray[np.float32]) -> Figure:
     """Pairs [P 2 3 S T], two images beside each other, their clusters [P 2] and distance [P] below."""
     rows = -(-len(images) // ACROSS)
-    figure = blank(1.15 * rows + 0.2)
+    figure = blank(1.2 * rows + 0.2, NARROW)
     for number, ax in enumerate(figure.subplots(rows, ACROSS, squeeze=False).flat):
         ax.set_axis_off()
         if number < len(images):
             image = np.concatenate(list(images[number].transpose(0, 2, 3, 1)), axis=1)
             ax.imshow(image, interpolation="nearest")
             text = f"{cluster[number, 0]} | {cluster[number, 1]}    {distance[number]:.3f}"
-            ax.text(image.shape[1] / 2, 1.08 * len(image), text, color=INK, fontsize=8.5, ha="center", va="top")
+            ax.text(image.shape[1] / 2, 1.08 * len(image), text, color=INK, fontsize=12, ha="center", va="top")
     return figure
 
 
@@ -59,12 +59,12 @@ def confusion(counts: Integers, order: Integers, classes: list[str]) -> Figure:
     `order` [K] names the clusters of the columns.
     """
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 0.5 if max(share.shape) <= 20 else 0.28
-    figure = blank(side * len(classes) + 1.1)
+    side = 0.4 if max(share.shape) <= 12 else 0.25
+    figure = blank(side * len(classes) + 1.1, NARROW)
     ax, _ = heatmap(figure, share, cmap="viridis", vmin=0, vmax=100, aspect="auto")
-    for row, column in zip(*np.nonzero(share >= 1), strict=True) if side == 0.5 else ():
+    for row, column in zip(*np.nonzero(share >= 1), strict=True) if side == 0.4 else ():
         ink = DARK if share[row, column] > 55 else PALE
-        ax.text(column, row, f"{share[row, column]:.0f}", color=ink, fontsize=8.5, ha="center", va="center")
+        ax.text(column, row, f"{share[row, column]:.0f}", color=ink, fontsize=12, ha="center", va="center")
     ax.set_yticks(range(len(classes)), classes)
     ax.set_xticks(range(len(order)), [str(c) for c in order])
     ax.set(xlabel="cluster", ylabel="class")

@@ -12,7 +12,7 @@ from ops.atomic_io import replacing
 from ops.graph.partition import report
 from ops.graph.partition.manifest import Manifest
 from ops.reporting.html import page
-from ops.reporting.theme import CYCLE, INK, legend, panels, png, style
+from ops.reporting.theme import CYCLE, INK, legend, panels, pngs, style
 
 
 def picture(manifest: Manifest) -> Figure:
@@ -45,11 +45,11 @@ def picture(manifest: Manifest) -> Figure:
 
 def write_page(manifest: Manifest, picture_file: Path, page_file: Path) -> None:
     """The picture as PNG, and the report with it as one HTML page without any other file."""
-    image = png(picture(manifest))
+    images = pngs(picture(manifest))
     title = f"{manifest.name} in {manifest.parts} parts"
     html = page(
-        title, [("", report.text(manifest))], {"Sizes, cut and halo of the parts; the line is the mean.": image}
+        title, [("", report.text(manifest))], {"Sizes, cut and halo of the parts; the line is the mean.": images[1:]}
     )
-    for path, content in ((picture_file, image), (page_file, html.encode())):
+    for path, content in ((picture_file, images[0]), (page_file, html.encode())):
         with replacing(path) as temporary:
             temporary.write_bytes(content)

@@ -28,13 +28,13 @@ def som_picture(
     repeat, but not side by side (as far as ten colours allow).
     """
     rows, columns = umatrix.shape
-    width = float(np.clip(columns * 0.5, 4.5, 9.0)) + 1.4
+    width = 4.0 + 1.4
     flat = columns >= 3 * rows  # a bar beside it would be longer than the map is high
-    height = float(np.clip((width - 1.4) * rows / columns, 0.6, 9.0)) + (1.8 if flat else 0.9)
+    height = float(np.clip((width - 1.4) * rows / columns, 0.6, 6.0)) + (1.8 if flat else 0.9)
     shades = LinearSegmentedColormap.from_list("clear to ink", [f"{INK}00", f"{INK}e0"], SHADES)
     look = {"cmap": shades, "vmin": 0, "vmax": max(float(umatrix.max()), 1e-12), "interpolation": "nearest"}
     figure = blank(height, width)
-    ax, image = heatmap(figure, umatrix, "U-matrix, rows a unit and clusters", **look)
+    ax, image = heatmap(figure, umatrix, "U-matrix, rows and clusters", **look)
     _circles(ax, hits, clusters)
     lines = LineCollection(_borders(clusters), colors=DARK, linewidths=1.4, capstyle="round")
     lines.set(path_effects=[withStroke(linewidth=3.2, foreground=PALE)], snap=False)  # snapped, they would lie apart
@@ -45,7 +45,7 @@ def som_picture(
         name_point(ax, float(column), float(row), str(cluster))
     ax.set(xticks=[], yticks=[], xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     most = f"largest circle: {int(hits.max()):,} of {int(hits.sum()):,} rows"
-    ax.set_xlabel(f"{rows} x {columns} units; {most}; empty units: {int(np.sum(hits == 0))}")
+    ax.set_xlabel(f"{rows} x {columns} units; {most};\nempty units: {int(np.sum(hits == 0))}")
     side = "bottom" if flat else "right"
     colour_bar(image, "mean distance to the neighbouring units", shrink=0.85, location=side)
     return figure

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ops.config.console import NOTHING, plain
+from ops.config.console import NOTHING, plain, printable
 from ops.results.schema import LABELLED, RecallTable, RunResult, Scores, SearchResult, Spread
 
 Metrics = Mapping[str, Spread]
@@ -88,6 +88,8 @@ def cell(metrics: Metrics, key: str) -> str:
 def result_rows(result: RunResult) -> list[Row]:
     """The rows of a result in their fixed order; the oracle stands only where there are labels."""
     rows = [Row("last", "last", "the last epoch: the result", result.last.metrics)]
+    if result.consensus:
+        rows.append(Row("consensus", "consensus", "of many draws of k-means on it", result.consensus.metrics))
     if selected := result.selected:
         by = ", ".join(selected.indices) or "label-free indices"
         rows.append(Row("selected", "selected", f"an epoch chosen by {by}{_epochs(selected)}", selected.metrics))
@@ -123,7 +125,8 @@ def headline(result: RunResult) -> list[tuple[str, Metrics]]:
 
 def text_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
     """Aligned plain text, the first `left` columns to the left; a header may have several lines."""
-    titles = [title.split("\n") for title in header]
+    lines = [[printable(each) for each in line] for line in lines]
+    titles = [printable(title, lines=True).split("\n") for title in header]
     height = max(map(len, titles))
     head = list(zip(*(("",) * (height - len(t)) + tuple(t) for t in titles), strict=True))
     widths = [max(map(len, column)) for column in zip(*head, *lines, strict=True)]
@@ -143,7 +146,7 @@ def summary_table(result: RunResult) -> str:
     lines = [[name, *(cell(row.metrics, key) for key in keys)] for name, row in zip(names, rows, strict=True)]
     seeds = f"mean ± std over {len(result.seeds)} seeds" if len(result.seeds) > 1 else "1 seed"
     notes = [] if result.has_labels else ["No labels were given: no ACC, NMI, ARI or F1."]
-    title = f"{result.method} on {result.dataset.name}, {seeds}"
+    title = printable(f"{result.method} on {result.dataset.name}, {seeds}")
     return "\n".join([title, text_table(["", *(TITLES[k] for k in keys)], lines), *notes])
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -22,20 +23,50 @@ DARK, PALE = "#12181f", "#ffffff"  # of what stands on colours
 # Petroff's palette, made for colour-blind readers, its extremes brought to a middle lightness
 CYCLE = ("#3f90da", "#f5a30f", "#d13f24", "#94a4a2", "#9a52cf", "#a96b59", "#e76300", "#b9ac70", "#7d8190", "#6fc3c7")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")  # colours repeat after ten clusters, so the shape changes there
-WIDTH = 10.0  # inches: the reports show figures at one width
+DPI = 150
+WIDTH = 10.0  # inches, of figures with panels, which pages show apart
+NARROW = 5.0  # of figures with one panel; its text can be read where it is 340 pixels wide
 HALO = [withStroke(linewidth=2.5, foreground=PALE)]  # around dark text on any ground
 
 
 def png(figure: Figure, all_colours: bool = False) -> bytes:
     """A Figure as PNG bytes, the same bytes for the same Figure (no date inside), in 256 colours or in all."""
+    return pngs(figure, all_colours)[0]
+
+
+def pngs(figure: Figure, all_colours: bool = False) -> list[bytes]:
+    """A Figure, then each of its panels (axes with a title) and its legend apart, if there are several panels.
+
+    A page puts as many panels beside each other as there is room for: on a telephone one.
+    """
+    image, panels = _rendered(figure), [ax for ax in figure.axes if ax.get_title(loc="left")]
+    if len(panels) < 2:
+        return [_bytes(image, all_colours)]
+    boxes: list[Any] = [ax.get_tightbbox() for ax in panels] + [each.get_window_extent() for each in figure.legends]
+    frames = [(box.x0 - 5, image.height - box.y1 - 5, box.x1 + 5, image.height - box.y0 + 5) for box in boxes]
+    return [_bytes(each, all_colours) for each in (image, *(image.crop([round(e) for e in frame]) for frame in frames))]
+
+
+def _rendered(figure: Figure) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure.set_dpi(DPI)
+    figure.patch.set_alpha(0)
+    for ax in figure.axes:
+        ax.patch.set_alpha(0)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba()).copy())
+
+
+def _bytes(image: Any, all_colours: bool) -> bytes:
     from PIL import Image
 
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110, transparent=True, metadata={"Software": None})
-    image, small = Image.open(content), io.BytesIO()
     few = image if all_colours else image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    few.save(small, "PNG", optimize=True)
-    return small.getvalue()
+    few.save(content, "PNG", optimize=True)
+    return content.getvalue()
 
 
 def blank(height: float, width: float = WIDTH) -> Figure:
@@ -43,12 +74,18 @@ def blank(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def text_size(figure: Any) -> float:
+    """Points of a figure's text: larger in narrow figures, whose width a telephone's screen has to do for."""
+    return 12.0 if figure.get_figwidth() <= 6 else 9.5
+
+
 def style(ax: Axes, title: str = "", *, frame: Sequence[str] = ("left", "bottom"), grid: bool = True) -> Axes:
     """Quiet axes with the spines of `frame`, the title on the left."""
-    ax.set_title(title, color=INK, fontsize=11, loc="left")
-    ax.tick_params(colors=INK, labelsize=9, length=3)
+    size = text_size(ax.figure)
+    ax.set_title(title, color=INK, fontsize=size + 1, loc="left")
+    ax.tick_params(colors=INK, labelsize=size, length=3)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.label.set(color=INK, fontsize=10)
+        axis.label.set(color=INK, fontsize=size)
     for name, spine in ax.spines.items():
         spine.set(visible=name in frame, color=GRID)
     if grid:
@@ -67,23 +104,30 @@ def colour_bar(image: AxesImage, label: str, **look: Any) -> Axes:
     """The bar beside a heat map; `look` is passed to `colorbar`."""
     assert image.axes is not None
     bar = image.axes.figure.colorbar(image, ax=image.axes, **look)
-    bar.ax.tick_params(colors=INK, labelsize=9)
-    bar.set_label(label, color=INK, fontsize=10)
+    size = text_size(image.axes.figure)
+    bar.ax.tick_params(colors=INK, labelsize=size)
+    bar.set_label(label, color=INK, fontsize=size)
     bar.outline.set_edgecolor(GRID)
     return bar.ax
 
 
 def name_point(ax: Axes, x: float, y: float, text: str) -> None:
     """A bold name at a point, readable on any ground."""
-    look: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "ha": "center", "va": "center", "zorder": 5}
+    look: dict[str, Any] = {
+        "fontsize": text_size(ax.figure),
+        "fontweight": "bold",
+        "ha": "center",
+        "va": "center",
+        "zorder": 5,
+    }
     ax.text(x, y, text, color=DARK, path_effects=HALO, **look)
 
 
-def panels(count: int, height: float = 2.5) -> tuple[Figure, list[Axes]]:
-    """A Figure with `count` axes in rows of at most four, each row `height` inches."""
-    across = 4 if count in (4, 7, 8) else min(3, max(count, 1))  # leaves the fewest gaps in the last row
+def panels(count: int, height: float = 2.6) -> tuple[Figure, list[Axes]]:
+    """A Figure with `count` axes in rows of at most three, all as wide as each other, a row `height` inches."""
+    across = min(3, max(count, 1))
     rows = math.ceil(count / across)
-    figure = blank(height * rows + 0.5)
+    figure = blank(height * rows + 0.5, WIDTH / 3 * across)
     grid = figure.add_gridspec(rows, across)
     return figure, [style(figure.add_subplot(grid[i // across, i % across])) for i in range(count)]
 
@@ -92,4 +136,12 @@ def legend(figure: Figure, ax: Axes) -> None:
     """One legend for all panels, below them, so that it covers no data."""
     handles, names = ax.get_legend_handles_labels()
     if names:
-        figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9, labelcolor=INK)
+        figure.legend(
+            handles,
+            names,
+            loc="outside lower center",
+            ncols=2,
+            frameon=False,
+            fontsize=text_size(figure),
+            labelcolor=INK,
+        )

@@ -80,8 +80,8 @@ def unlike(
     A column is far when its mean over the rows lies outside the training's values by more than a deviation. The spread
     differs when the rows' variances are, in the mean over columns, ten times the training's or a tenth of them.
     """
-    mean, deviation, low, high = (np.asarray(training[key]) for key in ("mean", "deviation", "low", "high"))
-    if not rows.count or len(mean) != len(rows.mean):
+    mean, deviation, low, high = (np.asarray(training.get(key, ())) for key in ("mean", "deviation", "low", "high"))
+    if not rows.count or any(len(each) != len(rows.low) for each in (mean, deviation, low, high)):
         return None
     varies = deviation > 0
     usual = float(np.sqrt(np.square(deviation).mean())) or 1.0  # for columns that were constant

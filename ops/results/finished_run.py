@@ -84,6 +84,9 @@ def _assignments(path: Path, seed: int) -> tuple[NDArray[Any] | None, NDArray[np
 
     try:
         table = pq.read_table(path, columns=["seed", "id", "cluster"], filters=[("seed", "==", seed)])
+        clusters = table["cluster"].cast(pa.int64()).to_numpy()
+        if table["id"].null_count or clusters.dtype.kind != "i" or (clusters < 0).any():
+            raise KeyError("ids or clusters are missing, or clusters are no numbers from 0")
     except (OSError, pa.ArrowException, KeyError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
         raise DataError(f"{path}: cannot be read ({reason}); run it again with --fresh") from None
@@ -92,4 +95,4 @@ def _assignments(path: Path, seed: int) -> tuple[NDArray[Any] | None, NDArray[np
     ids = table["id"].to_numpy()
     ids = ids.astype(np.str_) if ids.dtype.kind == "O" else ids
     is_row_number = ids.dtype.kind in "iu" and np.array_equal(ids, np.arange(len(ids)))
-    return None if is_row_number else ids, table["cluster"].to_numpy().astype(np.int64)
+    return None if is_row_number else ids, clusters

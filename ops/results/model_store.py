@@ -6,26 +6,49 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ops.api import AnyMethod
 from ops.atomic_io import plain, replacing
+from ops.config.settings import build, flat
 from ops.data.types.graph import Data
 from ops.data.types.hetero import relation_name
 from ops.data.types.images import ImageSet
-from ops.errors import DataError, ResourceError
+from ops.errors import DataError, ResourceError, SettingsError
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.results.feature_scale import ColumnStatistics, statistics_of, unlike
+from ops.results.schema import StoredJson
 
 # keys of settings.json that are no settings
 ABOUT = ("method", "dataset", "data", "n_features", "feature_names", "features", "graph", "pixels")
+
+
+class _GraphOfModel(StoredJson):
+    rows: str
+    others: str
+    relations: list[str]
+
+
+class _ModelFile(StoredJson):
+    """settings.json of a model: the method's settings and the keys ABOUT."""
+
+    method: str
+    dataset: str | None = None
+    data: str | None = None
+    n_features: int | None = None
+    feature_names: list[str] | None = None
+    features: dict[Literal["mean", "deviation", "low", "high"], list[float]] | None = None
+    graph: _GraphOfModel | None = None
+    pixels: list[int] | None = Field(None, min_length=2)
 
 
 @dataclass(frozen=True)
@@ -47,6 +70,17 @@ class StoredModel:
         training = self.about.get("features")
         sentence = unlike(training, rows, self.about.get("feature_names")) if training else None
         return [sentence] if sentence else []
+
+    def checked(self, method: AnyMethod) -> StoredModel:
+        """The model with its settings as the method has them. Raises DataError for others."""
+        path = self.folder / "settings.json"
+        try:
+            settings = build(method.settings, self.settings, dict.fromkeys(self.settings, str(path)))
+        except SettingsError as error:
+            raise DataError(f"{error}; the file is damaged or another program's") from None
+        if not isinstance(settings.n_clusters, int):
+            raise DataError(f"{path}: n_clusters is {settings.n_clusters!r}; give a finished run's model")
+        return replace(self, settings=self.settings | flat(settings))
 
     def digest(self) -> str:
         """SHA-256 of the tensors' file."""
@@ -77,8 +111,10 @@ def describe(method: str, data: Data, x: NDArray[Any]) -> dict[str, Any]:
 def read_model(folder: Path) -> StoredModel:
     """Read a `model/` folder. Raises DataError where it is missing, damaged, or not a run's model."""
     path = folder / "settings.json"
+    if not path.is_file():
+        raise DataError(f"{folder}: holds no model (no settings.json in it); give a finished run")
+    stored = _ModelFile.read(path).plain()
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
     except OSError as error:
         raise DataError(f"{folder}: holds no model ({error.strerror or error}); give a finished run") from None
@@ -89,11 +125,13 @@ def read_model(folder: Path) -> StoredModel:
         raise DataError(
             f"{folder}: tensor {bad!r} of the model holds NaN or infinity; train it again with a lower --lr"
         )
-    method = stored.get("method") if isinstance(stored, dict) else None
     # The name becomes an import: only a plain word may pass, never a dotted path out of a file.
-    if not isinstance(method, str) or not re.fullmatch(r"[a-z]+", method):
-        raise DataError(f"{path}: method is {method!r}; it must be one lower-case word")
+    if not re.fullmatch(r"[a-z][a-z0-9]*", stored["method"]):
+        raise DataError(f"{path}: method is {stored['method']!r}; it must be one lower-case word")
     about = {k: stored[k] for k in ABOUT if k in stored}
+    names, width = about.get("feature_names"), about.get("n_features")
+    if names is not None and width is not None and len(names) != width:
+        raise DataError(f"{path}: {len(names)} feature names for {width} features; the file is damaged")
     return StoredModel(folder, tensors, {k: v for k, v in stored.items() if k not in ABOUT}, about)
 
 

@@ -21,7 +21,7 @@ from ops.results.schema import CountSweep, Numbers, RunResult, SeedResult, probl
 class StoredRun:
     """One finished run, and per seed its result and history (epochs ascending, each once).
 
-    `sample` and `map` are the first seed's, `pictures` those of the model's seed.
+    `sample`, `map` and `pictures` are those of the model's seed, as all numbers of clusters are.
     """
 
     path: Path
@@ -35,9 +35,14 @@ class StoredRun:
     pictures: Arrays = field(default_factory=dict)
 
     @property
+    def seed(self) -> int:
+        """The model's seed (of runs that do not say it, the first), whose clusters all pages show."""
+        return model_seed(self.result)
+
+    @property
     def sizes(self) -> list[int]:
-        """Rows of each cluster in the first seed that has them; empty where none has."""
-        return next((seed.sizes for seed in self.seeds.values() if seed.sizes), [])
+        """Rows of each cluster in the model's seed; empty where they were not stored."""
+        return self.seeds[self.seed].sizes if self.seed in self.seeds else []
 
     @property
     def n_clusters(self) -> tuple[int | None, str]:
@@ -49,6 +54,11 @@ class StoredRun:
         if setting and isinstance(setting.value, int):
             return setting.value, source
         return len(self.sizes) or None, source
+
+
+def model_seed(result: RunResult) -> int:
+    """The seed whose model and numbers of clusters a run shows."""
+    return result.seeds[0] if result.model_seed not in result.seeds else int(result.model_seed)
 
 
 def is_search(folder: Path) -> bool:
@@ -98,9 +108,9 @@ def read_run(folder: Path) -> StoredRun:
         result=result,
         seeds={seed: each for seed, each in seeds.items() if each is not None},
         histories={seed: read_history(each / "history.jsonl") for seed, each in folders.items()},
-        sample=read_sample(folders[result.seeds[0]]),
+        sample=read_sample(folders[model_seed(result)]),
         sweep=CountSweep.read_optional(folder / "auto.json"),
         explained=explanation.clusters if explanation else [],
-        map=read_map(folders[result.seeds[0]]),
+        map=read_map(folders[model_seed(result)]),
         pictures=read_pictures(folder),
     )

@@ -15,7 +15,7 @@ from ops.errors import DataError, SettingsError, naming
 from ops.storage import object_store
 from ops.storage.location import Location, is_s3, parse
 from ops.storage.mirror import State, local_files, mirrored, push_order
-from ops.storage.run_dir import RAY, TRIAL, scratch
+from ops.storage.run_dir import RAY, TRIAL, refuse_links, scratch
 
 RESULTS = ("result.json", "trials.json")
 MODEL = (*RESULTS, "assignments.parquet", "model/settings.json", "model/model.safetensors")
@@ -51,6 +51,8 @@ def fetched(run: str, only: Collection[str] = ()) -> Iterator[RunCopy]:
     if not is_s3(run):
         if "://" in run:
             raise SettingsError(f"{run}: give a run's folder OUT/NAME or s3://BUCKET/OUT/NAME")
+        if not only:  # something may be written there
+            refuse_links(Path(run).expanduser())
         yield RunCopy(Path(run).expanduser(), None, {})
         return
     place = parse(run)

@@ -162,6 +162,14 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
+def refuse_links(folder: Path) -> None:
+    """Raise SettingsError for a symbolic link in a run's folder: what is written to it would lie elsewhere."""
+    for root, folders, files in os.walk(folder):
+        for path in (Path(root, name) for name in (*folders, *files)):
+            if path.is_symlink():
+                raise SettingsError(f"{path}: is a symbolic link, which no run's folder may hold; remove it")
+
+
 def claim(folder: Path, value: Mapping[str, Any], *, fresh: bool, name: str = "") -> None:
     """Write the identity into a new folder, or check it against the one there; `fresh` empties the folder first.
 
@@ -180,8 +188,9 @@ def _claim(folder: Path, value: Mapping[str, Any], *, fresh: bool) -> None:
     if fresh:
         for path in sorted(files, key=lambda p: p == run_file):  # the identity last: a kill leaves a run's folder
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    refuse_links(folder)
     there = read_json(run_file)
-    if there is None:
+    if there is None or not isinstance(there.get("settings"), dict):
         if run_file.exists():
             raise SettingsError(f"{run_file}: is damaged; give another --name, or --fresh")
         write_json(run_file, value)

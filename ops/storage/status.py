@@ -27,7 +27,7 @@ def begin(folder: Path, name: str, params: Mapping[str, object], tags: Mapping[s
 
     Raises ResourceError on a full disk, SettingsError where the folder cannot be written.
     """
-    old = read_json(folder / STATUS) or {"id": uuid.uuid4().hex, "started": _now(), "params": {}, "tags": {}}
+    old = _read(folder / STATUS) or {"id": uuid.uuid4().hex, "started": _now(), "params": {}, "tags": {}}
     params = {key: str(value) for key, value in params.items()} | old["params"]
     tags = old["tags"] | dict(tags)
     write_json(folder / STATUS, old | {"name": name, "state": "RUNNING", "ended": None, "params": params, "tags": tags})
@@ -35,7 +35,7 @@ def begin(folder: Path, name: str, params: Mapping[str, object], tags: Mapping[s
 
 def end(folder: Path, state: State, **outcome: Any) -> None:
     """Note how work on `folder` ended, with what `recorded` takes as its outcome; raises as `begin` does."""
-    old = read_json(folder / STATUS) or {}
+    old = _read(folder / STATUS) or {}
     tags = old.get("tags", {}) | outcome.pop("tags", {})
     write_json(folder / STATUS, old | outcome | {"state": state, "ended": _now(), "tags": tags})
 
@@ -70,10 +70,18 @@ def folders(root: Path) -> Iterator[tuple[Path, Status]]:
     """The folders of a study or run that have a sound status, with it: the root, trials and seeds, parents first."""
     for level in ("", "*/", "*/*/"):
         for path in sorted(root.glob(level + STATUS)):
-            status = read_json(path)
-            sound = isinstance(status, dict) and all(isinstance(status.get(key), kind) for key, kind in FIELDS.items())
-            if status and sound and not linked(path, root):
+            status = _read(path)
+            if status and not linked(path, root):
                 yield path.parent, status
+
+
+def _read(path: Path) -> Status | None:
+    """A sound status, None where there is none."""
+    status = read_json(path) or {}
+    metrics = status.get("metrics", {})
+    sound = all(isinstance(status.get(key), kind) for key, kind in FIELDS.items()) and isinstance(metrics, dict)
+    numbers = sound and all(value is None or isinstance(value, int | float) for value in metrics.values())
+    return status if numbers and isinstance(status.get("step", 0), int) else None
 
 
 def linked(path: Path, root: Path) -> bool:

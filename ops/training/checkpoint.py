@@ -131,7 +131,7 @@ def load_latest(place: Place) -> State | None:
     for name in reversed(_names(place)):
         try:
             return load(place, name)
-        except (OSError, ValueError, KeyError, SafetensorError, s3.Missing) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError, s3.Missing) as error:
             warnings.warn(f"{place / name} is damaged ({error}) and passed over", stacklevel=2)
     return None
 
@@ -214,6 +214,8 @@ def _load(path: Path) -> State:
         if _digest(path / name) != digest:
             raise ValueError(f"checksum of {name} differs")
     head = json.loads((path / "shared.json").read_text())
+    if not isinstance(head, dict) or not isinstance(head["shared"], dict):
+        raise ValueError("shared.json is no checkpoint's")
     shared: dict[str, Any] = head["shared"] | load_file(path / "shared.safetensors")
     parts = {int(p.stem.removeprefix("part-")): load_file(p) for p in sorted(path.glob("part-*.safetensors"))}
     return State(int(head["epoch"]), shared, parts)

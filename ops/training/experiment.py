@@ -30,6 +30,8 @@ from ops.storage import run_dir
 from ops.training import warm_start
 from ops.training.seed_run import Judges
 
+MOST_WORKERS, LOCAL_WORKERS = 10_000, 64  # of a cluster; of a machine with fewer CPUs than that
+
 
 @dataclass(frozen=True)
 class Session(Generic[D]):
@@ -45,12 +47,17 @@ class Session(Generic[D]):
 def build_experiment(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> Experiment[S, D]:
     """Load and check the data, settle K. Raises DataError, SettingsError or ServiceError before any work starts."""
     launch = request.launch
-    if launch.workers != "auto" and launch.workers < 0:
-        raise SettingsError(f"--workers {launch.workers}: allowed are auto, 0 (in this process) and more")
+    most = MOST_WORKERS if on_cluster() else max(LOCAL_WORKERS, os.cpu_count() or 1)
+    if launch.workers != "auto" and not 0 <= launch.workers <= most:
+        where = "of a cluster" if on_cluster() else "of this machine"
+        raise SettingsError(
+            f"--workers {launch.workers}: allowed are auto, 0 (in this process) and up to {most:,} {where}"
+        )
     if launch.skip_damaged:
         method.require("images", "--skip-damaged")
     run_dir.check_remote(launch)
-    data, labels, hidden = datamodule_of(method).load(launch, request.settings)
+    with memory.loading_within(launch.memory_limit):
+        data, labels, hidden = datamodule_of(method).load(launch, request.settings)
     threads = launch.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     experiment = _settle_k(Experiment(method, request, data, labels, hidden, console, threads))

@@ -44,9 +44,9 @@ class Reporter(Console):
         self._lines = folder / LINES.replace("*", str(time.time_ns()))
         self._lines.touch()
 
-    def say(self, text: str = "") -> None:
-        """A line for standard output."""
-        self._write({"kind": "say", "text": text})
+    def say(self, text: str = "", *, lines: bool = False) -> None:
+        """A line, or several, for standard output."""
+        self._write({"kind": "say", "text": text, "lines": lines})
 
     def warn(self, text: str) -> None:
         """A warning."""

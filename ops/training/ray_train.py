@@ -103,7 +103,7 @@ def _show(event: Mapping[str, Any], console: Console, workers: Workers) -> None:
     elif kind == "progress":
         console.progress(event["text"], milestone=event["milestone"])
     elif kind == "say":
-        console.say(event["text"])
+        console.say(event["text"], lines=event["lines"])
     elif kind == "warn":
         console.warn(event["text"])
 

@@ -89,7 +89,7 @@ class SeedRun:
     @property
     def resumed_from(self) -> list[int]:
         """The epochs that this seed was resumed from, oldest first."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, TypeError):
             return [int(e) for e in json.loads((self.folder / "resumed.json").read_text())]
         return []
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ops.api import AnyExperiment, Result
 from ops.atomic_io import atomic_write, now, plain, replacing, save_arrays
+from ops.clustering.label_matching import numbered_as
 from ops.config.settings import flat
 from ops.data.types.graph import Data
 from ops.datamodules import datamodule_of
@@ -20,6 +21,7 @@ from ops.evaluation.model_selection import panel
 from ops.results import arrays, finished_run, statistics
 from ops.results.explanation import Explanation
 from ops.results.feature_scale import rows_alike
+from ops.results.figure_rows import figure_arrays
 from ops.results.model_store import save_model
 from ops.results.schema import (
     GROUPS,
@@ -31,13 +33,11 @@ from ops.results.schema import (
     SettingRecord,
     WarmStart,
 )
-from ops.rng import generator
 from ops.storage import run_dir
+from ops.training.consensus_result import consensus_of
 from ops.training.experiment import judges_of
 from ops.training.rescore import given, rescored
 from ops.training.seed_run import SeedRun
-
-FIGURE_ROWS = 2000
 
 
 def finish_seed(
@@ -50,9 +50,10 @@ def finish_seed(
     figures, folder = statistics.figures_of(run.history), run.folder
     chosen = run.assignments[int(figures["selected"]["epoch"])]
     last, confidence = result.assignment, result.confidence
-    save_arrays(folder / arrays.ASSIGNMENTS, last=last, confidence=confidence, selected=chosen)
+    drawn, drawn_scores = consensus_of(experiment, run.seed, result.embedding)
+    save_arrays(folder / arrays.ASSIGNMENTS, last=last, confidence=confidence, selected=chosen, **drawn)
     save_model(folder / "model", result.model, settings)
-    save_arrays(folder / arrays.SAMPLE, **figure_arrays(x, result, experiment.labels))
+    save_arrays(folder / arrays.SAMPLE, **figure_arrays(x, result.embedding, last, experiment.labels))
     small = np.min_scalar_type(experiment.k)
     kept = np.stack([clusters.astype(small) for clusters in run.assignments.values()])
     save_arrays(folder / arrays.EPOCHS, epoch=np.array(list(run.assignments)), clusters=kept)
@@ -63,6 +64,8 @@ def finish_seed(
         seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
         sizes=np.bincount(last).tolist(), alike=rows_alike(x), given=given(experiment), **spent, warnings=run.warnings,
     )  # fmt: skip
+    if drawn_scores is not None:
+        summary.consensus = plain(drawn_scores)
     if run.warm is not None:
         summary.kept = run.warm.kept(result.assignment)
     summary.write(folder / "result.json")
@@ -70,31 +73,28 @@ def finish_seed(
     return summary
 
 
-def figure_arrays(x: NDArray[Any], result: Result, labels: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
-    """At most 2,000 rows of the input (50 principal columns) and the embedding, for figures drawn without the data."""
-    n = len(x)
-    rows = np.arange(n) if n <= FIGURE_ROWS else np.sort(generator(0, "figures").choice(n, FIGURE_ROWS, replace=False))
-    centred = x[rows] - x[rows].mean(0, dtype=np.float32)
-    _, vectors = np.linalg.eigh((centred.T @ centred) if centred.shape[1] <= len(rows) else (centred @ centred.T))
-    top = vectors[:, ::-1][:, :50]
-    before = centred @ top if centred.shape[1] <= len(rows) else top * np.linalg.norm(centred.T @ top, axis=0)
-    sample = {"rows": rows, "before": before.astype(np.float32), "after": result.embedding[rows]}
-    sample["cluster"] = result.assignment[rows]
-    return sample if labels is None else sample | {"label": labels[rows]}
+def write_assignments(
+    path: Path, data: Data, folders: Mapping[int, Path], chosen: int, result: str = "last"
+) -> dict[int, NDArray[np.int64]]:
+    """`assignments.parquet`: seed, id (the user's own), cluster, confidence of the last epoch; returns the clusters.
 
+    With `consensus` as the `result` they are its clusters, and the confidence is the agreement of the draws.
 
-def write_assignments(path: Path, data: Data, folders: Mapping[int, Path]) -> list[NDArray[np.int64]]:
-    """`assignments.parquet`: seed, id (the user's own), cluster, confidence of the last epoch; returns the clusters."""
+    Clusters have the numbers of the `chosen` seed, the model's; those of other seeds take the number of the cluster
+    there that they share most rows with.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tables, clusters = [], []
+    tables, clusters = [], dict[int, NDArray[np.int64]]()
+    confidence = {"last": "confidence", "consensus": "agreement"}[result]
+    reference = arrays.read_arrays(folders[chosen] / arrays.ASSIGNMENTS)["last"]
     ids = np.arange(data.n_rows) if data.ids is None else data.ids
     for seed, folder in folders.items():
         stored = arrays.read_arrays(folder / arrays.ASSIGNMENTS)
-        clusters.append(stored["last"])
-        columns = {"seed": np.full(len(ids), seed), "id": ids, "cluster": stored["last"]}
-        tables.append(pa.table(columns | {"confidence": stored["confidence"]}))
+        clusters[seed] = numbered_as(reference, stored[result])
+        columns = {"seed": np.full(len(ids), seed), "id": ids, "cluster": clusters[seed]}
+        tables.append(pa.table(columns | {"confidence": stored[confidence]}))
     with replacing(path) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary)
     return clusters
@@ -105,14 +105,15 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
     seeds = experiment.seeds
     folders = {seed: folder / f"seed-{seed}" for seed in seeds}
     each = [rescored(experiment, f) for f in folders.values()]
-    clusters = write_assignments(folder / "assignments.parquet", experiment.data, folders)
     chosen = seeds[panel([{k: v for k, v in e.last.items() if v is not None} for e in each]).chosen]
+    path, shown = folder / "assignments.parquet", experiment.launch.result
+    clusters = write_assignments(path, experiment.data, folders, chosen, shown)
     for file in ("settings.json", "model.safetensors"):
         atomic_write(folder / "model" / file, (folders[chosen] / "model" / file).read_bytes())
     if experiment.k_choice:
         CountSweep.model_validate(experiment.k_choice).write(folder / "auto.json")
     datamodule = datamodule_of(experiment.method)
-    explained = datamodule.explain(experiment, clusters[seeds.index(chosen)]) if experiment.launch.explain else None
+    explained = datamodule.explain(experiment, clusters[chosen]) if experiment.launch.explain else None
     if explained is not None:
         Explanation.model_validate({"seed": chosen, "clusters": explained}).write(folder / "explain.json")
     last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), _baselines(experiment)
@@ -120,12 +121,14 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         **_request(experiment),
         resumed_from={str(s): e.resumed_from for s, e in zip(seeds, each, strict=True)},
         last=last,
+        consensus=statistics.over_seeds([e.consensus for e in each]),
+        result=shown,
         selected=statistics.over_seeds([e.selected for e in each], chosen=True),
         oracle=statistics.over_seeds([e.oracle for e in each]),
         selected_by=[e.selected_by for e in each],
         baselines=baselines,
         **datamodule.finish(experiment, folder, folders, chosen),
-        stability=statistics.stability(clusters),
+        stability=statistics.stability(list(clusters.values())),
         seconds=sum(e.seconds for e in each),
         cpu_seconds=sum(e.cpu_seconds for e in each),
         peak_memory_gib=max(e.peak_memory_gib for e in each),

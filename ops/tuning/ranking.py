@@ -78,7 +78,7 @@ def _by_score(trial: TrialResult) -> float:
 
 def print_study(folder: Path, search: SearchResult, launch: LaunchSettings, console: Console) -> None:
     """The trials' table, the best setting's results, and where to look further."""
-    console.say(trials_table(search))
+    console.say(trials_table(search), lines=True)
     if best := RunResult.read_optional(folder / "best" / "result.json"):
-        console.say(result_text(best))
+        console.say(result_text(best), lines=True)
     where(folder, launch, console)

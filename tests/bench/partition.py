@@ -20,7 +20,7 @@ import scipy.sparse as sp
 from ops import memory
 from ops.config.console import Console
 from ops.config.settings import PartitionSettings
-from ops.data.io.chunks import tables as tables_of
+from ops.data.hetero_load import open_graph
 from ops.data.types.hetero import EDGE
 from ops.datamodules.partitioning import run_partition
 from ops.graph.partition.assign import hash_parts
@@ -180,7 +180,7 @@ def _peak_of(task, given):
 def task_peaks(folder, edges, parts, name):
     """A map and a reduce task, each alone in a process of its own: what it takes above its libraries."""
     run, out, request = in_process(), folder / f"{name}-kept", PartitionRequest(parts, "hash", feature_dtype="float16")
-    stored = store_tables(tables_of(str(folder / name)), folder / f"{name}-work", run)
+    stored = store_tables(open_graph(str(folder / name)), folder / f"{name}-work", run)
     build(stored, request, out, run)
     plan = BuildPlan(stored, request, {EDGE: None})
     jobs = {"map": (route_relation, (plan, EDGE, 0)), "reduce": (make_part, (plan, out, 0))}

@@ -192,10 +192,10 @@ def test_predicts_the_training_graph_by_the_graph_branch_and_lone_rows_by_the_co
     labels = model.fit_predict(data.x, data.edge_index)
     assert np.array_equal(model.predict(data.x, data.edge_index), labels)
     assert np.allclose(model.transform(data.x), model.embedding_, atol=1e-6)
-    centres = model._result.model["centres"]
+    centres = model.model_["centres"]
     nearest = torch.cdist(torch.from_numpy(model.embedding_), centres).argmin(1)
     assert np.array_equal(model.predict(data.x), nearest.numpy())  # the largest q is the nearest centre
-    one, sure = predict(model._result.model, model.settings.model_dump(), data.x[:1])
+    one, sure = predict(model.model_, model.settings.model_dump(), data.x[:1])
     assert one[0] == nearest[0]
     assert 0 < sure[0] <= 1
 

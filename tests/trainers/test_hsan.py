@@ -203,7 +203,7 @@ def test_the_stored_model_predicts_through_mlflow(tmp_path):
 
     graph, _ = planted_graph(60, 3, 8)
     model = HSAN(3, epochs=2, embedding_dim=8).fit(graph.x, graph.edge_index)
-    save_model(tmp_path, model._result.model, {"method": "hsan", "dataset": "toy", **model.settings.model_dump()})
+    save_model(tmp_path, model.model_, {"method": "hsan", "dataset": "toy", **model.settings.model_dump()})
     np.save(tmp_path / "x.npy", graph.x)
     script = f"""
 import types, numpy as np, pandas as pd

@@ -93,6 +93,7 @@ SETTINGS = [
     ("hsan --dataset planted:nodes=x", r"--dataset planted: nodes=x must be a whole number$"),
     ("hsan --dataset planted:size=9", r"--dataset planted: unknown 'size'; allowed: "),
     ("hsan --workers=-1", r"--workers -1: "),
+    ("hsan --workers 1000000000", r"--workers 1000000000: allowed are auto, 0 .* and up to [0-9,]+ of "),
     (f"{TINY} --out file", r"--out file: cannot be written \("),
     (f"{TINY} --out file/below", r"--out file/below: cannot be written \("),
     (f"{TINY} --name a/b", r"--name 'a/b': allowed are letters, digits and "),

@@ -14,6 +14,8 @@ last layer cannot fit it; heads of width 64; attention in two places (`attention
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from ops.api import Method
 from ops.graph.sampling.batches import remarks
 from ops.inference.sklearn import GraphClusterer
@@ -56,10 +58,19 @@ METHOD = Method(
     avoid_collapse="lower --lr",
 )
 
-__all__ = ["METHOD", "CaEGCN", "Settings", "embed", "estimate", "exchanged", "predict", "remarks", "train"]
+__all__ = ["METHOD", "SDCN", "CaEGCN", "Settings", "embed", "estimate", "exchanged", "predict", "remarks", "train"]
 
 
 class CaEGCN(GraphClusterer):
     """scikit-learn-like estimator: `CaEGCN(n_clusters=3, epochs=100).fit(x, edge_index).labels_`."""
 
     method = METHOD
+
+
+class SDCN(CaEGCN):
+    """SDCN (Bo et al., WWW 2020): CaEGCN without attention and graph decoder, the structure of `--preset sdcn`."""
+
+    preset: ClassVar[dict[str, Any]] = {
+        "depth": "full", "attention_at": "none", "decoder": False, "graph_mse": 0.0, "structure": 0.0,
+        "head_start": "random", "warmup_epochs": 0, "pretrain_keep": "last",
+    }  # fmt: skip

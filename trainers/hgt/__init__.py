@@ -10,6 +10,7 @@ Axes: N users, O notes, D embedding width, K clusters.
 from __future__ import annotations
 
 from ops.api import Method
+from ops.inference.user_estimator import UserClusterer
 from trainers.hgt.cost import estimate, exchanged, remarks
 from trainers.hgt.inference import predict
 from trainers.hgt.settings import Settings
@@ -32,4 +33,10 @@ METHOD = Method(
     avoid_collapse="lower --lr or raise --temperature",
 )
 
-__all__ = ["METHOD", "Settings", "estimate", "exchanged", "predict", "remarks", "train"]
+__all__ = ["HGT", "METHOD", "Settings", "estimate", "exchanged", "predict", "remarks", "train"]
+
+
+class HGT(UserClusterer):
+    """scikit-learn-like estimator: `HGT(n_clusters=20, epochs=10).fit(hetero_data).labels_`."""
+
+    method = METHOD

@@ -9,6 +9,7 @@ Axes: N nodes of a type, D embedding width, K clusters.
 from __future__ import annotations
 
 from ops.api import Method
+from ops.inference.user_estimator import UserClusterer
 from trainers.twhin.cost import estimate, exchanged, remarks
 from trainers.twhin.inference import predict
 from trainers.twhin.settings import Settings
@@ -32,4 +33,10 @@ METHOD = Method(
     places_by_features=False,
 )
 
-__all__ = ["METHOD", "Settings", "estimate", "exchanged", "predict", "remarks", "train"]
+__all__ = ["METHOD", "Settings", "TwHIN", "estimate", "exchanged", "predict", "remarks", "train"]
+
+
+class TwHIN(UserClusterer):
+    """scikit-learn-like estimator: `TwHIN(n_clusters=20, epochs=10).fit(hetero_data).labels_`."""
+
+    method = METHOD

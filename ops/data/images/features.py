@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.images.remote import images_copy
+from ops.data.images.sources import images_copy
 from ops.data.io.builder import Raw
-from ops.data.io.ids import check_ids, find_rows
+from ops.data.io.ids import find_rows
 from ops.data.io.readers import read_npy
 from ops.data.io.tables import feature_table
 from ops.data.io.validate import check_features
@@ -74,6 +74,4 @@ def _read(path: Path, origin: str) -> Raw:
             raise DataError(f"{path}: features must have two dimensions (images, features), found {array.shape}")
         return Raw(path.stem, origin, check_features(array, origin=origin))
     table = feature_table(path)
-    x = check_features(table.x, feature_names=table.feature_names, origin=origin)
-    ids = None if table.ids is None else check_ids(table.ids, len(x), origin=origin)
-    return Raw(path.stem, origin, x, None, table.labels, ids, table.feature_names, table.notes)
+    return replace(table, origin=origin, x=check_features(table.x, feature_names=table.feature_names, origin=origin))

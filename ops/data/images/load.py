@@ -1,4 +1,4 @@
-"""`load_images(spec)`: a name, folder, Parquet file or s3:// URI -> (ImageSet, labels or None).
+"""`read_images(spec)`: a name, folder, Parquet file or s3:// URI -> an ImageSet, and labels beside it.
 
 Axes: N images, S the side at which they are kept, F features.
 """
@@ -21,10 +21,11 @@ from ops.data.images.catalog import NAMES, canonical_images, of_name, of_path
 from ops.data.images.decode import common_size
 from ops.data.images.features import FROZEN, TABLES, feature_set, features_file, with_features
 from ops.data.images.parquet import image_column, parquet_files
-from ops.data.images.remote import images_copy
-from ops.data.images.sources import SUFFIXES, EncodedImages
+from ops.data.images.sources import SUFFIXES, EncodedImages, images_copy
 from ops.data.io.ids import check_ids
-from ops.data.io.validate import count, make_labels, unlabelled
+from ops.data.io.labels import make_labels, unlabelled
+from ops.data.io.readers import check_name
+from ops.data.io.validate import count
 from ops.data.types.images import ImageSet
 from ops.errors import DataError, SettingsError, naming
 from ops.storage.object_store import is_s3
@@ -37,14 +38,6 @@ class LoadedImages:
     data: ImageSet
     labels: NDArray[np.int64] | None
     classes: tuple[str, ...] | None
-
-
-def load_images(
-    spec: str, *, size: int | None = None, backbone: str = "", skip_damaged: bool = False
-) -> tuple[ImageSet, NDArray[np.int64] | None]:
-    """`read_images` without the classes' names."""
-    loaded = read_images(spec, size=size, backbone=backbone, skip_damaged=skip_damaged)
-    return loaded.data, loaded.labels
 
 
 def read_images(
@@ -61,6 +54,7 @@ def read_images(
     """
     if size is not None and not 1 <= size <= 1024:
         raise SettingsError(f"--image-size {size}: allowed are 1 to 1024 pixels, or none for the data's own")
+    check_name(spec + backbone)
     table = features_file(backbone)
     with _local(spec, table is not None) as path:
         if path is not None and _is_table(path):

@@ -1,7 +1,7 @@
 """The one reader of tables (csv, tsv, txt, parquet): the chunks of a file, and one chunk as checked arrays.
 
-A chunk is a range of row groups (parquet), of bytes between two line ends (text), or of rows of a graph that is read
-as a whole (`ops.data.chunked`). Chunks depend on the files alone, never on who reads them.
+A chunk is a range of row groups (parquet) or of bytes between two line ends (text). Chunks depend on the files alone,
+never on who reads them.
 Axes: N nodes or M edges of a chunk, F features.
 """
 
@@ -20,7 +20,7 @@ from ops.data.io.ids import At, ids_of, whole_numbers
 from ops.data.io.readers import DataFile, opened, read_bytes, reading
 from ops.data.io.schema import HEADER_BYTES, Columns, node_columns
 from ops.data.io.validate import check_features
-from ops.data.types.hetero import Ids, Relation
+from ops.data.types.hetero import Ids
 from ops.errors import DataError
 
 TEXT_BYTES = 16 << 20  # about 1 M edges
@@ -32,34 +32,30 @@ EdgeArrays = tuple[Ids, Ids, NDArray[np.float32] | None, NDArray[np.int64] | Non
 
 @dataclass(frozen=True)
 class Chunk:
-    """`count` row groups, bytes or rows of `uri` from `first` on; `key`: its node type or relation.
+    """`count` row groups (parquet) or bytes (text) of a file from `first` on; `key`: its node type or relation.
 
-    `row`: number of its first row in the file (-1: counted only when it is asked for); `stamp` and `size` are the
-    file's: one that is written again is refused. `width`: F of nodes.
+    `row`: number of its first row in the file (-1: counted only when it is asked for). `file` is refused where it was
+    written again. `width`: F of nodes. `rows`: how many there are, 0 where that is not said anywhere (text).
     """
 
-    uri: str
-    kind: str  # parquet, text or graph
+    file: DataFile
     first: int
     count: int
+    columns: Columns
     key: str = ""
     row: int = -1
     width: int = 0
-    columns: Columns | None = None
-    size: int = 0
-    stamp: str = ""
+    rows: int = 0
 
     @property
-    def file(self) -> DataFile:
-        """The file it is a part of."""
-        return DataFile(self.uri, self.size, self.stamp)
+    def uri(self) -> str:
+        """The file it is a part of, as messages name it."""
+        return self.file.uri
 
     @property
-    def header(self) -> Columns:
-        """The columns of a chunk of a table."""
-        if self.columns is None:
-            raise ValueError(f"{self.uri}: a {self.kind} chunk without columns")
-        return self.columns
+    def bytes_in_memory(self) -> int:
+        """What its arrays take at the least: a Parquet file of a few bytes may hold many equal rows."""
+        return 8 * self.rows * max(self.width, 1) or self.count
 
     def first_row(self) -> int:
         """The number of its first row in the file."""
@@ -69,33 +65,20 @@ class Chunk:
         return sum(read_bytes(self.file, a, min(TEXT_BYTES, self.first - a)).count(b"\n") for a in starts) - 1
 
 
-@dataclass(frozen=True)
-class Tables:
-    """The chunks of a graph by node type and relation, in the order of the rows.
-
-    `features`: F by type (0 = none), `feature_names` where each has a name; `weight`, `time`: the relations that have
-    such a column; `symmetric`: relations said (graph.yaml) or certain to equal their own transpose.
-    """
-
-    name: str
-    nodes: dict[str, tuple[Chunk, ...]]
-    edges: dict[Relation, tuple[Chunk, ...]]
-    features: dict[str, int]
-    feature_names: dict[str, tuple[str, ...]]
-    weight: tuple[Relation, ...] = ()
-    time: tuple[Relation, ...] = ()
-    symmetric: tuple[Relation, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def names(self, kind: str) -> tuple[str, ...]:
-        """Of a type's features, where each has a column or a name of its own."""
-        return self.feature_names[kind]
-
-
 def place_of(chunk: Chunk) -> At:
     """Where a row of the chunk stands, for messages: place_of(chunk)(3) -> "FILE, row 1003" (rows from 0)."""
-    key = f": {chunk.key}" if chunk.kind == "graph" else ""
-    return lambda row: f"{chunk.uri}{key}, row {chunk.first_row() + row}"
+    return lambda row: f"{chunk.uri}, row {chunk.first_row() + row}"
+
+
+def places_of(chunks: Sequence[Chunk], counts: Sequence[int]) -> At:
+    """The same for row i of tables that were read chunk by chunk."""
+    ends = np.cumsum(counts)
+
+    def at(row: int) -> str:
+        piece = int(np.searchsorted(ends, row, side="right"))
+        return place_of(chunks[piece])(row - int(ends[piece] - counts[piece]))
+
+    return at
 
 
 def read_node_table(chunk: Chunk) -> tuple[Ids, NDArray[np.float32] | None]:
@@ -104,7 +87,7 @@ def read_node_table(chunk: Chunk) -> tuple[Ids, NDArray[np.float32] | None]:
     The ids of one type may be numbers in one chunk and text in another: they are all text then (`joined_ids`).
     Raises DataError (file, row) for missing ids, ragged or non-finite features, a file that changed.
     """
-    table, columns, at = read_table(chunk), chunk.header, place_of(chunk)
+    table, columns, at = read_table(chunk), chunk.columns, place_of(chunk)
     with reading(chunk.uri):
         ids = ids_of(table.column(columns.named("id")), at)
         if not columns.features:
@@ -121,7 +104,7 @@ def read_edge_table(chunk: Chunk) -> EdgeArrays:
 
     Raises DataError (file, row) for missing ids, negative or non-finite weights, times that are none.
     """
-    table, columns, at = read_table(chunk), chunk.header, place_of(chunk)
+    table, columns, at = read_table(chunk), chunk.columns, place_of(chunk)
     src, dst, weight, time = (columns.named(role) for role in ("src", "dst", "weight", "time"))
     with reading(chunk.uri):
         return (
@@ -134,9 +117,9 @@ def read_edge_table(chunk: Chunk) -> EdgeArrays:
 
 def read_table(chunk: Chunk) -> Any:
     """The columns of a chunk that have a meaning, as an Arrow table. Raises DataError."""
-    columns = chunk.header
+    columns = chunk.columns
     wanted = [n for n, r in zip(columns.names, columns.roles, strict=True) if r]
-    if chunk.kind == "parquet":
+    if chunk.file.suffix == ".parquet":
         import pyarrow.parquet as pq
 
         with opened(chunk.file) as stream, pq.ParquetFile(stream) as file:
@@ -182,11 +165,11 @@ def _parsed(data: bytes, columns: Columns, wanted: list[str]) -> Any:
 
 def chunks_of(files: Files, columns: Sequence[Columns], key: str, width: int = 0) -> tuple[Chunk, ...]:
     """The chunks of all files of one table. Raises DataError where they hold no rows."""
-    chunks: list[Chunk] = []
-    for file, header in zip(files, columns, strict=True):
-        kind = "parquet" if file.suffix == ".parquet" else "text"
-        ranges = _row_groups(file) if kind == "parquet" else _byte_ranges(file)
-        chunks += [Chunk(file.uri, kind, a, n, key, row, width, header, file.size, file.stamp) for a, n, row in ranges]
+    chunks = [
+        Chunk(file, first, size, header, key, row, width, rows)
+        for file, header in zip(files, columns, strict=True)
+        for first, size, row, rows in (_row_groups if file.suffix == ".parquet" else _byte_ranges)(file)
+    ]
     if not chunks:
         raise DataError(f"{files[0].uri}: {key} has no rows; every table needs at least one")
     return tuple(chunks)
@@ -196,7 +179,15 @@ def node_chunks(files: Files, kind: str) -> tuple[Chunk, ...]:
     """The chunks of a node type, all of the same columns. Raises as `chunks_of` does, and for files that differ."""
     columns = [node_columns(file) for file in files]
     check_alike(files, [c.features for c in columns], "ragged features: the feature columns")
-    return chunks_of(files, columns, kind, _width(files, columns[0], kind))
+    width = len(columns[0].features)
+    if columns[0].named("list") or columns[0].named("joined"):  # as many as the first row holds in its one column
+        values = (value for file in files for value in _first_value(file, columns[0]))
+        value = next(values, "0")
+        width = len(value.split(":")) if isinstance(value, str) else len(value) if isinstance(value, list) else 0
+        if not width:
+            name = columns[0].features[0]
+            raise DataError(f"{files[0].uri}, row 0: column {name!r} must hold a list of numbers, found {value!r}")
+    return chunks_of(files, columns, kind, width)
 
 
 def check_alike(files: Files, columns: Sequence[tuple[str, ...]], what: str) -> None:
@@ -209,26 +200,14 @@ def check_alike(files: Files, columns: Sequence[tuple[str, ...]], what: str) -> 
             )
 
 
-def _width(files: Files, columns: Columns, key: str) -> int:
-    """F: the number of feature columns, or what the first row holds in its one column of them."""
-    if not (columns.named("list") or columns.named("joined")):
-        return len(columns.features)
-    name = columns.features[0]
-    for file in files:
-        for value in _first_value(file, columns, name):
-            width = len(value.split(":")) if isinstance(value, str) else len(value) if isinstance(value, list) else 0
-            if not width:
-                raise DataError(f"{file.uri}, row 0: column {name!r} must hold a list of numbers, found {value!r}")
-            return width
-    raise DataError(f"{files[0].uri}: {key} has no rows; every table needs at least one")
-
-
-def _first_value(file: DataFile, columns: Columns, name: str) -> list[Any]:
+def _first_value(file: DataFile, columns: Columns) -> list[Any]:
+    """The feature column of the first row, nothing where there are no rows."""
     import pyarrow.parquet as pq
 
+    name = columns.features[0]
     if file.suffix != ".parquet":
         start = line_end(file, 0)
-        line = Chunk(file.uri, "text", start, line_end(file, start) - start, "", 0, 0, columns, file.size, file.stamp)
+        line = Chunk(file, start, line_end(file, start) - start, columns, row=0)
         values: list[Any] = read_table(line).column(name).to_pylist()
         return values
     with opened(file) as stream, pq.ParquetFile(stream) as parquet:
@@ -236,8 +215,8 @@ def _first_value(file: DataFile, columns: Columns, name: str) -> list[Any]:
         return next((batch.column(0).to_pylist() for batch in batches), [])
 
 
-def _row_groups(file: DataFile) -> Iterator[tuple[int, int, int]]:
-    """(first row group, their number, first row) of about ROWS rows or four text chunks' bytes each."""
+def _row_groups(file: DataFile) -> Iterator[tuple[int, int, int, int]]:
+    """(first row group, their number, first row, rows) of about ROWS rows or four text chunks' bytes each."""
     import pyarrow.parquet as pq
 
     with opened(file) as stream, pq.ParquetFile(stream) as parquet:
@@ -246,15 +225,15 @@ def _row_groups(file: DataFile) -> Iterator[tuple[int, int, int]]:
     first = row = rows = size = 0
     for i, (n, b) in enumerate(sizes):
         if rows and (rows + n > ROWS or size + b > 4 * TEXT_BYTES):
-            yield first, i - first, row
+            yield first, i - first, row, rows
             first, row, rows, size = i, row + rows, 0, 0
         rows, size = rows + n, size + b
     if rows:
-        yield first, len(sizes) - first, row
+        yield first, len(sizes) - first, row, rows
 
 
-def _byte_ranges(file: DataFile) -> Iterator[tuple[int, int, int]]:
-    """(first byte, bytes, first row) between ends of rows, about TEXT_BYTES each."""
+def _byte_ranges(file: DataFile) -> Iterator[tuple[int, int, int, int]]:
+    """(first byte, bytes, first row, 0) between ends of rows, about TEXT_BYTES each."""
     start = first = line_end(file, 0)
     head = read_bytes(file, start, TEXT_BYTES)
     quoted = any(mark in b"\n" + head for mark in (b'\n"', b',"', b'\t"'))
@@ -263,7 +242,7 @@ def _byte_ranges(file: DataFile) -> Iterator[tuple[int, int, int]]:
         if after < file.size:
             after = _row_end(file, first, after) if quoted else line_end(file, after - 1)
         after = min(after, file.size)
-        yield first, after - first, 0 if first == start else -1
+        yield first, after - first, 0 if first == start else -1, 0
         first = after
 
 

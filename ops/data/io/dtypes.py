@@ -31,7 +31,8 @@ def numbers_of(column: Any, name: str, at: At) -> NDArray[Any]:
     if pa.types.is_boolean(kind) or pa.types.is_decimal(kind):
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(False))
     if not is_text(column):
-        raise DataError(f"{at(0)}: column {name!r} holds {kind} values, not numbers")
+        hint = "; write times as seconds, or leave the column out" if pa.types.is_temporal(kind) else ""
+        raise DataError(f"{at(0)}: column {name!r} holds {kind} values, not numbers{hint}")
     words = pc.utf8_lower(pc.utf8_trim_whitespace(column))
     words = pc.if_else(pc.is_in(words, pa.array(_MISSING, words.type)), None, words)
     try:
@@ -101,13 +102,3 @@ def _listed(column: Any, name: str, width: int, at: At) -> NDArray[np.float64]:
         count = "none" if lengths[row] < 0 else str(lengths[row])
         raise DataError(f"{at(row)}: ragged features: {count} where the first row has {width}; every row needs as many")
     return numbers_of(pc.list_flatten(column), name, lambda i: at(i // width)).astype(np.float64).reshape(-1, width)
-
-
-def label_values(column: Any, at: At) -> NDArray[Any]:
-    """An Arrow column of labels: numbers (NaN where one is missing), or words with None. DataError for lists."""
-    import pyarrow as pa
-
-    column = flat(column)
-    if pa.types.is_nested(column.type):
-        raise DataError(f"{at(0)}: labels must be numbers or words, found {column.type}")
-    return np.asarray(column.to_numpy(zero_copy_only=False))

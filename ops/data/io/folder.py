@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ops import memory
 from ops.data.io.builder import Raw
 from ops.data.io.ids import Lookup, as_keys, check_ids, find_rows, joined_ids
+from ops.data.io.labels import label_table
 from ops.data.io.npz import Npz, features_npz
-from ops.data.io.readers import file_at, map_npy, read_npy, reading
-from ops.data.io.tables import FeatureTable, edge_table, end_rows, feature_table, label_table
+from ops.data.io.readers import file_at, read_npy, reading, shown
+from ops.data.io.tables import edge_table, end_rows, feature_table
 from ops.data.types.hetero import Ids
 from ops.errors import DataError
 
@@ -42,8 +44,8 @@ def read_folder(path: Path, more_ids: NDArray[Any] | None = None, unread: Sequen
     parts = {kind: _part(path, files, kind) for kind in KINDS}
     features, edges, labels = parts.values()
     if features is None:
-        shown = ", ".join(p.name for p in files[:5]) or "nothing"
-        raise DataError(f"{path}: no features: needs features.{{npy,npz,parquet,csv}}; found {shown}")
+        names = ", ".join(p.name for p in files[:5]) or "nothing"
+        raise DataError(f"{path}: no features: needs features.{{npy,npz,parquet,csv}}; found {shown(names)}")
     table = _features(features)
     ends, notes = (None, []) if edges is None else _edges(edges, _all_ids(table.ids, more_ids))
     y = table.labels
@@ -54,9 +56,9 @@ def read_folder(path: Path, more_ids: NDArray[Any] | None = None, unread: Sequen
             )
         y = _labels(labels, table)
     unread = [*unread, *(p.name for p in files if p not in parts.values() and p.name[0] != "_" and p.is_file())]
-    notes += [f"files not read: {', '.join(unread[:5])}{' ...' if unread[5:] else ''}"] if unread else []
-    names = table.feature_names or None
-    return Raw(path.resolve().name, str(path), table.x, ends, y, table.ids, names, [*table.notes, *notes])
+    notes += [f"files not read: {shown(', '.join(unread[:5]))}{' ...' if unread[5:] else ''}"] if unread else []
+    name = shown(path.resolve().name)
+    return Raw(name, str(path), table.x, ends, y, table.ids, table.feature_names, [*table.notes, *notes])
 
 
 def _part(path: Path, files: list[Path], kind: str) -> Path | None:
@@ -78,19 +80,19 @@ def _all_ids(ids: NDArray[Any] | None, more_ids: NDArray[Any] | None) -> Ids | N
     return joined_ids([as_keys(ids), as_keys(more_ids)[find_rows(more_ids, ids) < 0]])
 
 
-def _features(path: Path) -> FeatureTable:
+def _features(path: Path) -> Raw:
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return FeatureTable(read_npy(path), [], None, None, [])
+        return Raw(path.stem, str(path), read_npy(path))
     if suffix == ".npz":
         with Npz(path) as arrays:
             x, ids = features_npz(arrays), arrays.get("ids")
             ids = None if ids is None else check_ids(ids, len(x), origin=str(path))
-            return FeatureTable(x, [], ids, None, [])
+            return Raw(path.stem, str(path), x, ids=ids)
     return feature_table(path)
 
 
-def _labels(path: Path, table: FeatureTable) -> NDArray[Any]:
+def _labels(path: Path, table: Raw) -> NDArray[Any]:
     if path.suffix.lower() == ".npy":
         return read_npy(path)
     lookup = None if table.ids is None else Lookup("node", as_keys(table.ids))
@@ -116,11 +118,13 @@ def _edges(path: Path, ids: Ids | None) -> tuple[NDArray[Any], list[str]]:
 
 def _adjacency(path: Path) -> NDArray[np.int64]:
     """The edges [2, E] of a matrix N x N: every entry that is not 0, read by blocks of rows."""
-    matrix = map_npy(path)
+    matrix = read_npy(path, mapped=True)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype.kind not in "biuf":
         raise DataError(f"{path}: an adjacency must be numbers [N, N], found {matrix.dtype} {matrix.shape}")
-    parts = []
+    parts, edges = [np.empty((2, 0), np.int64)], 0
     for first in range(0, len(matrix), _ADJACENCY_ROWS):
         rows, columns = np.nonzero(matrix[first : first + _ADJACENCY_ROWS])
+        edges += len(rows)
+        memory.check_load(48 * edges, f"{path}: {edges:,} edges and more")
         parts.append(np.stack([rows + first, columns]))
-    return np.concatenate(parts, axis=1) if parts else np.empty((2, 0), np.int64)
+    return np.concatenate(parts, axis=1)

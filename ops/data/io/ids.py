@@ -113,6 +113,8 @@ def as_keys(values: NDArray[Any], origin: str = "ids", what: str = "id") -> Ids:
 
     if values.dtype == np.int64 or values.dtype.kind == "U":
         return cast(Ids, values)
+    if values.dtype.kind in "cV":
+        raise DataError(f"{origin}: ids must be numbers or words, found {values.dtype}")
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     try:
         column = pa.array(values, from_pandas=True)
@@ -135,10 +137,9 @@ def check_unique(ids: Ids, at: At, kind: str = "", hint: str = "ids of one type 
     """DataError where an id (of a node type) is missing or stands twice, naming the row of the second."""
     if ids.dtype.kind == "U" and (empty := np.flatnonzero(ids == "")).size:
         raise DataError(f"{at(int(empty[0]))}: the id is missing ({empty.size} in all); every row needs its ids")
-    ordered = np.argsort(ids, kind="stable")
-    same = ids[ordered[1:]] == ids[ordered[:-1]]
-    if same.any():
-        row = int(ordered[1:][same].min())
+    repeated = _index(ids).duplicated()
+    if repeated.any():
+        row = int(repeated.argmax())
         raise DataError(f"{at(row)}: {f'{kind} id'.strip()} {ids[row].item()!r} stands twice; {hint}")
 
 
@@ -162,37 +163,29 @@ def find_rows(keys: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.int64]:
 
 
 class Lookup:
-    """Rows of a node type's ids: `lookup(keys, ...)` int64. Numbers and text compare as text, 7.0 (text) finds 7."""
+    """Rows of a node type's unique ids: `lookup(keys, ...)` int64. Numbers and text compare as text; "7.0" is 7."""
 
     def __init__(self, kind: str, ids: Ids) -> None:
         self.kind, self.n = kind, ids.shape[0]
-        self._counted = ids.dtype.kind == "i" and self.n > 0 and bool((ids == np.arange(self.n)).all())
-        self._order = None if self._counted else np.argsort(ids, kind="stable")
-        self._sorted = ids if self._order is None else ids[self._order]
+        self._numbers, self._index = ids.dtype.kind == "i", _index(ids)
 
     def rows(self, keys: Ids) -> NDArray[np.int64]:
         """The row of each key, -1 where there is no such node."""
-        if self._counted and keys.dtype.kind == "i":
-            numbers = keys.astype(np.int64, copy=False)
-            return np.where((numbers >= 0) & (numbers < self.n), numbers, -1)
-        rows = self._exact(keys)
+        if self._numbers and keys.dtype.kind == "i":
+            return np.asarray(self._index.get_indexer(keys), np.int64)
+        words = keys.astype(np.str_).astype(object)
+        rows = self._of_words(words)
         lost = np.flatnonzero(rows < 0)
-        if lost.size and self.n and "U" in (keys.dtype.kind, self._sorted.dtype.kind):
-            rows[lost] = self._exact(_other_form(keys[lost]))
+        rows[lost] = self._of_words(_other_form(words[lost]))
         return rows
 
-    def _exact(self, keys: Ids) -> NDArray[np.int64]:
-        if self._sorted.dtype.kind == "i" and keys.dtype.kind != "i":
-            rows = np.full(keys.shape, -1, dtype=np.int64)
-            whole = np.array([_is_whole(word) for word in keys.tolist()], dtype=np.bool_)
-            rows[whole] = self.rows(keys[whole].astype(np.int64))
-            return rows
-        if not self.n:
-            return np.full(keys.shape, -1, dtype=np.int64)
-        keys = keys if keys.dtype.kind == self._sorted.dtype.kind else keys.astype(np.str_)
-        # in the width of the ids, which would be copied otherwise; what that cuts off is unequal below
-        at = np.minimum(np.searchsorted(self._sorted, keys.astype(self._sorted.dtype, copy=False)), self.n - 1)
-        return np.where(self._sorted[at] == keys, at if self._order is None else self._order[at], -1)
+    def _of_words(self, words: NDArray[np.object_]) -> NDArray[np.int64]:
+        if not self._numbers:
+            return np.array(self._index.get_indexer(words), np.int64)
+        rows = np.full(words.shape, -1, dtype=np.int64)
+        whole = np.array([_is_whole(word) for word in words], dtype=np.bool_)
+        rows[whole] = self._index.get_indexer(words[whole].astype(np.int64))
+        return rows
 
     def __call__(self, keys: Ids, end: str, at: At) -> NDArray[np.int64]:
         """The row of each key. DataError (file, row, id) for the first that is no node."""
@@ -204,11 +197,17 @@ class Lookup:
         return rows
 
 
-def _other_form(keys: Ids) -> NDArray[np.character]:
+def _index(ids: Ids) -> Any:
+    """The hash table of pandas over ids; text as objects, which are as long as they are."""
+    import pandas as pd
+
+    return pd.Index(ids) if ids.dtype.kind == "i" else pd.Index(ids.astype(object), dtype=object)
+
+
+def _other_form(words: NDArray[np.object_]) -> NDArray[np.object_]:
     """Text like 1000.0 as 1000 and the other way round: a column with a gap is written with points by many programs."""
-    words = keys.astype(np.str_).tolist()
     return np.array([w[:-2] if w.endswith(".0") and _is_whole(w[:-2]) else f"{w}.0" if _is_whole(w) else w
-                     for w in words], dtype=np.str_)  # fmt: skip
+                     for w in words], dtype=object)  # fmt: skip
 
 
 def _is_whole(word: str) -> bool:

@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
 from ops.data.io.chunks import Files
-from ops.data.io.readers import DataFile, is_folder, listing, place_name, read_bytes, reading
+from ops.data.io.plain_yaml import load_yaml
+from ops.data.io.readers import DataFile, is_folder, listing, place_name, read_bytes, reading, shown
 from ops.data.io.schema import header_line
 from ops.data.types.hetero import Relation, check_type_name, relation_name, relation_of
 from ops.errors import DataError
@@ -49,7 +48,7 @@ class Layout:
     def notes(self) -> tuple[str, ...]:
         """Which files of the folder are not read, if any."""
         more = " ..." if self.unread[5:] else ""
-        return (f"files not read: {', '.join(self.unread[:5])}{more}",) if self.unread else ()
+        return (f"files not read: {shown(', '.join(self.unread[:5]))}{more}",) if self.unread else ()
 
 
 def find_layout(place: str, types: tuple[str, ...] = ()) -> Layout | None:
@@ -174,18 +173,9 @@ def _mapped(place: str, files: dict[str, DataFile]) -> Layout:
     return replace(layout, name=name, symmetric=tuple(relation_of(s) for s in symmetric))
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases, by which a small file can stand for an endless one."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has an alias (*name), which is not allowed; write the value out")
-        return super().compose_node(parent, index)
-
-
 def _yaml(file: DataFile) -> dict[str, Any]:
     with reading(file.uri):
-        given = yaml.load(read_bytes(file).decode(), Loader=_PlainLoader)  # noqa: S506
+        given = load_yaml(read_bytes(file).decode())
     if not isinstance(given, dict):
         raise DataError(f"{file.uri}: must hold keys, allowed: {', '.join(_KEYS)}")
     for key in given:

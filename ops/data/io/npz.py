@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ops import memory
 from ops.atomic_io import save_arrays
 from ops.data.io.builder import Raw
 from ops.data.io.csr import check_csr
@@ -31,8 +32,7 @@ def read_file(path: Path) -> Raw:
         return _graph_npz(path)
     if suffix == ".npy":
         return Raw(path.stem, str(path), read_npy(path))
-    table = feature_table(path)
-    return Raw(path.stem, str(path), table.x, None, table.labels, table.ids, table.feature_names, table.notes)
+    return feature_table(path)
 
 
 class Npz:
@@ -54,6 +54,8 @@ class Npz:
         self._stack.close()
 
     def __getitem__(self, name: str) -> NDArray[Any]:
+        info = self._archive.zip.NameToInfo.get(f"{name}.npy")  # compressed, a small file may stand for a large array
+        memory.check_load(info.file_size if info else 0, str(self.path))
         with reading(f"{self.path}: array {name!r}"):
             array: NDArray[Any] = self._archive[name]
             if not isinstance(array, np.ndarray):
@@ -132,6 +134,7 @@ def _from_csr(
         raise DataError(f"{path}: CSR features need two sizes and numbers, found {shape.size} sizes and {data.dtype}")
     n, f = (int(s) for s in shape)
     check_csr(str(path), indptr, indices, (n, f))
+    memory.check_load(8 * n * f, str(path))
     if data.shape != indices.shape:
         raise DataError(f"{path}: CSR data must be one value for each of {indices.size} indices, found {data.shape}")
     values: Any = data.astype(np.float64 if data.dtype == np.float64 else np.float32)

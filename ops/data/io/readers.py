@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ops import memory
 from ops.errors import DataError, ResourceError, TesseraError
 from ops.storage import object_store as s3
 
@@ -73,7 +74,7 @@ def is_folder(place: str) -> bool:
 def place_name(place: str) -> str:
     """What a graph read from there is called: the last part of the path."""
     name = s3.parse(place).name if s3.is_s3(place) else Path(place).expanduser().resolve().name
-    return name or "graph"
+    return shown(name) or "graph"
 
 
 def listing(place: str) -> dict[str, DataFile]:
@@ -108,6 +109,17 @@ def read_bytes(file: DataFile, first: int = 0, count: int | None = None) -> byte
         with opened(file) as stream:
             stream.seek(first)
             return stream.read(count)
+
+
+def check_name(path: str | Path) -> None:
+    """DataError where a path holds bytes that are no UTF-8: no record of a run could name it."""
+    if any("\ud800" <= character <= "\udfff" for character in str(path)):
+        raise DataError(f"{shown(str(path))}: the name is not UTF-8 text; rename it")
+
+
+def shown(name: str) -> str:
+    """A file's name as it can be written: bytes that are no UTF-8 as \\xe9."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 @contextmanager
@@ -184,19 +196,16 @@ def _kind(start: bytes) -> str:
     return "unknown binary data" if b"\0" in start else "text"
 
 
-def read_npy(path: Path) -> NDArray[Any]:
-    """The array of a .npy file; DataError where it is something else, cut off, or would need pickle."""
-    check_kind(path)
-    with reading(path), path.open("rb") as file:
-        array: NDArray[Any] = np.load(file, allow_pickle=False)
-    return array
+def read_npy(path: Path, mapped: bool = False) -> NDArray[Any]:
+    """The array of a .npy file, or a read-only memory map of it.
 
-
-def map_npy(path: Path) -> NDArray[Any]:
-    """The array of a .npy file as a read-only memory map. Raises as `read_npy` does."""
+    Raises DataError where it is something else, cut off, or would need pickle; ResourceError where it is too large.
+    """
     check_kind(path)
     with reading(path):
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not mapped:
+            memory.check_load(path.stat().st_size, str(path))
+        array: NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     return array
 
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from ops.data.io.chunks import Chunk, line_end, read_table
 from ops.data.io.dtypes import numbers_of, times_of
-from ops.data.io.hetero_validate import make_hetero
 from ops.data.io.ids import Lookup, check_unique, ids_of
 from ops.data.io.readers import DataFile, listing
 from ops.data.io.schema import Columns, header_line, is_number
+from ops.data.io.validate import make_hetero
 from ops.data.types.hetero import Edges, HeteroGraph, Ids, Nodes, Relation
 from ops.errors import DataError
 
@@ -92,7 +92,7 @@ def read_atomic(file: DataFile) -> Atomic:
     ]
     columns = Columns(tuple(names), tuple(roles), "\t", quoted=False)
     start = line_end(file, 0)
-    chunk = Chunk(file.uri, "text", start, file.size - start, row=0, columns=columns, size=file.size, stamp=file.stamp)
+    chunk = Chunk(file, start, file.size - start, columns, row=0)
     table = read_table(chunk)
     if not table.num_rows:
         raise DataError(f"{file.uri}: has no rows; at least one is needed")

@@ -1,4 +1,4 @@
-"""The tables of a homogeneous graph: features, edges and labels, whose ids may be left out (row numbers then).
+"""The tables of a homogeneous graph: features and edges, whose ids may be left out (row numbers then).
 
 Axes: N rows, F features, E edges.
 """
@@ -6,7 +6,7 @@ Axes: N rows, F features, E edges.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,48 +14,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.io.chunks import Chunk, Files, chunks_of, place_of, read_edge_table, read_table
-from ops.data.io.dtypes import features_of, label_values
+from ops import memory
+from ops.data.io.builder import Raw
+from ops.data.io.chunks import Chunk, chunks_of, place_of, read_edge_table, read_table
+from ops.data.io.dtypes import features_of
 from ops.data.io.ids import Lookup, check_unique, ids_of, joined_ids
-from ops.data.io.readers import DataFile, check_kind, file_at, reading
-from ops.data.io.schema import edge_columns, label_columns, node_columns
+from ops.data.io.labels import joined_labels, label_values
+from ops.data.io.readers import DataFile, check_kind, file_at, read_npy, reading
+from ops.data.io.schema import edge_columns, node_columns
+from ops.data.io.validate import check_features
 from ops.data.types.hetero import Ids
 from ops.errors import DataError
 
 # two columns of such names, the first repeated, are a table in long form: one row a value, not one a node
 _LONG = re.compile(r"(.*[_ ])?(id|idx|index|node|user|item|row|feature|column|col|variable|attribute|key)s?", re.I)
+Columns = tuple[NDArray[Any], Ids | None, NDArray[Any] | None]  # features [n, F], ids [n], labels [n] of some rows
 
 
-@dataclass(frozen=True)
-class FeatureTable:
-    """x numeric [N, F]; ids and labels [N] where the table has such columns; `notes` on what was read how."""
-
-    x: NDArray[Any]
-    feature_names: list[str]
-    ids: NDArray[Any] | None
-    labels: NDArray[Any] | None
-    notes: list[str]
-
-
-def feature_table(path: Path) -> FeatureTable:
+def feature_table(path: Path) -> Raw:
     """Read features from .csv or .parquet: numeric columns, an optional `id`, an optional `label` (never a feature)."""
-    chunks = feature_chunks(path)
-    pieces = [split_features(chunk, read_table(chunk)) for chunk in chunks]
-    names, special = list(chunks[0].header.features), chunks[0].header.named("id")
+    chunks = _feature_chunks(path)
+    memory.check_load(sum(chunk.bytes_in_memory for chunk in chunks), str(path))
+    pieces = [_split(chunk, read_table(chunk)) for chunk in chunks]
+    names, id_name = list(chunks[0].columns.features), chunks[0].columns.named("id")
     x, ids, labels = np.concatenate([p[0] for p in pieces]), None, None
-    if special is not None:
+    if id_name is not None:
         ids = joined_ids([p[1] for p in pieces if p[1] is not None])
-        _check_long(path, [special, *names], ids)
+        _check_long(path, [id_name, *names], ids)
         check_unique(ids, lambda row: f"{path}, row {row}", hint="ids must differ: one row a node")
     elif x.size:
         _check_long(path, names, x[:, 0])
-    if chunks[0].header.named("label") is not None:
+    if chunks[0].columns.named("label") is not None:
         labels = joined_labels([p[2] for p in pieces if p[2] is not None])
     notes = [f"column {c!r} is taken as a feature; name it label if it holds the classes" for c in names if c in "yY"]
-    return FeatureTable(x, names, ids, labels, notes + _doubtful(x, names))
+    return Raw(path.stem, str(path), x, None, labels, ids, names, notes + _doubtful(x, names))
 
 
-def feature_chunks(path: Path) -> tuple[Chunk, ...]:
+def _feature_chunks(path: Path) -> tuple[Chunk, ...]:
     """The chunks of a table of features. DataError for what is none, has no rows, or has columns that do not fit."""
     check_kind(path)
     file = file_at(str(path))
@@ -63,16 +58,15 @@ def feature_chunks(path: Path) -> tuple[Chunk, ...]:
     return chunks_of((file,), [columns], "the table", len(columns.features))
 
 
-def split_features(chunk: Chunk, table: Any, first: int = 0) -> tuple[NDArray[Any], Ids | None, NDArray[Any] | None]:
-    """Features [n, F], ids and labels of the rows of a chunk from its row `first` on. Raises DataError."""
-    columns = chunk.header
-    place = place_of(chunk)
+def _split(chunk: Chunk, table: Any, first: int = 0) -> Columns:
+    """Features, ids and labels of the rows of a chunk from its row `first` on. Raises DataError."""
+    columns, place = chunk.columns, place_of(chunk)
+    label, name = columns.named("label"), columns.named("id")
 
     def at(row: int) -> str:
         return place(first + row)
 
     with reading(chunk.uri):
-        label, name = columns.named("label"), columns.named("id")
         return (
             features_of(table, columns, chunk.width, at),
             None if name is None else ids_of(table.column(name), at),
@@ -80,11 +74,56 @@ def split_features(chunk: Chunk, table: Any, first: int = 0) -> tuple[NDArray[An
         )
 
 
-def joined_labels(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Labels of several pieces as one array: numbers where all are, else words."""
-    parts = [part for part in parts if part.size] or list(parts[:1])
-    plain = len({part.dtype.kind in "biuf" for part in parts}) == 1
-    return np.concatenate(parts if plain else [part.astype(object) for part in parts])
+@dataclass(frozen=True)
+class Piece:
+    """Rows `first`, `first` + 1, ... of a table: x float32 [n, F], finite; names of its columns where it has them."""
+
+    first: int
+    x: NDArray[np.float32]
+    feature_names: tuple[str, ...] | None
+
+
+class TableStream:
+    """A table of features (.csv, .parquet, .npy) in pieces, so that memory does not grow with its rows.
+
+    One pass counts the rows and checks their ids; then `pieces` gives the features, as often as it is asked.
+    """
+
+    def __init__(self, path: Path, batch_rows: int) -> None:
+        """Raises DataError for what is no table, has no rows, or whose ids are missing or repeated."""
+        self.path, self.batch_rows = path, batch_rows
+        self.n_rows, parts = 0, []
+        for _, x, _, ids in self._unchecked():
+            self.n_rows += len(x)
+            parts += [] if ids is None else [ids]
+        if not self.n_rows:
+            raise DataError(f"{path}: has no rows; at least one is needed")
+        self.ids: Ids | None = joined_ids(parts) if parts else None
+        if self.ids is not None:
+            check_unique(self.ids, lambda row: f"{path}, row {row}", hint="ids must differ")
+
+    def pieces(self) -> Iterator[Piece]:
+        """The rows in order, at most `batch_rows` at a time. Raises DataError for values that are no finite numbers."""
+        for first, x, names, _ in self._unchecked():
+            yield Piece(first, check_features(x, feature_names=names, origin=str(self.path), first_row=first), names)
+
+    def _unchecked(self) -> Iterator[tuple[int, NDArray[Any], tuple[str, ...] | None, Ids | None]]:
+        """(first row, features as they are, names, ids) of each piece."""
+        first, step = 0, self.batch_rows
+        if self.path.suffix.lower() == ".npy":
+            shape = read_npy(self.path, mapped=True).shape
+            if len(shape) != 2:
+                raise DataError(f"{self.path}: features must be a table [N, F], found shape {shape}")
+            for first in range(0, shape[0], step):
+                # mapped anew each time: pages that were read would count as this process's until the map is gone
+                yield first, np.array(read_npy(self.path, mapped=True)[first : first + step]), None, None
+            return
+        for chunk in _feature_chunks(self.path):
+            table = read_table(chunk)
+            for row in range(0, table.num_rows, step):
+                x, ids, _ = _split(chunk, table.slice(row, step), row)
+                yield first + row, x, chunk.columns.features, ids
+            first += table.num_rows
 
 
 def _check_long(path: Path, names: list[str], first: NDArray[Any]) -> None:
@@ -145,31 +184,3 @@ def end_rows(ends: Ids, lookup: Lookup | None, name: str, at: Any) -> NDArray[An
     except ValueError:
         raise DataError(f"{at(0)}: {name} is {str(ends[0])!r}: without an id column in the features, edges are row "
                         "numbers from 0") from None  # fmt: skip
-
-
-def label_table(files: Files, n: int, lookup: Lookup | None, strict: bool = False) -> NDArray[Any]:
-    """Labels [n] in the order of the nodes from tables with a `label` (or one) column.
-
-    With an `id` column (needed where `strict`) the rows may stand in any order: they are matched with the nodes, and
-    every node must stand there once.
-    """
-    columns = [label_columns(file, strict) for file in files]
-    rows, values = [], []
-    for chunk in chunks_of(files, columns, "the table of labels"):
-        table, at, name = read_table(chunk), place_of(chunk), chunk.header.named("id")
-        with reading(chunk.uri):
-            values.append(label_values(table.column(chunk.header.named("label")), at))
-            if name is not None:
-                rows.append((lookup or Lookup("node", np.arange(n)))(ids_of(table.column(name), at), "id", at))
-    labels = joined_labels(values)
-    if not rows:  # another length is said by make_labels
-        return labels
-    row = np.concatenate(rows)
-    if row.size != n or np.unique(row).size != n:
-        raise DataError(
-            f"{files[0].uri}: {row.size} rows label {np.unique(row).size} of {n} nodes; label every node once (or "
-            "'unknown'), or leave the file out"
-        )
-    ordered = np.empty_like(labels)
-    ordered[row] = labels
-    return ordered

@@ -1,22 +1,32 @@
-"""The checks every loader ends in: what comes out is a sound AttributedGraph or one clear error.
+"""The checks every loader ends in: what comes out is a sound graph, of one node type or several, or one clear error.
 
-Axes: N nodes, F features, E directed edges. Rows and edges are counted from 0 in every message.
+Axes: N nodes, F features, E directed edges, M edges of a relation. Rows are counted from 0 in every message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.io.ids import check_ids
-from ops.data.io.schema import is_number
 from ops.data.types.graph import AttributedGraph
+from ops.data.types.hetero import (
+    REVERSE,
+    Edges,
+    HeteroGraph,
+    Nodes,
+    Relation,
+    check_type_name,
+    relation_name,
+    relation_of,
+)
 from ops.errors import DataError, SettingsError
 
-NO_LABEL = ("", "-1", "-1.0", "nan", "na", "n/a", "none", "null", "unknown", "unlabeled", "unlabelled")
+LARGEST = 1e15  # the squares of larger values, summed over rows and columns, are beyond single precision
 
 
 def make_graph(
@@ -28,37 +38,106 @@ def make_graph(
     feature_names: Sequence[str] | None = None,
     origin: str = "",
 ) -> AttributedGraph:
-    """Check features and edges, make the edges undirected and unique, and count what was changed or found.
+    """Check features and edges, make the edges undirected and unique, and count what was changed or met.
 
     `x` is numeric [N, F]; `edge_index` numeric [2, E] with whole ids in [0, N), one direction of an edge is enough.
     `origin` (a file or name) opens every message. Raises DataError for: N or F of 0, values that are not finite
     numbers, edges that are not whole ids in range, no edges, `ids` missing, repeated or of another length.
     """
-    where = f"{origin or name}: "
-    features = check_features(x, feature_names=feature_names, origin=origin or name)
+    where = origin or name
+    features = check_features(x, feature_names=feature_names, origin=where)
     n = features.shape[0]
     if feature_names is not None and len(feature_names) != features.shape[1]:
-        raise DataError(f"{where}{len(feature_names)} feature names for {features.shape[1]} features")
-    edges = check_edges(edge_index, n, origin=origin or name)
-    edges, notes = _tidy(edges, n)
+        raise DataError(f"{where}: {len(feature_names)} feature names for {features.shape[1]} features")
+    edges, notes = _undirected(check_edges(edge_index, n, origin=where), n)
     zero = int(np.count_nonzero(~features.any(axis=1)))
     if zero:
         notes.append(f"{count(zero, 'all-zero feature row')}")
-    return AttributedGraph(
-        name=name,
-        x=features,
-        edge_index=edges,
-        ids=None if ids is None else check_ids(ids, n, origin=origin or name),
-        feature_names=None if feature_names is None else tuple(feature_names),
-        notes=tuple(notes),
-    )
+    keys = None if ids is None else check_ids(ids, n, origin=where)
+    return AttributedGraph(name, features, edges, keys, tuple(feature_names) if feature_names else None, tuple(notes))
+
+
+def make_hetero(
+    name: str, nodes: dict[str, Nodes], edges: dict[Relation, Edges], notes: Sequence[str] = (), *, origin: str = ""
+) -> HeteroGraph:
+    """A sound HeteroGraph of arrays: everything checked, duplicate edges merged, what was changed counted in notes.
+
+    `edges` hold row numbers. Types and relations come in the order of their names, whatever they were read from.
+    Raises DataError: no nodes or edges, features that do not fit the ids or are not finite, rows out of range, names
+    that cannot be those of types and relations, a relation of a type that has no nodes.
+    """
+    where, said = origin or name, list(notes)
+    if not nodes or not edges:
+        raise DataError(f"{where}: empty graph: {len(nodes)} node types, {len(edges)} relations; at least one of each")
+    checked = {kind: _nodes(where, kind, nodes[kind]) for kind in sorted(nodes)}
+    linked = {kind: np.zeros(each.count, dtype=bool) for kind, each in checked.items()}
+    merged: dict[Relation, Edges] = {}
+    for relation in sorted(edges):
+        title = _check_relation(where, relation, edges[relation], checked)
+        merged[relation] = each = merge_edges(edges[relation], checked[relation[2]].count)
+        repeated = edges[relation].count - each.count
+        loops = int((each.src == each.dst).sum()) if relation[0] == relation[2] else 0
+        said += [f"{title}: {count(repeated, 'duplicate edge')} merged"] if repeated else []
+        said += [f"{title}: {count(loops, 'self loop')} kept"] if loops else []
+        linked[relation[0]][each.src] = True
+        linked[relation[2]][each.dst] = True
+    for kind, has in linked.items():
+        lonely = int((~has).sum())
+        most = "; that is most of them: do the edges use their ids?" if lonely > has.size / 2 else ""
+        said += [f"{count(lonely, f'{kind} node')} without an edge{most}"] if lonely else []
+    return HeteroGraph(name, checked, merged, tuple(said))
+
+
+def merge_edges(edges: Edges, n_destinations: int) -> Edges:
+    """Every pair once, sorted by (src, dst): weights summed, the latest time kept."""
+    codes = edges.src * n_destinations + edges.dst
+    order = np.argsort(codes, kind="stable")
+    codes = codes[order]
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    if starts.size == codes.size:
+        return edges.take(order)
+    weight = time = None
+    if edges.weight is not None:
+        weight = np.add.reduceat(edges.weight[order].astype(np.float64), starts).astype(np.float32)
+    if edges.time is not None:
+        time = np.maximum.reduceat(edges.time[order], starts)
+    return Edges(codes[starts] // n_destinations, codes[starts] % n_destinations, weight, time)
+
+
+def _nodes(where: str, kind: str, nodes: Nodes) -> Nodes:
+    check_type_name(kind, where)
+    if not nodes.count:
+        raise DataError(f"{where}: {kind} has no rows; every table needs at least one")
+    if nodes.x is None:
+        return nodes
+    if nodes.x.shape[0] != nodes.count:
+        raise DataError(f"{where}: {kind}: {nodes.x.shape[0]} rows of features for {nodes.count} ids")
+    return replace(nodes, x=check_features(nodes.x, origin=f"{where}: {kind}"))
+
+
+def _check_relation(where: str, relation: Relation, edges: Edges, nodes: dict[str, Nodes]) -> str:
+    title = relation_name(relation)
+    relation_of(title)
+    if relation[1].startswith(REVERSE):
+        raise DataError(f"{where}: {title}: names that begin with {REVERSE} are kept for reverse relations; rename it")
+    for end in (relation[0], relation[2]):
+        if end not in nodes:
+            raise DataError(f"{where}: relation {title} joins the node type {end!r}, which has no nodes")
+    if not edges.count:
+        raise DataError(f"{where}: {title} has no rows; every table needs at least one")
+    for end, rows, kind in (("src", edges.src, relation[0]), ("dst", edges.dst, relation[2])):
+        outside = (rows < 0) | (rows >= nodes[kind].count)
+        if outside.any():
+            at = int(outside.argmax())
+            raise DataError(f"{where}: {title}, row {at}: {end} {rows[at]} is not among the {nodes[kind].count} nodes")
+    return title
 
 
 def check_features(
     x: NDArray[Any], *, feature_names: Sequence[str] | None = None, origin: str = "features",
     first_row: int | Callable[[], int] = 0,
 ) -> NDArray[np.float32]:  # fmt: skip
-    """Finite float32 [N, F], C-contiguous, N and F at least 1; DataError names the first offending value.
+    """Finite float32 [N, F] within LARGEST, C-contiguous, N and F at least 1; DataError names the first other value.
 
     `first_row`: the number of the first of these rows in `origin`.
     """
@@ -87,10 +166,10 @@ def check_features(
     del bad
     with np.errstate(over="ignore"):
         out = np.ascontiguousarray(x, dtype=np.float32)
-    lost = ~np.isfinite(out)
-    if lost.any():
-        raise DataError(f"{origin}: {int(lost.sum())} values are beyond float32's range (3.4e38), {cell(lost)}; "
-                        "rescale the features")  # fmt: skip
+    if max(-float(out.min()), float(out.max())) > LARGEST:
+        large = np.abs(out) > LARGEST
+        raise DataError(f"{origin}: {int(large.sum())} values are beyond {LARGEST:g}, {cell(large)}; their squares do "
+                        "not fit single precision: rescale the features")  # fmt: skip
     return out
 
 
@@ -102,66 +181,42 @@ def check_edges(edge_index: NDArray[Any], n: int, *, origin: str = "edges") -> N
         raise DataError(f"{origin}: edge ids must be whole numbers, found type {edge_index.dtype}")
     if edge_index.shape[1] == 0:
         raise DataError(f"{origin}: no edges; a graph needs at least one, or use a feature table with --knn 10")
+
+    def edge(bad: NDArray[np.bool_]) -> str:
+        at = int(bad.any(axis=0).argmax())
+        return f"edge {at} is ({edge_index[0, at]}, {edge_index[1, at]})"
+
     if edge_index.dtype.kind == "f":
         fractional = ~np.isfinite(edge_index) | (edge_index != np.floor(edge_index))
         if fractional.any():
-            raise DataError(f"{origin}: {_edge(edge_index, fractional)}: ids must be whole numbers")
+            raise DataError(f"{origin}: {edge(fractional)}: ids must be whole numbers")
     outside = (edge_index < 0) | (edge_index >= n)
     if outside.any():
         from_one = edge_index.min() == 1 and edge_index.max() == n
         hint = "; the ids seem to count from 1, subtract 1" if from_one else ""
-        raise DataError(f"{origin}: {_edge(edge_index, outside)}: ids must be in 0..{n - 1} (N = {n}){hint}")
+        raise DataError(f"{origin}: {edge(outside)}: ids must be in 0..{n - 1} (N = {n}){hint}")
     return edge_index.astype(np.int64)
 
 
-def make_labels(y: NDArray[Any], n: int, *, origin: str = "labels") -> NDArray[np.int64]:
-    """Labels [n] (whole numbers or words) as int64 codes 0..K-1 in sorted order, -1 for a row without one.
-
-    That is -1 (unless -1 and 1 are all there is), NaN, None, empty text, or a word for it (`NO_LABEL`). Raises
-    DataError for another length, fractional numbers, or where no row has a label.
-    """
-    values = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
-    if values.ndim != 1:
-        raise DataError(f"{origin}: labels must be one value per row [N], found shape {y.shape}")
-    if values.size != n:
-        raise DataError(f"{origin}: {values.size} labels for {n} rows; there must be one per row, in the same order")
-    numbers: NDArray[Any] | None
-    if values.dtype.kind in "OUS":  # not as an array, which would be as wide as the longest word
-        words = [_label_word(value, row, origin) for row, value in enumerate(values.tolist())]
-        none = np.array([word.strip().lower() in NO_LABEL for word in words], dtype=np.bool_)
-        present = [word for word, missing in zip(words, none, strict=True) if not missing]
-        order = {word: i for i, word in enumerate(sorted(set(present)))}
-        ranks = np.array([order[word] for word in present], dtype=np.int64)
-        numbers = np.array([float(word) for word in present]) if all(is_number(word) for word in present) else None
-    else:
-        numbers = np.asarray(values, dtype=np.float64)
-        none = np.isnan(numbers)
-        if set(np.unique(numbers[~none])) != {-1, 1}:
-            none |= numbers == -1
-        numbers, ranks = numbers[~none], np.unique(values[~none], return_inverse=True)[1]
-    if none.all():
-        raise DataError(f"{origin}: all labels are -1, NaN, empty or 'unknown'; label some rows, or give no labels")
-    if numbers is not None and (fraction := numbers != np.floor(numbers)).any():
-        row = int(np.flatnonzero(~none)[fraction][0])
-        raise DataError(f"{origin}: label {values.tolist()[row]!r} in row {row}; labels are whole numbers or words")
-    codes = np.full(n, -1, dtype=np.int64)
-    codes[~none] = ranks
-    return codes
-
-
-def _label_word(value: Any, row: int, origin: str) -> str:
-    if isinstance(value, list | tuple | dict | set | np.ndarray):
-        raise DataError(f"{origin}: labels must be numbers or words, found a {type(value).__name__} in row {row}")
-    if value is None or value != value:  # noqa: PLR0124
-        return ""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def unlabelled(labels: NDArray[np.int64]) -> list[str]:
-    """What to say of rows without a label, if there are any."""
-    none = int((labels < 0).sum())
-    rows = f"{count(none, 'row')} of {labels.size} without a label (-1, NaN, empty or 'unknown')"
-    return [f"{rows}: left out of K and of all scores"] if none else []
+def _undirected(edges: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], list[str]]:
+    """Both directions of every edge, unique, sorted by (source, target), and the notes about it."""
+    # an edge is one number, so that sorting and merging are those of a flat array
+    codes = np.unique(edges[0] * n + edges[1])
+    both = np.union1d(codes, codes % n * n + codes // n)
+    merged, added = edges.shape[1] - codes.size, both.size - codes.size
+    source, target = both // n, both % n
+    loops = source == target
+    linked = np.zeros(n, dtype=bool)
+    linked[source[~loops]] = True
+    isolated = n - int(linked.sum())
+    most = "; that is most of them: do the edges use the nodes' ids?" if isolated > n / 2 else ""
+    notes = [
+        *([f"{count(merged, 'duplicate edge')} merged"] if merged else []),
+        *([f"{count(added, 'edge')} in one direction only, symmetrised"] if added else []),
+        *([f"{count(int(loops.sum()), 'self loop')} kept"] if loops.any() else []),
+        *([f"{count(isolated, 'isolated node')}{most}"] if isolated else []),
+    ]
+    return np.stack([source, target]), notes
 
 
 def check_clusters(k: int, n: int) -> None:
@@ -175,33 +230,3 @@ def check_clusters(k: int, n: int) -> None:
 def count(number: int, noun: str) -> str:
     """`1 self loop`, `2 self loops`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _tidy(edges: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], list[str]]:
-    """Both directions of every edge, unique, sorted by (source, target), and the notes about it."""
-    # an edge is one number, so that sorting and merging are those of a flat array
-    codes = np.unique(edges[0] * n + edges[1])
-    source, target = codes // n, codes % n
-    both = np.union1d(codes, target * n + source)
-    merged, added = edges.shape[1] - codes.size, both.size - codes.size
-    source, target = both // n, both % n
-    loops = source == target
-    linked = np.zeros(n, dtype=bool)
-    linked[source[~loops]] = True
-    isolated = n - int(linked.sum())
-    notes = []
-    if merged:
-        notes.append(f"{count(merged, 'duplicate edge')} merged")
-    if added:
-        notes.append(f"{count(added, 'edge')} in one direction only, symmetrised")
-    if loops.any():
-        notes.append(f"{count(int(loops.sum()), 'self loop')} kept")
-    if isolated:
-        most = "; that is most of them: do the edges use the nodes' ids?" if isolated > n / 2 else ""
-        notes.append(f"{count(isolated, 'isolated node')}{most}")
-    return np.stack([source, target]), notes
-
-
-def _edge(edge_index: NDArray[Any], bad: NDArray[np.bool_]) -> str:
-    at = int(bad.any(axis=0).argmax())
-    return f"edge {at} is ({edge_index[0, at]}, {edge_index[1, at]})"

@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ops import memory
+from ops.data.io.builder import Raw
 from ops.data.io.validate import check_clusters, make_graph
 from ops.data.types.graph import AttributedGraph
 from ops.errors import SettingsError
 
+DEFAULTS: dict[str, int | float] = {
+    "nodes": 1000, "clusters": 5, "features": 64, "degree": 10.0, "mixing": 0.1, "seed": 0, "separation": 3.0,
+}  # fmt: skip
 _ROUNDS = 50  # of drawing edges anew for those that fell on an existing one
 
 
@@ -21,8 +26,34 @@ def planted_graph(
     About nodes * degree / 2 undirected edges, a share `mixing` of them between clusters. Features are normal with
     unit variance around one centre per cluster; two centres lie about `separation` apart, whatever F is.
     Returns the graph and its labels int64 [N]. The same arguments give the same bytes.
-    Raises SettingsError where a value is out of range or the clusters have no room for that many edges.
+    Raises SettingsError where a value is out of range or the clusters have no room for that many edges, ResourceError
+    where the graph would not fit the memory.
     """
+    x, edges, labels = _drawn(nodes, clusters, features, degree, mixing, seed, separation)
+    return make_graph("planted", x, edges), labels
+
+
+def read_planted(parameters: str) -> Raw:
+    """The arrays of `planted_graph` for `nodes=500,seed=1`. Raises SettingsError also for what is no parameter."""
+    values: dict[str, int | float] = {}
+    for part in filter(None, parameters.split(",")):
+        key, _, text = (s.strip() for s in part.partition("="))
+        if key not in DEFAULTS:
+            raise SettingsError(f"--dataset planted: unknown {key!r}; allowed: {', '.join(DEFAULTS)}")
+        kind = type(DEFAULTS[key])
+        try:
+            values[key] = kind(text)
+        except ValueError:
+            wanted = "a whole number" if kind is int else "a number"
+            raise SettingsError(f"--dataset planted: {key}={text} must be {wanted}") from None
+    x, edges, labels = _drawn(**(DEFAULTS | values))  # type: ignore[arg-type]
+    return Raw("planted", "planted", x, edges, labels)
+
+
+def _drawn(
+    nodes: int, clusters: int, features: int, degree: float, mixing: float, seed: int, separation: float
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """(features [N, F], edges [2, E] both ways, labels [N])."""
     check_clusters(clusters, nodes)
     for name, value, fits, allowed in (
         ("features", features, features >= 1, ">= 1"), ("mixing", mixing, 0 <= mixing <= 1, "in [0, 1]"),
@@ -31,6 +62,7 @@ def planted_graph(
         if not fits:
             raise SettingsError(f"planted: {name}={value} must be {allowed}")
     _check_degree(degree, nodes, nodes // clusters, mixing)
+    memory.check_load(int(nodes * (8 * features + 24 + 32 * degree)), f"planted:nodes={nodes}")
     labels = np.random.default_rng([seed, 0]).permutation(np.arange(nodes, dtype=np.int64) % clusters)
     edges = _edges(labels, clusters, degree, mixing, np.random.default_rng([seed, 1]))
     rng = np.random.default_rng([seed, 2])
@@ -38,7 +70,7 @@ def planted_graph(
     centres = rng.standard_normal((clusters, features), dtype=np.float32) * (separation / np.sqrt(2 * features))
     x = rng.standard_normal((nodes, features), dtype=np.float32)
     x += centres.astype(np.float32)[labels]
-    return make_graph("planted", x, np.concatenate([edges, edges[::-1]], axis=1)), labels
+    return x, np.concatenate([edges, edges[::-1]], axis=1), labels
 
 
 def _check_degree(degree: float, nodes: int, size: int, mixing: float) -> None:

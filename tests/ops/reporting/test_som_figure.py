@@ -34,7 +34,7 @@ def test_a_name_stands_at_the_unit_with_most_rows_and_the_label_counts():
     ax = som_picture(np.ones((2, 3)), HITS, CLUSTERS).axes[0]
     places = {text.get_text(): text.get_position() for text in ax.texts}
     assert places == {"0": (0.0, 0.0), "1": (2.0, 0.0), "2": (1.0, 1.0)}
-    assert ax.get_xlabel() == "2 x 3 units; largest circle: 16 of 30 rows; empty units: 2"
+    assert ax.get_xlabel() == "2 x 3 units; largest circle: 16 of 30 rows;\nempty units: 2"
 
 
 def test_neighbouring_clusters_differ_in_colour():

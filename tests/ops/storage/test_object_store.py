@@ -168,3 +168,10 @@ def test_denied_and_missing_buckets_are_one_line(s3, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "geheim-2")
     assert "access denied (SignatureDoesNotMatch)" in failed(object_store.listing, parse("s3://tessera"))
     assert "access denied (AccessDenied)" in failed(object_store.stat, parse("s3://tessera/x"))
+
+
+@pytest.mark.parametrize("profile", ["nosuch", "two words", "\u00fc"])
+def test_an_unknown_profile_is_a_setting(monkeypatch, profile):
+    monkeypatch.setenv("AWS_PROFILE", profile)
+    with pytest.raises(SettingsError, match=r"AWS settings: The config profile .* could not be found"):
+        object_store.listing(parse("s3://bucket/x"))

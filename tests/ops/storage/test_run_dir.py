@@ -18,6 +18,7 @@ from ops.config.settings import LaunchSettings, fields, flat
 from ops.data.synthetic.planted_partition import planted_graph
 from ops.errors import SettingsError
 from ops.storage import run_dir
+from ops.storage.run_copy import fetched
 from trainers import hsan
 
 PROJECT = Path(__file__).parents[3]
@@ -275,3 +276,20 @@ def test_a_link_in_a_run_is_not_written_through(tmp_path, name):
     arguments = () if name == run_dir.LOCK_FILE else (str(tmp_path), "run")
     assert "symbolic links" in refused(start, *arguments)
     assert (tmp_path / "victim").read_text() == "theirs"
+
+
+@pytest.mark.parametrize(
+    "name", ["seed-0", "model", "best/figures", "result.json", "seed-0/checkpoints/epoch-00000001"]
+)
+def test_a_linked_folder_or_file_in_a_run_is_refused(tmp_path, name):
+    (tmp_path / "victim").mkdir()
+    run = tmp_path / "run"
+    (run / name).parent.mkdir(parents=True)
+    run_dir.write_json(run / run_dir.RUN_FILE, VALUE)
+    (run / name).symlink_to(tmp_path / "victim")
+    assert "is a symbolic link, which no run's folder may hold" in refused(run_dir.claim, run, VALUE, fresh=False)
+    assert "is a symbolic link" in refused(fetched(str(run)).__enter__)
+    assert not list((tmp_path / "victim").iterdir())
+    (tmp_path / "linked").symlink_to(run)  # the folder itself may be one
+    (run / name).unlink()
+    run_dir.claim(tmp_path / "linked", VALUE, fresh=False)

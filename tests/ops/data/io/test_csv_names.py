@@ -6,10 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ops.data.io.chunks import place_of, read_table
-from ops.data.io.ids import Lookup, as_keys, find_rows, ids_of, joined_ids
-from ops.data.io.stream import TableStream
-from ops.data.io.tables import feature_chunks
+from ops.data.io.ids import Lookup, as_keys, find_rows, joined_ids
+from ops.data.io.tables import TableStream, feature_table
 from ops.data.load import load, read_rows
 from ops.errors import DataError
 
@@ -35,8 +33,7 @@ def _csv(path, *lines):
 )
 def test_ids_are_numbers_only_where_nothing_is_lost(tmp_path, written, read):
     path = _csv(tmp_path / "t.csv", " id,a", *(f"{value},0.5" for value in written))
-    (chunk,) = feature_chunks(path)
-    ids = ids_of(read_table(chunk).column("id"), place_of(chunk))
+    ids = feature_table(path).ids
     assert ids.tolist() == read
     assert (ids.dtype == np.int64) is isinstance(read[0], int)
     _csv(tmp_path / "edges.csv", "source,target", f"{written[0]},{written[1]}")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ops.data.io.ids import as_keys, check_ids
-from ops.data.io.validate import check_clusters, make_graph, make_labels, unlabelled
+from ops.data.io.labels import make_labels, unlabelled
+from ops.data.io.validate import check_clusters, make_graph
 from ops.errors import DataError, SettingsError
 
 X = np.eye(4)
@@ -55,7 +56,7 @@ def _with(value, at=(2, 1)):
         ),
         (
             _with(1e39),
-            "f.npz: 1 values are beyond float32's range (3.4e38), the first at row 2, column 1 ('b'); rescale",
+            "f.npz: 1 values are beyond 1e+15, the first at row 2, column 1 ('b'); their squares do not fit",
         ),
         (np.zeros((0, 4)), "f.npz: empty graph (0 nodes, 4 features); at least one of each is needed"),
         (np.zeros((4, 0)), "f.npz: empty graph (4 nodes, 0 features); at least one of each is needed"),

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ops.data.chunked import read_edges, tables
-from ops.data.hetero_load import load_hetero
+from ops.data.hetero_load import load_hetero, open_graph
+from ops.data.io.chunks import read_edge_table
 from ops.data.synthetic import stream, user_item
 from ops.data.synthetic.original import original_blocks
 from ops.data.synthetic.stream import generate
@@ -40,9 +40,9 @@ def test_the_rows_do_not_depend_on_files(tmp_path, parts):
 
 def test_each_file_holds_its_range_of_users(tmp_path):
     generate(SMALL, tmp_path / "out", 4)
-    chunks = tables(str(tmp_path / "out")).edges["user", "follow_note", "note"]
+    chunks = open_graph(str(tmp_path / "out")).edges["user", "follow_note", "note"]
     for part in range(4):
-        users = np.concatenate([read_edges(c)[0] for c in chunks if f"part-{part:05}" in c.uri])
+        users = np.concatenate([read_edge_table(c)[0] for c in chunks if f"part-{part:05}" in c.uri])
         assert 150 * part // 4 <= users.min()
         assert users.max() < 150 * (part + 1) // 4
 
@@ -58,7 +58,7 @@ def test_a_homogeneous_folder(tmp_path):
     one = Planted(users=200, clusters=4, mean_edges=8, features=2, homogeneous=True)
     generate(one, tmp_path / "out", 3)
     assert load_hetero(str(tmp_path / "out"))[0].digest() == planted_communities(one)[0].digest()
-    assert tables(str(tmp_path / "out")).symmetric == (("node", "edge", "node"),)
+    assert open_graph(str(tmp_path / "out")).symmetric == (("node", "edge", "node"),)
 
 
 def test_the_originals_preset(tmp_path):

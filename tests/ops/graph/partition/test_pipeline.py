@@ -12,7 +12,7 @@ from hetero_graphs import FOLLOW, KNOWS, hetero, homogeneous, sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.data.chunked import tables
+from ops.data.hetero_load import open_graph
 from ops.data.types.hetero import Edges, HeteroGraph
 from ops.errors import DataError
 from ops.graph.partition.arrays import forget_after_reboot, open_arrays, read_facts, read_run, save_arrays
@@ -31,7 +31,7 @@ def built(graph, folder, method="hash", parts=3, form="stream", run=None, pieces
     if not (folder / "g").exists():
         write_tables(graph, folder / "g", pieces)
     request = PartitionRequest(parts, method, form)
-    manifest = build(store_tables(tables(str(folder / "g")), folder / "work", run), request, folder / "out", run)
+    manifest = build(store_tables(open_graph(str(folder / "g")), folder / "work", run), request, folder / "out", run)
     write_manifest(folder / "out", manifest)
     return manifest
 

@@ -1,0 +1,63 @@
+"""The first sentences of a report: what a run comes to, and what to do."""
+
+from __future__ import annotations
+
+from ops.reporting.tables import BASELINES, number
+from ops.results.schema import RunResult, SearchResult
+
+CHANCE = {"auc": 0.55, "agreement": 0.05}
+TITLES = {"acc": "ACC", "score": "tune/score"}
+UNSTABLE = 0.5
+
+
+def answer(result: RunResult, search: SearchResult | None = None) -> list[str]:
+    """Sentences that a decision can be made on, the most important first."""
+    faults = [part for part in result.verdict.split("; ") if "no clustering" in part or "no method" in part]
+    sentences = [f"{part[:1].upper()}{part[1:]}: do not use it." for part in faults] or [_against_baselines(result)]
+    auc = result.links.means.get("auc") if result.links else None
+    if auc is not None and auc < CHANCE["auc"]:
+        sentences.append(
+            f"Hidden edges are told from drawn ones no better than by chance (AUC {auc:.2f}): do not recommend by "
+            "these vectors; train for more --epochs, or look whether the edges say anything of the users."
+        )
+    agreement = result.last.means.get("agreement")
+    if agreement is not None and agreement < CHANCE["agreement"]:
+        sentences.append(
+            f"The clusters of two views of the same rows agree no better than by chance (ARI {agreement:.2f}): these "
+            "are no clusters; train for more --epochs, or give another --n-clusters."
+        )
+    if result.stability is not None and result.stability < UNSTABLE:
+        sentences.append(
+            f"The seeds disagree (mean ARI {result.stability:.2f}): rely on clusters whose stability below is high, "
+            "or try another --n-clusters."
+        )
+    if search is not None and _best_is_default(search):
+        sentences.append("The best trial is the one with the default settings: the search has brought nothing.")
+    return [sentence for sentence in sentences if sentence]
+
+
+def _against_baselines(result: RunResult) -> str:
+    """Whether the training beat the better baseline, by ACC or else by the label-free score; "" with neither."""
+    key = "acc" if "acc" in result.last.metrics else "score"
+    rivals = {name: scores.metrics[key] for name, scores in result.baselines.items() if scores and key in scores.means}
+    ours = result.last.metrics.get(key)
+    if ours is None or ours.mean is None:
+        return ""
+    if not rivals:
+        return "Nothing compares this training to a simpler one: look at the clusters below before you rely on them."
+    best = max(rivals, key=lambda name: rivals[name].mean or 0.0)
+    theirs, name = rivals[best], BASELINES.get(best, best)
+    figures = f"{TITLES[key]} {number(key, ours.mean)} against {number(key, theirs.mean)}"
+    noise = max(ours.std or 0.0, theirs.std or 0.0)
+    gap = ours.mean - (theirs.mean or 0.0)
+    if gap > noise:
+        return f"Training beat {name} here ({figures}): use these clusters."
+    if gap > 0:
+        return (f"Training is above {name} by less than a standard deviation of seeds ({figures}): train more --seeds, "
+                f"or use {name}, which costs less.")  # fmt: skip
+    return f"Training did not beat {name} here ({figures}): use {name}, or try --knn, --epochs or another method."
+
+
+def _best_is_default(search: SearchResult) -> bool:
+    best = next((trial for trial in search.trials if trial.trial == search.best), None)
+    return best is not None and len(search.trials) > 1 and bool(search.start) and best.settings == search.start
