@@ -1,7 +1,10 @@
-# Everything sets itself up: the first target that runs makes .venv (Python 3.11+, about 7 GB, some minutes).
+# Everything sets itself up: the first target that runs makes .venv (Python 3.11+, about 7 GB, some minutes; with
+# TORCH=cpu, without CUDA's libraries, about 2 GB).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# a wheel such as 2.9.0+cpu is taken before 2.9.0
+WHEELS := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
 .PHONY: help setup lock fuzz demo check test test-cluster check-k8s chart kubeflow bench test-gpu bench-gpu docs clean
@@ -9,12 +12,12 @@ ONE_THREAD := OMP_NUM_THREADS=1
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.ready ## make .venv with Tessera and its tools
+setup: $(VENV)/.ready ## make .venv with Tessera and its tools; TORCH=cpu: without CUDA
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(WHEELS) -e '.[dev]'
 	@touch $@
 
 # of PyTorch's own index of wheels, which the image takes them from
@@ -81,6 +84,7 @@ bench: setup ## speed and memory against dense forms and the published code, lar
 	$(BIN)/python tests/bench/caegcn.py
 	$(BIN)/python tests/bench/images.py
 	$(BIN)/python tests/bench/hadis.py
+	$(BIN)/python tests/bench/twhin.py
 
 test-gpu: setup ## every method on this machine's GPU against the CPU: under 6 minutes; skips where there is none
 	@if $(BIN)/python -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; \
@@ -90,8 +94,13 @@ test-gpu: setup ## every method on this machine's GPU against the CPU: under 6 m
 bench-gpu: setup ## epochs on this machine's GPU: seconds, memory, share of its matmul peak
 	$(BIN)/python tests/bench/gpu.py
 
-docs: setup ## write the page of settings anew
+docs: setup ## write the page of settings anew, and the site of all pages (build/site/index.html)
 	$(BIN)/python workflows/docs.py > workflows/SETTINGS.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(WHEELS) -e '.[dev,docs]'
+	rm -rf build/pages
+	$(BIN)/python workflows/docs.py build/pages
+	cp workflows/site.yml build/mkdocs.yml
+	PYTHONPATH=. $(BIN)/python -m mkdocs build --quiet -f build/mkdocs.yml
 
 clean: ## remove .venv and caches; results in runs/ stay
 	rm -rf $(VENV) .venv-k8s .venv-kubeflow .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -11,10 +11,19 @@ from os import PathLike, fspath
 from typing import Any
 
 _CLASSES = {
-    "caegcn": "CaEGCN", "hadis": "HaDis", "hgt": "HGT", "hsan": "HSAN", "ns4gc": "NS4GC", "s2cag": "S2CAG",
-    "sagsc": "SAGSC", "sdcn": "SDCN", "ssgc": "SSGC", "twhin": "TwHIN",
-}  # fmt: skip
-__all__ = ["HGT", "HSAN", "NS4GC", "S2CAG", "SAGSC", "SDCN", "SSGC", "CaEGCN", "HaDis", "TwHIN", "__version__", "load"]
+    "caegcn": "CaEGCN",
+    "degree": "Degree",
+    "hadis": "HaDis",
+    "hgt": "HGT",
+    "hsan": "HSAN",
+    "ns4gc": "NS4GC",
+    "s2cag": "S2CAG",
+    "sagsc": "SAGSC",
+    "sdcn": "SDCN",
+    "ssgc": "SSGC",
+    "twhin": "TwHIN",
+}
+_NAMES = sorted([*_CLASSES.values(), "__version__", "load"])
 
 
 def __getattr__(name: str) -> Any:
@@ -23,12 +32,12 @@ def __getattr__(name: str) -> Any:
         return version("tessera")
     method = next((method for method, each in _CLASSES.items() if each == name), None)
     if method is None:
-        raise AttributeError(f"module 'tessera' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(f"module 'tessera' has no attribute {name!r}; it has {', '.join(_NAMES)}")
     return getattr(import_module("trainers.caegcn" if method == "sdcn" else f"trainers.{method}"), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return _NAMES
 
 
 def load(place: str | PathLike[str], tracking_uri: str | None = None) -> Any:

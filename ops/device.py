@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-KERNELS = 768 * 2**20  # bytes for CUDA's context and libraries, and for scratch tiles of 4096 rows: an allowance
+KERNELS = 1536 * 2**20  # bytes for CUDA's context and libraries, and for scratch tiles of 8192 rows: an allowance
 
 
 def send(x: Tensor, device: torch.device) -> Tensor:

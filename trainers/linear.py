@@ -57,7 +57,7 @@ def train(settings: LinearSettings, data: AttributedGraph, run: Run) -> Result:
     fit = linear.fit(settings.linear, data.x, smoothing, settings.k, (run.seed, 0))
     labels = fit.labels.cpu().numpy()
     if run.start is None:
-        sent = {"sys/sent_bytes": float(group.sent_since(0, 0))} if group.world > 1 else {}
+        sent = {"sys/sent_bytes": float(group.sent_since())} if group.world > 1 else {}
         run.report(0, sent, labels, partial(State, 0, {}))
     result = Result(labels, fit.confidence.float().cpu().numpy(), fit.embedding.float().cpu().numpy(), fit.model)
     return keep_cluster_ids(result, settings.k, run.warm)

@@ -51,7 +51,7 @@ class TileSettings(PartSettings):
     """The settings of a method whose loss walks all pairs of a step tile by tile."""
 
     tile_rows: Literal["auto"] | int = setting(
-        "auto", "rows of a tile of the pairwise loss, 16 to 8192; auto: 512 on a CPU, 4096 on a GPU"
+        "auto", "rows of a tile of the pairwise loss, 16 to 8192; auto: 512 on a CPU, 8192 on a GPU"
     )
 
     @model_validator(mode="after")
@@ -105,7 +105,7 @@ def is_due(epoch: int, every: int, epochs: int) -> bool:
     return epoch % every == 0 or epoch == epochs - 1
 
 
-def sent_bytes(group: ProcessGroup, before: tuple[int, int], steps: int) -> dict[str, float]:
+def sent_bytes(group: ProcessGroup, before: tuple[int, int, int], steps: int) -> dict[str, float]:
     """The metric of the bytes that a worker has sent in a step since its counters stood at `before`."""
     return {"sys/sent_bytes": group.sent_since(*before) / steps} if group.world > 1 else {}
 

@@ -12,10 +12,11 @@ from ops import masking
 from ops.config.cli import Request, parser, read_settings
 from ops.config.console import Console
 from ops.config.exit_codes import entry
-from ops.config.settings import LaunchSettings, MethodSettings, build, setting
+from ops.config.settings import LaunchSettings, MethodSettings, build, flag, setting
 from ops.errors import SettingsError
 from trainers import METHODS
 
+EXAMPLES = ("--dataset cora --then ns4gc", "--dataset table.csv --knn 10 --n-clusters auto")
 NS4GC_SECONDS, NS4GC_NODES = 45, 2708  # CPU seconds of a training on Cora, which grow with the pairs of nodes
 
 
@@ -29,22 +30,27 @@ class AutoSettings(LaunchSettings):
     workers: Literal["auto"] | int = setting(0, "workers of the chosen method; 0: in this process")
 
 
-def main(argv: list[str]) -> None:
-    """Parse, try, choose, cluster, print."""
-    program = parser("workflows/auto.py", "Cluster a graph in seconds, without labels.", AutoSettings)
-    _, settings = read_settings(program, argv, AutoSettings, "")
+def main(argv: list[str], program: str = "workflows/auto.py") -> None:
+    """Parse, try, choose, cluster, print; `program` is what the user typed before `argv`."""
+    flags = parser(program, "Cluster a graph in seconds, without labels.", AutoSettings,
+                   examples=[f"{program} {line}" for line in EXAMPLES])  # fmt: skip
+    _, settings = read_settings(flags, argv, AutoSettings, "")
     if settings.then and (settings.then not in METHODS or METHODS[settings.then].kind != "graph"):
         graphs = ", ".join(name for name in METHODS if METHODS[name].kind == "graph")
         raise SettingsError(f"--then {settings.then}: is no method for graphs; allowed: {graphs}")
     console = Console(settings.quiet, settings.json_output)
-    k = _cluster(settings, argv, console)
-    if settings.then:
+    for unfit in ("config", "warm_start", "dump_config"):
+        if getattr(settings, unfit):
+            raise SettingsError(f"{flag(unfit)}: is for one method; auto chooses the method and its settings itself")
+    prefix = "" if program.startswith("tessera") else "python "
+    k = _cluster(settings, f"{prefix}{program} {masking.command(argv)}", console)
+    if settings.then and not settings.dry_run:
         from workflows import train
 
         train.main([settings.then, *_without(argv, "--then", "--n-clusters", "--name"), "--n-clusters", str(k)])
 
 
-def _cluster(settings: AutoSettings, argv: list[str], console: Console) -> int:
+def _cluster(settings: AutoSettings, command: str, console: Console) -> int:
     """Try, choose and run the chosen method; returns K."""
     from ops.atomic_io import write_json
     from ops.evaluation.auto import choose
@@ -56,11 +62,13 @@ def _cluster(settings: AutoSettings, argv: list[str], console: Console) -> int:
     launch = LaunchSettings.model_validate(settings.model_dump(by_alias=True, exclude={"then", "n_clusters"}))
     given = {} if settings.n_clusters is None else {"n_clusters": "flag"}
     first: MethodSettings = build(METHODS["ssgc"].settings, {"n_clusters": settings.n_clusters}, given)
-    command = f"python workflows/auto.py {masking.command(argv)}"
     experiment = build_experiment(METHODS["ssgc"], Request(first, launch, dict(given), command), console)
     choice = choose(experiment.data, experiment.k, launch.first_seed)
     for line in choice.table():
         console.say(line)
+    if launch.dry_run:
+        console.say(choice.reasons[0])
+        return experiment.k
     name, values = choice.chosen.setting()
     method: Any = METHODS[name]
     chosen = build(method.settings, values | {"n_clusters": experiment.k}, dict.fromkeys(values, "auto"))

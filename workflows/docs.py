@@ -1,4 +1,13 @@
-"""Write the settings of every workflow as Markdown tables: `python workflows/docs.py > workflows/SETTINGS.md`."""
+"""Write the settings of every workflow as Markdown tables: `python workflows/docs.py > workflows/SETTINGS.md`.
+
+With a folder (`python workflows/docs.py build/pages`) it gathers all pages there, with one of the Python interface, for
+the site that `make docs` builds.
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
 
 from ops.config.settings import LaunchSettings, PartitionSettings, PredictSettings, SearchSettings, docs_table
 from trainers import METHODS
@@ -28,5 +37,26 @@ def _beyond_launch(model: type[LaunchSettings]) -> str:
     )
 
 
+def gather(folder: Path) -> None:
+    """Copy every page and the pictures that it shows to `folder`, at the same paths, and write the page of the API."""
+    root = Path(__file__).parents[1]
+    pages = [root / name for name in ("README.md", "CHANGELOG.md")]
+    pages += sorted(each for room in ("ops", "trainers", "workflows", "k8s") for each in (root / room).rglob("*.md"))
+    for path in pages:
+        target = folder / path.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="utf-8")
+        target.write_text(text, encoding="utf-8")
+        for picture in re.findall(r"!\[[^\]]*\]\(([^):]+)\)", text):
+            (target.parent / picture).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path.parent / picture, target.parent / picture)
+    classes = [f"trainers.{name}" for name in METHODS]
+    modules = ["tessera", "ops.inference.sklearn", "ops.inference.user_estimator", *classes, "ops.api"]
+    (folder / "api.md").write_text("# Python\n\n" + "\n".join(f"::: {module}\n" for module in modules))
+
+
 if __name__ == "__main__":
-    print(page(), end="")
+    if sys.argv[1:]:
+        gather(Path(sys.argv[1]))
+    else:
+        print(page(), end="")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 
 from ops.config.exit_codes import entry
 from ops.errors import SettingsError
@@ -29,12 +28,7 @@ SECTIONS = {  # a command: the workflow's module and what it is for; in the orde
         "generate": ("generate_graph", "write planted graphs of any size"),
     },
 }
-MODULES = {
-    name: f"workflows.{module}"
-    for commands in SECTIONS.values()
-    for name, (module, _) in commands.items()
-    if find_spec(f"workflows.{module}")
-}
+MODULES = {name: f"workflows.{module}" for each in SECTIONS.values() for name, (module, _) in each.items()}
 
 
 def main(argv: list[str]) -> None:
@@ -56,7 +50,7 @@ def help_text() -> str:
     """What `tessera --help` prints."""
     lines = ["usage: tessera COMMAND [flags]", "", "Deep clustering of graphs, users and images; no label ever trains."]
     for title, commands in SECTIONS.items():
-        lines += ["", f"{title}:", *(f"  {name:<10} {what}" for name, (_, what) in commands.items() if name in MODULES)]
+        lines += ["", f"{title}:", *(f"  {name:<10} {what}" for name, (_, what) in commands.items())]
     lines += ["", "examples:", "  tessera train hsan --dataset digits",
               "  tessera train hsan --dataset table.csv --knn 10 --n-clusters auto --dry-run", "",
               "tessera COMMAND --help lists its flags, tessera --version says which one this is."]  # fmt: skip

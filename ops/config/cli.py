@@ -36,7 +36,7 @@ SECTIONS = {  # of --help, in the order in which a person asks; other settings o
     "data": ("dataset", "data", "graph", "known", "knn", "knn_metric", "scale", "one_hot", "features", "skip_damaged"),
     "clustering": ("n_clusters", "epochs", "lr", "preset", "config", "warm_start", "seeds", "first_seed"),
     "search": ("trials", "search", "objective", "prune", "concurrent", "search_seed"),
-    "results": ("out", "name", "fresh", "report", "explain", "json", "quiet", "dry_run", "dump_config"),
+    "results": ("out", "name", "fresh", "result", "report", "explain", "json", "quiet", "dry_run", "dump_config"),
     "the method's own settings": (),
     "machine": ("workers", "gpus_per_worker", "threads", "memory_limit", "scratch", "stop_on_collapse"),
     "MLflow": ("tracking_uri", "require_tracking"),

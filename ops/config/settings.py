@@ -88,6 +88,9 @@ class LaunchSettings(Settings):
         0, "GiB a training process may plan for; 0: what the machine (cgroup) has", ge=0, le=1e6
     )
     warm_start: str | None = setting(None, "a finished run to go on from: its settings, model and cluster ids")
+    result: Literal["last", "consensus"] = setting(
+        "last", "whose clusters assignments.parquet has: the last epoch's, or of many draws of k-means on its embedding"
+    )
     report: bool = setting(True, "draw figures and the HTML report")
     explain: bool = setting(True, "tell in the report, and in explain.json, which features set each cluster apart")
     stop_on_collapse: bool = setting(False, "end with exit code 5 when the clusters collapse")

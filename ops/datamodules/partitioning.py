@@ -181,11 +181,11 @@ def _executor(
         if stage:
             console.progress(f"{stage}: {done:,} of {count:,}", milestone=done == count)
 
-    chunks = [chunk for pieces in (*source.nodes.values(), *source.edges.values()) for chunk in pieces]
-    whole = all(chunk.kind == "graph" for chunk in chunks)  # each process would read all of it
     tasks = request.tasks
     if tasks == "auto":
-        tasks = 0 if whole or (len(chunks) <= SMALL and not on_cluster()) else -1
+        tables = [] if isinstance(source, HeteroGraph) else [*source.nodes.values(), *source.edges.values()]
+        small = sum(map(len, tables)) <= SMALL and not on_cluster()
+        tasks = 0 if small or isinstance(source, HeteroGraph) else -1
     if tasks == 0:
         yield in_process(report)
         return

@@ -32,15 +32,17 @@ class ProcessGroup:
     world: int = 1
     gathered: int = 0  # bytes of all tensors gathered or scattered so far, at full size
     reduced: int = 0  # bytes of all tensors reduced so far
+    exchanged: int = 0  # bytes that this worker has sent to others by `exchange`
 
     @property
-    def counters(self) -> tuple[int, int]:
-        """The bytes gathered and reduced so far, for a later `sent_since`."""
-        return self.gathered, self.reduced
+    def counters(self) -> tuple[int, int, int]:
+        """The bytes gathered, reduced and exchanged so far, for a later `sent_since`."""
+        return self.gathered, self.reduced, self.exchanged
 
-    def sent_since(self, gathered: int, reduced: int) -> int:
-        """Bytes this worker has sent since its `counters` were these."""
-        return traffic(self.gathered - gathered, self.reduced - reduced, self.world)
+    def sent_since(self, gathered: int = 0, reduced: int = 0, exchanged: int = 0) -> int:
+        """Bytes this worker has sent since its `counters` were these: all so far, by default."""
+        sent = traffic(self.gathered - gathered, self.reduced - reduced, self.world)
+        return sent + self.exchanged - exchanged
 
     def shard(self, n_rows: int) -> slice:
         """This worker's block of `n_rows` rows: ceil(N / W) each, the last ones fewer or none."""
@@ -78,6 +80,22 @@ class ProcessGroup:
             self.gathered += sent.nbytes
             tensors.append(sent)
         return tensors
+
+    def exchange_lengths(self, sent: Sequence[int]) -> list[int]:
+        """How many rows each worker will send to this one, which sends `sent[r]` rows to worker r."""
+        received = torch.tensor(sent, dtype=torch.int64)
+        if self.world > 1:
+            dist.all_to_all_single(received, received.clone())
+        return received.tolist()
+
+    def exchange(self, x: Tensor, sent: Sequence[int], received: Sequence[int]) -> Tensor:
+        """The rows that all workers have for this one, in rank order; `x` has `sent[r]` rows for each worker r."""
+        if self.world == 1:
+            return x
+        rows = x.new_empty(sum(received), *x.shape[1:])
+        dist.all_to_all_single(rows, x.contiguous(), list(received), list(sent))
+        self.exchanged += x.nbytes - x[: sent[self.rank]].nbytes
+        return rows
 
     def _reduce(self, x: Tensor, how: Any) -> Tensor:
         if self.world > 1:

@@ -59,8 +59,7 @@ def use_store(address: str, port: int) -> None:
 def backend(gpus: float) -> str:
     """What carries the tensors between the workers, by device.
 
-    GPU workers need gloo beside NCCL: k-means, the SOM and the users' sums are kept and reduced on the CPU, which NCCL
-    cannot do.
+    GPU workers need gloo beside NCCL: the numbers of TwHIN's rows, by which the host routes them, stay on the CPU.
     """
     return "cpu:gloo,cuda:nccl" if gpus else "gloo"
 

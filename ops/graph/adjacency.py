@@ -53,9 +53,10 @@ def sparse_matrix(a: sp.csr_array, device: torch.device) -> Tensor:
     """A SciPy CSR matrix as a torch CSR tensor (float32) on `device`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        parts = a.indptr.astype(np.int64), a.indices.astype(np.int64), np.asarray(a.data, dtype=np.float32)
         return torch.sparse_csr_tensor(
-            *(send(torch.from_numpy(part), device) for part in parts),
+            send(torch.from_numpy(a.indptr.astype(np.int64)), device),
+            send(torch.from_numpy(a.indices.astype(np.int64)), device),
+            send(torch.from_numpy(np.asarray(a.data, dtype=np.float32)), device),
             size=a.shape,
             check_invariants=False,  # SciPy has just built it
         )

@@ -75,7 +75,7 @@ def _outcome(placed: list[Placed], noun: str) -> Outcome:
     """How many edges counted, and what became of users without one."""
     edges = np.concatenate([piece.edges for piece in placed])
     bare = int((edges == 0).sum())
-    unplaced = sum(int((~piece.told).sum()) for piece in placed)
+    unplaced = sum(int((~piece.evidence).sum()) for piece in placed)
     words = [f"{bare - unplaced:,} placed by features alone"] if bare > unplaced else []
     words += [f"nothing tells where {unplaced:,} belong, their confidence is 0"] if unplaced else []
     sentences = [f"{bare:,} {noun} have no edge that counts: {'; '.join(words)}"] if bare else []

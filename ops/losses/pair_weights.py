@@ -137,8 +137,8 @@ class PairWeights:
         self._update_positive(z, e)
         self.updated = True
         self._snapshot = self._snapshot | {"z": z.clone(), "e": e.clone()} if self.storage == "recompute" else {}
-        pairs, hard = self.group.sum_(counts).double()
-        return hard / pairs
+        total = self.group.sum_(counts).double()
+        return total[1] / total[0]
 
     def tensors(self) -> dict[str, Tensor]:
         """All that `load` needs to serve the same weights to the bit; of the tiles, those of this worker's share."""

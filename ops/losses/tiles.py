@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 TILE_ROWS = 512  # 512 x 512 float32 is 1 MiB: fits a core's L2, and its products already run at the matmul peak
-GPU_TILE_ROWS = 4096  # 64 MiB: few kernels to start, each of which fills a GPU
+GPU_TILE_ROWS = 8192  # 256 MiB: few kernels to start, each of which fills a GPU
 
 
 def tile_rows_on(asked: Literal["auto"] | int, device: torch.device | None = None) -> int:

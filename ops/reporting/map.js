@@ -55,23 +55,7 @@
     const ratio = devicePixelRatio || 1, r = Math.max(1.1, Math.min(6, 2.2 * Math.sqrt(view.scale / Math.min(width, height)) * Math.min(1.6, Math.sqrt(4000 / n) + .5)));
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
-    const dots = (rows, test) => {
-      pen.beginPath();
-      for (const i of rows) {
-        if (test && !test(i)) continue;
-        const [x, y] = place(i);
-        if (x < -9 || y < -9 || x > width + 9 || y > height + 9) continue;
-        if (n > 8000) pen.rect(x - r, y - r, 2 * r, 2 * r);
-        else { pen.moveTo(x + r, y); pen.arc(x, y, r, 0, 6.2832); }
-      }
-      pen.fill();
-    };
-    for (const [key, rows] of batches) {
-      pen.fillStyle = key;
-      pen.globalAlpha = chosen ? .12 : .8;
-      dots(rows);
-      if (chosen) { pen.globalAlpha = .95; dots(rows, i => chosen[i]); }
-    }
+    n > 8000 ? pixels(r * ratio) : circles(r);
     pen.globalAlpha = 1;
     const ink = getComputedStyle(root).color, back = getComputedStyle(document.body).backgroundColor;
     if (channel.kind === "group") names(ink, back);
@@ -84,6 +68,41 @@
       pen.strokeStyle = ink; pen.lineWidth = 1.5; pen.setLineDash([5, 4]);
       pen.beginPath(); path.forEach(([x, y], i) => i ? pen.lineTo(x, y) : pen.moveTo(x, y)); pen.stroke(); pen.setLineDash([]);
     }
+  }
+
+  function circles(r) {
+    const dots = (rows, test) => {
+      pen.beginPath();
+      for (const i of rows) {
+        if (test && !test(i)) continue;
+        const [x, y] = place(i);
+        pen.moveTo(x + r, y); pen.arc(x, y, r, 0, 6.2832);
+      }
+      pen.fill();
+    };
+    for (const [key, rows] of batches) {
+      pen.fillStyle = key;
+      pen.globalAlpha = chosen ? .12 : .8;
+      dots(rows);
+      if (chosen) { pen.globalAlpha = .95; dots(rows, i => chosen[i]); }
+    }
+  }
+
+  function pixels(r) { // many points: written straight into the picture
+    const ratio = devicePixelRatio || 1, W = canvas.width, H = canvas.height, image = pen.createImageData(W, H);
+    const buffer = new Uint32Array(image.data.buffer), side = Math.max(2, Math.round(2 * r)), half = side >> 1;
+    const scale = view.scale * ratio / 65535, left = W / 2 - view.x * view.scale * ratio, top = H / 2 - view.y * view.scale * ratio;
+    for (const bright of chosen ? [0, 1] : [1]) for (const [key, rows] of batches) {
+      const [red, green, blue] = key[0] === "#" ? [1, 3, 5].map(at => parseInt(key.slice(at, at + 2), 16)) : key.match(/\d+/g).map(Number);
+      const word = ((bright ? 220 : 40) << 24 | blue << 16 | green << 8 | red) >>> 0;
+      for (const i of rows) {
+        if (chosen && chosen[i] !== bright) continue;
+        const x = Math.round(left + layout.xy[2 * i] * scale) - half, y = Math.round(top + layout.xy[2 * i + 1] * scale) - half;
+        if (x < 0 || y < 0 || x + side > W || y + side > H) continue;
+        for (let b = 0, at = y * W + x; b < side; b++, at += W) buffer.fill(word, at, at + side);
+      }
+    }
+    pen.putImageData(image, 0, 0);
   }
 
   function names(ink, back) { // at a member in the middle of its group

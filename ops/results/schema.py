@@ -19,7 +19,7 @@ from ops.atomic_io import write_json
 from ops.errors import DataError
 
 LABELLED = ("acc", "nmi", "ari", "f1")
-GROUPS = ("last", "selected", "oracle")  # always in this order: the headline first
+GROUPS = ("last", "consensus", "selected", "oracle")  # always in this order: the headline first
 M = TypeVar("M", bound="StoredJson")
 
 
@@ -154,7 +154,10 @@ class WarmStart(StoredJson):
 
 
 class RunResult(StoredJson):
-    """All that a finished run says of itself; `last` is the result, `oracle` uses labels and is none."""
+    """All that a finished run says of itself; `last` is the result, `oracle` uses labels and is none.
+
+    `consensus` stands beside `last`; `result` says which of the two `assignments.parquet` has.
+    """
 
     version: int = Field(default=1, alias="schema")
     method: str
@@ -164,6 +167,8 @@ class RunResult(StoredJson):
     last: Scores
     command: str | None = None
     made_by: str | None = None
+    result: str = "last"
+    consensus: Scores | None = None
     resumed_from: dict[str, list[int]] = {}
     selected: Scores | None = None
     oracle: Scores | None = None
@@ -214,6 +219,7 @@ class SeedResult(StoredJson):
     finished: str | None = None
     resumed_from: list[int] = []
     last: Numbers = {}
+    consensus: Numbers | None = None
     selected: Numbers | None = None
     selected_by: str = ""
     oracle: Numbers | None = None

@@ -26,7 +26,7 @@ BY_LABELS = "eval/"
 CLOCK, EACH = "sys/time", "sys/epoch_s"  # an epoch's time in seconds since 1970; a metric that every epoch has
 FILES = ("report.html", "figures", "assignments.parquet", "trials.json", "result.json")
 UPLOADS = (*FILES, "model")
-WRAPPER, ALIAS = Path(__file__).parents[1] / "inference" / "mlflow_pyfunc.py", "last"
+WRAPPER, ALIASES = Path(__file__).parents[1] / "inference" / "mlflow_pyfunc.py", ("newest", "last")
 REQUIREMENTS = ["mlflow", "numpy", "pandas", "safetensors", "torch"]  # MLflow would spend a minute on looking for them
 SENT, DIGEST = "tessera.sent", "tessera.digest"  # tags of a run and of a model
 
@@ -126,7 +126,7 @@ def _metrics(values: Mapping[str, float | None], step: int, at: int) -> list[Any
 
 
 def _model(client: Any, run: Any, folder: Path, name: str) -> None:
-    """Log the folder as a pyfunc from code, register it and move the alias; each step looks first at what there is."""
+    """Log the folder as a pyfunc from code, register it, move the aliases; each step looks first at what there is."""
     from mlflow.exceptions import MlflowException
 
     run_id, experiment, mark = run.info.run_id, run.info.experiment_id, {DIGEST: digest(folder)}
@@ -146,18 +146,24 @@ def _model(client: Any, run: Any, folder: Path, name: str) -> None:
     finally:
         os.environ.pop("MLFLOW_TRACKING_URI")
         os.environ |= {"MLFLOW_TRACKING_URI": before} if before else {}
-    client.set_registered_model_alias(name, ALIAS, version.version)
+    for alias in ALIASES:
+        client.set_registered_model_alias(name, alias, version.version)
 
 
 def _upload(client: Any, run_id: str, folder: Path, model: Any) -> None:
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, Schema
 
+    # of the output only: MLflow refuses whole numbers where a signature of the input says decimal ones
+    signature = ModelSignature(outputs=Schema([ColSpec("long", "cluster"), ColSpec("float", "confidence")]))
     where = {"artifact_path": model.artifact_location, "model_uuid": model.model_id, "model_id": model.model_id}
     files = {"python_model": str(WRAPPER), "artifacts": {"model": str(folder)}, "pip_requirements": REQUIREMENTS}
     with tempfile.TemporaryDirectory() as scratch:
-        mlflow.pyfunc.save_model(f"{scratch}/m", mlflow_model=Model(run_id=run_id, **where), **files)
+        mlflow.pyfunc.save_model(
+            f"{scratch}/m", mlflow_model=Model(run_id=run_id, **where), signature=signature, **files
+        )
         client.log_model_artifacts(model.model_id, f"{scratch}/m")
     outputs = client.get_run(run_id).outputs
     if model.model_id not in [each.model_id for each in (outputs.model_outputs if outputs else [])]:

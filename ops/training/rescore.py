@@ -20,6 +20,7 @@ from ops.evaluation.labelled import Evaluator
 from ops.results import arrays, statistics
 from ops.results.schema import SeedResult
 from ops.storage.status import HISTORY, end
+from ops.training.consensus_result import scored_again
 from ops.training.seed_run import BRANCH
 
 NAMED = {"ids": "ids", "names": "column names", "labels": "labels"}
@@ -62,6 +63,9 @@ def rescored(experiment: AnyExperiment, folder: Path) -> SeedResult:
             setattr(summary, key, value)
         if not (folder / arrays.EPOCHS).is_file():
             summary.oracle = None
+        if summary.consensus is not None:
+            clusters = arrays.read_arrays(folder / arrays.ASSIGNMENTS)["consensus"]
+            summary.consensus = scored_again(summary.consensus, clusters, experiment.labels)
         _label_sample(folder / arrays.SAMPLE, experiment.labels)
     summary.given = now
     summary.write(folder / "result.json")

@@ -34,6 +34,7 @@ from ops.results.schema import (
     WarmStart,
 )
 from ops.storage import run_dir
+from ops.training.consensus_result import consensus_of
 from ops.training.experiment import judges_of
 from ops.training.rescore import given, rescored
 from ops.training.seed_run import SeedRun
@@ -49,7 +50,8 @@ def finish_seed(
     figures, folder = statistics.figures_of(run.history), run.folder
     chosen = run.assignments[int(figures["selected"]["epoch"])]
     last, confidence = result.assignment, result.confidence
-    save_arrays(folder / arrays.ASSIGNMENTS, last=last, confidence=confidence, selected=chosen)
+    drawn, drawn_scores = consensus_of(experiment, run.seed, result.embedding)
+    save_arrays(folder / arrays.ASSIGNMENTS, last=last, confidence=confidence, selected=chosen, **drawn)
     save_model(folder / "model", result.model, settings)
     save_arrays(folder / arrays.SAMPLE, **figure_arrays(x, result.embedding, last, experiment.labels))
     small = np.min_scalar_type(experiment.k)
@@ -62,6 +64,8 @@ def finish_seed(
         seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
         sizes=np.bincount(last).tolist(), alike=rows_alike(x), given=given(experiment), **spent, warnings=run.warnings,
     )  # fmt: skip
+    if drawn_scores is not None:
+        summary.consensus = plain(drawn_scores)
     if run.warm is not None:
         summary.kept = run.warm.kept(result.assignment)
     summary.write(folder / "result.json")
@@ -69,8 +73,12 @@ def finish_seed(
     return summary
 
 
-def write_assignments(path: Path, data: Data, folders: Mapping[int, Path], chosen: int) -> dict[int, NDArray[np.int64]]:
+def write_assignments(
+    path: Path, data: Data, folders: Mapping[int, Path], chosen: int, result: str = "last"
+) -> dict[int, NDArray[np.int64]]:
     """`assignments.parquet`: seed, id (the user's own), cluster, confidence of the last epoch; returns the clusters.
+
+    With `consensus` as the `result` they are its clusters, and the confidence is the agreement of the draws.
 
     Clusters have the numbers of the `chosen` seed, the model's; those of other seeds take the number of the cluster
     there that they share most rows with.
@@ -79,13 +87,14 @@ def write_assignments(path: Path, data: Data, folders: Mapping[int, Path], chose
     import pyarrow.parquet as pq
 
     tables, clusters = [], dict[int, NDArray[np.int64]]()
+    confidence = {"last": "confidence", "consensus": "agreement"}[result]
     reference = arrays.read_arrays(folders[chosen] / arrays.ASSIGNMENTS)["last"]
     ids = np.arange(data.n_rows) if data.ids is None else data.ids
     for seed, folder in folders.items():
         stored = arrays.read_arrays(folder / arrays.ASSIGNMENTS)
-        clusters[seed] = numbered_as(reference, stored["last"])
+        clusters[seed] = numbered_as(reference, stored[result])
         columns = {"seed": np.full(len(ids), seed), "id": ids, "cluster": clusters[seed]}
-        tables.append(pa.table(columns | {"confidence": stored["confidence"]}))
+        tables.append(pa.table(columns | {"confidence": stored[confidence]}))
     with replacing(path) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary)
     return clusters
@@ -97,7 +106,8 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
     folders = {seed: folder / f"seed-{seed}" for seed in seeds}
     each = [rescored(experiment, f) for f in folders.values()]
     chosen = seeds[panel([{k: v for k, v in e.last.items() if v is not None} for e in each]).chosen]
-    clusters = write_assignments(folder / "assignments.parquet", experiment.data, folders, chosen)
+    path, shown = folder / "assignments.parquet", experiment.launch.result
+    clusters = write_assignments(path, experiment.data, folders, chosen, shown)
     for file in ("settings.json", "model.safetensors"):
         atomic_write(folder / "model" / file, (folders[chosen] / "model" / file).read_bytes())
     if experiment.k_choice:
@@ -111,6 +121,8 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         **_request(experiment),
         resumed_from={str(s): e.resumed_from for s, e in zip(seeds, each, strict=True)},
         last=last,
+        consensus=statistics.over_seeds([e.consensus for e in each]),
+        result=shown,
         selected=statistics.over_seeds([e.selected for e in each], chosen=True),
         oracle=statistics.over_seeds([e.oracle for e in each]),
         selected_by=[e.selected_by for e in each],

@@ -27,6 +27,7 @@ from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.status import HISTORY, finished, recorded
 from ops.tracking.tracker import tracked
+from ops.training.consensus_result import check_result
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
 from ops.training.ray_train import drop_checkpoints, left_to_workers, train_on_workers
 from ops.training.rescore import changed, given
@@ -42,6 +43,7 @@ def run_training(method: Method[S, D], request: Request[S, LaunchSettings], cons
 
 def run_experiment(experiment: Experiment[S, D], out: Path, study: Path | None = None) -> tuple[Path, RunResult]:
     """`run_training` with the data at hand; `study`: the search it belongs to, whose tracker and mirror are at work."""
+    check_result(experiment)
     with _opened(experiment, out, study) as (folder, mirror):
         if (stored := _finished_result(experiment, folder, study)) is not None:
             return folder, stored
@@ -79,7 +81,10 @@ def _opened(experiment: AnyExperiment, out: Path, study: Path | None) -> Iterato
 def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None) -> RunResult | None:
     """The stored result of a run that has all seeds asked for; None where there is something to train."""
     launch, console, stored = experiment.launch, experiment.console, RunResult.read_optional(folder / "result.json")
-    if not stored or not set(experiment.seeds) <= set(stored.seeds) or not finished(folder):
+    others = (
+        stored is not None and stored.result != launch.result
+    )  # the seeds are finished, other clusters are asked for
+    if not stored or others or not set(experiment.seeds) <= set(stored.seeds) or not finished(folder):
         return None
     seeds, place = ", ".join(map(str, stored.seeds)), run_dir.shown(launch, folder)
     console.say(f"{place}: finished on {stored.finished} with seeds {seeds}, --fresh runs it again")

@@ -7,6 +7,7 @@ same command, ended trials are told to the scheduler from their stored curves, b
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +32,7 @@ from ops.results.stored_run import read_history
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.run_dir import RAY, TRIAL
-from ops.storage.status import HISTORY, State, begin, end, finished, recorded
+from ops.storage.status import HISTORY, STATUS, State, begin, end, finished, recorded
 from ops.tracking.tracker import tracked
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
 from ops.training.ray_train import KEPT_BY_WORKERS, left_to_workers
@@ -124,7 +125,7 @@ def _run(study: Study, each: Share) -> SearchResult:
         trials = rank(folder, launch, experiment.method.name, experiment.data.name, command, names)
         best = best_trial(trials)
         if launch.seeds:
-            _train_best(study, best.settings)
+            _train_best(study, best)
         trials.start = {key: search_space.start(experiment.request, key) for key in study.searched}
         trials.finished, trials.given = now(), given(experiment)
         trials.write(folder / "trials.json")
@@ -136,13 +137,21 @@ def _run(study: Study, each: Share) -> SearchResult:
     return trials
 
 
-def _train_best(study: Study, settings: Mapping[str, Any]) -> None:
-    experiment = study.experiment.with_settings("trial", **settings)
+def _train_best(study: Study, best: TrialResult) -> None:
+    experiment = study.experiment.with_settings("trial", **best.settings)
     old = read_json(study.folder / "best" / run_dir.RUN_FILE)
     # more trials may have found a better one than the one that was trained before
     fresh = old is not None and old != json.loads(json.dumps(identity(experiment)))
     experiment = replace(experiment, request=experiment.request.with_launch(name="best", fresh=fresh))
     experiment.console.say(f"training the best setting over {study.launch.seeds} seeds")
+    seed = f"seed-{study.launch.first_seed}"
+    trained, target = study.folder / best.trial / seed, study.folder / "best" / seed
+    if finished(trained) and not (target / "result.json").exists():
+        run_dir.claim(run_dir.open_folder(str(study.folder), "best"), identity(experiment), fresh=fresh)
+        # without its status: in MLflow the run's seed and the trial's are two records
+        shutil.copytree(trained, target, ignore=shutil.ignore_patterns(STATUS), dirs_exist_ok=True)
+        experiment = replace(experiment, request=experiment.request.with_launch(fresh=False))
+        experiment.console.say(f"seed {study.launch.first_seed}: as the trial {best.trial} has trained it")
     run_experiment(experiment, study.folder, study.folder)
 
 

@@ -7,7 +7,7 @@ with the CPU's assignments. Under `torch.autocast("pgpu", torch.bfloat16)` produ
 
     with accelerator() as count:
         result = trainer.train(settings, data, PlainRun(device="pgpu"))
-    print(count)   # Counter: kernels, host syncs, h2d copies, h2d bytes, d2h copies, d2h bytes
+    print(count)   # Counter: kernels, views, host syncs, h2d copies, h2d bytes, d2h copies, d2h bytes
 
 The host waits for results that it reads, for operations whose result has a size that only the device knows, and for
 copies to the device that are not `non_blocking`. Collectives of torch.distributed reach gloo with the inner tensors.
@@ -160,7 +160,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _tally(func: Any, args: Any, kwargs: dict[str, Any], to_device: bool) -> None:
-    COUNT["kernels"] += 1
+    COUNT["views" if func.is_view else "kernels"] += 1
     COUNT["host syncs"] += func in _WAITS
     if func in _INDEXING and to_device:
         indices = [i for i in args[1] if i is not None]

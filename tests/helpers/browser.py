@@ -84,7 +84,7 @@ def browser() -> Iterator[Page]:
 
     name, loop = program(), asyncio.new_event_loop()
     assert name is not None
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen([name, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
                                    stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)  # fmt: skip
         try:

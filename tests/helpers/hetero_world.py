@@ -1,4 +1,4 @@
-"""Small heterogeneous graphs for tests, and ways to write them down that share nothing with our writer."""
+"""Small heterogeneous graphs for tests, ways to write them down that share nothing with our writer, and our writer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pandas as pd
 from hypothesis import strategies as st
 
 from ops.data.io.validate import make_hetero
-from ops.data.types.hetero import Edges, Nodes
+from ops.data.io.writer import PartedTable, edge_rows, label_rows, mapping, node_rows, paths, write_mapping
+from ops.data.types.hetero import Edges, Nodes, relation_name
 
 RELATIONS = [("user", "follow_note", "note"), ("user", "share_note", "note"), ("user", "knows", "user")]
 
@@ -45,16 +46,16 @@ def built(raw):
 
 def frames(graph):
     """{"nodes/user": table, "edges/user__follow_note__note": table, ...} with edges in reverse order."""
-    found = {}
+    tables = {}
     for kind, nodes in graph.nodes.items():
         x = {} if nodes.x is None else {f"f{i}": column for i, column in enumerate(nodes.x.T)}
-        found[f"nodes/{kind}"] = pd.DataFrame({"id": nodes.ids} | x)
+        tables[f"nodes/{kind}"] = pd.DataFrame({"id": nodes.ids} | x)
     for (source, name, target), edges in graph.edges.items():
         columns = {"src": graph.nodes[source].ids[edges.src], "dst": graph.nodes[target].ids[edges.dst]}
         columns |= {} if edges.weight is None else {"weight": edges.weight}
         columns |= {} if edges.time is None else {"time": edges.time}
-        found[f"edges/{source}__{name}__{target}"] = pd.DataFrame(columns).iloc[::-1]
-    return found
+        tables[f"edges/{source}__{name}__{target}"] = pd.DataFrame(columns).iloc[::-1]
+    return tables
 
 
 def write_table(path: Path, table: pd.DataFrame, suffix: str, listed: bool = False):
@@ -97,3 +98,23 @@ def write_original(folder: Path, graph):
             weight = 1 if edges.weight is None else edges.weight[row]
             lines.append(f"{ends[0]}\t{ends[1]}\t{weight}\t1")
         (folder / f"{source}_{name}_{target}_0.txt").write_text("\n".join(lines) + "\n")
+
+
+def write_graph(graph, folder: Path, parts: int = 1, groups=None):
+    """A graph in memory as a folder of tables by our writer, in the order of its rows; `groups` go to labels/."""
+    for kind, nodes in graph.nodes.items():
+        _write(paths(folder, "nodes", kind, parts), node_rows(nodes.ids, nodes.x), np.arange(nodes.count), nodes.count)
+        if groups and kind in groups:
+            rows = label_rows(nodes.ids, groups[kind])
+            _write(paths(folder, "labels", kind, parts), rows, np.arange(nodes.count), nodes.count)
+    for relation, edges in graph.edges.items():
+        source, target = graph.nodes[relation[0]], graph.nodes[relation[2]]
+        rows = edge_rows(source.ids[edges.src], target.ids[edges.dst], edges)
+        _write(paths(folder, "edges", relation_name(relation), parts), rows, edges.src, source.count)
+    write_mapping(folder, mapping(graph.name))
+
+
+def _write(files, rows, owners, count):
+    table = PartedTable(files, count, rows.schema)
+    table.write(rows, owners)
+    table.close()

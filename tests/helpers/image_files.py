@@ -7,12 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from ops.data.images.load import read_images
+
 
 def picture(number=0, size=(32, 32), mode="RGB"):
     """A picture whose middle has a colour of its own."""
     rng = np.random.default_rng(number)
-    made = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    return made.convert(mode)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    return image.convert(mode)
 
 
 def encoded(image, kind="PNG", **words):
@@ -37,3 +39,9 @@ def table(path, contents, labels=None, paths=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path)
     return path
+
+
+def load_images(spec, **words):
+    """The images and their labels, without the classes' names."""
+    loaded = read_images(spec, **words)
+    return loaded.data, loaded.labels

@@ -29,9 +29,9 @@ def test_without_a_card_nothing_is_checked_or_said(monkeypatch):
 
 
 @pytest.mark.parametrize(("gib", "share", "words"), [
-    (5, 1.0, "at most 5.75 GiB of the GPU's 8.0"),
-    (5, 2.0, "at most 5.75 GiB of the GPU's 8.0"),
-    (2, 0.5, "at most 2.75 GiB of the GPU's 4.0"),
+    (5, 1.0, "at most 6.50 GiB of the GPU's 8.0"),
+    (5, 2.0, "at most 6.50 GiB of the GPU's 8.0"),
+    (2, 0.5, "at most 3.50 GiB of the GPU's 4.0"),
     (50, 0.0, ""),
 ])  # fmt: skip
 def test_a_plan_is_told_against_the_smallest_card(card, gib, share, words):

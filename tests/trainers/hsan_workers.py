@@ -46,7 +46,7 @@ def gathered(rank, world, n, views, width):
     own = full[:, group.shard(n)].clone().requires_grad_()
     rows = group.gather(own, n)
     (rows * (rank + 1) * torch.arange(1.0, len(rows) + 1)[:, None]).sum().backward()
-    return rows.detach().numpy(), own.grad.numpy(), (group.gathered, group.sent_since(0, 0))
+    return rows.detach().numpy(), own.grad.numpy(), (group.gathered, group.sent_since())
 
 
 def loss_of_doubles(rank, world, z, e, labels, trusted, alpha, options):

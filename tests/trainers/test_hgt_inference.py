@@ -55,7 +55,7 @@ def test_known_users_are_placed_as_in_training(world):
     np.testing.assert_allclose(found.vector, result.embedding, atol=1e-5)
     np.testing.assert_array_equal(found.cluster, result.assignment)
     np.testing.assert_allclose(found.confidence, result.confidence, atol=1e-4)
-    assert found.told.all()
+    assert found.evidence.all()
 
 
 @pytest.mark.parametrize(
@@ -128,11 +128,11 @@ def test_without_edges_features_tell_and_without_both_nothing_does(tmp_path):
     model = hgt.train(settings, data, PlainRun(0)).model
     relation = ("note", "rev_follow_note", "user")
     found = hgt.predict(model, settings.model_dump(), one(x, np.empty(0, np.int64), relation))
-    assert found.told.all()
+    assert found.evidence.all()
     assert (found.confidence > 0).all()
     bare = {k: v for k, v in model.items() if k != "input.user.weight"}
     nothing = hgt.predict(bare, settings.model_dump(), one(x, np.empty(0, np.int64), relation))
-    assert not nothing.told.any()
+    assert not nothing.evidence.any()
     assert (nothing.confidence == 0).all()
 
 

@@ -51,7 +51,7 @@ def test_a_vector_is_the_mean_of_what_the_edges_say(world):
     np.testing.assert_allclose(found.vector[0], (table[[4, 9]] - shift).mean(0), atol=1e-6)
     np.testing.assert_allclose(found.vector[2], table[4] - shift, atol=1e-6)
     assert found.edges.tolist() == [2, 0, 1]
-    assert found.told.tolist() == [True, False, True]
+    assert found.evidence.tolist() == [True, False, True]
     assert found.confidence[1] == 0
     assert (found.confidence[[0, 2]] > 0).all()
 
@@ -59,7 +59,7 @@ def test_a_vector_is_the_mean_of_what_the_edges_say(world):
 def test_training_users_come_back_to_their_clusters(world):
     data, settings, result = world
     found = twhin.predict(result.model, settings.model_dump(), own_edges(data))
-    assert (found.cluster == result.assignment)[found.told].mean() > 0.8  # by chance: 0.25
+    assert (found.cluster == result.assignment)[found.evidence].mean() > 0.8  # by chance: 0.25
 
 
 def test_edges_of_other_relations_tell_nothing(world):

@@ -145,7 +145,7 @@ def test_the_registered_model_predicts_the_same(world, shell, tmp_path, monkeypa
     script = f"""
 import mlflow, pandas as pd
 mlflow.set_tracking_uri({uri!r})
-model = mlflow.pyfunc.load_model("models:/tessera-hsan@last")
+model = mlflow.pyfunc.load_model("models:/tessera-hsan@newest")
 rows = pd.read_csv("new/features.csv", index_col="id")
 model.predict(rows[rows.columns[::-1]]).reset_index().to_parquet("pyfunc.parquet")
 try:

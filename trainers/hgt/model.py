@@ -107,8 +107,10 @@ def states(
     After l layers there are the nodes of depth `hops - l`, of which the roots are the first. Dropout as in `forward`.
     """
     outermost, hops = sample.nodes[-1], len(sample.blocks)
-    numbers = {**outermost, **sample.numbers}
-    h = {kind: inputs(weights, kind, numbers[kind], sample.features.get(kind)) for kind in sorted(outermost)}
+    h = {
+        kind: inputs(weights, kind, sample.numbers.get(kind, ids), sample.features.get(kind))
+        for kind, ids in sorted(outermost.items())
+    }
     after = [{kind: dropout(x, settings.dropout, generator) for kind, x in h.items()}]
     for number, depth in enumerate(reversed(range(hops)), start=1):
         targets = {kind: len(ids) for kind, ids in sample.nodes[depth].items()}

@@ -23,9 +23,11 @@ def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
 
 
 def exchanged(settings: Settings, data: PartitionedGraph, world: int) -> int:
-    """Bytes that a worker sends in a step at most: the rows its batches need, there and back, with their numbers."""
-    rows = _step_rows(settings, data)
-    return int((world - 1) / world * rows * (3 * FLOAT * settings.embedding_dim + 8)) if world > 1 else 0
+    """Bytes that a worker sends in a step, about: the numbers of the rows that its batches need, the rows that others
+    need of it, and its batches' gradients; 1 / W of each is its own."""
+    ends = (settings.batch + settings.neg_num) * -(-settings.step_batches // world)
+    rows = min(ends, data.n_rows) + min(ends, data.count(data.others))
+    return int((world - 1) / world * rows * (2 * FLOAT * settings.embedding_dim + 16)) if world > 1 else 0
 
 
 def remarks(settings: Settings, data: PartitionedGraph) -> list[str]:

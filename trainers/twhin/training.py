@@ -1,9 +1,12 @@
 """TwHIN's training: tables by part in the workers, rows fetched from their owners and gradients sent back.
 
+Ids go to the owners, rows come back, gradients go to the owners: each by one all-to-all, so that what a worker sends
+grows with its own batches and not with the number of workers.
+
 A step has the same batches for any number of workers, rows are exact copies, and a table's owner adds the gradients
 of all batches in batch order: any number of workers computes the same bits.
 
-Axes: P pairs of a batch, R rows that a step needs, D width, W workers.
+Axes: P pairs of a batch, R rows that a worker's batches need, Q rows that it is asked for, D width, W workers.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from torch import Tensor
 from ops.api import Result, Run, State
 from ops.data.types.hetero import relation_name
 from ops.device import send
-from ops.graph.sampling.dataset import PartitionedGraph
+from ops.graph.sampling.dataset import PartitionedGraph, Which
 from ops.rng import generator
 from trainers.hgt.loop import GraphTrainer, ends_of, parts_of_rank, steps
 from trainers.shared import check_loss, means, run_epochs, sent_bytes
@@ -46,6 +49,22 @@ class TableBatch:
     ids: dict[str, Int64[Tensor, "_"]]
     pairs: tuple[Int64[Tensor, "2 _"], ...]
     uniform: tuple[Int64[Tensor, "_"], Int64[Tensor, "_"]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """The way of a step's rows of one type: this worker's batches want some of their owners, and all ask this one.
+
+    `lengths`: rows that each of its batches wants; `order` [R] sorts them by owner, `sent` goes to each of them.
+    `asked` [Q]: the rows that workers ask this one for, `received` from each, with the number of the `batch` [Q].
+    """
+
+    lengths: list[int]
+    order: Int64[Tensor, "R"]
+    sent: list[int]
+    received: list[int]
+    asked: Int64[Tensor, "Q"]
+    batch: Int64[Tensor, "Q"]
 
 
 class TwhinTrainer(GraphTrainer):
@@ -79,8 +98,11 @@ class TwhinTrainer(GraphTrainer):
         check_loss(metrics["train/loss"], epoch, "lower --lr or raise --temperature")
         return metrics | sent_bytes(self.group, before, len(losses))
 
-    def prepare(self, turn: int, part: int, number: int) -> TableBatch:
-        """Draw batch (part, number) of a pass over the edges: its edges and the nodes that corrupt them."""
+    def prepare(self, group: list[Which]) -> list[TableBatch]:
+        """Draw batches of a pass over the edges: their edges and the nodes that corrupt them."""
+        return [self._drawn(*each) for each in group]
+
+    def _drawn(self, turn: int, part: int, number: int) -> TableBatch:
         data = self.data
         pairs, which = self.client.seed_edges(data.labels, part, (self.seed, turn, number), self.settings.batch)
         draws = generator(self.seed, "negatives", turn, part, number)
@@ -98,18 +120,17 @@ class TwhinTrainer(GraphTrainer):
 
     def _learn(self, batches: list[TableBatch], together: int) -> Float64[Tensor, ""]:
         """A step over the batches of all workers, `together` in number; returns the mean loss."""
-        rows = self._fetch([batch.ids for batch in batches], together)
+        routes = {kind: self._route(kind, [batch.ids[kind] for batch in batches]) for kind in self.kinds}
+        by_kind = {kind: self._fetch(kind, route) for kind, route in routes.items()}
+        rows = [{kind: by_kind[kind][at] for kind in self.kinds} for at in range(len(batches))]
         results = [self._gradients(batch, have) for batch, have in zip(batches, rows, strict=True)]
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for value, _, _ in results:
             total += value
         self.group.sum_(total)
         none = torch.zeros(0, self.settings.embedding_dim, device=self.device)
-        no_ids = torch.zeros(0, dtype=torch.int64)
-        for kind in self.kinds:
-            ids = self.group.gather_lists([batch.ids[kind] for batch in batches], together, no_ids)
-            gradients = self.group.gather_lists([g[kind] / together for _, g, _ in results], together, none)
-            self._write(kind, torch.cat(ids), torch.cat(gradients))
+        for kind, route in routes.items():
+            self._write(kind, route, torch.cat([none, *(g[kind] / together for _, g, _ in results)]))
         shift = torch.stack(self.group.gather_lists([s / together for _, _, s in results], together, none)).sum(0)
         self.shift, self.shift_sums = model.adagrad(self.shift, shift, self.shift_sums, self.settings.lr)
         return total / together
@@ -129,33 +150,48 @@ class TwhinTrainer(GraphTrainer):
         gradients = torch.autograd.grad(value, [*leaves.values(), shift], materialize_grads=True, allow_unused=True)
         return value.detach(), dict(zip(leaves, gradients, strict=False)), gradients[-1]
 
-    def _fetch(self, wanted: list[dict[str, Tensor]], together: int) -> list[dict[str, Tensor]]:
-        """The rows of each of this worker's batches: owners fill in theirs, the sum over workers has them all."""
-        no_ids = torch.zeros(0, dtype=torch.int64)
-        fetched: list[dict[str, Tensor]] = [{} for _ in wanted]
-        for kind in self.kinds:
-            by_batch = self.group.gather_lists([ids[kind] for ids in wanted], together, no_ids)
-            ids = torch.cat(by_batch)
-            rows = torch.zeros(len(ids), self.settings.embedding_dim, device=self.device)
-            for part, at, numbers in self._here(kind, ids):
-                rows[send(at, self.device)] = self.parts[kind, part][send(numbers, self.device)]
-            pieces = torch.split(self.group.sum_(rows), [len(each) for each in by_batch])
-            for at, batch_rows in enumerate(fetched):
-                batch_rows[kind] = pieces[self.group.rank + at * self.group.world].clone()
-        return fetched
+    def _route(self, kind: str, wanted: list[Tensor]) -> Route:
+        """Ask the owners of the rows `wanted` by each of this worker's batches; every worker calls it."""
+        group = self.group
+        ids = torch.cat([torch.zeros(0, dtype=torch.int64), *wanted])
+        numbers = [group.rank + at * group.world for at in range(len(wanted))]
+        batch = torch.repeat_interleave(torch.tensor(numbers), torch.tensor([len(each) for each in wanted]))
+        owner = (torch.searchsorted(self._offsets(kind), ids, right=True) - 1) % group.world
+        order = torch.argsort(owner, stable=True)
+        sent = torch.bincount(owner, minlength=group.world).tolist()
+        received = group.exchange_lengths(sent)
+        asked = group.exchange(torch.stack([ids, batch], 1)[order], sent, received)
+        return Route([len(each) for each in wanted], order, sent, received, asked[:, 0], asked[:, 1])
+
+    def _fetch(self, kind: str, route: Route) -> list[Tensor]:
+        """The rows of each of this worker's batches, exact copies from their owners."""
+        rows = torch.zeros(len(route.asked), self.settings.embedding_dim, device=self.device)
+        for part, at, numbers in self._here(kind, route.asked):
+            rows[send(at, self.device)] = self.parts[kind, part][send(numbers, self.device)]
+        answers = self.group.exchange(rows, route.received, route.sent)
+        fetched = torch.empty_like(answers)
+        fetched[send(route.order, self.device)] = answers
+        return [each.clone() for each in torch.split(fetched, route.lengths)]
+
+    def _write(self, kind: str, route: Route, gradients: Float[Tensor, "R D"]) -> None:
+        """Send this worker's gradients to the owners of their rows: Adagrad there, in the order of the batches."""
+        sent = gradients[send(route.order, self.device)]
+        received = self.group.exchange(sent, route.sent, route.received)
+        in_order = torch.argsort(route.batch, stable=True)
+        ids, summed = route.asked[in_order], received[send(in_order, self.device)]
+        for part, at, numbers in self._here(kind, ids):
+            local = summed[send(at, self.device)]
+            model.step_rows(self.parts[kind, part], self.sums[kind, part], numbers, local, self.settings.lr)
 
     def _here(self, kind: str, ids: Int64[Tensor, "R"]) -> Iterator[tuple[int, Int64[Tensor, "_"], Int64[Tensor, "_"]]]:
         """Of each of this worker's parts: where among `ids` its nodes are, and their rows of its table."""
-        offsets = self.data.manifest.nodes[kind].offsets.tolist()
+        offsets = self._offsets(kind).tolist()
         for part in parts_of_rank(self.data, self.group):
             at = torch.nonzero((ids >= offsets[part]) & (ids < offsets[part + 1])).flatten()
             yield part, at, ids[at] - offsets[part]
 
-    def _write(self, kind: str, ids: Int64[Tensor, "R"], gradients: Float[Tensor, "R D"]) -> None:
-        """Adagrad on this worker's parts, all batches' gradients in batch order."""
-        for part, at, numbers in self._here(kind, ids):
-            local = gradients[send(at, self.device)]
-            model.step_rows(self.parts[kind, part], self.sums[kind, part], numbers, local, self.settings.lr)
+    def _offsets(self, kind: str) -> Int64[Tensor, "_"]:
+        return torch.from_numpy(np.asarray(self.data.manifest.nodes[kind].offsets, dtype=np.int64))
 
     def embed(self, kind: str) -> Float32[Tensor, "n D"]:
         """The rows of this worker's parts."""

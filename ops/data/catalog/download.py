@@ -32,8 +32,8 @@ def in_data_folder(name: str) -> Path | None:
     return path if os.path.exists(path) else None  # not path.exists(): it raises for a name that is too long
 
 
-def download(module: str, name: str, product: str, target: Path) -> str:
-    """Run `python -m MODULE NAME FOLDER` and move FOLDER/PRODUCT, which it writes, to `target`.
+def download(name: str, product: str, target: Path) -> str:
+    """Run `python -m ops.data.catalog.fetch NAME FOLDER` and move FOLDER/PRODUCT, which it writes, to `target`.
 
     Returns "", or in one line why there is none. Raises DataError where `target` cannot be written.
     """
@@ -41,7 +41,7 @@ def download(module: str, name: str, product: str, target: Path) -> str:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as folder:
-            reason = _run(module, name, Path(folder), product)
+            reason = _run(name, Path(folder), product)
             if not reason:
                 try:
                     os.replace(Path(folder) / product, target)
@@ -55,12 +55,12 @@ def download(module: str, name: str, product: str, target: Path) -> str:
     return reason
 
 
-def _run(module: str, name: str, folder: Path, product: str) -> str:
+def _run(name: str, folder: Path, product: str) -> str:
     root = str(Path(__file__).resolve().parents[3])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
     # the module is ours and the name one of those it knows
     child = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-W", "ignore", "-m", module, name, str(folder)],
+        [sys.executable, "-W", "ignore", "-m", "ops.data.catalog.fetch", name, str(folder)],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

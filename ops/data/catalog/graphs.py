@@ -1,7 +1,6 @@
 """Data sets by name: a file in TESSERA_DATA, then the cache, then torch_geometric's download into the cache.
 
-The downloading (`ops.data.catalog.download_graph`) runs in a process of its own, as torch_geometric loads files by
-`torch.load`.
+The downloading (`ops.data.catalog.fetch`) runs in another process, as torch_geometric loads files by `torch.load`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Source:
 
 # None: torch_geometric has no such graph, so only a file can bring it. Where two editions exist, papers on deep
 # clustering use these; HSAN's own citeseer has 124 self loops that Planetoid's has not, and its bat, eat and uat are
-# Airports with the one-hot degree as features (torch_geometric: the identity), which download_graph.py makes.
+# Airports with the one-hot degree as features (torch_geometric: the identity), which fetch.py makes.
 SOURCES: dict[str, Source | None] = {
     "cora": Source("Planetoid", {"name": "Cora"}),
     "citeseer": Source("Planetoid", {"name": "CiteSeer"}),
@@ -83,7 +82,7 @@ def read_named(name: str) -> Raw:
     path = data_file(name)
     if path is None:
         path = cache_file(name)
-        if not path.is_file():
+        if not os.path.isfile(path):
             _download(name, path)
     return replace(read_file(path), name=name)
 
@@ -91,9 +90,9 @@ def read_named(name: str) -> Raw:
 def _download(name: str, path: Path) -> None:
     if SOURCES[name] is None:
         edges = "" if name in TABLES else ", edge_index=EDGES"
-        made = f"make it by numpy.savez('{path.name}', x=FEATURES{edges}, y=CLASSES)"
-        raise DataError(_missing(name, path, f"torch_geometric offers no download of it: {made}"))
-    reason = download("ops.data.catalog.download_graph", name, "graph.npz", path)
+        how = f"make it by numpy.savez('{path.name}', x=FEATURES{edges}, y=CLASSES)"
+        raise DataError(_missing(name, path, f"torch_geometric offers no download of it: {how}"))
+    reason = download(name, "graph.npz", path)
     if reason:
         raise DataError(_missing(name, path, f"the download failed ({reason})"))
 

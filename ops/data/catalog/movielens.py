@@ -52,16 +52,16 @@ def read_ml100k() -> HeteroGraph:
 
 
 def _folder() -> Path:
-    """The first folder there is: the user's own, an installed recbole's, the cache's."""
+    """The first folder there is: the user's, an installed recbole's, the cache's."""
     given = os.environ.get("TESSERA_DATA", "")
-    if given and (folder := Path(given).expanduser() / NAME).is_dir():
+    if given and os.path.isdir(folder := Path(given).expanduser() / NAME):
         return folder
     spec = importlib.util.find_spec("recbole")
     for place in (spec.submodule_search_locations or []) if spec else []:
         if (folder := Path(place) / _WITHIN).is_dir():
             return folder
     cached = cache_file("x").parent / NAME
-    if not all((cached / f"{NAME}.{kind}").is_file() for kind in SUMS):
+    if not all(os.path.isfile(cached / f"{NAME}.{kind}") for kind in SUMS):
         _download(cached)
     return cached
 

@@ -1,11 +1,12 @@
 """Image data sets by name: a folder in TESSERA_DATA, then the cache, then torchvision's download into the cache.
 
-Published figures on these are of train and test images together, as here. The downloading
-(`ops.data.images.download`) runs in a process of its own, as torchvision reads CIFAR's files by pickle.
+Published figures on these are of train and test images together, as here. The downloading (`ops.data.catalog.fetch`)
+runs in another process, as torchvision reads CIFAR's files by pickle.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def _jpeg(images: EncodedImages) -> bool:
 
 def _downloaded(name: str) -> EncodedImages:
     path = cache_file(name).with_name(f"{name}-images")
-    reason = "" if path.is_dir() else download("ops.data.images.download", name, "arrays", path)
+    reason = "" if os.path.isdir(path) else download(name, "arrays", path)
     if reason:
         raise DataError(
             f"{name}: not in {path}, and the download failed ({reason}); put its images into a folder {name} "
@@ -99,15 +100,15 @@ def _listed(name: str, parameters: str) -> EncodedImages:
     path, home = Path(file).expanduser(), Path(folder).expanduser()
     try:
         lines = [line.split("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # of UTF-8, of a path
         reason = getattr(error, "strerror", None) or "is no text"
         raise DataError(f"{path}: cannot be read ({reason}); it names the classes of {name}, one a line") from None
     classes = [line[0] for line in lines if line]
     if len(set(classes)) != LISTED[name] or len(classes) != LISTED[name]:
         raise DataError(f"{path}: names {len(set(classes))} classes in {len(classes)} lines; {name} has {LISTED[name]}")
-    if not home.is_dir():
+    if not os.path.isdir(home):
         raise DataError(f"{folder}: no such folder; give ImageNet's folder of class folders")
-    missing = [c for c in classes if not (home / c).is_dir()]
+    missing = [c for c in classes if not os.path.isdir(home / c)]
     if missing:
         raise DataError(f"{home}: has no class folder {missing[0]} ({len(missing)} of {path}'s are missing)")
     return replace(of_folder(home, classes), name=name)

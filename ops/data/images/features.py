@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.images.remote import images_copy
+from ops.data.images.sources import images_copy
 from ops.data.io.builder import Raw
 from ops.data.io.ids import find_rows
 from ops.data.io.readers import read_npy

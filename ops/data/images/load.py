@@ -1,4 +1,4 @@
-"""`load_images(spec)`: a name, folder, Parquet file or s3:// URI -> (ImageSet, labels or None).
+"""`read_images(spec)`: a name, folder, Parquet file or s3:// URI -> an ImageSet, and labels beside it.
 
 Axes: N images, S the side at which they are kept, F features.
 """
@@ -21,8 +21,7 @@ from ops.data.images.catalog import NAMES, canonical_images, of_name, of_path
 from ops.data.images.decode import common_size
 from ops.data.images.features import FROZEN, TABLES, feature_set, features_file, with_features
 from ops.data.images.parquet import image_column, parquet_files
-from ops.data.images.remote import images_copy
-from ops.data.images.sources import SUFFIXES, EncodedImages
+from ops.data.images.sources import SUFFIXES, EncodedImages, images_copy
 from ops.data.io.ids import check_ids
 from ops.data.io.labels import make_labels, unlabelled
 from ops.data.io.readers import check_name
@@ -39,14 +38,6 @@ class LoadedImages:
     data: ImageSet
     labels: NDArray[np.int64] | None
     classes: tuple[str, ...] | None
-
-
-def load_images(
-    spec: str, *, size: int | None = None, backbone: str = "", skip_damaged: bool = False
-) -> tuple[ImageSet, NDArray[np.int64] | None]:
-    """`read_images` without the classes' names."""
-    loaded = read_images(spec, size=size, backbone=backbone, skip_damaged=skip_damaged)
-    return loaded.data, loaded.labels
 
 
 def read_images(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ops.data.images.cache import stamp
 from ops.data.images.decode import Blocks, Encoded
 from ops.data.io.readers import check_name, reading
+from ops.data.io.remote import copy_wanted
 from ops.data.io.validate import count
 from ops.errors import DataError
 
@@ -162,3 +163,16 @@ def _check_no_classes(folder: Path, parts: list[tuple[str, ...]], inside: list[b
             f"{folder}: {'/'.join(below[: level + 1])}/ holds images and {'/'.join(beside)} lies beside it: put all "
             "images into sub-folders (their classes), or none"
         )
+
+
+def images_copy(spec: str, tables: bool = False) -> Path:
+    """The file or folder of images on S3 in the local cache, as fresh as it is there; `tables`: .npy and .csv too.
+
+    Raises DataError where nothing is there, ServiceError where storage cannot be asked.
+    """
+    endings = (*SUFFIXES, ".parquet", *((".npy", ".csv") if tables else ()))
+
+    def wanted(name: str) -> bool:
+        return name.lower().endswith(endings) and "/." not in f"/{name}"
+
+    return copy_wanted(spec, wanted, "no images", "give a Parquet file or a folder of images", deep=True)[0]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ops import memory
 from ops.data.io.knn import METRICS, knn_graph
 from ops.data.io.labels import make_labels, unlabelled
 from ops.data.io.validate import check_features, make_graph
@@ -52,6 +53,7 @@ def finish(raw: Raw, knn: int, metric: str) -> tuple[AttributedGraph, NDArray[np
     x, edges, notes = raw.x, raw.edges, list(raw.notes)
     if edges is None:
         x = check_features(x, feature_names=raw.feature_names, origin=raw.origin)
+        memory.check_load(48 * len(x) * knn, f"{raw.origin}: --knn {knn}")
         edges = knn_graph(x, knn, metric)
         notes.append(f"edges: {knn} nearest neighbours of every row ({metric}), symmetrised")
     graph = make_graph(raw.name, x, edges, ids=raw.ids, feature_names=raw.feature_names, origin=raw.origin)

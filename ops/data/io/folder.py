@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ops import memory
 from ops.data.io.builder import Raw
 from ops.data.io.ids import Lookup, as_keys, check_ids, find_rows, joined_ids
 from ops.data.io.labels import label_table
@@ -120,8 +121,10 @@ def _adjacency(path: Path) -> NDArray[np.int64]:
     matrix = read_npy(path, mapped=True)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype.kind not in "biuf":
         raise DataError(f"{path}: an adjacency must be numbers [N, N], found {matrix.dtype} {matrix.shape}")
-    parts = []
+    parts, edges = [np.empty((2, 0), np.int64)], 0
     for first in range(0, len(matrix), _ADJACENCY_ROWS):
         rows, columns = np.nonzero(matrix[first : first + _ADJACENCY_ROWS])
+        edges += len(rows)
+        memory.check_load(48 * edges, f"{path}: {edges:,} edges and more")
         parts.append(np.stack([rows + first, columns]))
-    return np.concatenate(parts, axis=1) if parts else np.empty((2, 0), np.int64)
+    return np.concatenate(parts, axis=1)

@@ -61,15 +61,15 @@ class NewRows:
 class Placed:
     """What a model says of rows: cluster int64 [n], confidence float32 [n], vector float32 [n D].
 
-    `edges` int64 [n]: how many edges of each row the model could use; `told` bool [n]: whether anything at all (an
-    edge, a feature) told where the row belongs. Confidence is 0 where nothing did.
+    `edges` int64 [n]: how many edges of each row the model could use; `evidence` bool [n]: whether there is any
+    (an edge, a feature) of where the row belongs. Confidence is 0 where there is none.
     """
 
     cluster: NDArray[np.int64]
     confidence: NDArray[np.float32]
     vector: NDArray[np.float32]
     edges: NDArray[np.int64]
-    told: NDArray[np.bool_]
+    evidence: NDArray[np.bool_]
 
 
 def links(rows: NDArray[np.int64], numbers: NDArray[np.int64], n: int) -> Links:
@@ -90,10 +90,10 @@ def ways(relation: Relation, kind: str, relations: Iterable[Relation]) -> list[t
     for both directions by itself.
     """
     source, name, target = relation
-    there, reached = set(relations), []
+    present, reached = set(relations), []
     if source == kind:
         back = (target, REVERSE + name, source)
-        reached.append((back if back in there else relation, True))
+        reached.append((back if back in present else relation, True))
     if target == kind:
         reached.append((relation, False))
     return reached

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ops.atomic_io import atomic_write, replacing
 from ops.data.io.layout import MAPPING
 from ops.data.io.plain_yaml import load_yaml
-from ops.data.types.hetero import Edges, HeteroGraph, Ids, Relation, relation_name
+from ops.data.types.hetero import Edges, Ids, Relation, relation_name
 from ops.errors import SettingsError
 
 # what a graph's folder may hold; the tab-separated files are those of earlier versions
@@ -140,27 +140,3 @@ def mapping(name: str, symmetric: Sequence[Relation] = ()) -> dict[str, Any]:
     """What graph.yaml says of a complete graph."""
     said: dict[str, Any] = {"name": name, "complete": True}
     return said | ({"symmetric": [relation_name(r) for r in symmetric]} if symmetric else {})
-
-
-def write_graph(graph: HeteroGraph, folder: Path, parts: int = 1, groups: dict[str, Any] | None = None) -> None:
-    """A graph in memory as a folder of tables, in the order of its rows; `groups` go to labels/."""
-    for kind, nodes in graph.nodes.items():
-        _write(paths(folder, "nodes", kind, parts), node_rows(nodes.ids, nodes.x), np.arange(nodes.count), nodes.count)
-        if groups and kind in groups:
-            rows = label_rows(nodes.ids, groups[kind])
-            _write(paths(folder, "labels", kind, parts), rows, np.arange(nodes.count), nodes.count)
-    for relation, edges in graph.edges.items():
-        source, target = graph.nodes[relation[0]], graph.nodes[relation[2]]
-        rows = edge_rows(source.ids[edges.src], target.ids[edges.dst], edges)
-        _write(paths(folder, "edges", relation_name(relation), parts), rows, edges.src, source.count)
-    write_mapping(folder, mapping(graph.name))
-
-
-def _write(files: Sequence[Path], rows: Any, owners: NDArray[np.int64], count: int) -> None:
-    table = PartedTable(files, count, rows.schema)
-    try:
-        table.write(rows, owners)
-        table.close()
-    except BaseException:
-        table.abort()
-        raise

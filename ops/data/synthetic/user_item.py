@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ops import memory
 from ops.data.io.validate import make_hetero
 from ops.data.synthetic.draws import Int, Shuffle, degrees, distinct, members
 from ops.data.types.hetero import EDGE, NODE, Edges, HeteroGraph, Nodes, Relation
@@ -173,9 +174,12 @@ def planted_communities(parameters: str | Planted = "") -> tuple[HeteroGraph, di
     """The planted graph in memory, and its groups int64 [N] by type.
 
     `parameters`: "users=1000,notes=600,clusters=10,mixing=0.3,seed=0,..." (fields of Planted), "bench" for the graph
-    of the benchmark, or a Planted. Raises SettingsError for what is unknown or out of range.
+    of the benchmark, or a Planted. Raises SettingsError for what is unknown or out of range, ResourceError for more
+    than fits the memory.
     """
     p = (parse(parameters) if isinstance(parameters, str) else parameters).check()
+    size = sum(p.counts.values()) * (8 * p.features + 24) + int(80 * p.users * p.mean_edges)
+    memory.check_load(size, f"planted:users={p.users}")
     nodes: dict[str, Nodes] = {}
     groups: dict[str, Int] = {}
     edges: dict[Relation, list[Edges]] = {relation: [] for relation in p.relations}

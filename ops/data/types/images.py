@@ -17,7 +17,7 @@ from ops.data.types.graph import digest_of
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images of one size, from `ops.data.images.load.load_images`. Satisfies `ops.data.types.graph.Data`.
+    """Images of one size, from `ops.data.images.load.read_images`. Satisfies `ops.data.types.graph.Data`.
 
     `pixels` is uint8 [N, 3, H, W], C-contiguous, perhaps a read-only memory map; None where there are only features.
     `features` float32 [N, F] come from a backbone of the user's (`--backbone frozen:FILE`), else None; one of the two

@@ -59,9 +59,9 @@ class Client:
             outer = {i: each.nodes[-1][kind] for i, each in enumerate(drawn) if kind in each.nodes[-1]}
             if outer:
                 rows = torch.from_numpy(self.features(kind, np.concatenate(list(outer.values()))))
-                for i, own in zip(outer, torch.split(rows, [len(ids) for ids in outer.values()]), strict=True):
-                    features[i][kind] = own
-        return [replace(each, features=own) for each, own in zip(drawn, features, strict=True)]
+                for i, part in zip(outer, torch.split(rows, [len(ids) for ids in outer.values()]), strict=True):
+                    features[i][kind] = part
+        return [replace(each, features=x) for each, x in zip(drawn, features, strict=True)]
 
     def features(self, kind: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 [M F] of nodes by their global numbers: the busiest from the cache, the others from their owners."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hetero_world import built, frames, graphs, write_folder, write_original
+from hetero_world import built, frames, graphs, write_folder, write_graph, write_original
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,6 @@ from ops.data.hetero_load import load_hetero, open_graph
 from ops.data.io import chunks
 from ops.data.io.chunks import read_edge_table, read_node_table
 from ops.data.io.validate import make_hetero
-from ops.data.io.writer import write_graph
 from ops.data.types.hetero import Edges, Nodes, relation_name
 from ops.errors import DataError
 
@@ -35,11 +34,11 @@ def test_tables_come_back(raw, suffix, parts, listed):
     graph = built(raw)
     with tempfile.TemporaryDirectory() as place:
         write_folder(Path(place) / "shop", graph, suffix, parts, listed)
-        found, groups = load_hetero(f"{place}/shop")
-        assert (found.name, groups) == ("shop", None)
-        assert found.digest() == graph.digest()
-        assert list(found.edges) == list(graph.edges)
-        assert [n for n in found.notes if "merged" in n] == []
+        result, groups = load_hetero(f"{place}/shop")
+        assert (result.name, groups) == ("shop", None)
+        assert result.digest() == graph.digest()
+        assert list(result.edges) == list(graph.edges)
+        assert [n for n in result.notes if "merged" in n] == []
 
 
 @given(graphs(words=False, widths=(0, 1, 3)))
@@ -60,8 +59,8 @@ def test_what_our_writer_writes_comes_back(raw, parts):
     groups = {kind: np.arange(nodes.count) % 2 for kind, nodes in graph.nodes.items()}
     with tempfile.TemporaryDirectory() as place:
         write_graph(graph, Path(place) / "out", parts, groups)
-        found, labels = load_hetero(f"{place}/out")
-        assert (found.name, found.digest()) == (graph.name, graph.digest())
+        result, labels = load_hetero(f"{place}/out")
+        assert (result.name, result.digest()) == (graph.name, graph.digest())
         assert {k: v.tolist() for k, v in (labels or {}).items()} == {k: v.tolist() for k, v in groups.items()}
 
 
@@ -94,14 +93,14 @@ def test_the_same_graph_in_chunks(tmp_path):
     )  # fmt: skip
     for suffix in ("csv", "parquet"):
         write_folder(tmp_path / suffix, graph, suffix, parts=2)
-        found = open_graph(str(tmp_path / suffix))
-        assert found.features == {"a": 9}
-        assert found.weight == found.time == (("a", "r", "a"),)
-        pieces = found.edges["a", "r", "a"]
+        result = open_graph(str(tmp_path / suffix))
+        assert result.features == {"a": 9}
+        assert result.weight == result.time == (("a", "r", "a"),)
+        pieces = result.edges["a", "r", "a"]
         assert len(pieces) > 3 if suffix == "csv" else len(pieces) == 2
         parts = [read_edge_table(chunk) for chunk in pieces]
         assert sorted(np.concatenate([p[0] for p in parts]).tolist()) == list(range(8))
-        assert np.concatenate([read_node_table(c)[0] for c in found.nodes["a"]]).tolist() == list(range(9))
+        assert np.concatenate([read_node_table(c)[0] for c in result.nodes["a"]]).tolist() == list(range(9))
 
 
 def test_duplicates_are_merged_and_counted(tmp_path):

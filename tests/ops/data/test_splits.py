@@ -27,8 +27,8 @@ def raw_graphs(draw, times=True):
     edges = {}
     for relation in [A, *draw(st.sets(st.sampled_from([B, BACK, KNOWS, CITES])))]:
         pairs = st.tuples(st.integers(0, sizes[relation[0]] - 1), st.integers(0, sizes[relation[2]] - 1))
-        found = draw(st.sets(pairs, min_size=1, max_size=14))
-        edges[relation] = [(*p, draw(st.integers(0, 12))) for p in sorted(found)]
+        drawn = draw(st.sets(pairs, min_size=1, max_size=14))
+        edges[relation] = [(*p, draw(st.integers(0, 12))) for p in sorted(drawn)]
     return sizes, edges
 
 
@@ -42,11 +42,11 @@ def built(sizes, edges, times=True):
 
 def latest(edges, labels):
     """{pair: its latest time over the label relations}."""
-    found = {}
+    last = {}
     for relation in labels:
         for s, t, at in edges[relation]:
-            found[s, t] = max(at, found.get((s, t), at))
-    return found
+            last[s, t] = max(at, last.get((s, t), at))
+    return last
 
 
 def brute(edges, labels, how, valid, test):
@@ -62,12 +62,12 @@ def brute(edges, labels, how, valid, test):
         part = {p: 2 if at >= cuts[1] else 1 if at >= cuts[0] else 0 for p, at in time.items()}
     else:
         for user in {p[0] for p in time}:
-            own = sorted((p for p in time if p[0] == user), key=lambda p: (time[p], p))
-            first = max(math.floor(len(own) * (1 - valid - test) + 1e-9), 1)
-            second = max(math.floor(len(own) * (1 - test) + 1e-9), first)
-            for place, pair in enumerate(own):
+            of_user = sorted((p for p in time if p[0] == user), key=lambda p: (time[p], p))
+            first = max(math.floor(len(of_user) * (1 - valid - test) + 1e-9), 1)
+            second = max(math.floor(len(of_user) * (1 - test) + 1e-9), first)
+            for place, pair in enumerate(of_user):
                 part[pair] = 2 if place >= second else 1 if place >= first else 0
-            cut_of[user] = min((time[p] for p in own if part[p]), default=math.inf)
+            cut_of[user] = min((time[p] for p in of_user if part[p]), default=math.inf)
     hidden = {p for p, where in part.items() if where}
     train = {}
     for relation, rows in edges.items():
@@ -81,10 +81,10 @@ def brute(edges, labels, how, valid, test):
             late = relation not in labels and at >= cut
             if not (joins and pair in hidden) and not late:
                 train[relation].append((s, t, at))
-    known = {s for r, rows in train.items() for s, _, _ in rows if r[0] == "user"}
-    known |= {t for r, rows in train.items() for _, t, _ in rows if r[2] == "user"}
-    held = [sorted(p for p, where in part.items() if where == i and p[0] in known) for i in (1, 2)]
-    return train, *held, sum(where == 0 for where in part.values())
+    trained = {s for r, rows in train.items() for s, _, _ in rows if r[0] == "user"}
+    trained |= {t for r, rows in train.items() for _, t, _ in rows if r[2] == "user"}
+    hidden = [sorted(p for p, where in part.items() if where == i and p[0] in trained) for i in (1, 2)]
+    return train, *hidden, sum(where == 0 for where in part.values())
 
 
 @given(raw_graphs(), st.sampled_from(["time", "user"]), st.sampled_from([(0.1, 0.2), (0.0, 0.5), (0.25, 0.25)]),
@@ -99,14 +99,14 @@ def test_it_is_what_its_words_say(raw, how, shares, both):
         with pytest.raises(DataError, match="both are needed"):
             split(graph, how, *shares, label_relations=[r[1] for r in labels])
         return
-    found = split(graph, how, *shares, label_relations=[r[1] for r in labels])
-    assert found.valid.tolist() == [list(p) for p in valid]
-    assert found.test.tolist() == [list(p) for p in test]
+    result = split(graph, how, *shares, label_relations=[r[1] for r in labels])
+    assert result.valid.tolist() == [list(p) for p in valid]
+    assert result.test.tolist() == [list(p) for p in test]
     for relation, rows in train.items():
-        now = found.train.edges[relation]
+        now = result.train.edges[relation]
         assert sorted(zip(now.src.tolist(), now.dst.tolist(), now.time.tolist(), strict=True)) == sorted(rows)
-    assert found.counts["train pairs"] == kept
-    assert found.counts["test pairs"] == len(test)
+    assert result.counts["train pairs"] == kept
+    assert result.counts["test pairs"] == len(test)
 
 
 READ, FOLLOWS = [(0, n, n) for n in range(10)] + [(1, n, 20 + n) for n in range(10)], ("user", "follows", "user")
@@ -120,17 +120,17 @@ def test_the_future_leaves_relations_of_other_types_too(how, follows, cites):
         FOLLOWS: [(0, 1, 3), (1, 0, 23), (0, 0, 24), (1, 1, 29)],
         CITES: [(0, 1, 3), (1, 2, 23), (2, 3, 24), (3, 4, 29)],
     }
-    found = split(built({"user": 2, "note": 10}, edges), how, label_relations=["reads"])
-    assert found.train.edges[FOLLOWS].time.tolist() == follows
-    assert found.train.edges[CITES].time.tolist() == cites
+    result = split(built({"user": 2, "note": 10}, edges), how, label_relations=["reads"])
+    assert result.train.edges[FOLLOWS].time.tolist() == follows
+    assert result.train.edges[CITES].time.tolist() == cites
 
 
 def test_nothing_is_cut_by_time_where_the_label_relation_has_none():
     graph = built({"user": 2, "note": 10}, {A: READ, KNOWS: [(0, 1, 3), (1, 0, 99)], CITES: [(0, 1, 99)]})
     plain = make_hetero("g", graph.nodes, graph.edges | {A: Edges(graph.edges[A].src, graph.edges[A].dst)})
     for how in ("time", "user"):
-        found = split(plain, how, label_relations=["a"]).train
-        assert [found.edges[r].count for r in (KNOWS, CITES)] == [2, 1]
+        result = split(plain, how, label_relations=["a"]).train
+        assert [result.edges[r].count for r in (KNOWS, CITES)] == [2, 1]
 
 
 @given(raw_graphs(), st.sampled_from(["time", "user"]))
@@ -138,12 +138,12 @@ def test_nothing_is_cut_by_time_where_the_label_relation_has_none():
 def test_no_hidden_pair_is_left_in_any_relation(raw, how):
     graph = built(*raw, times=False)
     try:
-        found = split(graph, how)
+        result = split(graph, how)
     except DataError:
         return
-    hidden = {tuple(p) for p in [*found.valid.tolist(), *found.test.tolist()]}
-    assert len(hidden) == len(found.valid) + len(found.test)
-    for relation, edges in found.train.edges.items():
+    hidden = {tuple(p) for p in [*result.valid.tolist(), *result.test.tolist()]}
+    assert len(hidden) == len(result.valid) + len(result.test)
+    for relation, edges in result.train.edges.items():
         pairs = set(zip(edges.src.tolist(), edges.dst.tolist(), strict=True))
         if (relation[0], relation[2]) == ("user", "note"):
             assert not pairs & hidden
@@ -165,14 +165,14 @@ def test_without_times_it_is_random_but_keyed():
 
 def test_shares_of_a_global_split_and_its_cuts():
     graph, _ = planted_communities("users=400,notes=300,clusters=3")
-    found = split(graph, "time")
-    pairs = found.counts["train pairs"], found.counts["valid pairs"], found.counts["test pairs"]
-    total = sum(pairs) + found.counts["pairs left out"]
+    result = split(graph, "time")
+    pairs = result.counts["train pairs"], result.counts["valid pairs"], result.counts["test pairs"]
+    total = sum(pairs) + result.counts["pairs left out"]
     assert [round(p / total, 2) for p in pairs] == [0.7, 0.1, 0.2]
-    assert found.cuts is not None
-    assert max(int(e.time.max()) for e in found.train.edges.values() if e.time is not None) < found.cuts[0]
-    assert found.train.nodes["user"] is graph.nodes["user"]
-    assert found.train.digest() != graph.digest()
+    assert result.cuts is not None
+    assert max(int(e.time.max()) for e in result.train.edges.values() if e.time is not None) < result.cuts[0]
+    assert result.train.nodes["user"] is graph.nodes["user"]
+    assert result.train.digest() != graph.digest()
 
 
 def test_the_default_follows_the_data_set():
@@ -193,7 +193,7 @@ def test_wrong_settings_are_one_line(arguments, said):
 
 
 def test_relations_by_short_names():
-    known = [("user", "follow_note", "note"), ("user", "share", "note"), ("user", "knows", "user")]
-    assert find_relations(known, ["follow"]) == (known[0],)
-    assert find_relations(known, ["share_note", "user__follow_note__note"]) == (known[0], known[1])
-    assert find_relations(known, []) == tuple(known)
+    relations = [("user", "follow_note", "note"), ("user", "share", "note"), ("user", "knows", "user")]
+    assert find_relations(relations, ["follow"]) == (relations[0],)
+    assert find_relations(relations, ["share_note", "user__follow_note__note"]) == (relations[0], relations[1])
+    assert find_relations(relations, []) == tuple(relations)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from experiments import experiment_of
+from hetero_world import write_graph
 
 from ops.config.settings import LaunchSettings
 from ops.data.hetero_load import load_hetero
-from ops.data.io.writer import write_graph
 from ops.data.splits import split
 from ops.datamodules.users import UserData
 from ops.errors import DataError, SettingsError

@@ -17,6 +17,7 @@ import tessera
 from ops.data.synthetic.planted_partition import planted_graph
 from ops.errors import DataError, SettingsError
 from tessera import HSAN, CaEGCN, HaDis, TwHIN
+from trainers import METHODS
 from workflows.train import PRESETS
 
 GRAPH, _ = planted_graph(nodes=40, clusters=2, features=5)
@@ -89,6 +90,8 @@ def test_parameters_are_scikit_learns():
     with pytest.raises(SettingsError, match="allowed: number"):
         model.set_params(lr="fast")
     assert model.get_params()["lr"] == 0.5
+    names = {getattr(tessera, name).method.name for name in dir(tessera) if name not in ("load", "__version__")}
+    assert names == set(METHODS), "every method has its estimator"
     stored = yaml.safe_load((PRESETS / "caegcn-sdcn.yaml").read_text())
     assert {k: stored[k] for k in tessera.SDCN.preset} == tessera.SDCN.preset
 

@@ -12,7 +12,7 @@ from plain_bucket import plain_bucket
 from s3_world import BUCKET
 
 from ops.atomic_io import inside, name_fault
-from ops.data.images.remote import images_copy
+from ops.data.images.sources import images_copy
 from ops.data.io.readers import listing
 from ops.data.io.remote import cached_copy, local_copy
 from ops.errors import DataError

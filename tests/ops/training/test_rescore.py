@@ -103,3 +103,15 @@ def test_one_more_seed_never_averages_two_label_sets(out) -> None:
     _, result = run_experiment(experiment(out, labels=OTHERS, seeds=2), out)
     each = [scores(OTHERS, seed_arrays(out / f"a/seed-{seed}")["last"])["acc"] for seed in (0, 1)]
     assert result.last.metrics["acc"].values == each
+
+
+def test_the_consensus_stands_beside_last_and_is_written_without_training_when_asked_for(out) -> None:
+    arrays = seed_arrays(out / "a/seed-0")
+    for which, clusters, confidence in (("consensus", "consensus", "agreement"), ("last", "last", "confidence")):
+        _, result = run_experiment(experiment(out, result=which), out)
+        assert (result.result, result.consensus.means["acc"]) == (which, scores(LABELS, arrays["consensus"])["acc"])
+        table = pd.read_parquet(out / "a/assignments.parquet")
+        assert scores(arrays[clusters], table["cluster"].to_numpy())["acc"] == 1.0
+        np.testing.assert_array_equal(table["confidence"], arrays[confidence])
+    _, result = run_experiment(experiment(out, labels=OTHERS), out)
+    assert result.consensus.means["acc"] == scores(OTHERS, arrays["consensus"])["acc"]

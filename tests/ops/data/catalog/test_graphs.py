@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ops.data.catalog import download, graphs
-from ops.data.catalog.download_graph import one_hot_degree
+from ops.data.catalog.fetch import one_hot_degree
 from ops.data.load import load
 from ops.errors import DataError
 
@@ -123,7 +123,7 @@ def test_torch_geometrics_airports_become_hsans_bat(places, tmp_path):
     (raw / "labels-brazil-airports.txt").write_text("node label\n" + rows)
     root = str(Path(graphs.__file__).parents[3])
     subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "ops.data.catalog.download_graph", "bat", str(tmp_path)],
+        [sys.executable, "-W", "ignore", "-m", "ops.data.catalog.fetch", "bat", str(tmp_path)],
         check=True,
         cwd=root,
         capture_output=True,

@@ -6,11 +6,11 @@ import zlib
 
 import numpy as np
 import pytest
-from image_files import encoded, picture, table
+from image_files import encoded, load_images, picture, table
 from PIL import Image
 
 from ops.data.images import cache, decode
-from ops.data.images.load import load_images, read_images
+from ops.data.images.load import read_images
 from ops.errors import DataError
 
 

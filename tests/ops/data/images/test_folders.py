@@ -3,9 +3,9 @@
 import os
 
 import pytest
-from image_files import folder, picture
+from image_files import folder, load_images, picture
 
-from ops.data.images.load import load_images, read_images
+from ops.data.images.load import read_images
 from ops.errors import DataError
 
 

@@ -4,11 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from image_files import encoded, folder, picture, table
+from image_files import encoded, folder, load_images, picture, table
 from PIL import Image
 
 from ops.data.images import cache
-from ops.data.images.load import load_images
 from ops.data.types.graph import Data
 from ops.errors import DataError
 

@@ -11,37 +11,37 @@ OPEN = {"crop_scale": (0.08, 1.0), "jitter": (0.4, 0.4, 0.4, 0.1), "jitter_p": 0
 
 
 def images(count, height=24, width=24, seed=0):
-    made = torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed))
-    return made.to(torch.uint8)
+    images = torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed))
+    return images.to(torch.uint8)
 
 
-def one_by_one(image, found, i):
+def one_by_one(image, drawn, i):
     """What torchvision makes of one image with the numbers that were drawn."""
     from torchvision.transforms.v2 import functional as tv
 
-    top, left, height, width = (int(v) for v in found.crop[i])
+    top, left, height, width = (int(v) for v in drawn.crop[i])
     x = image.float() / 255
     x = tv.resized_crop(x, top, left, height, width, list(image.shape[1:]), antialias=True)
-    x = tv.horizontal_flip(x) if found.flip[i] else x
+    x = tv.horizontal_flip(x) if drawn.flip[i] else x
     steps = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
-    for kind in found.order[i]:
-        x = steps[kind](x, float(found.factors[i, kind]))
-    x = tv.rgb_to_grayscale(x, 3) if found.grey[i] else x
+    for kind in drawn.order[i]:
+        x = steps[kind](x, float(drawn.factors[i, kind]))
+    x = tv.rgb_to_grayscale(x, 3) if drawn.grey[i] else x
     return tv.normalize(x, MEAN, STD)
 
 
 @pytest.mark.parametrize("size", [(24, 24), (17, 30)])
 def test_a_batch_is_what_torchvision_makes_of_each_image(size):
     given = images(40, *size)
-    found = draw(np.arange(40), key64(1, "augment", 2, 0), size, **OPEN)
-    made = augment(given, 1, 2, torch.arange(40), 0)
-    assert made.shape == given.shape
+    drawn = draw(np.arange(40), key64(1, "augment", 2, 0), size, **OPEN)
+    views = augment(given, 1, 2, torch.arange(40), 0)
+    assert views.shape == given.shape
     for i in range(40):
-        expected = one_by_one(given[i], found, i)
-        assert torch.allclose(made[i], expected, atol=2e-5), i
-    assert found.grey.any()
-    assert found.flip.any()
-    assert (found.factors[:, 3] == 0).any()  # not every image is jittered
+        expected = one_by_one(given[i], drawn, i)
+        assert torch.allclose(views[i], expected, atol=2e-5), i
+    assert drawn.grey.any()
+    assert drawn.flip.any()
+    assert (drawn.factors[:, 3] == 0).any()  # not every image is jittered
 
 
 def test_an_image_becomes_the_same_in_every_batch():
@@ -61,8 +61,8 @@ def test_every_part_of_the_key_counts(other):
 
 def test_nothing_drawn_leaves_the_image():
     given = images(5, 12, 20)
-    made = augment(given, 0, 0, torch.arange(5), 0, crop_scale=(1.0, 1.0), jitter_p=0.0, grey_p=0.0, flip_p=0.0)
-    assert made.shape == given.shape
+    views = augment(given, 0, 0, torch.arange(5), 0, crop_scale=(1.0, 1.0), jitter_p=0.0, grey_p=0.0, flip_p=0.0)
+    assert views.shape == given.shape
     square = images(5)
     same = augment(square, 0, 0, torch.arange(5), 0, crop_scale=(1, 1), jitter=(0, 0, 0, 0), grey_p=0.0, flip_p=0.0)
     whole = draw(np.arange(5), key64(0, "augment", 0, 0), (24, 24), **OPEN | {"crop_scale": (1.0, 1.0)}).crop
@@ -83,8 +83,8 @@ def test_an_empty_batch_stays_empty():
 
 
 def test_crops_are_spread_as_torchvision_spreads_them():
-    found = draw(np.arange(20_000), 11, (32, 32), **OPEN)
-    top, left, height, width = found.crop.T
+    drawn = draw(np.arange(20_000), 11, (32, 32), **OPEN)
+    top, left, height, width = drawn.crop.T
     assert (top >= 0).all()
     assert (left >= 0).all()
     assert (top + height <= 32).all()
@@ -99,11 +99,11 @@ def test_crops_are_spread_as_torchvision_spreads_them():
     sample = np.array([theirs.make_params([torch.empty(3, 32, 32)])["height"] for _ in range(4000)])
     assert abs(height.mean() - sample.mean()) < 0.5
     assert abs(height.std() - sample.std()) < 0.3
-    assert abs(found.flip.mean() - 0.5) < 0.02
-    assert abs(found.grey.mean() - 0.2) < 0.02
-    assert abs((found.factors[:, 3] != 0).mean() - 0.8) < 0.02
-    assert np.bincount(found.order[:, 0]).min() > 4700  # every operation comes first as often
-    low, high = found.factors.min(0), found.factors.max(0)
+    assert abs(drawn.flip.mean() - 0.5) < 0.02
+    assert abs(drawn.grey.mean() - 0.2) < 0.02
+    assert abs((drawn.factors[:, 3] != 0).mean() - 0.8) < 0.02
+    assert np.bincount(drawn.order[:, 0]).min() > 4700  # every operation comes first as often
+    low, high = drawn.factors.min(0), drawn.factors.max(0)
     assert np.allclose(low, [0.6, 0.6, 0.6, -0.1], atol=1e-3)
     assert np.allclose(high, [1.4, 1.4, 1.4, 0.1], atol=1e-3)
     assert abs(sum(GREY) - 1) < 1e-3

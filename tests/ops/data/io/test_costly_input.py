@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from image_files import folder as image_folder
+from image_files import load_images
 
 from ops import memory
 from ops.data.hetero_load import load_hetero
-from ops.data.images.load import load_images
 from ops.data.io.plain_yaml import load_yaml
 from ops.data.load import load, read_rows
 from ops.errors import DataError, ResourceError
@@ -49,6 +49,19 @@ def test_loading_is_planned_before_it_takes_the_memory(tmp_path, write):
         said = line(lambda: load(spec, knn=0 if spec.endswith("npz") or "planted" in spec else 1), ResourceError)
     assert said.startswith(f"{spec}: loading it is planned to need ")
     assert "there are 0.02 GiB; give fewer rows or columns, or a larger --memory-limit" in said
+
+
+def test_edges_are_planned_as_well(tmp_path):
+    np.save(tmp_path / "acm_feat.npy", np.eye(2000, 2))
+    np.save(tmp_path / "acm_adj.npy", np.ones((2000, 2000), np.int8))
+    with memory.loading_within(0.05):
+        said = line(lambda: load(str(tmp_path)), ResourceError)
+        assert said.startswith(f"{tmp_path}/acm_adj.npy: 2,048,000 edges and more: loading it is planned to need")
+        (tmp_path / "acm_adj.npy").unlink()
+        said = line(lambda: load(str(tmp_path), knn=1500), ResourceError)
+        assert said.startswith(f"{tmp_path}: --knn 1500: loading it is planned to need 0.13 GiB")
+        said = line(lambda: load_hetero("planted:users=20000000"), ResourceError)
+        assert said.startswith("planted:users=20000000: loading it is planned to need")
 
 
 @pytest.mark.parametrize("value", [1e30, -1e16, np.float32(3e38)])
@@ -132,3 +145,21 @@ def test_names_that_are_not_utf8(tmp_path):
     pets = image_folder(tmp_path / "pets")
     os.rename(pets / "cat" / "0.png", os.fsencode(str(pets)) + b"/cat/\xff.png")
     assert line(lambda: load_images(str(pets))) == f"{pets}/cat/\\xff.png: the name is not UTF-8 text; rename it"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x\0y", "x" * 255 + "é"])
+def test_names_that_no_file_can_have(tmp_path, monkeypatch, name):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "ten.txt").write_text("\n".join([*"abcdefghi", name.replace("\0", "/")]))
+    specs = [f"{tmp_path}/{name}", f"{tmp_path}/{name}.csv", f"./{name}", name]
+    images = [f"imagenet10:{tmp_path}/{name},classes={tmp_path}/ten.txt", f"imagenet10:.,classes={tmp_path}/{name}"]
+    images += [f"imagenet10:{tmp_path}/train,classes={tmp_path}/ten.txt"]
+    for call, given in ((load, specs), (load_hetero, specs), (read_rows, specs), (load_images, specs + images)):
+        for spec in given:
+            line(lambda call=call, spec=spec: call(spec))
+    if "\0" not in name:
+        for key in ("TESSERA_DATA", "TESSERA_CACHE"):
+            monkeypatch.setenv(key, f"{tmp_path}/{name}")
+            for call, spec in ((load, "acm"), (load_hetero, "usps")):
+                line(lambda call=call, spec=spec: call(spec))
+            monkeypatch.delenv(key)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hetero_world import write_folder, write_original
+from hetero_world import write_folder, write_graph, write_original
 
 from ops.data.hetero_load import load_hetero, open_graph
 from ops.data.io import chunks, readers
 from ops.data.io.chunks import read_edge_table, read_node_table
-from ops.data.io.writer import write_graph
 from ops.data.synthetic.user_item import planted_communities
 from ops.errors import DataError, ServiceError
 
@@ -28,8 +27,8 @@ def test_a_folder_on_s3_is_the_folder_here(s3, tmp_path, monkeypatch, form):
         write_graph(graph, tmp_path / "out", 2, groups)
     for path in (p for p in (tmp_path / "out").rglob("*") if p.is_file()):
         s3.put(f"data/{form}/{path.relative_to(tmp_path / 'out')}", path.read_bytes())
-    found, labels = load_hetero(f"s3://tessera/data/{form}")
-    assert found.digest() == load_hetero(str(tmp_path / "out"))[0].digest()
+    remote, labels = load_hetero(f"s3://tessera/data/{form}")
+    assert remote.digest() == load_hetero(str(tmp_path / "out"))[0].digest()
     assert form != "parquet" or labels["note"].tolist() == groups["note"].tolist()
     local, there = open_graph(str(tmp_path / "out")), open_graph(f"s3://tessera/data/{form}/")
     for relation, pieces in local.edges.items():
@@ -51,11 +50,11 @@ def test_only_what_is_asked_for_is_read(s3, monkeypatch):
     s3.put("big/nodes/a.csv", b"id,f\n" + rows)
     s3.put("big/edges/a__r__a.csv", b"src,dst\n" + rows)
     monkeypatch.setattr(chunks, "TEXT_BYTES", 100_000)
-    found = open_graph("s3://tessera/big")
+    listed = open_graph("s3://tessera/big")
     read: list[int] = []
     whole = readers.s3.read_range
     monkeypatch.setattr(readers.s3, "read_range", lambda *a, **k: (read.append(a[2]), whole(*a, **k))[1])
-    ids, x = read_node_table(found.nodes["a"][1])
+    ids, x = read_node_table(listed.nodes["a"][1])
     assert sum(read) < 110_000
     assert x.shape == (len(ids), 1)
     assert np.array_equal(ids, x[:, 0])

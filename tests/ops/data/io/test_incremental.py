@@ -13,7 +13,7 @@ IDS = np.array(["a", "b", "c", "d", "e"])
 
 
 @pytest.fixture
-def known() -> AttributedGraph:
+def trained() -> AttributedGraph:
     """a - b - c - d - e, a path."""
     return make_graph("known", X, np.array([[0, 1, 2, 3], [1, 2, 3, 4]]), ids=IDS)
 
@@ -33,10 +33,10 @@ def test_data_that_begins_with_the_known_rows_in_pieces():
     assert not begins_with(longer[:, :1], X)
 
 
-def test_new_nodes_join_the_known_graph(known):
+def test_new_nodes_join_the_known_graph(trained):
     # d again (with a feature of its own), and the new node x, linked to d and to b, which is not repeated
     raw = Raw("new", "new", np.array([[7, 7], [9, 9]]), np.array([[1, 1], [0, 3]]), ids=np.array(["d", "x"]))
-    x, edges = grow(raw, raw.x.astype(np.float32), np.array([3, -1]), known)
+    x, edges = grow(raw, raw.x.astype(np.float32), np.array([3, -1]), trained)
     # nodes: d, x, then a, b, c, e
     np.testing.assert_array_equal(x, [[7, 7], [9, 9], *X[[0, 1, 2, 4]]])
     names = np.array(["d", "x", "a", "b", "c", "e"])
@@ -44,7 +44,7 @@ def test_new_nodes_join_the_known_graph(known):
     assert pairs == {"ab", "bc", "cd", "de", "dx", "bx"}
 
 
-def test_rows_alone_have_no_edges_and_a_graph_of_its_own_keeps_its(known):
+def test_rows_alone_have_no_edges_and_a_graph_of_its_own_keeps_its(trained):
     alone, edges = grow(Raw("new", "new", X), X, np.full(5, -1), None)
     assert (alone is X, edges.shape) == (True, (2, 0))
     _, edges = grow(Raw("new", "new", X, np.array([[0], [1]])), X, np.full(5, -1), None)
@@ -58,7 +58,7 @@ def test_edges_to_known_nodes_need_ids():
         grow(Raw("new", "new.csv", X, np.array([[0], [6]])), X, np.full(5, -1), None)
 
 
-def test_a_folders_edges_may_end_in_known_ids(tmp_path, known):
+def test_a_folders_edges_may_end_in_known_ids(tmp_path, trained):
     (tmp_path / "features.csv").write_text("id,f,g\nx,1,2\nc,3,4\n")
     (tmp_path / "edges.csv").write_text("source,target\nx,c\nx,e\n")
     with pytest.raises(DataError, match="row 1: target 'e' is not among the 2 node ids"):

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from image_files import folder
+from image_files import folder, load_images
 
-from ops.data.images.load import load_images
 from ops.data.load import load, table_file
 from ops.errors import DataError
 

@@ -27,8 +27,8 @@ def test_ratings_become_relations(tmp_path):
     assert (graph.name, groups) == ("x", None)
     assert graph.nodes["user"].ids.tolist() == ["u1", "u2"]
     assert graph.nodes["note"].ids.tolist() == [10, 11, 12]
-    found = {r[1]: (e.src.tolist(), e.dst.tolist(), e.time.tolist()) for r, e in graph.edges.items()}
-    assert found == {
+    edges = {r[1]: (e.src.tolist(), e.dst.tolist(), e.time.tolist()) for r, e in graph.edges.items()}
+    assert edges == {
         "share_note": ([0], [0], [100]), "comment_note": ([0, 1], [1, 1], [101, 104]), "follow_note": ([1], [0], [102]),
     }  # fmt: skip
     assert "1 interactions rated below 3 are unused" in graph.notes
@@ -123,8 +123,8 @@ def test_ml100k(monkeypatch):
     assert {r[1]: e.count for r, e in graph.edges.items()} == {
         "share_note": 21201, "comment_note": 34174, "follow_note": 27145,
     }  # fmt: skip
-    found = split(graph)
-    assert found.how == "user"
-    assert found.counts["test sources"] == 943
-    assert found.counts["sources left out"] == 0
+    hidden = split(graph)
+    assert hidden.how == "user"
+    assert hidden.counts["test sources"] == 943
+    assert hidden.counts["sources left out"] == 0
     assert np.isfinite(graph.nodes["user"].x).all()
