@@ -88,7 +88,7 @@ def neighbourhoods(
     chunks = [
         (part, at) for part in parts_of_rank(data, group) for at in range(0, len(data.part_rows(kind, part)), ROWS)
     ]
-    return prefetched((partial(draw, *chunk) for chunk in chunks), settings.prefetch)
+    return prefetched((partial(draw, *chunk) for chunk in chunks), min(settings.prefetch, 2))
 
 
 def predict(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], new: NewRows) -> Placed:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -114,10 +115,13 @@ class GraphTrainer(ABC):
 def steps(
     edges: list[int], settings: GraphSettings, group: ProcessGroup, seed: int, epoch: int, prepare: Callable[..., Any]
 ) -> Iterator[tuple[int, list[Any]]]:
-    """Each step of an epoch: how many batches it has, and those of this worker, `prepare`d ahead by threads."""
+    """Each step of an epoch: how many batches it has, and those of this worker; threads `prepare` groups ahead."""
     all_steps = steps_of(edges, settings.batch, seed, epoch, settings.step_batches, settings.epoch_steps)
     shares = [batches[group.rank :: group.world] for batches in all_steps]
-    ready = prefetched((partial(prepare, *which) for share in shares for which in share), settings.prefetch)
+    flat = [which for share in shares for which in share]
+    size = max(1, settings.prefetch // 2)  # batches that are asked for together
+    groups = [flat[at : at + size] for at in range(0, len(flat), size)]
+    ready = chain.from_iterable(prefetched((partial(prepare, group) for group in groups), min(settings.prefetch, 2)))
     for batches, share in zip(all_steps, shares, strict=True):
         yield len(batches), [next(ready) for _ in share]
 

@@ -26,7 +26,7 @@ class GraphSettings(UserSettings):
         0, "steps of an epoch, at whose end the training can be resumed; 0: one pass over all edges", ge=0
     )
     update_every: int = setting(5, "epochs between looks at the clusters", ge=1)
-    prefetch: int = setting(2, "batches that a worker has drawn ahead in threads; 0: none", ge=0, le=64)
+    prefetch: int = setting(4, "batches that a worker has drawn ahead in two threads; 0: none", ge=0, le=64)
     kmeans: Literal["euclidean", "spherical"] = setting("spherical", "which k-means makes the clusters")
     kmeans_starts: int = setting(10, "k-means++ starts, the lowest inertia wins", ge=1, le=1000)
     som_rows: int = setting(

@@ -14,8 +14,8 @@ from torch import Tensor
 from ops.api import Result, Run, State
 from ops.clustering.som import neighbourhood, som, som_loss
 from ops.device import send
-from ops.graph.sampling.dataset import PartitionedGraph
-from ops.graph.sampling.neighbor_sampler import Sample
+from ops.graph.sampling.dataset import PartitionedGraph, Which
+from ops.graph.sampling.neighbor_sampler import Neighbourhood, Sample
 from ops.rng import generator, torch_generator
 from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.hgt import loss as losses
@@ -88,23 +88,32 @@ class HgtTrainer(GraphTrainer):
         metrics = {"train/loss": link} | sent_bytes(self.group, before, count)
         return metrics | ({"train/loss_map": mapped} if self.settings.som_weight else {})
 
-    def prepare(self, turn: int, part: int, number: int) -> NeighbourhoodBatch:
-        """Draw batch (part, number) of a pass: pairs, pools of negatives, neighbourhoods without the pairs' edges."""
-        data, client, key = self.data, self.client, (self.seed, turn, part, number)
-        pairs, _ = client.seed_edges(data.labels, part, (self.seed, turn, number), self.settings.batch)
-        draws = generator(self.seed, "negatives", turn, part, number)
-        pools = [draws.integers(data.count(kind), size=POOL) for kind in (data.rows, data.others)]
-        ends, c = ends_of(data, pairs, pools), self.settings
-        sample = client.sample(ends.ids, c.fan_outs, key, c.sampling, (data.labels[0], pairs), data.featured)
+    def prepare(self, group: list[Which]) -> list[NeighbourhoodBatch]:
+        """Draw batches of a pass: pairs, pools of negatives, neighbourhoods without the pairs' edges."""
+        s, data = self.settings, self.data
+        all_ends, wanted = [], []
+        for turn, part, number in group:
+            pairs, _ = self.client.seed_edges(data.labels, part, (self.seed, turn, number), s.batch)
+            draws = generator(self.seed, "negatives", turn, part, number)
+            pools = [draws.integers(data.count(kind), size=POOL) for kind in (data.rows, data.others)]
+            ends, key = ends_of(data, pairs, pools), (self.seed, turn, part, number)
+            all_ends.append(ends)
+            wanted.append(Neighbourhood(ends.ids, s.fan_outs, key, s.sampling, (data.labels[0], pairs)))
+        samples = self.client.samples(wanted, data.featured)
+        return [self._sent(*each) for each in zip(group, all_ends, samples, strict=True)]
+
+    def _sent(self, key: Which, ends: Ends, sample: Sample) -> NeighbourhoodBatch:
+        """A batch on its way to the device."""
+        c = self.settings
         candidates = log_q = None
         if c.loss == "bpr":
-            candidates = self._candidates(ends, key[1:])
+            candidates = self._candidates(ends, key)
         else:
             log_q = torch.stack([torch.log(torch.bincount(rows)[rows].float()) for rows in ends.pairs])
         seen = torch.unique(ends.pairs[0]) if c.som_weight else None
         small = (None if each is None else send(each, self.device) for each in (candidates, log_q, seen))
         sample = sample.sent(self.device, numbers=bool(c.id_buckets))
-        return NeighbourhoodBatch(key[1:], sample, send(ends.pairs, self.device), *small)
+        return NeighbourhoodBatch(key, sample, send(ends.pairs, self.device), *small)
 
     def _candidates(self, ends: Ends, key: tuple[int, int, int]) -> Int64[Tensor, "2 P C"]:
         """What each pair's negatives are picked from, out of the batch's pools."""

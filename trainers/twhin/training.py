@@ -24,7 +24,7 @@ from torch import Tensor
 from ops.api import Result, Run, State
 from ops.data.types.hetero import relation_name
 from ops.device import send
-from ops.graph.sampling.dataset import PartitionedGraph
+from ops.graph.sampling.dataset import PartitionedGraph, Which
 from ops.rng import generator
 from trainers.hgt.loop import GraphTrainer, ends_of, parts_of_rank, steps
 from trainers.shared import check_loss, means, run_epochs, sent_bytes
@@ -98,8 +98,11 @@ class TwhinTrainer(GraphTrainer):
         check_loss(metrics["train/loss"], epoch, "lower --lr or raise --temperature")
         return metrics | sent_bytes(self.group, before, len(losses))
 
-    def prepare(self, turn: int, part: int, number: int) -> TableBatch:
-        """Draw batch (part, number) of a pass over the edges: its edges and the nodes that corrupt them."""
+    def prepare(self, group: list[Which]) -> list[TableBatch]:
+        """Draw batches of a pass over the edges: their edges and the nodes that corrupt them."""
+        return [self._drawn(*each) for each in group]
+
+    def _drawn(self, turn: int, part: int, number: int) -> TableBatch:
         data = self.data
         pairs, which = self.client.seed_edges(data.labels, part, (self.seed, turn, number), self.settings.batch)
         draws = generator(self.seed, "negatives", turn, part, number)
