@@ -88,6 +88,8 @@ def agreeing(values):
         dropped |= {"batch_nodes", "parts", "blocks"}
         if values.get("pair_storage") == "recompute":
             dropped.add("pair_storage")
+    if isinstance(values.get("tile_rows"), int) and not 16 <= values["tile_rows"] <= 8192:
+        dropped.add("tile_rows")
     k = values.get("n_clusters")
     if values.get("batch_nodes"):
         dropped |= {"parts", "blocks"}
