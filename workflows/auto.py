@@ -79,7 +79,7 @@ def _cluster(settings: AutoSettings, command: str, console: Console) -> int:
     write_json(folder / "choice.json", choice.plain())
     if settings.json_output:
         print(json.dumps(result.plain()))
-    console.say(result_text(result))
+    console.say(result_text(result), lines=True)
     for line in [*remarks, _trained(experiment.data.n_nodes, name)]:
         console.say(line)
     where(folder, launch, console)
@@ -92,7 +92,7 @@ def _trained(n_nodes: int, chosen: str) -> str:
         return "no trained method is worth its time here: none has been above k-means on the degree of such a graph"
     minutes = NS4GC_SECONDS * (n_nodes / NS4GC_NODES) ** 2 / 60
     parts = "" if minutes < 120 else "; with --parts P --blocks q it takes a small share of that"
-    return f"worth a try: --then ns4gc, about {max(minutes, 1):.0f} CPU minutes a seed here{parts}"
+    return f"worth a try: --then ns4gc, about {max(minutes, 1):.0f} CPU minute(s) a seed here{parts}"
 
 
 def _without(argv: list[str], *flags: str) -> list[str]:
