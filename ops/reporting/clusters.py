@@ -112,18 +112,18 @@ def map_data(run: StoredRun, points: Coordinates | None, assignments: Assignment
         return None
     n = len(sample["cluster"])
     rows = sample.get("rows", np.arange(n))
-    known = assignments is not None and int(rows.max(initial=0)) < len(assignments.ids)
+    is_stored = assignments is not None and int(rows.max(initial=0)) < len(assignments.ids)
     before, after = points
     data: dict[str, Any] = {
         "n": n,
-        "ids": [str(each) for each in (assignments.ids[rows] if assignments and known else rows)],
+        "ids": [str(each) for each in (assignments.ids[rows] if assignments and is_stored else rows)],
         "layouts": [{"name": "after training", "xy": _places(after)},
                     {"name": "before (input)", "xy": _places(before)}],
-        "channels": [_groups("cluster", sample["cluster"])],
+        "channels": [_groups("cluster", assignments.clusters[rows] if assignments and is_stored else sample["cluster"])],
     }  # fmt: skip
     if "label" in sample:
         data["channels"].append(_groups("label", sample["label"]))
-    if assignments is not None and known:
+    if assignments is not None and is_stored:
         data["channels"].append(_values("confidence", assignments.confidence[rows]))
     if "features" in sample:
         names = _names(run, sample["feature_columns"])

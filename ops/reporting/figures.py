@@ -272,5 +272,8 @@ def comparison(names: Sequence[str], values: Mapping[str, Sequence[Sequence[floa
                 ax.plot(float(np.mean(seeds)), i, "|", color=INK, markersize=16, markeredgewidth=2)
         ax.set_yticks(range(len(names)), [name if len(name) < 19 else f"{name[:16]}..." for name in names])
         ax.tick_params(axis="y", length=0)
+        low, high = ax.get_xlim()
+        room = max(0.0, 0.1 * max(abs(low), abs(high)) - (high - low)) / 2  # noise is not blown up
+        ax.set_xlim(low - room, high + room)
         ax.set_ylim(len(names) - 0.5, -0.5)
     return figure

@@ -127,7 +127,7 @@ def panels(count: int, height: float = 2.6) -> tuple[Figure, list[Axes]]:
     """A Figure with `count` axes in rows of at most three, all as wide as each other, a row `height` inches."""
     across = min(3, max(count, 1))
     rows = math.ceil(count / across)
-    figure = blank(height * rows + 0.5, WIDTH / 3 * across)
+    figure = blank(height * rows + 0.5, WIDTH / 3 * across if count > 1 else NARROW)
     grid = figure.add_gridspec(rows, across)
     return figure, [style(figure.add_subplot(grid[i // across, i % across])) for i in range(count)]
 
@@ -140,7 +140,7 @@ def legend(figure: Figure, ax: Axes) -> None:
             handles,
             names,
             loc="outside lower center",
-            ncols=2,
+            ncols=2 if figure.get_figwidth() > 6 else 1,
             frameon=False,
             fontsize=text_size(figure),
             labelcolor=INK,

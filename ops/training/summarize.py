@@ -112,10 +112,8 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         atomic_write(folder / "model" / file, (folders[chosen] / "model" / file).read_bytes())
     if experiment.k_choice:
         CountSweep.model_validate(experiment.k_choice).write(folder / "auto.json")
-    datamodule = datamodule_of(experiment.method)
-    explained = datamodule.explain(experiment, clusters[chosen]) if experiment.launch.explain else None
-    if explained is not None:
-        Explanation.model_validate({"seed": chosen, "clusters": explained}).write(folder / "explain.json")
+    if experiment.launch.explain:
+        _explain(experiment, folder, chosen, clusters[chosen])
     last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), _baselines(experiment)
     result = RunResult(
         **_request(experiment),
@@ -127,7 +125,7 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         oracle=statistics.over_seeds([e.oracle for e in each]),
         selected_by=[e.selected_by for e in each],
         baselines=baselines,
-        **datamodule.finish(experiment, folder, folders, chosen),
+        **datamodule_of(experiment.method).finish(experiment, folder, folders, chosen),
         stability=statistics.stability(list(clusters.values())),
         seconds=sum(e.seconds for e in each),
         cpu_seconds=sum(e.cpu_seconds for e in each),
@@ -143,6 +141,13 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
     )  # fmt: skip
     result.write(folder / "result.json")
     return result
+
+
+def _explain(experiment: AnyExperiment, folder: Path, seed: int, clusters: NDArray[np.int64]) -> None:
+    """Write which features set the clusters of the model's seed apart, where the data has features that can."""
+    explained = datamodule_of(experiment.method).explain(experiment, clusters)
+    if explained is not None:
+        Explanation.model_validate({"seed": seed, "clusters": explained}).write(folder / "explain.json")
 
 
 def warm_start(experiment: AnyExperiment, each: list[SeedResult]) -> dict[str, Any]:

@@ -124,6 +124,8 @@ def test_disturbed_search_ends_whole(disturbed: Disturbed) -> None:
     assert {k: best["settings"][k]["value"] for k in ("lr", "temperature")} == trials[0]["settings"]
     assert {best["settings"][k]["source"] for k in ("lr", "temperature")} == {"trial"}
     assert best["last"]["acc"]["values"][0] == trials[0]["metrics"]["acc"], "seed 0 is the trial's own"
+    histories = [study / part / "seed-0" / "history.jsonl" for part in ("best", trials[0]["trial"])]
+    assert histories[0].read_bytes() == histories[1].read_bytes(), "with its times: it was not trained again"
     page = (study / "report.html").read_text()
     assert all(t["trial"] in page for t in trials)
     assert trials[0]["trial"] in disturbed.said
