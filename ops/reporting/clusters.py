@@ -119,7 +119,8 @@ def map_data(run: StoredRun, points: Coordinates | None, assignments: Assignment
         "ids": [str(each) for each in (assignments.ids[rows] if assignments and is_stored else rows)],
         "layouts": [{"name": "after training", "xy": _places(after)},
                     {"name": "before (input)", "xy": _places(before)}],
-        "channels": [_groups("cluster", assignments.clusters[rows] if assignments and is_stored else sample["cluster"])],
+        "channels": [_groups("cluster", assignments.clusters[rows] if assignments and is_stored
+                             else sample["cluster"])],
     }  # fmt: skip
     if "label" in sample:
         data["channels"].append(_groups("label", sample["label"]))
