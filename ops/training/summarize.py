@@ -102,12 +102,11 @@ def write_assignments(
 
 def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
     """Write what the finished seeds of `folder` come to together, `result.json` last."""
-    seeds = experiment.seeds
+    seeds, shown = experiment.seeds, experiment.launch.result
     folders = {seed: folder / f"seed-{seed}" for seed in seeds}
     each = [rescored(experiment, f) for f in folders.values()]
     chosen = seeds[panel([{k: v for k, v in e.last.items() if v is not None} for e in each]).chosen]
-    path, shown = folder / "assignments.parquet", experiment.launch.result
-    clusters = write_assignments(path, experiment.data, folders, chosen, shown)
+    clusters = write_assignments(folder / "assignments.parquet", experiment.data, folders, chosen, shown)
     for file in ("settings.json", "model.safetensors"):
         atomic_write(folder / "model" / file, (folders[chosen] / "model" / file).read_bytes())
     if experiment.k_choice:

@@ -47,6 +47,8 @@ def read_folder(path: Path, more_ids: NDArray[Any] | None = None, unread: Sequen
         names = ", ".join(p.name for p in files[:5]) or "nothing"
         raise DataError(f"{path}: no features: needs features.{{npy,npz,parquet,csv}}; found {shown(names)}")
     table = _features(features)
+    if table.x.ndim != 2:
+        raise DataError(f"{features}: features must be a table [N, F], found shape {table.x.shape}")
     ends, notes = (None, []) if edges is None else _edges(edges, _all_ids(table.ids, more_ids))
     y = table.labels
     if labels is not None:
@@ -87,7 +89,7 @@ def _features(path: Path) -> Raw:
     if suffix == ".npz":
         with Npz(path) as arrays:
             x, ids = features_npz(arrays), arrays.get("ids")
-            ids = None if ids is None else check_ids(ids, len(x), origin=str(path))
+            ids = None if ids is None or x.ndim != 2 else check_ids(ids, len(x), origin=str(path))
             return Raw(path.stem, str(path), x, ids=ids)
     return feature_table(path)
 
