@@ -39,6 +39,8 @@ from ops.training.experiment import judges_of
 from ops.training.rescore import given, rescored
 from ops.training.seed_run import SeedRun
 
+PATHS = {"assignments": "assignments.parquet", "model": "model", "report": "report.html"}  # in a run's folder
+
 
 def finish_seed(
     experiment: AnyExperiment, run: SeedRun, result: Result, x: NDArray[Any], settings: Mapping[str, Any]
@@ -106,8 +108,8 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
     folders = {seed: folder / f"seed-{seed}" for seed in seeds}
     each = [rescored(experiment, f) for f in folders.values()]
     chosen = seeds[panel([{k: v for k, v in e.last.items() if v is not None} for e in each]).chosen]
-    path, shown = folder / "assignments.parquet", experiment.launch.result
-    clusters = write_assignments(path, experiment.data, folders, chosen, shown)
+    shown = experiment.launch.result
+    clusters = write_assignments(folder / "assignments.parquet", experiment.data, folders, chosen, shown)
     for file in ("settings.json", "model.safetensors"):
         atomic_write(folder / "model" / file, (folders[chosen] / "model" / file).read_bytes())
     if experiment.k_choice:
@@ -135,8 +137,7 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         **warm_start(experiment, each),
         warnings=[w for e in each for w in e.warnings],
         finished=now(),
-        paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": "assignments.parquet",
-               "model": "model", "report": "report.html"},
+        paths={"folder": run_dir.shown(experiment.launch, folder), **PATHS},
         verdict="; ".join([*statistics.faults(each, experiment.k), statistics.verdict(last, baselines)]),
     )  # fmt: skip
     result.write(folder / "result.json")

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from commands import TINY, Shell
 
-from workflows import compare, generate_graph, main, partition_graph, predict, report, train, tune
+from workflows import auto, compare, generate_graph, main, partition_graph, predict, report, train, tune
 
 PROJECT = Path(__file__).parents[2]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "trainers").glob("*/README.md"))]
 ENDS = ("ops.training.trainer.run_training", "ops.tuning.tuner.run_search", "workflows.predict.run_prediction",
         "workflows.partition_graph.run_partition", "workflows.generate_graph.generate", "workflows.compare.fetched",
-        "workflows.report.fetched")  # fmt: skip
+        "workflows.report.fetched", "ops.training.experiment.build_experiment")  # fmt: skip
 
 
 class Reached(Exception):
@@ -105,7 +105,8 @@ def commands():
 @pytest.mark.parametrize("words", list(commands()))
 def test_every_command_of_the_pages_parses(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    modules = {"train": train, "predict": predict, "compare": compare, "report": report, "tune": tune,
+    modules = {"auto": auto,
+        "train": train, "predict": predict, "compare": compare, "report": report, "tune": tune,
                "partition_graph": partition_graph, "generate_graph": generate_graph}  # fmt: skip
     program, *argv = words
     name = Path(program).stem
