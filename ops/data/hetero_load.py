@@ -48,17 +48,14 @@ Loaded = tuple[HeteroGraph, Groups | None]
 class Tables:
     """The chunks of a graph by node type and relation, in the order of the rows.
 
-    `features`: F by type (0 = none), `names` of them where each has one; `weight`, `time`: the relations that have
-    such a column; `symmetric`: relations said (graph.yaml) to equal their own transpose.
+    `names` of the features by type, where each has one; `symmetric`: relations said (graph.yaml) to equal their own
+    transpose.
     """
 
     name: str
     nodes: dict[str, tuple[Chunk, ...]]
     edges: dict[Relation, tuple[Chunk, ...]]
-    features: dict[str, int]
     names: dict[str, tuple[str, ...]]
-    weight: tuple[Relation, ...] = ()
-    time: tuple[Relation, ...] = ()
     symmetric: tuple[Relation, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -110,20 +107,15 @@ def open_graph(spec: str) -> Tables | HeteroGraph:
 def tables_of(layout: Layout) -> Tables:
     """The chunks of a folder's files. Raises DataError for headers that do not fit and tables without rows."""
     nodes = {kind: node_chunks(files, kind) for kind, files in layout.nodes.items()}
-    edges, weight, time, notes = {}, [], [], list(layout.notes)
+    edges, notes = {}, list(layout.notes)
     for relation, files in layout.edges.items():
         columns, title = [edge_columns(file) for file in files], relation_name(relation)
         check_alike(files, [tuple(sorted(filter(None, c.roles))) for c in columns], "columns")
         edges[relation] = chunks_of(files, columns, title)
-        weight += [relation] if columns[0].named("weight") else []
-        time += [relation] if columns[0].named("time") else []
         rest = sorted({name for c in columns for name in c.ignored})
         notes += [f"{title}: columns ignored: {', '.join(rest[:5])}"] if rest else []
-    widths = {kind: chunks[0].width for kind, chunks in nodes.items()}
     names = {kind: chunks[0].columns.feature_names for kind, chunks in nodes.items()}
-    return Tables(
-        layout.name, nodes, edges, widths, names, tuple(weight), tuple(time), layout.symmetric, tuple(notes)
-    )  # fmt: skip
+    return Tables(layout.name, nodes, edges, names, layout.symmetric, tuple(notes))
 
 
 def gather_nodes(kind: str, chunks: Sequence[Chunk]) -> Nodes:

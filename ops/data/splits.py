@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -86,33 +86,22 @@ def split(
     np.minimum.at(before, owners[late], times[late])  # by time none of them is before the cut
     train = _without(graph, labels, codes[parts > 0], before, first)
     trained = _with_edges(train, source)
-    counts = _counts(graph, train, owners, parts, trained)
-    notes += _checked(graph.name, how, source, counts)
+    counts, left_out = _counted(graph, train, how, source, owners, parts, trained)
+    notes += left_out
     hidden = [codes[(parts == i) & trained[owners]] for i in (1, 2)]
     pairs = [np.stack([c // n_targets, c % n_targets], axis=1) for c in hidden]
     shown_cuts = cuts if timed and how == "time" else None
     return Split(train.with_notes(*notes), pairs[0], pairs[1], shown_cuts, counts, how, labels, timed)
 
 
-def _checked(name: str, how: How, source: str, counts: dict[str, int]) -> list[str]:
-    """What to note of the counts. DataError where one part is empty."""
-    if not counts["train pairs"] or not counts["test pairs"]:
-        raise DataError(
-            f"{name}: split by {how}: {counts['train pairs']} pairs left to train on, {counts['test pairs']} to "
-            "test; both are needed (many equal times? split by user, or give more data)"
-        )
-    if counts["sources left out"]:
-        return [f"{count(counts['sources left out'], source)} without training edges: left out of the evaluation"]
-    return []
-
-
 def _with_edges(train: HeteroGraph, kind: str) -> NDArray[np.bool_]:
     """Which nodes of a type have a training edge."""
     linked = np.zeros(train.nodes[kind].count, dtype=bool)
     for relation, edges in train.edges.items():
-        for end, rows in ((relation[0], edges.src), (relation[2], edges.dst)):
-            if end == kind:
-                linked[rows] = True
+        if relation[0] == kind:
+            linked[edges.src] = True
+        if relation[2] == kind:
+            linked[edges.dst] = True
     return linked
 
 
@@ -147,17 +136,15 @@ def _pairs(
     return codes[last], times[last], []
 
 
-def _share(n: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+def _share(n: Any, share: Any) -> Any:
     """floor(share * n), not one less where the product is a whole number but for rounding."""
-    whole: NDArray[np.int64] = np.floor(n * share + 1e-9).astype(np.int64)
-    return whole
+    return np.floor(n * share + 1e-9).astype(np.int64)
 
 
 def _by_time(times: NDArray[np.int64], valid: float, test: float) -> tuple[NDArray[np.int64], tuple[int, int]]:
     """0 train, 1 validation, 2 test of each pair, and the two cut times."""
     ordered = np.sort(times)
-    places: NDArray[np.int64] = np.floor(times.size * np.array([1 - valid - test, 1 - test]) + 1e-9).astype(np.int64)
-    cuts = ordered[np.minimum(places, times.size - 1)]
+    cuts = ordered[np.minimum(_share(times.size, np.array([1 - valid - test, 1 - test])), times.size - 1)]
     return (times >= cuts[0]).astype(np.int64) + (times >= cuts[1]), (int(cuts[0]), int(cuts[1]))
 
 
@@ -190,38 +177,42 @@ def _without(
     n_targets = graph.nodes[ends[1]].count
     kept: dict[Relation, Edges] = {}
     for relation, edges in graph.edges.items():
-        stays = np.ones(edges.count, dtype=bool)
+        keep = np.ones(edges.count, dtype=bool)
         # relations that join other types are cut too: what comes later may be a consequence of the hidden pairs
         cut = edges.time if relation not in labels else None
         if cut is not None:
-            stays &= cut < first
+            keep &= cut < first
         for source, target, at, to in (
             (relation[0], relation[2], edges.src, edges.dst),
             (relation[2], relation[0], edges.dst, edges.src),
         ):
             if (source, target) == ends:
-                stays &= ~np.isin(at * n_targets + to, hidden)
+                keep &= ~np.isin(at * n_targets + to, hidden)
             if cut is not None and source == ends[0]:
-                stays &= cut < before[at]
-        kept[relation] = edges.take(stays)
+                keep &= cut < before[at]
+        kept[relation] = edges.take(keep)
     return replace(graph, edges=kept)
 
 
-def _counts(
-    graph: HeteroGraph,
-    train: HeteroGraph,
-    owners: NDArray[np.int64],
-    parts: NDArray[np.int64],
+def _counted(
+    graph: HeteroGraph, train: HeteroGraph, how: How, source: str, owners: NDArray[np.int64], parts: NDArray[np.int64],
     trained: NDArray[np.bool_],
-) -> dict[str, int]:
-    shown = trained[owners]
-    tested = np.unique(owners[parts > 0])
-    return {
-        "train pairs": int((parts == 0).sum()),
+) -> tuple[dict[str, int], list[str]]:  # fmt: skip
+    """The counts of a split, and what to note of them. DataError where one part is empty."""
+    shown, hidden = trained[owners], parts > 0
+    counts = {
+        "train pairs": int((~hidden).sum()),
         "valid pairs": int(((parts == 1) & shown).sum()),
         "test pairs": int(((parts == 2) & shown).sum()),
-        "pairs left out": int(((parts > 0) & ~shown).sum()),
-        "sources left out": int((~trained[tested]).sum()),
+        "pairs left out": int((hidden & ~shown).sum()),
+        "sources left out": int((~trained[np.unique(owners[hidden])]).sum()),
         "test sources": int(np.unique(owners[(parts == 2) & shown]).size),
         "edges hidden": sum(e.count for e in graph.edges.values()) - sum(e.count for e in train.edges.values()),
     }
+    if not counts["train pairs"] or not counts["test pairs"]:
+        raise DataError(
+            f"{graph.name}: split by {how}: {counts['train pairs']} pairs left to train on, {counts['test pairs']} to "
+            "test; both are needed (many equal times? split by user, or give more data)"
+        )
+    lonely = counts["sources left out"]
+    return counts, [f"{count(lonely, source)} without training edges: left out of the evaluation"] if lonely else []

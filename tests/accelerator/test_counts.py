@@ -87,12 +87,12 @@ def test_hgt_copies_its_batches_to_the_device_and_nothing_else(tmp_path):
         trainer = HgtTrainer(settings, data, DeviceRun(0, device=NAME))
         on_device = trainer.prepare
 
-        def measured(*which):
+        def measured(group):
             nonlocal size
-            batch = prepare(*which)
-            parts = [batch.sample.blocks, batch.sample.features, batch.pairs, batch.candidates]
-            size += sum(x.nbytes for x in tree_leaves(parts) if isinstance(x, torch.Tensor))
-            return on_device(*which)
+            for batch in prepare(group):
+                parts = [batch.sample.blocks, batch.sample.features, batch.pairs, batch.candidates]
+                size += sum(x.nbytes for x in tree_leaves(parts) if isinstance(x, torch.Tensor))
+            return on_device(group)
 
         trainer.prepare = measured
         trainer.epoch(0)

@@ -105,8 +105,7 @@ def commands():
 @pytest.mark.parametrize("words", list(commands()))
 def test_every_command_of_the_pages_parses(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    modules = {"auto": auto,
-        "train": train, "predict": predict, "compare": compare, "report": report, "tune": tune,
+    modules = {"auto": auto, "train": train, "predict": predict, "compare": compare, "report": report, "tune": tune,
                "partition_graph": partition_graph, "generate_graph": generate_graph}  # fmt: skip
     program, *argv = words
     name = Path(program).stem

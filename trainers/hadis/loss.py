@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.losses.hardness import hardness_loss
 from ops.losses.prototypes import prototype_loss
@@ -58,5 +59,5 @@ def objective(
             proto = prototype_loss(q, teacher, pseudo, settings.k, settings.temperature) / group.world
         shares.append(torch.stack([dsa, hsd, proto]))
     parts = (shares[0] + shares[1]) / 2
-    weights = parts.new_tensor([1.0, settings.weight_hsd, settings.weight_proto])
+    weights = send(torch.tensor([1.0, settings.weight_hsd, settings.weight_proto], dtype=parts.dtype), parts.device)
     return parts @ weights, parts.detach(), k[1]

@@ -92,12 +92,13 @@ class HadisTrainer:
                 spread = k.std(0).mean() * k.shape[1] ** 0.5
             self._update(epoch * self.steps + number)
         sent = sent_bytes(self.group, before, self.steps)
-        losses = (self.group.sum_(total) / (self.steps * self.settings.accumulate)).tolist()
+        totals = self.group.sum_(total) / (self.steps * self.settings.accumulate)
+        *losses, width = torch.cat([totals, spread.double()[None]]).tolist()  # the one time that the host waits
         check_loss(sum(losses), epoch, "lower --lr or raise --warmup-epochs")
         if self.settings.batch_norm != "sync":
             average_statistics(self.model, self.group)
         names = ("train/loss", *(f"train/loss_{part}" for part in PARTS))
-        return dict(zip(names, losses, strict=True)) | {"collapse/std": float(spread)} | sent
+        return dict(zip(names, losses, strict=True)) | {"collapse/std": width} | sent
 
     def _learn(
         self, epoch: int, number: int, index: NDArray[np.int64], parts: int

@@ -57,11 +57,13 @@ class EncodedImages:
 
 def of_array(name: str, pixels: NDArray[np.uint8], labels: NDArray[Any] | None, notes: list[str]) -> EncodedImages:
     """Images that are decoded already: uint8 [N, H, W, 3]."""
-
-    def blocks() -> Iterator[list[Encoded]]:
-        return (list(pixels[i : i + BLOCK]) for i in range(0, len(pixels), BLOCK))
-
+    blocks = _in_blocks(pixels)
     return EncodedImages(name, name, len(pixels), blocks, lambda: iter(pixels[:1]), name, labels, notes=notes)
+
+
+def _in_blocks(images: Any) -> Blocks:
+    """A sequence of images as `EncodedImages` gives them."""
+    return lambda: (list(images[i : i + BLOCK]) for i in range(0, len(images), BLOCK))
 
 
 def of_folder(folder: Path, classes: list[str] | None = None) -> EncodedImages:
@@ -82,16 +84,11 @@ def of_folder(folder: Path, classes: list[str] | None = None) -> EncodedImages:
     notes += [f"{count(other, 'file')} without a suffix of images left out"] if other else []
     parts = [p.relative_to(folder).parts for p in files]
     labels = labels_by_folder(folder, parts, notes) if classes is None else np.array([p[0] for p in parts])
-
-    def blocks() -> Iterator[list[Encoded]]:
-        return (list(files[i : i + BLOCK]) for i in range(0, len(files), BLOCK))
-
-    def sample() -> Iterator[Encoded]:
-        return iter(files[:: max(1, len(files) // SAMPLE)])
-
-    ids = np.array(["/".join(p) for p in parts])
-    return EncodedImages(folder.resolve().name, str(folder), len(files), blocks, sample, stamped, labels, ids,
-                         [str(p) for p in files], notes)  # fmt: skip
+    ids, step = np.array(["/".join(p) for p in parts]), max(1, len(files) // SAMPLE)
+    return EncodedImages(
+        folder.resolve().name, str(folder), len(files), _in_blocks(files), lambda: iter(files[::step]), stamped, labels,
+        ids, [str(p) for p in files], notes,
+    )  # fmt: skip
 
 
 def list_files(folder: Path, notes: list[str]) -> list[Path]:
@@ -128,7 +125,7 @@ def labels_by_folder(folder: Path, parts: list[tuple[str, ...]], notes: list[str
     """The class [N] of each image, None without classes. `parts` [N]: folders and name of each image below `folder`.
 
     Classes are the folders of the first level that has several; levels of splits are passed over. `notes` get what is
-    decided. Raises DataError where it cannot be told what is a class.
+    decided. Raises DataError where it is not clear what is a class.
     """
     level = 0
     while True:

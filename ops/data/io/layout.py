@@ -100,18 +100,19 @@ def _folders(place: str, files: dict[str, DataFile]) -> Layout:
 def _layout(
     place: str, nodes: dict[str, list[DataFile]], edges: dict[str, list[DataFile]], labels: dict[str, list[DataFile]]
 ) -> Layout:
-    def relation(name: str) -> Relation:
-        try:
-            return relation_of(name)
-        except DataError as error:
-            raise DataError(f"{edges[name][0].uri}: {error}") from None
-
     return Layout(
         place_name(place), place,
         {check_type_name(t, place): tuple(f) for t, f in sorted(nodes.items())},
-        dict(sorted((relation(name), tuple(f)) for name, f in edges.items())),
+        dict(sorted((_relation(name, f[0].uri), tuple(f)) for name, f in edges.items())),
         {t: tuple(f) for t, f in sorted(labels.items())},
     )  # fmt: skip
+
+
+def _relation(name: str, where: str) -> Relation:
+    try:
+        return relation_of(name)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _original(place: str, files: dict[str, DataFile], model_types: tuple[str, ...]) -> Layout:
@@ -130,7 +131,7 @@ def _original(place: str, files: dict[str, DataFile], model_types: tuple[str, ..
 
 
 def _relation_in(stem: str, types: list[str], uri: str) -> str:
-    """The relation that a file's name tells, given the node types there are."""
+    """The relation in a file's name, given the node types there are."""
     if "__" in stem:
         return stem
     stem = _EDGE_WORDS.sub("", stem)
@@ -148,7 +149,7 @@ def _relation_in(stem: str, types: list[str], uri: str) -> str:
         return relation_name(("user", stem, "note"))
     raise DataError(
         f"{uri}: its name does not tell which of {', '.join(types) or 'no node types'} it joins; name it "
-        f"SOURCE__RELATION__DESTINATION.tsv, or tell it in {MAPPING} (edges: {{SOURCE__RELATION__DESTINATION: FILE}})"
+        f"SOURCE__RELATION__DESTINATION.tsv, or say it in {MAPPING} (edges: {{SOURCE__RELATION__DESTINATION: FILE}})"
     )
 
 
@@ -169,8 +170,10 @@ def _mapped(place: str, files: dict[str, DataFile]) -> Layout:
     symmetric = given.get("symmetric") or []
     if not isinstance(symmetric, list) or not all(isinstance(s, str) for s in symmetric):
         raise DataError(f"{origin}: symmetric: must be a list of relations, e.g. [node__edge__node]")
-    name = str(given.get("name") or layout.name)
-    return replace(layout, name=name, symmetric=tuple(relation_of(s) for s in symmetric))
+    name = given.get("name") or layout.name
+    if isinstance(name, list | dict) or not str(name).isprintable():
+        raise DataError(f"{origin}: name: {name!r} cannot name a graph; give text without control characters")
+    return replace(layout, name=str(name), symmetric=tuple(_relation(s, f"{origin}: symmetric") for s in symmetric))
 
 
 def _yaml(file: DataFile) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ops.data.types.hetero import (
     Nodes,
     Relation,
     check_type_name,
+    merge_repeats,
     relation_name,
     relation_of,
 )
@@ -90,18 +91,9 @@ def make_hetero(
 
 def merge_edges(edges: Edges, n_destinations: int) -> Edges:
     """Every pair once, sorted by (src, dst): weights summed, the latest time kept."""
-    codes = edges.src * n_destinations + edges.dst
-    order = np.argsort(codes, kind="stable")
-    codes = codes[order]
-    starts = np.flatnonzero(np.diff(codes, prepend=-1))
-    if starts.size == codes.size:
-        return edges.take(order)
-    weight = time = None
-    if edges.weight is not None:
-        weight = np.add.reduceat(edges.weight[order].astype(np.float64), starts).astype(np.float32)
-    if edges.time is not None:
-        time = np.maximum.reduceat(edges.time[order], starts)
-    return Edges(codes[starts] // n_destinations, codes[starts] % n_destinations, weight, time)
+    columns = {name: column for name in ("weight", "time") if (column := getattr(edges, name)) is not None}
+    codes, columns, _ = merge_repeats(edges.src * n_destinations + edges.dst, columns)
+    return Edges(codes // n_destinations, codes % n_destinations, **columns)
 
 
 def _nodes(where: str, kind: str, nodes: Nodes) -> Nodes:

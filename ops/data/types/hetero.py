@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,32 @@ class Edges:
         """Those edges only, by number or mask."""
         weight = None if self.weight is None else self.weight[rows]
         return Edges(self.src[rows], self.dst[rows], weight, None if self.time is None else self.time[rows])
+
+
+def merge_repeats(
+    keys: NDArray[np.int64], columns: Mapping[str, NDArray[Any]], *, merge: bool = True
+) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]], int]:
+    """Edges [M] by `keys`, one number each, sorted; their "weight" and "time"; and how many repeats were merged.
+
+    Of repeated edges the weights are summed (in float64, in the order given) and the latest time stays; without
+    `merge` all stay.
+    """
+    ranked = np.sort(keys)
+    new = np.ones(ranked.size, dtype=np.bool_)
+    np.not_equal(ranked[1:], ranked[:-1], out=new[1:])
+    repeats = int(ranked.size - np.count_nonzero(new)) if merge else 0
+    merged: dict[str, NDArray[Any]] = {}
+    if columns:
+        order = np.argsort(keys, kind="stable" if repeats else None)  # any order will do where all differ
+        merged = {name: column[order] for name, column in columns.items()}
+    if repeats:
+        starts = np.flatnonzero(new)
+        ranked = ranked[starts]
+        if "weight" in merged:
+            merged["weight"] = np.add.reduceat(merged["weight"].astype(np.float64), starts).astype(np.float32)
+        if "time" in merged:
+            merged["time"] = np.maximum.reduceat(merged["time"], starts)
+    return ranked, merged, repeats
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.types.hetero import Relation, relation_name
+from ops.data.types.hetero import Relation, merge_repeats, relation_name
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -80,26 +80,11 @@ def route_edges(edges: Columns, source: Columns, target: Columns) -> dict[str, N
 def build_csr(edges: Columns, n: int, sources: int, *, merge: bool = True) -> tuple[Csr, int]:
     """The reduce step: edges [m] from `sources` nodes into n rows as CSR, and how many repeats were merged.
 
-    Of repeated edges the weights are summed (in float64, in the order given) and the latest time stays; without
-    `merge` all stay.
+    `merge`: see `ops.data.types.hetero.merge_repeats`.
     """
-    keys = edges["dst"].astype(np.int64) * sources + edges["src"]
     others = {name: column for name, column in edges.items() if name not in ("src", "dst")}
-    ranked = np.sort(keys)
-    new = np.ones(ranked.size, dtype=np.bool_)
-    np.not_equal(ranked[1:], ranked[:-1], out=new[1:])
-    repeats = int(ranked.size - np.count_nonzero(new)) if merge else 0
-    if others:
-        order = np.argsort(keys, kind="stable" if repeats else None)  # any order will do where all differ
-        others = {name: column[order] for name, column in others.items()}
-    if repeats:
-        starts = np.flatnonzero(new)
-        ranked = ranked[starts]
-        if "weight" in others:
-            others["weight"] = np.add.reduceat(others["weight"].astype(np.float64), starts).astype(np.float32)
-        if "time" in others:
-            others["time"] = np.maximum.reduceat(others["time"], starts)
-    rows, indices = np.divmod(ranked, max(sources, 1))
+    keys, others, repeats = merge_repeats(edges["dst"].astype(np.int64) * sources + edges["src"], others, merge=merge)
+    rows, indices = np.divmod(keys, max(sources, 1))
     indptr = np.zeros(n + 1, dtype=np.int64)
     np.cumsum(np.bincount(rows, minlength=n), out=indptr[1:])
     return Csr(indptr, indices.astype(edges["src"].dtype), **others), repeats

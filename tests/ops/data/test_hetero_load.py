@@ -94,8 +94,7 @@ def test_the_same_graph_in_chunks(tmp_path):
     for suffix in ("csv", "parquet"):
         write_folder(tmp_path / suffix, graph, suffix, parts=2)
         result = open_graph(str(tmp_path / suffix))
-        assert result.features == {"a": 9}
-        assert result.weight == result.time == (("a", "r", "a"),)
+        assert result.names == {"a": tuple(f"f{i}" for i in range(9))}
         pieces = result.edges["a", "r", "a"]
         assert len(pieces) > 3 if suffix == "csv" else len(pieces) == 2
         parts = [read_edge_table(chunk) for chunk in pieces]
@@ -204,6 +203,9 @@ BAD = {
     "beside": ("nodes/user.tsv", "id\nu1\nu2\n", "stands beside"),
     "half": ("graph.yaml", "complete: false\n", "is half-written"),
     "bad key": ("graph.yaml", "complet: true\n", "unknown key 'complet'; allowed: name"),
+    "a date": ("graph.yaml", "symmetric: [2020-01-01]\n", "graph.yaml: symmetric: '2020-01-01': is no relation"),
+    "a name": ("graph.yaml", 'name: "a\\eb"\n', "name: 'a\\x1bb' cannot name a graph"),
+    "names": ("graph.yaml", "name: [1]\n", "name: [1] cannot name a graph"),
     "no match": ("graph.yaml", "nodes: {user: nobody.csv}\n", "no file matches nobody.csv"),
     "not labelled": ("labels/user.csv", "id,label\nu1,a\n", "1 rows label 1 of 2 nodes"),
     "labels of none": ("labels/film.csv", "id,label\n1,a\n", "labels belong to the node type 'film'"),
