@@ -113,14 +113,14 @@ def map_data(run: StoredRun, points: Coordinates | None, assignments: Assignment
     n = len(sample["cluster"])
     rows = sample.get("rows", np.arange(n))
     is_stored = assignments is not None and int(rows.max(initial=0)) < len(assignments.ids)
+    clusters = assignments.clusters[rows] if assignments and is_stored else sample["cluster"]
     before, after = points
     data: dict[str, Any] = {
         "n": n,
         "ids": [str(each) for each in (assignments.ids[rows] if assignments and is_stored else rows)],
         "layouts": [{"name": "after training", "xy": _places(after)},
                     {"name": "before (input)", "xy": _places(before)}],
-        "channels": [_groups("cluster", assignments.clusters[rows] if assignments and is_stored
-                             else sample["cluster"])],
+        "channels": [_groups("cluster", clusters)],
     }  # fmt: skip
     if "label" in sample:
         data["channels"].append(_groups("label", sample["label"]))

@@ -39,6 +39,8 @@ from ops.training.experiment import judges_of
 from ops.training.rescore import given, rescored
 from ops.training.seed_run import SeedRun
 
+PATHS = {"assignments": "assignments.parquet", "model": "model", "report": "report.html"}  # in a run's folder
+
 
 def finish_seed(
     experiment: AnyExperiment, run: SeedRun, result: Result, x: NDArray[Any], settings: Mapping[str, Any]
@@ -134,8 +136,7 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         **warm_start(experiment, each),
         warnings=[w for e in each for w in e.warnings],
         finished=now(),
-        paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": "assignments.parquet",
-               "model": "model", "report": "report.html"},
+        paths={"folder": run_dir.shown(experiment.launch, folder), **PATHS},
         verdict="; ".join([*statistics.faults(each, experiment.k), statistics.verdict(last, baselines)]),
     )  # fmt: skip
     result.write(folder / "result.json")
