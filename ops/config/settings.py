@@ -67,6 +67,9 @@ class LaunchSettings(Settings):
     dataset: str = setting("digits", "a name, a file or a folder; the latter two also as s3://BUCKET/PATH")
     knn: int = setting(0, "build a k-nearest-neighbour graph for a feature table; 0: the data has edges", ge=0)
     knn_metric: Literal["euclidean", "cosine", "heat", "dot"] = setting("euclidean", "distance of the k-NN graph")
+    scale: Literal["none", "standard", "robust", "minmax"] = setting(
+        "none", "bring every feature column to one scale: mean and deviation, median and quartiles, or 0 to 1"
+    )
     skip_damaged: bool = setting(False, "leave damaged images out instead of stopping; they are counted and named")
     preset: str = setting("auto", "a preset's name or path; auto: the data set's own, none: defaults only")
     config: str | None = setting(None, "YAML file with any of these settings, or a run's run.json")

@@ -17,6 +17,7 @@ from ops.data.io.folder import FIELD, read_folder
 from ops.data.io.npz import SUFFIXES, read_file
 from ops.data.io.readers import check_name, reading
 from ops.data.io.remote import read_remote
+from ops.data.scaling import Scale
 from ops.data.synthetic.planted_partition import read_planted
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
@@ -25,18 +26,21 @@ from ops.storage.object_store import is_s3
 DIGITS_KNN = 10
 
 
-def load(spec: str, *, knn: int = 0, knn_metric: str = "euclidean") -> tuple[AttributedGraph, NDArray[np.int64] | None]:
+def load(
+    spec: str, *, knn: int = 0, knn_metric: str = "euclidean", scale: Scale = "none"
+) -> tuple[AttributedGraph, NDArray[np.int64] | None]:
     """Load and check a data set; labels int64 [N] in 0..K-1 (-1: none) come back beside the graph, never in it.
 
     `spec` is, in this order: a known name without slash or suffix (`cora`, `digits`, `planted:nodes=500,seed=1`; write
     `./cora` for a file or folder of that name), s3://..., a folder, a file, or the NAME of a NAME.npz in TESSERA_DATA.
     `knn` > 0 links every row of a feature table without edges to its nearest others; digits takes 10 by itself.
+    `scale` brings the columns to one scale first (`ops.data.scaling`).
     Raises DataError for input that is missing or malformed, SettingsError for a wrong `knn`, metric or planted value,
     ResourceError for what does not fit the memory.
     """
     check_knn(knn, knn_metric)
     raw = _read(spec)
-    graph, labels = finish(raw, knn or (DIGITS_KNN if raw.origin == "digits" else 0), knn_metric)
+    graph, labels = finish(raw, knn or (DIGITS_KNN if raw.origin == "digits" else 0), knn_metric, scale)
     if _is_bare(spec) and canonical(spec) and os.path.exists(spec):
         graph = graph.with_notes(f"{spec!r} is read as the known name; write ./{spec} for the path")
     return graph, labels

@@ -44,6 +44,8 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         """The images, at the method's `image_size` and with the features of its frozen `backbone`; labels apart."""
         if launch.knn:
             raise SettingsError(f"--knn {launch.knn}: is for attributed graphs; images have no edges")
+        if launch.scale != "none":
+            raise SettingsError(f"--scale {launch.scale}: is for attributed graphs and feature tables")
         images = read_images(
             launch.dataset, size=settings.image_size, backbone=settings.backbone, skip_damaged=launch.skip_damaged
         )

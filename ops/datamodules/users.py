@@ -141,6 +141,8 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
         """
         if launch.knn:
             raise SettingsError(f"--knn {launch.knn}: is for attributed graphs; users come with their edges")
+        if launch.scale != "none":
+            raise SettingsError(f"--scale {launch.scale}: is for attributed graphs and feature tables")
         spec, s = launch.dataset, settings
         if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
             return _stored(spec, read_manifest(spec), s), None, None

@@ -13,6 +13,7 @@ import numpy as np
 
 from ops.atomic_io import now, save_arrays
 from ops.config.settings import flat
+from ops.data.scaling import Scaling
 from ops.data.types.graph import AttributedGraph
 from ops.data.types.images import ImageSet
 from ops.errors import SettingsError
@@ -93,6 +94,7 @@ def load(address: str, class_of: Callable[[str], type[Any]], tracking_uri: str |
     kind = class_of(model.method)
     estimator = kind(**{key: value for key, value in model.settings.items() if value is not None})
     estimator.model_, estimator._fit_settings = model.tensors, estimator.settings
+    estimator._scaling = Scaling.of(model.about.get("scaling"))
     estimator.n_clusters_, estimator.n_features_in_ = estimator.settings.k, model.about.get("n_features")
     if nodes is not None:
         estimator.labels_, estimator.ids_ = nodes.clusters, nodes.ids

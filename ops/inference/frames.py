@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ops.data.io.validate import check_features
 from ops.errors import DataError
-from ops.results.model_store import StoredModel, in_order
+from ops.results.model_store import StoredModel, as_trained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,4 +26,4 @@ def feature_frame(frame: pd.DataFrame, model: StoredModel) -> NDArray[np.float32
         raise DataError(f"predict: a feature is not a number ({error}); give numeric columns only") from None
     names = [c for c in frame.columns if isinstance(c, str)]
     x = check_features(x, feature_names=names if len(names) == x.shape[1] else None, origin="predict")
-    return in_order(x, names if len(names) == x.shape[1] else None, model, "predict")
+    return as_trained(x, names if len(names) == x.shape[1] else None, model, "predict")

@@ -7,6 +7,7 @@ make one graph, over which the method filters. Axes: n rows, F features.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ops.data.load import read_rows, table_file
 from ops.inference.placement import Placement, Prediction
 from ops.results.feature_scale import ColumnStatistics, statistics_of
 from ops.results.finished_run import TrainedNodes
-from ops.results.model_store import in_order
+from ops.results.model_store import as_trained
 
 
 def place_rows(prediction: Prediction) -> Placement:
@@ -30,7 +31,7 @@ def place_rows(prediction: Prediction) -> Placement:
     path = table_file(prediction.request.data)
     if path is not None:
         stream = TableStream(path, prediction.request.batch_rows)
-        rows = _match_stream(stream, prediction.training)
+        rows = _match_stream(stream, prediction)
         if (rows < 0).all():
             features = ColumnStatistics()
             pieces = _by_pieces(prediction, stream, features)
@@ -42,7 +43,7 @@ def _place_graph(prediction: Prediction) -> Placement:
     model, training = prediction.model, prediction.training
     raw = read_rows(prediction.request.data, None if training is None else _training_ids(training))
     x = check_features(raw.x, feature_names=raw.feature_names, origin=raw.origin)
-    x = in_order(x, raw.feature_names, model, raw.origin)
+    x = as_trained(x, raw.feature_names, model, raw.origin)
     ids = None if raw.ids is None else check_ids(raw.ids, len(x), origin=raw.origin)
     if ids is not None and raw.edges is not None and not Path(prediction.request.data).is_dir():
         check_edges(raw.edges, len(x), origin=raw.origin)  # a file's are row numbers, a folder's are read by id
@@ -72,7 +73,7 @@ def _placement(
 def _by_pieces(prediction: Prediction, stream: TableStream, features: ColumnStatistics) -> Iterator[dict[str, Any]]:
     model = prediction.model
     for piece in stream.pieces():
-        x = in_order(piece.x, piece.feature_names, model, prediction.request.data)
+        x = as_trained(piece.x, piece.feature_names, model, prediction.request.data)
         features.add(x)
         cluster, confidence = prediction.method.predict(model.tensors, model.settings, x, None)
         yield {"cluster": cluster, "confidence": confidence}
@@ -92,14 +93,16 @@ def _needs_training(raw: Raw, rows: NDArray[np.int64], training: TrainedNodes) -
     return outside or bool((rows >= 0).any())
 
 
-def _match_stream(stream: TableStream, training: TrainedNodes | None) -> NDArray[np.int64]:
+def _match_stream(stream: TableStream, prediction: Prediction) -> NDArray[np.int64]:
     """For each row of a table its row in training, by id, or by number where it repeats the training's features."""
+    training = prediction.training
     if training is None or (stream.ids is None and stream.n_rows < training.n):
         return np.full(stream.n_rows, -1, dtype=np.int64)
     if stream.ids is not None:
         return known_rows(stream.ids, stream.n_rows, training.ids, training.n)
-    x = training.graph.x
-    same = all(begins_with(p.x, x, p.first) for p in stream.pieces() if p.first < training.n)
+    x, prepared = training.graph.x, partial(as_trained, model=prediction.model, origin=prediction.request.data)
+    pieces = (p for p in stream.pieces() if p.first < training.n)
+    same = all(begins_with(prepared(p.x, p.feature_names), x, p.first) for p in pieces)
     return _first_rows(stream.n_rows, training.n if same else 0)
 
 

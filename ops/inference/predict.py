@@ -107,7 +107,7 @@ def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, Trained
         if request.known is None:
             return model, training
         knn = request.knn or training.source.knn
-        return model, training.with_source(request.known, knn, training.source.knn_metric)
+        return model, training.with_source(request.known, knn)
     if not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[^/@]+)?", run):
         raise SettingsError(f"{run}: give models:/NAME@ALIAS or models:/NAME/VERSION")
     from ops.inference.registry import download_model
@@ -115,8 +115,9 @@ def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, Trained
     model = read_model(download_model(run, request.tracking_uri))
     if request.known is None:
         return model, None
-    graph, _ = load(request.known, knn=request.knn, knn_metric=request.knn_metric)
-    source = DataRecord(spec=request.known, knn=request.knn, knn_metric=request.knn_metric)
+    scale = model.about.get("scaling", {}).get("kind", "none")
+    graph, _ = load(request.known, knn=request.knn, knn_metric=request.knn_metric, scale=scale)
+    source = DataRecord(spec=request.known, knn=request.knn, knn_metric=request.knn_metric, scale=scale)
     training = TrainedNodes(graph.n_nodes, graph.ids, None, model.about.get("data"), source, run)
     _ = training.graph  # its hash is checked now, before any work
     return model, training

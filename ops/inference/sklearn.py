@@ -207,6 +207,12 @@ class GraphClusterer(Clusterer):
         return labels
 
     def _rows(self, x: object, edge_index: object) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Features, on the scale of the run that was loaded, and edges."""
+        rows, edges = self._given_rows(x, edge_index)
+        scaling = getattr(self, "_scaling", None)
+        return (rows if scaling is None else scaling(rows)), edges
+
+    def _given_rows(self, x: object, edge_index: object) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Features and edges, none where the rows have none: new rows are not linked to each other."""
         name = type(self).__name__
         if not isinstance(x, str | Path | AttributedGraph):

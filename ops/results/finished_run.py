@@ -39,7 +39,7 @@ class TrainedNodes:
         if source.spec is None:
             raise DataError(f"{self.owner}: does not say where its training data is; give --known DATASET")
         try:
-            graph, _ = load(source.spec, knn=source.knn, knn_metric=source.knn_metric)
+            graph, _ = load(source.spec, knn=source.knn, knn_metric=source.knn_metric, scale=source.scale)
         except (DataError, SettingsError) as error:
             raise DataError(f"the training data of {self.owner}: {error}; or give --known DATASET") from None
         if self.digest is not None and graph.digest() != self.digest:
@@ -49,16 +49,16 @@ class TrainedNodes:
             )
         return graph
 
-    def with_source(self, spec: str, knn: int, knn_metric: str) -> TrainedNodes:
+    def with_source(self, spec: str, knn: int) -> TrainedNodes:
         """The same nodes, their data read from elsewhere (`--known`)."""
-        return replace(self, source=DataRecord(spec=spec, knn=knn, knn_metric=knn_metric))
+        return replace(self, source=self.source.model_copy(update={"spec": spec, "knn": knn}))
 
 
 def location(launch: LaunchSettings) -> dict[str, Any]:
     """What `result.json` keeps of where the data is: paths made absolute."""
     path = os.path.expanduser(launch.dataset)
     spec = os.path.abspath(path) if os.path.exists(path) else launch.dataset
-    return {"spec": spec, "knn": launch.knn, "knn_metric": launch.knn_metric}
+    return {"spec": spec, "knn": launch.knn, "knn_metric": launch.knn_metric, "scale": launch.scale}
 
 
 def settings_of_run(address: str) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from torch import Tensor
 from ops.api import AnyMethod
 from ops.atomic_io import plain, replacing
 from ops.config.settings import build, flat
-from ops.data.types.graph import Data
+from ops.data.scaling import Scaling
+from ops.data.types.graph import AttributedGraph, Data
 from ops.data.types.hetero import relation_name
 from ops.data.types.images import ImageSet
 from ops.errors import DataError, ResourceError, SettingsError
@@ -29,13 +30,19 @@ from ops.results.feature_scale import ColumnStatistics, statistics_of, unlike
 from ops.results.schema import StoredJson
 
 # keys of settings.json that are no settings
-ABOUT = ("method", "dataset", "data", "n_features", "feature_names", "features", "graph", "pixels")
+ABOUT = ("method", "dataset", "data", "n_features", "feature_names", "columns", "scaling", "graph", "pixels")
 
 
 class _GraphOfModel(StoredJson):
     rows: str
     others: str
     relations: list[str]
+
+
+class _ScalingOfModel(StoredJson):
+    kind: Literal["standard", "robust", "minmax"]
+    centre: list[float]
+    width: list[float]
 
 
 class _ModelFile(StoredJson):
@@ -46,7 +53,8 @@ class _ModelFile(StoredJson):
     data: str | None = None
     n_features: int | None = None
     feature_names: list[str] | None = None
-    features: dict[Literal["mean", "deviation", "low", "high"], list[float]] | None = None
+    columns: dict[Literal["mean", "deviation", "low", "high"], list[float]] | None = None
+    scaling: _ScalingOfModel | None = None
     graph: _GraphOfModel | None = None
     pixels: list[int] | None = Field(None, min_length=2)
 
@@ -67,7 +75,7 @@ class StoredModel:
 
     def remarks(self, rows: ColumnStatistics) -> list[str]:
         """What to warn of when the model places rows of these features."""
-        training = self.about.get("features")
+        training = self.about.get("columns")
         sentence = unlike(training, rows, self.about.get("feature_names")) if training else None
         return [sentence] if sentence else []
 
@@ -99,7 +107,9 @@ def describe(method: str, data: Data, x: NDArray[Any]) -> dict[str, Any]:
     about: dict[str, Any] = {"method": method, "dataset": data.name, "data": data.digest(),
                              "n_features": data.n_features, "feature_names": names}  # fmt: skip
     if data.n_features and x.dtype.kind == "f":
-        about["features"] = statistics_of(x).plain()
+        about["columns"] = statistics_of(x).plain()
+    if isinstance(data, AttributedGraph) and data.scaling is not None:
+        about["scaling"] = data.scaling.plain()
     if isinstance(data, PartitionedGraph):
         relations = [relation_name(r) for r in data.manifest.edges]
         about["graph"] = {"rows": data.rows, "others": data.others, "relations": relations}
@@ -129,7 +139,9 @@ def read_model(folder: Path) -> StoredModel:
     if not re.fullmatch(r"[a-z][a-z0-9]*", stored["method"]):
         raise DataError(f"{path}: method is {stored['method']!r}; it must be one lower-case word")
     about = {k: stored[k] for k in ABOUT if k in stored}
-    names, width = about.get("feature_names"), about.get("n_features")
+    names, width, scaling = about.get("feature_names"), about.get("n_features"), about.get("scaling")
+    if scaling and not (len(scaling["centre"]) == len(scaling["width"]) == width and all(scaling["width"])):
+        raise DataError(f"{path}: scaling does not fit the {width} features; the file is damaged")
     if names is not None and width is not None and len(names) != width:
         raise DataError(f"{path}: {len(names)} feature names for {width} features; the file is damaged")
     return StoredModel(folder, tensors, {k: v for k, v in stored.items() if k not in ABOUT}, about)
@@ -139,7 +151,15 @@ def _finite(tensor: Tensor) -> bool:
     return bool(tensor.isfinite().all())
 
 
-def in_order(
+def as_trained(
+    x: NDArray[np.float32], names: Sequence[str] | None, model: StoredModel, origin: str
+) -> NDArray[np.float32]:
+    """`x` [n, F] as the model's training had it: columns in its order, on its scale. Raises DataError."""
+    x, scaling = _in_order(x, names, model, origin), Scaling.of(model.about.get("scaling"))
+    return x if scaling is None else scaling(x)
+
+
+def _in_order(
     x: NDArray[np.float32], names: Sequence[str] | None, model: StoredModel, origin: str
 ) -> NDArray[np.float32]:
     """`x` [n, F] with its columns as the model was trained on them: put in order by name where both have names.

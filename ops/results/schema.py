@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -117,6 +117,7 @@ class DataRecord(StoredJson):
     spec: str | None = None
     knn: int = 0
     knn_metric: str = "euclidean"
+    scale: Literal["none", "standard", "robust", "minmax"] = "none"
 
 
 class SettingRecord(StoredJson):

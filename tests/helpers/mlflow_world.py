@@ -157,7 +157,8 @@ from types import SimpleNamespace
 import trainers
 sys.path.insert(0, sys.argv[1])
 import toy
-trainers.METHODS = {"toy": SimpleNamespace(kind="graph", predict=toy.predict)}
+from ops.config.settings import MethodSettings
+trainers.METHODS = {"toy": SimpleNamespace(kind="graph", predict=toy.predict, settings=MethodSettings)}
 import mlflow.pyfunc
 model = mlflow.pyfunc.load_model("models:/tessera-toy@last")
 x = pd.DataFrame(2 * np.eye(3)[[2, 0, 1]], index=["c", "a", "b"])

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, visit
+from browser import program
 from platform_world import HEAD, SECRETS, Platform, RayPods
 from pod_world import ROOT, Pod, missing, settings
 
@@ -152,7 +152,7 @@ def test_the_search_of_the_manifest_with_mlflow_killed_in_mid_run(
     assert "Traceback" not in said
     name = next(line for line in said.splitlines() if line.startswith("report: ")).split("/")[-2]
     check_records(platform, name)
-    if CHROMIUM is None:
+    if program() is None:
         pytest.skip("no Chromium: the page of two runs was not opened; the rest has passed")
     check_page(platform, tmp_path / "compare.png")
 

@@ -60,7 +60,7 @@ def loss_of_doubles(rank, world, z, e, labels, trusted, alpha, options):
     )
     loss = hard_infonce(z, e, alpha, weights, 0.7, options["cache"])
     gradients = torch.autograd.grad(loss, (z, e, alpha))
-    return float(loss.detach()), [g.numpy() for g in gradients], hard
+    return float(loss.detach()), [g.numpy() for g in gradients], float(hard)
 
 
 def many(rank, world, calls):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from ops import memory
 from ops.data.io.knn import METRICS, knn_graph
 from ops.data.io.labels import make_labels, unlabelled
 from ops.data.io.validate import check_features, make_graph
+from ops.data.scaling import Scale, fit_scaling
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
 
@@ -41,8 +42,10 @@ def check_knn(knn: int, metric: str) -> None:
         raise SettingsError(f"--knn-metric {metric} must be one of: {', '.join(METRICS)}")
 
 
-def finish(raw: Raw, knn: int, metric: str) -> tuple[AttributedGraph, NDArray[np.int64] | None]:
-    """Check all of it; build the k-NN graph of a feature table (`knn` > 0). Labels come back apart, or None.
+def finish(raw: Raw, knn: int, metric: str, scale: Scale = "none") -> tuple[AttributedGraph, NDArray[np.int64] | None]:
+    """Check all of it; scale the columns; build the k-NN graph of a feature table (`knn` > 0).
+
+    Labels come back apart, or None.
 
     Raises SettingsError where there are edges and `knn` > 0, DataError where there are none and `knn` is 0.
     """
@@ -50,13 +53,19 @@ def finish(raw: Raw, knn: int, metric: str) -> tuple[AttributedGraph, NDArray[np
         raise SettingsError(f"--knn {knn}: {raw.origin} has edges; --knn is for feature tables")
     if raw.edges is None and knn == 0:
         raise DataError(f"{raw.origin}: no edges; give edges, or --knn 10 to link every row to its 10 nearest")
-    x, edges, notes = raw.x, raw.edges, list(raw.notes)
-    if edges is None:
+    x, edges, notes, scaling = raw.x, raw.edges, list(raw.notes), None
+    if edges is None or scale != "none":
         x = check_features(x, feature_names=raw.feature_names, origin=raw.origin)
+        scaling = fit_scaling(x, scale)
+    if scaling is not None:
+        x = scaling(x)
+        notes.append(f"features: every column brought to one scale ({scale})")
+    if edges is None:
         memory.check_load(48 * len(x) * knn, f"{raw.origin}: --knn {knn}")
         edges = knn_graph(x, knn, metric)
         notes.append(f"edges: {knn} nearest neighbours of every row ({metric}), symmetrised")
     graph = make_graph(raw.name, x, edges, ids=raw.ids, feature_names=raw.feature_names, origin=raw.origin)
+    graph = replace(graph, scaling=scaling)
     if raw.labels is None:
         return graph.with_notes(*notes), None
     labels = make_labels(raw.labels, graph.n_nodes, origin=raw.origin)

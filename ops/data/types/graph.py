@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.data.scaling import Scaling
+
 HASHED = 4096  # rows at a time
 
 
@@ -65,7 +67,8 @@ class AttributedGraph:
     `x` is float32 [N, F], finite. `edge_index` is int64 [2, E]: both directions of every edge, sorted by
     (source, target), unique, self loops kept. `ids` are the user's row names. `notes` say, counted, what the
     loader changed or met (merged duplicates, symmetrised edges, isolated nodes ...), one sentence each. `part`
-    int64 [N] is the part of every node where the graph comes from the parts that `partition_graph.py` wrote.
+    int64 [N] is the part of every node where the graph comes from the parts that `partition_graph.py` wrote; `scaling`
+    is what brought the columns of `x` to one scale.
     """
 
     name: str
@@ -75,6 +78,7 @@ class AttributedGraph:
     feature_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = field(default=())
     part: NDArray[np.int64] | None = None
+    scaling: Scaling | None = None
 
     @property
     def n_nodes(self) -> int:

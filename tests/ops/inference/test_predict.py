@@ -95,6 +95,6 @@ def test_a_model_that_is_not_finite_is_refused(folder, tmp_path, value) -> None:
 
 
 def test_the_model_keeps_means_and_deviations(folder) -> None:
-    stored = json.loads((folder / "settings.json").read_text())["features"]
+    stored = json.loads((folder / "settings.json").read_text())["columns"]
     np.testing.assert_allclose(stored["mean"], SCALED.mean(0), atol=1e-5)
     np.testing.assert_allclose(stored["deviation"], SCALED.std(0), rtol=1e-4)

@@ -7,6 +7,8 @@ import pytest
 from sklearn.datasets import load_iris
 
 from ops.results.feature_scale import ColumnStatistics, rows_alike, statistics_of, unlike
+from ops.results.model_store import ABOUT
+from trainers import METHODS
 
 RAW, CLASS = load_iris(return_X_y=True)
 SCALED = (RAW - RAW.mean(0)) / RAW.std(0)
@@ -64,3 +66,7 @@ def test_rows_that_are_all_alike() -> None:
     assert rows_alike(np.zeros((5, 3, 4, 4), np.uint8))
     assert not rows_alike(np.concatenate([np.ones((9000, 3)), np.zeros((1, 3))]))
     assert not rows_alike(np.ones((1, 3)))
+
+
+def test_what_a_model_says_of_itself_has_no_methods_setting_name():
+    assert [name for name in METHODS if set(ABOUT) & set(METHODS[name].settings.model_fields)] == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -13,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from browser import program
+
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update", "--window-size=1600,1400",
          "--disable-dev-shm-usage"]  # fmt: skip
@@ -63,7 +63,7 @@ def visit(path: str, user: str, password: str, picture: Path) -> str:
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
             wait = [f"--user-data-dir={home}", "--timeout=60000", "--virtual-time-budget=45000"]
-            command = [str(CHROMIUM), *FLAGS, *wait, f"--screenshot={picture}", "--dump-dom", url]
+            command = [str(program()), *FLAGS, *wait, f"--screenshot={picture}", "--dump-dom", url]
             done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     finally:
         server.shutdown()

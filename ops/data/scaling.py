@@ -1,0 +1,56 @@
+"""Bringing the columns of a feature table to one scale, the same for rows that come later (`--scale`).
+
+Axes: n rows, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scale = Literal["none", "standard", "robust", "minmax"]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """`(x - centre) / width` for each column; `centre`, `width` float64 [F]."""
+
+    kind: str
+    centre: NDArray[np.float64]
+    width: NDArray[np.float64]
+
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The rows `x` [n, F] on the training's scale."""
+        return ((x - self.centre) / self.width).astype(np.float32)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON, to the last bit."""
+        return {"kind": self.kind, "centre": self.centre.tolist(), "width": self.width.tolist()}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any] | None) -> Scaling | None:
+        """What `plain` has written."""
+        return None if plain is None else cls(plain["kind"], np.array(plain["centre"]), np.array(plain["width"]))
+
+
+def fit_scaling(x: NDArray[np.float32], kind: Scale) -> Scaling | None:
+    """The scaling of the training's features `x` [N, F]; a column that does not vary is only moved.
+
+    `standard`: mean and deviation; `robust`: median and the distance of the quartiles; `minmax`: to 0 ... 1.
+    """
+    from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
+
+    if kind == "none":
+        return None
+    if kind == "standard":
+        scaler = StandardScaler().fit(x)
+        return Scaling(kind, scaler.mean_.astype(np.float64), scaler.scale_.astype(np.float64))
+    if kind == "robust":
+        scaler = RobustScaler().fit(x)
+        return Scaling(kind, scaler.center_.astype(np.float64), scaler.scale_.astype(np.float64))
+    scaler = MinMaxScaler().fit(x)
+    return Scaling(kind, scaler.data_min_.astype(np.float64), 1 / scaler.scale_.astype(np.float64))
