@@ -158,7 +158,9 @@ import trainers
 sys.path.insert(0, sys.argv[1])
 import toy
 from ops.config.settings import MethodSettings
-trainers.METHODS = {"toy": SimpleNamespace(kind="graph", predict=toy.predict, settings=MethodSettings)}
+class Settings(MethodSettings):
+    n_clusters: int = 3
+trainers.METHODS = {"toy": SimpleNamespace(kind="graph", predict=toy.predict, settings=Settings)}
 import mlflow.pyfunc
 model = mlflow.pyfunc.load_model("models:/tessera-toy@last")
 x = pd.DataFrame(2 * np.eye(3)[[2, 0, 1]], index=["c", "a", "b"])

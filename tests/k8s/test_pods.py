@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from browser import program
+from mlflow_page import visit
 from platform_world import HEAD, SECRETS, Platform, RayPods
 from pod_world import ROOT, Pod, missing, settings
 
