@@ -1,7 +1,9 @@
-"""Secrets that are planted in the environment and in flags of a run: they are in nothing that it leaves or prints."""
+"""What a run shows to others: secrets of its environment and flags in nothing that it leaves or prints, and no open
+port but on loopback addresses, from its start to its end."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from ports import open_ports
 from processes import PROJECT, environment
 from s3_world import BUCKET
 
@@ -45,12 +48,18 @@ def ray_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(folder: Path, ray_folder: Path, program: str, *arguments: str, **variables: str) -> tuple[int, str]:
-    """Exit code and output of a workflow; the command lines of what it starts are seen while it runs."""
+def run(
+    folder: Path, ray_folder: Path, program: str, *arguments: str, listener: str = "", **variables: str
+) -> tuple[int, str]:
+    """Exit code and output of a workflow; command lines and ports of what it starts are seen while it runs.
+
+    `listener`: a process whose open port has to be seen, else the test would pass where nothing runs.
+    """
     mark = uuid.uuid4().hex
     given = environment() | KEYS | {"RAY_TMPDIR": str(ray_folder), "TESSERA_TEST_MARK": mark} | variables
     command = [sys.executable, str(PROJECT / "workflows" / program), *arguments]
     (folder / "w").mkdir(exist_ok=True)
+    ports: set[tuple[str, str]] = set()
     with (folder / "w" / "log").open("a") as log:
         process = subprocess.Popen(command, env=given, cwd=folder / "w", stdout=log, stderr=log)
         limit = time.monotonic() + 240
@@ -62,9 +71,12 @@ def run(folder: Path, ray_folder: Path, program: str, *arguments: str, **variabl
                         and mark.encode() in (other / "environ").read_bytes()
                     ):
                         assert PLANTED.encode() not in (other / "cmdline").read_bytes()
+            ports |= open_ports(mark)
             time.sleep(0.2)
         process.terminate()
         code = process.wait(60)
+    assert {(title, where) for title, where in ports if not ipaddress.ip_address(where).is_loopback} == set()
+    assert any(listener in title for title, _ in ports) or not listener, ports
     return code, (folder / "w" / "log").read_text()
 
 
@@ -84,7 +96,8 @@ def logs(ray_folder: Path) -> list[Path]:
 
 
 def test_a_search(tmp_path, ray_folder):
-    code, told = run(tmp_path, ray_folder, "tune_hsan.py", *SEARCH, "--tracking-uri", QUOTED)
+    code, told = run(tmp_path, ray_folder, "tune_hsan.py", *SEARCH, "--workers", "1", "--tracking-uri", QUOTED,
+                     listener="TrainWorker")  # fmt: skip
     assert code == 0, told
     assert "records in MLflow at http://***@127.0.0.1:1" in told or "MLflow at http://***@127.0.0.1:1 cannot be" in told
     assert logs(ray_folder)
@@ -97,7 +110,8 @@ def test_a_search_whose_trials_need_the_keys(tmp_path, ray_folder, s3):
 
     given = ["--out", f"s3://{BUCKET}/secret", "--scratch", str(tmp_path / "scratch"), "--name", "study"]
     empty = {name: "" for name in KEYS if name not in s3.environment}  # the server knows no session's token
-    code, told = run(tmp_path, ray_folder, "tune_hsan.py", *SEARCH, *given, **empty, **s3.environment)
+    code, told = run(tmp_path, ray_folder, "tune_hsan.py", *SEARCH, *given, listener="raylet", **empty,
+                     **s3.environment)  # fmt: skip
     assert code == 0, told
     trials = [key for key in s3.keys("secret/study/trial-") if key.endswith("trial.json")]
     assert len(trials) == 2
@@ -109,8 +123,9 @@ def test_a_search_whose_trials_need_the_keys(tmp_path, ray_folder, s3):
 
 def test_workers_and_a_flag(tmp_path, ray_folder):
     code, told = run(
-        tmp_path, ray_folder, "train.py", "hsan", *GRAPH, *SHORT, "--workers", "2", "--tracking-uri", PASSWD
-    )
+        tmp_path, ray_folder, "train.py", "hsan", *GRAPH, *SHORT, "--workers", "2", "--tracking-uri", PASSWD,
+        listener="TrainWorker",
+    )  # fmt: skip
     assert code == 0, told
     assert "MLflow at mysql+pymysql://127.0.0.1:1/db?***" in told
     assert_nothing(tmp_path, ray_folder)
@@ -118,7 +133,8 @@ def test_workers_and_a_flag(tmp_path, ray_folder):
 
 def test_parts_served_by_actors(tmp_path, ray_folder):
     data = ["--dataset", "planted:users=150,notes=90,clusters=3", "--parts", "2", "--workers", "1"]
-    code, told = run(tmp_path, ray_folder, "train.py", "twhin", *data, *SHORT, f"--tracking-uri={ODBC}")
+    code, told = run(tmp_path, ray_folder, "train.py", "twhin", *data, *SHORT, f"--tracking-uri={ODBC}",
+                     listener="PartService")  # fmt: skip
     assert code == 0, told
     assert_nothing(tmp_path, ray_folder)
 
@@ -126,7 +142,8 @@ def test_parts_served_by_actors(tmp_path, ray_folder):
 def test_tasks_of_a_partition(tmp_path, ray_folder):
     generate(Planted(users=600, notes=400, clusters=4), tmp_path / "g", 4)
     given = ["--graph", str(tmp_path / "g"), "--parts", "2", "--fennel", "waves", "--tasks", "2", "--out", "o"]
-    code, told = run(tmp_path, ray_folder, "partition_graph.py", *given, MLFLOW_TRACKING_URI=SIGNED)
+    code, told = run(tmp_path, ray_folder, "partition_graph.py", *given, listener="raylet",
+                     MLFLOW_TRACKING_URI=SIGNED)  # fmt: skip
     assert code == 0, told
     assert logs(ray_folder)
     assert_nothing(tmp_path, ray_folder)
@@ -139,8 +156,9 @@ def test_a_model_and_a_server_that_cannot_be_reached(tmp_path, ray_folder, uri):
     )
     assert code in (2, 3, 6), told
     more = ["--require-tracking", "--tracking-uri", uri, "--tracking-url", uri]
-    code, told = run(tmp_path, ray_folder, "train.py", "hsan", *GRAPH, *SHORT, *more)
-    assert code == 2, told  # no such flag
+    if uri == QUOTED:
+        code, told = run(tmp_path, ray_folder, "train.py", "hsan", *GRAPH, *SHORT, *more)
+        assert code == 2, told  # no such flag
     code, told = run(tmp_path, ray_folder, "train.py", "hsan", *GRAPH, *SHORT, *more[:3])
     assert code == 6, told
     assert_nothing(tmp_path, least=3)  # nothing has begun: the output, the run's folder, its lock

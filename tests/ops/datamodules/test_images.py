@@ -99,8 +99,8 @@ def test_a_run_leaves_scores_pictures_and_a_report(finished):
     assert "two views" in text
     html = (folder / "report.html").read_text()
     titles = [t for t in re.findall(r"<h3>(.*?)</h3>", html) if not t.startswith("Cluster ")]
-    assert titles[:5] == ["Images nearest to each centre", "Classes and clusters", "Hardest pairs",
-                          "t-SNE before and after training", "Similarity of the embedding"]  # fmt: skip
+    assert set(titles) >= {"Images nearest to each centre", "Classes and clusters", "Hardest pairs",
+                           "t-SNE before and after training", "Similarity of the embedding"}  # fmt: skip
     assert "What sets each cluster apart" not in html
 
 
