@@ -27,7 +27,7 @@ STUDY = "hsan-toy-1a2b3c4d"
 NAMES = [f"train/m{i}" for i in range(11)]
 
 
-def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+def until(condition: Callable[[], Any], seconds: float = 600) -> None:
     """Wait for a condition of the world; fail loudly rather than hang."""
     limit = time.monotonic() + seconds
     while not condition():
@@ -133,7 +133,7 @@ class MlflowServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        until(self.answers, 120)
+        until(self.answers)
 
     def answers(self) -> bool:
         try:

@@ -62,10 +62,10 @@ class Cluster:
         self.processes: list[subprocess.Popen[bytes]] = []
         try:
             self._start(head)
-            until(self._answers, 90)
+            until(self._answers)
             for count in cpus[1:]:
                 self._start([f"--address={self.gcs}", f"--num-cpus={count}"])
-            until(lambda: len(self.get("/nodes?view=summary")["data"]["summary"]) == len(cpus), 90)
+            until(lambda: len(self.get("/nodes?view=summary")["data"]["summary"]) == len(cpus))
         except BaseException:  # nobody has it yet who could stop it
             self.stop()
             raise
@@ -151,7 +151,7 @@ class Cluster:
 
     def stop(self) -> None:
         """End the nodes and all that they have started; asked gently, Ray takes half a minute of a busy machine."""
-        until(self._none_left, 60)
+        until(self._none_left)
         for process in self.processes:
             process.wait(30)
         shutil.rmtree(self.folder, ignore_errors=True)

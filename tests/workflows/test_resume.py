@@ -170,7 +170,7 @@ def test_sigterm_checkpoints_the_epoch_and_a_second_start_is_refused(
             [sys.executable, str(TRAIN), *argv], env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=err
         )
     try:
-        until(lambda: lines(own / "long" / "seed-0" / "history.jsonl") >= 4 or process.poll() is not None, 240)
+        until(lambda: lines(own / "long" / "seed-0" / "history.jsonl") >= 4 or process.poll() is not None)
         process.send_signal(signal.SIGSTOP)
         second = nursery.run(command(own, *LONG, "--name", "long"))
         assert second.code == 2

@@ -65,7 +65,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
     searches = []
     try:
         searches.append(killed := Search(folder))
-        until(lambda: len(trial_files(study)) >= 1 or killed.ended(), 120)
+        until(lambda: len(trial_files(study)) >= 1 or killed.ended())
         until(
             lambda: sum(lines(p) for p in study.glob("trial-*/seed-0/history.jsonl")) % EPOCHS > 4 or killed.ended(), 60
         )
@@ -75,7 +75,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
         before = trial_files(study)
 
         searches.append(stopped := Search(folder))
-        until(lambda: len(trial_files(study)) > len(before) or stopped.ended(), 120)
+        until(lambda: len(trial_files(study)) > len(before) or stopped.ended())
         assert not stopped.ended(), stopped.log.read_text()
         stopped.process.send_signal(signal.SIGINT)
         assert stopped.wait() == 130, stopped.log.read_text()

@@ -48,6 +48,20 @@ def ray_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def watched(process: subprocess.Popen[bytes], mark: str) -> tuple[set[tuple[str, str]], set[bytes]]:
+    """(title and address of open ports, command lines of what it starts) until a process ends."""
+    ports, commands = set[tuple[str, str]](), set[bytes]()
+    limit, its_own = time.monotonic() + 900, Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    while process.poll() is None and time.monotonic() < limit:
+        ports |= open_ports(mark)
+        for other in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if int(other.name) != os.getpid() and mark.encode() in (other / "environ").read_bytes():
+                    commands.add((other / "cmdline").read_bytes())
+        time.sleep(0.2)
+    return ports, commands - {its_own}  # a child has its parent's until it is another program
+
+
 def run(
     folder: Path, ray_folder: Path, program: str, *arguments: str, listener: str = "", **variables: str
 ) -> tuple[int, str]:
@@ -59,22 +73,15 @@ def run(
     given = environment() | KEYS | {"RAY_TMPDIR": str(ray_folder), "TESSERA_TEST_MARK": mark} | variables
     command = [sys.executable, str(PROJECT / "workflows" / program), *arguments]
     (folder / "w").mkdir(exist_ok=True)
-    ports: set[tuple[str, str]] = set()
     with (folder / "w" / "log").open("a") as log:
         process = subprocess.Popen(command, env=given, cwd=folder / "w", stdout=log, stderr=log)
-        limit = time.monotonic() + 240
-        while process.poll() is None and time.monotonic() < limit:
-            for other in Path("/proc").glob("[0-9]*"):
-                with suppress(OSError):
-                    if (
-                        int(other.name) not in (process.pid, os.getpid())
-                        and mark.encode() in (other / "environ").read_bytes()
-                    ):
-                        assert PLANTED.encode() not in (other / "cmdline").read_bytes()
-            ports |= open_ports(mark)
-            time.sleep(0.2)
-        process.terminate()
-        code = process.wait(60)
+        try:
+            shown = watched(process, mark)
+        finally:
+            process.terminate()
+            code = process.wait(60)
+    ports, commands = shown
+    assert [each for each in commands if PLANTED.encode() in each] == []
     assert {(title, where) for title, where in ports if not ipaddress.ip_address(where).is_loopback} == set()
     assert any(listener in title for title, _ in ports) or not listener, ports
     return code, (folder / "w" / "log").read_text()

@@ -73,12 +73,12 @@ def test_a_killed_actor_and_a_killed_worker_change_nothing(undisturbed: Path, tm
     process = start(tmp_path)
     seen = tmp_path / "run" / "seed-0" / "history.jsonl"
     try:
-        until(lambda: lines(seen) > 3 or process.poll() is not None, 120)
+        until(lambda: lines(seen) > 3 or process.poll() is not None)
         actors = shard_actors(process.pid)
         assert len(actors) == 3
         os.kill(actors[1], signal.SIGKILL)
         at = lines(seen)
-        until(lambda: lines(seen) > at + 3 or process.poll() is not None, 120)
+        until(lambda: lines(seen) > at + 3 or process.poll() is not None)
         again = shard_actors(process.pid)
         assert len(again) == 3, "the part is served again"
         assert actors[1] not in again

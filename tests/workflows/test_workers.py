@@ -96,7 +96,7 @@ def test_two_workers_say_what_they_send_and_find_what_one_process_finds(undistur
 def test_a_killed_worker_is_replaced_and_the_result_is_that_of_an_undisturbed_run(undisturbed, tmp_path):
     process = start(tmp_path, "--workers", "2")
     try:
-        until(lambda: lines(tmp_path / "run" / "seed-0" / "history.jsonl") > 6, 120)
+        until(lambda: lines(tmp_path / "run" / "seed-0" / "history.jsonl") > 6)
         workers = train_workers(process.pid)
         assert len(workers) == 2
         os.kill(workers[1], signal.SIGKILL)
@@ -110,13 +110,13 @@ def test_a_killed_worker_is_replaced_and_the_result_is_that_of_an_undisturbed_ru
 
 def test_a_stopped_run_and_a_killed_driver_go_on_with_the_same_command(undisturbed, tmp_path):
     process = start(tmp_path, "--workers", "2")
-    until(lambda: lines(tmp_path / "run" / "seed-0" / "history.jsonl") > 6, 120)
+    until(lambda: lines(tmp_path / "run" / "seed-0" / "history.jsonl") > 6)
     process.send_signal(signal.SIGTERM)
     _, err = finish(process, 130)
     assert "resume with: python" in err
     process = start(tmp_path, "--workers", "2")
     at = lines(tmp_path / "run" / "seed-0" / "history.jsonl")
-    until(lambda: lines(tmp_path / "run" / "seed-0" / "history.jsonl") > at + 4, 120)
+    until(lambda: lines(tmp_path / "run" / "seed-0" / "history.jsonl") > at + 4)
     process.kill()
     finish(process, -signal.SIGKILL)
     out, _ = finish(start(tmp_path, "--workers", "2"))
