@@ -17,9 +17,9 @@ from ops.data.io.folder import FIELD, read_folder
 from ops.data.io.npz import SUFFIXES, read_file
 from ops.data.io.readers import check_name, reading
 from ops.data.io.remote import read_remote
-from ops.data.scaling import Scale
 from ops.data.synthetic.planted_partition import read_planted
 from ops.data.types.graph import AttributedGraph
+from ops.data.types.scaling import Scale
 from ops.errors import DataError, SettingsError
 from ops.storage.object_store import is_s3
 
@@ -34,7 +34,7 @@ def load(
     `spec` is, in this order: a known name without slash or suffix (`cora`, `digits`, `planted:nodes=500,seed=1`; write
     `./cora` for a file or folder of that name), s3://..., a folder, a file, or the NAME of a NAME.npz in TESSERA_DATA.
     `knn` > 0 links every row of a feature table without edges to its nearest others; digits takes 10 by itself.
-    `scale` brings the columns to one scale first (`ops.data.scaling`).
+    `scale` brings the columns to one scale first (`ops.data.types.scaling`).
     Raises DataError for input that is missing or malformed, SettingsError for a wrong `knn`, metric or planted value,
     ResourceError for what does not fit the memory.
     """

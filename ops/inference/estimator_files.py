@@ -13,9 +13,9 @@ import numpy as np
 
 from ops.atomic_io import now, save_arrays
 from ops.config.settings import flat
-from ops.data.scaling import Scaling
 from ops.data.types.graph import AttributedGraph
 from ops.data.types.images import ImageSet
+from ops.data.types.scaling import Scaling
 from ops.errors import SettingsError
 from ops.results import arrays
 from ops.results.explanation import Explanation

@@ -20,10 +20,10 @@ from torch import Tensor
 from ops.api import AnyMethod
 from ops.atomic_io import plain, replacing
 from ops.config.settings import build, flat
-from ops.data.scaling import Scaling
 from ops.data.types.graph import AttributedGraph, Data
 from ops.data.types.hetero import relation_name
 from ops.data.types.images import ImageSet
+from ops.data.types.scaling import Scaling
 from ops.errors import DataError, ResourceError, SettingsError
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.results.feature_scale import ColumnStatistics, statistics_of, unlike

@@ -12,8 +12,8 @@ from ops import memory
 from ops.data.io.knn import METRICS, knn_graph
 from ops.data.io.labels import make_labels, unlabelled
 from ops.data.io.validate import check_features, make_graph
-from ops.data.scaling import Scale, fit_scaling
 from ops.data.types.graph import AttributedGraph
+from ops.data.types.scaling import Scale, fit_scaling
 from ops.errors import DataError, SettingsError
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.scaling import Scaling
+from ops.data.types.scaling import Scaling
 
 HASHED = 4096  # rows at a time
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn import preprocessing
 
 from ops.data.load import load
-from ops.data.scaling import Scaling, fit_scaling
+from ops.data.types.scaling import Scaling, fit_scaling
 from ops.errors import SettingsError
 from workflows.predict import main as predict
 from workflows.train import main as train
