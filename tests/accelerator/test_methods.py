@@ -19,6 +19,7 @@ def no_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TESSERA_CACHE", str(tmp_path))  # CaEGCN's pre-training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=device_cases.names())
 def test_a_training_ends_with_the_cpus_assignments(case, users):
     cpu = trained(case, users, DeviceRun(5))

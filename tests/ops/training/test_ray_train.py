@@ -24,6 +24,8 @@ from ops.training.rank_zero import Follower, reporter
 from ops.training.seed_run import Judges, SeedRun
 from trainers import hsan
 
+pytestmark = pytest.mark.slow
+
 CLUSTERS = np.repeat([0, 1], 5)
 
 
