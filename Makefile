@@ -36,7 +36,7 @@ fuzz: setup ## five minutes of drawn tables, folders, images and run folders: wh
 demo: setup ## search, train and report on scikit-learn's digits: two to six minutes
 	$(BIN)/python workflows/tune_hsan.py --dataset digits --trials 10 --first-seed 5 --seeds 5 --no-prune --name demo
 
-check: setup ## lint, types and unit tests: under 3 minutes
+check: setup ## lint, types and unit tests: some minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
