@@ -51,7 +51,8 @@ def ray_folder() -> Iterator[Path]:
 def watched(process: subprocess.Popen[bytes], mark: str) -> tuple[set[tuple[str, str]], set[bytes]]:
     """(title and address of open ports, command lines of what it starts) until a process ends."""
     ports, commands = set[tuple[str, str]](), set[bytes]()
-    limit, its_own = time.monotonic() + 900, Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    assert isinstance(process.args, list)
+    limit, its_own = time.monotonic() + 900, b"".join(os.fsencode(word) + b"\0" for word in process.args)
     while process.poll() is None and time.monotonic() < limit:
         ports |= open_ports(mark)
         for other in Path("/proc").glob("[0-9]*"):
