@@ -32,8 +32,7 @@ class AutoSettings(LaunchSettings):
 
 def main(argv: list[str], program: str = "workflows/auto.py") -> None:
     """Parse, try, choose, cluster, print; `program` is what the user typed before `argv`."""
-    flags = parser(program, "Cluster a graph in seconds, without labels.", AutoSettings,
-                   examples=[f"{program} {line}" for line in EXAMPLES])  # fmt: skip
+    flags = parser(program, "Cluster a graph in seconds, without labels.", AutoSettings, examples=EXAMPLES)
     _, settings = read_settings(flags, argv, AutoSettings, "")
     if settings.then and (settings.then not in METHODS or METHODS[settings.then].kind != "graph"):
         graphs = ", ".join(name for name in METHODS if METHODS[name].kind == "graph")

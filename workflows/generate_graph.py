@@ -71,8 +71,7 @@ EXAMPLES = (
 
 def main(argv: list[str], program: str = "workflows/generate_graph.py") -> None:
     """Parse, generate, print; `program` is what the user typed before `argv`."""
-    flags = parser(program, "Planted graphs of any size.", GenerateSettings,
-                   examples=[f"{program} {line}" for line in EXAMPLES])  # fmt: skip
+    flags = parser(program, "Planted graphs of any size.", GenerateSettings, examples=EXAMPLES)
     _, settings = read_settings(flags, argv, GenerateSettings, "")
     if not settings.out:
         raise SettingsError(f"--out: is missing; {program} --out FOLDER")

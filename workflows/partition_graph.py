@@ -17,8 +17,7 @@ EXAMPLES = ("--graph FOLDER --parts 20 --out PARTS", "--graph s3://BUCKET/graph 
 
 def main(argv: list[str], program: str = "workflows/partition_graph.py") -> None:
     """Parse, partition, print; `program` is what the user typed before `argv`."""
-    flags = parser(program, "Cut a graph into parts with few edges between them.", PartitionSettings,
-                   examples=[f"{program} {line}" for line in EXAMPLES])  # fmt: skip
+    flags = parser(program, "Cut a graph into parts with few edges between them.", PartitionSettings, examples=EXAMPLES)
     _, request = read_settings(flags, argv, PartitionSettings, "")
     for flag, value in (("--graph", request.graph), ("--out", request.out)):
         if not value:

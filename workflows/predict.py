@@ -25,8 +25,7 @@ EXAMPLES = (
 
 def main(argv: list[str], program: str = "workflows/predict.py") -> None:
     """Parse, predict, print; `program` is what the user typed before `argv`."""
-    flags = parser(program, "Clusters of known and new rows by a trained model.", PredictSettings,
-                   examples=[f"{program} {line}" for line in EXAMPLES])  # fmt: skip
+    flags = parser(program, "Clusters of known and new rows by a trained model.", PredictSettings, examples=EXAMPLES)
     flags.usage = f"{program} RUN [flags]"
     flags.add_argument("run", nargs="?", default=argparse.SUPPRESS, metavar="RUN|models:/NAME@ALIAS",
                       help="folder of a finished run or search (OUT/NAME), or a model in MLflow")  # fmt: skip

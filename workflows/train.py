@@ -37,8 +37,7 @@ def main(argv: list[str], program: str = "workflows/train.py") -> None:
 
     method = method_of(argv)
     program = f"{program} {method.name}"
-    examples = [f"{program} {flags}" for flags in EXAMPLES[method.kind]]
-    request = resolve(argv[1:], method, LaunchSettings, PRESETS, program, settings_of_run, examples)
+    request = resolve(argv[1:], method, LaunchSettings, PRESETS, program, settings_of_run, EXAMPLES[method.kind])
     console = Console(request.launch.quiet, request.launch.json_output)
     if only_said(method, request, console):
         return

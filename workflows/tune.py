@@ -44,8 +44,7 @@ def search(method: AnyMethod, argv: list[str], program: str) -> None:
     from ops.tuning.ranking import print_study
     from ops.tuning.tuner import run_search
 
-    examples = [f"{program} {flags}" for flags in EXAMPLES[method.kind]]
-    request = resolve(argv, method, SearchSettings, PRESETS, program, settings_of_run, examples)
+    request = resolve(argv, method, SearchSettings, PRESETS, program, settings_of_run, EXAMPLES[method.kind])
     console = Console(request.launch.quiet, request.launch.json_output)
     if only_said(method, request, console):
         return

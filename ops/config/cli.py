@@ -96,11 +96,14 @@ class _Parser(argparse.ArgumentParser):
 def parser(
     program: str, description: str, *models: type[Settings], examples: Sequence[str] = ()
 ) -> argparse.ArgumentParser:
-    """An argument parser with one flag a setting; values stay text until the settings validate them."""
+    """An argument parser with one flag a setting; values stay text until the settings validate them.
+
+    `examples`: what may follow `program`, a line of the help each.
+    """
     flags = _Parser(
         prog=program, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS,
         usage=f"{program} [flags]", formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(["examples:", *(f"  {line}" for line in examples)]) if examples else None,
+        epilog="\n".join(["examples:", *(f"  {program} {line}" for line in examples)]) if examples else None,
     )  # fmt: skip
     groups = {title: flags.add_argument_group(title) for title in SECTIONS}
     section = {key: title for title, keys in SECTIONS.items() for key in keys}

@@ -14,7 +14,7 @@ def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
     check_workers(settings, world)
     d = settings.embedding_dim
     tables = FLOAT * sum(n.count for n in data.manifest.nodes.values()) * (d + 1) / min(world, data.parts)
-    step = FLOAT * _step_rows(settings, data) * d * 8
+    step = FLOAT * _rows(settings, data, settings.step_batches) * d * 8
     crossed = FLOAT * settings.batch * (2 * settings.neg_num + settings.batch_negatives) * 4
     embeddings = 3 * FLOAT * d * (data.n_rows + data.count(data.others))
     if settings.store_states:
@@ -25,8 +25,7 @@ def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
 def exchanged(settings: Settings, data: PartitionedGraph, world: int) -> int:
     """Bytes that a worker sends in a step, about: the numbers of the rows that its batches need, the rows that others
     need of it, and its batches' gradients; 1 / W of each is its own."""
-    ends = (settings.batch + settings.neg_num) * -(-settings.step_batches // world)
-    rows = min(ends, data.n_rows) + min(ends, data.count(data.others))
+    rows = _rows(settings, data, -(-settings.step_batches // world))
     return int((world - 1) / world * rows * (2 * FLOAT * settings.embedding_dim + 16)) if world > 1 else 0
 
 
@@ -45,7 +44,7 @@ def remarks(settings: Settings, data: PartitionedGraph) -> list[str]:
     return said
 
 
-def _step_rows(settings: Settings, data: PartitionedGraph) -> int:
-    """Rows that the batches of a step gather at most."""
-    ends = (settings.batch + settings.neg_num) * settings.step_batches
+def _rows(settings: Settings, data: PartitionedGraph, batches: int) -> int:
+    """Rows that so many batches need at most."""
+    ends = (settings.batch + settings.neg_num) * batches
     return min(ends, data.n_rows) + min(ends, data.count(data.others))
