@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from ops.atomic_io import atomic_write
-from ops.errors import ServiceError, SettingsError, TesseraError
+from ops.errors import ServiceError, SettingsError
 from ops.storage import object_store
 from ops.storage.connection import Conflict, Missing, client, translated
 from ops.storage.location import Location
@@ -134,7 +134,7 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._over.wait(EVERY) and not self._taker:
-            with suppress(TesseraError):  # tried again
+            with suppress(Exception):  # tried again; check() says what does not mend
                 self._renew()
 
     def _renew(self) -> None:

@@ -66,9 +66,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
     try:
         searches.append(killed := Search(folder))
         until(lambda: len(trial_files(study)) >= 1 or killed.ended())
-        until(
-            lambda: sum(lines(p) for p in study.glob("trial-*/seed-0/history.jsonl")) % EPOCHS > 4 or killed.ended(), 60
-        )
+        until(lambda: sum(map(lines, study.glob("trial-*/seed-0/history.jsonl"))) % EPOCHS > 4 or killed.ended())
         assert not killed.ended(), killed.log.read_text()
         killed.process.kill()
         killed.wait()

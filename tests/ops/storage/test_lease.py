@@ -167,13 +167,15 @@ def test_writes_are_conditional(s3):
 
 
 def test_a_server_that_goes_away_does_not_lose_the_lease(machine, place, monkeypatch):
-    one = machine("one").__enter__()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    time.sleep(1.2)
-    one._renewed = 0.0
-    with pytest.raises(ServiceError, match="storage cannot be reached"):
+    with machine("one") as one:
+        with monkeypatch.context() as gone:
+            gone.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+            time.sleep(1.2)
+            one._renewed = 0.0
+            with pytest.raises(ServiceError, match="storage cannot be reached"):
+                one.check()
+        one._renewed = 0.0
         one.check()
-    monkeypatch.undo()
 
 
 def test_what_stands_there_need_not_be_ours(machine, place, s3):
