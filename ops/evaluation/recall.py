@@ -263,12 +263,12 @@ def list_metrics(lists: Int64[np.ndarray, "q L"], task: Task) -> dict[str, float
     hits = _member(np.arange(len(lists))[:, None] * n_notes + lists, keys) & (lists >= 0)
     discount = 1 / np.log2(np.arange(2, lists.shape[1] + 2))
     ideal = np.concatenate([[0.0], np.cumsum(discount)])
-    each: dict[str, NDArray[Any]] = {}  # the values of this worker's queries
+    each: dict[str, Any] = {}  # the values of this worker's queries
     for k in KS:
         first = hits[:, :k]
         each[f"recall@{k}"] = first.sum(1) / wanted
         each[f"ndcg@{k}"] = (first * discount[:k]).sum(1) / ideal[np.minimum(wanted, k)]
-        each[f"hit_rate@{k}"] = first.any(1)
+        each[f"hit_rate@{k}"] = np.any(first, axis=1)
     values = np.zeros((len(each), len(task.queries)))
     values[:, task.asked] = list(each.values())
     means = dict(zip(each, (float(np.mean(row)) for row in task.owners.sum_(values)), strict=True))

@@ -52,7 +52,7 @@ def structure_indices(edge_index: NDArray[np.int64], clusters: NDArray[np.int64]
 
 def size_indices(clusters: NDArray[np.int64], n_clusters: int, owners: Owners | None = None) -> dict[str, float]:
     """Sizes of the smallest and largest cluster, their Gini coefficient, and how many clusters are empty."""
-    size = np.sort(_sizes(clusters, owners, n_clusters)).astype(np.float64)
+    size = np.sort(cluster_sizes(clusters, owners, n_clusters)).astype(np.float64)
     k = len(size)
     gini = float(np.sum((2 * np.arange(1, k + 1) - k - 1) * size) / (k * size.sum()))
     return {
@@ -63,7 +63,7 @@ def size_indices(clusters: NDArray[np.int64], n_clusters: int, owners: Owners | 
     }
 
 
-def _sizes(clusters: NDArray[np.int64], owners: Owners | None, n_clusters: int = 0) -> NDArray[np.int64]:
+def cluster_sizes(clusters: NDArray[np.int64], owners: Owners | None = None, n_clusters: int = 0) -> NDArray[np.int64]:
     """Rows of all workers in each cluster, at least `n_clusters` of them."""
     owners = owners or Owners.alone(len(clusters))
     largest = int(owners.group.maximum_(torch.tensor(int(clusters.max(initial=0)))))
@@ -84,7 +84,7 @@ def feature_indices(
     from sklearn import config_context, metrics
 
     owners = owners or Owners.alone(len(clusters))
-    sizes = _sizes(clusters, owners)
+    sizes = cluster_sizes(clusters, owners)
     if not 1 < np.sum(sizes > 0) < owners.total:
         return {"silhouette": -1.0, "davies_bouldin": 1e3, "calinski_harabasz": 0.0}
     rows = np.arange(owners.total)
