@@ -41,7 +41,7 @@ RECALL_LEGEND = (
 )
 BASELINES = {
     "kmeans": "k-means on X", "filter+kmeans": "filter + k-means", "degree+kmeans": "k-means on log(degree)",
-    "ssgc": "SSGC", "sagsc": "SAGSC", "s2cag": "S2CAG", "m-s2cag": "M-S2CAG",
+    "ssgc": "SSGC", "sagsc": "SAGSC", "s2cag": "S2CAG", "m-s2cag": "M-S2CAG", "untrained": "untrained network",
 }  # fmt: skip
 ORACLE_NOTE = "uses labels, not a result"
 

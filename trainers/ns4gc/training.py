@@ -99,7 +99,7 @@ class Ns4gcTrainer:
         s = self.settings
         if not is_due(epoch, s.evaluate_every, s.epochs):
             return None
-        key, starts = (self.seed, epoch), s.kmeans_starts
+        key, starts = (self.seed, max(epoch, 0)), s.kmeans_starts  # -1: the untrained network
         self.clusters = kmeans_gathered(self.embedding(), s.k, key, self.group, starts=starts)
         return Evaluation(self.clusters.labels.cpu().numpy())
 
