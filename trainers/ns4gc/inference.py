@@ -17,8 +17,9 @@ from torch import Tensor
 from ops.clustering.lloyd import nearest_two
 from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import adjacency
-from trainers.ns4gc.model import Network, features_of, smoothing
+from trainers.ns4gc.model import Network, smoothing
 from trainers.ns4gc.settings import Settings
+from trainers.shared import features_of
 
 
 @torch.no_grad()
