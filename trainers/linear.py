@@ -141,6 +141,7 @@ def linear_method(name: str, summary: str, settings: type[S], searched: tuple[st
         filter_order=_no_filter,
         searched=searched,
         fixed=(),
+        precisions=("float32",),
         new_rows="by the filter over the edges that the data has, and the nearest cluster in the fitted subspace",
         save_memory="give more --workers, which share the rows",
         avoid_collapse="try another --order or --features",

@@ -22,7 +22,7 @@ from torch import Tensor
 from ops.api import Arrays, Result, Run, State, Warm
 from ops.clustering.label_matching import matched_ids
 from ops.config.settings import MethodSettings, setting
-from ops.device import send
+from ops.device import products, send
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DivergedError
 from ops.graph.adjacency import SparseRows, sparse_product, sparse_rows
@@ -94,7 +94,8 @@ class EpochTrainer(Protocol):
 def run_epochs(trainer: EpochTrainer, run: Run, epochs: int) -> Result:
     """Train from where the run stands to the last epoch, reporting each one."""
     for epoch in range(run.start.epoch + 1 if run.start else 0, epochs):
-        metrics = trainer.epoch(epoch)
+        with products(run.device, run.precision):  # clusters and results are computed in float32
+            metrics = trainer.epoch(epoch)
         evaluation = trainer.evaluate(epoch)
         if evaluation is None:
             run.report(epoch, metrics, None, partial(trainer.state, epoch))

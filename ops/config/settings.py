@@ -87,6 +87,9 @@ class LaunchSettings(Settings):
         None, "GPUs a worker or trial takes; default: 1 where the cluster has any", ge=0, le=64
     )
     threads: int = setting(0, "CPU threads of a training process; 0: all cores there are", ge=0, le=1024)
+    precision: Literal["auto", "float32", "tf32", "bf16"] = setting(
+        "auto", "what a GPU's products are rounded to; auto: the method's choice, tf32 for most, float32 on CPUs"
+    )
     memory_limit: float = setting(
         0, "GiB a training process may plan for; 0: what the machine (cgroup) has", ge=0, le=1e6
     )

@@ -183,6 +183,7 @@ class RunResult(StoredJson):
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory_gib: float = 0.0
+    precision: str | None = None
     planned_memory_gib: float = 0.0
     model_seed: int | None = None
     warm: WarmStart | None = None
@@ -230,6 +231,7 @@ class SeedResult(StoredJson):
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory_gib: float = 0.0
+    precision: str | None = None
     warnings: list[str] = []
     kept: float | None = None
 

@@ -96,7 +96,7 @@ def forward(
     """
     if len(sample.blocks) != settings.layers:
         raise ValueError(f"a sample of {len(sample.blocks)} hops for a network of {settings.layers} layers")
-    return {kind: unit_rows(x) for kind, x in states(weights, settings, sample, generator)[-1].items()}
+    return {kind: unit_rows(x.float()) for kind, x in states(weights, settings, sample, generator)[-1].items()}
 
 
 def states(
