@@ -57,7 +57,8 @@ def read_folder(path: Path, more_ids: NDArray[Any] | None = None, unread: Sequen
                 f"{path}: labels stand twice, as a column of {features.name} and as {labels.name}; keep one"
             )
         y = _labels(labels, table)
-    unread = [*unread, *(p.name for p in files if p not in parts.values() and p.name[0] != "_" and p.is_file())]
+    left = [p for p in files if p not in parts.values() and p.name[0] != "_"]
+    unread = [*unread, *(f"{p.name}/" if p.is_dir() else p.name for p in left)]
     notes += [f"files not read: {shown(', '.join(unread[:5]))}{' ...' if unread[5:] else ''}"] if unread else []
     name = shown(path.resolve().name)
     return Raw(name, str(path), table.x, ends, y, table.ids, table.feature_names, [*table.notes, *notes])

@@ -20,7 +20,9 @@ _TYPE = re.compile(r":(u?int\d*|float\d*|double|string)$")  # the original's
 _ALIASES = {
     "source": "src", "src_id": "src", "target": "dst", "destination": "dst", "dst_id": "dst", "timestamp": "time",
 }  # fmt: skip
-_PAIRS = {"from": "to", "id_1": "id_2", "id1": "id2", "node_1": "node_2", "node1": "node2"}  # other names of two ends
+_PAIRS = {  # other names of two ends
+    "from": "to", "id_1": "id_2", "id1": "id2", "node_1": "node_2", "node1": "node2", "u": "v", "head": "tail",
+}  # fmt: skip
 _EDGE_COLUMNS = ("src", "dst", "weight", "time")
 # a table that is trained on must not carry its answer
 _LABEL_LIKE = ("labels", "class", "classes", "target", "cluster", "category")

@@ -6,7 +6,7 @@ Axes: N rows, F features, E edges.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,35 +18,35 @@ from ops import memory
 from ops.data.io.builder import Raw
 from ops.data.io.chunks import Chunk, chunks_of, place_of, read_edge_table, read_table
 from ops.data.io.dtypes import features_of
-from ops.data.io.ids import Lookup, check_unique, ids_of, joined_ids
+from ops.data.io.ids import Lookup, check_unique, flat, ids_of, is_text, joined_ids
 from ops.data.io.labels import joined_labels, label_values
 from ops.data.io.readers import DataFile, check_kind, file_at, read_npy, reading
-from ops.data.io.schema import edge_columns, node_columns
+from ops.data.io.schema import Columns, edge_columns, node_columns
 from ops.data.io.validate import check_features
 from ops.data.types.hetero import Ids
 from ops.errors import DataError
 
 # two columns of such names, the first repeated, are a table in long form: one row a value, not one a node
 _LONG = re.compile(r"(.*[_ ])?(id|idx|index|node|user|item|row|feature|column|col|variable|attribute|key)s?", re.I)
-Columns = tuple[NDArray[Any], Ids | None, NDArray[Any] | None]  # features [n, F], ids [n], labels [n] of some rows
+FEW = 30  # rows that may look like a grid of values by chance
+Split = tuple[NDArray[Any], Ids | None, NDArray[Any] | None]  # features [n, F], ids [n], labels [n] of some rows
 
 
 def feature_table(path: Path) -> Raw:
     """Read features from .csv or .parquet: numeric columns, an optional `id`, an optional `label` (never a feature)."""
     chunks = _feature_chunks(path)
     memory.check_load(sum(chunk.bytes_in_memory for chunk in chunks), str(path))
-    pieces = [_split(chunk, read_table(chunk)) for chunk in chunks]
+    tables = [read_table(chunk) for chunk in chunks]
+    notes = _long_form(path, chunks[0].columns, tables)
+    pieces = [_split(chunk, table) for chunk, table in zip(chunks, tables, strict=True)]
     names, id_name = list(chunks[0].columns.features), chunks[0].columns.named("id")
     x, ids, labels = np.concatenate([p[0] for p in pieces]), None, None
     if id_name is not None:
         ids = joined_ids([p[1] for p in pieces if p[1] is not None])
-        _check_long(path, [id_name, *names], ids)
         check_unique(ids, lambda row: f"{path}, row {row}", hint="ids must differ: one row a node")
-    elif x.size:
-        _check_long(path, names, x[:, 0])
     if chunks[0].columns.named("label") is not None:
         labels = joined_labels([p[2] for p in pieces if p[2] is not None])
-    notes = [f"column {c!r} is taken as a feature; name it label if it holds the classes" for c in names if c in "yY"]
+    notes += [f"column {c!r} is taken as a feature; name it label if it holds the classes" for c in names if c in "yY"]
     return Raw(path.stem, str(path), x, None, labels, ids, names, notes + _doubtful(x, names))
 
 
@@ -58,7 +58,7 @@ def _feature_chunks(path: Path) -> tuple[Chunk, ...]:
     return chunks_of((file,), [columns], "the table", len(columns.features))
 
 
-def _split(chunk: Chunk, table: Any, first: int = 0) -> Columns:
+def _split(chunk: Chunk, table: Any, first: int = 0) -> Split:
     """Features, ids and labels of the rows of a chunk from its row `first` on. Raises DataError."""
     columns, place = chunk.columns, place_of(chunk)
     label, name = columns.named("label"), columns.named("id")
@@ -126,17 +126,35 @@ class TableStream:
             first += table.num_rows
 
 
-def _check_long(path: Path, names: list[str], first: NDArray[Any]) -> None:
-    if len(names) not in (2, 3) or not all(_LONG.fullmatch(n) for n in names[:2]):
-        return
-    nodes = len(np.unique(first))
-    if nodes < len(first):
-        value = f", values={names[2]!r}" if len(names) > 2 else ", aggfunc='size'"
+def _long_form(path: Path, columns: Columns, tables: Sequence[Any]) -> list[str]:
+    """A note where the rows may be values, not nodes. DataError, with the pivot, where names, ids or words say so."""
+    import pandas as pd
+    import pyarrow as pa
+
+    named = columns.named("id")
+    names = [n for n, role in zip(columns.names, columns.roles, strict=True) if role and role != "label"]
+    names.sort(key=lambda name: name != named)
+    if len(names) not in (2, 3) or any(pa.types.is_nested(tables[0].schema.field(n).type) for n in names):
+        return []
+    pairs = pd.concat([table.select(names[:2]).to_pandas() for table in tables])
+    (rows, _), (nodes, others) = pairs.shape, pairs.nunique()
+    if nodes == rows:
+        return []
+    value = f", values={names[2]!r}" if len(names) > 2 else ", aggfunc='size'"
+    pivot = (
+        f"pandas.read_csv(FILE).pivot_table(index={names[0]!r}, columns={names[1]!r}{value})"
+        ".fillna(0).rename_axis('id').to_csv(NEW_FILE)"
+    )
+    words = any(is_text(flat(table[name])) for table in tables for name in names[: 1 if named else 2])
+    grid = max(nodes, others) <= rows / 2 and rows >= FEW and not pairs.duplicated().any()
+    by_name = all(_LONG.fullmatch(name) for name in names[:2])
+    if by_name or (named and names[2:] and 3 * nodes <= 2 * rows) or (grid and words):
         raise DataError(
-            f"{path}: is in long form: {len(first):,} rows for {nodes:,} of {names[0]!r}; a table of features has one "
-            f"row a node: pandas.read_csv(FILE).pivot_table(index={names[0]!r}, columns={names[1]!r}{value})"
-            ".fillna(0).rename_axis('id').to_csv(NEW_FILE)"
+            f"{path}: is in long form: {rows:,} rows for {nodes:,} of {names[0]!r}; a table of features has one "
+            f"row a node: {pivot}"
         )
+    doubt = f"each {names[0]!r} stands in several rows, each time with another {names[1]!r}; if a row is a value, not a"
+    return [f"{doubt} node (long form): {pivot}"] if grid else []
 
 
 def _doubtful(x: NDArray[Any], names: list[str]) -> list[str]:
