@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops import memory
-from ops.data.io.builder import Raw
+from ops.data.io.builder import UNSCALED, Raw
+from ops.data.io.categories import Encoder, advice, no_categories, values_of, word_columns
 from ops.data.io.chunks import Chunk, chunks_of, place_of, read_edge_table, read_table
 from ops.data.io.dtypes import features_of
 from ops.data.io.ids import Lookup, check_unique, flat, ids_of, is_text, joined_ids
@@ -23,6 +24,7 @@ from ops.data.io.labels import joined_labels, label_values
 from ops.data.io.readers import DataFile, check_kind, file_at, read_npy, reading
 from ops.data.io.schema import Columns, edge_columns, node_columns
 from ops.data.io.validate import check_features
+from ops.data.types.encoding import Encoding
 from ops.data.types.hetero import Ids
 from ops.errors import DataError
 
@@ -32,14 +34,25 @@ FEW = 30  # rows that may look like a grid of values by chance
 Split = tuple[NDArray[Any], Ids | None, NDArray[Any] | None]  # features [n, F], ids [n], labels [n] of some rows
 
 
-def feature_table(path: Path) -> Raw:
-    """Read features from .csv or .parquet: numeric columns, an optional `id`, an optional `label` (never a feature)."""
-    chunks = _feature_chunks(path)
+def feature_table(path: Path, encoding: Encoding | None = None) -> Raw:
+    """Read features from .csv or .parquet: numeric columns, an optional `id`, an optional `label` (never a feature).
+
+    `encoding` says which columns are left out, and whether columns of words are categories, or which.
+    """
+    encoding = encoding or Encoding()
+    chunks = _feature_chunks(path, encoding)
     memory.check_load(sum(chunk.bytes_in_memory for chunk in chunks), str(path))
     tables = [read_table(chunk) for chunk in chunks]
     notes = _long_form(path, chunks[0].columns, tables)
-    pieces = [_split(chunk, table) for chunk, table in zip(chunks, tables, strict=True)]
-    names, id_name = list(chunks[0].columns.features), chunks[0].columns.named("id")
+    encoding, chunks, missing = _settled(encoding, chunks, tables)
+    if encoding.categories:  # as they are written: 01 is not 1
+        tables = [read_table(chunk) for chunk in chunks]
+    names, id_name = encoding.expanded(chunks[0].columns.features), chunks[0].columns.named("id")
+    memory.check_load(8 * len(names) * sum(table.num_rows for table in tables), str(path))
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: a column is named as a value of another (COLUMN=VALUE); give it another name")
+    encoder = Encoder(encoding)
+    pieces = [_split(chunk, table, encoder=encoder) for chunk, table in zip(chunks, tables, strict=True)]
     x, ids, labels = np.concatenate([p[0] for p in pieces]), None, None
     if id_name is not None:
         ids = joined_ids([p[1] for p in pieces if p[1] is not None])
@@ -47,18 +60,42 @@ def feature_table(path: Path) -> Raw:
     if chunks[0].columns.named("label") is not None:
         labels = joined_labels([p[2] for p in pieces if p[2] is not None])
     notes += [f"column {c!r} is taken as a feature; name it label if it holds the classes" for c in names if c in "yY"]
-    return Raw(path.stem, str(path), x, None, labels, ids, names, notes + _doubtful(x, names))
+    notes += [] if missing else _doubtful(x, names)
+    notes += [f"columns left out: {', '.join(encoding.ignored)}"] if encoding.ignored else []
+    for name, values in (encoding.categories or {}).items():
+        notes.append(f"column {name!r} is {len(values)} columns of 0 and 1, one a value")
+    notes += encoder.notes
+    return Raw(path.stem, str(path), x, None, labels, ids, names, notes, encoding, missing)
 
 
-def _feature_chunks(path: Path) -> tuple[Chunk, ...]:
+def _settled(
+    encoding: Encoding, chunks: tuple[Chunk, ...], tables: Sequence[Any]
+) -> tuple[Encoding, tuple[Chunk, ...], tuple[str, str] | None]:
+    """The encoding with its categories, the chunks with columns of words as these, and what is missing for that."""
+    if encoding.categories is not None:
+        return encoding, chunks, None
+    names = chunks[0].columns.feature_names
+    words = word_columns(tables, names, [place_of(chunk) for chunk in chunks])
+    values = {name: values_of(tables, name) for name in words}
+    unfit = no_categories(tables, values)
+    fits = encoding.one_hot and not unfit
+    missing = advice(words, values, unfit) if words and not fits else None
+    roles = tuple(("category" if fits else "") if name in words else role
+                  for name, role in zip(chunks[0].columns.names, chunks[0].columns.roles, strict=True))  # fmt: skip
+    columns = replace(chunks[0].columns, roles=roles)
+    chunks = tuple(replace(chunk, columns=columns) for chunk in chunks)
+    return replace(encoding, categories=values if fits else {}), chunks, missing
+
+
+def _feature_chunks(path: Path, encoding: Encoding | None = None) -> tuple[Chunk, ...]:
     """The chunks of a table of features. DataError for what is none, has no rows, or has columns that do not fit."""
     check_kind(path)
     file = file_at(str(path))
-    columns = node_columns(file, strict=False)
+    columns = node_columns(file, strict=False, encoding=encoding)
     return chunks_of((file,), [columns], "the table", len(columns.features))
 
 
-def _split(chunk: Chunk, table: Any, first: int = 0) -> Split:
+def _split(chunk: Chunk, table: Any, first: int = 0, encoder: Encoder | None = None) -> Split:
     """Features, ids and labels of the rows of a chunk from its row `first` on. Raises DataError."""
     columns, place = chunk.columns, place_of(chunk)
     label, name = columns.named("label"), columns.named("id")
@@ -68,7 +105,7 @@ def _split(chunk: Chunk, table: Any, first: int = 0) -> Split:
 
     with reading(chunk.uri):
         return (
-            features_of(table, columns, chunk.width, at),
+            features_of(table, columns, chunk.width, at, encoder),
             None if name is None else ids_of(table.column(name), at),
             None if label is None else label_values(table.column(label), at),
         )
@@ -89,9 +126,13 @@ class TableStream:
     One pass counts the rows and checks their ids; then `pieces` gives the features, as often as it is asked.
     """
 
-    def __init__(self, path: Path, batch_rows: int) -> None:
-        """Raises DataError for what is no table, has no rows, or whose ids are missing or repeated."""
+    def __init__(self, path: Path, batch_rows: int, encoding: Encoding | None = None) -> None:
+        """Raises DataError for what is no table, has no rows, or whose ids are missing or repeated.
+
+        `encoding` is a training's; `notes` says which values its categories do not know.
+        """
         self.path, self.batch_rows = path, batch_rows
+        self._encoding, self._encoder = encoding or Encoding(), Encoder(encoding)
         self.n_rows, parts = 0, []
         for _, x, _, ids in self._unchecked():
             self.n_rows += len(x)
@@ -101,6 +142,7 @@ class TableStream:
         self.ids: Ids | None = joined_ids(parts) if parts else None
         if self.ids is not None:
             check_unique(self.ids, lambda row: f"{path}, row {row}", hint="ids must differ")
+        self.notes = self._encoder.notes
 
     def pieces(self) -> Iterator[Piece]:
         """The rows in order, at most `batch_rows` at a time. Raises DataError for values that are no finite numbers."""
@@ -118,11 +160,11 @@ class TableStream:
                 # mapped anew each time: pages that were read would count as this process's until the map is gone
                 yield first, np.array(read_npy(self.path, mapped=True)[first : first + step]), None, None
             return
-        for chunk in _feature_chunks(self.path):
-            table = read_table(chunk)
+        for chunk in _feature_chunks(self.path, self._encoding):
+            table, names = read_table(chunk), tuple(self._encoding.expanded(chunk.columns.features))
             for row in range(0, table.num_rows, step):
-                x, ids, _ = _split(chunk, table.slice(row, step), row)
-                yield first + row, x, chunk.columns.features, ids
+                x, ids, _ = _split(chunk, table.slice(row, step), row, self._encoder)
+                yield first + row, x, names, ids
             first += table.num_rows
 
 
@@ -167,7 +209,7 @@ def _doubtful(x: NDArray[Any], names: list[str]) -> list[str]:
     notes = [f"column {n!r} numbers the rows and is taken as a feature; name it id if it is none" for n in counts]
     if variance.max() > 0.9 * variance.sum():
         name = names[int(variance.argmax())]
-        notes.append(f"column {name!r} holds over 90 % of the variance; features are not rescaled: do it beforehand")
+        notes.append(f"column {name!r} {UNSCALED}; --scale standard brings all columns to one scale")
     return notes
 
 

@@ -180,7 +180,9 @@ def test_columns_that_spoil_distances_are_said(tmp_path):
     pd.DataFrame(table).to_csv(tmp_path / "t.csv", index=False)
     notes = load(str(tmp_path / "t.csv"), knn=1)[0].notes
     assert "column 'node_id' numbers the rows and is taken as a feature; name it id if it is none" in notes
-    assert "column 'pay' holds over 90 % of the variance; features are not rescaled: do it beforehand" in notes
+    said = "column 'pay' holds over 90 % of the variance; --scale standard brings all columns to one scale"
+    assert said in notes
+    assert said not in load(str(tmp_path / "t.csv"), knn=1, scale="robust")[0].notes
 
 
 @pytest.mark.parametrize("name", ["labels", "Class", "target", "cluster"])
