@@ -70,6 +70,8 @@ class LaunchSettings(Settings):
     scale: Literal["none", "standard", "robust", "minmax"] = setting(
         "none", "bring every feature column to one scale: mean and deviation, median and quartiles, or 0 to 1"
     )
+    one_hot: bool = setting(False, "make a column of 0 and 1 of each value of a table's columns of words")
+    ignore: str = setting("", "comma-separated columns of a table that are left out")
     skip_damaged: bool = setting(False, "leave damaged images out instead of stopping; they are counted and named")
     preset: str = setting("auto", "a preset's name or path; auto: the data set's own, none: defaults only")
     config: str | None = setting(None, "YAML file with any of these settings, or a run's run.json")

@@ -16,8 +16,9 @@ from ops.clustering.kmeans import kmeans
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.io.validate import make_graph
 from ops.data.load import load as load_graph
+from ops.data.load import prepared, refuse_preparation
 from ops.data.types.graph import AttributedGraph
-from ops.errors import DataError, SettingsError
+from ops.errors import DataError
 from ops.evaluation.baselines import QUICK_SEEDS
 from ops.evaluation.baselines import baselines as kmeans_baselines
 from ops.evaluation.unlabelled import GraphJudge
@@ -49,10 +50,9 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
         """The graph and its labels; a folder of parts, here or on S3, is read as a whole and keeps its parts."""
         spec = launch.dataset
         if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
-            if launch.scale != "none":
-                raise SettingsError(f"--scale {launch.scale}: {spec} is in parts; scale its table before it is cut")
+            refuse_preparation(launch, f"{spec} is in parts; do this to its table before it is cut")
             return _from_parts(spec, read_manifest(spec)), None, None
-        data, labels = load_graph(launch.dataset, knn=launch.knn, knn_metric=launch.knn_metric, scale=launch.scale)
+        data, labels = load_graph(spec, k_given=settings.n_clusters is not None, **prepared(launch))
         return data, labels, None
 
     def describe(self, data: AttributedGraph) -> str:

@@ -6,7 +6,7 @@ make one graph, over which the method filters. Axes: n rows, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.io.builder import Raw
+from ops.data.io.categories import IN_NONE
 from ops.data.io.ids import as_keys, check_ids
 from ops.data.io.incremental import begins_with, grow, known_rows
 from ops.data.io.tables import TableStream
@@ -30,18 +31,18 @@ def place_rows(prediction: Prediction) -> Placement:
     """The rows of a feature table, or of a graph of new rows, of the training's, or of both. Raises DataError."""
     path = table_file(prediction.request.data)
     if path is not None:
-        stream = TableStream(path, prediction.request.batch_rows)
+        stream = TableStream(path, prediction.request.batch_rows, prediction.model.encoding)
         rows = _match_stream(stream, prediction)
         if (rows < 0).all():
             features = ColumnStatistics()
             pieces = _by_pieces(prediction, stream, features)
-            return _placement(prediction, stream.ids, rows, "no edges", pieces, features)
+            return _placement(prediction, stream.ids, rows, "no edges", pieces, features, stream.notes)
     return _place_graph(prediction)
 
 
 def _place_graph(prediction: Prediction) -> Placement:
     model, training = prediction.model, prediction.training
-    raw = read_rows(prediction.request.data, None if training is None else _training_ids(training))
+    raw = read_rows(prediction.request.data, None if training is None else _training_ids(training), model.encoding)
     x = check_features(raw.x, feature_names=raw.feature_names, origin=raw.origin)
     x = as_trained(x, raw.feature_names, model, raw.origin)
     ids = None if raw.ids is None else check_ids(raw.ids, len(x), origin=raw.origin)
@@ -54,18 +55,19 @@ def _place_graph(prediction: Prediction) -> Placement:
     linked = " and ".join(words for words, used in origins.items() if used) or "no edges"
     cluster, confidence = prediction.method.predict(model.tensors, model.settings, features, edges)
     piece = {"cluster": cluster[: len(x)], "confidence": confidence[: len(x)]}
-    return _placement(prediction, ids, rows, linked, iter([piece]), statistics_of(x))
+    return _placement(prediction, ids, rows, linked, iter([piece]), statistics_of(x), raw.notes)
 
 
 def _placement(
     prediction: Prediction, ids: NDArray[Any] | None, rows: NDArray[np.int64], linked: str,
-    pieces: Iterator[dict[str, Any]], features: ColumnStatistics,
+    pieces: Iterator[dict[str, Any]], features: ColumnStatistics, notes: Sequence[str],
 ) -> Placement:  # fmt: skip
-    """`linked` says in words over which edges the rows are filtered."""
+    """`linked` says in words over which edges the rows are filtered, `notes` what was met in the data."""
     n, n_matched, training = len(rows), int((rows >= 0).sum()), prediction.training
     of = f"known to {training.owner}" if training else "known (which ones are is told by --known DATASET only)"
     remarks = [f"{n:,} rows: {n_matched:,} {of}, {n - n_matched:,} new; filtered over {linked}"]
     remarks += [f"new rows are placed {prediction.method.new_rows}"] if n_matched < n else []
+    remarks += [note for note in notes if IN_NONE in note]
     ids = np.arange(n) if ids is None else ids
     return Placement(ids, rows, "rows", remarks, pieces, lambda: ([], {"filtered_over": linked}), features)
 

@@ -118,6 +118,8 @@ class DataRecord(StoredJson):
     knn: int = 0
     knn_metric: str = "euclidean"
     scale: Literal["none", "standard", "robust", "minmax"] = "none"
+    one_hot: bool = False
+    ignore: str = ""
 
 
 class SettingRecord(StoredJson):

@@ -6,6 +6,7 @@ Or the field's usual NAME_feat.npy + NAME_adj.npy (N x N) + NAME_label.npy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ops.data.io.labels import label_table
 from ops.data.io.npz import Npz, features_npz
 from ops.data.io.readers import file_at, read_npy, reading, shown
 from ops.data.io.tables import edge_table, end_rows, feature_table
+from ops.data.types.encoding import Encoding
 from ops.data.types.hetero import Ids
 from ops.errors import DataError
 
@@ -31,7 +33,9 @@ FIELD = {"features": "_feat.npy", "edges": "_adj.npy", "labels": "_label.npy"}
 _ADJACENCY_ROWS = 1024
 
 
-def read_folder(path: Path, more_ids: NDArray[Any] | None = None, unread: Sequence[str] = ()) -> Raw:
+def read_folder(
+    path: Path, more_ids: NDArray[Any] | None = None, unread: Sequence[str] = (), encoding: Encoding | None = None
+) -> Raw:
     """Read a folder; the graph is named after it. Edges may be left out where a k-NN graph is asked for.
 
     With an `id` column in the features, edges (and labels with an `id` column) refer to those ids; otherwise to row
@@ -46,7 +50,7 @@ def read_folder(path: Path, more_ids: NDArray[Any] | None = None, unread: Sequen
     if features is None:
         names = ", ".join(p.name for p in files[:5]) or "nothing"
         raise DataError(f"{path}: no features: needs features.{{npy,npz,parquet,csv}}; found {shown(names)}")
-    table = _features(features)
+    table = _features(features, encoding)
     if table.x.ndim != 2:
         raise DataError(f"{features}: features must be a table [N, F], found shape {table.x.shape}")
     ends, notes = (None, []) if edges is None else _edges(edges, _all_ids(table.ids, more_ids))
@@ -57,10 +61,11 @@ def read_folder(path: Path, more_ids: NDArray[Any] | None = None, unread: Sequen
                 f"{path}: labels stand twice, as a column of {features.name} and as {labels.name}; keep one"
             )
         y = _labels(labels, table)
-    unread = [*unread, *(p.name for p in files if p not in parts.values() and p.name[0] != "_" and p.is_file())]
+    left = [p for p in files if p not in parts.values() and p.name[0] != "_"]
+    unread = [*unread, *(f"{p.name}/" if p.is_dir() else p.name for p in left)]
     notes += [f"files not read: {shown(', '.join(unread[:5]))}{' ...' if unread[5:] else ''}"] if unread else []
     name = shown(path.resolve().name)
-    return Raw(name, str(path), table.x, ends, y, table.ids, table.feature_names, [*table.notes, *notes])
+    return replace(table, name=name, origin=str(path), edges=ends, labels=y, notes=[*table.notes, *notes])
 
 
 def _part(path: Path, files: list[Path], kind: str) -> Path | None:
@@ -82,7 +87,7 @@ def _all_ids(ids: NDArray[Any] | None, more_ids: NDArray[Any] | None) -> Ids | N
     return joined_ids([as_keys(ids), as_keys(more_ids)[find_rows(more_ids, ids) < 0]])
 
 
-def _features(path: Path) -> Raw:
+def _features(path: Path, encoding: Encoding | None) -> Raw:
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return Raw(path.stem, str(path), read_npy(path))
@@ -91,7 +96,7 @@ def _features(path: Path) -> Raw:
             x, ids = features_npz(arrays), arrays.get("ids")
             ids = None if ids is None or x.ndim != 2 else check_ids(ids, len(x), origin=str(path))
             return Raw(path.stem, str(path), x, ids=ids)
-    return feature_table(path)
+    return feature_table(path, encoding)
 
 
 def _labels(path: Path, table: Raw) -> NDArray[Any]:

@@ -16,6 +16,7 @@ from ops.data.io.builder import Raw
 from ops.data.io.csr import check_csr
 from ops.data.io.readers import check_kind, read_npy, reading
 from ops.data.io.tables import feature_table
+from ops.data.types.encoding import Encoding
 from ops.errors import DataError
 
 SUFFIXES = (".npz", ".npy", ".csv", ".parquet")
@@ -23,7 +24,7 @@ _LAYOUT = ("x", "x_indptr", "x_indices", "x_shape", "x_data", "edge_index", "y",
 _SPARSE = ("format", "shape", "data", "indices", "indptr", "row", "col", "_is_array")
 
 
-def read_file(path: Path) -> Raw:
+def read_file(path: Path, encoding: Encoding | None = None) -> Raw:
     """Read one data file by its suffix; the graph is named after it. DataError where it is no such file."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -32,7 +33,7 @@ def read_file(path: Path) -> Raw:
         return _graph_npz(path)
     if suffix == ".npy":
         return Raw(path.stem, str(path), read_npy(path))
-    return feature_table(path)
+    return feature_table(path, encoding)
 
 
 class Npz:

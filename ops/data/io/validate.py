@@ -27,6 +27,7 @@ from ops.data.types.hetero import (
 )
 from ops.errors import DataError, SettingsError
 
+MOST = "; that is most of them"  # ends what is said of nodes without an edge, and makes a warning of it
 LARGEST = 1e15  # the squares of larger values, summed over rows and columns, are beyond single precision
 
 
@@ -84,7 +85,7 @@ def make_hetero(
         linked[relation[2]][each.dst] = True
     for kind, has in linked.items():
         lonely = int((~has).sum())
-        most = "; that is most of them: do the edges use their ids?" if lonely > has.size / 2 else ""
+        most = f"{MOST}: do the edges use their ids?" if lonely > has.size / 2 else ""
         said += [f"{count(lonely, f'{kind} node')} without an edge{most}"] if lonely else []
     return HeteroGraph(name, checked, merged, tuple(said))
 
@@ -201,7 +202,7 @@ def _undirected(edges: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], li
     linked = np.zeros(n, dtype=bool)
     linked[source[~loops]] = True
     isolated = n - int(linked.sum())
-    most = "; that is most of them: do the edges use the nodes' ids?" if isolated > n / 2 else ""
+    most = f"{MOST}: do the edges use the nodes' ids?" if isolated > n / 2 else ""
     notes = [
         *([f"{count(merged, 'duplicate edge')} merged"] if merged else []),
         *([f"{count(added, 'edge')} in one direction only, symmetrised"] if added else []),

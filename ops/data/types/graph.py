@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.data.types.encoding import Encoding
 from ops.data.types.scaling import Scaling
 
 HASHED = 4096  # rows at a time
@@ -68,7 +69,7 @@ class AttributedGraph:
     (source, target), unique, self loops kept. `ids` are the user's row names. `notes` say, counted, what the
     loader changed or met (merged duplicates, symmetrised edges, isolated nodes ...), one sentence each. `part`
     int64 [N] is the part of every node where the graph comes from the parts that `partition_graph.py` wrote; `scaling`
-    is what brought the columns of `x` to one scale.
+    is what brought the columns of `x` to one scale, `encoding` how they were read from a table.
     """
 
     name: str
@@ -79,6 +80,7 @@ class AttributedGraph:
     notes: tuple[str, ...] = field(default=())
     part: NDArray[np.int64] | None = None
     scaling: Scaling | None = None
+    encoding: Encoding | None = None
 
     @property
     def n_nodes(self) -> int:
