@@ -58,9 +58,9 @@ def try_report(folder: Path, warn: Callable[[str], None]) -> Path | None:
         return None
 
 
-def page(title: str, sections: Sequence[tuple[str, str]], drawings: Mapping[str, Sequence[bytes]]) -> str:
-    """A self-contained HTML page in the reports' look: (heading, preformatted text), and pictures (PNG) by caption."""
-    return render("page.html.j2", title=title, sections=sections, drawings=drawings)
+def page(title: str, heading: str, text: str, drawings: Mapping[str, Sequence[bytes]]) -> str:
+    """A self-contained HTML page in the reports' look: preformatted text, and pictures (PNG) by caption."""
+    return render("page.html.j2", title=title, heading=heading, text=text, drawings=drawings)
 
 
 def render(template: str, **values: Any) -> str:

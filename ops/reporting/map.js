@@ -140,12 +140,14 @@
     }
     return best;
   }
+  const sheet = new Image();
+  if (thumbnails) sheet.src = thumbnails.source;
   function thumbnail(number) {
-    const image = document.createElement("span"), {across, source} = thumbnails, shown = 64;
-    image.className = "thumbnail";
-    Object.assign(image.style, {backgroundImage: `url(${source})`, backgroundSize: `${across * shown}px auto`,
-      backgroundPosition: `-${number % across * shown}px -${Math.floor(number / across) * shown}px`});
-    return image;
+    const shown = document.createElement("canvas"), {across} = thumbnails, side = sheet.naturalWidth / across;
+    shown.className = "thumbnail";
+    shown.width = shown.height = side;
+    if (side) shown.getContext("2d").drawImage(sheet, number % across * side, Math.floor(number / across) * side, side, side, 0, 0, side, side);
+    return shown;
   }
   function hover(i) {
     hovered = i;

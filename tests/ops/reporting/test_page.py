@@ -116,6 +116,7 @@ def test_fifty_thousand_points_are_drawn_at_once(page: Page, tmp_path: Path, mon
     page.open(report, 1280)
     assert "The other 48,000 rows stand where the three of these" in page.script("document.body.textContent")
     page.mouse("mouseMoved", *on_canvas(page, int(sample["rows"][7])))
+    assert page.script("document.querySelector('#map .thumbnail').width") >= 16
     assert "cluster" in page.script(WORDS.format("tip", "textContent"))
     page.script("(() => { const s = document.querySelector('#map [data-map=search]'); s.value = '49999';"
                 "s.dispatchEvent(new Event('input')); })()")  # fmt: skip
