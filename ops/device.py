@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ops.errors import ResourceError, SettingsError
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -17,16 +18,33 @@ Precision = Literal["float32", "tf32", "bf16"]
 KERNELS = 1536 * 2**20  # bytes for CUDA's context and libraries, and for scratch tiles of 8192 rows: an allowance
 
 
-def send(x: Tensor, device: torch.device) -> Tensor:
-    """`x` on `device`, where it may be the same tensor; the host goes on while the copy is under way.
+def send(x: Tensor | NDArray[Any], device: torch.device) -> Tensor:
+    """`x` on `device`, where it may be the same memory; the host goes on while the copy is under way.
 
     A GPU copies in the background from pinned memory only, so a tensor of the CPU is pinned first.
     """
+    import numpy as np
+    import torch
+
+    if isinstance(x, np.ndarray):
+        x = torch.from_numpy(np.ascontiguousarray(x))
     if x.device == device:
         return x
     if device.type == "cuda" and x.device.type == "cpu":
         x = x.pin_memory()
     return x.to(device, non_blocking=True)
+
+
+def device_on(asked: str) -> torch.device:
+    """The device called `asked`, by auto a GPU where there is one. Raises SettingsError where there is no such."""
+    import torch
+
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=asked).device
+    except (RuntimeError, AssertionError):  # the latter where torch is built without CUDA
+        raise SettingsError(f"device {asked!r}: is not there; give auto, cpu or, with a GPU, cuda") from None
 
 
 def precision_on(device: str, asked: str, choices: Sequence[Precision]) -> Precision:
@@ -72,7 +90,8 @@ def card_memory() -> int | None:
     import torch
 
     cards = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    return min((torch.cuda.mem_get_info(card)[1] for card in cards), default=None)
+    # not mem_get_info, which would take some hundred MiB of every card for this process
+    return min((torch.cuda.get_device_properties(card).total_memory for card in cards), default=None)
 
 
 def check_card(planned: int, share: float, advice: str) -> str:

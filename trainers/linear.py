@@ -81,7 +81,7 @@ def predict(
     edges = np.empty((2, 0), dtype=np.int64) if edge_index is None else edge_index
     rows = embed(model, tensors, settings, x, edges)
     labels, confidence = linear.place(model.model_validate(settings).linear, tensors, rows)
-    return labels.numpy(), confidence.numpy()
+    return labels.cpu().numpy(), confidence.cpu().numpy()
 
 
 def _width(method: LinearMethod, k: int, data: AttributedGraph) -> int:

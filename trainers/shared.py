@@ -172,7 +172,7 @@ def features_of(x: NDArray[np.float32], group: ProcessGroup, device: torch.devic
     local = x[group.shard(len(x))]
     if np.count_nonzero(x) < SPARSE_BELOW * x.size:
         return Features(sparse_rows(sp.csr_array(local), device), len(x))
-    return Features(send(torch.from_numpy(np.ascontiguousarray(local)), device), len(x))
+    return Features(send(local, device), len(x))
 
 
 def aggregate(z: Float[Tensor, "n D"], a: SparseRows, n_nodes: int, group: ProcessGroup) -> Float[Tensor, "n D"]:

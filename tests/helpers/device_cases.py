@@ -74,6 +74,19 @@ def data_of(method: str, words: dict[str, Any], users: PartitionedGraph) -> Any:
     return hadis_small.small_data(words) if method == "hadis" else users
 
 
+def placed(case: tuple[str, dict[str, Any]], users: PartitionedGraph, model: dict[str, Any]) -> Any:
+    """The clusters in which a case's `predict` puts the rows of its training again, on the device of the model."""
+    from trainers import METHODS
+
+    method, words = case
+    data = data_of(method, words, users)
+    kind, settings = METHODS[method].kind, settings_of(method, words).model_dump()
+    if kind == "users":
+        return METHODS[method].predict(model, settings, users_small.again(users, np.arange(users.n_rows))).cluster
+    rows = (data,) if kind == "images" else (data.x, data.edge_index)
+    return METHODS[method].predict(model, settings, *rows)[0]
+
+
 class DeviceRun(PlainRun):
     """A plain run that packs every state, as a checkpoint would, and keeps the last one."""
 

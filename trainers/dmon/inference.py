@@ -27,9 +27,9 @@ def _rows(
 ) -> tuple[Float[Tensor, "n D"], Float[Tensor, "n K"]]:
     network = Network(x.shape[1], Settings.model_validate(settings), seed=0)
     network.load_state_dict({name: tensors[name] for name in network.state_dict()})
-    device, group = torch.device("cpu"), ProcessGroup()
+    device, group = tensors["weight"].device, ProcessGroup()
     edges = Edges(adjacency(edge_index, len(x), self_loops=False), group, device)
-    rows: tuple[Tensor, Tensor] = network(features_of(x, group, device), edges.smoothing, group)
+    rows: tuple[Tensor, Tensor] = network.to(device)(features_of(x, group, device), edges.smoothing, group)
     return rows
 
 
@@ -49,4 +49,4 @@ def predict(
     """(cluster [n], confidence [n]) of rows `x` [n, F]; without edges each row stands alone."""
     edges = np.empty((2, 0), dtype=np.int64) if edge_index is None else edge_index
     confidence, clusters = _rows(tensors, settings, x, edges)[1].max(1)
-    return clusters.numpy(), confidence.numpy()
+    return clusters.cpu().numpy(), confidence.cpu().numpy()

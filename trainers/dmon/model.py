@@ -59,7 +59,7 @@ class Edges:
         self.links = sparse_rows(sp.csr_array(a[mine]), device)
         self.total = max(int(a.nnz), 1)
         degrees = inside if degrees is None else degrees
-        self.weights = send(torch.from_numpy(np.stack((degrees, np.ones_like(degrees)))), device)  # [2, N]
+        self.weights = send(np.stack((degrees, np.ones_like(degrees))), device)  # [2, N]
 
     def sums(self, shares: Float[Tensor, "N K"]) -> Float[Tensor, "2 K"]:
         """Degrees and nodes of each cluster, by shares: `d^T C` and `1^T C`."""

@@ -74,7 +74,7 @@ class DmonTrainer:
         _, shares = self._whole()
         sums, losses = self.edges.sums(shares), []
         for batch in epoch_batches(self.settings, len(self.x), part, self.seed, epoch):
-            nodes = send(torch.from_numpy(batch.nodes), self.device)
+            nodes = send(batch.nodes, self.device)
             degrees = self.a.sum(axis=1)[batch.nodes].astype(np.float32)
             edges = Edges(batch.adjacency(self.a), self.group, self.device, degrees)
             whole = Whole(self.edges.total, len(self.x), sums, edges.sums(shares[nodes]))

@@ -107,7 +107,7 @@ class HadisTrainer:
         """Add the gradient of part `number` of the epoch; its shares of the losses, and k of all workers."""
         pseudo = None
         if self.pseudo is not None and epoch >= self.settings.warmup:
-            pseudo = self.pseudo[send(torch.from_numpy(index), self.device)]
+            pseudo = self.pseudo[send(index, self.device)]
         with autocast(self.device, self.precision):
             first, second = self.outputs(epoch, number, index)
         loss, shares, k = objective(first, second, len(index), self.group, self.settings, pseudo)
@@ -141,7 +141,7 @@ class HadisTrainer:
         shard, total = self.group.shard(len(index)), len(index)
         order = generator(self.seed, "hadis/shuffle", epoch, number).permutation(total)
         dealt = [self.model.target(self.source.view(index[order][shard], epoch, base + v)) for v in (0, 1)]
-        back = send(torch.from_numpy(np.argsort(order)), self.device)
+        back = send(np.argsort(order), self.device)
         everywhere = self.group.gather(torch.stack(dealt), total).view(2, total, -1)
         return list(everywhere[:, back][:, shard])
 

@@ -162,6 +162,6 @@ def inputs(
     table = weights.get(f"{name}.ids")
     if table is None:
         return h
-    rows = ids if isinstance(ids, Tensor) else send(torch.from_numpy(ids), table.device)
+    rows = ids if isinstance(ids, Tensor) else send(ids, table.device)
     learned = torch.nn.functional.embedding(rows.clamp(min=0) % len(table), table)
     return h + learned * (rows >= 0)[:, None]

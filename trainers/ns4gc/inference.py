@@ -29,9 +29,9 @@ def embed(
     """Rows of a stored model for features `x` [n, F] over `edge_index` [2, E] (which may be empty), of unit length."""
     network = Network(x.shape[1], Settings.model_validate(settings), seed=0)
     network.load_state_dict({name: tensors[name] for name in network.state_dict()})
-    device, group = torch.device("cpu"), ProcessGroup()
+    device, group = tensors["centres"].device, ProcessGroup()
     a = adjacency(edge_index, len(x), self_loops=False)
-    rows: Tensor = network(features_of(x, group, device), smoothing(a, group, device), group)
+    rows: Tensor = network.to(device)(features_of(x, group, device), smoothing(a, group, device), group)
     return rows
 
 
@@ -44,4 +44,4 @@ def predict(
     """(cluster [n], confidence [n]) of rows `x` [n, F]; without edges each row stands alone."""
     edges = np.empty((2, 0), dtype=np.int64) if edge_index is None else edge_index
     labels, confidence = nearest_two(embed(tensors, settings, x, edges), tensors["centres"])
-    return labels.numpy(), confidence.numpy()
+    return labels.cpu().numpy(), confidence.cpu().numpy()
