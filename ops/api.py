@@ -249,12 +249,12 @@ def _no_remarks(settings: Any, data: Any) -> list[str]:
 class Method(Generic[S, D]):
     """A clustering method: its settings, its functions, and the words that a run says of it.
 
-    `train(settings, data, run)` returns a `Result`. `predict(model, settings, rows...)` places rows by the tensors of
-    a trained model. `estimate(settings, data, world)` is the planned peak in bytes of one of `world` workers,
-    `exchanged` what it sends in a step. `remarks` are sentences for the plan. `searched` are the settings that a search
-    varies by default; `fixed` those that a warm start cannot change. `filter_order` is the order of the baseline
-    filter + k-means. The texts: `new_rows` (how rows that training has not seen are placed), `save_memory` and
-    `avoid_collapse` (which settings help).
+    `train(settings, data, run)` returns a `Result`. `predict(model, settings, rows...)` places rows by the tensors of a
+    trained model. `estimate(settings, data, world)` is the planned peak in bytes of one of `world` workers, `exchanged`
+    what it sends in a step. `remarks` are sentences for the plan. `searched` are the settings that a search varies by
+    default; `fixed` those that a warm start cannot change. `filter_order` is the order of the baseline filter +
+    k-means; `weights` says what weights of edges do. The texts: `new_rows` (how rows that training has not seen are
+    placed), `save_memory` and `avoid_collapse` (which settings help).
     """
 
     name: str
@@ -274,6 +274,7 @@ class Method(Generic[S, D]):
     filter_order: Callable[[S], int] | None = None
     embed: Callable[..., Tensor] | None = None
     places_by_features: bool = True
+    weights: str = "are not used"
 
     def require(self, kind: str, flag: str) -> None:
         """Raise SettingsError where `flag` is for another kind of data than this method's."""
