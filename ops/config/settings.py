@@ -72,6 +72,9 @@ class LaunchSettings(Settings):
     )
     one_hot: bool = setting(False, "make a column of 0 and 1 of each value of a table's columns of words")
     ignore: str = setting("", "comma-separated columns of a table that are left out")
+    make_features: Literal["none", "degree", "spectral"] = setting(
+        "none", "features for edges without any: a column a degree, or leading eigenvectors of the graph"
+    )
     skip_damaged: bool = setting(False, "leave damaged images out instead of stopping; they are counted and named")
     preset: str = setting("auto", "a preset's name or path; auto: the data set's own, none: defaults only")
     config: str | None = setting(None, "YAML file with any of these settings, or a run's run.json")

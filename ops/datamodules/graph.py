@@ -32,11 +32,11 @@ FILTER_ORDER = 2  # of the baseline filter + k-means, where a method has no filt
 
 def _from_parts(spec: str, manifest: Manifest) -> AttributedGraph:
     folder = cached(spec, range(manifest.parts)) if is_s3(spec) else Path(spec).expanduser()
-    x, edge_index, ids, part = to_homogeneous(folder)
+    x, edge_index, weight, ids, part = to_homogeneous(folder)
     if x is None:
         raise DataError(f"{spec}: its nodes have no features; partition a graph that has some")
     names = next(iter(manifest.nodes.values())).names or None
-    graph = make_graph(manifest.name, x, edge_index, ids=ids, feature_names=names, origin=spec)
+    graph = make_graph(manifest.name, x, edge_index, ids=ids, feature_names=names, origin=spec, weight=weight)
     partitioner = manifest.partitioner.get("method", "given")
     return replace(graph.with_notes(f"{manifest.parts} parts made before by {partitioner}"), part=part)
 

@@ -21,6 +21,7 @@ from ops.data.io.incremental import begins_with, grow, known_rows
 from ops.data.io.tables import TableStream
 from ops.data.io.validate import check_edges, check_features
 from ops.data.load import read_rows, table_file
+from ops.errors import DataError
 from ops.inference.placement import Placement, Prediction
 from ops.results.feature_scale import ColumnStatistics, statistics_of
 from ops.results.finished_run import TrainedNodes
@@ -45,15 +46,20 @@ def _place_graph(prediction: Prediction) -> Placement:
     raw = read_rows(prediction.request.data, None if training is None else _training_ids(training), model.encoding)
     x = check_features(raw.x, feature_names=raw.feature_names, origin=raw.origin)
     x = as_trained(x, raw.feature_names, model, raw.origin)
+    if model.encoding.made == "spectral" and (training is None or not np.array_equal(x, training.graph.x)):
+        raise DataError(
+            f"{raw.origin}: --make-features spectral are features of one graph, and this is not the training's; train "
+            "anew, or take degree"
+        )
     ids = None if raw.ids is None else check_ids(raw.ids, len(x), origin=raw.origin)
     if ids is not None and raw.edges is not None and not Path(prediction.request.data).is_dir():
         check_edges(raw.edges, len(x), origin=raw.origin)  # a file's are row numbers, a folder's are read by id
     rows = _match_all(x, ids, training)
     beside = training if training is not None and _needs_training(raw, rows, training) else None
-    features, edges = grow(raw, x, rows, beside.graph if beside else None)
+    features, edges, weight = grow(raw, x, rows, beside.graph if beside else None)
     origins = {"their own edges": raw.edges is not None, "the training data's": beside is not None}
     linked = " and ".join(words for words, used in origins.items() if used) or "no edges"
-    cluster, confidence = prediction.method.predict(model.tensors, model.settings, features, edges)
+    cluster, confidence = prediction.method.predict(model.tensors, model.settings, features, edges, weight)
     piece = {"cluster": cluster[: len(x)], "confidence": confidence[: len(x)]}
     return _placement(prediction, ids, rows, linked, iter([piece]), statistics_of(x), raw.notes)
 

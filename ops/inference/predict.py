@@ -119,7 +119,8 @@ def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, Trained
         return model, None
     scale, encoding = model.about.get("scaling", {}).get("kind", "none"), model.encoding
     source = DataRecord(spec=request.known, knn=request.knn, knn_metric=request.knn_metric, scale=scale,
-                        one_hot=bool(encoding.categories), ignore=",".join(encoding.ignored))  # fmt: skip
+                        one_hot=bool(encoding.categories), ignore=",".join(encoding.ignored),
+                        make_features=encoding.made)  # fmt: skip
     graph, _ = load(request.known, **prepared(source))
     training = TrainedNodes(graph.n_nodes, graph.ids, None, model.about.get("data"), source, run)
     _ = training.graph  # its hash is checked now, before any work

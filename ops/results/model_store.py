@@ -21,7 +21,7 @@ from torch import Tensor
 from ops.api import AnyMethod
 from ops.atomic_io import plain, replacing
 from ops.config.settings import build, flat
-from ops.data.types.encoding import Encoding
+from ops.data.types.encoding import Encoding, MadeFeatures
 from ops.data.types.graph import AttributedGraph, Data
 from ops.data.types.hetero import relation_name
 from ops.data.types.images import ImageSet
@@ -62,6 +62,7 @@ class _ScalingOfModel(StoredJson):
 class _EncodingOfModel(StoredJson):
     ignored: list[str]
     categories: dict[str, list[str]]
+    made: MadeFeatures = "none"
 
 
 class _ModelFile(StoredJson):
@@ -139,7 +140,7 @@ def describe(method: str, data: Data, x: NDArray[Any]) -> dict[str, Any]:
         about["columns"] = statistics_of(x).plain()
     if isinstance(data, AttributedGraph) and data.scaling is not None:
         about["scaling"] = data.scaling.plain()
-    if isinstance(data, AttributedGraph) and data.encoding is not None and any(data.encoding.plain().values()):
+    if isinstance(data, AttributedGraph) and data.encoding and data.encoding.plain() != Encoding().plain():
         about["encoding"] = data.encoding.plain()
     if isinstance(data, PartitionedGraph):
         relations = [relation_name(r) for r in data.manifest.edges]

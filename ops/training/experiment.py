@@ -18,6 +18,7 @@ from ops.config.console import Console
 from ops.config.settings import LaunchSettings, SearchSettings, flat
 from ops.config.tracking_uri import check_uri, default_uri
 from ops.data.io.validate import MOST, check_clusters
+from ops.data.types.graph import AttributedGraph
 from ops.datamodules import datamodule_of
 from ops.device import check_card
 from ops.distributed import ray_session
@@ -116,6 +117,8 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
     say(f"{method.name} on {data.name}: {datamodule_of(method).describe(data)}, data {data.digest()[:8]}")
     classes = datamodule_of(method).describe_labels(experiment.labels, experiment.hidden)
     notes = () if experiment.k_choice else data.notes  # K was chosen behind them
+    weighted = isinstance(data, AttributedGraph) and data.weight is not None
+    notes = (*notes, *([f"the weights of edges {method.weights}; indices count edges"] if weighted else ()))
     _tell(experiment.console, (*notes, *classes, *experiment.request.remarks, *method.remarks(settings, data)))
     _check_features(experiment)
     if experiment.warm is not None:

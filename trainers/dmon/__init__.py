@@ -34,6 +34,7 @@ METHOD = Method(
     remarks=remarks,
     embed=embed,
     filter_order=_filter_order,
+    weights="enter the convolution and the modularity, in units of their mean",
     searched=("collapse", "lr", "embedding_dim"),
     fixed=("embedding_dim", "n_clusters"),
     new_rows="by the network, from their attributes and the edges that the data has",

@@ -23,21 +23,29 @@ from trainers.shared import features_of
 
 @torch.no_grad()
 def _rows(
-    tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: NDArray[np.float32], edge_index: NDArray[np.int64]
+    tensors: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    x: NDArray[np.float32],
+    edge_index: NDArray[np.int64],
+    weight: NDArray[np.float32] | None = None,
 ) -> tuple[Float[Tensor, "n D"], Float[Tensor, "n K"]]:
     network = Network(x.shape[1], Settings.model_validate(settings), seed=0)
     network.load_state_dict({name: tensors[name] for name in network.state_dict()})
     device, group = tensors["weight"].device, ProcessGroup()
-    edges = Edges(adjacency(edge_index, len(x), self_loops=False), group, device)
+    edges = Edges(adjacency(edge_index, len(x), self_loops=False, weight=weight), group, device)
     rows: tuple[Tensor, Tensor] = network.to(device)(features_of(x, group, device), edges.smoothing, group)
     return rows
 
 
 def embed(
-    tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: NDArray[np.float32], edge_index: NDArray[np.int64]
+    tensors: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    x: NDArray[np.float32],
+    edge_index: NDArray[np.int64],
+    weight: NDArray[np.float32] | None = None,
 ) -> Float[Tensor, "n D"]:
-    """Rows of a stored model for features `x` [n, F] over `edge_index` [2, E] (which may be empty)."""
-    return _rows(tensors, settings, x, edge_index)[0]
+    """Rows of a stored model for features `x` [n, F] over `edge_index` [2, E] (which may be empty) with `weight` [E]."""
+    return _rows(tensors, settings, x, edge_index, weight)[0]
 
 
 def predict(
@@ -45,8 +53,9 @@ def predict(
     settings: Mapping[str, Any],
     x: NDArray[np.float32],
     edge_index: NDArray[np.int64] | None = None,
+    weight: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(cluster [n], confidence [n]) of rows `x` [n, F]; without edges each row stands alone."""
     edges = np.empty((2, 0), dtype=np.int64) if edge_index is None else edge_index
-    confidence, clusters = _rows(tensors, settings, x, edges)[1].max(1)
+    confidence, clusters = _rows(tensors, settings, x, edges, weight)[1].max(1)
     return clusters.cpu().numpy(), confidence.cpu().numpy()

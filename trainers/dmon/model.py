@@ -51,13 +51,13 @@ class Edges:
     def __init__(
         self, a: sp.csr_array, group: ProcessGroup, device: torch.device, degrees: NDArray[np.float32] | None = None
     ) -> None:
-        """`a` [N, N] is 0/1, symmetric, without a diagonal; `degrees` [N] are the whole graph's where it is a part."""
+        """`a` [N, N] is symmetric, without a diagonal; `degrees` [N] are the whole graph's where it is a part."""
         inside = a.sum(axis=1).astype(np.float32)
-        scale = sp.diags_array(1 / np.sqrt(np.maximum(inside, 1)))
+        scale = sp.diags_array(1 / np.sqrt(np.where(inside > 0, inside, 1)))
         mine = group.shard(a.shape[0])
         self.smoothing = sparse_rows(sp.csr_array((scale @ a @ scale).tocsr()[mine]), device)
         self.links = sparse_rows(sp.csr_array(a[mine]), device)
-        self.total = max(int(a.nnz), 1)
+        self.total = float(a.sum()) or 1.0
         degrees = inside if degrees is None else degrees
         self.weights = send(np.stack((degrees, np.ones_like(degrees))), device)  # [2, N]
 
@@ -71,7 +71,7 @@ class Edges:
 class Whole:
     """What a step with a part of the graph knows of all of it: its edges and nodes, sums of C at the epoch's start."""
 
-    total: int
+    total: float
     nodes: int
     sums: Float[Tensor, "2 K"]
     step_sums: Float[Tensor, "2 K"]  # those of the step's nodes among them

@@ -45,7 +45,7 @@ class DmonTrainer:
     def __init__(self, settings: Settings, data: AttributedGraph, run: Run) -> None:
         self.settings, self.seed, self.device, self.x = settings, run.seed, run.device, data.x
         self.group = ProcessGroup(run.rank, run.world)
-        self.a = adjacency(data.edge_index, data.n_nodes, self_loops=False)
+        self.a = adjacency(data.edge_index, data.n_nodes, self_loops=False, weight=data.weight)
         self.part = part_of(settings, data)
         self.features = features_of(data.x, self.group, run.device)
         self.edges = Edges(self.a, self.group, run.device)

@@ -24,9 +24,10 @@ _ALIASES = {
 _PAIRS = {  # other names of two ends
     "from": "to", "id_1": "id_2", "id1": "id2", "node_1": "node_2", "node1": "node2", "u": "v", "head": "tail",
 }  # fmt: skip
+END_NAMES = {"src", "dst", *_ALIASES, *_PAIRS, *_PAIRS.values()} - {"timestamp"}
 _EDGE_COLUMNS = ("src", "dst", "weight", "time")
 # a table that is trained on must not carry its answer
-_LABEL_LIKE = ("labels", "class", "classes", "target", "cluster", "category")
+LABEL_LIKE = ("labels", "class", "classes", "target", "cluster", "category")
 _JOINED = ("feature", "attribute")  # the original's: numbers joined by ":"
 _ALLOWED = {
     "edges": "edges have the columns src, dst, weight, time",
@@ -69,7 +70,7 @@ class Columns:
 def edge_columns(file: DataFile, strict: bool = True) -> Columns:
     """src and dst (also source, target), optionally weight and time (also timestamp); others are ignored.
 
-    Not `strict`: also from, to and the like, or the only two columns whatever they are called; weights are ignored.
+    Not `strict`: also from, to and the like, or the only two columns whatever they are called.
     Raises DataError where an end is missing, a name stands twice, or one is nearly but not quite an allowed one.
     """
     names, delimiter, _ = _header(file)
@@ -100,7 +101,9 @@ def _loose_ends(file: DataFile, names: Sequence[str], plains: Sequence[str]) -> 
             raise DataError(f"{file.uri}: name the two columns of the edges' ends source,target; found {shown}")
         first, second = (0, 1) if pair is None else (plains.index(pair[0]), plains.index(pair[1]))
         roles[first], roles[second] = "src", "dst"
-    if sorted(filter(None, roles)) != ["dst", "src"]:
+    if "weight" in plains and not roles[plains.index("weight")]:
+        roles[plains.index("weight")] = "weight"
+    if sorted(role for role in roles if role in ("src", "dst")) != ["dst", "src"]:
         raise DataError(
             f"{file.uri}: edges need both columns source,target or src,dst (or two columns alone), found {shown}"
         )
@@ -123,7 +126,7 @@ def node_columns(file: DataFile, strict: bool = True, encoding: Encoding | None 
         if name in ignored or name in (categories or ()):
             roles.append("" if name in ignored else "category")
             continue
-        if plain in _LABEL_LIKE or (strict and plain in ("label", "group")):
+        if plain in LABEL_LIKE or (strict and plain in ("label", "group")):
             advice = "labels stand apart, in labels/TYPE.csv with columns id,label" if strict else (
                 f"name it label if it holds the classes, else give it another name, or --ignore {name}")  # fmt: skip
             raise DataError(f"{file.uri}: column {name!r}: {advice}")
@@ -135,6 +138,11 @@ def node_columns(file: DataFile, strict: bool = True, encoding: Encoding | None 
         raise DataError(f"{file.uri}: features stand either in one column or in many, found {', '.join(names[:6])}")
     _need(file, names, roles, ("id",) if strict else (), "nodes")
     return Columns(names, tuple(roles), delimiter)
+
+
+def table_names(file: DataFile) -> set[str]:
+    """The names of a table's columns, in small letters. Raises DataError for what is no table."""
+    return set(_plain(_header(file, numbers=True)[0]))
 
 
 def label_columns(file: DataFile, strict: bool = True) -> Columns:

@@ -213,24 +213,26 @@ def _doubtful(x: NDArray[Any], names: list[str]) -> list[str]:
     return notes
 
 
-def edge_table(file: DataFile, ids: Ids | None) -> tuple[NDArray[Any], list[str]]:
-    """Edges [2, E] as rows, looked up among `ids` (or row numbers where there are none), and notes on ignored columns.
+def edge_table(file: DataFile, ids: Ids | None) -> tuple[NDArray[Any], NDArray[np.float32] | None, list[str]]:
+    """Edges [2, E] as rows, looked up among `ids` (or row numbers where there are none), weights [E], and notes.
 
-    Columns source,target or src,dst, in any place; or the only two. DataError where a value is missing or is no node,
-    or where the header line of a text file is an edge between two of the `ids`.
+    Columns source,target or src,dst, in any place, and perhaps weight; or the only two. DataError where a value is
+    missing or is no node, or where the header line of a text file is an edge between two of the `ids`.
     """
-    columns = edge_columns(file, strict=False)
     lookup = None if ids is None else Lookup("node", ids)
+    columns = edge_columns(file, strict=False)
     names = (str(columns.named("src")), str(columns.named("dst")))
     if lookup is not None and file.suffix != ".parquet" and (lookup.rows(np.array(names)) >= 0).all():
         raise DataError(f"{file.uri}: the first line ({', '.join(names)}) is an edge; it must name the columns")
-    parts = []
+    parts, weights = [], []
     for chunk in chunks_of((file,), [columns], "the table of edges"):
-        src, dst, _, _ = read_edge_table(chunk)
+        src, dst, weight, _ = read_edge_table(chunk)
+        weights += [] if weight is None else [weight]
         at = place_of(chunk)
         parts.append(np.stack([end_rows(end, lookup, name, at) for end, name in zip((src, dst), names, strict=True)]))
     rest = columns.ignored
-    return np.concatenate(parts, axis=1), [f"edge columns ignored: {', '.join(rest[:5])}"] if rest else []
+    weight = np.concatenate(weights) if weights else None
+    return np.concatenate(parts, axis=1), weight, [f"edge columns ignored: {', '.join(rest[:5])}"] if rest else []
 
 
 def end_rows(ends: Ids, lookup: Lookup | None, name: str, at: Any) -> NDArray[Any]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+MadeFeatures = Literal["none", "degree", "spectral"]
 MISSING = ("", "nan", "na", "n/a", "null", "none")
 
 
@@ -16,12 +17,14 @@ MISSING = ("", "nan", "na", "n/a", "null", "none")
 class Encoding:
     """`ignored` columns are left out; `categories` has the values of each column of words, once they are settled.
 
-    Before, `one_hot` says whether the table's columns of words become categories.
+    Before, `one_hot` says whether the table's columns of words become categories. `made` says how features were made of
+    the edges, where there were none.
     """
 
     one_hot: bool = False
     ignored: tuple[str, ...] = ()
     categories: Mapping[str, tuple[str, ...]] | None = None
+    made: MadeFeatures = "none"
 
     @classmethod
     def asked(cls, one_hot: bool, ignore: str) -> Encoding:
@@ -35,11 +38,13 @@ class Encoding:
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
-        return {"ignored": list(self.ignored), "categories": {k: list(v) for k, v in (self.categories or {}).items()}}
+        categories = {name: list(values) for name, values in (self.categories or {}).items()}
+        return {"ignored": list(self.ignored), "categories": categories, "made": self.made}
 
     @classmethod
     def of(cls, plain: Mapping[str, Any] | None) -> Encoding | None:
         """What `plain` has written."""
         if plain is None:
             return None
-        return cls(True, tuple(plain["ignored"]), {k: tuple(v) for k, v in plain["categories"].items()})
+        categories = {name: tuple(values) for name, values in plain["categories"].items()}
+        return cls(True, tuple(plain["ignored"]), categories, plain["made"])
