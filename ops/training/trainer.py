@@ -27,6 +27,7 @@ from ops.results.stored_run import read_history
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.status import HISTORY, finished, recorded
+from ops.tracking.tensorboard import board
 from ops.tracking.tracker import tracked
 from ops.training.consensus_result import check_result
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
@@ -135,6 +136,8 @@ def where(folder: Path, launch: LaunchSettings, console: Console) -> None:
     if page.is_file():
         shown = run_dir.shown(launch, page)
         console.say(f"report: {shown}" + (f" (here: {page})" if shown != str(page) else ""))
+    if launch.tensorboard:
+        console.say(f"TensorBoard: tensorboard --logdir {folder}")
     console.say(f"MLflow: {ui_command(launch.tracking_uri or default_uri(run_dir.local_out(launch)))}")
 
 
@@ -156,9 +159,15 @@ def fit(
             return
     params = flat(experiment.settings) | {"seed": seed, "threads": experiment.threads, "dataset": data.name}
     tags = {"method": experiment.method.name, "dataset": data.name}
-    with recorded(seed_folder, f"seed-{seed}", params, tags) as record:
+    shown = board(seed_folder, experiment.launch.tensorboard and summary is None)
+    with recorded(seed_folder, f"seed-{seed}", params, tags) as record, shown as show:
+
+        def hear(epoch: Record) -> None:
+            show(epoch)
+            on_record(epoch)
+
         if summary is None:
-            served, hooks = replace(experiment, data=session.data), Hooks(stop, on_record, session.saved)
+            served, hooks = replace(experiment, data=session.data), Hooks(stop, hear, session.saved)
             if session.workers is None:
                 with open_run(served, seed_folder, seed, hooks) as run:
                     result = served.method.train(served.settings, served.data, run)
