@@ -19,7 +19,7 @@ from ops.data.types.scaling import Scaling
 from ops.errors import SettingsError
 from ops.results import arrays
 from ops.results.explanation import Explanation
-from ops.results.figure_rows import figure_arrays, figure_rows
+from ops.results.figure_rows import figure_arrays
 from ops.results.model_store import describe, read_model, save_model
 from ops.results.schema import DataRecord, RunResult, Scores, SeedResult, SettingRecord
 
@@ -33,15 +33,14 @@ def save(estimator: Any, folder: Path) -> Path:
         raise SettingsError(f"save: {folder} is there already; give a new folder")
     data, settings, seed = estimator._data, estimator._fit_settings, 0
     x = _features(data)
-    seed_folder, rows = folder / f"seed-{seed}", figure_rows(data.n_rows)
+    seed_folder = folder / f"seed-{seed}"
     seed_folder.mkdir(parents=True)
     clusters, ids = estimator.labels_, np.arange(data.n_rows) if data.ids is None else data.ids
     columns = {"seed": np.zeros(len(ids), dtype=np.int64), "id": ids, "cluster": clusters}
     pq.write_table(pa.table(columns | {"confidence": estimator.confidence_}), folder / "assignments.parquet")
     save_model(folder / "model", estimator.model_, flat(settings) | describe(estimator.method.name, data, x))
-    save_arrays(
-        seed_folder / arrays.SAMPLE, **figure_arrays(rows, x[rows], estimator.embedding_[rows], clusters[rows], None)
-    )
+    sample = figure_arrays(x, estimator.embedding_, clusters, None, getattr(data, "pixels", None))
+    save_arrays(seed_folder / arrays.SAMPLE, **sample)
     (seed_folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in estimator.history_))
     SeedResult(seed=seed, epochs=len(estimator.history_), sizes=np.bincount(clusters).tolist()).write(
         seed_folder / "result.json"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ops.api import AnyExperiment, Result
 from ops.atomic_io import now, plain, replacing, save_arrays
 from ops.clustering.label_matching import numbered_as
+from ops.clustering.owners import Owners
 from ops.config.settings import flat
 from ops.datamodules import datamodule_of
 from ops.errors import DivergedError
@@ -25,7 +26,7 @@ from ops.evaluation.unlabelled import cluster_sizes
 from ops.results import arrays, finished_run, statistics
 from ops.results.explanation import Explanation
 from ops.results.feature_scale import looked_at
-from ops.results.figure_rows import figure_arrays, figure_rows
+from ops.results.figure_rows import Rows, figure_arrays, figure_rows
 from ops.results.model_store import describe, save_model
 from ops.results.schema import (
     GROUPS,
@@ -61,8 +62,7 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     sizes = cluster_sizes(last, owners)
     _watch_result(experiment, run, sizes)
     _write_rows(experiment, run, result, {"selected": run.assignments[chosen], **drawn})
-    rows = figure_rows(owners.total)
-    z, sampled = owners.gather(result.embedding, rows), owners.gather(last, rows)
+    z, drawn_clusters = (_for_figures(each, owners) for each in (result.embedding, last))
     run.publish()
     if run.rank:
         return None
@@ -70,12 +70,14 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     save_model(
         run.folder / "model", result.model, describe(experiment.method.name, data, columns) | flat(experiment.settings)
     )
-    labels = None if experiment.labels is None else experiment.labels[rows]
-    save_arrays(run.folder / arrays.SAMPLE, **figure_arrays(rows, module.features(data, rows), z, sampled, labels))
+    x = module.features(data) if module.offsets(data) is None else Rows(owners.total, partial(module.features, data))
+    pixels = getattr(data, "pixels", None)
+    save_arrays(run.folder / arrays.SAMPLE, **figure_arrays(x, z, drawn_clusters, experiment.labels, pixels))
     spent: dict[str, Any] = run.spent()
     summary = SeedResult(
         seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
         sizes=sizes.tolist(), alike=alike, given=given(experiment), **spent, warnings=run.warnings,
+        precision=run.precision,
     )  # fmt: skip
     if drawn_scores is not None:
         summary.consensus = plain(drawn_scores)
@@ -84,6 +86,15 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     summary.write(run.folder / "result.json")
     run.drop_checkpoints()
     return summary
+
+
+def _for_figures(local: NDArray[Any], owners: Owners) -> NDArray[Any] | Rows:
+    """The rows of all ranks that figures need of each rank's; all ranks call it."""
+    if owners.group.world == 1:
+        return local
+    numbers = np.sort(np.concatenate(figure_rows(owners.total)))
+    rows = owners.gather(local, numbers)
+    return Rows(owners.total, lambda asked: rows[np.searchsorted(numbers, asked)])
 
 
 def _write_rows(experiment: AnyExperiment, run: SeedRun, result: Result, clusters: Mapping[str, NDArray[Any]]) -> None:
@@ -180,6 +191,7 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         cpu_seconds=sum(e.cpu_seconds for e in each),
         peak_memory_gib=max(e.peak_memory_gib for e in each),
         planned_memory_gib=planned / 2**30,
+        precision=", ".join(sorted({e.precision or "float32" for e in each})),
         model_seed=chosen,
         **warm_start(experiment, each),
         warnings=[w for e in each for w in e.warnings],

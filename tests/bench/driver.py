@@ -57,7 +57,7 @@ def driver(method, users):
         while process.poll() is None:
             with suppress(OSError, IndexError, ValueError):
                 most, bytes_moved = max(most, private(process.pid)), moved(process.pid)
-            time.sleep(0.1)
+            time.sleep(0.5)
     return most, bytes_moved, process.returncode
 
 
