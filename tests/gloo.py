@@ -37,7 +37,7 @@ def run_in_processes(world, function, *arguments):
     for worker in workers:
         worker.start()
     try:
-        found = dict(queue.get(timeout=120) for _ in workers)
+        found = dict(queue.get(timeout=400) for _ in workers)
     finally:
         for worker in workers:
             worker.join(60)
