@@ -262,8 +262,8 @@ class Method(Generic[S, D]):
     `exchanged` what it sends in a step. `remarks` are sentences for the plan. `searched` are the settings that a search
     varies by default; `fixed` those that a warm start cannot change. `filter_order` is the order of the baseline
     filter + k-means. `precisions`: what a GPU's products may be computed in, the choice of `--precision auto`
-    first. The texts: `new_rows` (how rows that training has not seen are placed), `save_memory` and `avoid_collapse`
-    (which settings help).
+    first; `weights` says what weights of edges do. The texts: `new_rows` (how rows that training has not seen are
+    placed), `save_memory` and `avoid_collapse` (which settings help).
     """
 
     name: str
@@ -284,6 +284,7 @@ class Method(Generic[S, D]):
     embed: Callable[..., Tensor] | None = None
     places_by_features: bool = True
     precisions: tuple[Precision, ...] = ("tf32", "float32")
+    weights: str = "are not used"
 
     def require(self, kind: str, flag: str) -> None:
         """Raise SettingsError where `flag` is for another kind of data than this method's."""

@@ -122,10 +122,11 @@ def _rounded(
 
 
 def embed(
-    method: LinearMethod, model: Mapping[str, Tensor], x: NDArray[np.float32], edge_index: NDArray[np.int64]
-) -> Float[Tensor, "n D"]:
-    """The rows of a fitted model for features `x` [n, F] over `edge_index` [2, E] (which may be empty)."""
-    smoothing = smoothing_of(edge_index, len(x), ProcessGroup(), model["centres"].device)
+    method: LinearMethod, model: Mapping[str, Tensor], x: NDArray[np.float32], edge_index: NDArray[np.int64],
+    weight: NDArray[np.float32] | None = None,
+) -> Float[Tensor, "n D"]:  # fmt: skip
+    """The rows of a fitted model for features `x` [n, F] over `edge_index` [2, E] (perhaps empty) with `weight` [E]."""
+    smoothing = smoothing_of(edge_index, len(x), ProcessGroup(), model["centres"].device, weight)
     if method.kind == "degree":
         return _log_degree(smoothing)
     z = _filtered(method, treated(x, method.features, model), model, smoothing)

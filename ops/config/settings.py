@@ -70,6 +70,11 @@ class LaunchSettings(Settings):
     scale: Literal["none", "standard", "robust", "minmax"] = setting(
         "none", "bring every feature column to one scale: mean and deviation, median and quartiles, or 0 to 1"
     )
+    one_hot: bool = setting(False, "make a column of 0 and 1 of each value of a table's columns of words")
+    ignore: str = setting("", "comma-separated columns of a table that are left out")
+    make_features: Literal["none", "degree", "spectral"] = setting(
+        "none", "features for edges without any: a column a degree, or leading eigenvectors of the graph"
+    )
     skip_damaged: bool = setting(False, "leave damaged images out instead of stopping; they are counted and named")
     preset: str = setting("auto", "a preset's name or path; auto: the data set's own, none: defaults only")
     config: str | None = setting(None, "YAML file with any of these settings, or a run's run.json")
@@ -102,6 +107,7 @@ class LaunchSettings(Settings):
     stop_on_collapse: bool = setting(False, "end with exit code 5 when the clusters collapse")
     tracking_uri: str | None = setting(None, "MLflow server or database; default MLFLOW_TRACKING_URI or OUT/mlflow.db")
     require_tracking: bool = setting(False, "end with exit code 6 when MLflow cannot be reached")
+    tensorboard: bool = setting(False, "write every seed's epochs for TensorBoard too (extra tensorboard)")
     json_output: bool = setting(False, "print result.json and nothing else on standard output", alias="json")
     quiet: bool = setting(False, "print errors only")
     dry_run: bool = setting(False, "say the plan and end, without training anything")

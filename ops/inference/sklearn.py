@@ -13,14 +13,16 @@ from torch import Tensor
 
 from ops.api import AnyMethod, PlainRun, Result
 from ops.config.settings import build, fields, nearest
+from ops.data.io.objects import as_array
 from ops.data.io.validate import check_clusters, check_features
 from ops.data.types.graph import AttributedGraph, Data
 from ops.data.types.images import ImageSet
 from ops.device import device_on, precision_on, send
 from ops.errors import DataError, SettingsError
-from ops.inference.inputs import as_array, as_graph, as_raw
+from ops.inference.inputs import as_graph, as_raw
 
 DEVICE = {"device": "cpu", "precision": "auto"}  # parameters of all estimators
+Rows = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32] | None]  # x, edges, weights
 C = TypeVar("C", bound="Clusterer")  # not Self, which the run-time type checks of the tests do not take
 G = TypeVar("G", bound="GraphClusterer")
 M = TypeVar("M", bound="ImageClusterer")
@@ -178,10 +180,10 @@ class GraphClusterer(Clusterer):
 
     `fit` takes features with edges, or one object that has both: a graph of PyG or networkx, an AnnData (edges in
     `obsp["connectivities"]`), a name, file or folder as `--dataset` takes them. Rows without edges are linked to their
-    `knn` nearest others by `knn_metric`, which `notes_` says.
+    `knn` nearest others by `knn_metric`, which `notes_` says; nodes without features get those of `make_features`.
     """
 
-    own_parameters: ClassVar[dict[str, Any]] = {"knn": 10, "knn_metric": "euclidean"}
+    own_parameters: ClassVar[dict[str, Any]] = {"knn": 10, "knn_metric": "euclidean", "make_features": "none"}
 
     def fit(self: G, X: object, edge_index: object = None, y: object = None) -> G:
         """Cluster features `X` [N, F] on the graph `edge_index` [2, E]; `y` is ignored, as labels never enter.
@@ -216,14 +218,14 @@ class GraphClusterer(Clusterer):
         labels: NDArray[np.int64] = self.method.predict(model, settings, *self._rows(X, edge_index))[0]
         return labels
 
-    def _rows(self, x: object, edge_index: object) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Features, on the scale of the run that was loaded, and edges."""
-        rows, edges = self._given_rows(x, edge_index)
+    def _rows(self, x: object, edge_index: object) -> Rows:
+        """Features, on the scale of the run that was loaded, edges and their weights."""
+        rows, edges, weight = self._given_rows(x, edge_index)
         scaling = getattr(self, "_scaling", None)
-        return (rows if scaling is None else scaling(rows)), edges
+        return (rows if scaling is None else scaling(rows)), edges, weight
 
-    def _given_rows(self, x: object, edge_index: object) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Features and edges, none where the rows have none: new rows are not linked to each other."""
+    def _given_rows(self, x: object, edge_index: object) -> Rows:
+        """Features, edges and weights, no edges where the rows have none: new rows are not linked to each other."""
         name = type(self).__name__
         if not isinstance(x, str | Path | AttributedGraph):
             raw = as_raw(name, x, edge_index)
@@ -234,14 +236,14 @@ class GraphClusterer(Clusterer):
                                     f"{self.n_features_in_} features as input")  # fmt: skip
                 table = getattr(self, "_table", None)  # of a fit that linked it by itself
                 if table is not None and np.array_equal(table.x, rows):
-                    return rows, table.edge_index
-                return rows, np.empty((2, 0), dtype=np.int64)
+                    return rows, table.edge_index, table.weight
+                return rows, np.empty((2, 0), dtype=np.int64), None
         data = self._graph(x, edge_index)
-        return data.x, data.edge_index
+        return data.x, data.edge_index, data.weight
 
     def _graph(self, x: object, edge_index: object) -> AttributedGraph:
         given = self.get_params()
-        return as_graph(type(self).__name__, x, edge_index, given["knn"], given["knn_metric"])
+        return as_graph(type(self).__name__, x, edge_index, given["knn"], given["knn_metric"], given["make_features"])
 
     def _choose_k(self, data: Data) -> int:
         from ops.evaluation.select_k import sweep

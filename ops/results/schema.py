@@ -104,10 +104,7 @@ class Scores(StoredJson):
 
 
 class DataRecord(StoredJson):
-    """The data of a run, and where it was: enough to load it again.
-
-    `given` has digests of ids, column names and labels: results name them, training never sees them.
-    """
+    """The data of a run and how they were loaded; `given`: digests of ids, column names and labels."""
 
     name: str = "unnamed data"
     hash: str | None = None
@@ -118,6 +115,9 @@ class DataRecord(StoredJson):
     knn: int = 0
     knn_metric: str = "euclidean"
     scale: Literal["none", "standard", "robust", "minmax"] = "none"
+    one_hot: bool = False
+    ignore: str = ""
+    make_features: Literal["none", "degree", "spectral"] = "none"
 
 
 class SettingRecord(StoredJson):

@@ -101,7 +101,7 @@ def _show(event: Mapping[str, Any], console: Console, workers: Workers) -> None:
     if kind == "lost":
         console.warn(f"a worker was lost; {workers.count} workers start again from the checkpoint")
     elif kind == "progress":
-        console.progress(event["text"], milestone=event["milestone"])
+        console.progress(event["text"], milestone=event["milestone"], share=event["share"])
     elif kind == "say":
         console.say(event["text"], lines=event["lines"])
     elif kind == "warn":

@@ -178,8 +178,8 @@ class SeedRun:
         self.history.append(record)
         self._history_file.write(json.dumps(plain(record)) + "\n")
         self._history_file.flush()
-        who = f"seed {self.seed}"
-        self._console.progress(self._clock.line(who, epoch, record), milestone=assignment is not None)
+        line, share = self._clock.line(f"seed {self.seed}", epoch, record), self._clock.share(epoch)
+        self._console.progress(line, milestone=assignment is not None, share=share)
         if assignment is not None:
             self._watch_collapse(record, epoch, len(assignment), self._judges.n_clusters)
 

@@ -17,6 +17,7 @@ from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, flat
 from ops.config.tracking_uri import default_uri, ui_command
+from ops.data.load import prepared
 from ops.datamodules import datamodule_of
 from ops.distributed.ray_session import check_seen, crew
 from ops.errors import Interrupted
@@ -26,6 +27,7 @@ from ops.results.stored_run import read_history
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.status import HISTORY, finished, recorded
+from ops.tracking.tensorboard import board
 from ops.tracking.tracker import tracked
 from ops.training.consensus_result import check_result
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
@@ -119,7 +121,7 @@ def _session(experiment: Experiment[S, D], folder: Path, mirror: Mirror | None) 
 def _recorded(experiment: AnyExperiment, folder: Path, study: Path | None) -> Iterator[dict[str, Any]]:
     """The run's status and, unless a study's tracker is at work, its way to MLflow; yields what MLflow shows of it."""
     launch, data = experiment.launch, experiment.data
-    params = flat(experiment.settings) | {"dataset": data.name, "data": data.digest()[:16]}
+    params = flat(experiment.settings) | {"dataset": data.name, "data": data.digest()[:16]} | prepared(launch)
     # A tag: the same run may be given more seeds, and MLflow refuses another value for a parameter.
     tags = {"method": experiment.method.name, "dataset": data.name, "seeds": str(launch.seeds)}
     uri, require = tracking_uri(launch), launch.require_tracking
@@ -134,6 +136,8 @@ def where(folder: Path, launch: LaunchSettings, console: Console) -> None:
     if page.is_file():
         shown = run_dir.shown(launch, page)
         console.say(f"report: {shown}" + (f" (here: {page})" if shown != str(page) else ""))
+    if launch.tensorboard:
+        console.say(f"TensorBoard: tensorboard --logdir {folder}")
     console.say(f"MLflow: {ui_command(launch.tracking_uri or default_uri(run_dir.local_out(launch)))}")
 
 
@@ -155,9 +159,15 @@ def fit(
             return
     params = flat(experiment.settings) | {"seed": seed, "threads": experiment.threads, "dataset": data.name}
     tags = {"method": experiment.method.name, "dataset": data.name}
-    with recorded(seed_folder, f"seed-{seed}", params, tags) as record:
+    shown = board(seed_folder, experiment.launch.tensorboard and summary is None)
+    with recorded(seed_folder, f"seed-{seed}", params, tags) as record, shown as show:
+
+        def hear(epoch: Record) -> None:
+            show(epoch)
+            on_record(epoch)
+
         if summary is None:
-            served, hooks = replace(experiment, data=session.data), Hooks(stop, on_record, session.saved)
+            served, hooks = replace(experiment, data=session.data), Hooks(stop, hear, session.saved)
             if session.workers is None:
                 with open_run(served, seed_folder, seed, hooks) as run:
                     result = served.method.train(served.settings, served.data, run)

@@ -30,10 +30,14 @@ def _loaded(tensors: Mapping[str, Tensor], settings: Settings, n_features: int) 
 
 @torch.no_grad()
 def embed(
-    tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: NDArray[np.float32], edge_index: NDArray[np.int64]
+    tensors: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    x: NDArray[np.float32],
+    edge_index: NDArray[np.int64],
+    weight: NDArray[np.float32] | None = None,
 ) -> Float[Tensor, "n Z"]:
     """Content codes of a stored model for features `x` [n, F]; edges do not enter them."""
-    del edge_index
+    del edge_index, weight
     model = _loaded(tensors, Settings.model_validate(settings), x.shape[1])
     return model.content.encode(send(x, model.centres.device))[-1]
 
@@ -44,6 +48,7 @@ def predict(
     settings: Mapping[str, Any],
     x: NDArray[np.float32],
     edge_index: NDArray[np.int64] | None = None,
+    weight: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(cluster [n], confidence [n]) of rows `x` [n, F].
 
@@ -56,7 +61,7 @@ def predict(
         q = student_t(model.content.encode(send(x, model.centres.device))[-1], model.centres, chosen.freedom)
         confidence, labels = q.max(1)
         return labels.cpu().numpy(), confidence.cpu().numpy()
-    a = adjacency(edge_index, len(x), self_loops=False)
+    a = adjacency(edge_index, len(x), self_loops=False, weight=weight)
     rows = rows_of(x, a, ProcessGroup(), model.centres.device)
     labels, confidence = clusters(model(rows, ProcessGroup()).columns)
     return labels.cpu().numpy(), confidence.cpu().numpy()

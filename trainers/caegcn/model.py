@@ -234,7 +234,7 @@ def propagate(
 
 
 def rows_of(x: NDArray[np.float32], a: sp.csr_array, group: ProcessGroup, device: torch.device) -> GraphRows:
-    """This worker's share of features `x` [N, F] on the symmetric 0/1 matrix `a` [N, N], and what is made of both."""
+    """This worker's share of features `x` [N, F] on the symmetric matrix `a` [N, N], and what is made of both."""
     shard = group.shard(len(x))
     local_a = sp.csr_array(normalised(a)[shard])
     mixed = send(np.asarray(local_a @ x, dtype=np.float32), device)

@@ -55,7 +55,7 @@ class CaegcnTrainer:
         self.settings, self.seed, self.device = settings, run.seed, run.device
         self.group = ProcessGroup(run.rank, run.world)
         self.x = data.x
-        self.a = adjacency(data.edge_index, data.n_nodes, self_loops=False)
+        self.a = adjacency(data.edge_index, data.n_nodes, self_loops=False, weight=data.weight)
         self.part = part_of(settings, data)
         self.rows = rows_of(self.x, self.a, self.group, self.device) if self.part is None else None
         self.model = Model(data.n_features, settings, run.seed).to(run.device)
