@@ -18,7 +18,7 @@ from ops.inference.predict import run_prediction
 from trainers import METHODS
 
 # of an epoch of the method's largest case: kernels and views, as the table of its page has them
-STARTS = {"hsan": 650, "caegcn": 1_260, "hadis": 5_000, "ns4gc": 470, "hgt": 11_000, "twhin": 3_200}
+STARTS = {"hsan": 650, "caegcn": 1_260, "hadis": 5_000, "ns4gc": 470, "dmon": 600, "hgt": 11_000, "twhin": 3_200}
 
 
 @pytest.fixture(scope="module")
