@@ -104,7 +104,7 @@ class Scores(StoredJson):
 
 
 class DataRecord(StoredJson):
-    """The data of a run and how they were loaded; `given`: digests of ids, column names and labels, for results only."""
+    """The data of a run and how they were loaded; `given`: digests of ids, column names, labels, for results only."""
 
     name: str = "unnamed data"
     hash: str | None = None
