@@ -81,7 +81,7 @@ def predict(
     edges = np.empty((2, 0), dtype=np.int64) if edge_index is None else edge_index
     rows = embed(model, tensors, settings, x, edges, weight)
     labels, confidence = linear.place(model.model_validate(settings).linear, tensors, rows)
-    return labels.numpy(), confidence.numpy()
+    return labels.cpu().numpy(), confidence.cpu().numpy()
 
 
 def _width(method: LinearMethod, k: int, data: AttributedGraph) -> int:
@@ -141,6 +141,7 @@ def linear_method(name: str, summary: str, settings: type[S], searched: tuple[st
         filter_order=_no_filter,
         searched=searched,
         fixed=(),
+        precisions=("float32",),
         weights="enter the filter, in units of their mean",
         new_rows="by the filter over the edges that the data has, and the nearest cluster in the fitted subspace",
         save_memory="give more --workers, which share the rows",

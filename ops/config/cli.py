@@ -39,7 +39,8 @@ SECTIONS = {  # of --help, in the order in which a person asks; other settings o
     "search": ("trials", "search", "objective", "prune", "concurrent", "search_seed"),
     "results": ("out", "name", "fresh", "result", "report", "explain", "json", "quiet", "dry_run", "dump_config"),
     "the method's own settings": (),
-    "machine": ("workers", "gpus_per_worker", "threads", "memory_limit", "scratch", "stop_on_collapse"),
+    "machine": ("workers", "gpus_per_worker", "threads", "device", "precision", "memory_limit", "scratch",
+                "stop_on_collapse"),
     "MLflow": ("tracking_uri", "require_tracking"),
 }  # fmt: skip
 NOT_DUMPED = ("config", "dump_config", "dry_run", "fresh")  # they are a command's, not a training's

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from ops.api import Arrays, DataModule, Experiment, Judge
+from ops.api import Arrays, DataModule, Experiment, Judge, PlainRun
+from ops.clustering.kmeans import kmeans
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.io.validate import make_graph
 from ops.data.load import load as load_graph
 from ops.data.load import prepared, refuse_preparation
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError
+from ops.evaluation.baselines import QUICK_SEEDS
 from ops.evaluation.baselines import baselines as kmeans_baselines
 from ops.evaluation.unlabelled import GraphJudge
 from ops.graph.partition.manifest import Manifest, has_manifest, read_manifest
@@ -75,11 +78,17 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
     def baselines(
         self, experiment: Experiment[MethodSettings, AttributedGraph]
     ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
-        """k-means on X, the filtered X and the degree; the quick linear methods."""
-        method = experiment.method
-        order = method.filter_order(experiment.settings) if method.filter_order else FILTER_ORDER
-        for name, _, clusters in kmeans_baselines(experiment.data, experiment.k, experiment.seeds, order):
+        """k-means on X, the filtered X and the degree; the quick linear methods; rows of the untrained network."""
+        method, settings, seeds = experiment.method, experiment.settings, experiment.seeds
+        order = method.filter_order(settings) if method.filter_order else FILTER_ORDER
+        for name, _, clusters in kmeans_baselines(experiment.data, experiment.k, seeds, order):
             yield name, clusters, {}
+        if settings.epochs > 1:  # a method that trains
+            none = {"epochs": 0, "pretrain_epochs": 0}.items()
+            untrained = settings.model_copy(update={k: v for k, v in none if k in type(settings).model_fields})
+            for seed in seeds[:QUICK_SEEDS]:
+                rows = torch.from_numpy(method.train(untrained, experiment.data, PlainRun(seed)).embedding)
+                yield "untrained", kmeans(rows, experiment.k, (seed, 0)).labels.numpy(), {}
 
     def explain(
         self, experiment: Experiment[MethodSettings, AttributedGraph], clusters: NDArray[np.int64]

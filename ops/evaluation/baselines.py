@@ -17,7 +17,7 @@ from ops.data.types.graph import AttributedGraph
 from ops.evaluation.quick import DEGREE, QuickClusterings, methods
 from ops.graph.adjacency import low_pass
 
-LINEAR_SEEDS = 3  # of the linear methods, which hardly vary
+QUICK_SEEDS = 3  # of the linear methods, which hardly vary, and of untrained networks
 LINEAR_ORDERS = (5, 10)
 LARGE_EDGES = 1_000_000  # directed edges beyond which one order is tried
 
@@ -38,7 +38,7 @@ def baselines(
     quick = QuickClusterings(data, n_clusters)
     for seed in seeds:
         yield "degree+kmeans", seed, quick.cluster(DEGREE, seed)
-    yield from _linear(quick, seeds[:LINEAR_SEEDS])
+    yield from _linear(quick, seeds[:QUICK_SEEDS])
 
 
 def _linear(quick: QuickClusterings, seeds: list[int]) -> Iterator[tuple[str, int, NDArray[np.int64]]]:

@@ -64,9 +64,9 @@ def sparse_matrix(a: sp.csr_array, device: torch.device) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(
-            send(torch.from_numpy(a.indptr.astype(np.int64)), device),
-            send(torch.from_numpy(a.indices.astype(np.int64)), device),
-            send(torch.from_numpy(np.asarray(a.data, dtype=np.float32)), device),
+            send(a.indptr.astype(np.int64), device),
+            send(a.indices.astype(np.int64), device),
+            send(np.asarray(a.data, dtype=np.float32), device),
             size=a.shape,
             check_invariants=False,  # SciPy has just built it
         )

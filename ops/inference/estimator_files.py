@@ -39,7 +39,8 @@ def save(estimator: Any, folder: Path) -> Path:
     columns = {"seed": np.zeros(len(ids), dtype=np.int64), "id": ids, "cluster": clusters}
     pq.write_table(pa.table(columns | {"confidence": estimator.confidence_}), folder / "assignments.parquet")
     save_model(folder / "model", estimator.model_, flat(settings) | describe(estimator.method.name, data, x))
-    save_arrays(seed_folder / arrays.SAMPLE, **figure_arrays(x, estimator.embedding_, clusters, None))
+    sample = figure_arrays(x, estimator.embedding_, clusters, None, getattr(data, "pixels", None))
+    save_arrays(seed_folder / arrays.SAMPLE, **sample)
     (seed_folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in estimator.history_))
     SeedResult(seed=seed, epochs=len(estimator.history_), sizes=np.bincount(clusters).tolist()).write(
         seed_folder / "result.json"

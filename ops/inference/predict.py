@@ -19,6 +19,7 @@ from ops.config.console import Console
 from ops.config.settings import PredictSettings
 from ops.data.io.remote import local_copy
 from ops.data.load import load, prepared
+from ops.device import device_on
 from ops.errors import DataError, SettingsError, naming
 from ops.inference.graph_rows import place_rows
 from ops.inference.images import place_images
@@ -47,7 +48,8 @@ def run_prediction(
     if model.method not in methods:
         raise DataError(f"{run}: is a model of {model.method!r}, which this program does not have")
     method = methods[model.method]
-    return predict(Prediction(run, model.checked(method), training, request, method), console)
+    model = model.checked(method).on(device_on(request.device))
+    return predict(Prediction(run, model, training, request, method), console)
 
 
 def predict(prediction: Prediction, console: Console) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,9 +17,11 @@ from ops.data.io.objects import as_array
 from ops.data.io.validate import check_clusters, check_features
 from ops.data.types.graph import AttributedGraph, Data
 from ops.data.types.images import ImageSet
+from ops.device import device_on, precision_on, send
 from ops.errors import DataError, SettingsError
 from ops.inference.inputs import as_graph, as_raw
 
+DEVICE = {"device": "cpu", "precision": "auto"}  # parameters of all estimators
 Rows = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32] | None]  # x, edges, weights
 C = TypeVar("C", bound="Clusterer")  # not Self, which the run-time type checks of the tests do not take
 G = TypeVar("G", bound="GraphClusterer")
@@ -41,7 +44,8 @@ def _embed(method: AnyMethod) -> Callable[..., Tensor]:
 class Clusterer:
     """Base of the estimators; a subclass names its trainer module in `method`.
 
-    Parameters: `n_clusters` (a number, or "auto": chosen without labels), `random_state` (also called `seed`), every
+    Parameters: `n_clusters` (a number, or "auto": chosen without labels), `random_state` (also called `seed`), `device`
+    ("cpu", "cuda" or "auto", to fit and to predict on) and `precision` (of a GPU's products, as `--precision`), every
     hyperparameter of the method's `Settings` by name, and those of `own_parameters`. After `fit`: `labels_` int64 [N],
     `confidence_` float32 [N], `embedding_` float32 [N, D], `n_clusters_`, `ids_` (the rows' names, or None),
     `history_` (metrics per epoch), `notes_` (what was guessed or changed in the data). Raises SettingsError or
@@ -68,7 +72,7 @@ class Clusterer:
 
     def _defaults(self) -> dict[str, Any]:
         declared = {key: info.default for key, (info, _) in fields(self.method.settings).items()}
-        return {**declared, "n_clusters": "auto", "random_state": 0, **self.own_parameters, **self.preset}
+        return {**declared, "n_clusters": "auto", "random_state": 0, **DEVICE, **self.own_parameters, **self.preset}
 
     @property
     def n_clusters(self) -> Any:
@@ -115,7 +119,9 @@ class Clusterer:
         if settings.n_clusters == "auto":
             settings = settings.model_copy(update={"n_clusters": self._choose_k(data)})
         check_clusters(settings.k, data.n_rows)
-        run = PlainRun(self._seed())
+        device, asked = self._device(), self.get_params()["precision"]
+        precision = precision_on(device.type, asked, self.method.precisions)
+        run = PlainRun(self._seed(), device=str(device), precision=precision)
         result: Result = self.method.train(settings, data, run)
         self.model_, self._fit_settings, self._data = result.model, settings, data
         self.n_clusters_, self.n_features_in_, self.ids_, self.notes_ = (
@@ -127,6 +133,9 @@ class Clusterer:
         self.history_, self._more = run.history, result.more
         self.labels_, self.confidence_ = result.assignment, result.confidence
         self.embedding_ = result.embedding
+
+    def _device(self) -> torch.device:
+        return device_on(self.get_params()["device"])
 
     def _seed(self) -> int:
         state = self._given["random_state"]
@@ -145,7 +154,8 @@ class Clusterer:
             from sklearn.exceptions import NotFittedError
 
             raise NotFittedError(f"{type(self).__name__} is not fitted yet: call fit first")
-        return self.model_, self._fit_settings.model_dump()
+        device = self._device()
+        return {name: send(x, device) for name, x in self.model_.items()}, self._fit_settings.model_dump()
 
     def save(self, folder: str | Path) -> Path:
         """Write a run's folder (model, clusters, figures' rows), which `tessera.load`, `predict` and `report` take.
@@ -199,7 +209,7 @@ class GraphClusterer(Clusterer):
     def transform(self, X: object, edge_index: object = None) -> NDArray[np.float32]:
         """Embeddings [n, D] of rows `X` [n, F], filtered over their edges where given."""
         model, settings = self._fitted()
-        rows: NDArray[np.float32] = _embed(self.method)(model, settings, *self._rows(X, edge_index)).numpy()
+        rows: NDArray[np.float32] = _embed(self.method)(model, settings, *self._rows(X, edge_index)).cpu().numpy()
         return rows
 
     def predict(self, X: object, edge_index: object = None) -> NDArray[np.int64]:
@@ -261,7 +271,7 @@ class ImageClusterer(Clusterer):
 
     def transform(self, X: object) -> NDArray[np.float32]:
         """Projections [n, D] of unit length."""
-        rows: NDArray[np.float32] = _embed(self.method)(*self._fitted(), self._images(X)).numpy()
+        rows: NDArray[np.float32] = _embed(self.method)(*self._fitted(), self._images(X)).cpu().numpy()
         return rows
 
     def predict(self, X: object) -> NDArray[np.int64]:

@@ -1,14 +1,12 @@
-"""The clusters of a run one by one, as the report's cards tell them, and the points of its map.
+"""The clusters of a run one by one, as the report's cards tell them.
 
 All numbers of clusters are those of the model's seed; clusters of other seeds are matched to them.
 
-Axes: N rows, n rows that are drawn.
+Axes: N rows.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +19,6 @@ from ops.results.stored_run import StoredRun
 
 CARDS = 60  # the largest clusters; more would be a list, not a page
 IDS = 5  # of a card
-Coordinates = tuple[NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -100,63 +97,3 @@ def _card(stored: Assignments, cluster: int, rows: int, features: list[FeatureDi
     doubtful = [str(each) for each in stored.ids[order[::-1][:IDS]]] if rows > 2 * IDS else []
     stability = float(np.mean(shares)) if shares else None
     return Card(cluster, rows, float(confidence.mean()), stability, typical, doubtful, features)
-
-
-def map_data(run: StoredRun, points: Coordinates | None, assignments: Assignments | None) -> dict[str, Any] | None:
-    """What the interactive map draws, as JSON values: places, colours and names of the rows that are drawn.
-
-    `points`: coordinates [n, 2] before and after training; None where there are none to draw.
-    """
-    sample = run.sample
-    if not sample or points is None:
-        return None
-    n = len(sample["cluster"])
-    rows = sample.get("rows", np.arange(n))
-    is_stored = assignments is not None and int(rows.max(initial=0)) < len(assignments.ids)
-    clusters = assignments.clusters[rows] if assignments and is_stored else sample["cluster"]
-    before, after = points
-    data: dict[str, Any] = {
-        "n": n,
-        "ids": [str(each) for each in (assignments.ids[rows] if assignments and is_stored else rows)],
-        "layouts": [{"name": "after training", "xy": _places(after)},
-                    {"name": "before (input)", "xy": _places(before)}],
-        "channels": [_groups("cluster", clusters)],
-    }  # fmt: skip
-    if "label" in sample:
-        data["channels"].append(_groups("label", sample["label"]))
-    if assignments is not None and is_stored:
-        data["channels"].append(_values("confidence", assignments.confidence[rows]))
-    if "features" in sample:
-        names = _names(run, sample["feature_columns"])
-        columns = zip(names, sample["features"].T, strict=True)
-        data["channels"] += [_values(name, values) for name, values in columns]
-    return data
-
-
-def _names(run: StoredRun, columns: NDArray[Any]) -> list[str]:
-    path = run.path / "model" / "settings.json"
-    stored = json.loads(path.read_text()).get("feature_names") if path.is_file() else None
-    return [str(stored[c]) if stored else f"column {c}" for c in columns.tolist()]
-
-
-def _text(values: NDArray[Any]) -> str:
-    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
-
-
-def _places(xy: NDArray[Any]) -> str:
-    """Coordinates [n, 2] as 16-bit numbers, one scale for both axes."""
-    low = xy.min(axis=0)
-    return _text(np.round((xy - low) / max(float((xy - low).max()), 1e-12) * 65535).astype("<u2"))
-
-
-def _groups(name: str, values: NDArray[Any]) -> dict[str, Any]:
-    numbers, index = np.unique(values, return_inverse=True)
-    names = [str(each) if each >= 0 else "none" for each in numbers.tolist()]
-    return {"name": name, "kind": "group", "names": names, "values": _text(index.astype("<u2"))}
-
-
-def _values(name: str, values: NDArray[Any]) -> dict[str, Any]:
-    low, high = float(values.min()), float(values.max())
-    share = (values - low) / max(high - low, 1e-12)
-    return {"name": name, "kind": "value", "low": low, "high": high,
-            "values": _text(np.round(share * 255).astype(np.uint8))}  # fmt: skip

@@ -26,6 +26,7 @@ KINDS = {"float": np.floating, "int": np.integer, "byte": np.uint8, "text": np.s
 Arrays = dict[str, NDArray[Any]]
 Layout = Mapping[str, str]  # an array's name -> "KIND AXIS AXIS ...", see `check_arrays`
 ROWS = {"before": "float n f", "after": "float n d", "cluster": "int n"}
+MORE_ROWS = {"more_rows": "int m", "more_before": "int m 3", "more_after": "int m 3", "more_cluster": "int m"}
 MAP = {"map_umatrix": "float r c", "map_hits": "int r*c", "map_unit_clusters": "int r*c", "map_errors": "float 2"}
 PARTS: dict[str, Layout] = {  # of pictures.npz; each may be missing
     "near": {"near": "byte k m 3 s t", "near_count": "int k", "near_cluster": "int k", "near_size": "int k"},
@@ -74,11 +75,20 @@ def check_arrays(path: Path, arrays: Arrays, layout: Layout) -> None:
 
 
 def read_sample(folder: Path) -> Arrays:
-    """The rows that are drawn of a seed: ROWS and perhaps `label` [n]; n <= 2,000. Nothing without the file."""
+    """The rows that are drawn of a seed: ROWS and perhaps `label` [n]; n <= 2,000. Nothing without the file.
+
+    Of larger data also MORE_ROWS, whose three nearest are numbers below n (`ops.results.figure_rows`).
+    """
     path = folder / SAMPLE
     arrays = read_arrays(path)
-    if path.is_file():
-        check_arrays(path, arrays, ROWS | ({"label": "int n"} if "label" in arrays else {}))
+    if not path.is_file():
+        return arrays
+    labelled, more = "label" in arrays, "more_rows" in arrays
+    layout = ROWS | ({"label": "int n"} if labelled else {}) | (MORE_ROWS if more else {})
+    check_arrays(path, arrays, layout | ({"more_label": "int m"} if more and labelled else {}))
+    n = len(arrays["cluster"])
+    if more and any(not ((arrays[name] >= 0) & (arrays[name] < n)).all() for name in ("more_before", "more_after")):
+        raise DataError(f"{path}: more_before or more_after names rows that there are not; {AGAIN}")
     return arrays
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from safetensors import SafetensorError
@@ -25,6 +26,7 @@ from ops.data.types.graph import AttributedGraph, Data
 from ops.data.types.hetero import relation_name
 from ops.data.types.images import ImageSet
 from ops.data.types.scaling import Scaling
+from ops.device import send
 from ops.errors import DataError, ResourceError, SettingsError
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.results.feature_scale import ColumnStatistics, statistics_of, unlike
@@ -113,6 +115,10 @@ class StoredModel:
         if not isinstance(settings.n_clusters, int):
             raise DataError(f"{path}: n_clusters is {settings.n_clusters!r}; give a finished run's model")
         return replace(self, settings=self.settings | flat(settings))
+
+    def on(self, device: torch.device) -> StoredModel:
+        """The model with its tensors on a device, where its method then places rows."""
+        return replace(self, tensors={name: send(x, device) for name, x in self.tensors.items()})
 
     def digest(self) -> str:
         """SHA-256 of the tensors' file."""

@@ -104,7 +104,7 @@ class Scores(StoredJson):
 
 
 class DataRecord(StoredJson):
-    """The data of a run and how they were loaded; `given`: digests of ids, column names, labels, for results only."""
+    """The data of a run and how they were loaded; `given`: digests of ids, column names and labels."""
 
     name: str = "unnamed data"
     hash: str | None = None
@@ -183,6 +183,7 @@ class RunResult(StoredJson):
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory_gib: float = 0.0
+    precision: str | None = None
     planned_memory_gib: float = 0.0
     model_seed: int | None = None
     warm: WarmStart | None = None
@@ -230,6 +231,7 @@ class SeedResult(StoredJson):
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory_gib: float = 0.0
+    precision: str | None = None
     warnings: list[str] = []
     kept: float | None = None
 

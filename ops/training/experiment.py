@@ -109,6 +109,8 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
     """
     method, settings, launch, data = experiment.method, experiment.settings, experiment.launch, experiment.data
     workers = share.workers if share else workers
+    gpus = workers.gpus if workers else share.gpus if share else float(torch.cuda.is_available())
+    precision = experiment.precision_on("cuda" if gpus else "cpu")
     needed = method.estimate(settings, data, workers.count if workers else 1)
     planned = memory.preload() + needed
     say = experiment.console.say
@@ -130,10 +132,11 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
         f"{' each' if workers or share else ''} of {limit:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
     memory.check_fits(planned, limit, method.save_memory)
     if not (workers and workers.cluster):  # a cluster's GPUs are not this machine's
-        gpus = workers.gpus if workers else share.gpus if share else 1.0
         card = check_card(needed - memory.THREADS_AND_KERNELS, gpus, method.save_memory)
         if card:
             say(f"  {card}")
+    if gpus:
+        say(f"  products in {precision} (from {experiment.request.sources.get('precision', 'default')})")
     return planned
 
 

@@ -185,7 +185,7 @@ class CaegcnTrainer:
             outputs = self.model(rows, self.group)
             at: Int64[Tensor, "B"] | slice = slice(None)
             if nodes is not None:
-                at = send(torch.from_numpy(nodes), self.device)
+                at = send(nodes, self.device)
             columns[at] = self.group.gather(outputs.columns[None], rows.total)
             codes[at] = self.group.gather(outputs.code[None], rows.total)
         return columns, codes

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ops.clustering.lloyd import nearest_two
+from ops.device import send
 from ops.graph.pca import Projection
 from trainers.hsan.model import Encoders, filtered, fuse
 from trainers.hsan.settings import Settings
@@ -31,7 +32,7 @@ def embed(
 ) -> Float[Tensor, "N D"]:
     """Fused rows of a stored model for features `x` [N, F] filtered over `edge_index` [2, E] (which may be empty)."""
     chosen = Settings.model_validate(settings)
-    rows = filtered(chosen, x, edge_index, Projection.load(tensors), weight)
+    rows = send(filtered(chosen, x, edge_index, Projection.load(tensors), weight), tensors["centres"].device)
     # the encoders are the stored ones: a model of one node and one feature tells how rows are made of them
     return fuse(Encoders(1, 1, chosen, seed=0).local_attributes(rows, tensors).flatten(0, 1))
 
@@ -52,4 +53,4 @@ def predict(
     fused = embed(tensors, settings, x, edges, weight)
     spherical = Settings.model_validate(settings).kmeans == "spherical"
     labels, confidence = nearest_two(normalize(fused) if spherical else fused, tensors["centres"])
-    return labels.numpy(), confidence.numpy()
+    return labels.cpu().numpy(), confidence.cpu().numpy()

@@ -117,7 +117,7 @@ def batch_rows(
 ) -> EncoderRows:
     """This worker's share of one batch: its nodes' rows of X~, and of A what the batch sees of it."""
     shard = group.shard(len(batch.nodes))
-    columns = send(torch.from_numpy(batch.nodes), device) if batch.inside else None
+    columns = send(batch.nodes, device) if batch.inside else None
     features = send(x[torch.from_numpy(batch.nodes[shard])], device)
     return EncoderRows(
         features, sparse_rows(sp.csr_array(batch.adjacency(a)[shard]), device), len(batch.nodes), columns

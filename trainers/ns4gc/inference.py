@@ -17,8 +17,9 @@ from torch import Tensor
 from ops.clustering.lloyd import nearest_two
 from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import adjacency
-from trainers.ns4gc.model import Network, features_of, smoothing
+from trainers.ns4gc.model import Network, smoothing
 from trainers.ns4gc.settings import Settings
+from trainers.shared import features_of
 
 
 @torch.no_grad()
@@ -33,9 +34,9 @@ def embed(
     del weight
     network = Network(x.shape[1], Settings.model_validate(settings), seed=0)
     network.load_state_dict({name: tensors[name] for name in network.state_dict()})
-    device, group = torch.device("cpu"), ProcessGroup()
+    device, group = tensors["centres"].device, ProcessGroup()
     a = adjacency(edge_index, len(x), self_loops=False)
-    rows: Tensor = network(features_of(x, group, device), smoothing(a, group, device), group)
+    rows: Tensor = network.to(device)(features_of(x, group, device), smoothing(a, group, device), group)
     return rows
 
 
@@ -50,4 +51,4 @@ def predict(
     del weight
     edges = np.empty((2, 0), dtype=np.int64) if edge_index is None else edge_index
     labels, confidence = nearest_two(embed(tensors, settings, x, edges), tensors["centres"])
-    return labels.numpy(), confidence.numpy()
+    return labels.cpu().numpy(), confidence.cpu().numpy()
