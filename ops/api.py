@@ -23,6 +23,7 @@ from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.types.graph import Data
+from ops.device import Precision, precision_on
 from ops.distributed.resources import Workers
 from ops.errors import SettingsError
 
@@ -90,6 +91,7 @@ class Run(Protocol):
     rank: int
     world: int
     device: torch.device
+    precision: Precision
 
     def report(
         self,
@@ -127,14 +129,16 @@ class PlainRun:
     """A run without files, Ray or tracking: what estimators, notebooks and tests pass to `train`."""
 
     def __init__(
-        self, seed: int = 0, start: State | None = None, device: str = "cpu", warm: Warm | None = None
-    ) -> None:
+        self, seed: int = 0, start: State | None = None, device: str = "cpu", warm: Warm | None = None,
+        precision: Precision = "float32",
+    ) -> None:  # fmt: skip
         self.seed = seed
         self.start = start
         self.warm = warm
         self.rank = 0
         self.world = 1
         self.device = torch.device(device)
+        self.precision = precision
         self.history: list[dict[str, float]] = []
         self.assignments: dict[int, NDArray[np.int64]] = {}
 
@@ -189,6 +193,10 @@ class Experiment(Generic[S, D]):
     def seeds(self) -> list[int]:
         """The seeds asked for."""
         return list(range(self.launch.first_seed, self.launch.first_seed + self.launch.seeds))
+
+    def precision_on(self, device: str) -> Precision:
+        """What products are computed in on a type of device. Raises SettingsError where it cannot be what is asked."""
+        return precision_on(device, self.launch.precision, self.method.precisions)
 
     def with_settings(self, source: str, **values: Any) -> Experiment[S, D]:
         """The same with some of the method's settings replaced, e.g. by a trial."""
@@ -253,8 +261,9 @@ class Method(Generic[S, D]):
     a trained model. `estimate(settings, data, world)` is the planned peak in bytes of one of `world` workers,
     `exchanged` what it sends in a step. `remarks` are sentences for the plan. `searched` are the settings that a search
     varies by default; `fixed` those that a warm start cannot change. `filter_order` is the order of the baseline
-    filter + k-means. The texts: `new_rows` (how rows that training has not seen are placed), `save_memory` and
-    `avoid_collapse` (which settings help).
+    filter + k-means. `precisions`: what a GPU's products may be computed in, the choice of `--precision auto`
+    first; `weights` says what weights of edges do. The texts: `new_rows` (how rows that training has not seen are
+    placed), `save_memory` and `avoid_collapse` (which settings help).
     """
 
     name: str
@@ -274,6 +283,8 @@ class Method(Generic[S, D]):
     filter_order: Callable[[S], int] | None = None
     embed: Callable[..., Tensor] | None = None
     places_by_features: bool = True
+    precisions: tuple[Precision, ...] = ("tf32", "float32")
+    weights: str = "are not used"
 
     def require(self, kind: str, flag: str) -> None:
         """Raise SettingsError where `flag` is for another kind of data than this method's."""

@@ -186,7 +186,7 @@ def rows_at(points: Points, numbers: NDArray[np.int64]) -> Float[Tensor, "m D"]:
     """The rows of these global `numbers` from whichever workers hold them, on every worker."""
     place = points.shard.positions(numbers)
     rows = points.shift.new_zeros(len(numbers), points.shift.shape[1])
-    local = send(torch.from_numpy(np.flatnonzero(place >= 0)), rows.device)
+    local = send(np.flatnonzero(place >= 0), rows.device)
     rows.index_add_(0, local, points.read(place[place >= 0]))
     return points.group.sum_(rows)
 

@@ -16,8 +16,9 @@ from ops.clustering.kmeans import kmeans
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.io.validate import make_graph
 from ops.data.load import load as load_graph
+from ops.data.load import prepared, refuse_preparation
 from ops.data.types.graph import AttributedGraph
-from ops.errors import DataError, SettingsError
+from ops.errors import DataError
 from ops.evaluation.baselines import QUICK_SEEDS
 from ops.evaluation.baselines import baselines as kmeans_baselines
 from ops.evaluation.unlabelled import GraphJudge
@@ -31,11 +32,11 @@ FILTER_ORDER = 2  # of the baseline filter + k-means, where a method has no filt
 
 def _from_parts(spec: str, manifest: Manifest) -> AttributedGraph:
     folder = cached(spec, range(manifest.parts)) if is_s3(spec) else Path(spec).expanduser()
-    x, edge_index, ids, part = to_homogeneous(folder)
+    x, edge_index, weight, ids, part = to_homogeneous(folder)
     if x is None:
         raise DataError(f"{spec}: its nodes have no features; partition a graph that has some")
     names = next(iter(manifest.nodes.values())).names or None
-    graph = make_graph(manifest.name, x, edge_index, ids=ids, feature_names=names, origin=spec)
+    graph = make_graph(manifest.name, x, edge_index, ids=ids, feature_names=names, origin=spec, weight=weight)
     partitioner = manifest.partitioner.get("method", "given")
     return replace(graph.with_notes(f"{manifest.parts} parts made before by {partitioner}"), part=part)
 
@@ -49,10 +50,9 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
         """The graph and its labels; a folder of parts, here or on S3, is read as a whole and keeps its parts."""
         spec = launch.dataset
         if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
-            if launch.scale != "none":
-                raise SettingsError(f"--scale {launch.scale}: {spec} is in parts; scale its table before it is cut")
+            refuse_preparation(launch, f"{spec} is in parts; do this to its table before it is cut")
             return _from_parts(spec, read_manifest(spec)), None, None
-        data, labels = load_graph(launch.dataset, knn=launch.knn, knn_metric=launch.knn_metric, scale=launch.scale)
+        data, labels = load_graph(spec, k_given=settings.n_clusters is not None, **prepared(launch))
         return data, labels, None
 
     def describe(self, data: AttributedGraph) -> str:

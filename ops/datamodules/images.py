@@ -18,8 +18,8 @@ from ops.clustering.kmeans import START_ROWS, kmeans
 from ops.config.data_settings import ImageSettings
 from ops.config.settings import LaunchSettings
 from ops.data.images.load import read_images
+from ops.data.load import refuse_preparation
 from ops.data.types.images import ImageSet
-from ops.errors import SettingsError
 from ops.evaluation.unlabelled import feature_indices, size_indices
 
 OWN_SPACE = "indices are taken in the trial's own projections: they compare epochs and trials of one backbone only"
@@ -42,10 +42,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         self, launch: LaunchSettings, settings: ImageSettings
     ) -> tuple[ImageSet, NDArray[np.int64] | None, ClassNames]:
         """The images, at the method's `image_size` and with the features of its frozen `backbone`; labels apart."""
-        if launch.knn:
-            raise SettingsError(f"--knn {launch.knn}: is for attributed graphs; images have no edges")
-        if launch.scale != "none":
-            raise SettingsError(f"--scale {launch.scale}: is for attributed graphs and feature tables")
+        refuse_preparation(launch, "is for attributed graphs and feature tables; images have neither edges nor columns")
         images = read_images(
             launch.dataset, size=settings.image_size, backbone=settings.backbone, skip_damaged=launch.skip_damaged
         )

@@ -27,11 +27,12 @@ from ops.config.data_settings import UserSettings
 from ops.config.settings import LaunchSettings
 from ops.data.hetero_load import load_hetero
 from ops.data.io.ids import Lookup
+from ops.data.load import refuse_preparation
 from ops.data.splits import Split, split
 from ops.data.types.hetero import HeteroGraph, find_relations
 from ops.distributed.ray_session import check_seen
 from ops.distributed.resources import Workers, on_cluster
-from ops.errors import DataError, SettingsError
+from ops.errors import DataError
 from ops.evaluation import recall
 from ops.evaluation.projection import projection_modularity
 from ops.evaluation.unlabelled import feature_indices, size_indices
@@ -139,10 +140,7 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
 
         A folder of shards is taken as it is: nothing is hidden, so nothing is recalled.
         """
-        if launch.knn:
-            raise SettingsError(f"--knn {launch.knn}: is for attributed graphs; users come with their edges")
-        if launch.scale != "none":
-            raise SettingsError(f"--scale {launch.scale}: is for attributed graphs and feature tables")
+        refuse_preparation(launch, "is for attributed graphs and feature tables; users come with their edges")
         spec, s = launch.dataset, settings
         if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
             return _stored(spec, read_manifest(spec), s), None, None

@@ -30,7 +30,7 @@ def baselines(
     `kmeans` is on X, `filter+kmeans` on unit rows of X filtered `order` times, `degree+kmeans` on log(1 + degree).
     """
     rows = normalize(torch.from_numpy(data.x)).numpy()
-    spaces = {"kmeans": data.x, "filter+kmeans": low_pass(rows, data.edge_index, order)}
+    spaces = {"kmeans": data.x, "filter+kmeans": low_pass(rows, data.edge_index, order, data.weight)}
     for name, space in spaces.items():
         x = torch.from_numpy(space)
         for seed in seeds:

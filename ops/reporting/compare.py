@@ -157,7 +157,7 @@ def _differing(results: Sequence[RunResult]) -> dict[str, list[str]]:
         "method": [r.method for r in results],
         "seeds": [r.seeds for r in results],
         "edges": [_edges(r.dataset) for r in results],
-        "scale": [r.dataset.scale for r in results],
+        **{key: [getattr(r.dataset, key) for r in results] for key in ("scale", "one_hot", "ignore", "make_features")},
         "warm start": [r.warm.run if r.warm else None for r in results],
     }
     for key in dict.fromkeys(key for r in results for key in r.settings):

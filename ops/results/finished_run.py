@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.config.settings import LaunchSettings
-from ops.data.load import load
+from ops.data.load import load, prepared
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
 from ops.results.model_store import StoredModel, read_model
@@ -39,7 +39,7 @@ class TrainedNodes:
         if source.spec is None:
             raise DataError(f"{self.owner}: does not say where its training data is; give --known DATASET")
         try:
-            graph, _ = load(source.spec, knn=source.knn, knn_metric=source.knn_metric, scale=source.scale)
+            graph, _ = load(source.spec, **prepared(source))
         except (DataError, SettingsError) as error:
             raise DataError(f"the training data of {self.owner}: {error}; or give --known DATASET") from None
         if self.digest is not None and graph.digest() != self.digest:
@@ -58,7 +58,7 @@ def location(launch: LaunchSettings) -> dict[str, Any]:
     """What `result.json` keeps of where the data is: paths made absolute."""
     path = os.path.expanduser(launch.dataset)
     spec = os.path.abspath(path) if os.path.exists(path) else launch.dataset
-    return {"spec": spec, "knn": launch.knn, "knn_metric": launch.knn_metric, "scale": launch.scale}
+    return {"spec": spec, **prepared(launch)}
 
 
 def settings_of_run(address: str) -> dict[str, Any]:

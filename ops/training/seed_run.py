@@ -25,6 +25,7 @@ from ops import memory
 from ops.api import Arrays, Judge, Record, State, Warm
 from ops.atomic_io import atomic_write, plain, write_json
 from ops.config.console import Clock, Console
+from ops.device import Precision
 from ops.errors import DivergedError, Interrupted
 from ops.evaluation.labelled import Evaluator
 from ops.results.statistics import COLLAPSED_SHARE
@@ -61,6 +62,7 @@ class SeedRun:
         on_record: Callable[[Record], None] = lambda record: None, on_checkpoint: Callable[[], None] = lambda: None,
         stop_on_collapse: bool = False, warm: Warm | None = None, workers: int = 0, rank: int = 0,
         cure: str = "lower --lr", checkpoints: Checkpoints | WorkerCheckpoints | None = None,
+        precision: Precision = "float32",
     ) -> None:  # fmt: skip
         self.folder, self.seed, self.rank, self.world = folder, seed, rank, max(workers, 1)
         self.device, self.warm = torch.device(device), warm
@@ -79,6 +81,8 @@ class SeedRun:
         self._checkpointed = float("-inf")
         memory.reset_peak()
         state = self._load()
+        self._precisions = (state.shared.get("run.precision", precision) if state else precision, precision)
+        self.precision = self._precisions[0] if self.device.type != "cpu" else "float32"
         kept = {k: v for k, v in state.shared.items() if not k.startswith("run.")} if state else {}
         self.start = state and State(state.epoch, kept, state.parts)
         if rank == 0:
@@ -201,6 +205,7 @@ class SeedRun:
             extra: dict[str, Any] = {
                 "run.history": plain(self.history),
                 "run.threads": self._threads,
+                "run.precision": self.precision,
                 "run.warnings": self.warnings,
                 "run.collapsed": self._collapsed,
                 "run.spent": {"peak": spent.pop("peak_memory_gib"), **spent},
@@ -240,6 +245,12 @@ class SeedRun:
                 self._console.warn(
                     f"seed {self.seed} began with {before} and goes on with {now}: "
                     "the result may differ from an undisturbed run's in the last bits"
+                )
+            began, asked = self._precisions
+            if began != asked:
+                words = f"not in {asked}" if self.precision == began else f"CPUs have {asked} only"
+                self._console.warn(
+                    f"seed {self.seed} began with products in {began} and goes on in {self.precision}: {words}"
                 )
         lines = "".join(json.dumps(plain(r)) + "\n" for r in self.history)
         atomic_write(self.folder / HISTORY, lines)

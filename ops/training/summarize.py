@@ -66,6 +66,7 @@ def finish_seed(
     summary = SeedResult(
         seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
         sizes=np.bincount(last).tolist(), alike=rows_alike(x), given=given(experiment), **spent, warnings=run.warnings,
+        precision=run.precision,
     )  # fmt: skip
     if drawn_scores is not None:
         summary.consensus = plain(drawn_scores)
@@ -133,6 +134,7 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         cpu_seconds=sum(e.cpu_seconds for e in each),
         peak_memory_gib=max(e.peak_memory_gib for e in each),
         planned_memory_gib=planned / 2**30,
+        precision=", ".join(sorted({e.precision or "float32" for e in each})),
         model_seed=chosen,
         **warm_start(experiment, each),
         warnings=[w for e in each for w in e.warnings],

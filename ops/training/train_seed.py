@@ -57,7 +57,8 @@ def open_run(experiment: AnyExperiment, folder: Path, seed: int, hooks: Hooks, w
     run = SeedRun(
         folder, seed, experiment.settings.epochs, judges_of(experiment) if first else None,
         experiment.console, stop=hooks.stop, on_record=hooks.record, on_checkpoint=hooks.saved, warm=experiment.warm,
-        stop_on_collapse=experiment.launch.stop_on_collapse, cure=experiment.method.avoid_collapse, **where,
+        stop_on_collapse=experiment.launch.stop_on_collapse, cure=experiment.method.avoid_collapse,
+        precision=experiment.precision_on(torch.device(where["device"]).type), **where,
     )  # fmt: skip
     try:
         for record in run.history:

@@ -17,6 +17,7 @@ from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, flat
 from ops.config.tracking_uri import default_uri, ui_command
+from ops.data.load import prepared
 from ops.datamodules import datamodule_of
 from ops.distributed.ray_session import check_seen, crew
 from ops.errors import Interrupted
@@ -120,7 +121,7 @@ def _session(experiment: Experiment[S, D], folder: Path, mirror: Mirror | None) 
 def _recorded(experiment: AnyExperiment, folder: Path, study: Path | None) -> Iterator[dict[str, Any]]:
     """The run's status and, unless a study's tracker is at work, its way to MLflow; yields what MLflow shows of it."""
     launch, data = experiment.launch, experiment.data
-    params = flat(experiment.settings) | {"dataset": data.name, "data": data.digest()[:16]}
+    params = flat(experiment.settings) | {"dataset": data.name, "data": data.digest()[:16]} | prepared(launch)
     # A tag: the same run may be given more seeds, and MLflow refuses another value for a parameter.
     tags = {"method": experiment.method.name, "dataset": data.name, "seeds": str(launch.seeds)}
     uri, require = tracking_uri(launch), launch.require_tracking
