@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.losses.tiles import Tile, TileBuffers, similarity_tile, upper_numel, upper_tiles
 
 
-@settings(max_examples=80, deadline=None)
 @given(n=st.integers(1, 60), size=st.integers(1, 70))
 def test_every_pair_is_covered_once(n, size):
     seen = np.zeros((n, n), dtype=int)
