@@ -20,6 +20,10 @@ from trainers.shared import TileSettings
 
 # of an epoch of the method's largest case: kernels and views, as the table of its page has them
 STARTS = {"hsan": 650, "caegcn": 1_290, "hadis": 5_000, "ns4gc": 470, "dmon": 300, "hgt": 11_000, "twhin": 3_300}
+FEW = [
+    case if case[0] not in [other[0] for other in CASES[:i]] else pytest.param(case, marks=pytest.mark.slow)
+    for i, case in enumerate(CASES)
+]  # one of each method where seconds count
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +83,7 @@ def test_an_estimator_fits_and_predicts_on_its_device(name, words, tmp_path):
     assert np.array_equal(again, cpu.predict(x, data.edge_index))
 
 
-@pytest.mark.parametrize("case", CASES, ids=device_cases.names())
+@pytest.mark.parametrize("case", FEW, ids=lambda case: device_cases.names()[CASES.index(case)])
 def test_the_host_waits_once_an_epoch_and_starts_as_few_kernels_as_the_pages_say(case, users):
     method, words = case
     settings = settings_of(method, words)

@@ -190,6 +190,7 @@ def test_clusters_come_from_the_averaged_encoders_and_training_from_the_present_
         assert all(torch.equal(again.model[k], found.model[k]) for k in found.model)
 
 
+@pytest.mark.slow
 def test_the_stored_model_predicts_through_mlflow(tmp_path):
     """What a run stores is what MLflow's model loads: in a process of its own, as MLflow does."""
     import subprocess
