@@ -97,4 +97,5 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
         """Features by their difference between a cluster and the rest."""
         from ops.evaluation.explain import explain
 
-        return explain(experiment.data.x, clusters, experiment.k, experiment.data.feature_names)
+        data = experiment.data
+        return explain(data.x, clusters, experiment.k, data.feature_names, scaling=data.scaling)

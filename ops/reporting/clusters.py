@@ -19,7 +19,7 @@ from ops.results.explanation import FeatureDifference
 from ops.results.stored_run import StoredRun
 
 CARDS = 60  # the largest clusters; more would be a list, not a page
-IDS = 5  # of a card
+IDS, ODD = 5, 10  # of a card, of all rows
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,14 @@ def read_assignments(run: StoredRun) -> Assignments | None:
     same = [each["cluster"].to_numpy().astype(np.int64) for each in by_seed.values() if len(each) == len(mine)]
     others = [numbered_as(clusters, each) for each in same]
     return Assignments(mine["id"].to_numpy(), clusters, mine["confidence"].to_numpy(), others)
+
+
+def oddest(stored: Assignments | None) -> list[tuple[str, int, float]]:
+    """Id, cluster and confidence of the least confident rows: at most ten, a twentieth of all."""
+    if stored is None:
+        return []
+    rows = np.argsort(stored.confidence, kind="stable")[: min(ODD, len(stored.ids) // 20)]
+    return [(str(stored.ids[i]), int(stored.clusters[i]), float(stored.confidence[i])) for i in rows]
 
 
 def cards(run: StoredRun, assignments: Assignments | None) -> list[Card]:

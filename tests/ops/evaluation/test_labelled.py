@@ -4,7 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from sklearn import metrics
@@ -109,7 +109,6 @@ def test_the_evaluator_holds_the_labels():
     assert Evaluator(None)(labels) == {}
 
 
-@settings(max_examples=60, deadline=None)
 @given(data=st.data(), n=st.integers(1, 25), classes=st.integers(1, 5), k=st.integers(1, 5))
 def test_any_case_against_brute_force_and_scikit_learn(data, n, classes, k):
     draw = lambda high: np.array(data.draw(st.lists(st.integers(0, high - 1), min_size=n, max_size=n)))  # noqa: E731
