@@ -45,7 +45,7 @@ def test_without_labels_nothing_is_ranked_by_them(tmp_path: Path) -> None:
 
 
 def test_equal_draws_more_trials_and_other_seeds(nursery: Nursery, tmp_path: Path) -> None:
-    """Two choices drawn often: fewer folders than trials, a finished study, and a best one that may change."""
+    """Eight choices drawn twelve times: fewer folders than trials, a finished study, and a best one that may change."""
     argv = ["--dataset", "planted:nodes=60,clusters=3", "--epochs", "4", "--update-every", "2", "--threads", "1"]
     argv += ["--search", "low-pass-order", "--concurrent", "2", "--seeds", "1", "--no-report", "--name", "draws"]
     argv += ["--embedding-dim", "8", "--out", str(tmp_path)]

@@ -139,6 +139,9 @@ def test_a_model_is_saved_loaded_and_reported(tmp_path):
     assert again.labels_.tolist() == model.labels_.tolist()
     assert again.predict(X, EDGES).tolist() == model.labels_.tolist()
     assert np.array_equal(again.transform(X, EDGES), model.embedding_)
+    for fitted in (again, model):
+        with pytest.warns(UserWarning, match="HSAN: the features are of another scale than in training: column"):
+            fitted.predict(100 * X, EDGES)
     with pytest.raises(SettingsError, match="is there already"):
         model.save(tmp_path / "run")
     page = model.report(tmp_path / "page.html").read_text()

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 from hetero_graphs import FOLLOW, KNOWS, hetero, homogeneous, parts_for, sizes
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ops.data.hetero_load import load_hetero
@@ -78,6 +78,7 @@ def check(graph, part_of, parts, folder):
                 assert stored_edges[key] == (pytest.approx(weight, rel=1e-5), time)
 
 
+@settings(max_examples=6)
 @given(size=sizes, parts=st.integers(1, 5), seed=st.integers(0, 99))
 def test_every_node_and_edge_once_at_its_owner_and_the_reverse_is_the_transpose(size, parts, seed):
     graph = hetero(*size)
