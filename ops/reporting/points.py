@@ -6,7 +6,6 @@ Axes: n rows that t-SNE has placed, m further rows, all n + m = M in the order o
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ops.atomic_io import replacing
 from ops.reporting.clusters import Assignments
 from ops.results.arrays import Arrays
 from ops.results.figure_rows import SHEET
+from ops.results.model_store import stored_names
 from ops.results.stored_run import StoredRun
 from ops.rng import generator
 
@@ -87,9 +87,8 @@ def _placed(xy: NDArray[Any], nearest: NDArray[np.int64] | None) -> NDArray[Any]
 
 
 def _names(run: StoredRun, columns: NDArray[Any]) -> list[str]:
-    path = run.path / "model" / "settings.json"
-    stored = json.loads(path.read_text()).get("feature_names") if path.is_file() else None
-    return [str(stored[c]) if stored else f"column {c}" for c in columns.tolist()]
+    stored = stored_names(run.path / "model") or []
+    return [stored[c] if c < len(stored) else f"column {c}" for c in columns.tolist()]
 
 
 def write_points(points: Points, path: Path) -> None:

@@ -179,6 +179,12 @@ def read_model(folder: Path) -> StoredModel:
     return StoredModel(folder, tensors, {k: v for k, v in stored.items() if k not in ABOUT}, about)
 
 
+def stored_names(folder: Path) -> list[str] | None:
+    """The names of the features of a `model/` folder, if it has some. Raises DataError where it is damaged."""
+    path = folder / "settings.json"
+    return _ModelFile.read(path).feature_names if path.is_file() else None
+
+
 def _finite(tensor: Tensor) -> bool:
     return bool(tensor.isfinite().all())
 
