@@ -107,6 +107,7 @@ class LaunchSettings(Settings):
     stop_on_collapse: bool = setting(False, "end with exit code 5 when the clusters collapse")
     tracking_uri: str | None = setting(None, "MLflow server or database; default MLFLOW_TRACKING_URI or OUT/mlflow.db")
     require_tracking: bool = setting(False, "end with exit code 6 when MLflow cannot be reached")
+    tensorboard: bool = setting(False, "write every seed's epochs for TensorBoard too (extra tensorboard)")
     json_output: bool = setting(False, "print result.json and nothing else on standard output", alias="json")
     quiet: bool = setting(False, "print errors only")
     dry_run: bool = setting(False, "say the plan and end, without training anything")

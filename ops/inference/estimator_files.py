@@ -48,7 +48,7 @@ def save(estimator: Any, folder: Path) -> Path:
     if isinstance(data, AttributedGraph):
         from ops.evaluation.explain import explain
 
-        explained = explain(data.x, clusters, settings.k, data.feature_names)
+        explained = explain(data.x, clusters, settings.k, data.feature_names, scaling=data.scaling)
         Explanation.model_validate({"seed": seed, "clusters": explained}).write(folder / "explain.json")
     RunResult(
         method=estimator.method.name,

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.errors import DataError
+from ops.results.arrays import table_path
 from ops.results.explanation import FeatureDifference
 from ops.results.stored_run import StoredRun
 
 CARDS = 60  # the largest clusters; more would be a list, not a page
-IDS = 5  # of a card
+IDS, ODD = 5, 10  # of a card, of all rows
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,15 @@ class Card:
 
 
 def read_assignments(run: StoredRun) -> Assignments | None:
-    """assignments.parquet of a run, None where there is none. Raises DataError where it is damaged."""
+    """The assignments of a run, None where there is none. Raises DataError where it is damaged."""
     import pyarrow as pa
     import pyarrow.compute
     import pyarrow.parquet as pq
 
     from ops.clustering.label_matching import numbered_as
 
-    path = run.path / "assignments.parquet"
-    if not path.is_file():
+    path = table_path(run.path, "assignments")
+    if not path.exists():
         return None
     try:
         table = pq.read_table(path, columns=["seed", "id", "cluster", "confidence"])
@@ -67,6 +68,14 @@ def read_assignments(run: StoredRun) -> Assignments | None:
     same = [each["cluster"].to_numpy().astype(np.int64) for each in by_seed.values() if len(each) == len(mine)]
     others = [numbered_as(clusters, each) for each in same]
     return Assignments(mine["id"].to_numpy(), clusters, mine["confidence"].to_numpy(), others)
+
+
+def oddest(stored: Assignments | None) -> list[tuple[str, int, float]]:
+    """Id, cluster and confidence of the least confident rows: at most ten, a twentieth of all."""
+    if stored is None:
+        return []
+    rows = np.argsort(stored.confidence, kind="stable")[: min(ODD, len(stored.ids) // 20)]
+    return [(str(stored.ids[i]), int(stored.clusters[i]), float(stored.confidence[i])) for i in rows]
 
 
 def cards(run: StoredRun, assignments: Assignments | None) -> list[Card]:

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.atomic_io import replacing
+from ops.data.types.scaling import Scaling
 from ops.reporting.clusters import Assignments
 from ops.results.arrays import Arrays
 from ops.results.figure_rows import SHEET
-from ops.results.model_store import stored_names
+from ops.results.model_store import stored_about
 from ops.results.stored_run import StoredRun
 from ops.rng import generator
 
@@ -60,8 +61,8 @@ def points_of(run: StoredRun, places: Coordinates | None, assignments: Assignmen
     groups |= {"label": _all(sample, "label")[order]} if "label" in sample else {}
     values = {"confidence": stored.confidence[rows]} if stored else {}
     if "features" in sample:
-        names = _names(run, sample["feature_columns"])
-        values |= dict(zip(names, _all(sample, "features")[order].T, strict=True))
+        names, restored = _as_given(run, sample["feature_columns"], _all(sample, "features")[order])
+        values |= dict(zip(names, restored.T, strict=True))
     before, after = (
         _placed(xy, sample.get(f"more_{when}"))[order] for xy, when in zip(places, ("before", "after"), strict=True)
     )
@@ -86,9 +87,13 @@ def _placed(xy: NDArray[Any], nearest: NDArray[np.int64] | None) -> NDArray[Any]
     return np.concatenate([xy, middle + offsets * (spread + extent / 400)[:, None]])
 
 
-def _names(run: StoredRun, columns: NDArray[Any]) -> list[str]:
-    stored = stored_names(run.path / "model") or []
-    return [stored[c] if c < len(stored) else f"column {c}" for c in columns.tolist()]
+def _as_given(run: StoredRun, columns: NDArray[Any], x: NDArray[Any]) -> tuple[list[str], NDArray[Any]]:
+    """The names of some feature columns [c], and their values [M, c] as they were before any scaling."""
+    about = stored_about(run.path / "model")
+    names, scaling = about.get("feature_names"), Scaling.of(about.get("scaling"))
+    if scaling:
+        x = Scaling(scaling.kind, scaling.centre[columns], scaling.width[columns]).undo(x)
+    return [str(names[c]) if names else f"column {c}" for c in columns.tolist()], x
 
 
 def write_points(points: Points, path: Path) -> None:

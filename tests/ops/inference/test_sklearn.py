@@ -122,6 +122,7 @@ INAPPLICABLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_checks_apply_but_those_that_are_listed():
     results = check_estimator(HSAN(3, **WORDS), on_fail=None, on_skip=None)

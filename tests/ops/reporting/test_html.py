@@ -297,6 +297,7 @@ def test_all_numbers_of_clusters_are_the_models_seeds(tmp_path: Path) -> None:
     assert "r19, r18, r17, r16, r15" in section
     assert "r0, r1, r2, r3, r4" in section
     assert "The seeds disagree (mean ARI 0.20)" in html
+    assert "least confident first: r0 (cluster 0, 0.00), r1 (cluster 0, 0.02), r2 (cluster 0, 0.03)." in html
     data = json.loads(html.split('id="map-data">')[1].split("</script>")[0])
     assert (data["n"], data["ids"][:2]) == (60, ["r0", "r1"])
     assert [each["name"] for each in data["channels"]] == ["cluster", "label", "confidence"]
@@ -311,6 +312,7 @@ def test_all_numbers_of_clusters_are_the_models_seeds(tmp_path: Path) -> None:
             {"baselines": {"kmeans": spread({"acc": 0.9}, [0, 1])}},
             "did not beat k-means on X here (ACC 85.8 against 90.5)",
         ),
+        ({"baselines": {"kmeans": spread({"acc": 0.853}, [0, 1])}}, "as good as that of k-means on X, and no better"),
         ({"baselines": {}}, "Nothing compares this training to a simpler one"),
         ({"links": spread({"auc": 0.51}, [0, 1])}, "no better than by chance (AUC 0.52)"),
         ({"last": spread({"acc": 0.8, "agreement": 0.01}, [0])}, "two views of the same rows agree no better than"),
