@@ -40,10 +40,10 @@ check: setup ## lint, types and unit tests: some minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not slow and not cluster and not fuzz' -n 2
+	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not slow and not cluster and not fuzz' -n 2 --dist loadfile
 
 test: check ## check, then the tests that start servers, kill runs and search with Ray
-	$(ONE_THREAD) $(BIN)/python -m pytest -m 'slow and not cluster' -n 2 --dist loadfile
+	$(ONE_THREAD) $(BIN)/python -m pytest -m 'slow and not cluster' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-cluster: setup ## nodes of a Ray cluster that die in mid-run, Kubernetes' Pods in namespaces: as root; KUBE_APISERVER=URL: a real server
 	$(ONE_THREAD) KUBE_APISERVER=$(KUBE_APISERVER) $(BIN)/python -m pytest -v --durations=0 -m cluster

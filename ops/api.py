@@ -24,6 +24,7 @@ from ops.config.console import Console
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.types.graph import Data
 from ops.device import Precision, precision_on
+from ops.distributed.process_group import ProcessGroup
 from ops.distributed.resources import Workers
 from ops.errors import SettingsError
 
@@ -104,14 +105,15 @@ class Run(Protocol):
         """Tell one epoch's metrics; called equally often by all ranks.
 
         `assignment` [N] comes at update epochs and is scored by the run, outside the method, with the `embeddings` by
-        name where the method has any to score (rank 0's count). `state` is called only when a checkpoint is due. A
-        stop (scheduler, signal) arrives as an exception from this call.
+        name where the method has any to score. Of users (`DataModule.offsets`) every rank gives those of its own
+        rows [n]; else all have the same and rank 0's count. `state` is called only when a checkpoint is due. A stop
+        (scheduler, signal) arrives as an exception from this call.
         """
 
 
 @dataclass(frozen=True)
 class Result:
-    """What training leaves: the last epoch's clusters and the model.
+    """What training leaves: the last epoch's clusters and the model; of users the rows [n] that this rank owns.
 
     Shapes: assignment int64 [N] in [0, K); confidence float32 [N] in [0, 1]; embedding float32 [N, D];
     `model` holds tensors only (safetensors), enough for the method's `predict`. `more`: further arrays by name, for
@@ -222,12 +224,22 @@ class DataModule(Generic[S, D]):
         """The choice of K without labels (`--n-clusters auto`); SettingsError where this kind of data has none."""
         raise SettingsError(f"--n-clusters auto: is for attributed graphs; give --n-clusters K for {data.name}")
 
-    def judge(self, experiment: Experiment[S, D]) -> Judge:
-        """A function that scores an assignment, and embeddings where there are any, without labels."""
+    def offsets(self, data: D, array: str = "") -> NDArray[np.int64] | None:
+        """The first row of each part of the rows [P + 1] of which part p belongs to rank p % W; None: rank 0 has all.
+
+        `array`: of that name in a `Result`, whose rows may be others.
+        """
+        return None
+
+    def judge(self, experiment: Experiment[S, D], group: ProcessGroup) -> Judge:
+        """A function that scores an assignment, and embeddings where there are any, without labels.
+
+        With `offsets` all ranks of the `group` make one and call it, each with its own rows; rank 0's scores count.
+        """
         raise NotImplementedError
 
-    def features(self, data: D) -> NDArray[Any]:
-        """The input [N, F] of the rows, for figures: float32, or pixels as bytes."""
+    def features(self, data: D, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[Any]:
+        """The input [N, F] of the rows (or of some of them), for figures: float32, or pixels as bytes."""
         raise NotImplementedError
 
     def baselines(self, experiment: Experiment[S, D]) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:

@@ -31,7 +31,8 @@ def send(x: Tensor | NDArray[Any], device: torch.device) -> Tensor:
     if x.device == device:
         return x
     if device.type == "cuda" and x.device.type == "cpu":
-        x = x.pin_memory()
+        with torch.cuda.device(device):  # a thread begins at the first card, which may be another worker's
+            x = x.pin_memory()
     return x.to(device, non_blocking=True)
 
 

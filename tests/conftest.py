@@ -3,6 +3,7 @@
 import importlib
 import os
 import pkgutil
+from contextlib import nullcontext
 
 import pytest
 
@@ -20,9 +21,15 @@ for module in pkgutil.iter_modules(ops.graph.kernels.__path__):
 # an int is welcome where a float is asked for, as everywhere in Python
 install_import_hook(["ops", "trainers"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-# a busy machine is slow, not wrong
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+# A busy machine is slow, not wrong; `make fuzz` draws for minutes, the tests a few each time.
+unchecked = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("quick", max_examples=20, deadline=None, suppress_health_check=unchecked)
+settings.load_profile("quick")
+
+
+def pytest_collection_modifyitems(items):
+    """Workflows first: their files take longest, and what is long must not begin when another process has no more."""
+    items.sort(key=lambda item: "workflows" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +51,29 @@ def s3(s3_server, monkeypatch):
     for key, value in s3_server.environment.items():
         monkeypatch.setenv(key, value)
     return s3_server
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory):
+    """Commands in forks of one process that has imported everything."""
+    from processes import Nursery
+
+    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture
+def untracked(monkeypatch):
+    """Trainings send nothing to MLflow, whose database takes seconds to make."""
+    monkeypatch.setattr("ops.training.trainer.tracked", lambda *args, **options: nullcontext())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_linear_baseline():
+    """Of the linear methods tables have the first only, for each costs seconds; `test_baselines` takes them all."""
+    from ops.evaluation import baselines
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "KINDS", baselines.KINDS[:1])
+        yield

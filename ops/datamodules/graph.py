@@ -18,6 +18,7 @@ from ops.data.io.validate import make_graph
 from ops.data.load import load as load_graph
 from ops.data.load import prepared, refuse_preparation
 from ops.data.types.graph import AttributedGraph
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 from ops.evaluation.baselines import QUICK_SEEDS
 from ops.evaluation.baselines import baselines as kmeans_baselines
@@ -66,14 +67,14 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
 
         return sweep(data)
 
-    def judge(self, experiment: Experiment[MethodSettings, AttributedGraph]) -> Judge:
+    def judge(self, experiment: Experiment[MethodSettings, AttributedGraph], group: ProcessGroup) -> Judge:
         """Indices in the fixed space and on the edges."""
         scored = GraphJudge(experiment.data, experiment.k)
         return lambda clusters, embeddings: scored(clusters)
 
-    def features(self, data: AttributedGraph) -> NDArray[np.float32]:
+    def features(self, data: AttributedGraph, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float32]:
         """X."""
-        return data.x
+        return data.x[rows]
 
     def baselines(
         self, experiment: Experiment[MethodSettings, AttributedGraph]

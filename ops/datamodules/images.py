@@ -20,6 +20,7 @@ from ops.config.settings import LaunchSettings
 from ops.data.images.load import read_images
 from ops.data.load import refuse_preparation
 from ops.data.types.images import ImageSet
+from ops.distributed.process_group import ProcessGroup
 from ops.evaluation.unlabelled import feature_indices, size_indices
 
 OWN_SPACE = "indices are taken in the trial's own projections: they compare epochs and trials of one backbone only"
@@ -65,7 +66,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
         return [f"{len(words)} classes by the labels: {', '.join(words[:NAMED])}{more}"]
 
-    def judge(self, experiment: Experiment[ImageSettings, ImageSet]) -> Judge:
+    def judge(self, experiment: Experiment[ImageSettings, ImageSet], group: ProcessGroup) -> Judge:
         """Indices in the method's projections; `agreement`: ARI between the clusterings of two augmented copies.
 
         `score` is the mean of the cosine silhouette and that agreement. Embeddings: `embedding` [N, D], and where they
@@ -88,12 +89,12 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
 
         return scored
 
-    def features(self, data: ImageSet) -> NDArray[Any]:
+    def features(self, data: ImageSet, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[Any]:
         """The features [N, F], or the pixels as they are, uint8 [N, 3 S S] without a copy."""
         if data.features is not None:
-            return data.features
+            return data.features[rows]
         assert data.pixels is not None
-        return data.pixels.reshape(data.n_rows, -1)
+        return data.pixels.reshape(data.n_rows, -1)[rows]
 
     def baselines(
         self, experiment: Experiment[ImageSettings, ImageSet]

@@ -154,13 +154,18 @@ def _seen(path: str) -> bool:
     return os.path.exists(path)
 
 
+def has_workers(launch: LaunchSettings) -> bool:
+    """Whether a training runs on workers of Ray Train, not in this process."""
+    return launch.workers != 0 and (launch.workers != "auto" or on_cluster())
+
+
 @contextmanager
 def crew(launch: LaunchSettings, console: Console) -> Iterator[Workers | None]:
     """The workers of a training, with Ray running while inside; None: it runs in this process.
 
     Raises SettingsError for GPUs that no node has, ServiceError where the cluster cannot be reached.
     """
-    if launch.workers == 0 or (launch.workers == "auto" and not on_cluster()):
+    if not has_workers(launch):
         yield None
         return
     if not on_cluster():

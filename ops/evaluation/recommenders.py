@@ -12,7 +12,7 @@ Axes: U users, N notes, F factors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.sparse as sp
@@ -30,18 +30,18 @@ def applies(train: sp.csr_array) -> bool:
     return 1 < train.shape[1] <= LARGEST
 
 
-def models(train: sp.csr_array) -> Iterator[tuple[str, str, Callable[[], Weights]]]:
-    """(name, knob, function that gives W [N N]) of every model and knob to try, for 0 / 1 interactions [U N]."""
+def models(train: sp.csr_array) -> Iterator[tuple[str, str, Weights]]:
+    """(name, knob, W [N N]) of every model and knob to try, for 0 / 1 interactions [U N]."""
     counts = np.asarray((train.T @ train).toarray(), dtype=np.float32)
     for penalty in (50.0, 200.0, 800.0):
-        yield "EASE", f"penalty {penalty:g}", lambda penalty=penalty: ease(counts, penalty)
+        yield "EASE", f"penalty {penalty:g}", ease(counts, penalty)
     for shrink in (0.0, 10.0, 50.0):
-        yield "item-kNN", f"shrink {shrink:g}", lambda shrink=shrink: item_knn(counts, shrink)
+        yield "item-kNN", f"shrink {shrink:g}", item_knn(counts, shrink)
     for beta in (0.2, 0.5, 0.8):
-        yield "RP3beta", f"beta {beta:g}", lambda beta=beta: rp3beta(train, beta)
+        yield "RP3beta", f"beta {beta:g}", rp3beta(train, beta)
     vectors = factors(counts, 64)
     for width in (16, 32, 64):
-        yield "PureSVD", f"{width} factors", lambda width=width: vectors[:, :width] @ vectors[:, :width].T
+        yield "PureSVD", f"{width} factors", vectors[:, :width] @ vectors[:, :width].T
 
 
 def ease(counts: Float[np.ndarray, "N N"], penalty: float) -> Weights:
@@ -55,14 +55,14 @@ def ease(counts: Float[np.ndarray, "N N"], penalty: float) -> Weights:
 def item_knn(counts: Float[np.ndarray, "N N"], shrink: float) -> Weights:
     """Cosines of notes, as far as enough users speak for them."""
     length = np.sqrt(np.diag(counts))
-    return _nearest(counts / np.maximum(length[:, None] * length[None, :] + shrink, 1e-9))
+    return _nearest(np.asarray(counts / np.maximum(length[:, None] * length[None, :] + shrink, 1e-9), np.float32))
 
 
 def rp3beta(train: sp.csr_array, beta: float) -> Weights:
     """The chance to come from a note over one of its users to another note, over that one's popularity^beta."""
     users, notes = (np.maximum(train.sum(axis=axis), 1) for axis in (1, 0))
     walk = sp.diags_array(1 / notes) @ train.T @ sp.diags_array(1 / users) @ train
-    return _nearest(np.asarray(walk.toarray(), dtype=np.float32) / notes.astype(np.float32) ** beta)
+    return _nearest(np.asarray(walk.toarray() / notes**beta, dtype=np.float32))
 
 
 def factors(counts: Float[np.ndarray, "N N"], width: int) -> Float[np.ndarray, "N F"]:
@@ -77,4 +77,4 @@ def _nearest(similarity: Weights) -> Weights:
     if len(similarity) > NEIGHBOURS:
         least = np.partition(similarity, -NEIGHBOURS, axis=0)[-NEIGHBOURS]
         similarity[similarity < least] = 0.0
-    return similarity.astype(np.float32)
+    return similarity

@@ -95,7 +95,7 @@ def load(address: str, class_of: Callable[[str], type[Any]], tracking_uri: str |
     kind = class_of(model.method)
     estimator = kind(**{key: value for key, value in model.settings.items() if value is not None})
     estimator.model_, estimator._fit_settings = model.tensors, estimator.settings
-    estimator._scaling = Scaling.of(model.about.get("scaling"))
+    estimator._scaling, estimator._columns = Scaling.of(model.about.get("scaling")), model.about.get("columns")
     estimator.n_clusters_, estimator.n_features_in_ = estimator.settings.k, model.about.get("n_features")
     if nodes is not None:
         estimator.labels_, estimator.ids_ = nodes.clusters, nodes.ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -20,6 +21,7 @@ from ops.data.types.images import ImageSet
 from ops.device import device_on, precision_on, send
 from ops.errors import DataError, SettingsError
 from ops.inference.inputs import as_graph, as_raw
+from ops.results.feature_scale import statistics_of, unlike
 
 DEVICE = {"device": "cpu", "precision": "auto"}  # parameters of all estimators
 Rows = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32] | None]  # x, edges, weights
@@ -124,12 +126,10 @@ class Clusterer:
         run = PlainRun(self._seed(), device=str(device), precision=precision)
         result: Result = self.method.train(settings, data, run)
         self.model_, self._fit_settings, self._data = result.model, settings, data
-        self.n_clusters_, self.n_features_in_, self.ids_, self.notes_ = (
-            settings.k,
-            data.n_features,
-            data.ids,
-            data.notes,
-        )
+        x = getattr(data, "x", getattr(data, "features", None))
+        self._columns = statistics_of(x).plain() if isinstance(x, np.ndarray) else None
+        self.n_clusters_, self.n_features_in_ = settings.k, data.n_features
+        self.ids_, self.notes_ = data.ids, data.notes
         self.history_, self._more = run.history, result.more
         self.labels_, self.confidence_ = result.assignment, result.confidence
         self.embedding_ = result.embedding
@@ -148,6 +148,11 @@ class Clusterer:
     def _choose_k(self, data: Data) -> int:
         name = type(self).__name__
         raise SettingsError(f"{name}: n_clusters='auto' is for attributed graphs; give the number of clusters")
+
+    def _warn_of_scale(self, x: NDArray[np.float32]) -> None:
+        """Warn where rows `x` [n, F] are of another scale than the training's."""
+        if self._columns and (sentence := unlike(self._columns, statistics_of(x))):
+            warnings.warn(f"{type(self).__name__}: {sentence}", stacklevel=4)
 
     def _fitted(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not hasattr(self, "model_"):
@@ -198,13 +203,11 @@ class GraphClusterer(Clusterer):
 
     def fit_predict(self, X: object, edge_index: object = None, y: object = None) -> NDArray[np.int64]:
         """`fit`, then `labels_`."""
-        labels: NDArray[np.int64] = self.fit(X, edge_index, y).labels_
-        return labels
+        return np.asarray(self.fit(X, edge_index, y).labels_)
 
     def fit_transform(self, X: object, edge_index: object = None, y: object = None) -> NDArray[np.float32]:
         """`fit`, then `embedding_`."""
-        rows: NDArray[np.float32] = self.fit(X, edge_index, y).embedding_
-        return rows
+        return np.asarray(self.fit(X, edge_index, y).embedding_)
 
     def transform(self, X: object, edge_index: object = None) -> NDArray[np.float32]:
         """Embeddings [n, D] of rows `X` [n, F], filtered over their edges where given."""
@@ -222,7 +225,9 @@ class GraphClusterer(Clusterer):
         """Features, on the scale of the run that was loaded, edges and their weights."""
         rows, edges, weight = self._given_rows(x, edge_index)
         scaling = getattr(self, "_scaling", None)
-        return (rows if scaling is None else scaling(rows)), edges, weight
+        rows = rows if scaling is None else scaling(rows)
+        self._warn_of_scale(rows)
+        return rows, edges, weight
 
     def _given_rows(self, x: object, edge_index: object) -> Rows:
         """Features, edges and weights, no edges where the rows have none: new rows are not linked to each other."""
@@ -266,18 +271,22 @@ class ImageClusterer(Clusterer):
 
     def fit_predict(self, X: object, y: object = None) -> NDArray[np.int64]:
         """`fit`, then `labels_`."""
-        labels: NDArray[np.int64] = self.fit(X, y).labels_
-        return labels
+        return np.asarray(self.fit(X, y).labels_)
 
     def transform(self, X: object) -> NDArray[np.float32]:
         """Projections [n, D] of unit length."""
-        rows: NDArray[np.float32] = _embed(self.method)(*self._fitted(), self._images(X)).cpu().numpy()
+        rows: NDArray[np.float32] = _embed(self.method)(*self._fitted(), self._rows(X)).cpu().numpy()
         return rows
 
     def predict(self, X: object) -> NDArray[np.int64]:
         """Clusters [n]; on the training images these are `labels_`."""
-        labels: NDArray[np.int64] = self.method.predict(*self._fitted(), self._images(X))[0]
-        return labels
+        return np.asarray(self.method.predict(*self._fitted(), self._rows(X))[0])
+
+    def _rows(self, images: object) -> ImageSet:
+        rows = self._images(images)
+        if rows.features is not None:
+            self._warn_of_scale(rows.features)
+        return rows
 
     def _images(self, images: object) -> ImageSet:
         name = type(self).__name__

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.errors import DataError
+from ops.results.arrays import table_path
 from ops.results.explanation import FeatureDifference
 from ops.results.stored_run import StoredRun
 
@@ -45,15 +46,15 @@ class Card:
 
 
 def read_assignments(run: StoredRun) -> Assignments | None:
-    """assignments.parquet of a run, None where there is none. Raises DataError where it is damaged."""
+    """The assignments of a run, None where there is none. Raises DataError where it is damaged."""
     import pyarrow as pa
     import pyarrow.compute
     import pyarrow.parquet as pq
 
     from ops.clustering.label_matching import numbered_as
 
-    path = run.path / "assignments.parquet"
-    if not path.is_file():
+    path = table_path(run.path, "assignments")
+    if not path.exists():
         return None
     try:
         table = pq.read_table(path, columns=["seed", "id", "cluster", "confidence"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,31 @@ BATCH = 512
 THUMBNAILS, SHEET = 300_000, 50  # bytes of all thumbnails, and how many stand beside each other
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a table of `total` rows, read by their numbers: what an array gives, without the array."""
+
+    total: int
+    read: Callable[[NDArray[np.int64]], NDArray[Any]]
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        return self.read(rows)
+
+
+def figure_rows(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The numbers of the at most 2,000 of n rows that are drawn, and of up to 48,000 others that the map shows."""
+    rows = np.arange(n) if n <= FIGURE_ROWS else np.sort(generator(0, "figures").choice(n, FIGURE_ROWS, replace=False))
+    others = generator(0, "map").choice(n, min(n, MAP_ROWS), replace=False)
+    return rows, np.sort(others[~np.isin(others, rows)][: MAP_ROWS - len(rows)])
+
+
 def figure_arrays(
-    x: NDArray[Any],
-    embedding: NDArray[np.float32],
-    assignment: NDArray[np.int64],
+    x: NDArray[Any] | Rows,
+    embedding: NDArray[np.float32] | Rows,
+    assignment: NDArray[np.int64] | Rows,
     labels: NDArray[np.int64] | None,
     pixels: NDArray[np.uint8] | None = None,
 ) -> dict[str, NDArray[Any]]:
@@ -31,24 +54,24 @@ def figure_arrays(
     data `more_...` are up to 48,000 further rows: their numbers, clusters, labels and features, and which three of the
     drawn rows are nearest to each in the input and in the embedding. Images (`pixels` [N, 3, S, T]) have `thumbnails`.
     """
-    n = len(x)
-    rows = np.arange(n) if n <= FIGURE_ROWS else np.sort(generator(0, "figures").choice(n, FIGURE_ROWS, replace=False))
-    others = generator(0, "map").choice(n, min(n, MAP_ROWS), replace=False)
-    more = np.sort(others[~np.isin(others, rows)][: MAP_ROWS - len(rows)])
-    middle = x[rows].mean(0, dtype=np.float32)
-    axes = _principal(x[rows] - middle)
-    before, after = ((x[rows] - middle) @ axes).astype(np.float32), embedding[rows]
+    rows, more = figure_rows(len(assignment))
+    drawn = x[rows]
+    middle = drawn.mean(0, dtype=np.float32)
+    axes = _principal(drawn - middle)
+    before, after = ((drawn - middle) @ axes).astype(np.float32), embedding[rows]
     sample = {"rows": rows, "before": before, "after": after, "cluster": assignment[rows]}
     if len(more):
         batches = [more[i : i + BATCH] for i in range(0, len(more), BATCH)]
         sample |= {"more_rows": more, "more_cluster": assignment[more],
                    "more_before": np.concatenate([_nearest((x[each] - middle) @ axes, before) for each in batches]),
                    "more_after": np.concatenate([_nearest(embedding[each], after) for each in batches])}  # fmt: skip
-    if x.dtype != np.uint8:  # of images a single pixel says nothing
+    if drawn.dtype != np.uint8:  # of images a single pixel says nothing
         count = min(FEATURES, VALUES // max(1, len(rows) + len(more)))
-        columns = np.sort(np.argsort(-x[rows].var(axis=0), kind="stable")[:count])
-        sample |= {"feature_columns": columns, "features": x[np.ix_(rows, columns)].astype(np.float32)}
-        sample |= {"more_features": x[np.ix_(more, columns)].astype(np.float32)} if len(more) else {}
+        columns = np.sort(np.argsort(-drawn.var(axis=0), kind="stable")[:count])
+        sample |= {"feature_columns": columns, "features": drawn[:, columns].astype(np.float32)}
+        if len(more):
+            batches = [x[more[i : i + BATCH]][:, columns] for i in range(0, len(more), BATCH)]
+            sample["more_features"] = np.concatenate(batches).astype(np.float32)
     if pixels is not None:
         sample["thumbnails"] = _thumbnails(pixels[rows])
     if labels is None:

@@ -15,6 +15,7 @@ from ops.config.settings import LaunchSettings
 from ops.data.load import load, prepared
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
+from ops.results.arrays import table_path
 from ops.results.model_store import StoredModel, read_model
 from ops.results.schema import DataRecord
 from ops.results.stored_run import is_search, read_result
@@ -73,7 +74,10 @@ def open_run(address: str) -> tuple[StoredModel, TrainedNodes]:
     if is_search(folder) and not (folder / "result.json").is_file():
         folder = folder / "best"
     seed = result.seeds[0] if result.model_seed is None else result.model_seed
-    ids, clusters = _assignments(folder / "assignments.parquet", seed)
+    ids, clusters = _assignments(table_path(folder, "assignments"), seed)
+    if result.dataset.rows not in (None, len(clusters)):
+        raise DataError(f"{table_path(folder, 'assignments')}: has {len(clusters):,} of the {result.dataset.rows:,} "
+                        "rows of the training, a part of it is missing; run it again with --fresh")  # fmt: skip
     nodes = TrainedNodes(len(clusters), ids, clusters, result.dataset.hash, result.dataset, address)
     return read_model(folder / "model"), nodes
 

@@ -126,18 +126,20 @@ class StoredModel:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe(method: str, data: Data, x: NDArray[Any]) -> dict[str, Any]:
+def describe(method: str, data: Data, x: NDArray[Any] | ColumnStatistics) -> dict[str, Any]:
     """What `settings.json` says beside the settings: the method, the data's name and hash, its columns.
 
-    `x` [n, F] are its features, whose means, deviations and ranges are kept, or bytes of pixels.
+    `x` [n, F] are its features, whose means, deviations and ranges are kept, or these, or bytes of pixels.
     Of images also height and width, and their bits a channel where they had more than 8. Of a partitioned graph also
     its relations, reverse ones too, and the types at the ends of the predicted ones.
     """
     names = None if data.feature_names is None else list(data.feature_names)
     about: dict[str, Any] = {"method": method, "dataset": data.name, "data": data.digest(),
                              "n_features": data.n_features, "feature_names": names}  # fmt: skip
-    if data.n_features and x.dtype.kind == "f":
-        about["columns"] = statistics_of(x).plain()
+    if isinstance(x, np.ndarray) and data.n_features and x.dtype.kind == "f":
+        x = statistics_of(x)
+    if data.n_features and isinstance(x, ColumnStatistics) and x.count:
+        about["columns"] = x.plain()
     if isinstance(data, AttributedGraph) and data.scaling is not None:
         about["scaling"] = data.scaling.plain()
     if isinstance(data, AttributedGraph) and data.encoding and data.encoding.plain() != Encoding().plain():

@@ -10,9 +10,12 @@ from typing import Any, Generic
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ops import memory
 from ops.api import D, Experiment, Method, S
+from ops.clustering.owners import Owners
+from ops.clustering.shards import BLOCK_ROWS
 from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, SearchSettings, flat
@@ -22,6 +25,7 @@ from ops.data.types.graph import AttributedGraph
 from ops.datamodules import datamodule_of
 from ops.device import check_card
 from ops.distributed import ray_session
+from ops.distributed.process_group import ProcessGroup
 from ops.distributed.resources import Share, Workers, nodes, on_cluster, room
 from ops.errors import DivergedError, SettingsError
 from ops.evaluation.labelled import Evaluator
@@ -72,7 +76,7 @@ def _settle_k(experiment: Experiment[S, D]) -> Experiment[S, D]:
     if asked is None:
         if experiment.labels is None:
             raise SettingsError(f"{data.name} has no labels to count: give --n-clusters K or --n-clusters auto")
-        k, source = len(np.unique(experiment.labels[experiment.labels >= 0])), "labels (number of classes)"
+        k, source = _classes(experiment.labels), "labels (number of classes)"
     elif asked == "auto":
         say(f"choosing the number of clusters of {data.name} without labels ...")
         _tell(experiment.console, data.notes)  # before K is chosen by what they warn of
@@ -85,16 +89,29 @@ def _settle_k(experiment: Experiment[S, D]) -> Experiment[S, D]:
     return replace(experiment.with_settings(source, n_clusters=k), k_choice=choice)
 
 
+def _classes(labels: NDArray[np.int64]) -> int:
+    """How many classes there are in labels that may be mapped from a file: read block by block."""
+    seen = np.zeros(0, dtype=np.int64)
+    for first in range(0, len(labels), BLOCK_ROWS):
+        seen = np.union1d(seen, labels[first : first + BLOCK_ROWS])
+    return int(np.sum(seen >= 0))
+
+
 def identity(experiment: Experiment[S, D]) -> dict[str, Any]:
     """What makes two runs the same but for their seeds: method, settings, data and the model of a warm start."""
     value = run_dir.identity(experiment.method.name, flat(experiment.settings), experiment.data.digest())
     return value if experiment.warm is None else value | {"warm": experiment.warm.digest}
 
 
-def judges_of(experiment: Experiment[S, D]) -> Judges:
-    """Who scores the assignments of an experiment."""
-    unlabelled = datamodule_of(experiment.method).judge(experiment)
-    return Judges(unlabelled, Evaluator(experiment.labels), experiment.k, experiment.data.n_rows)
+def judges_of(experiment: Experiment[S, D], group: ProcessGroup | None = None) -> Judges | None:
+    """Who scores the assignments of an experiment on this rank of a `group`; None where rank 0 does that for it."""
+    module, group, labels = datamodule_of(experiment.method), group or ProcessGroup(), experiment.labels
+    offsets = module.offsets(experiment.data)
+    if offsets is None and group.rank:
+        return None
+    owners = Owners.alone(experiment.data.n_rows) if offsets is None else Owners(offsets, group)
+    evaluator = Evaluator(None if labels is None else labels[owners.shard.numbers()], owners.group)
+    return Judges(module.judge(experiment, owners.group), evaluator, experiment.k, owners)
 
 
 def tracking_uri(launch: LaunchSettings) -> str:

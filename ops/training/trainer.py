@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ops.api import AnyExperiment, D, Experiment, Method, Record, S
 from ops.config.cli import Request
 from ops.config.console import Console
@@ -19,7 +21,8 @@ from ops.config.settings import LaunchSettings, flat
 from ops.config.tracking_uri import default_uri, ui_command
 from ops.data.load import prepared
 from ops.datamodules import datamodule_of
-from ops.distributed.ray_session import check_seen, crew
+from ops.distributed.apart import apart
+from ops.distributed.ray_session import check_seen, crew, has_workers
 from ops.errors import Interrupted
 from ops.masking import shown
 from ops.results.schema import RunResult, SeedResult
@@ -59,8 +62,8 @@ def run_experiment(experiment: Experiment[S, D], out: Path, study: Path | None =
                     fit(experiment, session, folder, seed, stop)
                     if stop():  # asked after the seed's last report
                         raise Interrupted(f"stopped after seed {seed}; its results are kept")
-                result = collect(experiment, folder, planned)
-                record.update(outcome(experiment, folder, result))
+                result, shown_of_it = _summed_up(experiment, folder, planned)
+                record.update(shown_of_it)
     return folder, result
 
 
@@ -102,6 +105,22 @@ def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None
         with tracked(folder, tracking_uri(launch), require=launch.require_tracking, warn=console.warn):
             pass  # MLflow may lack something of it
     return stored
+
+
+def _summed_up(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[RunResult, dict[str, Any]]:
+    """`collect` and `outcome` of what the seeds have left; behind workers that own rows in a process of its own."""
+    if not has_workers(experiment.launch) or datamodule_of(experiment.method).offsets(experiment.data) is None:
+        result = collect(experiment, folder, planned)
+        return result, outcome(experiment, folder, result)
+    return apart(_in_new_process, replace(experiment, labels=None), folder, planned)
+
+
+def _in_new_process(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[RunResult, dict[str, Any]]:
+    """The labels of rows that ranks own lie in files, which what is hidden names."""
+    experiment = replace(experiment, labels=getattr(experiment.hidden, "labels", None))
+    torch.set_num_threads(experiment.threads)
+    result = collect(experiment, folder, planned)
+    return result, outcome(experiment, folder, result)
 
 
 @contextmanager

@@ -11,28 +11,18 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from processes import Nursery, until
 from safetensors.numpy import save_file
 
-import ops
 from ops.atomic_io import read_json
 from ops.storage.status import HISTORY, STATUS, begin, end
 
-PROJECT = str(Path(ops.__file__).parents[1])
 STUDY = "hsan-toy-1a2b3c4d"
 NAMES = [f"train/m{i}" for i in range(11)]
-
-
-def until(condition: Callable[[], Any], seconds: float = 600) -> None:
-    """Wait for a condition of the world; fail loudly rather than hang."""
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "waited too long"
-        time.sleep(0.05)
 
 
 class Study:
@@ -178,12 +168,11 @@ def predict(tensors, settings, x, edge_index):
 """
 
 
-def load_and_predict(uri: str, folder: Path) -> list[str]:
-    """Load the registered model in a fresh process, as a user would."""
+def load_and_predict(nursery: Nursery, uri: str, folder: Path) -> list[str]:
+    """Load the registered model in another process, as a user would."""
     (folder / "extra").mkdir()
     (folder / "extra" / "toy.py").write_text(TOY)
-    env = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": PROJECT, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = [sys.executable, "-c", LOAD, str(folder / "extra")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    variables = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    ended = nursery.run([str(folder / "extra")], code=LOAD, variables=variables)
+    assert ended.code == 0, ended.err
+    return ended.out.splitlines()

@@ -80,7 +80,7 @@ class S3:
                 [weed, "server", *(f"-{key}={value}" for key, value in options.items())],
                 cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
-        client, limit = self.client(), time.monotonic() + 60
+        client, limit = self.client(), time.monotonic() + 600
         while True:
             try:
                 if BUCKET not in [b["Name"] for b in client.list_buckets()["Buckets"]]:
@@ -98,7 +98,7 @@ class S3:
         if self.process is not None:
             self.process.terminate()  # a killed one may lose what it has just taken
             try:
-                self.process.wait(30)
+                self.process.wait(120)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(30)

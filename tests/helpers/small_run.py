@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import numpy as np
-import pytest
 
 from ops.api import Experiment
 from ops.config.cli import Request
@@ -25,7 +24,14 @@ def experiment(
 ) -> Experiment:
     """A training of four epochs in OUT/a."""
     settings = method.settings(n_clusters=2, epochs=4, embedding_dim=4, update_every=2)
-    options = {"out": str(out), "name": "a", "report": False, "workers": 0, "tracking_uri": f"sqlite:///{out}/m.db"}
+    options = {
+        "out": str(out),
+        "name": "a",
+        "report": False,
+        "explain": False,
+        "workers": 0,
+        "tracking_uri": f"sqlite:///{out}/m.db",
+    }
     request = Request(settings, LaunchSettings(**options | launch), {"n_clusters": "flag"}, "a test")
     data = make_graph("small", x, GRAPH.edge_index, ids=ids, feature_names=names)
     return Experiment(method, request, data, labels, None, Console(), 1)
@@ -33,8 +39,3 @@ def experiment(
 
 def without_tracking(patch) -> None:
     patch.setattr("ops.training.trainer.tracked", lambda *args, **options: nullcontext())
-
-
-@pytest.fixture
-def untracked(monkeypatch):
-    without_tracking(monkeypatch)

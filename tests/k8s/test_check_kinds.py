@@ -40,8 +40,8 @@ def replaced(document: dict[str, Any], keys: tuple[Any, ...], value: Any) -> dic
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source[1])
 def test_no_value_of_another_kind_is_an_exception(source: tuple[str, str, str]) -> None:
     document = one(*source)
-    for keys in places(document):
-        for value in KINDS:
+    for i, keys in enumerate(places(document)):
+        for value in KINDS[i % 4 :: 4]:  # every kind at a quarter of the places
             wrong = replaced(document, keys, value)
             for line in check.check("f", [wrong]):
                 assert line.startswith("f: "), (keys, value)

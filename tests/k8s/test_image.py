@@ -71,7 +71,7 @@ def run(image: Path, command: str) -> subprocess.CompletedProcess[str]:
     environment = kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.run(
         ["/bin/bash", "-euo", "pipefail", "-c", command], cwd=image, env=environment, capture_output=True, text=True,
-        check=False, timeout=120,
+        check=False, timeout=900,
     )  # fmt: skip
 
 

@@ -114,6 +114,7 @@ PLANTED = {"widths": "32,32,32", "code_dim": 3, "head_dim": 16, "epochs": 31, "e
            "pretrain_epochs": 30, "pretrain_lr": 0.003, "pretrain_batch": 32}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["default", "sdcn"])
 def test_recovers_planted_clusters_better_than_the_features_alone(variant):
     data, labels = planted_graph(300, 3, 16, degree=12, mixing=0.1, separation=5.0, seed=1)
@@ -161,9 +162,7 @@ def test_the_first_epochs_leave_the_pretrained_codes_where_they_are():
 
 
 @pytest.mark.parametrize(
-    "words",
-    [{"warmup_epochs": 3}, VARIANTS["text"], {"parts": 4, "blocks": 2}],
-    ids=["default", "text", "parts"],
+    "words", [{"warmup_epochs": 3}, VARIANTS["text"], {"parts": 4, "blocks": 2}], ids=["default", "text", "parts"]
 )
 def test_resuming_anywhere_ends_bit_identical(words):
     data, settings = small_graph()[0], made(**words)
@@ -178,6 +177,7 @@ def test_resuming_anywhere_ends_bit_identical(words):
         assert run.history == [r for r in whole.history if r["epoch"] > state.epoch]
 
 
+@pytest.mark.slow
 def test_in_parts_every_node_is_trained_on_once_an_epoch_and_a_result_depends_on_the_model_alone():
     _, run = trained(parts=5, blocks=2)
     assert all(sum(r[f"head/size_{i:02d}"] for i in range(3)) == 50 for r in joint(run))

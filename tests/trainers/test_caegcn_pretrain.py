@@ -120,6 +120,7 @@ def test_the_epoch_is_kept_whose_codes_agree_best_with_the_edges(tmp_path, monke
     assert not same(kept, content(PlainRun(), pretrain_epochs=40, pretrain_lr=0.003, pretrain_keep="last"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [-9, -2])
 def test_an_interrupted_one_keeps_the_same_epoch(at, tmp_path, monkeypatch):
     with pytest.raises(Interrupted):

@@ -10,7 +10,9 @@ from ops.errors import SettingsError
 from workflows import train
 
 
-def test_another_number_of_clusters_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_number_of_clusters_is_refused(
+    untracked: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "cache"))
     argv = ["caegcn", "--dataset", "planted:nodes=60,clusters=3", "--epochs", "2", "--pretrain-epochs", "1",
             "--widths", "8,8,8", "--no-report", "--no-explain", "--threads", "1", "--quiet",

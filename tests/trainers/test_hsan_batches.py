@@ -65,6 +65,7 @@ def test_resuming_ends_bit_identical(words, at):
     assert resumed.history == whole.history[at + 1 :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [{"batch_nodes": 60}, {"parts": 8, "blocks": 2}])
 def test_planted_clusters_are_recovered(words):
     data, labels = planted_graph(240, 3, 12, degree=8, seed=1, separation=2.5)

@@ -103,6 +103,7 @@ def test_a_resumed_run_ends_in_the_same_bits(words, at):
     assert all(torch.equal(again.model[name], value) for name, value in result.model.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [{}, {"parts": 8, "blocks": 2}])
 def test_planted_clusters_are_recovered(words):
     data, labels = planted_graph(300, 3, 16, degree=12, mixing=0.1, separation=1.5, seed=1)

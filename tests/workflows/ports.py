@@ -7,6 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from processes import marked
+
 LISTEN = "0A"  # a socket's state in /proc/net/tcp
 
 
@@ -31,12 +33,9 @@ def listening() -> dict[str, str]:
 def open_ports(mark: str) -> set[tuple[str, str]]:
     """(title, address) of the listening sockets of all processes with `mark` in their environment."""
     found = set()
-    for process in Path("/proc").glob("[0-9]*"):
+    for pid, title in marked(mark).items():
         with suppress(OSError):
-            if mark.encode() not in (process / "environ").read_bytes() or int(process.name) == os.getpid():
-                continue
-            title = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
-            links = {os.readlink(handle) for handle in (process / "fd").iterdir()}
+            links = {os.readlink(handle) for handle in Path(f"/proc/{pid}/fd").iterdir()}
             sockets = listening()  # after the links: a socket that is closed in between is missed, not mistaken
             found |= {(title, sockets[i]) for i in (link[8:-1] for link in links) if i in sockets}
     return found

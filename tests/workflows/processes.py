@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +22,24 @@ from ops.storage.status import HISTORY, STATUS
 PROJECT = Path(ops.__file__).parents[1]
 TRAIN = PROJECT / "workflows" / "train.py"
 
-# Importing takes seconds, so one process imports once and forks a process per command. Each fork is a process of its
+# Importing takes ten seconds, so one process imports once and forks a process per command. Each fork is one of its
 # own, which checkpoints at every update and can end itself with SIGKILL just before the n-th change to a file whose
 # path contains a text; what files it changes, in order, it writes down on request.
 NURSERY = r"""
-import ast, json, os, signal, sys
+import importlib, json, os, signal, sys
 from ops.storage import lease
 from ops import memory
+from ops.distributed.ray_session import ENVIRONMENT
+from ops.evaluation import baselines
 from ops.training import seed_run
-import pyarrow.parquet, sklearn.cluster, workflows.train
+import pyarrow.parquet, sklearn.cluster, torch._dynamo, workflows.train
+import mlflow.artifacts, mlflow.genai, mlflow.store.tracking.sqlalchemy_store
 from ops.config.exit_codes import entry
 from ops.tracking.store import prepare
 memory.preload()
 prepare()
 seed_run.CHECKPOINT_SECONDS = 0
+baselines.KINDS = baselines.KINDS[:1]  # each costs seconds
 lease.LASTS, lease.EVERY = 15.0, 1.0  # instead of a minute; a busy machine must not outlive it
 
 def changes(event, args):
@@ -66,6 +72,9 @@ def watch(order):
 
 for line in sys.stdin:
     order = json.loads(line)
+    for name in order["imports"]:
+        os.environ |= ENVIRONMENT  # Ray reads it when it is imported
+        importlib.import_module(name)
     pid = os.fork()
     if pid:
         print(pid, flush=True)
@@ -73,16 +82,23 @@ for line in sys.stdin:
         continue
     code = 1
     try:
+        os.setsid()
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        os.chdir(order["folder"])
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        sys.argv = ["workflows/train.py", *order["argv"]]
+        sys.argv = [order["program"], *order["argv"]]
         if order["nth"] or order["diary"]:
             watch(order)
-        entry(workflows.train.main)
+        if order["code"]:
+            exec(compile(order["code"], order["program"], "exec"), {"__name__": "__main__"})
+        else:
+            entry(importlib.import_module(order["program"].removesuffix(".py").replace("/", ".")).main)
         code = 0
     except SystemExit as end:
-        code = end.code
+        code = end.code or 0
     except BaseException:
         import traceback
         traceback.print_exc()
@@ -90,6 +106,7 @@ for line in sys.stdin:
         sys.stdout.flush()
         os._exit(code)
 """
+RAY = ("ray.train.torch", "ray.tune")  # what commands import that start it
 
 
 def environment() -> dict[str, str]:
@@ -109,53 +126,73 @@ class Ended:
 
 
 class Nursery:
-    """Runs `workflows/train.py` commands, one at a time, in forks of a process that has imported everything."""
+    """Runs workflows, one command at a time, in forks of a process that has imported everything."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
-        self.pid = 0
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen([sys.executable, "-c", NURSERY], env=environment(), cwd=folder, **pipes)
+        self.pid, self.running = 0, False
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
+        command = [sys.executable, "-c", NURSERY]
+        self.process = subprocess.Popen(command, env=environment() | variables, cwd=folder, **pipes)
 
     def start(
-        self, argv: list[str], *, event: str = "", part: str = "", nth: int = 0,
-        sent: int = signal.SIGKILL, diary: Path | None = None,
+        self, argv: list[str], *, program: str = "train", code: str = "", folder: Path | None = None,
+        variables: dict[str, str] | None = None, imports: tuple[str, ...] = (), event: str = "", part: str = "",
+        nth: int = 0, sent: int = signal.SIGKILL, diary: Path | None = None,
     ) -> int:  # fmt: skip
-        """Start a command; returns its pid. Just before its nth `event` on a path with `part` it sends itself `sent`.
+        """Start a command, or a program's `code`, in a session of its own; returns its pid.
 
-        nth 0: never; no event: any that changes a file.
+        Just before its nth `event` on a path with `part` it sends itself `sent`; nth 0: never; no event: any that
+        changes a file. `imports` are for this command and all later ones.
         """
+        if self.running:  # a test that failed has left it
+            self.kill()
+        below = [argv[argv.index(flag) + 1] for flag in ("--scratch", "--out") if flag in argv]
         order = {
-            "argv": argv, "event": event, "part": part, "nth": nth,
-            "signal": int(sent), "diary": str(diary or ""),
-            "below": argv[argv.index("--scratch" if "--scratch" in argv else "--out") + 1],
+            "argv": argv, "event": event, "part": part, "nth": nth, "program": f"workflows/{program}.py", "code": code,
+            "signal": int(sent), "diary": str(diary or ""), "folder": str(folder or self.folder),
+            "environment": environment() | (variables or {}), "imports": imports, "below": next(iter(below), ""),
             "out": str(self.folder / "out.txt"), "err": str(self.folder / "err.txt"),
         }  # fmt: skip
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        self.pid = int(self.process.stdout.readline())
+        self.process.stdin.write(json.dumps(order).encode() + b"\n")
+        self.pid = self._answer()
+        self.running = True
         return self.pid
+
+    def _answer(self) -> int:
+        assert self.process.stdout is not None
+        return int(self.process.stdout.readline())
+
+    def ended(self) -> bool:
+        """Whether the command has ended; `wait` says how."""
+        return not self.running or bool(select.select([self.process.stdout], [], [], 0)[0])
 
     def wait(self) -> Ended:
         """Wait for the command; its exit code is minus the signal that killed it."""
-        assert self.process.stdout is not None
-        code = int(self.process.stdout.readline())
+        until(self.ended)
+        code, self.running = self._answer(), False
         return Ended(code, (self.folder / "out.txt").read_text(), (self.folder / "err.txt").read_text())
 
-    def run(self, argv: list[str], **kill: Any) -> Ended:
+    def kill(self) -> Ended:
+        """Kill the command and all that it has started."""
+        end_session(self.pid)
+        return self.wait()
+
+    def run(self, argv: list[str], **how: Any) -> Ended:
         """Start and wait."""
-        self.start(argv, **kill)
+        self.start(argv, **how)
         return self.wait()
 
     def close(self) -> None:
-        """End the importing process; its forks have ended."""
+        """End the importing process and what still runs."""
+        if self.running:
+            self.kill()
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()
-        self.process.wait(30)
+        self.process.wait()
 
 
 def until(condition: Callable[[], Any]) -> None:
@@ -163,7 +200,7 @@ def until(condition: Callable[[], Any]) -> None:
     limit = time.monotonic() + 900
     while not condition():
         assert time.monotonic() < limit, "waited too long"
-        time.sleep(0.002)
+        time.sleep(0.002 if time.monotonic() < limit - 890 else 0.05)
 
 
 def stopped(pid: int) -> bool:
@@ -220,19 +257,56 @@ def tree(database: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def end_group(process: subprocess.Popen[Any]) -> None:
+def end_session(leader: int) -> None:
     """SIGKILL for a process started in its own session, and for all that is left in that session."""
-    members = [process.pid]
+    members = [leader]
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            session = int(stat.read_text().rpartition(")")[2].split()[3])
-        except (OSError, IndexError):
-            continue
-        if session == process.pid:
-            members.append(int(stat.parent.name))
+        with suppress(OSError, IndexError):
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == leader:
+                members.append(int(stat.parent.name))
     for pid in members:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait(30)
+
+
+def below(root: int) -> dict[int, str]:
+    """All processes below `root`, by pid, with their titles."""
+    parents, titles = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            pid = int(stat.parent.name)
+            parents[pid] = int(stat.read_text().rpartition(")")[2].split()[1])
+            titles[pid] = (stat.parent / "cmdline").read_text().split("\0")[0]
+    members = {root}
+    while more := {pid for pid, parent in parents.items() if parent in members} - members:
+        members |= more
+    return {pid: titles[pid] for pid in members if pid in titles}
+
+
+def workers_below(root: int, kind: str = "TrainWorker") -> list[int]:
+    """Pids of Ray's workers of a kind below the process `root`."""
+    return sorted(pid for pid, title in below(root).items() if title.startswith("ray::") and kind in title)
+
+
+MARK = "TESSERA_TEST_MARK"  # in the environment of a command: all that it starts carries it
+
+
+def marked(mark: str) -> dict[int, str]:
+    """The processes that carry a mark in their environment, with their titles."""
+    carriers = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (path / "environ").read_bytes() and int(path.name) != os.getpid():
+                carriers[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return carriers
+
+
+def end_marked(mark: str, seconds: float) -> dict[int, str]:
+    """Wait for everything that carries a mark to end by itself; kill, and return, what has not."""
+    limit = time.monotonic() + seconds
+    while (left := marked(mark)) and time.monotonic() < limit:
+        time.sleep(0.2)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return left

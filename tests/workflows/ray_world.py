@@ -23,7 +23,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from processes import PROJECT, environment, until
+from processes import MARK, PROJECT, environment, marked, until
 
 PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")
 RAY = str(Path(sys.executable).parent / "ray")
@@ -46,7 +46,7 @@ class Cluster:
         token.write_text(secrets.token_hex(32))
         token.chmod(0o600)
         self.environment = environment() | (extra or {}) | {
-            "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "TESSERA_TEST_MARK": self.mark,
+            "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), MARK: self.mark,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }  # fmt: skip
         self.environment.pop("PYTHONPATH")  # the code comes with the job
@@ -103,7 +103,7 @@ class Cluster:
         """`ray job ...`, as typed by somebody who has the token."""
         command = [RAY, "job", arguments[0], "--address", self.dashboard, *arguments[1:]]
         return subprocess.run(
-            command, env=self.environment | variables, cwd=PROJECT, capture_output=True, text=True, timeout=240,
+            command, env=self.environment | variables, cwd=PROJECT, capture_output=True, text=True, timeout=900,
             check=False,
         )  # fmt: skip
 
@@ -122,7 +122,7 @@ class Cluster:
         """What the job's driver has printed."""
         return str(self.get(f"/api/jobs/{job}/logs")["logs"])
 
-    def wait(self, job: str, seconds: float = 180) -> tuple[int | None, str]:
+    def wait(self, job: str, seconds: float = 900) -> tuple[int | None, str]:
         """Wait for the job's end; returns its driver's exit code and what it printed."""
         limit = time.monotonic() + seconds
         while self.info(job)["status"] in ("PENDING", "RUNNING"):
@@ -132,7 +132,7 @@ class Cluster:
 
     def driver(self, job: str) -> int:
         """The pid of the job's python process."""
-        for pid in self.left():
+        for pid in marked(self.mark):
             with contextlib.suppress(OSError):
                 title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                 if title[0].endswith(b"python") and title[1:2] and title[1].startswith(b"workflows/") \
@@ -140,24 +140,15 @@ class Cluster:
                     return pid
         raise AssertionError(self.logs(job))
 
-    def left(self) -> list[int]:
-        """The processes that carry the mark."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if self.mark.encode() in (path / "environ").read_bytes() and int(path.name) != os.getpid():
-                    found.append(int(path.name))
-        return found
-
     def stop(self) -> None:
         """End the nodes and all that they have started; asked gently, Ray takes half a minute of a busy machine."""
         until(self._none_left)
         for process in self.processes:
-            process.wait(30)
+            process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _none_left(self) -> bool:
-        for pid in (left := self.left()):
+        for pid in (left := marked(self.mark)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return not left

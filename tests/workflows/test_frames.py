@@ -14,7 +14,7 @@ from workflows.train import main
 PROJECT = Path(ops.__file__).parents[1]
 
 
-def test_at_most_four_frames_lead_from_the_command_to_the_method(tmp_path, monkeypatch):
+def test_at_most_four_frames_lead_from_the_command_to_the_method(untracked, tmp_path, monkeypatch):
     frames = []
 
     def train(settings, data, run):

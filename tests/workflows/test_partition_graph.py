@@ -3,25 +3,18 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import Shell, temporary
 from graph_tables import write_tables
 from hetero_graphs import hetero, homogeneous
+from processes import until
 
-import ops
 from ops.datamodules import partitioning
 from ops.graph.partition.manifest import read_manifest
 from ops.graph.partition.shards import fetch_shards, open_shard
 from workflows import partition_graph
-
-PROJECT = Path(ops.__file__).parents[1]
-PROGRAM = PROJECT / "workflows" / "partition_graph.py"
 
 
 @pytest.fixture
@@ -89,54 +82,42 @@ def test_what_cannot_be_done_is_one_line(shell, tmp_path, line, code, message):
     assert not (tmp_path / "o" / "manifest.json").exists()
 
 
-def command(*flags):
-    return [sys.executable, str(PROGRAM), *map(str, flags)]
+@pytest.fixture
+def run(nursery):
+    def run(*flags, start=False, imports=()):
+        begin = nursery.start if start else nursery.run
+        return begin([*map(str, flags)], program="partition_graph", imports=imports)
 
-
-def environment():
-    return os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+    return run
 
 
 @pytest.mark.slow
-def test_killed_processes_go_on_to_the_same_bytes(shell, tmp_path):
+def test_killed_processes_go_on_to_the_same_bytes(nursery, run, tmp_path):
     write_tables(hetero(3000, 2000, 40_000, 20_000), tmp_path / "g")
-    flags = ["--graph", tmp_path / "g", "--parts", 4, "--method", "fennel", "--fennel", "waves", "--tasks", 0]
-    subprocess.run(command(*flags, "--out", tmp_path / "whole"), check=True, env=environment(), capture_output=True)
+    flags = ["--graph", tmp_path / "g", "--parts", 4, "--method", "fennel", "--fennel", "waves", "--tasks", 0, "--out"]
+    assert run(*flags, tmp_path / "whole").code == 0
     out = tmp_path / "o"
     for seen in ("edges/*", "blocks/*", "rounds/round.*", "parts/part.000001"):
-        process = subprocess.Popen(
-            command(*flags, "--out", out), env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        limit = time.monotonic() + 120
-        while process.poll() is None and not any((out / ".work").glob(seen)) and time.monotonic() < limit:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        if process.returncode != -signal.SIGKILL:
+        run(*flags, out, start=True)
+        until(lambda seen=seen: nursery.ended() or any((out / ".work").glob(seen)))
+        if nursery.kill().code != -signal.SIGKILL:
             break  # a fast machine was done before the signal
-    subprocess.run(command(*flags, "--out", out), check=True, env=environment(), capture_output=True)
+    assert run(*flags, out).code == 0
     assert contents(out) == contents(tmp_path / "whole")
 
 
 @pytest.mark.slow
-def test_ray_tasks_write_the_same_bytes(tmp_path):
+def test_ray_tasks_write_the_same_bytes_and_tell_their_errors_in_one_line(run, tmp_path):
     write_tables(hetero(600, 500, 3000, 2000), tmp_path / "g", pieces=4)
+    flags = ["--graph", tmp_path / "g", "--parts", 3, "--fennel", "waves", "--tasks"]
     for tasks in (0, 1, 3):
-        flags = ["--graph", tmp_path / "g", "--parts", 3, "--fennel", "waves", "--tasks", tasks, "--out"]
-        subprocess.run(command(*flags, tmp_path / str(tasks)), check=True, env=environment(), timeout=300)
+        assert run(*flags, tasks, "--out", tmp_path / str(tasks), imports=["ray"]).code == 0
     assert contents(tmp_path / "0") == contents(tmp_path / "1") == contents(tmp_path / "3")
-
-
-@pytest.mark.slow
-def test_errors_of_ray_tasks_are_one_line_too(tmp_path):
-    graph = hetero()
-    write_tables(graph, tmp_path / "g")
     (tmp_path / "g" / "nodes" / "note" / "002.parquet").unlink()
-    flags = ["--graph", tmp_path / "g", "--parts", 3, "--tasks", 2, "--out", tmp_path / "o"]
-    ended = subprocess.run(command(*flags), env=environment(), capture_output=True, text=True, timeout=300, check=False)
-    assert ended.returncode == 3, ended.stderr
-    assert "is not among the ids of the note nodes" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    ended = run(*flags, 2, "--out", tmp_path / "o")
+    assert ended.code == 3, ended.err
+    assert "is not among the ids of the note nodes" in ended.err
+    assert "Traceback" not in ended.err
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from ports import open_ports
+from processes import MARK
 
 CODE = """
 import socket, sys
@@ -16,7 +17,7 @@ sys.stdin.read()
 
 
 def test_an_open_port_is_seen():
-    given = os.environ | {"TESSERA_TEST_MARK": "of-the-watch-itself"}
+    given = os.environ | {MARK: "of-the-watch-itself"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", CODE], env=given, **pipes) as process:
         process.stdout.readline()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -27,7 +26,7 @@ from grown_data import (
     edges_touching,
     write_folder,
 )
-from processes import PROJECT
+from processes import Ended
 from s3_world import BUCKET
 
 from workflows import predict, train
@@ -139,7 +138,7 @@ def test_training_data_that_moved_or_changed(world, shell, tmp_path) -> None:
         assert not (tmp_path / "r.parquet").exists()
 
 
-def test_the_registered_model_predicts_the_same(world, shell, tmp_path, monkeypatch) -> None:
+def test_the_registered_model_predicts_the_same(nursery, world, shell, tmp_path) -> None:
     uri = f"sqlite:///{world}/runs/mlflow.db"
     write_folder(tmp_path / "new", NEW_ROWS, edges_touching(NEW_ROWS))
     script = f"""
@@ -153,34 +152,28 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    env = {**os.environ, "PYTHONPATH": str(PROJECT), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "lacks f0" in done.stdout
+    ended = nursery.run([], code=script, folder=tmp_path)
+    assert ended.code == 0, ended.err
+    assert "lacks f0" in ended.out
     alone, _ = predicted(shell, f"{world}/runs/a --data new/features.csv", tmp_path / "alone.parquet")
     same(pd.read_parquet(tmp_path / "pyfunc.parquet"), alone)
-    # the command, in a process of its own: MLflow's addresses are a process's
-    command = [sys.executable, "-W", "ignore", str(PROJECT / "workflows/predict.py"), "models:/tessera-hsan@last",
-               "--tracking-uri", uri, "--data", "new", "--out", "m.parquet"]  # fmt: skip
-    done = subprocess.run(
-        [*command, "--known", str(world / "old")], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    same(
-        pd.read_parquet(tmp_path / "m.parquet"),
-        predicted(shell, f"{world}/runs/a --data new", tmp_path / "p.parquet")[0],
-    )
+
+    def registered(model: str, uri: str, *more: str) -> Ended:
+        """The command, in a process of its own: MLflow's addresses are a process's."""
+        argv = [model, "--tracking-uri", uri, "--data", "new", "--out", "m.parquet", *more]
+        return nursery.run(argv, program="predict", folder=tmp_path)
+
+    ended = registered("models:/tessera-hsan@last", uri, "--known", str(world / "old"))
+    assert ended.code == 0, ended.err
+    expected, _ = predicted(shell, f"{world}/runs/a --data new", tmp_path / "p.parquet")
+    same(pd.read_parquet(tmp_path / "m.parquet"), expected)
     for given, code in {"models:/nothing@last": 3, "models:/": 2}.items():
-        command[4] = given
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == code
-        assert len(done.stderr.splitlines()) == 1
-    command[4], command[6] = "models:/tessera-hsan@last", "http://127.0.0.1:9"
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 6
-    assert "cannot be reached" in done.stderr
+        ended = registered(given, uri)
+        assert ended.code == code
+        assert len(ended.err.splitlines()) == 1
+    ended = registered("models:/tessera-hsan@last", "http://127.0.0.1:9")
+    assert ended.code == 6
+    assert "cannot be reached" in ended.err
 
 
 def test_run_data_and_result_may_be_on_s3(world, shell, tmp_path, s3, monkeypatch) -> None:

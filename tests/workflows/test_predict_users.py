@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from commands import Shell, temporary
-from processes import PROJECT
 from safetensors.torch import load_file, save_file
 
 from ops.data.hetero_load import load_hetero
@@ -135,7 +132,7 @@ def test_the_grown_graph_as_a_whole_is_data_too(world, shell) -> None:
     assert "features of users are not used: the model places them by their edges" in summary["said"]
 
 
-def test_the_registered_model_takes_rows_of_edges(world, shell, tmp_path) -> None:
+def test_the_registered_model_takes_rows_of_edges(nursery, world, shell, tmp_path) -> None:
     uri = f"sqlite:///{world}/runs/mlflow.db"
     x = pd.read_csv(world / "known/nodes/user.csv")
     edges = [
@@ -159,11 +156,9 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    made = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
-    )  # fmt: skip
-    lines = made.stdout.splitlines()
+    ended = nursery.run([], code=code, folder=tmp_path)
+    assert ended.code == 0, ended.err
+    lines = ended.out.splitlines()
     summary = json.loads(lines[0])
     assert (summary["known"], summary["changed"]) == (100, None)
     assert lines[1] == "100"

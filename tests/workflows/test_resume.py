@@ -8,15 +8,13 @@ import random
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from processes import TRAIN, Nursery, environment, history, lines, recorded, rows, tree, until
+from commands import Shell
+from processes import Nursery, history, lines, recorded, rows, tree, until
 
 from ops.storage.status import STATUS
 
@@ -25,7 +23,7 @@ pytestmark = pytest.mark.slow
 DATA = "planted:nodes=200,clusters=4,separation=1.5,mixing=0.4"  # hard enough for clusters to change while training
 EPOCHS, EVERY = 11, 3
 COMMON = ["hsan", "--dataset", DATA, "--preset", "none", "--embedding-dim", "16", "--threads", "1", "--no-report"]
-MODES = [(g, w) for g in ("standard", "accumulate") for w in ("paper", "stale")]
+MODES = [("standard", "paper"), ("accumulate", "stale")]
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -34,13 +32,6 @@ def command(out: Path, *more: str) -> list[str]:
 
 def mode_command(out: Path, mode: tuple[str, str]) -> list[str]:
     return command(out, "--name", "-".join(mode), "--gradients", mode[0], "--weights", mode[1], "--seeds", "2")
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    made = Nursery(tmp_path_factory.mktemp("nursery"))
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +88,7 @@ MOMENTS = {
     "while the last file is written": ("os.rename", "NAME/result.json"),
     "behind the results, while they are recorded for MLflow": ("read", "NAME/assignments.parquet"),
 }
-PLANS = [(1, 5), (0, 2, 3), (2, 6, 8), (1, 4, 7)]  # one a mode
+PLANS = [(0, 1, 3, 5, 8), (2, 4, 6, 7)]  # one a mode
 
 
 @pytest.mark.parametrize("mode", MODES, ids="-".join)
@@ -123,8 +114,9 @@ def test_killed_runs_end_as_undisturbed_ones(
         event, part = MOMENTS[moment]
         part = part.replace("NAME", folder.name)
         assert any(line.startswith(event) and part in line for line in changes), f"never happens: {moment}"
-        ended = nursery.run(again, nth=rng.randrange(1, 13))
-        assert ended.code == -signal.SIGKILL, f"before {moment}: {ended}"
+        if place in (0, 2, 3, 6):  # anywhere too, where so few changes do not lead beyond the moment
+            ended = nursery.run(again, nth=rng.randrange(1, 13))
+            assert ended.code == -signal.SIGKILL, f"before {moment}: {ended}"
         ended = nursery.run(again, event=event, part=part, nth=1)
         assert ended.code == -signal.SIGKILL, f"{moment}: {ended}"
     ended = nursery.run(again)
@@ -161,27 +153,25 @@ def stopped_at(folder: Path, epoch: int) -> None:
 
 
 def test_sigterm_checkpoints_the_epoch_and_a_second_start_is_refused(
-    nursery: Nursery, quiet_out: Path, tmp_path: Path
+    nursery: Nursery,
+    quiet_out: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own = tmp_path / "a folder's runs"  # the command to resume with must survive a shell
     argv = command(own, *LONG, "--name", "long", "--fresh")
-    with (tmp_path / "err").open("w") as err:
-        process = subprocess.Popen(
-            [sys.executable, str(TRAIN), *argv], env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=err
-        )
-    try:
-        until(lambda: lines(own / "long" / "seed-0" / "history.jsonl") >= 4 or process.poll() is not None)
-        process.send_signal(signal.SIGSTOP)
-        second = nursery.run(command(own, *LONG, "--name", "long"))
-        assert second.code == 2
-        assert f"process {process.pid} is at work on this run" in second.err
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGCONT)
-        assert process.wait(60) == 130
-    finally:
-        process.kill()
-        process.wait()
-    epoch, again = told((tmp_path / "err").read_text())
+    pid = nursery.start(argv)
+    until(lambda: lines(own / "long" / "seed-0" / "history.jsonl") >= 4 or nursery.ended())
+    os.kill(pid, signal.SIGSTOP)
+    second = Shell(capsys, monkeypatch, tmp_path)(shlex.join(command(own, *LONG, "--name", "long")))
+    assert second.code == 2
+    assert f"process {pid} is at work on this run" in second.err
+    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, signal.SIGCONT)
+    ended = nursery.wait()
+    assert ended.code == 130
+    epoch, again = told(ended.err)
     stopped_at(own / "long", epoch)
     assert 3 <= epoch < 59
     assert "--fresh" not in again

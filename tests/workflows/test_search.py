@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from processes import PROJECT, history, lines, tree, until
+from processes import PROJECT, Nursery, history, lines, tree, until
 from searches import EPOCHS, TRIALS, Search, command, write_data
 
 from ops.config.cli import resolve
@@ -28,22 +28,6 @@ from workflows import compare, report
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def start() -> Iterator[Callable[..., Search]]:
-    """Starts searches, and sees to their end whatever happens in the test."""
-    started: list[Search] = []
-
-    def begin(*arguments: Any) -> Search:
-        started.append(Search(*arguments))
-        return started[-1]
-
-    yield begin
-    for search in started:
-        if not search.ended():
-            search.process.kill()
-        search.clean()
-
-
 def trial_files(study: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in study.glob("trial-*/trial.json")}
 
@@ -57,45 +41,39 @@ class Disturbed:
 
 
 @pytest.fixture(scope="module")
-def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
+def disturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
     """A search that is killed after a trial, started again, interrupted after another, and started again."""
     folder = tmp_path_factory.mktemp("disturbed")
     write_data(folder, permuted=False)
     study = folder / "study"
-    searches = []
-    try:
-        searches.append(killed := Search(folder))
-        until(lambda: len(trial_files(study)) >= 1 or killed.ended())
-        until(lambda: sum(map(lines, study.glob("trial-*/seed-0/history.jsonl"))) % EPOCHS > 4 or killed.ended())
-        assert not killed.ended(), killed.log.read_text()
-        killed.process.kill()
-        killed.wait()
-        before = trial_files(study)
 
-        searches.append(stopped := Search(folder))
-        until(lambda: len(trial_files(study)) > len(before) or stopped.ended())
-        assert not stopped.ended(), stopped.log.read_text()
-        stopped.process.send_signal(signal.SIGINT)
-        assert stopped.wait() == 130, stopped.log.read_text()
-        assert "resume with: python " in stopped.log.read_text().splitlines()[-1]
-        assert not (study / "best").exists()
-        assert not (study / "trials.json").exists()
-        middle = trial_files(study)
-        assert len(middle) < TRIALS
-        ended = {p: t for p, t in middle.items() if json.loads(p.read_text())["status"] != "interrupted"}
-        assert before.items() <= ended.items(), "an ended trial was trained again"
+    killed = Search(nursery, folder)
+    until(lambda: len(trial_files(study)) >= 1 or nursery.ended())
+    until(lambda: sum(map(lines, study.glob("trial-*/seed-0/history.jsonl"))) % EPOCHS > 4 or nursery.ended())
+    os.kill(killed.pid, signal.SIGKILL)
+    ended = nursery.wait()
+    assert ended.code == -signal.SIGKILL, ended
+    before = trial_files(study)
 
-        searches.append(last := Search(folder))
-        assert last.wait() == 0, last.log.read_text()
-        assert ended.items() <= trial_files(study).items(), "an ended trial was trained again"
-        for search in searches:
-            assert search.clean() == {}, "processes stayed behind"
-        return Disturbed(study, last.log.read_text())
-    finally:
-        for search in searches:
-            if not search.ended():
-                search.process.kill()
-            search.clean()
+    stopped = Search(nursery, folder)
+    until(lambda: len(trial_files(study)) > len(before) or nursery.ended())
+    os.kill(stopped.pid, signal.SIGINT)
+    ended = nursery.wait()
+    assert ended.code == 130, ended
+    assert "resume with: python " in ended.err.splitlines()[-1]
+    assert not (study / "best").exists()
+    assert not (study / "trials.json").exists()
+    middle = trial_files(study)
+    assert len(middle) < TRIALS
+    whole = {p: t for p, t in middle.items() if json.loads(p.read_text())["status"] != "interrupted"}
+    assert before.items() <= whole.items(), "an ended trial was trained again"
+
+    last = Search(nursery, folder)
+    ended = nursery.wait()
+    assert ended.code == 0, ended
+    assert whole.items() <= trial_files(study).items(), "an ended trial was trained again"
+    assert [search.left_behind() for search in (killed, stopped, last)] == [{}] * 3, "processes stayed behind"
+    return Disturbed(study, ended.out)
 
 
 def test_disturbed_search_ends_whole(disturbed: Disturbed) -> None:
@@ -150,11 +128,12 @@ def test_disturbed_search_is_nested_in_mlflow(disturbed: Disturbed) -> None:
         assert set(run["metrics"].values()) <= {1}, f"{key}: a metric stands twice"
 
 
-def test_permuted_labels_change_nothing(disturbed: Disturbed, start: Callable[..., Search], tmp_path: Path) -> None:
+def test_permuted_labels_change_nothing(nursery: Nursery, disturbed: Disturbed, tmp_path: Path) -> None:
     write_data(tmp_path, permuted=True)
-    search = start(tmp_path, "--seeds", "0", "--no-report")
-    assert search.wait() == 0, search.log.read_text()
-    assert search.clean() == {}, "processes stayed behind"
+    search = Search(nursery, tmp_path, "--seeds", "0", "--no-report")
+    ended = nursery.wait()
+    assert ended.code == 0, ended
+    assert search.left_behind() == {}, "processes stayed behind"
     one = json.loads((disturbed.study / "trials.json").read_text())
     other = json.loads((tmp_path / "study" / "trials.json").read_text())
     kept = ("trial", "status", "epochs", "score", "settings")
@@ -162,6 +141,17 @@ def test_permuted_labels_change_nothing(disturbed: Disturbed, start: Callable[..
     assert one["best"] == other["best"]
     assert one["agreement"] == other["agreement"]
     assert one["trials"][0]["metrics"]["acc"] != other["trials"][0]["metrics"]["acc"], "the labels are others"
+
+
+def test_required_tracking_of_a_finished_search(nursery: Nursery, disturbed: Disturbed) -> None:
+    with socket.socket() as taken:  # bound, not listening: nobody answers
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        Search(nursery, disturbed.study.parent, "--require-tracking", "--tracking-uri", uri)
+        ended = nursery.wait()
+    assert ended.code == 6, ended
+    assert "finished on" in ended.out
+    assert f"error: MLflow at {uri} cannot be reached" in ended.err
 
 
 def test_tuning_with_labels_is_marked(disturbed: Disturbed, tmp_path: Path) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import PROJECT
+from processes import RAY, Nursery
 from searches import command, write_data
 
 from ops.errors import SettingsError
@@ -46,32 +44,26 @@ def test_without_labels_nothing_is_ranked_by_them(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_other_seeds_are_another_search(tmp_path: Path) -> None:
-    argv = ["--dataset", "planted:nodes=60,clusters=3", "--epochs", "2", "--embedding-dim", "8", "--threads", "1"]
-    argv += ["--trials", "1", "--seeds", "1", "--no-report", "--name", "seeds", "--out", str(tmp_path), "--quiet"]
-    command = [sys.executable, str(PROJECT / "workflows" / "tune_hsan.py"), *argv]
-    subprocess.run(command, capture_output=True, check=True, timeout=240)
-    with pytest.raises(SettingsError, match=r"is another run: first_seed \(not set there, 7 now\) differ"):
-        tune_hsan.main([*argv, "--first-seed", "7"])
-
-
-def test_equal_draws_and_more_trials(tmp_path: Path) -> None:
-    """Two choices drawn four times: fewer folders than trials, a finished study, and a best one that may change."""
+def test_equal_draws_more_trials_and_other_seeds(nursery: Nursery, tmp_path: Path) -> None:
+    """Eight choices drawn twelve times: fewer folders than trials, a finished study, and a best one that may change."""
     argv = ["--dataset", "planted:nodes=60,clusters=3", "--epochs", "4", "--update-every", "2", "--threads", "1"]
     argv += ["--search", "low-pass-order", "--concurrent", "2", "--seeds", "1", "--no-report", "--name", "draws"]
     argv += ["--embedding-dim", "8", "--out", str(tmp_path)]
 
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(PROJECT / "workflows" / "tune_hsan.py"), *argv, *more]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    def run(*more: str) -> str:
+        ended = nursery.run([*argv, *more], program="tune_hsan", imports=RAY)
+        assert ended.code == 0, ended
+        return ended.out
 
-    assert "finished on" not in run("--trials", "12").stdout
+    assert "finished on" not in run("--trials", "12")
     stored = json.loads((tmp_path / "draws" / "trials.json").read_text())
     assert len(stored["trials"]) < 12
     assert stored["asked"] == 12
-    assert "finished on" in run("--trials", "12").stdout
+    assert "finished on" in run("--trials", "12")
     best = tmp_path / "draws" / "best" / "run.json"
     value = json.loads(best.read_text())
     best.write_text(json.dumps(value | {"settings": value["settings"] | {"low_pass_order": 99}}))
-    assert "training the best setting" in run("--trials", "13").stdout  # the old best is replaced, not refused
+    assert "training the best setting" in run("--trials", "13")  # the old best is replaced, not refused
     assert json.loads(best.read_text()) == value
+    with pytest.raises(SettingsError, match=r"is another run: first_seed \(not set there, 7 now\) differ"):
+        tune_hsan.main([*argv, "--trials", "13", "--first-seed", "7"])

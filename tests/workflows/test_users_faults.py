@@ -12,43 +12,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from processes import TRAIN, environment, history, lines, until
+from processes import RAY, Nursery, below, history, lines, until, workers_below
 from ray_world import Cluster
-from test_workers import finish, train_workers
 
 pytestmark = pytest.mark.slow
 
-DATA = "planted:users=400,notes=250,clusters=4,mixing=0.2,mean_edges=20"
-HGT = ["hgt", "--dataset", DATA, "--epochs", "24", "--update-every", "4", "--parts", "3", "--workers", "2",
+DATA = "planted:users=300,notes=200,clusters=4,mixing=0.2,mean_edges=20"
+HGT = ["hgt", "--dataset", DATA, "--epochs", "20", "--update-every", "4", "--parts", "2", "--workers", "2",
        "--threads", "1", "--hidden", "16", "--heads", "2", "--fan-out", "4,4", "--batch", "128", "--step-batches", "2",
        "--no-report", "--no-explain", "--name", "run"]  # fmt: skip
-
-
-def start(out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, str(TRAIN), *HGT, "--out", str(out)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment(), cwd=out, text=True, start_new_session=True, **pipes)  # type: ignore[call-overload,no-any-return]
-
-
-def below(root: int) -> dict[int, str]:
-    """All processes below `root`, by pid, with their titles."""
-    parents, titles = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            pid = int(stat.parent.name)
-            parents[pid] = int(stat.read_text().rpartition(")")[2].split()[1])
-            titles[pid] = (stat.parent / "cmdline").read_text().split("\0")[0]
-        except OSError:
-            continue
-    found = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {pid: titles[pid] for pid in found if pid in titles}
-
-
-def shard_actors(root: int) -> list[int]:
-    """The pids of the actors that serve parts."""
-    return sorted(pid for pid, title in below(root).items() if title.startswith("ray::PartService"))
 
 
 def same_results(one: Path, other: Path) -> None:
@@ -63,29 +35,29 @@ def same_results(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed")
-    finish(start(out))
+    ended = nursery.run([*HGT, "--out", str(out)], imports=RAY)
+    assert ended.code == 0, ended.err
     return out / "run"
 
 
-def test_a_killed_actor_and_a_killed_worker_change_nothing(undisturbed: Path, tmp_path: Path) -> None:
-    process = start(tmp_path)
+def test_a_killed_actor_and_a_killed_worker_change_nothing(nursery, undisturbed: Path, tmp_path: Path) -> None:
     seen = tmp_path / "run" / "seed-0" / "history.jsonl"
-    try:
-        until(lambda: lines(seen) > 3 or process.poll() is not None)
-        actors = shard_actors(process.pid)
-        assert len(actors) == 3
-        os.kill(actors[1], signal.SIGKILL)
-        at = lines(seen)
-        until(lambda: lines(seen) > at + 3 or process.poll() is not None)
-        again = shard_actors(process.pid)
-        assert len(again) == 3, "the part is served again"
-        assert actors[1] not in again
-        os.kill(train_workers(process.pid)[1], signal.SIGKILL)
-    finally:
-        _, err = finish(process)
-    assert "a worker was lost; 2 workers start again from the checkpoint" in err
+    pid = nursery.start([*HGT, "--out", str(tmp_path)], imports=RAY)
+    until(lambda: lines(seen) > 3 or nursery.ended())
+    actors = workers_below(pid, "PartService")
+    assert len(actors) == 2
+    os.kill(actors[1], signal.SIGKILL)
+    at = lines(seen)
+    until(lambda: lines(seen) > at + 3 or nursery.ended())
+    again = workers_below(pid, "PartService")
+    assert len(again) == 2, "the part is served again"
+    assert actors[1] not in again
+    os.kill(workers_below(pid)[1], signal.SIGKILL)
+    ended = nursery.wait()
+    assert ended.code == 0, ended.err
+    assert "a worker was lost; 2 workers start again from the checkpoint" in ended.err
     assert json.loads((tmp_path / "run" / "result.json").read_text())["resumed_from"]["0"]
     same_results(tmp_path / "run", undisturbed)
 

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
-import sys
 
+import pyarrow.parquet as pq
 import pytest
-from processes import PROJECT
 from s3_world import BUCKET
 
 
 @pytest.mark.slow
-def test_parts_and_embeddings_of_users_are_in_the_bucket(s3, s3_server, tmp_path):
-    import pyarrow.parquet as pq
-
-    environment = os.environ | s3_server.environment | {"TESSERA_CACHE": str(tmp_path / "cache")}
-
+def test_parts_and_embeddings_of_users_are_in_the_bucket(nursery, s3, tmp_path):
     def run(program, *words):
-        done = subprocess.run(
-            [sys.executable, str(PROJECT / "workflows" / program), *words], env=environment, cwd=tmp_path,
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        cache = {"TESSERA_CACHE": str(tmp_path / "cache")}
+        ended = nursery.run([*words], program=program, folder=tmp_path, variables=cache)
+        assert ended.code == 0, ended.err
 
     out = ["--out", f"s3://{BUCKET}/out", "--scratch", str(tmp_path / "scratch"), "--threads", "1", "--epochs", "2"]
-    run("generate_graph.py", "--users", "400", "--notes", "200", "--clusters", "4", "--out", str(tmp_path / "g"))
-    run("partition_graph.py", "--graph", str(tmp_path / "g"), "--parts", "2", "--out", f"s3://{BUCKET}/parts")
-    run("train.py", "hgt", "--dataset", f"s3://{BUCKET}/parts", "--n-clusters", "4", "--name", "parts", *out)
-    run("train.py", "twhin", "--dataset", "planted:users=300,clusters=4", "--name", "planted", *out)
+    run("generate_graph", "--users", "400", "--notes", "200", "--clusters", "4", "--out", str(tmp_path / "g"))
+    run("partition_graph", "--graph", str(tmp_path / "g"), "--parts", "2", "--out", f"s3://{BUCKET}/parts")
+    run("train", "hgt", "--dataset", f"s3://{BUCKET}/parts", "--n-clusters", "4", "--name", "parts", *out)
+    run("train", "twhin", "--dataset", "planted:users=300,clusters=4", "--name", "planted", *out)
     for name, users in (("parts", 400), ("planted", 300)):
         table = pq.read_table(io.BytesIO(s3.get(f"out/{name}/embeddings.parquet")))
         assert (table.num_rows, table.column_names) == (users, ["id", "vector", "cluster", "confidence"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 from commands import Shell
 from grown_data import ALL, ALL_ROWS, FLAGS, GRAPH, NAMES, OLD, OLD_ROWS, edges_among, write_folder
-from processes import Nursery
+from processes import Ended, Nursery
 
 from workflows import predict
 
@@ -21,20 +22,19 @@ MORE = ["--no-report", *FLAGS.split()]
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    made = Nursery(tmp_path_factory.mktemp("warm"))
-    yield made
-    made.close()
+def run(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ended]:
+    """Runs commands in a folder of this module."""
+    return partial(nursery.run, folder=tmp_path_factory.mktemp("warm"))
 
 
 @pytest.fixture(scope="module")
-def world(nursery: Nursery) -> Path:
+def world(run) -> Path:
     """old/ and all/ (in another order), runs/a trained on old/ with the PCA that a warm start reuses."""
-    folder = nursery.folder
+    folder = run.keywords["folder"]
     write_folder(folder / "old", OLD_ROWS, edges_among(OLD_ROWS))
     write_folder(folder / "all", ALL_ROWS[::-1], GRAPH.edge_index)
     command = ["hsan", "--dataset", "old", "--out", "runs", "--name", "a", "--pca-dim", "6", "--beta", "2", *MORE]
-    ended = nursery.run(command)
+    ended = run(command)
     assert ended.code == 0, ended.err
     return folder
 
@@ -48,8 +48,8 @@ def clusters(run: Path) -> pd.Series:
     return pd.read_parquet(run / "assignments.parquet").set_index("id").cluster
 
 
-def test_ids_stay_a_kill_changes_nothing_and_predict_agrees(nursery, world, capsys, monkeypatch, tmp_path) -> None:
-    ended = nursery.run(warm("b"))
+def test_ids_stay_a_kill_changes_nothing_and_predict_agrees(run, world, capsys, monkeypatch, tmp_path) -> None:
+    ended = run(warm("b"))
     assert ended.code == 0, ended.err
     assert f"warm start from runs/a: {OLD} known nodes (matched by id), {ALL - OLD} new" in ended.out
     assert "of the shared nodes kept their cluster" in ended.out
@@ -62,9 +62,9 @@ def test_ids_stay_a_kill_changes_nothing_and_predict_agrees(nursery, world, caps
     assert result["settings"]["beta"] == {"value": 2.0, "source": "warm start runs/a"}
     assert result["settings"]["epochs"] == {"value": 8, "source": "flag"}
     # killed in the middle and started again
-    killed = nursery.run(warm("c"), event="open", part="checkpoints/.epoch-00000006", nth=1)
+    killed = run(warm("c"), event="open", part="checkpoints/.epoch-00000006", nth=1)
     assert killed.code == -signal.SIGKILL
-    assert nursery.run(warm("c")).code == 0
+    assert run(warm("c")).code == 0
     files = [(world / "runs" / n / "model/model.safetensors").read_bytes() for n in ("b", "c")]
     assert files[0] == files[1]
     pd.testing.assert_series_equal(clusters(world / "runs/c"), after)
@@ -73,13 +73,13 @@ def test_ids_stay_a_kill_changes_nothing_and_predict_agrees(nursery, world, caps
     assert json.loads(told.out)["changed"] == 0
 
 
-def test_another_model_is_another_run_and_mistakes_end_in_one_line(nursery, world) -> None:
-    assert nursery.run(["hsan", "--dataset", "old", "--out", "runs", "--name", "d", *MORE]).code == 0
-    assert nursery.run(warm("e")).code == 0
+def test_another_model_is_another_run_and_mistakes_end_in_one_line(run, world) -> None:
+    assert run(["hsan", "--dataset", "old", "--out", "runs", "--name", "d", *MORE]).code == 0
+    assert run(warm("e")).code == 0
     other = ["runs/d" if word == "runs/a" else word for word in warm("e", "--pca-dim", "6", "--beta", "2")]
-    ended = nursery.run(other)
+    ended = run(other)
     assert (ended.code, "--pca-dim 6: runs/d was trained with 0" in ended.err) == (2, True)
-    ended = nursery.run(["hsan", *other[1:-4], "--pca-dim", "0", "--beta", "2"])
+    ended = run(["hsan", *other[1:-4], "--pca-dim", "0", "--beta", "2"])
     assert (ended.code, "is another run" in ended.err, "warm" in ended.err) == (2, True, True)
     write_folder(world / "renamed", ALL_ROWS, GRAPH.edge_index, [*NAMES[1:], NAMES[0]])
     np.save(write_folder(world / "nameless", ALL_ROWS[:0]) / "features.npy", GRAPH.x)
@@ -92,7 +92,7 @@ def test_another_model_is_another_run_and_mistakes_end_in_one_line(nursery, worl
         (["--warm-start", "runs/nothing"], 3, "no such folder"),
         (["--embedding-dim", "9"], 2, "was trained with 8"),
     ):
-        ended = nursery.run(warm("f", *words))
+        ended = run(warm("f", *words))
         assert ended.code == code
         assert message in ended.err
         assert len([line for line in ended.err.splitlines() if line.startswith("error: ")]) == 1

@@ -44,7 +44,7 @@ def embed(
     edge_index: NDArray[np.int64],
     weight: NDArray[np.float32] | None = None,
 ) -> Float[Tensor, "n D"]:
-    """Rows of a stored model for features `x` [n, F] over `edge_index` [2, E] (which may be empty) with `weight` [E]."""
+    """Rows of a stored model for features `x` [n, F] over `edge_index` [2, E] (perhaps empty) with `weight` [E]."""
     return _rows(tensors, settings, x, edge_index, weight)[0]
 
 

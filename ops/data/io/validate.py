@@ -67,8 +67,7 @@ def make_graph(
     if weight is not None:
         notes.append(f"edge weights: {weight.min():g} to {weight.max():g}")
     zero = int(np.count_nonzero(~features.any(axis=1)))
-    if zero:
-        notes.append(f"{count(zero, 'all-zero feature row')}")
+    notes += [f"{count(zero, 'all-zero feature row')}"] if zero else []
     keys = None if ids is None else check_ids(ids, n, origin=where)
     names = tuple(feature_names) if feature_names else None
     return AttributedGraph(name, features, edges, keys, names, tuple(notes), weight=weight)

@@ -1,6 +1,7 @@
 """Many draws of k-means, what they have in common, and how far they agree."""
 
 import numpy as np
+import pytest
 import torch
 
 from ops.clustering.consensus import consensus
@@ -18,6 +19,7 @@ def blobs():
     return torch.from_numpy(np.concatenate([rows, between]).astype(np.float32)), np.repeat(np.arange(7), sizes)
 
 
+@pytest.mark.slow
 def test_the_consensus_is_steadier_than_its_draws():
     z, truth = blobs()
     single = [scores(truth, kmeans(z, 7, (0, draw), starts=1).labels.numpy()[:250])["acc"] for draw in range(33)]

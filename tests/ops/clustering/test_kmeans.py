@@ -5,7 +5,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans as Oracle
 from sklearn.datasets import make_blobs
@@ -228,7 +228,6 @@ def test_k_outside_one_to_n_is_refused(k):
         kmeans(torch.ones(5, 2), k, (0, 0))
 
 
-@settings(max_examples=40, deadline=None)
 @given(n=st.integers(1, 12), k=st.integers(1, 6), d=st.integers(1, 5), seed=st.integers(0, 99), shift=st.floats(0, 50))
 def test_squared_distances_by_hand(n, k, d, seed, shift):
     g = torch.Generator().manual_seed(seed)
@@ -239,7 +238,6 @@ def test_squared_distances_by_hand(n, k, d, seed, shift):
     assert found.min() >= 0  # rounding below zero would become NaN under a square root
 
 
-@settings(max_examples=30, deadline=None)
 @given(n=st.integers(2, 40), d=st.integers(1, 4), seed=st.integers(0, 999), share=st.floats(0, 1))
 def test_any_result_is_consistent(n, d, seed, share):
     x = torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

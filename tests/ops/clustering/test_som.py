@@ -10,17 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from ops.clustering.lloyd import assign, prepare, step
 from ops.clustering.shards import Shard
-from ops.clustering.som import (
-    neighbourhood,
-    radii,
-    read_map,
-    smooth,
-    som,
-    som_loss,
-    som_step,
-    umatrix,
-    unit_clusters,
-)
+from ops.clustering.som import neighbourhood, radii, read_map, smooth, som, som_loss, som_step, umatrix, unit_clusters
 from ops.distributed.process_group import ProcessGroup
 
 GRID = (4, 5)

@@ -70,11 +70,7 @@ def test_no_ending_shows_a_password(monkeypatch, capsys, uri, form):
 @pytest.mark.parametrize(
     ("name", "value", "shown"),
     [
-        (
-            "TESSERA_DATA",
-            "/data sets",
-            "with TESSERA_DATA='/data sets' in the environment,\nresume with: ",
-        ),
+        ("TESSERA_DATA", "/data sets", "with TESSERA_DATA='/data sets' in the environment,\nresume with: "),
         ("AWS_PROFILE", "work", "with AWS_PROFILE=work in the environment,\nresume with: python train.py"),
         ("MLFLOW_TRACKING_URI", "http://host:5000", "with MLFLOW_TRACKING_URI=http://host:5000 in the environment,"),
         ("MLFLOW_TRACKING_URI", "http://me:secret@host:5000", "interrupted\nresume with: python train.py"),

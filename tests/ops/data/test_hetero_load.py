@@ -29,7 +29,6 @@ def small_chunks(monkeypatch):
 
 
 @given(graphs(), st.sampled_from(["csv", "tsv", "parquet"]), st.integers(1, 3), st.booleans())
-@settings(max_examples=20)
 def test_tables_come_back(raw, suffix, parts, listed):
     graph = built(raw)
     with tempfile.TemporaryDirectory() as place:
@@ -65,7 +64,6 @@ def test_what_our_writer_writes_comes_back(raw, parts):
 
 
 @given(graphs(), st.sampled_from(["csv", "tsv", "parquet"]), st.data())
-@settings(max_examples=40)
 def test_what_is_damaged_is_a_data_error(raw, suffix, data):
     graph = built(raw)
     with tempfile.TemporaryDirectory() as place:

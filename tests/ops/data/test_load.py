@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -68,7 +68,6 @@ def write_edges(folder: Path, layout: str, names: tuple[str, str], edges):
     with_ids=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_folder_layout_gives_the_same_graph(
     tmp_path_factory, graph, features, edges, names, labels, with_ids, seed
 ):
@@ -107,7 +106,6 @@ def test_every_folder_layout_gives_the_same_graph(
     dtype=st.sampled_from([np.int32, np.int64, np.uint16, np.float64]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_npz_layout_gives_the_same_graph(tmp_path_factory, graph, layout, both, dtype, seed):
     x, pairs, y = graph
     if layout == "csr":

@@ -46,7 +46,7 @@ def test_neighbours_are_those_of_the_scaled_columns_and_it_is_said(table):
     assert "features: every column brought to one scale (standard)" in scaled.notes
 
 
-def test_a_model_scales_new_rows_as_it_was_trained(table, tmp_path, capsys):
+def test_a_model_scales_new_rows_as_it_was_trained(untracked, table, tmp_path, capsys):
     out = ["--out", str(tmp_path / "runs"), "--no-report", "--no-explain", "--threads", "1"]
     train(
         ["ssgc", "--dataset", str(table), "--knn", "5", "--n-clusters", "3", "--scale", "standard", "--name", "s", *out]

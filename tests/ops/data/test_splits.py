@@ -89,7 +89,6 @@ def brute(edges, labels, how, valid, test):
 
 @given(raw_graphs(), st.sampled_from(["time", "user"]), st.sampled_from([(0.1, 0.2), (0.0, 0.5), (0.25, 0.25)]),
        st.booleans())  # fmt: skip
-@settings(max_examples=60)
 def test_it_is_what_its_words_say(raw, how, shares, both):
     sizes, edges = raw
     labels = [r for r in (A, B) if r in edges and (both or r == A)]

@@ -26,6 +26,7 @@ def sums_on_the_cpu(rank, world, name):
     return x.numpy()
 
 
+@pytest.mark.slow
 def test_a_group_with_a_backend_for_each_device_reduces_on_the_cpu():
     name = backend(1.0).replace("nccl", "gloo")  # no GPU here: NCCL's place is taken
     assert name == "cpu:gloo,cuda:gloo"

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from ops.data.io.validate import make_graph
 from ops.data.synthetic.planted_partition import planted_graph
@@ -11,6 +12,7 @@ from ops.evaluation.labelled import scores
 from ops.evaluation.quick import DEGREE
 
 
+@pytest.mark.slow
 def test_planted_clusters_are_chosen_with_the_doubt_said():
     data, labels = planted_graph(150, 3, 8, degree=10, mixing=0.1, separation=1.5, seed=0)
     choice, again = (auto.choose(data, 3) for _ in range(2))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.evaluation.model_selection import PANEL, panel
@@ -84,7 +84,6 @@ def test_one_candidate_or_one_index_cannot_disagree():
     assert panel(rows((1,), (2,)), {"a": True}).agreement == 1
 
 
-@settings(max_examples=80, deadline=None)
 @given(data=st.data(), c=st.integers(1, 7), j=st.integers(1, 3))
 def test_any_panel(data, c, j):
     names = list(UP)[:j]

@@ -54,5 +54,5 @@ def test_users_with_tastes_are_served_better_than_by_popularity():
 
     assert applies(train)
     for name, knob, weights in models(train):
-        assert recall(train @ weights()) > recall(popular) + 0.05, (name, knob)
+        assert recall(train @ weights) > recall(popular) + 0.05, (name, knob)
     assert not applies(sp.csr_array((3, 100_000)))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.data.io.validate import make_graph
@@ -71,7 +71,6 @@ def test_a_good_clustering_beats_the_collapsed_one():
     assert judge(labels)["score"] > judge(np.zeros(200, dtype=np.int64))["score"] + 0.2
 
 
-@settings(max_examples=60, deadline=None)
 @given(data=st.data(), n=st.integers(1, 9), k=st.integers(1, 5))
 def test_structure_of_any_graph_by_brute_force(data, n, k):
     node = st.integers(0, n - 1)
@@ -80,7 +79,6 @@ def test_structure_of_any_graph_by_brute_force(data, n, k):
     assert structure_indices(both(edges), clusters) == pytest.approx(by_hand(edges, clusters), abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
 @given(data=st.data(), n=st.integers(1, 30), k=st.integers(1, 6))
 def test_sizes_and_gini_by_pairs(data, n, k):
     clusters = np.array(data.draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n)))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
@@ -79,10 +79,10 @@ def test_alpha_outside_the_unit_interval_and_temperatures(alpha, temperature):
     assert compare(29, 6, torch.float64, "some", alpha, 2, temperature, "float", 16) < 1e-12
 
 
-@pytest.mark.parametrize("tile_rows", [1, 7, 16, 74, 512])  # one row, ragged, even, exactly M, larger than M
+@pytest.mark.parametrize("tile_rows", [1, 7, 16, 26, 512])  # one row, ragged, even, exactly M, larger than M
 @pytest.mark.parametrize("storage", ["float", "recompute"])
 def test_any_tile_size(tile_rows, storage):
-    assert compare(37, 8, torch.float64, "some", 0.9, 3, 0.5, storage, tile_rows) < 1e-12
+    assert compare(13, 8, torch.float64, "some", 0.9, 3, 0.5, storage, tile_rows) < 1e-12
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 2.0])
@@ -118,7 +118,6 @@ def test_exponents_beyond_float32_switch_to_float64():
         hard_infonce(z, e, torch.tensor(0.9), weights, 0.001)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     n=st.integers(3, 40), d=st.integers(2, 9), alpha=st.floats(-1, 2), beta=st.floats(1, 6),
     temperature=st.floats(0.1, 2), tile_rows=st.integers(1, 90), storage=st.sampled_from(["float", "recompute"]),

@@ -7,14 +7,13 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlflow_world import PROJECT, STUDY, MlflowServer, Study, check_whole, load_and_predict, rows, until
+from mlflow_world import STUDY, MlflowServer, Study, check_whole, load_and_predict, rows
+from processes import Ended, Nursery, until
 
 from ops.atomic_io import read_json, write_json
 from ops.config.tracking_uri import default_uri
@@ -74,7 +73,9 @@ def server(out: Path) -> Iterator[MlflowServer]:
 
 
 @pytest.mark.slow
-def test_a_server_killed_at_the_start_and_in_mid_run_loses_and_doubles_nothing(server: MlflowServer, out: Path) -> None:
+def test_a_server_killed_at_the_start_and_in_mid_run_loses_and_doubles_nothing(
+    nursery: Nursery, server: MlflowServer, out: Path
+) -> None:
     said: list[str] = []
     study = Study(out).start()
     with tracked(study.root, server.uri, require=False, warn=said.append):
@@ -104,7 +105,7 @@ def test_a_server_killed_at_the_start_and_in_mid_run_loses_and_doubles_nothing(s
     connection.close()
     assert send(study.root, server.uri) == []
     assert content(server.db) == before
-    predictions, refusal = load_and_predict(server.uri, out)
+    predictions, refusal = load_and_predict(nursery, server.uri, out)
     assert predictions == '[["c",2,2.0],["a",0,2.0],["b",1,2.0]]'
     assert "NaN" in refusal
 
@@ -136,42 +137,37 @@ print("sent")
 """
 
 
-def driver(study: Study, uri: str, calls: int, side: str = "behind") -> subprocess.CompletedProcess[str]:
+def driver(nursery: Nursery, study: Study, uri: str, calls: int, side: str = "behind") -> Ended:
     """A process that sends and dies before or behind so many calls to MLflow."""
-    command = [sys.executable, "-c", DRIVER, str(study.root), uri, str(calls), side]
-    environment = {**os.environ, "PYTHONPATH": PROJECT}
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, env=environment)
+    return nursery.run([str(study.root), uri, str(calls), side], code=DRIVER)
 
 
 @pytest.mark.slow
-def test_a_driver_killed_at_call_after_call_is_completed_by_the_same_command(out: Path) -> None:
+def test_a_driver_killed_at_call_after_call_is_completed_by_the_same_command(nursery: Nursery, out: Path) -> None:
     study = Study(out).start().epochs(100).model().end(model="tessera-toy", metrics={"last/acc": 0.5}, step=99)
     for calls, side in ((1, "behind"), (2, "behind"), (4, "before"), (6, "behind"), (5, "behind"), (3, "before")):
-        ended = driver(study, default_uri(out), calls, side)
-        assert ended.returncode == -signal.SIGKILL, ended
-    ended = driver(study, default_uri(out), 10_000)
-    assert (ended.returncode, ended.stdout) == (0, "sent\n"), ended
+        ended = driver(nursery, study, default_uri(out), calls, side)
+        assert ended.code == -signal.SIGKILL, ended
+    ended = driver(nursery, study, default_uri(out), 10_000)
+    assert (ended.code, ended.out) == (0, "sent\n"), ended
     check_whole(out / "mlflow.db", study)
     assert rows(out / "mlflow.db", "select name, version from model_versions") == [("tessera-toy", 1)]
     assert rows(out / "mlflow.db", "select count(*) from logged_models") == [(1,)]
 
 
 @pytest.mark.slow
-def test_two_first_runs_at_once_share_a_database_that_neither_a_race_nor_a_kill_spoils(tmp_path: Path) -> None:
+def test_two_first_runs_at_once_share_a_database_that_neither_a_race_nor_a_kill_spoils(
+    nursery: Nursery, tmp_path: Path
+) -> None:
     studies = [Study(tmp_path / name).start().epochs(20).end() for name in "ab"]
-
-    def start() -> list[subprocess.Popen[str]]:
-        commands = [[sys.executable, "-c", DRIVER, str(s.root), default_uri(tmp_path), "0", ""] for s in studies]
-        environment = {**os.environ, "PYTHONPATH": PROJECT}
-        return [subprocess.Popen(c, stdout=subprocess.PIPE, text=True, env=environment) for c in commands]
-
-    killed = start()
+    uri = default_uri(tmp_path)
+    nursery.start([str(studies[0].root), uri, "0", ""], code=DRIVER)
     until((tmp_path / "mlflow.db.part").exists)
     assert not (tmp_path / "mlflow.db").exists()
-    for process in killed:  # one of them is making the database
-        process.kill()
-        process.communicate()
-    assert [process.communicate(timeout=240)[0] for process in start()] == ["sent\n", "sent\n"]
+    nursery.kill()  # it is making the database
+    nursery.start([str(studies[0].root), uri, "0", ""], code=DRIVER)
+    assert send(studies[1].root, uri) == []
+    assert nursery.wait().out == "sent\n"
     assert rows(tmp_path / "mlflow.db", METRICS) == sorted(studies[0].recorded() + studies[1].recorded())
     assert rows(tmp_path / "mlflow.db", "select count(*) from runs where status = 'FINISHED'") == [(4,)]
 
@@ -241,7 +237,7 @@ def test_another_experiment_can_be_given(out: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(out: Path) -> None:
+def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(nursery: Nursery, out: Path) -> None:
     uri, study = default_uri(out), Study(out).start().epochs(2).model()
     (out / "mlartifacts").write_text("where files cannot go")
     (study.root / "result.json").write_text("{}")
@@ -262,7 +258,7 @@ def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(o
 
 
 @pytest.mark.slow
-def test_a_changed_run_is_one_run_and_a_lost_database_is_filled_again(out: Path) -> None:
+def test_a_changed_run_is_one_run_and_a_lost_database_is_filled_again(nursery: Nursery, out: Path) -> None:
     uri, study = default_uri(out), Study(out).start().epochs(2)
     with (study.seed / HISTORY).open("a") as file:
         file.write(
@@ -289,7 +285,7 @@ def test_a_changed_run_is_one_run_and_a_lost_database_is_filled_again(out: Path)
     assert rows(out / "mlflow.db", "select value from tags where key = 'seeds'") == [("3",)]
     before = rows(out / "mlflow.db", METRICS)
     (out / "mlflow.db").unlink()
-    assert driver(study, uri, 10_000).stdout == "sent\n"
+    assert driver(nursery, study, uri, 10_000).out == "sent\n"
     assert rows(out / "mlflow.db", METRICS) == before
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_states import bits, same, small, tensor
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -43,7 +43,6 @@ def test_tensors_of_every_type_and_shape_come_back_bit_for_bit(tmp_path, dtype, 
     same(load_latest(tmp_path), state)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     epoch=st.integers(0, 10**9),
     values=st.dictionaries(st.text(max_size=6), JSON, max_size=4),

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_states import same, small
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -59,7 +59,6 @@ def check_passed_over(sound, damage):
         assert "\n" not in str(caught[0].message)
 
 
-@settings(max_examples=100, deadline=None)
 @given(name=st.sampled_from(FILES), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_one_flipped_bit_anywhere_is_noticed(sound, name, place, bit):
     def flip(folder):
@@ -70,7 +69,6 @@ def test_one_flipped_bit_anywhere_is_noticed(sound, name, place, bit):
     check_passed_over(sound, flip)
 
 
-@settings(max_examples=80, deadline=None)
 @given(name=st.sampled_from(FILES), place=st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_off_anywhere_is_noticed(sound, name, place):
     check_passed_over(sound, lambda f: os.truncate(f / name, int(place * (f / name).stat().st_size)))

@@ -1,7 +1,5 @@
 """Packing a training: a step after the way through a file is the step without it, to the bit."""
 
-import copy
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -51,34 +49,6 @@ def test_going_on_equals_never_having_stopped(keep, fused, before, tmp_path):
     for each in (undisturbed, resumed):
         steps(*each, 4, keep)
     assert same(pack_training(*undisturbed, gradients=True), pack_training(*resumed, gradients=True))
-
-
-def test_names():
-    model, optimizer = training()
-    steps(model, optimizer, 1, False)
-    names = {f"{part}.{key}" for part in ("weight", "scale") for key in ("step", "exp_avg", "exp_avg_sq")}
-    expected = {"model.weight", "model.scale"} | {f"optimizer.{n}" for n in names}
-    assert set(pack_training(model, optimizer, gradients=False)) == expected
-    assert set(pack_training(model, optimizer, gradients=True)) == expected | {"gradient.weight", "gradient.scale"}
-
-
-def test_training_on_does_not_write_into_what_was_unpacked():
-    model, optimizer = training()
-    steps(model, optimizer, 2, True)
-    stored = copy.deepcopy(pack_training(model, optimizer, gradients=True))
-    kept = copy.deepcopy(stored)
-    again = training(seed=3)
-    unpack_training(stored, *again)
-    steps(*again, 2, True)
-    assert same(stored, kept)
-
-
-def test_gradients_of_before_do_not_survive():
-    model, optimizer = training()
-    steps(model, optimizer, 1, True)
-    stored = copy.deepcopy(pack_training(model, optimizer, gradients=False))
-    unpack_training(stored, model, optimizer)
-    assert all(p.grad is None for p in model.parameters())
 
 
 def test_a_state_of_another_model_is_refused():

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_run import GRAPH, N, experiment, untracked  # noqa: F401
+from small_run import GRAPH, N, experiment
 
 from ops.errors import DivergedError
 from ops.results.schema import SeedResult

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -45,11 +45,7 @@ def _message(path, knn=0):
             "is named .csv but holds unknown binary data; a .csv file must hold comma-separated",
         ),
         ("a.csv", b"\n\n", "is empty; its first line must name the columns"),
-        (
-            "a.csv",
-            b"a,b\n1,2\n1,2,3\n",
-            ", row 1: 3 values where the first line names 2 columns",
-        ),
+        ("a.csv", b"a,b\n1,2\n1,2,3\n", ", row 1: 3 values where the first line names 2 columns"),
         ("a.csv", b"a,b\n1,2,3\n", ", row 0: 3 values where the first line names 2 columns"),
         ("a.csv", b"a,b\n1,2\n3\n", ", row 1: 1 values where the first line names 2 columns"),
         ("a.csv", b"a,b\n1,2\n3,\n", "features hold 1 NaN values, the first at row 1, column 1 ('b'); only finite"),
@@ -74,20 +70,12 @@ def _message(path, knn=0):
         ("a.csv", b"id,label\nu,1\n", "empty graph (1 nodes, 0 features); at least one of each is needed"),
         ("a.csv", b"a,b\n", "the table has no rows; every table needs at least one"),
         ("a.csv", b"a,label\n1,\n2,\n", "all labels are -1, NaN, empty or 'unknown'; label some rows"),
-        (
-            "a.csv",
-            "a,b\n1,2\n".encode("utf-16"),
-            "is UTF-16 text (Excel's 'Unicode Text'); save it as UTF-8",
-        ),
+        ("a.csv", "a,b\n1,2\n".encode("utf-16"), "is UTF-16 text (Excel's 'Unicode Text'); save it as UTF-8"),
         ("a.csv", "a,b\n1,2\n".encode("utf-16-le"), "is UTF-16 text (Excel's 'Unicode Text'); save it as UTF-8"),
         ("a.csv", "id,größe\nu,2\n".encode("cp1252"), "cannot be read: it is not UTF-8 text (Windows-1252, as Excel"),
         ("a.csv", "id,a\né,2\n".encode("cp1252"), "cannot be read: it is not UTF-8 text (Windows-1252, as Excel"),
         ("a.csv", b"id;a\nu;1,5\n", "its columns are separated by semicolons (Excel with decimal commas); save"),
-        (
-            "a.csv",
-            b'id,a\nu,"1,5"\n',
-            ", row 0: column 'a' holds '1,5', which is no number; its decimal mark",
-        ),
+        ("a.csv", b'id,a\nu,"1,5"\n', ", row 0: column 'a' holds '1,5', which is no number; its decimal mark"),
         ("a.txt", b"1 2", "unknown kind of file '.txt'; allowed: .npz, .npy, .csv, .parquet"),
     ],
 )
@@ -123,10 +111,7 @@ CSR = {"x_indptr": [0, 1, 2, 3], "x_indices": [0, 1, 2], "x_shape": [3, 3], "edg
         (GOOD | {"y": [0, 1]}, "2 labels for 3 rows; there must be one per row, in the same order"),
         (GOOD | {"ids": ["a", "b"]}, "2 ids for 3 rows"),
         (GOOD | {"x": np.zeros((0, 3))}, "empty graph (0 nodes, 3 features); at least one of each is needed"),
-        (
-            GOOD | {"x": np.array([[None] * 3] * 3)},
-            "array 'x': cannot be read: it holds Python objects (pickle)",
-        ),
+        (GOOD | {"x": np.array([[None] * 3] * 3)}, "array 'x': cannot be read: it holds Python objects (pickle)"),
     ],
 )
 def test_a_npz_that_does_not_fit(tmp_path, arrays, message):
@@ -171,7 +156,6 @@ def test_unknown_arrays_are_said(tmp_path):
 
 
 @given(cut=st.floats(0, 1), junk=st.binary(max_size=8), suffix=st.sampled_from([".npz", ".npy", ".parquet"]))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_cut_anywhere_is_one_line(tmp_path, cut, junk, suffix):
     path = tmp_path / f"g{suffix}"
     x = np.random.default_rng(0).standard_normal((20, 5))
@@ -307,7 +291,6 @@ def test_a_file_that_may_not_be_read(tmp_path):
 
 
 @given(graph_seed=st.integers(0, 1000))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_labels_and_the_order_of_edges_never_change_the_digest(tmp_path_factory, graph_seed):
     rng = np.random.default_rng(graph_seed)
     folder = tmp_path_factory.mktemp("g")

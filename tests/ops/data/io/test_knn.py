@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.datasets import load_digits
@@ -72,7 +72,6 @@ def test_digits_have_many_ties_and_equal_the_integer_reference():
     block_rows=st.integers(1, 30),
     k=st.integers(1, 2),
 )
-@settings(max_examples=100, deadline=None)
 def test_block_size_never_matters(x, metric, block_rows, k):
     edges = knn_graph(x, k, metric, block_rows)
     assert np.array_equal(edges, knn_graph(x, k, metric))

@@ -54,10 +54,7 @@ def _with(value, at=(2, 1)):
             _with([np.nan, np.inf], (3, [0, 2])),
             "f.npz: features hold 1 NaN and 1 infinite values, the first at row 3, colu",
         ),
-        (
-            _with(1e39),
-            "f.npz: 1 values are beyond 1e+15, the first at row 2, column 1 ('b'); their squares do not fit",
-        ),
+        (_with(1e39), "f.npz: 1 values are beyond 1e+15, the first at row 2, column 1 ('b'); their squares do not fit"),
         (np.zeros((0, 4)), "f.npz: empty graph (0 nodes, 4 features); at least one of each is needed"),
         (np.zeros((4, 0)), "f.npz: empty graph (4 nodes, 0 features); at least one of each is needed"),
         (np.zeros(4), "f.npz: features must be a table [N, F], found shape (4,)"),
@@ -102,10 +99,7 @@ def test_bad_edges_name_the_first_offender(edges, message):
         (np.array(["a", "b", "c"]), "g: 3 ids for 4 rows"),
         (np.array(["a", "b", "c", "b"]), "g, row 3: id 'b' stands twice; ids of one type must differ"),
         (np.array([7, 7, 1, 2]), "g, row 1: id 7 stands twice; ids of one type must differ"),
-        (
-            np.array(["a", None, "c", None], dtype=object),
-            "g, row 1: the id is missing (2 in all); every row",
-        ),
+        (np.array(["a", None, "c", None], dtype=object), "g, row 1: the id is missing (2 in all); every row"),
     ],
 )
 def test_bad_ids_are_one_line(ids, message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.data.hetero_load import load_hetero
@@ -15,7 +15,6 @@ from ops.errors import DataError, SettingsError
 
 
 @given(st.integers(1, 3000), st.integers(0, 5))
-@settings(max_examples=60)
 def test_a_shuffle_is_one_to_one_both_ways(n, seed):
     shuffle, rows = Shuffle(n, seed, "x"), np.arange(n)
     places = shuffle.place(rows)

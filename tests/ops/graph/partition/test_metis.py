@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.data.synthetic.planted_partition import planted_graph
@@ -25,7 +25,6 @@ def graphs(draw, most=40):
     return edges, n, draw(st.integers(1, n))
 
 
-@settings(max_examples=150, deadline=None)
 @given(graph=graphs(), method=st.sampled_from(["metis", "hash"]), seed=st.integers(0, 2**31))
 def test_every_node_has_a_part_and_every_part_a_node(graph, method, seed):
     edges, n, parts = graph
@@ -36,7 +35,6 @@ def test_every_node_has_a_part_and_every_part_a_node(graph, method, seed):
     assert np.array_equal(part, partition(edges, n, parts, method, seed))
 
 
-@settings(max_examples=50, deadline=None)
 @given(graph=graphs(), method=st.sampled_from(["metis", "hash"]), seed=st.integers(0, 99))
 def test_order_repeats_and_self_loops_of_edges_change_nothing(graph, method, seed):
     edges, n, parts = graph
@@ -46,7 +44,6 @@ def test_order_repeats_and_self_loops_of_edges_change_nothing(graph, method, see
     assert np.array_equal(partition(edges, n, parts, method, seed), partition(other, n, parts, method, seed))
 
 
-@settings(max_examples=50, deadline=None)
 @given(n=st.integers(1, 200), data=st.data(), seed=st.integers(0, 99))
 def test_hash_parts_differ_by_one_node_at_most(n, data, seed):
     sizes = np.bincount(partition(NO_EDGES, n, data.draw(st.integers(1, n)), "hash", seed))

@@ -195,7 +195,6 @@ some_ids = st.one_of(
 some_keys = st.lists(st.one_of(st.integers(-60, 70), st.text("abcd", max_size=6)), max_size=20)
 
 
-@settings(max_examples=60)
 @given(ids=some_ids, asked=some_keys, seed=st.integers(0, 9))
 def test_an_index_finds_what_is_there_and_nothing_else(ids, asked, seed):
     ids = np.random.default_rng(seed).permutation(np.array(sorted(ids)))

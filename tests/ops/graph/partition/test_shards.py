@@ -78,7 +78,7 @@ def check(graph, part_of, parts, folder):
                 assert stored_edges[key] == (pytest.approx(weight, rel=1e-5), time)
 
 
-@settings(max_examples=20)
+@settings(max_examples=6)
 @given(size=sizes, parts=st.integers(1, 5), seed=st.integers(0, 99))
 def test_every_node_and_edge_once_at_its_owner_and_the_reverse_is_the_transpose(size, parts, seed):
     graph = hetero(*size)

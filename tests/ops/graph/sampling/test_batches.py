@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.data.synthetic.planted_partition import planted_graph
@@ -28,7 +28,6 @@ def check_epoch(batches, n, inside):
     assert np.array_equal(np.sort(np.concatenate([b.nodes for b in batches])), np.arange(n))
 
 
-@settings(max_examples=100, deadline=None)
 @given(n=st.integers(1, 200), size=st.integers(1, 250), seed=st.integers(0, 2**31), epoch=st.integers(0, 10**6))
 def test_node_batches(n, size, seed, epoch):
     batches = batches_of_nodes(n, size, seed, epoch)
@@ -40,7 +39,6 @@ def test_node_batches(n, size, seed, epoch):
     assert same(batches, batches_of_nodes(n, size, seed, epoch))
 
 
-@settings(max_examples=100, deadline=None)
 @given(n=st.integers(1, 120), data=st.data(), seed=st.integers(0, 2**31), epoch=st.integers(0, 10**6))
 def test_part_batches(n, data, seed, epoch):
     parts = data.draw(st.integers(1, n))
@@ -96,7 +94,6 @@ def test_the_edge_loss_by_hand():
     assert expected_edge_loss(path, part, 3) == 0
 
 
-@settings(max_examples=50, deadline=None)
 @given(n=st.integers(1, 30), e=st.integers(0, 80), seed=st.integers(0, 99), data=st.data())
 def test_the_adjacency_of_a_batch(n, e, seed, data):
     a = adjacency(np.random.default_rng(seed).integers(0, n, (2, e)), n, self_loops=True)

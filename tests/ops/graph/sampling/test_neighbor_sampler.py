@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from small_hetero import FOLLOW, SHARE, small_graph, small_parts
 
@@ -173,7 +173,6 @@ def test_features_are_the_nodes_own(graphs):
         assert np.array_equal(client.features("user", ids), graph.nodes["user"].x[rows])
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 50), unique=True), st.lists(st.tuples(st.integers(0, 50), st.booleans())))
 def test_renumber_lists_known_ids_first_and_new_ones_as_met(listed, asked):
     ids = np.array([i for i, _ in asked], dtype=np.int64)
