@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WHEELS := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help setup lock fuzz demo check test test-cluster check-k8s chart kubeflow bench test-gpu bench-gpu docs clean
+.PHONY: help setup lock fuzz demo check test test-cluster check-k8s chart kubeflow results bench test-gpu bench-gpu docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ CHART ?= k8s/chart
 chart: ## the objects of the Helm chart (k8s/chart/files), from the overlays
 	mkdir -p $(CHART)/files
 	for each in k8s/overlays/*/; do kubectl kustomize $$each > $(CHART)/files/$$(basename $$each).yaml || exit 1; done
+
+results: setup ## train what the tables of results lack, hours the first time, and write the tables
+	$(ONE_THREAD) $(BIN)/python tests/bench/results.py
 
 bench: setup ## speed and memory against dense forms and the published code, large graphs: about 20 minutes alone
 	$(BIN)/python tests/bench/loss.py

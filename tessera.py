@@ -13,6 +13,7 @@ from typing import Any
 _CLASSES = {
     "caegcn": "CaEGCN",
     "degree": "Degree",
+    "dmon": "DMoN",
     "hadis": "HaDis",
     "hgt": "HGT",
     "hsan": "HSAN",

@@ -23,6 +23,8 @@ from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.types.graph import Data
+from ops.device import Precision, precision_on
+from ops.distributed.process_group import ProcessGroup
 from ops.distributed.resources import Workers
 from ops.errors import SettingsError
 
@@ -90,6 +92,7 @@ class Run(Protocol):
     rank: int
     world: int
     device: torch.device
+    precision: Precision
 
     def report(
         self,
@@ -102,14 +105,15 @@ class Run(Protocol):
         """Tell one epoch's metrics; called equally often by all ranks.
 
         `assignment` [N] comes at update epochs and is scored by the run, outside the method, with the `embeddings` by
-        name where the method has any to score (rank 0's count). `state` is called only when a checkpoint is due. A
-        stop (scheduler, signal) arrives as an exception from this call.
+        name where the method has any to score. Of users (`DataModule.offsets`) every rank gives those of its own
+        rows [n]; else all have the same and rank 0's count. `state` is called only when a checkpoint is due. A stop
+        (scheduler, signal) arrives as an exception from this call.
         """
 
 
 @dataclass(frozen=True)
 class Result:
-    """What training leaves: the last epoch's clusters and the model.
+    """What training leaves: the last epoch's clusters and the model; of users the rows [n] that this rank owns.
 
     Shapes: assignment int64 [N] in [0, K); confidence float32 [N] in [0, 1]; embedding float32 [N, D];
     `model` holds tensors only (safetensors), enough for the method's `predict`. `more`: further arrays by name, for
@@ -127,14 +131,16 @@ class PlainRun:
     """A run without files, Ray or tracking: what estimators, notebooks and tests pass to `train`."""
 
     def __init__(
-        self, seed: int = 0, start: State | None = None, device: str = "cpu", warm: Warm | None = None
-    ) -> None:
+        self, seed: int = 0, start: State | None = None, device: str = "cpu", warm: Warm | None = None,
+        precision: Precision = "float32",
+    ) -> None:  # fmt: skip
         self.seed = seed
         self.start = start
         self.warm = warm
         self.rank = 0
         self.world = 1
         self.device = torch.device(device)
+        self.precision = precision
         self.history: list[dict[str, float]] = []
         self.assignments: dict[int, NDArray[np.int64]] = {}
 
@@ -190,6 +196,10 @@ class Experiment(Generic[S, D]):
         """The seeds asked for."""
         return list(range(self.launch.first_seed, self.launch.first_seed + self.launch.seeds))
 
+    def precision_on(self, device: str) -> Precision:
+        """What products are computed in on a type of device. Raises SettingsError where it cannot be what is asked."""
+        return precision_on(device, self.launch.precision, self.method.precisions)
+
     def with_settings(self, source: str, **values: Any) -> Experiment[S, D]:
         """The same with some of the method's settings replaced, e.g. by a trial."""
         return replace(self, request=self.request.with_settings(source, **values))
@@ -214,12 +224,22 @@ class DataModule(Generic[S, D]):
         """The choice of K without labels (`--n-clusters auto`); SettingsError where this kind of data has none."""
         raise SettingsError(f"--n-clusters auto: is for attributed graphs; give --n-clusters K for {data.name}")
 
-    def judge(self, experiment: Experiment[S, D]) -> Judge:
-        """A function that scores an assignment, and embeddings where there are any, without labels."""
+    def offsets(self, data: D, array: str = "") -> NDArray[np.int64] | None:
+        """The first row of each part of the rows [P + 1] of which part p belongs to rank p % W; None: rank 0 has all.
+
+        `array`: of that name in a `Result`, whose rows may be others.
+        """
+        return None
+
+    def judge(self, experiment: Experiment[S, D], group: ProcessGroup) -> Judge:
+        """A function that scores an assignment, and embeddings where there are any, without labels.
+
+        With `offsets` all ranks of the `group` make one and call it, each with its own rows; rank 0's scores count.
+        """
         raise NotImplementedError
 
-    def features(self, data: D) -> NDArray[Any]:
-        """The input [N, F] of the rows, for figures: float32, or pixels as bytes."""
+    def features(self, data: D, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[Any]:
+        """The input [N, F] of the rows (or of some of them), for figures: float32, or pixels as bytes."""
         raise NotImplementedError
 
     def baselines(self, experiment: Experiment[S, D]) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
@@ -253,8 +273,9 @@ class Method(Generic[S, D]):
     a trained model. `estimate(settings, data, world)` is the planned peak in bytes of one of `world` workers,
     `exchanged` what it sends in a step. `remarks` are sentences for the plan. `searched` are the settings that a search
     varies by default; `fixed` those that a warm start cannot change. `filter_order` is the order of the baseline
-    filter + k-means. The texts: `new_rows` (how rows that training has not seen are placed), `save_memory` and
-    `avoid_collapse` (which settings help).
+    filter + k-means. `precisions`: what a GPU's products may be computed in, the choice of `--precision auto`
+    first; `weights` says what weights of edges do. The texts: `new_rows` (how rows that training has not seen are
+    placed), `save_memory` and `avoid_collapse` (which settings help).
     """
 
     name: str
@@ -274,6 +295,8 @@ class Method(Generic[S, D]):
     filter_order: Callable[[S], int] | None = None
     embed: Callable[..., Tensor] | None = None
     places_by_features: bool = True
+    precisions: tuple[Precision, ...] = ("tf32", "float32")
+    weights: str = "are not used"
 
     def require(self, kind: str, flag: str) -> None:
         """Raise SettingsError where `flag` is for another kind of data than this method's."""

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 # Imports take a process six seconds; a server that has them forks the processes, and has computed nothing itself.
 PRELOADED = ["torch._dynamo", "sklearn.decomposition", "sklearn.metrics", "pytest", "hypothesis.extra.numpy"]
-PRELOADED += [f"trainers.{name}" for name in ("hsan", "hgt", "twhin", "caegcn", "hadis", "ns4gc")]
+PRELOADED += [f"trainers.{name}" for name in ("hsan", "hgt", "twhin", "caegcn", "hadis", "ns4gc", "dmon")]
 LONGEST = 900  # seconds; a busy machine is slow, not wrong
 
 

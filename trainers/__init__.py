@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _NAMES = (
     "caegcn",
     "degree",
+    "dmon",
     "hadis",
     "hgt",
     "hsan",

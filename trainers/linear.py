@@ -53,7 +53,7 @@ class LinearSettings(MethodSettings):
 def train(settings: LinearSettings, data: AttributedGraph, run: Run) -> Result:
     """Filter, subspace, clusters of one seed. A run that was stopped behind its report computes the same again."""
     group = ProcessGroup(run.rank, run.world)
-    smoothing = smoothing_of(data.edge_index, data.n_nodes, group, run.device)
+    smoothing = smoothing_of(data.edge_index, data.n_nodes, group, run.device, data.weight)
     fit = linear.fit(settings.linear, data.x, smoothing, settings.k, (run.seed, 0))
     labels = fit.labels.cpu().numpy()
     if run.start is None:
@@ -66,22 +66,22 @@ def train(settings: LinearSettings, data: AttributedGraph, run: Run) -> Result:
 @torch.no_grad()
 def embed(
     model: type[LinearSettings], tensors: Mapping[str, Tensor], settings: Mapping[str, Any],
-    x: NDArray[np.float32], edge_index: NDArray[np.int64],
+    x: NDArray[np.float32], edge_index: NDArray[np.int64], weight: NDArray[np.float32] | None = None,
 ) -> Float[Tensor, "n D"]:  # fmt: skip
     """Rows of a stored model for features `x` [n, F], filtered over `edge_index` [2, E] (which may be empty)."""
-    return linear.embed(model.model_validate(settings).linear, tensors, x, edge_index)
+    return linear.embed(model.model_validate(settings).linear, tensors, x, edge_index, weight)
 
 
 @torch.no_grad()
 def predict(
     model: type[LinearSettings], tensors: Mapping[str, Tensor], settings: Mapping[str, Any],
-    x: NDArray[np.float32], edge_index: NDArray[np.int64] | None = None,
+    x: NDArray[np.float32], edge_index: NDArray[np.int64] | None = None, weight: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:  # fmt: skip
     """(cluster [n], confidence [n]) of rows `x` [n, F]; without edges each row stands alone."""
     edges = np.empty((2, 0), dtype=np.int64) if edge_index is None else edge_index
-    rows = embed(model, tensors, settings, x, edges)
+    rows = embed(model, tensors, settings, x, edges, weight)
     labels, confidence = linear.place(model.model_validate(settings).linear, tensors, rows)
-    return labels.numpy(), confidence.numpy()
+    return labels.cpu().numpy(), confidence.cpu().numpy()
 
 
 def _width(method: LinearMethod, k: int, data: AttributedGraph) -> int:
@@ -141,6 +141,8 @@ def linear_method(name: str, summary: str, settings: type[S], searched: tuple[st
         filter_order=_no_filter,
         searched=searched,
         fixed=(),
+        precisions=("float32",),
+        weights="enter the filter, in units of their mean",
         new_rows="by the filter over the edges that the data has, and the nearest cluster in the fitted subspace",
         save_memory="give more --workers, which share the rows",
         avoid_collapse="try another --order or --features",

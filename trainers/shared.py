@@ -12,6 +12,7 @@ from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
@@ -21,9 +22,12 @@ from torch import Tensor
 from ops.api import Arrays, Result, Run, State, Warm
 from ops.clustering.label_matching import matched_ids
 from ops.config.settings import MethodSettings, setting
+from ops.device import products, send
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DivergedError
-from ops.graph.adjacency import SparseRows, sparse_product
+from ops.graph.adjacency import SparseRows, sparse_product, sparse_rows
+
+SPARSE_BELOW = 0.1  # share of features that are not 0, below which products skip the zeros
 
 
 class PartSettings(MethodSettings):
@@ -90,7 +94,8 @@ class EpochTrainer(Protocol):
 def run_epochs(trainer: EpochTrainer, run: Run, epochs: int) -> Result:
     """Train from where the run stands to the last epoch, reporting each one."""
     for epoch in range(run.start.epoch + 1 if run.start else 0, epochs):
-        metrics = trainer.epoch(epoch)
+        with products(run.device, run.precision):  # clusters and results are computed in float32
+            metrics = trainer.epoch(epoch)
         evaluation = trainer.evaluate(epoch)
         if evaluation is None:
             run.report(epoch, metrics, None, partial(trainer.state, epoch))
@@ -148,6 +153,26 @@ def check_loss(loss: float, epoch: int, remedy: str, stage: str = "") -> None:
     """Raise DivergedError, which names the epoch and the remedy, unless the loss is finite."""
     if not math.isfinite(loss):
         raise DivergedError(f"{stage}epoch {epoch}: the loss is {loss}; {remedy}")
+
+
+@dataclass(frozen=True)
+class Features:
+    """This worker's rows of X, dense or sparse, of the `total` rows that a step has."""
+
+    x: Float[Tensor, "n F"] | SparseRows
+    total: int
+
+    def times(self, weight: Float[Tensor, "F H"]) -> Float[Tensor, "n H"]:
+        """`X W`, differentiable in W."""
+        return self.x @ weight if isinstance(self.x, Tensor) else sparse_product(self.x, weight[None])[0]
+
+
+def features_of(x: NDArray[np.float32], group: ProcessGroup, device: torch.device) -> Features:
+    """This worker's share of X [N, F]; rows of mostly zeros (bags of words) are kept without them."""
+    local = x[group.shard(len(x))]
+    if np.count_nonzero(x) < SPARSE_BELOW * x.size:
+        return Features(sparse_rows(sp.csr_array(local), device), len(x))
+    return Features(send(local, device), len(x))
 
 
 def aggregate(z: Float[Tensor, "n D"], a: SparseRows, n_nodes: int, group: ProcessGroup) -> Float[Tensor, "n D"]:

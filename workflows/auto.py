@@ -5,6 +5,7 @@ said; it is a run like any other. `--then METHOD` trains a method on the same da
 """
 
 import json
+from argparse import ArgumentParser
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -30,10 +31,14 @@ class AutoSettings(LaunchSettings):
     workers: Literal["auto"] | int = setting(0, "workers of the chosen method; 0: in this process")
 
 
+def flags(program: str) -> ArgumentParser:
+    """The parser of this command."""
+    return parser(program, "Cluster a graph in seconds, without labels.", AutoSettings, examples=EXAMPLES)
+
+
 def main(argv: list[str], program: str = "workflows/auto.py") -> None:
     """Parse, try, choose, cluster, print; `program` is what the user typed before `argv`."""
-    flags = parser(program, "Cluster a graph in seconds, without labels.", AutoSettings, examples=EXAMPLES)
-    _, settings = read_settings(flags, argv, AutoSettings, "")
+    _, settings = read_settings(flags(program), argv, AutoSettings, "")
     if settings.then and (settings.then not in METHODS or METHODS[settings.then].kind != "graph"):
         graphs = ", ".join(name for name in METHODS if METHODS[name].kind == "graph")
         raise SettingsError(f"--then {settings.then}: is no method for graphs; allowed: {graphs}")

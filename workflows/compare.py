@@ -15,15 +15,20 @@ from ops.storage.run_copy import RESULTS, fetched
 EXAMPLES = ("runs/A runs/B", "runs/A s3://BUCKET/runs/B --out compare.html")
 
 
-def main(argv: list[str], program: str = "workflows/compare.py") -> None:
-    """Print the table, write the page and print where it is."""
+def flags(program: str) -> argparse.ArgumentParser:
+    """The parser of this command."""
     parser = argparse.ArgumentParser(
         prog=program, description="Compare finished runs.", formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(["examples:", *(f"  {program} {line}" for line in EXAMPLES)]),
     )  # fmt: skip
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a finished run or search: its folder or s3:// URI")
     parser.add_argument("--out", default="compare.html", help="the page (default: compare.html)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str], program: str = "workflows/compare.py") -> None:
+    """Print the table, write the page and print where it is."""
+    args = flags(program).parse_args(argv)
     if "://" in args.out:  # a path of that name would be made here
         raise SettingsError(f"--out {args.out}: give a file")
     with ExitStack() as open_runs:

@@ -6,6 +6,7 @@ python workflows/generate_graph.py --users 1000000 --notes 500000 --clusters 100
 import json
 import resource
 import time
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,10 +70,14 @@ EXAMPLES = (
 )
 
 
+def flags(program: str) -> ArgumentParser:
+    """The parser of this command."""
+    return parser(program, "Planted graphs of any size.", GenerateSettings, examples=EXAMPLES)
+
+
 def main(argv: list[str], program: str = "workflows/generate_graph.py") -> None:
     """Parse, generate, print; `program` is what the user typed before `argv`."""
-    flags = parser(program, "Planted graphs of any size.", GenerateSettings, examples=EXAMPLES)
-    _, settings = read_settings(flags, argv, GenerateSettings, "")
+    _, settings = read_settings(flags(program), argv, GenerateSettings, "")
     if not settings.out:
         raise SettingsError(f"--out: is missing; {program} --out FOLDER")
     if settings.out.startswith("s3://"):

@@ -27,6 +27,7 @@ SECTIONS = {  # a command: the workflow's module and what it is for; in the orde
         "partition": ("partition_graph", "cut a graph into parts"),
         "generate": ("generate_graph", "write planted graphs of any size"),
     },
+    "shell": {"completion": ("completion", "print the completion of commands and flags by Tab")},
 }
 MODULES = {name: f"workflows.{module}" for each in SECTIONS.values() for name, (module, _) in each.items()}
 

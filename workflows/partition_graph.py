@@ -4,6 +4,7 @@ Node and edge tables of any size go through Ray tasks; a killed command goes on 
 """
 
 import json
+from argparse import ArgumentParser
 
 from ops.config.cli import parser, read_settings
 from ops.config.console import Console
@@ -15,10 +16,14 @@ from ops.errors import SettingsError
 EXAMPLES = ("--graph FOLDER --parts 20 --out PARTS", "--graph s3://BUCKET/graph --parts 64 --out s3://BUCKET/parts")
 
 
+def flags(program: str) -> ArgumentParser:
+    """The parser of this command."""
+    return parser(program, "Cut a graph into parts with few edges between them.", PartitionSettings, examples=EXAMPLES)
+
+
 def main(argv: list[str], program: str = "workflows/partition_graph.py") -> None:
     """Parse, partition, print; `program` is what the user typed before `argv`."""
-    flags = parser(program, "Cut a graph into parts with few edges between them.", PartitionSettings, examples=EXAMPLES)
-    _, request = read_settings(flags, argv, PartitionSettings, "")
+    _, request = read_settings(flags(program), argv, PartitionSettings, "")
     for flag, value in (("--graph", request.graph), ("--out", request.out)):
         if not value:
             raise SettingsError(f"{flag}: is missing; {program} --graph GRAPH --parts 20 --out FOLDER")

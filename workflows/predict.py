@@ -23,13 +23,18 @@ EXAMPLES = (
 )
 
 
+def flags(program: str) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    each = parser(program, "Clusters of known and new rows by a trained model.", PredictSettings, examples=EXAMPLES)
+    each.usage = f"{program} RUN [flags]"
+    each.add_argument("run", nargs="?", default=argparse.SUPPRESS, metavar="RUN|models:/NAME@ALIAS",
+                      help="folder of a finished run or search (OUT/NAME), or a model in MLflow")  # fmt: skip
+    return each
+
+
 def main(argv: list[str], program: str = "workflows/predict.py") -> None:
     """Parse, predict, print; `program` is what the user typed before `argv`."""
-    flags = parser(program, "Clusters of known and new rows by a trained model.", PredictSettings, examples=EXAMPLES)
-    flags.usage = f"{program} RUN [flags]"
-    flags.add_argument("run", nargs="?", default=argparse.SUPPRESS, metavar="RUN|models:/NAME@ALIAS",
-                      help="folder of a finished run or search (OUT/NAME), or a model in MLflow")  # fmt: skip
-    run, request = read_settings(flags, argv, PredictSettings, "run")
+    run, request = read_settings(flags(program), argv, PredictSettings, "run")
     if not run:
         raise SettingsError("give a run's folder OUT/NAME or models:/NAME@ALIAS; --help lists all flags")
     for flag, value in (("--data", request.data), ("--out", request.out)):

@@ -14,15 +14,20 @@ from ops.storage.run_copy import fetched
 EXAMPLES = ("runs/NAME", "s3://BUCKET/runs/NAME")
 
 
-def main(argv: list[str], program: str = "workflows/report.py") -> None:
-    """Write the report and print where it is."""
+def flags(program: str) -> argparse.ArgumentParser:
+    """The parser of this command."""
     parser = argparse.ArgumentParser(
         prog=program, description="Redraw a run's figures and report.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(["examples:", *(f"  {program} {line}" for line in EXAMPLES)]),
     )  # fmt: skip
     parser.add_argument("run", help="a finished run or search: its folder OUT/NAME, or s3://BUCKET/PREFIX/NAME")
-    with fetched(parser.parse_args(argv).run) as run:
+    return parser
+
+
+def main(argv: list[str], program: str = "workflows/report.py") -> None:
+    """Write the report and print where it is."""
+    with fetched(flags(program).parse_args(argv).run) as run:
         page = write_report(run.folder)
         run.send()
         print(run.shown(page))

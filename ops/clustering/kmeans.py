@@ -163,8 +163,8 @@ def _starts(
 def _plus_plus(x: Float[Tensor, "m D"], k: int, seed: tuple[int, ...], starts: int) -> Float[Tensor, "S K D"]:
     """k-means++ for all starts at once: each next row is drawn in proportion to its squared distance."""
     draws = generator(seed[0], "kmeans++", *seed[1:]).random((k, starts))
-    chosen = send(torch.from_numpy((draws[0] * len(x)).astype(np.int64)), x.device)
-    shares = send(torch.from_numpy(draws), x.device)
+    chosen = send((draws[0] * len(x)).astype(np.int64), x.device)
+    shares = send(draws, x.device)
     centres = [x[chosen]]
     nearest = squared_distances(x, centres[0])
     for j in range(1, k):
@@ -179,6 +179,6 @@ def _plus_plus(x: Float[Tensor, "m D"], k: int, seed: tuple[int, ...], starts: i
 def _released_start(points: Points, k: int, seed: tuple[int, ...]) -> Float[Tensor, "1 K D"]:
     x = sample(points, points.shard.total, seed, "")
     rng = generator(seed[0], "kmeans-released", *seed[1:])
-    sets = [send(torch.from_numpy(rng.choice(len(x), k, replace=False)), x.device) for _ in range(RELEASED_SETS)]
+    sets = [send(rng.choice(len(x), k, replace=False), x.device) for _ in range(RELEASED_SETS)]
     spread = torch.stack([squared_distances(x, x[rows]).sum(dtype=torch.float64) for rows in sets])
     return points.group.broadcast_(x[torch.stack(sets)[spread.argmin()]])[None]

@@ -36,7 +36,6 @@ from ops.graph.filters import Filtered, Smoothing, smoothing_of, split_rows
 
 Kind = Literal["ssgc", "sagsc", "s2cag", "m-s2cag", "degree"]
 KINDS: tuple[Kind, ...] = get_args(Kind)[:-1]  # those that see the features
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -123,10 +122,11 @@ def _rounded(
 
 
 def embed(
-    method: LinearMethod, model: Mapping[str, Tensor], x: NDArray[np.float32], edge_index: NDArray[np.int64]
-) -> Float[Tensor, "n D"]:
-    """The rows of a fitted model for features `x` [n, F] over `edge_index` [2, E] (which may be empty)."""
-    smoothing = smoothing_of(edge_index, len(x), ProcessGroup(), CPU)
+    method: LinearMethod, model: Mapping[str, Tensor], x: NDArray[np.float32], edge_index: NDArray[np.int64],
+    weight: NDArray[np.float32] | None = None,
+) -> Float[Tensor, "n D"]:  # fmt: skip
+    """The rows of a fitted model for features `x` [n, F] over `edge_index` [2, E] (perhaps empty) with `weight` [E]."""
+    smoothing = smoothing_of(edge_index, len(x), ProcessGroup(), model["centres"].device, weight)
     if method.kind == "degree":
         return _log_degree(smoothing)
     z = _filtered(method, treated(x, method.features, model), model, smoothing)
@@ -158,7 +158,7 @@ def _by_scores(method: LinearMethod, centres: Float[Tensor, "K D"]) -> bool:
 def _filtered(method: LinearMethod, table: Table, model: Mapping[str, Tensor], smoothing: Smoothing) -> Filtered:
     """Z of treated features [n, F]; what `model` has of the training scales them."""
     if method.kind == "s2cag":
-        table = scaled_rows(table, np.sqrt(np.maximum(table @ model["columns"].numpy(), 0)))
+        table = scaled_rows(table, np.sqrt(np.maximum(table @ model["columns"].cpu().numpy(), 0)))
     group, device = smoothing.steps.group, smoothing.root_degree.device
     columns = table.T if isinstance(table, np.ndarray) else table.T.tocsr()
     features, transposed = split_rows(table, group, device), split_rows(columns, group, device)

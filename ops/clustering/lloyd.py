@@ -87,10 +87,10 @@ def prepare(z: Table, shard: Shard, group: ProcessGroup, spherical: bool = False
 
     shift = like.new_zeros(1, like.shape[1])
     blocks = [piece for block in shard.blocks() for piece in chunks(block, like.shape[1])]
-    step = _grid(_largest((raw(block) for block in blocks), like, group), shard.total)
+    step = grid(_largest((raw(block) for block in blocks), like, group), shard.total)
     if not spherical:
         shift = _mean((_rounded(raw(block), step) for block in blocks), like, shard, group).to(like.dtype)[None]
-        step = _grid(_largest((raw(block) - shift for block in blocks), like, group), shard.total)
+        step = grid(_largest((raw(block) - shift for block in blocks), like, group), shard.total)
 
     def on_grid(index: Any) -> Tensor:
         return _rounded(raw(index) - shift, step).to(like.dtype)  # fewer bits than before: exact in the narrower type
@@ -104,14 +104,14 @@ def prepare(z: Table, shard: Shard, group: ProcessGroup, spherical: bool = False
 
     norms = torch.cat([like[:, 0], *(read(block).square().sum(1) for block in blocks)])
     longest = float(group.maximum_(torch.cat([norms.double(), norms.new_zeros(1).double()]).max()))
-    square_step = _grid(4 * longest, shard.total)  # centres lie among the rows: no distance exceeds twice the longest
+    square_step = grid(4 * longest, shard.total)  # centres lie among the rows: no distance exceeds twice the longest
     total = float(group.sum_(_rounded(norms, square_step).sum()))
     mean = _mean((read(block) for block in blocks), like, shard, group)
     variance = max(total / shard.total - float(mean.square().sum()), 0.0) / like.shape[1]
     return Points(read, shard, group, spherical, shift, norms, variance, square_step)
 
 
-def _grid(largest: float, total: int) -> float:
+def grid(largest: float, total: int) -> float:
     """The multiples on which float64 adds `total` values up to `largest` without rounding."""
     return math.ldexp(1.0, max(math.frexp(largest)[1] + total.bit_length() - EXACT_BITS, -1000))
 
@@ -186,7 +186,7 @@ def rows_at(points: Points, numbers: NDArray[np.int64]) -> Float[Tensor, "m D"]:
     """The rows of these global `numbers` from whichever workers hold them, on every worker."""
     place = points.shard.positions(numbers)
     rows = points.shift.new_zeros(len(numbers), points.shift.shape[1])
-    local = send(torch.from_numpy(np.flatnonzero(place >= 0)), rows.device)
+    local = send(np.flatnonzero(place >= 0), rows.device)
     rows.index_add_(0, local, points.read(place[place >= 0]))
     return points.group.sum_(rows)
 

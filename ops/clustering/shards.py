@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -78,5 +77,5 @@ def gather_rows(local: Tensor, shard: Shard, group: ProcessGroup) -> Tensor:
     if group.world == 1:
         return local
     full = local.new_zeros((shard.total, *local.shape[1:]))
-    full[send(torch.from_numpy(shard.numbers()), full.device)] = local
+    full[send(shard.numbers(), full.device)] = local
     return group.sum_(full)

@@ -33,12 +33,15 @@ from ops.errors import SettingsError
 
 REMARK = "remark"  # a preset's own key: how it was chosen
 SECTIONS = {  # of --help, in the order in which a person asks; other settings of a method follow as its own
-    "data": ("dataset", "data", "graph", "known", "knn", "knn_metric", "scale", "one_hot", "features", "skip_damaged"),
+    "data": ("dataset", "data", "graph", "known", "knn", "knn_metric", "scale", "one_hot", "ignore", "make_features",
+             "skip_damaged"),
     "clustering": ("n_clusters", "epochs", "lr", "preset", "config", "warm_start", "seeds", "first_seed"),
     "search": ("trials", "search", "objective", "prune", "concurrent", "search_seed"),
-    "results": ("out", "name", "fresh", "result", "report", "explain", "json", "quiet", "dry_run", "dump_config"),
+    "results": ("out", "name", "fresh", "result", "report", "explain", "tensorboard", "json", "quiet",
+                "dry_run", "dump_config"),
     "the method's own settings": (),
-    "machine": ("workers", "gpus_per_worker", "threads", "memory_limit", "scratch", "stop_on_collapse"),
+    "machine": ("workers", "gpus_per_worker", "threads", "device", "precision", "memory_limit", "scratch",
+                "stop_on_collapse"),
     "MLflow": ("tracking_uri", "require_tracking"),
 }  # fmt: skip
 NOT_DUMPED = ("config", "dump_config", "dry_run", "fresh")  # they are a command's, not a training's

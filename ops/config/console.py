@@ -1,18 +1,21 @@
-"""What a run tells: one live line on a terminal, plain lines elsewhere, nothing with `--quiet`."""
+"""What a run tells: one live block on a terminal, plain lines elsewhere, nothing with `--quiet`."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TextIO
 
 # what moves a terminal's cursor, colours it, turns text around, or cannot be encoded; newlines apart
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-CLEAR = "\r\x1b[2K"  # empties the terminal's line
+REDRAWN = 0.1  # seconds between two states of the live block
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -24,10 +27,11 @@ def printable(text: str, *, lines: bool = False) -> str:
     return shown if lines else shown.replace("\n", "\\n")
 
 
-def tell(text: str, end: str = "\n") -> None:
+def tell(text: str) -> None:
     """Print to standard error; where it takes nothing (a full disk, a reader that has gone) the work goes on."""
+    _block().end()
     try:
-        print(text, end=end, file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
     except OSError:
         _mute(sys.stderr)
 
@@ -36,23 +40,70 @@ def _mute(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+class _Block:
+    """The one live block of a process's terminal, below all other words: the newest text and a bar."""
+
+    def __init__(self) -> None:
+        self._live: Any = None
+        self._drawn = 0.0
+
+    def show(self, text: str, share: float | None) -> None:
+        """Draw the newest state; `share`: how much of the work is done, where that is a number."""
+        from rich.console import Console as Terminal
+        from rich.console import Group
+        from rich.live import Live
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        if time.monotonic() - self._drawn < REDRAWN:
+            return
+        if self._live is None:
+            self._live = Live(
+                console=Terminal(stderr=True),
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+        bar = Table.grid(padding=(0, 1))
+        if share is not None:
+            bar.add_row(ProgressBar(total=1.0, completed=share, width=50), f"{share:.0%}")
+        self._live.update(Group(bar, Text(text)), refresh=True)
+        self._drawn = time.monotonic()
+
+    def end(self) -> None:
+        """Take the block away, so that other words stand on a clean line."""
+        if self._live is not None:
+            live, self._live, self._drawn = self._live, None, 0.0
+            with suppress(OSError):
+                live.stop()
+
+
+@cache
+def _block() -> _Block:
+    block = _Block()
+    atexit.register(block.end)  # the cursor is shown again, however the process ends
+    return block
+
+
 @dataclass
 class Console:
     """Words go to standard output, or to standard error where that must stay JSON; progress goes to standard error."""
 
     quiet: bool = False
     json_only: bool = False
-    _live: bool = field(default=False, init=False)
 
     def say(self, text: str = "", *, lines: bool = False) -> None:
         """A line of results or of the plan, or several `lines` of them."""
         if self.quiet:
             return
-        self._end_line()
         text = printable(text, lines=lines)
         if self.json_only:
             tell(text)
             return
+        _block().end()
         try:
             print(text, flush=True)
         except BrokenPipeError:  # its reader (`| head`) has gone; the training has not
@@ -61,23 +112,17 @@ class Console:
 
     def warn(self, text: str) -> None:
         """A line that is shown even with `--quiet`."""
-        self._end_line()
         tell(f"warning: {printable(text)}")
 
-    def progress(self, text: str, *, milestone: bool) -> None:
-        """Where the run stands: each call redraws the live line; elsewhere only milestones are printed."""
+    def progress(self, text: str, *, milestone: bool, share: float | None = None) -> None:
+        """Where the run stands, and the `share` that is done: the live block; elsewhere milestones are printed."""
         if self.quiet:
             return
-        if sys.stderr.isatty():
-            tell(f"{CLEAR}{printable(text)}", end="")
-            self._live = True
+        if sys.stderr.isatty() and share != 1:  # the end of a training stays
+            with suppress(OSError):
+                _block().show(printable(text), share)
         elif milestone:
             tell(printable(text))
-
-    def _end_line(self) -> None:
-        if self._live:
-            tell("")
-            self._live = False
 
 
 @dataclass
@@ -93,8 +138,6 @@ class Clock:
 
         The first epochs pay for the start and say nothing of the others: no estimate before the fourth.
         """
-        done = epoch - self.first + 1
-        left = (time.monotonic() - self.started) / done * (self.last - epoch) if done > 3 else 0
         parts = [who, f"epoch {epoch} of 0-{self.last}"]
         if "train/loss" in metrics:
             parts.append(f"loss {metrics['train/loss']:.4f}")
@@ -103,7 +146,17 @@ class Clock:
         ]
         if "cluster/size_min" in metrics:
             parts.append(f"sizes {metrics['cluster/size_min']:.0f}-{metrics['cluster/size_max']:.0f}")
-        return "  ".join([*parts, f"{_span(left)} left" if left >= 1 else ""]).rstrip()
+        return "  ".join([*parts, self.left(epoch)]).rstrip()
+
+    def left(self, epoch: int) -> str:
+        """`5 min left` after an epoch; "" where that is less than a second, or not to be said yet."""
+        done = epoch - self.first + 1
+        left = (time.monotonic() - self.started) / done * (self.last - epoch) if done > 3 else 0
+        return f"{_span(left)} left" if left >= 1 else ""
+
+    def share(self, epoch: int) -> float:
+        """How much of all epochs is done after this one, 0 to 1."""
+        return (epoch + 1) / (self.last + 1)
 
 
 def _span(seconds: float) -> str:

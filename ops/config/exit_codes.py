@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ops.atomic_io import FULL
-from ops.config.console import CLEAR, printable, tell
+from ops.config.console import printable, tell
 from ops.errors import Interrupted, ResourceError, TesseraError
 from ops.masking import command, mask, shown
 
@@ -57,8 +57,7 @@ def entry(main: Callable[[list[str]], None]) -> None:
 
 
 def _end(text: str, code: int, *more: str) -> NoReturn:
-    """Leave with `code` and lines on standard error; on a terminal they take the place of the live line."""
-    clear = CLEAR if sys.stderr.isatty() else ""
-    for line in (clear + printable(text), *map(printable, more)):
-        tell(line)
+    """Leave with `code` and lines on standard error; on a terminal they take the place of the live block."""
+    for line in (text, *more):
+        tell(printable(line))
     sys.exit(code)

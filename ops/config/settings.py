@@ -70,6 +70,11 @@ class LaunchSettings(Settings):
     scale: Literal["none", "standard", "robust", "minmax"] = setting(
         "none", "bring every feature column to one scale: mean and deviation, median and quartiles, or 0 to 1"
     )
+    one_hot: bool = setting(False, "make a column of 0 and 1 of each value of a table's columns of words")
+    ignore: str = setting("", "comma-separated columns of a table that are left out")
+    make_features: Literal["none", "degree", "spectral"] = setting(
+        "none", "features for edges without any: a column a degree, or leading eigenvectors of the graph"
+    )
     skip_damaged: bool = setting(False, "leave damaged images out instead of stopping; they are counted and named")
     preset: str = setting("auto", "a preset's name or path; auto: the data set's own, none: defaults only")
     config: str | None = setting(None, "YAML file with any of these settings, or a run's run.json")
@@ -87,6 +92,9 @@ class LaunchSettings(Settings):
         None, "GPUs a worker or trial takes; default: 1 where the cluster has any", ge=0, le=64
     )
     threads: int = setting(0, "CPU threads of a training process; 0: all cores there are", ge=0, le=1024)
+    precision: Literal["auto", "float32", "tf32", "bf16"] = setting(
+        "auto", "what a GPU's products are rounded to; auto: the method's choice, tf32 for most, float32 on CPUs"
+    )
     memory_limit: float = setting(
         0, "GiB a training process may plan for; 0: what the machine (cgroup) has", ge=0, le=1e6
     )
@@ -99,6 +107,7 @@ class LaunchSettings(Settings):
     stop_on_collapse: bool = setting(False, "end with exit code 5 when the clusters collapse")
     tracking_uri: str | None = setting(None, "MLflow server or database; default MLFLOW_TRACKING_URI or OUT/mlflow.db")
     require_tracking: bool = setting(False, "end with exit code 6 when MLflow cannot be reached")
+    tensorboard: bool = setting(False, "write every seed's epochs for TensorBoard too (extra tensorboard)")
     json_output: bool = setting(False, "print result.json and nothing else on standard output", alias="json")
     quiet: bool = setting(False, "print errors only")
     dry_run: bool = setting(False, "say the plan and end, without training anything")
@@ -137,6 +146,7 @@ class PredictSettings(Settings):
     knn: int = setting(0, "the k of the training's k-NN graph, for --known and a model in MLflow", ge=0)
     knn_metric: Literal["euclidean", "cosine", "heat", "dot"] = setting("euclidean", "distance of that k-NN graph")
     skip_damaged: bool = setting(False, "leave damaged images out instead of stopping; they are counted and named")
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
     batch_rows: int = setting(16384, "rows of a feature table in memory, and users placed, at a time", ge=1)
     tracking_uri: str | None = setting(None, "MLflow server or database; default MLFLOW_TRACKING_URI or runs/mlflow.db")
     json_output: bool = setting(False, "print a JSON summary and nothing else on standard output", alias="json")

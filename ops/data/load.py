@@ -12,46 +12,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.catalog.graphs import ALIASES, SOURCES, canonical, data_file, read_named
-from ops.data.io.builder import Raw, check_knn, finish
+from ops.data.io.builder import Raw, check_knn, finish, with_made_features
 from ops.data.io.folder import FIELD, read_folder
+from ops.data.io.graph_files import is_edge_table
 from ops.data.io.npz import SUFFIXES, read_file
 from ops.data.io.readers import check_name, reading
 from ops.data.io.remote import read_remote
 from ops.data.synthetic.planted_partition import read_planted
+from ops.data.types.encoding import Encoding, MadeFeatures
 from ops.data.types.graph import AttributedGraph
 from ops.data.types.scaling import Scale
 from ops.errors import DataError, SettingsError
 from ops.storage.object_store import is_s3
 
 DIGITS_KNN = 10
+PREPARATION = {
+    "knn": 0, "knn_metric": "euclidean", "scale": "none", "one_hot": False, "ignore": "", "make_features": "none"
+}  # fmt: skip
 
 
 def load(
-    spec: str, *, knn: int = 0, knn_metric: str = "euclidean", scale: Scale = "none"
-) -> tuple[AttributedGraph, NDArray[np.int64] | None]:
+    spec: str, *, knn: int = 0, knn_metric: str = "euclidean", scale: Scale = "none", one_hot: bool = False,
+    ignore: str = "", make_features: MadeFeatures = "none", k_given: bool = True,
+) -> tuple[AttributedGraph, NDArray[np.int64] | None]:  # fmt: skip
     """Load and check a data set; labels int64 [N] in 0..K-1 (-1: none) come back beside the graph, never in it.
 
     `spec` is, in this order: a known name without slash or suffix (`cora`, `digits`, `planted:nodes=500,seed=1`; write
     `./cora` for a file or folder of that name), s3://..., a folder, a file, or the NAME of a NAME.npz in TESSERA_DATA.
     `knn` > 0 links every row of a feature table without edges to its nearest others; digits takes 10 by itself.
-    `scale` brings the columns to one scale first (`ops.data.types.scaling`).
-    Raises DataError for input that is missing or malformed, SettingsError for a wrong `knn`, metric or planted value,
-    ResourceError for what does not fit the memory.
+    `one_hot` makes a column of each value of a table's columns of words, `ignore` (names, by commas) leaves columns
+    out; `make_features` (degree, spectral) is for edges without features; `scale` brings the columns to one scale first
+    (`ops.data.types.scaling`). `k_given`: see `finish`. Raises DataError for input that is missing or malformed,
+    SettingsError for a wrong `knn`, metric or planted value, ResourceError for what does not fit the memory.
     """
     check_knn(knn, knn_metric)
-    raw = _read(spec)
-    graph, labels = finish(raw, knn or (DIGITS_KNN if raw.origin == "digits" else 0), knn_metric, scale)
+    raw = _read(spec, encoding=Encoding.asked(one_hot, ignore))
+    if raw.encoding is None and (ignore or one_hot):
+        raise SettingsError(f"{'--one-hot' if one_hot else f'--ignore {ignore}'}: {spec} is no table of named columns")
+    knn = knn or (DIGITS_KNN if raw.origin == "digits" else 0)
+    graph, labels = finish(raw, knn, knn_metric, scale, make_features, k_given)
     if _is_bare(spec) and canonical(spec) and os.path.exists(spec):
         graph = graph.with_notes(f"{spec!r} is read as the known name; write ./{spec} for the path")
     return graph, labels
 
 
-def read_rows(spec: str, more_ids: NDArray[Any] | None = None) -> Raw:
+def prepared(source: object) -> dict[str, Any]:
+    """How `load` is asked to prepare the data, from settings or a record that have the names of its parameters."""
+    return {key: getattr(source, key) for key in PREPARATION}
+
+
+def refuse_preparation(source: object, why: str) -> None:
+    """SettingsError where `source` asks for what is done to feature tables and graphs only."""
+    for key, value in prepared(source).items():
+        if value != PREPARATION[key] and key != "knn_metric":
+            raise SettingsError(f"--{key.replace('_', '-')}{'' if value is True else f' {value}'}: {why}")
+
+
+def read_rows(spec: str, more_ids: NDArray[Any] | None = None, encoding: Encoding | None = None) -> Raw:
     """What `load` reads, unchecked and without labels, for rows that come to a trained model: edges may be missing.
 
-    In a folder whose features have ids, edges may also end in `more_ids` of other nodes (`read_folder`).
+    In a folder whose features have ids, edges may also end in `more_ids` of other nodes (`read_folder`). `encoding` is
+    the training's of a table.
     """
-    return replace(_read(spec, more_ids), labels=None)
+    encoding = encoding or Encoding(categories={})
+    raw = replace(_read(spec, more_ids, encoding), labels=None)
+    return with_made_features(raw, encoding.made)
 
 
 def table_file(spec: str) -> Path | None:
@@ -66,7 +91,9 @@ def table_file(spec: str) -> Path | None:
         parts = {p.stem: p for p in files}
         edges = "edges" in parts or any(p.name.endswith(FIELD["edges"]) for p in files)
         path = path if edges else parts.get("features", path)
-    return path if os.path.isfile(path) and path.suffix.lower() in (".csv", ".parquet", ".npy") else None
+    suffix = path.suffix.lower()
+    is_table = os.path.isfile(path) and suffix in (".csv", ".parquet", ".npy")
+    return path if is_table and (suffix == ".npy" or not is_edge_table(path)) else None
 
 
 def known_names() -> list[str]:
@@ -74,7 +101,7 @@ def known_names() -> list[str]:
     return sorted({"digits", "planted", *SOURCES, *ALIASES})
 
 
-def _read(spec: str, more_ids: NDArray[Any] | None = None) -> Raw:
+def _read(spec: str, more_ids: NDArray[Any] | None = None, encoding: Encoding | None = None) -> Raw:
     check_name(spec)
     name, _, parameters = spec.partition(":")
     key = name.strip().lower()
@@ -91,16 +118,16 @@ def _read(spec: str, more_ids: NDArray[Any] | None = None) -> Raw:
 
         bunch = load_digits()
         return Raw("digits", "digits", bunch.data.astype(np.float32) / 16, labels=bunch.target)
-    return read_remote(spec) if is_s3(spec) else _read_path(spec, bare, more_ids)
+    return read_remote(spec, encoding) if is_s3(spec) else _read_path(spec, bare, more_ids, encoding)
 
 
-def _read_path(spec: str, bare: bool, more_ids: NDArray[Any] | None) -> Raw:
+def _read_path(spec: str, bare: bool, more_ids: NDArray[Any] | None, encoding: Encoding | None) -> Raw:
     path = Path(os.path.expanduser(spec)) if spec else None
     if path is None or not os.path.exists(path):
         path = data_file(spec) if bare else None
     if path is None:
         raise DataError(_unknown(spec, bare))
-    return read_folder(path, more_ids) if path.is_dir() else read_file(path)
+    return read_folder(path, more_ids, encoding=encoding) if path.is_dir() else read_file(path, encoding)
 
 
 def _is_bare(name: str) -> bool:

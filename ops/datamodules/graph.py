@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from ops.api import Arrays, DataModule, Experiment, Judge
+from ops.api import Arrays, DataModule, Experiment, Judge, PlainRun
+from ops.clustering.kmeans import kmeans
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.io.validate import make_graph
 from ops.data.load import load as load_graph
+from ops.data.load import prepared, refuse_preparation
 from ops.data.types.graph import AttributedGraph
-from ops.errors import DataError, SettingsError
+from ops.distributed.process_group import ProcessGroup
+from ops.errors import DataError
+from ops.evaluation.baselines import QUICK_SEEDS
 from ops.evaluation.baselines import baselines as kmeans_baselines
 from ops.evaluation.unlabelled import GraphJudge
 from ops.graph.partition.manifest import Manifest, has_manifest, read_manifest
@@ -28,11 +33,11 @@ FILTER_ORDER = 2  # of the baseline filter + k-means, where a method has no filt
 
 def _from_parts(spec: str, manifest: Manifest) -> AttributedGraph:
     folder = cached(spec, range(manifest.parts)) if is_s3(spec) else Path(spec).expanduser()
-    x, edge_index, ids, part = to_homogeneous(folder)
+    x, edge_index, weight, ids, part = to_homogeneous(folder)
     if x is None:
         raise DataError(f"{spec}: its nodes have no features; partition a graph that has some")
     names = next(iter(manifest.nodes.values())).names or None
-    graph = make_graph(manifest.name, x, edge_index, ids=ids, feature_names=names, origin=spec)
+    graph = make_graph(manifest.name, x, edge_index, ids=ids, feature_names=names, origin=spec, weight=weight)
     partitioner = manifest.partitioner.get("method", "given")
     return replace(graph.with_notes(f"{manifest.parts} parts made before by {partitioner}"), part=part)
 
@@ -46,10 +51,9 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
         """The graph and its labels; a folder of parts, here or on S3, is read as a whole and keeps its parts."""
         spec = launch.dataset
         if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
-            if launch.scale != "none":
-                raise SettingsError(f"--scale {launch.scale}: {spec} is in parts; scale its table before it is cut")
+            refuse_preparation(launch, f"{spec} is in parts; do this to its table before it is cut")
             return _from_parts(spec, read_manifest(spec)), None, None
-        data, labels = load_graph(launch.dataset, knn=launch.knn, knn_metric=launch.knn_metric, scale=launch.scale)
+        data, labels = load_graph(spec, k_given=settings.n_clusters is not None, **prepared(launch))
         return data, labels, None
 
     def describe(self, data: AttributedGraph) -> str:
@@ -63,23 +67,29 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
 
         return sweep(data)
 
-    def judge(self, experiment: Experiment[MethodSettings, AttributedGraph]) -> Judge:
+    def judge(self, experiment: Experiment[MethodSettings, AttributedGraph], group: ProcessGroup) -> Judge:
         """Indices in the fixed space and on the edges."""
         scored = GraphJudge(experiment.data, experiment.k)
         return lambda clusters, embeddings: scored(clusters)
 
-    def features(self, data: AttributedGraph) -> NDArray[np.float32]:
+    def features(self, data: AttributedGraph, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float32]:
         """X."""
-        return data.x
+        return data.x[rows]
 
     def baselines(
         self, experiment: Experiment[MethodSettings, AttributedGraph]
     ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
-        """k-means on X, the filtered X and the degree; the quick linear methods."""
-        method = experiment.method
-        order = method.filter_order(experiment.settings) if method.filter_order else FILTER_ORDER
-        for name, _, clusters in kmeans_baselines(experiment.data, experiment.k, experiment.seeds, order):
+        """k-means on X, the filtered X and the degree; the quick linear methods; rows of the untrained network."""
+        method, settings, seeds = experiment.method, experiment.settings, experiment.seeds
+        order = method.filter_order(settings) if method.filter_order else FILTER_ORDER
+        for name, _, clusters in kmeans_baselines(experiment.data, experiment.k, seeds, order):
             yield name, clusters, {}
+        if settings.epochs > 1:  # a method that trains
+            none = {"epochs": 0, "pretrain_epochs": 0}.items()
+            untrained = settings.model_copy(update={k: v for k, v in none if k in type(settings).model_fields})
+            for seed in seeds[:QUICK_SEEDS]:
+                rows = torch.from_numpy(method.train(untrained, experiment.data, PlainRun(seed)).embedding)
+                yield "untrained", kmeans(rows, experiment.k, (seed, 0)).labels.numpy(), {}
 
     def explain(
         self, experiment: Experiment[MethodSettings, AttributedGraph], clusters: NDArray[np.int64]
@@ -87,4 +97,5 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
         """Features by their difference between a cluster and the rest."""
         from ops.evaluation.explain import explain
 
-        return explain(experiment.data.x, clusters, experiment.k, experiment.data.feature_names)
+        data = experiment.data
+        return explain(data.x, clusters, experiment.k, data.feature_names, scaling=data.scaling)

@@ -18,8 +18,9 @@ from ops.clustering.kmeans import START_ROWS, kmeans
 from ops.config.data_settings import ImageSettings
 from ops.config.settings import LaunchSettings
 from ops.data.images.load import read_images
+from ops.data.load import refuse_preparation
 from ops.data.types.images import ImageSet
-from ops.errors import SettingsError
+from ops.distributed.process_group import ProcessGroup
 from ops.evaluation.unlabelled import feature_indices, size_indices
 
 OWN_SPACE = "indices are taken in the trial's own projections: they compare epochs and trials of one backbone only"
@@ -42,10 +43,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         self, launch: LaunchSettings, settings: ImageSettings
     ) -> tuple[ImageSet, NDArray[np.int64] | None, ClassNames]:
         """The images, at the method's `image_size` and with the features of its frozen `backbone`; labels apart."""
-        if launch.knn:
-            raise SettingsError(f"--knn {launch.knn}: is for attributed graphs; images have no edges")
-        if launch.scale != "none":
-            raise SettingsError(f"--scale {launch.scale}: is for attributed graphs and feature tables")
+        refuse_preparation(launch, "is for attributed graphs and feature tables; images have neither edges nor columns")
         images = read_images(
             launch.dataset, size=settings.image_size, backbone=settings.backbone, skip_damaged=launch.skip_damaged
         )
@@ -68,7 +66,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
         return [f"{len(words)} classes by the labels: {', '.join(words[:NAMED])}{more}"]
 
-    def judge(self, experiment: Experiment[ImageSettings, ImageSet]) -> Judge:
+    def judge(self, experiment: Experiment[ImageSettings, ImageSet], group: ProcessGroup) -> Judge:
         """Indices in the method's projections; `agreement`: ARI between the clusterings of two augmented copies.
 
         `score` is the mean of the cosine silhouette and that agreement. Embeddings: `embedding` [N, D], and where they
@@ -91,12 +89,12 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
 
         return scored
 
-    def features(self, data: ImageSet) -> NDArray[Any]:
+    def features(self, data: ImageSet, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[Any]:
         """The features [N, F], or the pixels as they are, uint8 [N, 3 S S] without a copy."""
         if data.features is not None:
-            return data.features
+            return data.features[rows]
         assert data.pixels is not None
-        return data.pixels.reshape(data.n_rows, -1)
+        return data.pixels.reshape(data.n_rows, -1)[rows]
 
     def baselines(
         self, experiment: Experiment[ImageSettings, ImageSet]

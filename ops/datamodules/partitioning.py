@@ -179,7 +179,7 @@ def _executor(
         name = stage or "fennel"
         peaks[name] = max(peaks.get(name, 0), size)
         if stage:
-            console.progress(f"{stage}: {done:,} of {count:,}", milestone=done == count)
+            console.progress(f"{stage}: {done:,} of {count:,}", milestone=done == count, share=done / max(count, 1))
 
     tasks = request.tasks
     if tasks == "auto":

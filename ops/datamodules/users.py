@@ -11,27 +11,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
+from ops import memory
 from ops.api import Arrays, DataModule, Experiment, Judge
 from ops.clustering.kmeans import START_ROWS, kmeans
+from ops.clustering.owners import Owners
 from ops.config.data_settings import UserSettings
 from ops.config.settings import LaunchSettings
 from ops.data.hetero_load import load_hetero
 from ops.data.io.ids import Lookup
+from ops.data.load import refuse_preparation
 from ops.data.splits import Split, split
 from ops.data.types.hetero import HeteroGraph, find_relations
-from ops.distributed.ray_session import check_seen
+from ops.datamodules.user_rows import HiddenEdges, hide, user_rows
+from ops.distributed.apart import apart
+from ops.distributed.process_group import ProcessGroup
+from ops.distributed.ray_session import check_seen, has_workers
 from ops.distributed.resources import Workers, on_cluster
-from ops.errors import DataError, SettingsError
+from ops.errors import DataError
 from ops.evaluation import recall
 from ops.evaluation.projection import projection_modularity
 from ops.evaluation.unlabelled import feature_indices, size_indices
@@ -40,38 +44,12 @@ from ops.graph.partition.pipeline import partition_in_memory
 from ops.graph.partition.tasks import PartitionRequest
 from ops.graph.sampling.batches import PARTITION_SEED
 from ops.graph.sampling.dataset import PartitionedGraph
-from ops.rng import generator
 from ops.storage import object_store as s3
 from ops.storage import run_dir
 from ops.storage.object_store import is_s3
 
 UserExperiment = Experiment[UserSettings, PartitionedGraph]
-PROJECTED = 64  # random directions that stand for features where users have none
 SCORED, AT = "recall_at_50", "recall@50"  # as MLflow takes names, and as tables have it
-
-
-@dataclass(frozen=True)
-class HiddenEdges:
-    """What only judges see: training interactions [U O] (0 / 1), hidden pairs [2 M], a fixed space [U F]."""
-
-    train: sp.csr_array
-    valid: NDArray[np.int64]
-    test: NDArray[np.int64]
-    x: NDArray[np.float32] | None
-
-    @cached_property
-    def space(self) -> NDArray[np.float32]:
-        """Features of users and of users at two steps, half each: a space that no setting moves.
-
-        Without features, random directions (keyed) of the interactions stand for them.
-        """
-        b = self.train.astype(np.float32)
-        scale = [1 / np.sqrt(np.maximum(np.diff(m.indptr), 1)) for m in (b, b.T.tocsr())]
-        b = sp.csr_array(sp.diags_array(scale[0]) @ b @ sp.diags_array(scale[1]))
-        if self.x is None:
-            drawn = generator(0, "fixed space").standard_normal((b.shape[1], PROJECTED)).astype(np.float32)
-            return np.asarray(b @ drawn, np.float32)
-        return np.asarray((self.x + b @ (b.T @ self.x)) / 2, np.float32)
 
 
 def _stored(spec: str, manifest: Manifest, s: UserSettings) -> PartitionedGraph:
@@ -100,23 +78,42 @@ def _key(graph: HeteroGraph, s: UserSettings) -> str:
     return f"{graph.name}-{s.parts}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
 
 
-def _hidden_edges(data: PartitionedGraph, hidden: Split, order: tuple[NDArray[np.int64], ...], x: Any) -> HiddenEdges:
+def _hidden_pairs(
+    data: PartitionedGraph, hidden: Split, order: tuple[NDArray[np.int64], ...]
+) -> dict[str, NDArray[np.int64] | None]:
     """What is hidden, in the numbers of the parts; `order`: the row of each number, for both ends."""
     number = [np.argsort(rows) for rows in order]
-    shape = data.n_rows, data.count(data.others)
-    edges = [hidden.train.edges[r] for r in data.labels]
-    users, notes = (np.concatenate([getattr(e, end) for e in edges]) for end in ("src", "dst"))
-    ones = np.ones(len(users))
-    train = sp.csr_array((ones, (number[0][users], number[1][notes])), shape=shape)
-    train.data[:] = 1
-    valid, test = (np.stack([number[0][p[:, 0]], number[1][p[:, 1]]]) for p in (hidden.valid, hidden.test))
-    for pairs, what in ((valid, "validation"), (test, "test")):
-        if not np.isin(pairs[0], np.flatnonzero(np.diff(train.indptr))).any():
+    trained = np.zeros(data.n_rows, dtype=bool)
+    for relation in data.labels:
+        trained[hidden.train.edges[relation].src] = True
+    for pairs, what in ((hidden.valid, "validation"), (hidden.test, "test")):
+        if not trained[pairs[:, 0]].any():
             raise DataError(
                 f"{data.name}: no {data.rows} has both training and hidden {data.others}s for the {what}, hidden "
                 f"{hidden.hidden}: recall cannot be told; give more edges, or another --holdout"
             )
-    return HiddenEdges(train, valid, test, x)
+    pairs_of = {"valid": hidden.valid, "test": hidden.test}
+    return {name: np.stack([number[0][p[:, 0]], number[1][p[:, 1]]]) for name, p in pairs_of.items()}
+
+
+def prepare(launch: LaunchSettings, s: UserSettings) -> tuple[PartitionedGraph, HiddenEdges]:
+    """The training graph in parts, written once for a graph and beside it what is hidden. Needs all of the graph."""
+    with memory.loading_within(launch.memory_limit):
+        graph, groups = load_hetero(launch.dataset)
+    hidden = split(graph, None if s.holdout == "auto" else s.holdout, label_relations=s.labels)
+    folder = run_dir.open_folder(str(run_dir.local_out(launch) / "partitions"), _key(hidden.train, s))
+    with run_dir.lock(folder, wait=True):  # of two starts on the same graph one writes
+        if not has_manifest(folder):
+            request = PartitionRequest(s.parts, s.partition, seed=PARTITION_SEED, simple=True)
+            partition_in_memory(hidden.train, folder, request)
+        manifest = read_manifest(folder)
+        notes = (*hidden.train.notes, _hidden_note(hidden), _parts_note(manifest))
+        data = PartitionedGraph(graph.name, str(folder), manifest, hidden.relations, notes)
+        client, nodes = data.connect(), hidden.train.nodes
+        rows, others = (Lookup(kind, nodes[kind].ids).rows(client.ids(kind)) for kind in (data.rows, data.others))
+        truth = None if groups is None or data.rows not in groups else groups[data.rows][rows]
+        remote = run_dir.remote(launch, "partitions") if on_cluster() else None
+        return data, hide(folder, remote, _hidden_pairs(data, hidden, (rows, others)) | {"labels": truth})
 
 
 def send_parts(folder: Path, there: s3.Location) -> None:
@@ -139,33 +136,12 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
 
         A folder of shards is taken as it is: nothing is hidden, so nothing is recalled.
         """
-        if launch.knn:
-            raise SettingsError(f"--knn {launch.knn}: is for attributed graphs; users come with their edges")
-        if launch.scale != "none":
-            raise SettingsError(f"--scale {launch.scale}: is for attributed graphs and feature tables")
+        refuse_preparation(launch, "is for attributed graphs and feature tables; users come with their edges")
         spec, s = launch.dataset, settings
         if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
             return _stored(spec, read_manifest(spec), s), None, None
-        graph, groups = load_hetero(spec)
-        hidden = split(graph, None if s.holdout == "auto" else s.holdout, label_relations=s.labels)
-        folder = run_dir.open_folder(str(run_dir.local_out(launch) / "partitions"), _key(hidden.train, s))
-        with run_dir.lock(folder, wait=True):  # of two starts on the same graph one writes
-            if not has_manifest(folder):
-                request = PartitionRequest(s.parts, s.partition, seed=PARTITION_SEED, simple=True)
-                partition_in_memory(hidden.train, folder, request)
-        manifest = read_manifest(folder)
-        data = PartitionedGraph(
-            graph.name,
-            str(folder),
-            manifest,
-            hidden.relations,
-            (*hidden.train.notes, _hidden_note(hidden), _parts_note(manifest)),
-        )
-        client, nodes = data.connect(), hidden.train.nodes
-        rows, others = (Lookup(kind, nodes[kind].ids).rows(client.ids(kind)) for kind in (data.rows, data.others))
-        truth = None if groups is None or data.rows not in groups else groups[data.rows][rows]
-        x = nodes[data.rows].x
-        return data, truth, _hidden_edges(data, hidden, (rows, others), None if x is None else x[rows])
+        data, hidden = apart(prepare, launch, s) if has_workers(launch) else prepare(launch, s)
+        return data, hidden.labels, hidden
 
     def describe(self, data: PartitionedGraph) -> str:
         """Nodes by type, edges by relation, parts."""
@@ -173,23 +149,27 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
         edges = ", ".join(f"{data.manifest.edges[r].count:,} {r[1]}" for r in data.manifest.forward)
         return f"{nodes}; {edges}; {data.parts} part{'s' * (data.parts > 1)}"
 
-    def judge(self, experiment: UserExperiment) -> Judge:
+    def offsets(self, data: PartitionedGraph, array: str = "") -> NDArray[np.int64] | None:
+        """Ranks own users, and of the array `others` the nodes at the other end; of maps and shifts rank 0 has all."""
+        if array == "shift" or array.startswith("map_"):
+            return None
+        return np.asarray(data.manifest.nodes[data.others if array == "others" else data.rows].offsets)
+
+    def judge(self, experiment: UserExperiment, group: ProcessGroup) -> Judge:
         """Indices in the fixed space, modularity of the user-user projection, recall of the validation pairs."""
-        hidden_edges: HiddenEdges | None = experiment.hidden
-        k = experiment.k
-        task = (
-            None
-            if hidden_edges is None
-            else recall.make_task(hidden_edges.train, (hidden_edges.valid[0], hidden_edges.valid[1]))
-        )
+        k, data = experiment.k, experiment.data
+        if experiment.hidden is None:
+            owners = Owners(np.asarray(data.manifest.nodes[data.rows].offsets), group)
+            return lambda clusters, embeddings: (
+                size_indices(clusters, k, owners) | feature_indices(embeddings["embedding"], clusters, owners=owners)
+            )
+        users = user_rows(data, experiment.hidden, group)
+        task, space = recall.make_task(users.train, users.valid, owners=users.owners), users.space
 
         def scored(clusters: NDArray[np.int64], embeddings: Arrays) -> dict[str, float]:
-            scores = size_indices(clusters, k)
-            if hidden_edges is None:
-                return scores | feature_indices(embeddings["embedding"], clusters)
-            scores |= feature_indices(hidden_edges.space, clusters)
-            scores["modularity"] = projection_modularity(hidden_edges.train, clusters)
-            if task is not None and "embedding" in embeddings:
+            scores = size_indices(clusters, k, users.owners) | feature_indices(space, clusters, owners=users.owners)
+            scores["modularity"] = projection_modularity(users.train, clusters, users.owners)
+            if "embedding" in embeddings:
                 row = recall.u2u2i(task, embeddings["embedding"], clusters, "")
                 scores[SCORED] = row.metrics[AT]
                 scores["score"] = row.metrics[AT]
@@ -197,17 +177,19 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
 
         return scored
 
-    def features(self, data: PartitionedGraph) -> NDArray[np.float32]:
+    def features(self, data: PartitionedGraph, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float32]:
         """The users' own, or a column of zeros where they have none."""
+        numbers = np.arange(data.n_rows)[rows]
         if not data.n_features:
-            return np.zeros((data.n_rows, 1), np.float32)
-        return data.connect().features(data.rows, np.arange(data.n_rows))
+            return np.zeros((len(numbers), 1), np.float32)
+        return data.connect().features(data.rows, numbers)
 
     def baselines(self, experiment: UserExperiment) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
         """k-means on the users' features, and on the fixed space (features at none and two steps)."""
-        hidden_edges: HiddenEdges | None = experiment.hidden
-        spaces = {} if hidden_edges is None or hidden_edges.x is None else {"kmeans": hidden_edges.x}
-        spaces |= {} if hidden_edges is None else {"filter+kmeans": hidden_edges.space}
+        if experiment.hidden is None:
+            return
+        users = user_rows(experiment.data, experiment.hidden, ProcessGroup())
+        spaces = ({} if users.x is None else {"kmeans": users.x}) | {"filter+kmeans": users.space}
         for name, space in spaces.items():
             for seed in experiment.seeds:
                 x = torch.from_numpy(space)

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.api import AnyExperiment
-from ops.atomic_io import replacing
-from ops.evaluation import link_prediction, recall
-from ops.results.arrays import seed_arrays
+from ops.datamodules.user_rows import UserRows, user_rows
+from ops.distributed.process_group import ProcessGroup
+from ops.evaluation import link_prediction, recall, recommenders
+from ops.results.arrays import seed_arrays, write_table
 from ops.results.statistics import over_seeds, spread
 
 EMBEDDINGS = "embeddings.parquet"
@@ -26,33 +27,41 @@ Row = dict[str, Any]
 def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
     """Write embeddings.parquet of seed `chosen`; returns what `result.json` says of recall, links and the map."""
     each = {seed: seed_arrays(seed_folder) for seed, seed_folder in folders.items()}
-    write_embeddings(folder / EMBEDDINGS, experiment.data.ids, each[chosen])
-    contents: dict[str, Any] = {"embeddings": EMBEDDINGS}
+    data = experiment.data
+    offsets = np.asarray(data.manifest.nodes[data.rows].offsets)
+    table = write_embeddings(folder / EMBEDDINGS, data.ids, each[chosen], offsets)
+    contents: dict[str, Any] = {"embeddings": table}
     if "map_errors" in each[chosen]:
         quantisation, topographic = zip(*(e["map_errors"].tolist() for e in each.values()), strict=True)
         contents["map"] = {"quantisation": spread(quantisation), "topographic": spread(topographic)}
     hidden = experiment.hidden
     if hidden is None:
         return contents
-    task = recall.make_task(hidden.train, (hidden.test[0], hidden.test[1]))
-    check = recall.make_task(hidden.train, (hidden.valid[0], hidden.valid[1]), max_queries=BOOST_QUERIES)
-    rows = [_fixed(recall.popularity(task)), _fixed(recall.user_knn(task))]
+    users = user_rows(experiment.data, hidden, ProcessGroup())
+    task = recall.make_task(users.train, users.test)
+    check = recall.make_task(users.train, users.valid, max_queries=BOOST_QUERIES)
+    plain = recommenders.rows(task, check) if recommenders.applies(task.train) else []
+    rows = [_fixed(row) for row in (recall.popularity(task), recall.user_knn(task), *plain)]
     rows += _over_seeds([_rows_of(experiment, task, check, seed, arrays) for seed, arrays in each.items()])
     counts = {"queries": len(task.queries), "users": task.users, "left_out": task.left_out}
-    scored = [_links(hidden, arrays) for arrays in each.values()]
+    scored = [_links(users, arrays) for arrays in each.values()]
     return contents | {"recall": {"rows": rows, **counts}, "links": over_seeds(scored)}
 
 
-def write_embeddings(path: Path, ids: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """One row a user: id (the user's own), vector float32 [D], cluster, confidence; whole or not at all."""
+def write_embeddings(
+    path: Path, ids: NDArray[Any], arrays: Mapping[str, NDArray[Any]], offsets: NDArray[np.int64] | None = None
+) -> str:
+    """One row a user: id (the user's own), vector float32 [D], cluster, confidence; returns the name of the table."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     z = np.ascontiguousarray(arrays["embedding"], np.float32)
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(z.ravel()), z.shape[1])
-    columns = {"id": ids, "vector": vectors, "cluster": arrays["last"], "confidence": arrays["confidence"]}
-    with replacing(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+
+    def columns(rows: slice) -> dict[str, Any]:
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(z[rows].ravel()), z.shape[1])
+        last = {"cluster": arrays["last"][rows], "confidence": arrays["confidence"][rows]}
+        return {"id": ids[rows], "vector": vectors, **last}
+
+    return write_table(path, offsets, columns)
 
 
 def _rows_of(
@@ -63,11 +72,15 @@ def _rows_of(
     k = experiment.k
     means = {"kmeans": "k-means", "som": "SOM"}[experiment.settings.cluster]
     boosted = recall.boosted(task, check, lambda t: recall.near(t, z, None), clusters, f"{name}, all users")
-    return [
+    rows = [
         recall.u2u2i(task, z, clusters, f"{name} + {means}"),
         recall.random_clusters(task, z, k, f"{name}, random clusters", seed),
         *boosted.rows,
     ]
+    if recommenders.applies(task.train):
+        factors = recommenders.user_factors(task.train)
+        rows.append(recall.u2u2i(task, factors, clusters, f"singular vectors of the interactions, {name}'s clusters"))
+    return rows
 
 
 def _fixed(row: recall.RecallRow) -> Row:
@@ -83,19 +96,15 @@ def _over_seeds(each: list[list[recall.RecallRow]]) -> list[Row]:
     return lines
 
 
-def _links(hidden: Any, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+def _links(users: UserRows, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     """Hidden test pairs against drawn ones, scored by the cosine of their ends, or by (s + shift) . t."""
-    users, notes = arrays["embedding"], arrays["others"]
-    users, notes = (users + arrays["shift"], notes) if "shift" in arrays else (_unit(users), _unit(notes))
-    interactions = hidden.train.copy()
-    for pairs in (hidden.valid, hidden.test):
-        interactions = interactions + type(interactions)(
-            (np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=interactions.shape
-        )
+    z, notes = arrays["embedding"], arrays["others"]
+    z, notes = (z + arrays["shift"], notes) if "shift" in arrays else (_unit(z), _unit(notes))
+    interactions = users.train.copy()
+    for pairs in (users.valid, users.test):
+        interactions = interactions + type(interactions)((np.ones(len(pairs[0])), pairs), shape=interactions.shape)
     interactions.sort_indices()
-    return link_prediction.link_scores(
-        (hidden.test[0], hidden.test[1]), interactions, lambda u, n: np.einsum("md,md->m", users[u], notes[n])
-    )
+    return link_prediction.link_scores(users.test, interactions, lambda u, n: np.einsum("md,md->m", z[u], notes[n]))
 
 
 def _unit(z: NDArray[np.float32]) -> NDArray[np.float32]:

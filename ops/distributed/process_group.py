@@ -9,8 +9,9 @@ Axes: N nodes, n nodes of one worker, V views, M = V N rows, D width, W workers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class ProcessGroup:
     def broadcast_(self, x: Tensor) -> Tensor:
         """Rank 0's values for all, in place: workers on unlike hardware must not differ in a single label."""
         if self.world > 1:
-            dist.broadcast(x, src=0)
+            self._contiguous(x, partial(dist.broadcast, src=0))
         return x
 
     def gather_lists(self, local: Sequence[Tensor], count: int, like: Tensor) -> list[Tensor]:
@@ -99,9 +100,16 @@ class ProcessGroup:
 
     def _reduce(self, x: Tensor, how: Any) -> Tensor:
         if self.world > 1:
-            dist.all_reduce(x, op=how)
+            self._contiguous(x, partial(dist.all_reduce, op=how))
             self.reduced += x.nbytes
         return x
+
+    def _contiguous(self, x: Tensor, collective: Callable[[Tensor], Any]) -> None:
+        """A collective in place on a tensor of any layout, of which NCCL takes one only."""
+        rows = x.contiguous()
+        collective(rows)
+        if rows is not x:
+            x.copy_(rows)
 
     def gather(self, views: Float[Tensor, "V n D"], n_nodes: int) -> Float[Tensor, "M D"]:
         """All workers' rows, view after view in node order; the gradient comes back to the row's owner."""

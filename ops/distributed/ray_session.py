@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ops.config.console import Console, plain
+from ops.config.console import Clock, Console, plain
 from ops.config.exit_codes import FILES
 from ops.config.settings import LaunchSettings, SearchSettings
 from ops.distributed import resources
@@ -154,13 +154,18 @@ def _seen(path: str) -> bool:
     return os.path.exists(path)
 
 
+def has_workers(launch: LaunchSettings) -> bool:
+    """Whether a training runs on workers of Ray Train, not in this process."""
+    return launch.workers != 0 and (launch.workers != "auto" or on_cluster())
+
+
 @contextmanager
 def crew(launch: LaunchSettings, console: Console) -> Iterator[Workers | None]:
     """The workers of a training, with Ray running while inside; None: it runs in this process.
 
     Raises SettingsError for GPUs that no node has, ServiceError where the cluster cannot be reached.
     """
-    if launch.workers == 0 or (launch.workers == "auto" and not on_cluster()):
+    if not has_workers(launch):
         yield None
         return
     if not on_cluster():
@@ -205,13 +210,18 @@ def trial_callback(console: Console, total: int) -> Any:
     """A Ray Tune callback that tells how the trials go, in the run's own voice."""
     from ray.tune import Callback
 
+    clock = Clock(0, total - 1)
+
     class Progress(Callback):
         ended = 0
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-            """One live line a result."""
-            line = f"{result.get('trial')}  epoch {result.get('epoch')}  score {result.get('score', float('nan')):.4f}"
-            console.progress(line, milestone=False)
+            """The live block: how many trials have ended, and the newest result."""
+            newest = (
+                f"{result.get('trial')}  epoch {result.get('epoch')}  score {result.get('score', float('nan')):.4f}"
+            )
+            ended = [f"{self.ended} of {total} trials ended", clock.left(self.ended - 1), newest]
+            console.progress("  ".join(filter(None, ended)), milestone=False, share=self.ended / total)
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             """One lasting line a trial."""

@@ -110,7 +110,8 @@ def _stability(quick: QuickClusterings, candidate: Candidate, seed: int) -> tupl
     inside = keep[data.edge_index].all(axis=0)
     if keep.sum() < quick.n_clusters:
         return 0.0, 0.0
-    part = make_graph(data.name, data.x[keep], number[data.edge_index[:, inside]])
+    weight = None if data.weight is None else data.weight[inside]
+    part = make_graph(data.name, data.x[keep], number[data.edge_index[:, inside]], weight=weight)
     there = QuickClusterings(part, quick.n_clusters, judged=False).cluster(method, seed)
     again = quick.cluster(method, seed + 1)
     return float(adjusted_rand_score(clusters, again)), float(adjusted_rand_score(clusters[keep], there))

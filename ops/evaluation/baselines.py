@@ -17,7 +17,7 @@ from ops.data.types.graph import AttributedGraph
 from ops.evaluation.quick import DEGREE, QuickClusterings, methods
 from ops.graph.adjacency import low_pass
 
-LINEAR_SEEDS = 3  # of the linear methods, which hardly vary
+QUICK_SEEDS = 3  # of the linear methods, which hardly vary, and of untrained networks
 LINEAR_ORDERS = (5, 10)
 LARGE_EDGES = 1_000_000  # directed edges beyond which one order is tried
 
@@ -30,7 +30,7 @@ def baselines(
     `kmeans` is on X, `filter+kmeans` on unit rows of X filtered `order` times, `degree+kmeans` on log(1 + degree).
     """
     rows = normalize(torch.from_numpy(data.x)).numpy()
-    spaces = {"kmeans": data.x, "filter+kmeans": low_pass(rows, data.edge_index, order)}
+    spaces = {"kmeans": data.x, "filter+kmeans": low_pass(rows, data.edge_index, order, data.weight)}
     for name, space in spaces.items():
         x = torch.from_numpy(space)
         for seed in seeds:
@@ -38,7 +38,7 @@ def baselines(
     quick = QuickClusterings(data, n_clusters)
     for seed in seeds:
         yield "degree+kmeans", seed, quick.cluster(DEGREE, seed)
-    yield from _linear(quick, seeds[:LINEAR_SEEDS])
+    yield from _linear(quick, seeds[:QUICK_SEEDS])
 
 
 def _linear(quick: QuickClusterings, seeds: list[int]) -> Iterator[tuple[str, int, NDArray[np.int64]]]:

@@ -11,11 +11,13 @@ Axes: N rows, F features, K clusters.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ops.data.types.scaling import Scaling
 
 TOP = 8
 BLOCK_ROWS = 4096
@@ -28,15 +30,19 @@ def explain(
     n_clusters: int,
     names: Sequence[str] | None = None,
     top: int = TOP,
+    scaling: Scaling | None = None,
 ) -> list[dict[str, Any]]:
     """Per cluster {"cluster", "rows", "features": at most `top`, the strongest |difference| first}.
 
     A feature is {"feature": its name or "column 7", "binary", "inside", "outside": means, "difference": d,
     "log_odds": natural log of the odds ratio with half a row added to each count, None unless binary}. Features
-    under |d| = 0.2 are left out; an empty cluster, or one that holds all rows, has none.
+    under |d| = 0.2 are left out; an empty cluster, or one that holds all rows, has none. Means are of the features as
+    they were before `scaling`.
     """
     n, f = x.shape
-    sums, squares, binary = _moments(x, assignment, n_clusters)
+    as_given = scaling.undo if scaling else np.asarray
+    sums, squares, binary = _moments(x, assignment, n_clusters, as_given)
+    first = as_given(x[:1])[0]
     total, sizes = sums.sum(axis=0), np.bincount(assignment, minlength=n_clusters)
     deviation = np.sqrt(np.maximum(squares / n, 0))
     clusters = []
@@ -47,7 +53,7 @@ def explain(
             difference = np.divide(inside - outside, deviation, out=np.zeros(f), where=deviation > 0)
             for j in np.argsort(-np.abs(difference), kind="stable")[:top].tolist():
                 if abs(difference[j]) >= WEAK:
-                    a, b = float(inside[j] + x[0, j]), float(outside[j] + x[0, j])
+                    a, b = float(inside[j] + first[j]), float(outside[j] + first[j])
                     odds = _log_odds(a, size, b, n - size) if binary[j] else None
                     name = names[j] if names else f"column {j}"
                     means = {"feature": name, "binary": bool(binary[j]), "inside": a, "outside": b}
@@ -57,23 +63,23 @@ def explain(
 
 
 def _moments(
-    x: NDArray[np.float32], assignment: NDArray[np.int64], k: int
+    x: NDArray[np.float32], assignment: NDArray[np.int64], k: int, as_given: Callable[[Any], NDArray[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Sums a cluster [K, F] of x minus its first row (exact zeros for constant columns), sums of squares around the
     mean [F], and which columns hold only 0 and 1; by blocks of rows, in float64.
     """
     n, f = x.shape
     sums, squares, binary = np.zeros((k, f)), np.zeros(f), np.ones(f, dtype=np.bool_)
-    shift = x[0].astype(np.float64)
+    shift = as_given(x[:1])[0].astype(np.float64)
     for first in range(0, n, BLOCK_ROWS):
-        part = x[first : first + BLOCK_ROWS]
+        part = as_given(x[first : first + BLOCK_ROWS])
         binary &= ((part == 0) | (part == 1)).all(axis=0)
         moved = part.astype(np.float64) - shift
         one_hot = (assignment[first : first + BLOCK_ROWS, None] == np.arange(k)).astype(np.float64)
         sums += one_hot.T @ moved
     mean = sums.sum(axis=0) / n
     for first in range(0, n, BLOCK_ROWS):
-        squares += np.square(x[first : first + BLOCK_ROWS].astype(np.float64) - shift - mean).sum(axis=0)
+        squares += np.square(as_given(x[first : first + BLOCK_ROWS]).astype(np.float64) - shift - mean).sum(axis=0)
     return sums, squares, binary
 
 

@@ -1,55 +1,97 @@
 """Scores that need labels. Nothing under `trainers` may import this module (a test reads every import).
 
 Definitions: shared with the papers where they agree, see each function. All values are fractions in [0, 1] (ARI and
-AMI may fall below 0).
+AMI may fall below 0). All of them follow from how many rows of a class are in a cluster, which workers count for the
+rows that each has.
+
+Axes: n rows of one worker, C classes, K clusters.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from ops.distributed.process_group import ProcessGroup
 
 LABELLED = ("acc", "nmi", "ari", "f1", "ami")
 
 
-def match(labels: NDArray[np.int64], clusters: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The best one-to-one map cluster -> class as an array over clusters; -1 where a cluster stays unmatched."""
-    from scipy.optimize import linear_sum_assignment
-    from sklearn.metrics.cluster import contingency_matrix
+def contingency(
+    labels: NDArray[np.int64], clusters: NDArray[np.int64], group: ProcessGroup | None = None
+) -> NDArray[np.int64]:
+    """How many rows [n] of all workers are of a class and in a cluster, int64 [C K]; without a label (-1): none.
 
-    table = contingency_matrix(labels, clusters)  # rows: classes in order, columns: the clusters that occur, in order
-    rows, columns = linear_sum_assignment(table, maximize=True)
-    classes, present = np.unique(labels), np.unique(clusters)
-    mapping = np.full(int(present.max()) + 1, -1, dtype=np.int64)
-    mapping[present[columns]] = classes[rows]
-    return mapping
-
-
-def scores(labels: NDArray[np.int64], clusters: NDArray[np.int64]) -> dict[str, float]:
-    """ACC, NMI (arithmetic mean), ARI, macro F1 after the ACC map, AMI; rows without a label (-1) do not count.
-
-    Rows of unmatched clusters count as wrong in ACC and F1. Raises ValueError where the lengths differ.
+    Raises ValueError where the lengths differ.
     """
-    from sklearn import metrics
-
     if labels.shape != clusters.shape:
         raise ValueError(f"{labels.shape[0]} labels but {clusters.shape[0]} clusters")
     labels, clusters = labels[labels >= 0], clusters[labels >= 0]
-    predicted = match(labels, clusters)[clusters]
-    return {
-        "acc": float(np.mean(predicted == labels)),
-        "nmi": float(metrics.normalized_mutual_info_score(labels, clusters)),
-        "ari": float(metrics.adjusted_rand_score(labels, clusters)),
-        "f1": float(metrics.f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)),
-        "ami": float(metrics.adjusted_mutual_info_score(labels, clusters)),
-    }
+    group = group or ProcessGroup()
+    largest = torch.tensor([labels.max(initial=0), clusters.max(initial=0)])
+    c, k = (int(each) + 1 for each in group.maximum_(largest))
+    table = np.bincount(labels * k + clusters, minlength=c * k)
+    return np.asarray(group.sum_(torch.from_numpy(table)).view(c, k).numpy())
+
+
+def scores(labels: NDArray[np.int64], clusters: NDArray[np.int64]) -> dict[str, float]:
+    """`table_scores` of rows; those without a label (-1) do not count. Raises ValueError where the lengths differ."""
+    return table_scores(contingency(labels, clusters))
+
+
+def table_scores(table: NDArray[np.int64]) -> dict[str, float]:
+    """ACC, NMI (arithmetic mean), ARI, macro F1 after the ACC map, AMI of a `contingency` [C K].
+
+    ACC: the best one-to-one map of clusters to classes; rows of unmatched clusters count as wrong in ACC and F1.
+    """
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics.cluster import expected_mutual_information, mutual_info_score
+
+    table = table[table.any(1)][:, table.any(0)]
+    n, of_class, of_cluster = int(table.sum()), table.sum(1), table.sum(0)
+    classes, columns = linear_sum_assignment(table, maximize=True)
+    hits = np.zeros(len(of_class))
+    hits[classes] = table[classes, columns]
+    either = of_class.astype(np.float64)
+    either[classes] += of_cluster[columns]
+    both = {"acc": float(hits.sum() / n), "f1": float(np.mean(2 * hits / either)), "ari": _rand(table)}
+    if 1 in table.shape:
+        return both | dict.fromkeys(("nmi", "ami"), float(table.shape == (1, 1)))
+    information = mutual_info_score(None, None, contingency=table)
+    entropy = float(np.mean([_entropy(of_class), _entropy(of_cluster)]))
+    expected = expected_mutual_information(table, n)
+    gap, whole = (_away_from_zero(each - expected) for each in (information, entropy))
+    return both | {"nmi": float(information / entropy), "ami": float(gap / whole)}
+
+
+def _rand(table: NDArray[np.int64]) -> float:
+    """The adjusted Rand index (Hubert & Arabie 1985) from counts of pairs, in whole numbers of any size."""
+    n, together = int(table.sum()), sum(v * v for v in table.ravel().tolist())
+    in_class, in_cluster = (sum(v * v for v in table.sum(axis).tolist()) for axis in (1, 0))
+    a, b, c = together - n, in_class - together, in_cluster - together
+    d = n * n - a - b - c - n
+    return 1.0 if b == c == 0 else 2.0 * (a * d - b * c) / ((a + b) * (b + d) + (a + c) * (c + d))
+
+
+def _entropy(counts: NDArray[np.int64]) -> float:
+    share = counts / counts.sum()
+    return float(-np.sum(share * np.log(share)))
+
+
+def _away_from_zero(value: float) -> float:
+    smallest = np.finfo(np.float64).eps
+    return float(min(value, -smallest) if value < 0 else max(value, smallest))
 
 
 class Evaluator:
-    """Holds the labels so that nothing else has to; lives outside the method (design decision 8)."""
+    """Holds the labels [n] so that nothing else has to; lives outside the method (design decision 9).
 
-    def __init__(self, labels: NDArray[np.int64] | None) -> None:
-        self._labels = labels
+    Of several workers in a `group` each has those of its rows, and all call it.
+    """
+
+    def __init__(self, labels: NDArray[np.int64] | None, group: ProcessGroup | None = None) -> None:
+        self._labels, self._group = labels, group
 
     @property
     def has_labels(self) -> bool:
@@ -57,5 +99,5 @@ class Evaluator:
         return self._labels is not None
 
     def __call__(self, clusters: NDArray[np.int64]) -> dict[str, float]:
-        """`scores` of an assignment, or {} without labels."""
-        return {} if self._labels is None else scores(self._labels, clusters)
+        """The scores of an assignment [n], or {} without labels."""
+        return {} if self._labels is None else table_scores(contingency(self._labels, clusters, self._group))

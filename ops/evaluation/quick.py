@@ -76,7 +76,8 @@ class QuickClusterings:
     judged: bool = True
 
     def __post_init__(self) -> None:
-        self._smoothing = smoothing_of(self.data.edge_index, self.data.n_nodes, ProcessGroup(), torch.device("cpu"))
+        data, cpu = self.data, torch.device("cpu")
+        self._smoothing = smoothing_of(data.edge_index, data.n_nodes, ProcessGroup(), cpu, data.weight)
         if not self.judged:
             return
         treatment: Treatment = "standard" if self.data.x.size and self.data.x.min() < 0 else "tfidf"

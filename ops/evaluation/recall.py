@@ -5,7 +5,11 @@ training; the user's training notes are dropped and all others are ranked. Evalu
 may import it. Beside the rows of a method stand popularity, the same search over all users, user-kNN on the
 interactions themselves and the same embeddings in random clusters.
 
-Axes: U users, N notes, P hidden pairs, Q query users, L = 100 listed notes.
+Workers own users by parts (`ops.clustering.owners`), with their notes and hidden notes; what a query needs of others'
+users is asked of these. Without `owners` this process has all users.
+
+Axes: U users, n users of one worker, N notes, P hidden pairs, Q query users, q of them one worker's, L = 100 listed
+notes.
 """
 
 from __future__ import annotations
@@ -16,9 +20,11 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 
+from ops.clustering.owners import Owners, Route
 from ops.evaluation.neighbors import NEIGHBOURS, Similar, best, nearest_inside, nearest_raw
 from ops.rng import generator
 
@@ -33,11 +39,11 @@ DIGITS = 10  # scores are rounded to them, so that sums of equal similarities ti
 
 @dataclass(frozen=True)
 class Task:
-    """Training interactions [U N] (0 / 1), hidden ones [U N], and the users that are asked about.
+    """Training interactions [n N] (0 / 1) and hidden ones [n N] of this worker's users, and who is asked about.
 
-    `users` have hidden notes and training notes; `queries` are those asked (a keyed sample of them where there are
-    more than allowed). `left_out` users have hidden notes but no training notes; `repeated` hidden pairs were given
-    twice or are training pairs as well, and do not count.
+    `users` (of all workers) have hidden notes and training notes; `queries` are the numbers of those asked, the same
+    on every worker (a keyed sample where there are more than allowed). `left_out` users have hidden notes but no
+    training notes; `repeated` hidden pairs were given twice or are training pairs as well, and do not count.
     """
 
     train: sp.csr_array
@@ -46,6 +52,17 @@ class Task:
     users: int
     left_out: int
     repeated: int
+    owners: Owners
+
+    @property
+    def asked(self) -> NDArray[np.int64]:
+        """Which of the queries are this worker's: [q]."""
+        return np.flatnonzero(self.owners.shard.positions(self.queries) >= 0)
+
+    @property
+    def asked_rows(self) -> NDArray[np.int64]:
+        """Their rows among this worker's users: [q]."""
+        return self.owners.shard.positions(self.queries[self.asked])
 
 
 @dataclass(frozen=True)
@@ -62,14 +79,14 @@ class RecallRow:
 
 def make_task(
     train: sp.csr_array, pairs: tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]], seed: int = 0,
-    max_queries: int = 20_000,
+    max_queries: int = 20_000, owners: Owners | None = None,
 ) -> Task:  # fmt: skip
-    """The task of hidden `pairs` (users, notes) against `train` [U N], whose positive entries are interactions.
+    """The task of hidden `pairs` (this worker's rows, notes) against `train` [n N], whose positive entries count.
 
     At most `max_queries` of the users are asked, drawn by `seed`. Raises ValueError for pairs outside the matrix, and
     where no user has both training and hidden notes.
     """
-    seen = _binary(train)
+    owners, seen = owners or Owners.alone(train.shape[0]), _binary(train)
     users, notes = pairs
     try:
         hidden = _binary(sp.csr_array((np.ones(len(users)), (users, notes)), shape=seen.shape))
@@ -77,13 +94,23 @@ def make_task(
         raise ValueError(f"hidden pairs lie outside of the {seen.shape} training matrix") from None
     hidden = _binary(hidden - hidden.multiply(seen))
     wanted, active = np.diff(hidden.indptr) > 0, np.diff(seen.indptr) > 0
-    queries = answerable = np.flatnonzero(wanted & active)
-    if not len(answerable):
+    left_out, repeated = owners.sum_(np.array([np.sum(wanted & ~active), len(users) - hidden.nnz])).tolist()
+    counts = np.zeros(len(owners.offsets), dtype=np.int64)  # of users that can be asked, by part
+    for part, rows in owners.slices():
+        counts[part + 1] = np.sum((wanted & active)[rows])
+    first = np.cumsum(owners.sum_(counts))
+    answerable = int(first[-1])
+    if not answerable:
         raise ValueError("no user has both training and hidden notes: there is nothing to recall")
-    if len(answerable) > max_queries:
-        queries = np.sort(generator(seed, "recall-queries").choice(answerable, max_queries, replace=False))
-    left_out, repeated = int(np.sum(wanted & ~active)), len(users) - hidden.nnz
-    return Task(seen, hidden, queries, len(answerable), left_out, repeated)
+    places = np.arange(answerable)
+    if answerable > max_queries:
+        places = np.sort(generator(seed, "recall-queries").choice(answerable, max_queries, replace=False))
+    queries = np.zeros(len(places), dtype=np.int64)
+    for part, rows in owners.slices():
+        chosen = (places >= first[part]) & (places < first[part + 1])
+        able = np.flatnonzero((wanted & active)[rows])
+        queries[chosen] = owners.offsets[part] + able[places[chosen] - first[part]]
+    return Task(seen, hidden, owners.sum_(queries), answerable, left_out, repeated, owners)
 
 
 def _binary(matrix: Any) -> sp.csr_array:
@@ -96,7 +123,7 @@ def _binary(matrix: Any) -> sp.csr_array:
 
 
 def u2u2i(
-    task: Task, z: Float[np.ndarray, "U D"], clusters: Int64[np.ndarray, "U"] | None, name: str, n: int = NEIGHBOURS
+    task: Task, z: Float[np.ndarray, "n D"], clusters: Int64[np.ndarray, "n"] | None, name: str, n: int = NEIGHBOURS
 ) -> RecallRow:
     """The row of embeddings `z` searched inside `clusters` (None: exact search over all users).
 
@@ -106,61 +133,82 @@ def u2u2i(
 
 
 def near(
-    task: Task, z: Float[np.ndarray, "U D"], clusters: Int64[np.ndarray, "U"] | None, n: int = NEIGHBOURS
+    task: Task, z: Float[np.ndarray, "n D"], clusters: Int64[np.ndarray, "n"] | None, n: int = NEIGHBOURS
 ) -> Similar:
     """The n nearest users with training notes of each query, inside its cluster or (None) among all."""
-    return nearest_inside(z, clusters, task.queries, np.diff(task.train.indptr) > 0, n)
+    return nearest_inside(z, clusters, task.queries, np.diff(task.train.indptr) > 0, n, task.owners)
 
 
 def user_knn(task: Task, n: int = NEIGHBOURS) -> RecallRow:
     """The row of user-kNN on the raw interactions: neighbours by cosine of 0 / 1 rows."""
-    return similar_row(task, nearest_raw(task.train, task.queries, n), "user-kNN on interactions")
+    return similar_row(task, nearest_raw(task.train, task.queries, n, task.owners), "user-kNN on interactions")
 
 
 def random_clusters(
-    task: Task, z: Float[np.ndarray, "U D"], n_clusters: int, name: str, seed: int = 0, n: int = NEIGHBOURS
+    task: Task, z: Float[np.ndarray, "n D"], n_clusters: int, name: str, seed: int = 0, n: int = NEIGHBOURS
 ) -> RecallRow:
     """The row of embeddings `z` searched inside random clusters of equal size, drawn by `seed`."""
-    dealt = generator(seed, "random-clusters").permutation(len(z)) % n_clusters
+    dealt = generator(seed, "random-clusters").permutation(task.owners.total)[task.owners.shard.numbers()] % n_clusters
     return u2u2i(task, z, dealt, name, n)
 
 
 def popularity(task: Task) -> RecallRow:
     """The row of the most touched notes, for each user without its training notes; ties by the lowest number."""
-    count = np.diff(task.train.T.tocsr().indptr)
+    count = task.owners.sum_(np.bincount(task.train.indices, minlength=task.train.shape[1]))
     order = np.argsort(-count, kind="stable")
-    lists = np.full((len(task.queries), LISTED), -1, dtype=np.int64)
-    for i, user in enumerate(task.queries):
-        seen = _row(task.train, int(user))
+    lists = np.full((len(task.asked), LISTED), -1, dtype=np.int64)
+    for i, row in enumerate(task.asked_rows):
+        seen = _row(task.train, int(row))
         first = order[: LISTED + len(seen)]
         first = first[~np.isin(first, seen)][:LISTED]
         lists[i, : len(first)] = first
-    return _scored(task, lists, "popularity", 0.0)
+    return _scored(task, lists, "popularity", np.zeros(len(lists)))
 
 
 def similar_row(task: Task, similar: Similar, name: str, note: str = "") -> RecallRow:
     """The row of given neighbours, in the order of `task.queries`."""
-    return _scored(task, lists_of(task, similar), name, float(similar.scanned.mean()), note)
+    return _scored(task, lists_of(task, similar), name, similar.scanned, note)
+
+
+def scored_row(
+    task: Task, scores: Callable[[Int64[np.ndarray, "b"]], Float[np.ndarray, "b N"]], name: str, note: str = ""
+) -> RecallRow:
+    """The row of a model that gives all notes a score for some of this worker's users; ties by the lowest number."""
+    users = task.asked_rows
+    lists = np.full((len(users), LISTED), -1, dtype=np.int64)
+    for first in range(0, len(users), BLOCK):
+        block = users[first : first + BLOCK]
+        values = np.round(scores(block), DIGITS)
+        values[task.train[block].nonzero()] = -np.inf
+        order = np.argsort(-values, axis=1, kind="stable")[:, :LISTED]
+        lists[first : first + len(block), : order.shape[1]] = np.where(
+            np.take_along_axis(values, order, 1) > -np.inf, order, -1
+        )
+    return _scored(task, lists, name, np.zeros(len(lists)), note)
 
 
 def lists_of(
-    task: Task, similar: Similar, boost: float = 0.0, clusters: Int64[np.ndarray, "U"] | None = None
-) -> Int64[np.ndarray, "Q L"]:
+    task: Task, similar: Similar, boost: float = 0.0, clusters: Int64[np.ndarray, "n"] | None = None
+) -> Int64[np.ndarray, "q L"]:
     """The first 100 notes of each query's ranking of all notes but its training notes; -1 where there are fewer.
 
     Score of a note: sum of the similarities of the neighbours that touched it, 0 without one; ties by the lowest note
     number. With `boost` b the score is multiplied by 1 + b where a user of the same cluster touched the note.
     """
-    lists = np.full((len(task.queries), LISTED), -1, dtype=np.int64)
-    touched = None if clusters is None or boost == 0 else _touched(task.train, clusters)
-    for first in range(0, len(task.queries), BLOCK):
-        rows = slice(first, min(first + BLOCK, len(task.queries)))
-        users = task.queries[rows]
-        scores = similar.weights[rows] @ task.train
+    rows_of_asked, owners = task.asked_rows, task.owners
+    lists = np.full((len(rows_of_asked), LISTED), -1, dtype=np.int64)
+    touched = None if clusters is None or boost == 0 else _touched(task, clusters)
+    longest = owners.group.maximum_(torch.tensor(len(lists)))  # all workers take part in every block
+    for first in range(0, int(longest), BLOCK):
+        users = rows_of_asked[first : first + BLOCK]
+        weights = similar.weights[first : first + BLOCK] if len(users) else similar.weights[:0]
+        numbers, places = np.unique(weights.indices.astype(np.int64), return_inverse=True)
+        narrow = sp.csr_array((weights.data, places, weights.indptr), shape=(len(users), len(numbers)))
+        scores = narrow @ owners.fetch_sparse(task.train, numbers)
         scores.sort_indices()
         if touched is not None and clusters is not None:
             keys = np.repeat(clusters[users], np.diff(scores.indptr)) * task.train.shape[1] + scores.indices
-            scores.data = scores.data * np.where(_member(keys, touched), 1 + boost, 1.0)
+            scores.data = scores.data * np.where(_among(owners, keys, touched), 1 + boost, 1.0)
         scores.data = np.round(scores.data, DIGITS)
         scores = scores - SEEN * task.train[users]
         scores.sort_indices()
@@ -185,14 +233,23 @@ def _ranked(notes: NDArray[Any], scores: NDArray[np.float64], n_notes: int) -> N
     return listed
 
 
-def _touched(train: sp.csr_array, clusters: NDArray[np.int64]) -> NDArray[np.int64]:
-    """cluster * N + note of every note that a user of the cluster touched, ascending."""
-    users = np.repeat(clusters, np.diff(train.indptr))
-    keys: NDArray[np.int64] = np.unique(users * train.shape[1] + train.indices)
-    return keys
+def _touched(task: Task, clusters: NDArray[np.int64]) -> NDArray[np.int64]:
+    """cluster * N + note of every note that a user of the cluster touched, ascending; worker r has those % W = r."""
+    users = np.repeat(clusters, np.diff(task.train.indptr))
+    keys: NDArray[np.int64] = np.unique(users * task.train.shape[1] + task.train.indices)
+    group = task.owners.group
+    return np.unique(Route(group, keys % group.world, keys).asked)
+
+
+def _among(owners: Owners, keys: NDArray[np.int64], touched: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of this worker's `keys` any worker has among its `touched` ones."""
+    route = Route(owners.group, keys % owners.group.world, keys)
+    return route.answered(_member(route.asked, touched).astype(np.uint8)).astype(bool)
 
 
 def _member(keys: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.bool_]:
+    if not len(among):
+        return np.zeros(keys.shape, dtype=bool)
     place = np.minimum(np.searchsorted(among, keys), len(among) - 1)
     members: NDArray[np.bool_] = among[place] == keys
     return members
@@ -203,36 +260,37 @@ def _row(matrix: sp.csr_array, row: int) -> NDArray[Any]:
     return indices
 
 
-def _scored(task: Task, lists: NDArray[np.int64], name: str, scanned: float, note: str = "") -> RecallRow:
-    metrics = list_metrics(lists, task.hidden, task.queries) | {"scanned": scanned}
+def _scored(task: Task, lists: NDArray[np.int64], name: str, scanned: NDArray[Any], note: str = "") -> RecallRow:
+    everywhere = np.zeros(len(task.queries))
+    everywhere[task.asked] = scanned
+    metrics = list_metrics(lists, task) | {"scanned": float(task.owners.sum_(everywhere).mean())}
     return RecallRow(name, metrics, len(task.queries), task.users, note)
 
 
-def list_metrics(
-    lists: Int64[np.ndarray, "Q L"], hidden: sp.csr_array, queries: Int64[np.ndarray, "Q"]
-) -> dict[str, float]:
+def list_metrics(lists: Int64[np.ndarray, "q L"], task: Task) -> dict[str, float]:
     """Means over queries, T_u the hidden notes of user u, hit_j whether the j-th listed note is one of them.
 
     recall@K = |first K and T_u| / |T_u|; ndcg@K = sum_{j<=K} hit_j / log2(j + 1) over the same sum for
     min(K, |T_u|) hits at the top; hit_rate@K: any hit. Of all lists' first 50 notes: coverage = share of the N notes
     that stand on any list; gini = inequality of how often the N notes are listed (0 alike, 1 all lists show one note).
     """
-    n_notes = hidden.shape[1]
-    answers = hidden[queries]
+    n_notes, answers = task.hidden.shape[1], task.hidden[task.asked_rows]
     wanted = np.diff(answers.indptr)
-    keys = np.repeat(np.arange(len(queries)), wanted) * n_notes + answers.indices
-    hits = _member(np.arange(len(queries))[:, None] * n_notes + lists, keys) & (lists >= 0)
+    keys = np.repeat(np.arange(len(lists)), wanted) * n_notes + answers.indices
+    hits = _member(np.arange(len(lists))[:, None] * n_notes + lists, keys) & (lists >= 0)
     discount = 1 / np.log2(np.arange(2, lists.shape[1] + 2))
     ideal = np.concatenate([[0.0], np.cumsum(discount)])
-    means: dict[str, float] = {}
+    each: dict[str, Any] = {}  # the values of this worker's queries
     for k in KS:
         first = hits[:, :k]
-        means[f"recall@{k}"] = float(np.mean(first.sum(1) / wanted))
-        gain = (first * discount[:k]).sum(1) / ideal[np.minimum(wanted, k)]
-        means[f"ndcg@{k}"] = float(np.mean(gain))
-        means[f"hit_rate@{k}"] = float(np.mean(first.any(1)))
+        each[f"recall@{k}"] = first.sum(1) / wanted
+        each[f"ndcg@{k}"] = (first * discount[:k]).sum(1) / ideal[np.minimum(wanted, k)]
+        each[f"hit_rate@{k}"] = np.any(first, axis=1)
+    values = np.zeros((len(each), len(task.queries)))
+    values[:, task.asked] = list(each.values())
+    means = dict(zip(each, (float(np.mean(row)) for row in task.owners.sum_(values)), strict=True))
     shown = lists[:, :SPREAD_AT]
-    times = np.sort(np.bincount(shown[shown >= 0], minlength=n_notes)).astype(np.float64)
+    times = np.sort(task.owners.sum_(np.bincount(shown[shown >= 0], minlength=n_notes))).astype(np.float64)
     gini = np.sum((2 * np.arange(1, n_notes + 1) - n_notes - 1) * times) / (n_notes * max(times.sum(), 1.0))
     return means | {"coverage": float(np.mean(times > 0)), "gini": float(gini)}
 
@@ -250,7 +308,7 @@ def boosted(
     task: Task,
     validation: Task,
     search: Callable[[Task], Similar],
-    clusters: Int64[np.ndarray, "U"],
+    clusters: Int64[np.ndarray, "n"],
     name: str,
     boosts: Sequence[float] = BOOSTS,
 ) -> Boosted:
@@ -263,10 +321,9 @@ def boosted(
     tried = dict(_tried(validation, search(validation), clusters, boosts))
     b = min(tried, key=lambda boost: (-tried[boost], boost))
     similar = search(task)
-    scanned = float(similar.scanned.mean())
     without = similar_row(task, similar, name)
     lists = lists_of(task, similar, b, clusters)
-    with_boost = _scored(task, lists, f"{name}, boosted", scanned, f"b = {b:g}, chosen on validation pairs")
+    with_boost = _scored(task, lists, f"{name}, boosted", similar.scanned, f"b = {b:g}, chosen on validation pairs")
     return Boosted(b, tried, (without, with_boost))
 
 
@@ -274,4 +331,4 @@ def _tried(
     task: Task, similar: Similar, clusters: NDArray[np.int64], boosts: Sequence[float]
 ) -> Iterator[tuple[float, float]]:
     for b in boosts:
-        yield b, list_metrics(lists_of(task, similar, b, clusters), task.hidden, task.queries)["recall@50"]
+        yield b, list_metrics(lists_of(task, similar, b, clusters), task)["recall@50"]

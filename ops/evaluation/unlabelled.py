@@ -1,15 +1,19 @@
 """Cluster quality without labels, in a space and on a graph that no setting of a trial moves.
 
-Axes: N nodes, F features, K clusters, E directed edges.
+Axes: N nodes, n of them one worker's, F features, K clusters, E directed edges.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from ops.clustering.owners import Owners
+from ops.clustering.shards import BLOCK_ROWS
 from ops.data.types.graph import AttributedGraph
 from ops.graph.adjacency import low_pass
 from ops.rng import generator
@@ -46,9 +50,9 @@ def structure_indices(edge_index: NDArray[np.int64], clusters: NDArray[np.int64]
     }
 
 
-def size_indices(clusters: NDArray[np.int64], n_clusters: int) -> dict[str, float]:
+def size_indices(clusters: NDArray[np.int64], n_clusters: int, owners: Owners | None = None) -> dict[str, float]:
     """Sizes of the smallest and largest cluster, their Gini coefficient, and how many clusters are empty."""
-    size = np.sort(np.bincount(clusters, minlength=n_clusters)).astype(np.float64)
+    size = np.sort(cluster_sizes(clusters, owners, n_clusters)).astype(np.float64)
     k = len(size)
     gini = float(np.sum((2 * np.arange(1, k + 1) - k - 1) * size) / (k * size.sum()))
     return {
@@ -59,33 +63,78 @@ def size_indices(clusters: NDArray[np.int64], n_clusters: int) -> dict[str, floa
     }
 
 
-def feature_indices(
-    space: NDArray[np.float32], clusters: NDArray[np.int64], seed: int = 0, metric: str = "euclidean"
-) -> dict[str, float]:
-    """Silhouette (on a fixed sample above 10,000 rows), Davies-Bouldin and Calinski-Harabasz in `space` [N, F].
+def cluster_sizes(clusters: NDArray[np.int64], owners: Owners | None = None, n_clusters: int = 0) -> NDArray[np.int64]:
+    """Rows of all workers in each cluster, at least `n_clusters` of them."""
+    owners = owners or Owners.alone(len(clusters))
+    largest = int(owners.group.maximum_(torch.tensor(int(clusters.max(initial=0)))))
+    return np.asarray(owners.sum_(np.bincount(clusters, minlength=max(n_clusters, largest + 1))))
 
-    `metric` is the silhouette's; the other two are Euclidean.
+
+def feature_indices(
+    space: NDArray[np.float32], clusters: NDArray[np.int64], seed: int = 0, metric: str = "euclidean",
+    owners: Owners | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """Silhouette (on a fixed sample above 10,000 rows), Davies-Bouldin and Calinski-Harabasz in `space` [n, F].
+
+    `metric` is the silhouette's, which rank 0 alone computes (-1 elsewhere); the other two are Euclidean.
 
     With fewer than two clusters, or none of two rows, none is defined: the worst values stand for them (-1, infinity
     is avoided: 1e3, 0).
     """
     from sklearn import config_context, metrics
 
-    if not 1 < len(np.unique(clusters)) < len(clusters):
+    owners = owners or Owners.alone(len(clusters))
+    sizes = cluster_sizes(clusters, owners)
+    if not 1 < np.sum(sizes > 0) < owners.total:
         return {"silhouette": -1.0, "davies_bouldin": 1e3, "calinski_harabasz": 0.0}
-    rows = np.arange(len(clusters))
+    rows = np.arange(owners.total)
     if len(rows) > SAMPLE_ABOVE:
         rows = np.sort(generator(seed, "silhouette").choice(rows, SAMPLE_ABOVE, replace=False))
-    sampled = clusters[rows]
+    sampled, drawn = owners.gather(clusters, rows), owners.gather(space, rows)
     silhouette = -1.0
-    if 1 < len(np.unique(sampled)) < len(sampled):
+    if owners.group.rank == 0 and 1 < len(np.unique(sampled)) < len(sampled):
         with config_context(working_memory=64):  # MiB a chunk: the default of 1 GiB would top the training's own peak
-            silhouette = float(metrics.silhouette_score(space[rows], sampled, metric=metric))
-    return {
-        "silhouette": silhouette,
-        "davies_bouldin": float(metrics.davies_bouldin_score(space, clusters)),
-        "calinski_harabasz": float(metrics.calinski_harabasz_score(space, clusters)),
-    }
+            silhouette = float(metrics.silhouette_score(drawn, sampled, metric=metric))
+    return {"silhouette": silhouette} | _around_centres(space, clusters, sizes, owners)
+
+
+def _around_centres(
+    space: NDArray[np.float32], clusters: NDArray[np.int64], sizes: NDArray[np.int64], owners: Owners
+) -> dict[str, float]:
+    """Davies-Bouldin (1979) and Calinski-Harabasz (1974), in two passes over the rows, as scikit-learn defines them."""
+    labels, width = torch.from_numpy(clusters), space.shape[1]
+    present = np.flatnonzero(sizes)
+
+    def over(rows: slice, columns: int, values: Callable[[slice], torch.Tensor]) -> NDArray[np.float64]:
+        total = torch.zeros(len(sizes), columns, dtype=torch.float64)
+        for first in range(rows.start, rows.stop, BLOCK_ROWS):
+            block = slice(first, min(first + BLOCK_ROWS, rows.stop))
+            total.index_add_(0, labels[block], values(block))
+        return total.numpy()
+
+    def wide(block: slice) -> torch.Tensor:
+        return torch.from_numpy(space[block].astype(np.float64))
+
+    def apart(block: slice) -> torch.Tensor:
+        square = (wide(block) - centres[labels[block]]).square().sum(1)
+        return torch.stack([square.sqrt(), square], 1)
+
+    sums = owners.sum_by_part((len(sizes), width), lambda rows: over(rows, width, wide))
+    centres = torch.from_numpy(sums / np.maximum(sizes, 1)[:, None])
+    spread, within = owners.sum_by_part((len(sizes), 2), lambda rows: over(rows, 2, apart)).T
+    near, k = centres[present], len(present)
+    between = torch.linalg.vector_norm(near[:, None] - near, dim=2).numpy()
+    mean = spread[present] / sizes[present]
+    if np.allclose(mean, 0) or np.allclose(between, 0):
+        davies_bouldin = 0.0
+    else:
+        ratio = (mean[:, None] + mean) / np.where(between == 0, np.inf, between)
+        np.fill_diagonal(ratio, 0.0)
+        davies_bouldin = float(ratio.max(1).mean())
+    off_centre = np.square(near.numpy() - sums.sum(0) / owners.total).sum(1)
+    inner, outer = float(within.sum()), float(sizes[present] @ off_centre)
+    calinski_harabasz = outer * (owners.total - k) / (inner * (k - 1)) if inner else 1.0
+    return {"davies_bouldin": davies_bouldin, "calinski_harabasz": calinski_harabasz}
 
 
 def tune_score(indices: dict[str, float]) -> float:

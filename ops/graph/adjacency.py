@@ -19,30 +19,40 @@ from torch import Tensor
 from ops.device import send
 
 
-def adjacency(edge_index: NDArray[np.int64], n_nodes: int, *, self_loops: bool) -> sp.csr_array:
-    """The 0/1 adjacency matrix A [N, N] (CSR float32); `self_loops=False` removes A's own diagonal."""
+def adjacency(
+    edge_index: NDArray[np.int64], n_nodes: int, *, self_loops: bool, weight: NDArray[np.float32] | None = None
+) -> sp.csr_array:
+    """The 0/1 adjacency matrix A [N, N] (CSR float32), or of `weight` [E] in units of its mean.
+
+    In these units a loop of A + I weighs as much as an edge on average. `self_loops=False` removes A's own diagonal.
+    """
     source, target = edge_index
     if not self_loops:
         keep = source != target
         source, target = source[keep], target[keep]
-    ones = np.ones(len(source), dtype=np.float32)
-    return sp.csr_array((ones, (source, target)), shape=(n_nodes, n_nodes))
+        weight = None if weight is None else weight[keep]
+    values = np.ones(len(source), dtype=np.float32)
+    if weight is not None and weight.size:
+        values = (weight / weight.mean(dtype=np.float64)).astype(np.float32)
+    return sp.csr_array((values, (source, target)), shape=(n_nodes, n_nodes))
 
 
 def normalised(a: sp.csr_array) -> sp.csr_array:
-    """`D^-1/2 (A + I) D^-1/2` in float64 of a 0/1 matrix A [N, N] without a diagonal of its own (Kipf & Welling)."""
+    """`D^-1/2 (A + I) D^-1/2` in float64 of a matrix A [N, N] without a diagonal of its own (Kipf & Welling)."""
     n = a.shape[0]
     looped = a.astype(np.float64) + sp.eye_array(n)
     scale = 1.0 / np.sqrt(looped.sum(axis=1))
     return sp.csr_array(looped.multiply(scale[:, None]).multiply(scale[None, :]))
 
 
-def low_pass(x: NDArray[np.float32], edge_index: NDArray[np.int64], order: int) -> NDArray[np.float32]:
+def low_pass(
+    x: NDArray[np.float32], edge_index: NDArray[np.int64], order: int, weight: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """`(D^-1/2 (A + I) D^-1/2)^order X`, A's own diagonal removed first (HSAN eq. 1; SGC). [N, F] -> [N, F].
 
     A node without edges keeps its features. Sums run in float64, so the result does not depend on edge order.
     """
-    step = normalised(adjacency(edge_index, x.shape[0], self_loops=False))
+    step = normalised(adjacency(edge_index, x.shape[0], self_loops=False, weight=weight))
     out = x.astype(np.float64)
     for _ in range(order):
         out = step @ out
@@ -54,9 +64,9 @@ def sparse_matrix(a: sp.csr_array, device: torch.device) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(
-            send(torch.from_numpy(a.indptr.astype(np.int64)), device),
-            send(torch.from_numpy(a.indices.astype(np.int64)), device),
-            send(torch.from_numpy(np.asarray(a.data, dtype=np.float32)), device),
+            send(a.indptr.astype(np.int64), device),
+            send(a.indices.astype(np.int64), device),
+            send(np.asarray(a.data, dtype=np.float32), device),
             size=a.shape,
             check_invariants=False,  # SciPy has just built it
         )

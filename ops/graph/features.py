@@ -40,8 +40,9 @@ def fit_treatment(x: NDArray[np.float32], treatment: Treatment) -> dict[str, Ten
 def treated(x: NDArray[np.float32], treatment: Treatment, fitted: Mapping[str, Tensor]) -> Table:
     """`x` [n, F] treated; sparse where few of the features are not 0 (bags of words). Rows of zeros stay so."""
     if treatment == "standard":
-        return np.asarray((x - fitted["features.mean"].numpy()) * fitted["features.scale"].numpy(), dtype=np.float32)
-    scale = fitted["features.scale"].numpy() if treatment == "tfidf" else None
+        mean, factors = (fitted[f"features.{each}"].cpu().numpy() for each in ("mean", "scale"))
+        return np.asarray((x - mean) * factors, dtype=np.float32)
+    scale = fitted["features.scale"].cpu().numpy() if treatment == "tfidf" else None
     if np.count_nonzero(x) < SPARSE_BELOW * x.size:
         rows = sp.csr_array(x)
         if scale is not None:

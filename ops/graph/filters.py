@@ -56,9 +56,12 @@ class Smoothing:
     root_degree: Float[Tensor, "N 1"]
 
 
-def smoothing_of(edge_index: NDArray[np.int64], n_nodes: int, group: ProcessGroup, device: torch.device) -> Smoothing:
-    """S of the graph `edge_index` [2, E]; loops of its own do not count."""
-    a = adjacency(edge_index, n_nodes, self_loops=False)
+def smoothing_of(
+    edge_index: NDArray[np.int64], n_nodes: int, group: ProcessGroup, device: torch.device,
+    weight: NDArray[np.float32] | None = None,
+) -> Smoothing:  # fmt: skip
+    """S of the graph `edge_index` [2, E] with `weight` [E]; loops of its own do not count."""
+    a = adjacency(edge_index, n_nodes, self_loops=False, weight=weight)
     degree = torch.from_numpy(np.asarray(a.sum(axis=1) + 1, dtype=np.float32))[:, None]
     return Smoothing(split_rows(normalised(a), group, device), degree.sqrt().to(device))
 

@@ -39,7 +39,7 @@ class Projection:
         """The projection stored in a model, or None where it has none."""
         if "pca.mean" not in tensors:
             return None
-        return Projection(tensors["pca.mean"].numpy(), tensors["pca.components"].numpy())
+        return Projection(tensors["pca.mean"].cpu().numpy(), tensors["pca.components"].cpu().numpy())
 
 
 def fit_pca(x: NDArray[np.float32], n_components: int) -> Projection:

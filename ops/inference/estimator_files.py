@@ -39,7 +39,8 @@ def save(estimator: Any, folder: Path) -> Path:
     columns = {"seed": np.zeros(len(ids), dtype=np.int64), "id": ids, "cluster": clusters}
     pq.write_table(pa.table(columns | {"confidence": estimator.confidence_}), folder / "assignments.parquet")
     save_model(folder / "model", estimator.model_, flat(settings) | describe(estimator.method.name, data, x))
-    save_arrays(seed_folder / arrays.SAMPLE, **figure_arrays(x, estimator.embedding_, clusters, None))
+    sample = figure_arrays(x, estimator.embedding_, clusters, None, getattr(data, "pixels", None))
+    save_arrays(seed_folder / arrays.SAMPLE, **sample)
     (seed_folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in estimator.history_))
     SeedResult(seed=seed, epochs=len(estimator.history_), sizes=np.bincount(clusters).tolist()).write(
         seed_folder / "result.json"
@@ -47,7 +48,7 @@ def save(estimator: Any, folder: Path) -> Path:
     if isinstance(data, AttributedGraph):
         from ops.evaluation.explain import explain
 
-        explained = explain(data.x, clusters, settings.k, data.feature_names)
+        explained = explain(data.x, clusters, settings.k, data.feature_names, scaling=data.scaling)
         Explanation.model_validate({"seed": seed, "clusters": explained}).write(folder / "explain.json")
     RunResult(
         method=estimator.method.name,
@@ -94,7 +95,7 @@ def load(address: str, class_of: Callable[[str], type[Any]], tracking_uri: str |
     kind = class_of(model.method)
     estimator = kind(**{key: value for key, value in model.settings.items() if value is not None})
     estimator.model_, estimator._fit_settings = model.tensors, estimator.settings
-    estimator._scaling = Scaling.of(model.about.get("scaling"))
+    estimator._scaling, estimator._columns = Scaling.of(model.about.get("scaling")), model.about.get("columns")
     estimator.n_clusters_, estimator.n_features_in_ = estimator.settings.k, model.about.get("n_features")
     if nodes is not None:
         estimator.labels_, estimator.ids_ = nodes.clusters, nodes.ids

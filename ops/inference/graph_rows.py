@@ -6,7 +6,7 @@ make one graph, over which the method filters. Axes: n rows, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.io.builder import Raw
+from ops.data.io.categories import IN_NONE
 from ops.data.io.ids import as_keys, check_ids
 from ops.data.io.incremental import begins_with, grow, known_rows
 from ops.data.io.tables import TableStream
 from ops.data.io.validate import check_edges, check_features
 from ops.data.load import read_rows, table_file
+from ops.errors import DataError
 from ops.inference.placement import Placement, Prediction
 from ops.results.feature_scale import ColumnStatistics, statistics_of
 from ops.results.finished_run import TrainedNodes
@@ -30,42 +32,48 @@ def place_rows(prediction: Prediction) -> Placement:
     """The rows of a feature table, or of a graph of new rows, of the training's, or of both. Raises DataError."""
     path = table_file(prediction.request.data)
     if path is not None:
-        stream = TableStream(path, prediction.request.batch_rows)
+        stream = TableStream(path, prediction.request.batch_rows, prediction.model.encoding)
         rows = _match_stream(stream, prediction)
         if (rows < 0).all():
             features = ColumnStatistics()
             pieces = _by_pieces(prediction, stream, features)
-            return _placement(prediction, stream.ids, rows, "no edges", pieces, features)
+            return _placement(prediction, stream.ids, rows, "no edges", pieces, features, stream.notes)
     return _place_graph(prediction)
 
 
 def _place_graph(prediction: Prediction) -> Placement:
     model, training = prediction.model, prediction.training
-    raw = read_rows(prediction.request.data, None if training is None else _training_ids(training))
+    raw = read_rows(prediction.request.data, None if training is None else _training_ids(training), model.encoding)
     x = check_features(raw.x, feature_names=raw.feature_names, origin=raw.origin)
     x = as_trained(x, raw.feature_names, model, raw.origin)
+    if model.encoding.made == "spectral" and (training is None or not np.array_equal(x, training.graph.x)):
+        raise DataError(
+            f"{raw.origin}: --make-features spectral are features of one graph, and this is not the training's; train "
+            "anew, or take degree"
+        )
     ids = None if raw.ids is None else check_ids(raw.ids, len(x), origin=raw.origin)
     if ids is not None and raw.edges is not None and not Path(prediction.request.data).is_dir():
         check_edges(raw.edges, len(x), origin=raw.origin)  # a file's are row numbers, a folder's are read by id
     rows = _match_all(x, ids, training)
     beside = training if training is not None and _needs_training(raw, rows, training) else None
-    features, edges = grow(raw, x, rows, beside.graph if beside else None)
+    features, edges, weight = grow(raw, x, rows, beside.graph if beside else None)
     origins = {"their own edges": raw.edges is not None, "the training data's": beside is not None}
     linked = " and ".join(words for words, used in origins.items() if used) or "no edges"
-    cluster, confidence = prediction.method.predict(model.tensors, model.settings, features, edges)
+    cluster, confidence = prediction.method.predict(model.tensors, model.settings, features, edges, weight)
     piece = {"cluster": cluster[: len(x)], "confidence": confidence[: len(x)]}
-    return _placement(prediction, ids, rows, linked, iter([piece]), statistics_of(x))
+    return _placement(prediction, ids, rows, linked, iter([piece]), statistics_of(x), raw.notes)
 
 
 def _placement(
     prediction: Prediction, ids: NDArray[Any] | None, rows: NDArray[np.int64], linked: str,
-    pieces: Iterator[dict[str, Any]], features: ColumnStatistics,
+    pieces: Iterator[dict[str, Any]], features: ColumnStatistics, notes: Sequence[str],
 ) -> Placement:  # fmt: skip
-    """`linked` says in words over which edges the rows are filtered."""
+    """`linked` says in words over which edges the rows are filtered, `notes` what was met in the data."""
     n, n_matched, training = len(rows), int((rows >= 0).sum()), prediction.training
     of = f"known to {training.owner}" if training else "known (which ones are is told by --known DATASET only)"
     remarks = [f"{n:,} rows: {n_matched:,} {of}, {n - n_matched:,} new; filtered over {linked}"]
     remarks += [f"new rows are placed {prediction.method.new_rows}"] if n_matched < n else []
+    remarks += [note for note in notes if IN_NONE in note]
     ids = np.arange(n) if ids is None else ids
     return Placement(ids, rows, "rows", remarks, pieces, lambda: ([], {"filtered_over": linked}), features)
 

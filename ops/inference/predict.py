@@ -18,7 +18,8 @@ from ops.api import AnyMethod
 from ops.config.console import Console
 from ops.config.settings import PredictSettings
 from ops.data.io.remote import local_copy
-from ops.data.load import load
+from ops.data.load import load, prepared
+from ops.device import device_on
 from ops.errors import DataError, SettingsError, naming
 from ops.inference.graph_rows import place_rows
 from ops.inference.images import place_images
@@ -47,7 +48,8 @@ def run_prediction(
     if model.method not in methods:
         raise DataError(f"{run}: is a model of {model.method!r}, which this program does not have")
     method = methods[model.method]
-    return predict(Prediction(run, model.checked(method), training, request, method), console)
+    model = model.checked(method).on(device_on(request.device))
+    return predict(Prediction(run, model, training, request, method), console)
 
 
 def predict(prediction: Prediction, console: Console) -> dict[str, Any]:
@@ -115,9 +117,11 @@ def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, Trained
     model = read_model(download_model(run, request.tracking_uri))
     if request.known is None:
         return model, None
-    scale = model.about.get("scaling", {}).get("kind", "none")
-    graph, _ = load(request.known, knn=request.knn, knn_metric=request.knn_metric, scale=scale)
-    source = DataRecord(spec=request.known, knn=request.knn, knn_metric=request.knn_metric, scale=scale)
+    scale, encoding = model.about.get("scaling", {}).get("kind", "none"), model.encoding
+    source = DataRecord(spec=request.known, knn=request.knn, knn_metric=request.knn_metric, scale=scale,
+                        one_hot=bool(encoding.categories), ignore=",".join(encoding.ignored),
+                        make_features=encoding.made)  # fmt: skip
+    graph, _ = load(request.known, **prepared(source))
     training = TrainedNodes(graph.n_nodes, graph.ids, None, model.about.get("data"), source, run)
     _ = training.graph  # its hash is checked now, before any work
     return model, training

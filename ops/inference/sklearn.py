@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.api import AnyMethod, PlainRun, Result
 from ops.config.settings import build, fields, nearest
+from ops.data.io.objects import as_array
 from ops.data.io.validate import check_clusters, check_features
 from ops.data.types.graph import AttributedGraph, Data
 from ops.data.types.images import ImageSet
+from ops.device import device_on, precision_on, send
 from ops.errors import DataError, SettingsError
-from ops.inference.inputs import as_array, as_graph, as_raw
+from ops.inference.inputs import as_graph, as_raw
+from ops.results.feature_scale import statistics_of, unlike
 
+DEVICE = {"device": "cpu", "precision": "auto"}  # parameters of all estimators
+Rows = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32] | None]  # x, edges, weights
 C = TypeVar("C", bound="Clusterer")  # not Self, which the run-time type checks of the tests do not take
 G = TypeVar("G", bound="GraphClusterer")
 M = TypeVar("M", bound="ImageClusterer")
@@ -39,7 +46,8 @@ def _embed(method: AnyMethod) -> Callable[..., Tensor]:
 class Clusterer:
     """Base of the estimators; a subclass names its trainer module in `method`.
 
-    Parameters: `n_clusters` (a number, or "auto": chosen without labels), `random_state` (also called `seed`), every
+    Parameters: `n_clusters` (a number, or "auto": chosen without labels), `random_state` (also called `seed`), `device`
+    ("cpu", "cuda" or "auto", to fit and to predict on) and `precision` (of a GPU's products, as `--precision`), every
     hyperparameter of the method's `Settings` by name, and those of `own_parameters`. After `fit`: `labels_` int64 [N],
     `confidence_` float32 [N], `embedding_` float32 [N, D], `n_clusters_`, `ids_` (the rows' names, or None),
     `history_` (metrics per epoch), `notes_` (what was guessed or changed in the data). Raises SettingsError or
@@ -66,7 +74,7 @@ class Clusterer:
 
     def _defaults(self) -> dict[str, Any]:
         declared = {key: info.default for key, (info, _) in fields(self.method.settings).items()}
-        return {**declared, "n_clusters": "auto", "random_state": 0, **self.own_parameters, **self.preset}
+        return {**declared, "n_clusters": "auto", "random_state": 0, **DEVICE, **self.own_parameters, **self.preset}
 
     @property
     def n_clusters(self) -> Any:
@@ -113,18 +121,21 @@ class Clusterer:
         if settings.n_clusters == "auto":
             settings = settings.model_copy(update={"n_clusters": self._choose_k(data)})
         check_clusters(settings.k, data.n_rows)
-        run = PlainRun(self._seed())
+        device, asked = self._device(), self.get_params()["precision"]
+        precision = precision_on(device.type, asked, self.method.precisions)
+        run = PlainRun(self._seed(), device=str(device), precision=precision)
         result: Result = self.method.train(settings, data, run)
         self.model_, self._fit_settings, self._data = result.model, settings, data
-        self.n_clusters_, self.n_features_in_, self.ids_, self.notes_ = (
-            settings.k,
-            data.n_features,
-            data.ids,
-            data.notes,
-        )
+        x = getattr(data, "x", getattr(data, "features", None))
+        self._columns = statistics_of(x).plain() if isinstance(x, np.ndarray) else None
+        self.n_clusters_, self.n_features_in_ = settings.k, data.n_features
+        self.ids_, self.notes_ = data.ids, data.notes
         self.history_, self._more = run.history, result.more
         self.labels_, self.confidence_ = result.assignment, result.confidence
         self.embedding_ = result.embedding
+
+    def _device(self) -> torch.device:
+        return device_on(self.get_params()["device"])
 
     def _seed(self) -> int:
         state = self._given["random_state"]
@@ -138,12 +149,18 @@ class Clusterer:
         name = type(self).__name__
         raise SettingsError(f"{name}: n_clusters='auto' is for attributed graphs; give the number of clusters")
 
+    def _warn_of_scale(self, x: NDArray[np.float32]) -> None:
+        """Warn where rows `x` [n, F] are of another scale than the training's."""
+        if self._columns and (sentence := unlike(self._columns, statistics_of(x))):
+            warnings.warn(f"{type(self).__name__}: {sentence}", stacklevel=4)
+
     def _fitted(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not hasattr(self, "model_"):
             from sklearn.exceptions import NotFittedError
 
             raise NotFittedError(f"{type(self).__name__} is not fitted yet: call fit first")
-        return self.model_, self._fit_settings.model_dump()
+        device = self._device()
+        return {name: send(x, device) for name, x in self.model_.items()}, self._fit_settings.model_dump()
 
     def save(self, folder: str | Path) -> Path:
         """Write a run's folder (model, clusters, figures' rows), which `tessera.load`, `predict` and `report` take.
@@ -168,10 +185,10 @@ class GraphClusterer(Clusterer):
 
     `fit` takes features with edges, or one object that has both: a graph of PyG or networkx, an AnnData (edges in
     `obsp["connectivities"]`), a name, file or folder as `--dataset` takes them. Rows without edges are linked to their
-    `knn` nearest others by `knn_metric`, which `notes_` says.
+    `knn` nearest others by `knn_metric`, which `notes_` says; nodes without features get those of `make_features`.
     """
 
-    own_parameters: ClassVar[dict[str, Any]] = {"knn": 10, "knn_metric": "euclidean"}
+    own_parameters: ClassVar[dict[str, Any]] = {"knn": 10, "knn_metric": "euclidean", "make_features": "none"}
 
     def fit(self: G, X: object, edge_index: object = None, y: object = None) -> G:
         """Cluster features `X` [N, F] on the graph `edge_index` [2, E]; `y` is ignored, as labels never enter.
@@ -186,18 +203,16 @@ class GraphClusterer(Clusterer):
 
     def fit_predict(self, X: object, edge_index: object = None, y: object = None) -> NDArray[np.int64]:
         """`fit`, then `labels_`."""
-        labels: NDArray[np.int64] = self.fit(X, edge_index, y).labels_
-        return labels
+        return np.asarray(self.fit(X, edge_index, y).labels_)
 
     def fit_transform(self, X: object, edge_index: object = None, y: object = None) -> NDArray[np.float32]:
         """`fit`, then `embedding_`."""
-        rows: NDArray[np.float32] = self.fit(X, edge_index, y).embedding_
-        return rows
+        return np.asarray(self.fit(X, edge_index, y).embedding_)
 
     def transform(self, X: object, edge_index: object = None) -> NDArray[np.float32]:
         """Embeddings [n, D] of rows `X` [n, F], filtered over their edges where given."""
         model, settings = self._fitted()
-        rows: NDArray[np.float32] = _embed(self.method)(model, settings, *self._rows(X, edge_index)).numpy()
+        rows: NDArray[np.float32] = _embed(self.method)(model, settings, *self._rows(X, edge_index)).cpu().numpy()
         return rows
 
     def predict(self, X: object, edge_index: object = None) -> NDArray[np.int64]:
@@ -206,14 +221,16 @@ class GraphClusterer(Clusterer):
         labels: NDArray[np.int64] = self.method.predict(model, settings, *self._rows(X, edge_index))[0]
         return labels
 
-    def _rows(self, x: object, edge_index: object) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Features, on the scale of the run that was loaded, and edges."""
-        rows, edges = self._given_rows(x, edge_index)
+    def _rows(self, x: object, edge_index: object) -> Rows:
+        """Features, on the scale of the run that was loaded, edges and their weights."""
+        rows, edges, weight = self._given_rows(x, edge_index)
         scaling = getattr(self, "_scaling", None)
-        return (rows if scaling is None else scaling(rows)), edges
+        rows = rows if scaling is None else scaling(rows)
+        self._warn_of_scale(rows)
+        return rows, edges, weight
 
-    def _given_rows(self, x: object, edge_index: object) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Features and edges, none where the rows have none: new rows are not linked to each other."""
+    def _given_rows(self, x: object, edge_index: object) -> Rows:
+        """Features, edges and weights, no edges where the rows have none: new rows are not linked to each other."""
         name = type(self).__name__
         if not isinstance(x, str | Path | AttributedGraph):
             raw = as_raw(name, x, edge_index)
@@ -224,14 +241,14 @@ class GraphClusterer(Clusterer):
                                     f"{self.n_features_in_} features as input")  # fmt: skip
                 table = getattr(self, "_table", None)  # of a fit that linked it by itself
                 if table is not None and np.array_equal(table.x, rows):
-                    return rows, table.edge_index
-                return rows, np.empty((2, 0), dtype=np.int64)
+                    return rows, table.edge_index, table.weight
+                return rows, np.empty((2, 0), dtype=np.int64), None
         data = self._graph(x, edge_index)
-        return data.x, data.edge_index
+        return data.x, data.edge_index, data.weight
 
     def _graph(self, x: object, edge_index: object) -> AttributedGraph:
         given = self.get_params()
-        return as_graph(type(self).__name__, x, edge_index, given["knn"], given["knn_metric"])
+        return as_graph(type(self).__name__, x, edge_index, given["knn"], given["knn_metric"], given["make_features"])
 
     def _choose_k(self, data: Data) -> int:
         from ops.evaluation.select_k import sweep
@@ -254,18 +271,22 @@ class ImageClusterer(Clusterer):
 
     def fit_predict(self, X: object, y: object = None) -> NDArray[np.int64]:
         """`fit`, then `labels_`."""
-        labels: NDArray[np.int64] = self.fit(X, y).labels_
-        return labels
+        return np.asarray(self.fit(X, y).labels_)
 
     def transform(self, X: object) -> NDArray[np.float32]:
         """Projections [n, D] of unit length."""
-        rows: NDArray[np.float32] = _embed(self.method)(*self._fitted(), self._images(X)).numpy()
+        rows: NDArray[np.float32] = _embed(self.method)(*self._fitted(), self._rows(X)).cpu().numpy()
         return rows
 
     def predict(self, X: object) -> NDArray[np.int64]:
         """Clusters [n]; on the training images these are `labels_`."""
-        labels: NDArray[np.int64] = self.method.predict(*self._fitted(), self._images(X))[0]
-        return labels
+        return np.asarray(self.method.predict(*self._fitted(), self._rows(X))[0])
+
+    def _rows(self, images: object) -> ImageSet:
+        rows = self._images(images)
+        if rows.features is not None:
+            self._warn_of_scale(rows.features)
+        return rows
 
     def _images(self, images: object) -> ImageSet:
         name = type(self).__name__

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.hetero_load import load_hetero
+from ops.data.io.objects import as_array
 from ops.data.io.validate import make_hetero
 from ops.data.types.hetero import Edges, HeteroGraph, Nodes, find_relations
 from ops.errors import DataError
 from ops.graph.sampling.dataset import PartitionedGraph
-from ops.inference.inputs import as_array
 from ops.inference.sklearn import Clusterer
 
 U = TypeVar("U", bound="UserClusterer")

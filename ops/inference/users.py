@@ -27,7 +27,8 @@ COLUMNS = "id, cluster, confidence, vector"
 def vocabulary(model: StoredModel, method: AnyMethod, owner: str) -> Vocabulary:
     """What the model knows. Raises DataError where it does not keep what users are placed by."""
     graph = model.about.get("graph")
-    ids = {k.removeprefix("ids."): unpack_ids(v.numpy()) for k, v in model.tensors.items() if k.startswith("ids.")}
+    packed = {k.removeprefix("ids."): v for k, v in model.tensors.items() if k.startswith("ids.")}
+    ids = {kind: unpack_ids(v.cpu().numpy()) for kind, v in packed.items()}
     if graph is None or not ids:
         raise DataError(
             f"{owner}: the model keeps nothing of known nodes that users could be placed by (it was trained with "

@@ -47,7 +47,7 @@ class Links:
 
 
 def links_of(a: sp.csr_array, group: ProcessGroup, device: torch.device | None = None) -> Links:
-    """The links of a symmetric 0/1 matrix A [N, N] whose diagonal is ignored: A + I."""
+    """The links of a symmetric matrix A [N, N], whatever its entries and diagonal: A + I."""
     n = a.shape[0]
     whole = sp.csr_array(a + sp.eye_array(n, format="csr"))  # a node with a loop has one entry there too
     shard = group.shard(n)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from ops.distributed.process_group import ProcessGroup
 
@@ -40,7 +40,11 @@ def attend(
         k, v = group.gather(torch.stack((keys, values)), n_nodes).chunk(2)
         if queries.shape[0] == 0:
             return queries + 0 * (k.sum() + v.sum())  # tied to the gathering, whose backward pass all must enter
-    q, k, v = (x.view(len(x), heads, -1).transpose(0, 1)[None] for x in (queries, k, v))
+    width = queries.shape[1] // heads
+    q, k, v = (x.view(len(x), heads, width).transpose(0, 1)[None] for x in (queries, k, v))
+    if width % 4 and queries.device.type != "cpu":
+        # a GPU's fused kernels refuse such rows of float32; zeros add nothing to products and are cut off the sums
+        q, k, v = (pad(x, (0, -width % 4)) for x in (q, k, v))
     with sdpa_kernel(_FUSED):
         attended = scaled_dot_product_attention(q, k, v, scale=scale)
-    return attended[0].transpose(0, 1).flatten(1)
+    return attended[0, ..., :width].transpose(0, 1).flatten(1)

@@ -50,6 +50,8 @@ def _against_baselines(result: RunResult) -> str:
     figures = f"{TITLES[key]} {number(key, ours.mean)} against {number(key, theirs.mean)}"
     noise = max(ours.std or 0.0, theirs.std or 0.0)
     gap = ours.mean - (theirs.mean or 0.0)
+    if number(key, ours.mean) == number(key, theirs.mean):
+        return f"The result is as good as that of {name}, and no better ({figures}): use these clusters."
     if gap > noise:
         return f"Training beat {name} here ({figures}): use these clusters."
     if gap > 0:

@@ -1,14 +1,12 @@
-"""The clusters of a run one by one, as the report's cards tell them, and the points of its map.
+"""The clusters of a run one by one, as the report's cards tell them.
 
 All numbers of clusters are those of the model's seed; clusters of other seeds are matched to them.
 
-Axes: N rows, n rows that are drawn.
+Axes: N rows.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.errors import DataError
+from ops.results.arrays import table_path
 from ops.results.explanation import FeatureDifference
 from ops.results.stored_run import StoredRun
 
 CARDS = 60  # the largest clusters; more would be a list, not a page
-IDS = 5  # of a card
-Coordinates = tuple[NDArray[Any], NDArray[Any]]
+IDS, ODD = 5, 10  # of a card, of all rows
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,15 @@ class Card:
 
 
 def read_assignments(run: StoredRun) -> Assignments | None:
-    """assignments.parquet of a run, None where there is none. Raises DataError where it is damaged."""
+    """The assignments of a run, None where there is none. Raises DataError where it is damaged."""
     import pyarrow as pa
     import pyarrow.compute
     import pyarrow.parquet as pq
 
     from ops.clustering.label_matching import numbered_as
 
-    path = run.path / "assignments.parquet"
-    if not path.is_file():
+    path = table_path(run.path, "assignments")
+    if not path.exists():
         return None
     try:
         table = pq.read_table(path, columns=["seed", "id", "cluster", "confidence"])
@@ -70,6 +68,14 @@ def read_assignments(run: StoredRun) -> Assignments | None:
     same = [each["cluster"].to_numpy().astype(np.int64) for each in by_seed.values() if len(each) == len(mine)]
     others = [numbered_as(clusters, each) for each in same]
     return Assignments(mine["id"].to_numpy(), clusters, mine["confidence"].to_numpy(), others)
+
+
+def oddest(stored: Assignments | None) -> list[tuple[str, int, float]]:
+    """Id, cluster and confidence of the least confident rows: at most ten, a twentieth of all."""
+    if stored is None:
+        return []
+    rows = np.argsort(stored.confidence, kind="stable")[: min(ODD, len(stored.ids) // 20)]
+    return [(str(stored.ids[i]), int(stored.clusters[i]), float(stored.confidence[i])) for i in rows]
 
 
 def cards(run: StoredRun, assignments: Assignments | None) -> list[Card]:
@@ -100,63 +106,3 @@ def _card(stored: Assignments, cluster: int, rows: int, features: list[FeatureDi
     doubtful = [str(each) for each in stored.ids[order[::-1][:IDS]]] if rows > 2 * IDS else []
     stability = float(np.mean(shares)) if shares else None
     return Card(cluster, rows, float(confidence.mean()), stability, typical, doubtful, features)
-
-
-def map_data(run: StoredRun, points: Coordinates | None, assignments: Assignments | None) -> dict[str, Any] | None:
-    """What the interactive map draws, as JSON values: places, colours and names of the rows that are drawn.
-
-    `points`: coordinates [n, 2] before and after training; None where there are none to draw.
-    """
-    sample = run.sample
-    if not sample or points is None:
-        return None
-    n = len(sample["cluster"])
-    rows = sample.get("rows", np.arange(n))
-    is_stored = assignments is not None and int(rows.max(initial=0)) < len(assignments.ids)
-    clusters = assignments.clusters[rows] if assignments and is_stored else sample["cluster"]
-    before, after = points
-    data: dict[str, Any] = {
-        "n": n,
-        "ids": [str(each) for each in (assignments.ids[rows] if assignments and is_stored else rows)],
-        "layouts": [{"name": "after training", "xy": _places(after)},
-                    {"name": "before (input)", "xy": _places(before)}],
-        "channels": [_groups("cluster", clusters)],
-    }  # fmt: skip
-    if "label" in sample:
-        data["channels"].append(_groups("label", sample["label"]))
-    if assignments is not None and is_stored:
-        data["channels"].append(_values("confidence", assignments.confidence[rows]))
-    if "features" in sample:
-        names = _names(run, sample["feature_columns"])
-        columns = zip(names, sample["features"].T, strict=True)
-        data["channels"] += [_values(name, values) for name, values in columns]
-    return data
-
-
-def _names(run: StoredRun, columns: NDArray[Any]) -> list[str]:
-    path = run.path / "model" / "settings.json"
-    stored = json.loads(path.read_text()).get("feature_names") if path.is_file() else None
-    return [str(stored[c]) if stored else f"column {c}" for c in columns.tolist()]
-
-
-def _text(values: NDArray[Any]) -> str:
-    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
-
-
-def _places(xy: NDArray[Any]) -> str:
-    """Coordinates [n, 2] as 16-bit numbers, one scale for both axes."""
-    low = xy.min(axis=0)
-    return _text(np.round((xy - low) / max(float((xy - low).max()), 1e-12) * 65535).astype("<u2"))
-
-
-def _groups(name: str, values: NDArray[Any]) -> dict[str, Any]:
-    numbers, index = np.unique(values, return_inverse=True)
-    names = [str(each) if each >= 0 else "none" for each in numbers.tolist()]
-    return {"name": name, "kind": "group", "names": names, "values": _text(index.astype("<u2"))}
-
-
-def _values(name: str, values: NDArray[Any]) -> dict[str, Any]:
-    low, high = float(values.min()), float(values.max())
-    share = (values - low) / max(high - low, 1e-12)
-    return {"name": name, "kind": "value", "low": low, "high": high,
-            "values": _text(np.round(share * 255).astype(np.uint8))}  # fmt: skip

@@ -18,6 +18,7 @@ from ops.reporting.html import render
 from ops.results.schema import DataRecord, RunResult
 from ops.results.stored_run import read_result
 
+PAGE = "the page that --out writes"
 COSTS = {"seconds": "seconds", "cpu_seconds": "CPU s", "peak_memory_gib": "GiB"}
 
 
@@ -56,12 +57,12 @@ def comparison_table(runs: Sequence[Path]) -> str:
              *(tables.cell(row.metrics, c) for c in group.columns), *row.costs]
             for row in group.rows
         ]  # fmt: skip
-        blocks.append(f"{group.title}\n{tables.text_table(header, body, left=3)}")
+        blocks.append(f"{group.title}\n{tables.text_table(header, body, left=3, file=PAGE)}")
     if any(row.kind == "oracle" for group in comparison.groups for row in group.rows):
         blocks.append(f"* oracle: {tables.ORACLE_NOTE}")
     if comparison.differing:
         body = [[key, *values] for key, values in comparison.differing.items()]
-        blocks.append("Settings that differ\n" + tables.text_table(["setting", *comparison.results], body))
+        blocks.append("Settings that differ\n" + tables.text_table(["setting", *comparison.results], body, file=PAGE))
     elif len(comparison.results) > 1:
         blocks.append("No setting differs.")
     return "\n\n".join(blocks)
@@ -156,7 +157,7 @@ def _differing(results: Sequence[RunResult]) -> dict[str, list[str]]:
         "method": [r.method for r in results],
         "seeds": [r.seeds for r in results],
         "edges": [_edges(r.dataset) for r in results],
-        "scale": [r.dataset.scale for r in results],
+        **{key: [getattr(r.dataset, key) for r in results] for key in ("scale", "one_hot", "ignore", "make_features")},
         "warm start": [r.warm.run if r.warm else None for r in results],
     }
     for key in dict.fromkeys(key for r in results for key in r.settings):

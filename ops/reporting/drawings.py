@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ops.atomic_io import save_arrays
 from ops.errors import DataError
-from ops.reporting.clusters import Coordinates
+from ops.reporting.points import Coordinates
 from ops.reporting.tables import BASELINES, searched
 from ops.results.arrays import Arrays, read_arrays
 from ops.results.schema import LABELLED, SearchResult

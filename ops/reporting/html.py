@@ -13,8 +13,9 @@ from ops.atomic_io import atomic_write
 from ops.config.console import plain
 from ops.reporting import tables
 from ops.reporting.answer import answer
-from ops.reporting.clusters import cards, map_data, read_assignments
+from ops.reporting.clusters import cards, oddest, read_assignments
 from ops.reporting.drawings import coordinates, run_drawings, search_drawings
+from ops.reporting.points import map_data, points_of, write_points
 from ops.results.schema import SearchResult
 from ops.results.stored_run import is_search, read_run
 
@@ -31,12 +32,14 @@ def write_report(folder: Path) -> Path:
     search = SearchResult.read(folder / "trials.json") if is_search(folder) else None
     best = folder / "best" if search else folder
     run = read_run(best) if search is None or (best / "result.json").is_file() else None
-    drawings, shown = dict[str, list[bytes]](), dict[str, Any](cards=[], map=None, answer=[], place=best)
+    drawings, shown = dict[str, list[bytes]](), dict[str, Any](cards=[], odd=[], map=None, answer=[], place=best)
     if run:
-        points, assignments = coordinates(run), read_assignments(run)
-        drawings = run_drawings(run, points)
-        shown |= {"cards": cards(run, assignments), "map": map_data(run, points, assignments),
-                  "answer": answer(run.result)}  # fmt: skip
+        places, assignments = coordinates(run), read_assignments(run)
+        drawings = run_drawings(run, places)
+        shown |= {"cards": cards(run, assignments), "odd": oddest(assignments), "answer": answer(run.result)}
+        if points := points_of(run, places, assignments):
+            write_points(points, best / "map.parquet")
+            shown["map"] = map_data(points)
     if search is None or run:
         _write(best, drawings, run=run, search=None, **shown)
     if search:
@@ -55,9 +58,9 @@ def try_report(folder: Path, warn: Callable[[str], None]) -> Path | None:
         return None
 
 
-def page(title: str, sections: Sequence[tuple[str, str]], drawings: Mapping[str, Sequence[bytes]]) -> str:
-    """A self-contained HTML page in the reports' look: (heading, preformatted text), and pictures (PNG) by caption."""
-    return render("page.html.j2", title=title, sections=sections, drawings=drawings)
+def page(title: str, heading: str, text: str, drawings: Mapping[str, Sequence[bytes]]) -> str:
+    """A self-contained HTML page in the reports' look: preformatted text, and pictures (PNG) by caption."""
+    return render("page.html.j2", title=title, heading=heading, text=text, drawings=drawings)
 
 
 def render(template: str, **values: Any) -> str:

@@ -8,6 +8,8 @@
   const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
   const words = text => new Uint16Array(bytes(text).buffer);
   const n = data.n, colours = data.colours, SIDE = 64;
+  const rows = data.rows && new Uint32Array(bytes(data.rows).buffer), thumbnails = data.thumbnails, small = thumbnails && words(thumbnails.of);
+  const id = i => data.ids ? data.ids[i] : String(rows ? rows[i] : i); // without ids rows have their numbers
   const layouts = data.layouts.map(each => ({name: each.name, xy: words(each.xy)}));
   const channels = data.channels.map(each => ({...each, values: each.kind === "group" ? words(each.values) : bytes(each.values)}));
   const groups = channels.filter(each => each.kind === "group");
@@ -138,12 +140,22 @@
     }
     return best;
   }
+  const sheet = new Image();
+  if (thumbnails) sheet.src = thumbnails.source;
+  function thumbnail(number) {
+    const shown = document.createElement("canvas"), {across} = thumbnails, side = sheet.naturalWidth / across;
+    shown.className = "thumbnail";
+    shown.width = shown.height = side;
+    if (side) shown.getContext("2d").drawImage(sheet, number % across * side, Math.floor(number / across) * side, side, side, 0, 0, side, side);
+    return shown;
+  }
   function hover(i) {
     hovered = i;
     tip.hidden = i < 0;
     if (i >= 0) {
-      tip.textContent = [data.ids[i], ...new Set([...groups, channel, ...channels.filter(each => each.name === "confidence")])]
+      tip.textContent = [id(i), ...new Set([...groups, channel, ...channels.filter(each => each.name === "confidence")])]
         .map(each => typeof each === "string" ? each : `${each.name} ${text(each, i)}`).join("\n");
+      if (small && small[i] < 65535) tip.prepend(thumbnail(small[i]));
       const [x, y] = place(i);
       tip.style.left = `${Math.max(0, Math.min(width - tip.offsetWidth, x + 12))}px`;
       tip.style.top = `${Math.max(0, y + 16 + tip.offsetHeight > height ? y - tip.offsetHeight - 12 : y + 14)}px`;
@@ -169,7 +181,7 @@
       return odd;
     };
     const marks = new Uint8Array(n), ids = [];
-    for (const [, rows] of batches) for (const i of rows) if (inside(...place(i))) { marks[i] = 1; ids.push(data.ids[i]); }
+    for (const [, rows] of batches) for (const i of rows) if (inside(...place(i))) { marks[i] = 1; ids.push(id(i)); }
     chosen = ids.length ? marks : null;
     part("chosen").hidden = !ids.length;
     part("ids").value = ids.join("\n");
@@ -274,9 +286,10 @@
   part("lasso").onclick = () => lasso(!drawing);
   part("clear").onclick = forget;
   part("search").oninput = event => {
-    const word = event.target.value.trim(), exact = data.ids.indexOf(word);
-    found = word ? (exact >= 0 ? exact : data.ids.findIndex(id => id.includes(word))) : -1;
-    said.textContent = !word ? "" : found < 0 ? "no such id among the points" : `${data.ids[found]}: ${groups.map(each => `${each.name} ${text(each, found)}`).join(", ")}`;
+    const word = event.target.value.trim(), first = test => { for (let i = 0; i < n; i++) if (test(id(i))) return i; return -1; };
+    found = word ? first(each => each === word) : -1;
+    if (word && found < 0) found = first(each => each.includes(word));
+    said.textContent = !word ? "" : found < 0 ? "no such id among the points" : `${id(found)}: ${groups.map(each => `${each.name} ${text(each, found)}`).join(", ")}`;
     if (found >= 0) [view.x, view.y] = [layout.xy[2 * found] / 65535, layout.xy[2 * found + 1] / 65535];
     draw();
   };

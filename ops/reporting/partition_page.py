@@ -47,9 +47,8 @@ def write_page(manifest: Manifest, picture_file: Path, page_file: Path) -> None:
     """The picture as PNG, and the report with it as one HTML page without any other file."""
     images = pngs(picture(manifest))
     title = f"{manifest.name} in {manifest.parts} parts"
-    html = page(
-        title, [("", report.text(manifest))], {"Sizes, cut and halo of the parts; the line is the mean.": images[1:]}
-    )
+    drawings = {"Sizes, cut and halo of the parts; the line is the mean.": images[1:]}
+    html = page(title, "Parts and relations", report.text(manifest), drawings)
     for path, content in ((picture_file, images[0]), (page_file, html.encode())):
         with replacing(path) as temporary:
             temporary.write_bytes(content)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +43,7 @@ RECALL_LEGEND = (
 )
 BASELINES = {
     "kmeans": "k-means on X", "filter+kmeans": "filter + k-means", "degree+kmeans": "k-means on log(degree)",
-    "ssgc": "SSGC", "sagsc": "SAGSC", "s2cag": "S2CAG", "m-s2cag": "M-S2CAG",
+    "ssgc": "SSGC", "sagsc": "SAGSC", "s2cag": "S2CAG", "m-s2cag": "M-S2CAG", "untrained": "untrained network",
 }  # fmt: skip
 ORACLE_NOTE = "uses labels, not a result"
 
@@ -123,29 +125,39 @@ def headline(result: RunResult) -> list[tuple[str, Metrics]]:
     return [(key, hidden if key in hidden else metrics) for key in keys[:6]]
 
 
-def text_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Aligned plain text, the first `left` columns to the left; a header may have several lines."""
+def text_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1, file: str = "result.json") -> str:
+    """Aligned plain text, the first `left` columns to the left; a header may have several lines.
+
+    On a terminal the last columns that do not fit its width are left out, and a line says that `file` has them.
+    """
     lines = [[printable(each) for each in line] for line in lines]
     titles = [printable(title, lines=True).split("\n") for title in header]
     height = max(map(len, titles))
     head = list(zip(*(("",) * (height - len(t)) + tuple(t) for t in titles), strict=True))
     widths = [max(map(len, column)) for column in zip(*head, *lines, strict=True)]
+    shown = len(widths)
+    if sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns
+        while shown > left + 1 and sum(widths[:shown]) + 2 * (shown - 1) > room:
+            shown -= 1
     table = [*head, ["-" * width for width in widths], *lines]
     aligned = (
-        [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))][:shown]
         for line in table
     )
-    return "\n".join("  ".join(line).rstrip() for line in aligned)
+    missing = [" ".join(title) for title in titles[shown:]]
+    note = [f"The terminal is too narrow for {', '.join(missing)}: see {file}."] if missing else []
+    return "\n".join(["  ".join(line).rstrip() for line in aligned] + note)
 
 
 def summary_table(result: RunResult) -> str:
     """Last, selected, oracle and baselines of a training, mean ± std over seeds."""
     rows = result_rows(result)
     keys = columns(rows, SHORT)
-    names = [f"oracle ({ORACLE_NOTE})" if row.kind == "oracle" else row.name for row in rows]
-    lines = [[name, *(cell(row.metrics, key) for key in keys)] for name, row in zip(names, rows, strict=True)]
+    lines = [[row.name + " *" * (row.kind == "oracle"), *(cell(row.metrics, key) for key in keys)] for row in rows]
     seeds = f"mean ± std over {len(result.seeds)} seeds" if len(result.seeds) > 1 else "1 seed"
-    notes = [] if result.has_labels else ["No labels were given: no ACC, NMI, ARI or F1."]
+    notes = [f"* oracle: {ORACLE_NOTE}"] if any(row.kind == "oracle" for row in rows) else []
+    notes += [] if result.has_labels else ["No labels were given: no ACC, NMI, ARI or F1."]
     title = printable(f"{result.method} on {result.dataset.name}, {seeds}")
     return "\n".join([title, text_table(["", *(TITLES[k] for k in keys)], lines), *notes])
 
@@ -204,4 +216,4 @@ def trial_cells(search: SearchResult) -> tuple[list[str], list[list[str]]]:
 def trials_table(search: SearchResult) -> str:
     """A search's table for the terminal, best first, with the agreement of score and panel below it."""
     notes = ["Tuned with labels: not a label-free result."] if search.uses_labels else []
-    return "\n".join([text_table(*trial_cells(search)), *notes, *filter(None, [search.agreement])])
+    return "\n".join([text_table(*trial_cells(search), file="trials.json"), *notes, *filter(None, [search.agreement])])

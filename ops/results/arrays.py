@@ -10,22 +10,28 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.atomic_io import replacing, save_arrays
+from ops.clustering.owners import Owners
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 
 SAMPLE, MORE, PICTURES, ASSIGNMENTS = "figures.npz", "more.npz", "pictures.npz", "assignments.npz"
+PARTS_OF = "parts"  # of an npz file: into how many files its rows were written beside it
 EPOCHS = "epochs.npz"  # the clusters of every epoch that was scored, to score them by other labels
 AGAIN = "the file is damaged, run it again with --fresh"
 KINDS = {"float": np.floating, "int": np.integer, "byte": np.uint8, "text": np.str_}
 Arrays = dict[str, NDArray[Any]]
 Layout = Mapping[str, str]  # an array's name -> "KIND AXIS AXIS ...", see `check_arrays`
 ROWS = {"before": "float n f", "after": "float n d", "cluster": "int n"}
+MORE_ROWS = {"more_rows": "int m", "more_before": "int m 3", "more_after": "int m 3", "more_cluster": "int m"}
 MAP = {"map_umatrix": "float r c", "map_hits": "int r*c", "map_unit_clusters": "int r*c", "map_errors": "float 2"}
 PARTS: dict[str, Layout] = {  # of pictures.npz; each may be missing
     "near": {"near": "byte k m 3 s t", "near_count": "int k", "near_cluster": "int k", "near_size": "int k"},
@@ -35,16 +41,78 @@ PARTS: dict[str, Layout] = {  # of pictures.npz; each may be missing
 }
 
 
-def read_arrays(path: Path, prefix: str = "") -> Arrays:
-    """The arrays of an npz file whose names begin with `prefix`; none where there is no file.
+def save_rows(
+    path: Path,
+    group: ProcessGroup,
+    offsets: Callable[[str], NDArray[np.int64] | None],
+    rows: Mapping[str, NDArray[Any]],
+    axis: int = 0,
+) -> None:
+    """Write arrays whose rows along `axis` ranks own by parts, all ranks together: NAME/part-00000.npz ... each.
 
-    Raises DataError where the file is damaged or holds pickled objects.
+    `offsets(name)` are the first rows of an array's parts; where there is one part, or None, rank 0 has all of it and
+    writes it to NAME.npz.
     """
+    whole: Arrays = {}
+    by_part: dict[int, Arrays] = {}
+    for name, array in rows.items():
+        first = offsets(name)
+        if first is None or len(first) == 2:
+            whole[name] = array
+            continue
+        whole[PARTS_OF] = np.array(len(first) - 1)
+        for part, at in Owners(first, group).slices():
+            by_part.setdefault(part, {})[name] = array[at] if axis == 0 else array[:, at]
+    for part, each in by_part.items():
+        save_arrays(_part(path, part), **each)
+    if group.rank == 0 and whole:
+        save_arrays(path, **whole)
+
+
+def read_arrays(path: Path, prefix: str = "", axis: int = 0) -> Arrays:
+    """The arrays of an npz file and of its parts (`save_rows`) whose names begin with `prefix`; without a file none.
+
+    Raises DataError where a file is missing or damaged or holds pickled objects.
+    """
+    arrays = _read(path, prefix, {PARTS_OF})
+    parts = [_part(path, part) for part in range(int(arrays.pop(PARTS_OF, 0)))]
+    for each in parts:
+        if not each.is_file():
+            raise DataError(f"{each}: this part of the results is missing; run it again with --fresh")
+    read = [_read(each, prefix) for each in parts]
+    return arrays | {name: np.concatenate([each[name] for each in read], axis) for name in (read[0] if read else ())}
+
+
+def write_table(path: Path, offsets: NDArray[np.int64] | None, columns: Callable[[slice], Mapping[str, Any]]) -> str:
+    """Write a Parquet table whose rows lie in parts, NAME/part-00000.parquet ... each, or NAME.parquet where there is
+    one part; returns the name that was written. `columns(rows)` are those of a part's rows. Whole files or none.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    first = [] if offsets is None or len(offsets) == 2 else offsets.tolist()
+    parts = {_part(path, p): slice(a, b) for p, (a, b) in enumerate(pairwise(first))} or {path: slice(None)}
+    for part, rows in parts.items():
+        with replacing(part) as temporary:
+            pq.write_table(pa.table(columns(rows)), temporary)
+    return path.stem if first else path.name
+
+
+def table_path(folder: Path, name: str) -> Path:
+    """NAME.parquet in a run's folder, or the folder NAME of its parts."""
+    return folder / name if (folder / name).is_dir() else folder / f"{name}.parquet"
+
+
+def _part(path: Path, part: int) -> Path:
+    return path.with_suffix("") / f"part-{part:05d}{path.suffix}"
+
+
+def _read(path: Path, prefix: str, also: Collection[str] = ()) -> Arrays:
     if not path.is_file():
         return {}
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files if name.startswith(prefix)}
+            return {name: stored[name] for name in stored.files if name.startswith(prefix) or name in also}
     except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: is not a readable npz file; {AGAIN}") from error
 
@@ -74,11 +142,20 @@ def check_arrays(path: Path, arrays: Arrays, layout: Layout) -> None:
 
 
 def read_sample(folder: Path) -> Arrays:
-    """The rows that are drawn of a seed: ROWS and perhaps `label` [n]; n <= 2,000. Nothing without the file."""
+    """The rows that are drawn of a seed: ROWS and perhaps `label` [n]; n <= 2,000. Nothing without the file.
+
+    Of larger data also MORE_ROWS, whose three nearest are numbers below n (`ops.results.figure_rows`).
+    """
     path = folder / SAMPLE
     arrays = read_arrays(path)
-    if path.is_file():
-        check_arrays(path, arrays, ROWS | ({"label": "int n"} if "label" in arrays else {}))
+    if not path.is_file():
+        return arrays
+    labelled, more = "label" in arrays, "more_rows" in arrays
+    layout = ROWS | ({"label": "int n"} if labelled else {}) | (MORE_ROWS if more else {})
+    check_arrays(path, arrays, layout | ({"more_label": "int m"} if more and labelled else {}))
+    n = len(arrays["cluster"])
+    if more and any(not ((arrays[name] >= 0) & (arrays[name] < n)).all() for name in ("more_before", "more_after")):
+        raise DataError(f"{path}: more_before or more_after names rows that there are not; {AGAIN}")
     return arrays
 
 

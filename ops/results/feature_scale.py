@@ -5,13 +5,14 @@ Axes: n rows, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 4096  # rows that are looked at together
+PIECE = 16 * BLOCK  # that are read together
 FAR = 1.0  # how many deviations of training a column's mean may lie outside the training's values
 SPREAD = 10.0  # how many times the training's variance, or which part of it, rows may have
 FEW = 10  # rows whose variance says nothing yet
@@ -65,6 +66,20 @@ def statistics_of(x: NDArray[np.floating[Any]]) -> ColumnStatistics:
     statistics = ColumnStatistics()
     statistics.add(x)
     return statistics
+
+
+def looked_at(read: Callable[[slice], NDArray[Any]], total: int) -> tuple[ColumnStatistics, bool]:
+    """(statistics of the columns, whether all rows are the same) of `total` rows that `read` gives piece by piece.
+
+    Of pixels (bytes) there are no statistics.
+    """
+    statistics, first, alike = ColumnStatistics(), read(slice(0, 1)), total > 1
+    for start in range(0, total, PIECE):
+        x = read(slice(start, min(start + PIECE, total)))
+        alike = alike and bool((x == first).all())
+        if x.dtype.kind == "f":
+            statistics.add(x)
+    return statistics, alike
 
 
 def rows_alike(x: NDArray[Any]) -> bool:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.config.settings import LaunchSettings
-from ops.data.load import load
+from ops.data.load import load, prepared
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
+from ops.results.arrays import table_path
 from ops.results.model_store import StoredModel, read_model
 from ops.results.schema import DataRecord
 from ops.results.stored_run import is_search, read_result
@@ -39,7 +40,7 @@ class TrainedNodes:
         if source.spec is None:
             raise DataError(f"{self.owner}: does not say where its training data is; give --known DATASET")
         try:
-            graph, _ = load(source.spec, knn=source.knn, knn_metric=source.knn_metric, scale=source.scale)
+            graph, _ = load(source.spec, **prepared(source))
         except (DataError, SettingsError) as error:
             raise DataError(f"the training data of {self.owner}: {error}; or give --known DATASET") from None
         if self.digest is not None and graph.digest() != self.digest:
@@ -58,7 +59,7 @@ def location(launch: LaunchSettings) -> dict[str, Any]:
     """What `result.json` keeps of where the data is: paths made absolute."""
     path = os.path.expanduser(launch.dataset)
     spec = os.path.abspath(path) if os.path.exists(path) else launch.dataset
-    return {"spec": spec, "knn": launch.knn, "knn_metric": launch.knn_metric, "scale": launch.scale}
+    return {"spec": spec, **prepared(launch)}
 
 
 def settings_of_run(address: str) -> dict[str, Any]:
@@ -73,7 +74,10 @@ def open_run(address: str) -> tuple[StoredModel, TrainedNodes]:
     if is_search(folder) and not (folder / "result.json").is_file():
         folder = folder / "best"
     seed = result.seeds[0] if result.model_seed is None else result.model_seed
-    ids, clusters = _assignments(folder / "assignments.parquet", seed)
+    ids, clusters = _assignments(table_path(folder, "assignments"), seed)
+    if result.dataset.rows not in (None, len(clusters)):
+        raise DataError(f"{table_path(folder, 'assignments')}: has {len(clusters):,} of the {result.dataset.rows:,} "
+                        "rows of the training, a part of it is missing; run it again with --fresh")  # fmt: skip
     nodes = TrainedNodes(len(clusters), ids, clusters, result.dataset.hash, result.dataset, address)
     return read_model(folder / "model"), nodes
 

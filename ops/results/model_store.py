@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from safetensors import SafetensorError
@@ -20,17 +21,30 @@ from torch import Tensor
 from ops.api import AnyMethod
 from ops.atomic_io import plain, replacing
 from ops.config.settings import build, flat
+from ops.data.types.encoding import Encoding, MadeFeatures
 from ops.data.types.graph import AttributedGraph, Data
 from ops.data.types.hetero import relation_name
 from ops.data.types.images import ImageSet
 from ops.data.types.scaling import Scaling
+from ops.device import send
 from ops.errors import DataError, ResourceError, SettingsError
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.results.feature_scale import ColumnStatistics, statistics_of, unlike
 from ops.results.schema import StoredJson
 
 # keys of settings.json that are no settings
-ABOUT = ("method", "dataset", "data", "n_features", "feature_names", "columns", "scaling", "graph", "pixels")
+ABOUT = (
+    "method",
+    "dataset",
+    "data",
+    "n_features",
+    "feature_names",
+    "columns",
+    "encoding",
+    "scaling",
+    "graph",
+    "pixels",
+)
 
 
 class _GraphOfModel(StoredJson):
@@ -45,6 +59,12 @@ class _ScalingOfModel(StoredJson):
     width: list[float]
 
 
+class _EncodingOfModel(StoredJson):
+    ignored: list[str]
+    categories: dict[str, list[str]]
+    made: MadeFeatures = "none"
+
+
 class _ModelFile(StoredJson):
     """settings.json of a model: the method's settings and the keys ABOUT."""
 
@@ -55,6 +75,7 @@ class _ModelFile(StoredJson):
     feature_names: list[str] | None = None
     columns: dict[Literal["mean", "deviation", "low", "high"], list[float]] | None = None
     scaling: _ScalingOfModel | None = None
+    encoding: _EncodingOfModel | None = None
     graph: _GraphOfModel | None = None
     pixels: list[int] | None = Field(None, min_length=2)
 
@@ -67,6 +88,11 @@ class StoredModel:
     tensors: dict[str, Tensor]
     settings: dict[str, Any]
     about: dict[str, Any]
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the training's table was read; nothing is left out or encoded of what was none."""
+        return Encoding.of(self.about.get("encoding")) or Encoding(categories={})
 
     @property
     def method(self) -> str:
@@ -90,26 +116,34 @@ class StoredModel:
             raise DataError(f"{path}: n_clusters is {settings.n_clusters!r}; give a finished run's model")
         return replace(self, settings=self.settings | flat(settings))
 
+    def on(self, device: torch.device) -> StoredModel:
+        """The model with its tensors on a device, where its method then places rows."""
+        return replace(self, tensors={name: send(x, device) for name, x in self.tensors.items()})
+
     def digest(self) -> str:
         """SHA-256 of the tensors' file."""
         with (self.folder / "model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe(method: str, data: Data, x: NDArray[Any]) -> dict[str, Any]:
+def describe(method: str, data: Data, x: NDArray[Any] | ColumnStatistics) -> dict[str, Any]:
     """What `settings.json` says beside the settings: the method, the data's name and hash, its columns.
 
-    `x` [n, F] are its features, whose means, deviations and ranges are kept, or bytes of pixels.
+    `x` [n, F] are its features, whose means, deviations and ranges are kept, or these, or bytes of pixels.
     Of images also height and width, and their bits a channel where they had more than 8. Of a partitioned graph also
     its relations, reverse ones too, and the types at the ends of the predicted ones.
     """
     names = None if data.feature_names is None else list(data.feature_names)
     about: dict[str, Any] = {"method": method, "dataset": data.name, "data": data.digest(),
                              "n_features": data.n_features, "feature_names": names}  # fmt: skip
-    if data.n_features and x.dtype.kind == "f":
-        about["columns"] = statistics_of(x).plain()
+    if isinstance(x, np.ndarray) and data.n_features and x.dtype.kind == "f":
+        x = statistics_of(x)
+    if data.n_features and isinstance(x, ColumnStatistics) and x.count:
+        about["columns"] = x.plain()
     if isinstance(data, AttributedGraph) and data.scaling is not None:
         about["scaling"] = data.scaling.plain()
+    if isinstance(data, AttributedGraph) and data.encoding and data.encoding.plain() != Encoding().plain():
+        about["encoding"] = data.encoding.plain()
     if isinstance(data, PartitionedGraph):
         relations = [relation_name(r) for r in data.manifest.edges]
         about["graph"] = {"rows": data.rows, "others": data.others, "relations": relations}

@@ -104,10 +104,7 @@ class Scores(StoredJson):
 
 
 class DataRecord(StoredJson):
-    """The data of a run, and where it was: enough to load it again.
-
-    `given` has digests of ids, column names and labels: results name them, training never sees them.
-    """
+    """The data of a run and how they were loaded; `given`: digests of ids, column names and labels."""
 
     name: str = "unnamed data"
     hash: str | None = None
@@ -118,6 +115,9 @@ class DataRecord(StoredJson):
     knn: int = 0
     knn_metric: str = "euclidean"
     scale: Literal["none", "standard", "robust", "minmax"] = "none"
+    one_hot: bool = False
+    ignore: str = ""
+    make_features: Literal["none", "degree", "spectral"] = "none"
 
 
 class SettingRecord(StoredJson):
@@ -183,6 +183,7 @@ class RunResult(StoredJson):
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory_gib: float = 0.0
+    precision: str | None = None
     planned_memory_gib: float = 0.0
     model_seed: int | None = None
     warm: WarmStart | None = None
@@ -230,6 +231,7 @@ class SeedResult(StoredJson):
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory_gib: float = 0.0
+    precision: str | None = None
     warnings: list[str] = []
     kept: float | None = None
 

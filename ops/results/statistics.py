@@ -93,8 +93,11 @@ def verdict(last: Scores, baselines: Mapping[str, Scores | None]) -> str:
     ours, theirs = last.metrics[key], rivals[best]
     gap = scale * ((ours.mean or 0.0) - (theirs.mean or 0.0))
     noise = scale * max(ours.std or 0.0, theirs.std or 0.0)
+    digits = 1 if scale == 100 else 3
+    if not round(gap, digits):
+        return f"last is as good as the strongest baseline ({best}) in {name}"
     word = "above" if gap > noise else "below" if gap < -noise else "within a standard deviation of"
-    return f"last is {word} the strongest baseline ({best}) in {name}: {gap:+.{1 if scale == 100 else 3}f}"
+    return f"last is {word} the strongest baseline ({best}) in {name}: {gap:+.{digits}f}"
 
 
 def stability(assignments: Sequence[NDArray[np.int64]]) -> float | None:

@@ -18,7 +18,7 @@ from ops.storage.mirror import State, local_files, mirrored, push_order
 from ops.storage.run_dir import RAY, TRIAL, refuse_links, scratch
 
 RESULTS = ("result.json", "trials.json")
-MODEL = (*RESULTS, "assignments.parquet", "model/settings.json", "model/model.safetensors")
+MODEL = (*RESULTS, "assignments.parquet", "assignments/", "model/settings.json", "model/model.safetensors")
 SKIP = (f"{TRIAL}*", RAY, "checkpoints")  # of no use to a reader
 
 
@@ -57,7 +57,7 @@ def fetched(run: str, only: Collection[str] = ()) -> Iterator[RunCopy]:
         return
     place = parse(run)
     names = [n for n in object_store.listing(place) if mirrored(n, SKIP) and "/checkpoints/" not in n]
-    names = [n for n in names if not only or n.removeprefix("best/") in only]
+    names = [n for n in names if not only or n.removeprefix("best/").startswith(tuple(only))]
     if not names:
         raise DataError(f"{run}: there is no finished run; give s3://BUCKET/OUT/NAME")
     with tempfile.TemporaryDirectory(dir=scratch(), prefix="read-") as temporary:

@@ -39,6 +39,7 @@ def consensus_of(
         return {}, None
     clusters, agreement = consensus(torch.from_numpy(embedding), experiment.k, (seed, DRAWS))
     judges = judges_of(experiment)
+    assert judges is not None, "a process of its own has all rows"
     return {"consensus": clusters, "agreement": agreement}, judges.unlabelled(clusters, {}) | judges.evaluator(clusters)
 
 

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Generic
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ops import memory
 from ops.api import D, Experiment, Method, S
+from ops.clustering.owners import Owners
+from ops.clustering.shards import BLOCK_ROWS
 from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, SearchSettings, flat
 from ops.config.tracking_uri import check_uri, default_uri
-from ops.data.io.validate import check_clusters
+from ops.data.io.validate import MOST, check_clusters
+from ops.data.types.graph import AttributedGraph
 from ops.datamodules import datamodule_of
 from ops.device import check_card
 from ops.distributed import ray_session
+from ops.distributed.process_group import ProcessGroup
 from ops.distributed.resources import Share, Workers, nodes, on_cluster, room
 from ops.errors import DivergedError, SettingsError
 from ops.evaluation.labelled import Evaluator
@@ -71,11 +76,10 @@ def _settle_k(experiment: Experiment[S, D]) -> Experiment[S, D]:
     if asked is None:
         if experiment.labels is None:
             raise SettingsError(f"{data.name} has no labels to count: give --n-clusters K or --n-clusters auto")
-        k, source = len(np.unique(experiment.labels[experiment.labels >= 0])), "labels (number of classes)"
+        k, source = _classes(experiment.labels), "labels (number of classes)"
     elif asked == "auto":
         say(f"choosing the number of clusters of {data.name} without labels ...")
-        for note in data.notes:  # before K is chosen by what they warn of
-            say(f"  {note}")
+        _tell(experiment.console, data.notes)  # before K is chosen by what they warn of
         choice = datamodule_of(experiment.method).choose_k(data)
         k, source = int(choice["chosen"]), "auto"
         say(f"K = {k}: {choice['reason']}")
@@ -85,16 +89,29 @@ def _settle_k(experiment: Experiment[S, D]) -> Experiment[S, D]:
     return replace(experiment.with_settings(source, n_clusters=k), k_choice=choice)
 
 
+def _classes(labels: NDArray[np.int64]) -> int:
+    """How many classes there are in labels that may be mapped from a file: read block by block."""
+    seen = np.zeros(0, dtype=np.int64)
+    for first in range(0, len(labels), BLOCK_ROWS):
+        seen = np.union1d(seen, labels[first : first + BLOCK_ROWS])
+    return int(np.sum(seen >= 0))
+
+
 def identity(experiment: Experiment[S, D]) -> dict[str, Any]:
     """What makes two runs the same but for their seeds: method, settings, data and the model of a warm start."""
     value = run_dir.identity(experiment.method.name, flat(experiment.settings), experiment.data.digest())
     return value if experiment.warm is None else value | {"warm": experiment.warm.digest}
 
 
-def judges_of(experiment: Experiment[S, D]) -> Judges:
-    """Who scores the assignments of an experiment."""
-    unlabelled = datamodule_of(experiment.method).judge(experiment)
-    return Judges(unlabelled, Evaluator(experiment.labels), experiment.k, experiment.data.n_rows)
+def judges_of(experiment: Experiment[S, D], group: ProcessGroup | None = None) -> Judges | None:
+    """Who scores the assignments of an experiment on this rank of a `group`; None where rank 0 does that for it."""
+    module, group, labels = datamodule_of(experiment.method), group or ProcessGroup(), experiment.labels
+    offsets = module.offsets(experiment.data)
+    if offsets is None and group.rank:
+        return None
+    owners = Owners.alone(experiment.data.n_rows) if offsets is None else Owners(offsets, group)
+    evaluator = Evaluator(None if labels is None else labels[owners.shard.numbers()], owners.group)
+    return Judges(module.judge(experiment, owners.group), evaluator, experiment.k, owners)
 
 
 def tracking_uri(launch: LaunchSettings) -> str:
@@ -109,14 +126,17 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
     """
     method, settings, launch, data = experiment.method, experiment.settings, experiment.launch, experiment.data
     workers = share.workers if share else workers
+    gpus = workers.gpus if workers else share.gpus if share else float(torch.cuda.is_available())
+    precision = experiment.precision_on("cuda" if gpus else "cpu")
     needed = method.estimate(settings, data, workers.count if workers else 1)
     planned = memory.preload() + needed
     say = experiment.console.say
     say(f"{method.name} on {data.name}: {datamodule_of(method).describe(data)}, data {data.digest()[:8]}")
     classes = datamodule_of(method).describe_labels(experiment.labels, experiment.hidden)
     notes = () if experiment.k_choice else data.notes  # K was chosen behind them
-    for note in (*notes, *classes, *experiment.request.remarks, *method.remarks(settings, data)):
-        say(f"  {note}")
+    weighted = isinstance(data, AttributedGraph) and data.weight is not None
+    notes = (*notes, *([f"the weights of edges {method.weights}; indices count edges"] if weighted else ()))
+    _tell(experiment.console, (*notes, *classes, *experiment.request.remarks, *method.remarks(settings, data)))
     _check_features(experiment)
     if experiment.warm is not None:
         say(f"  {warm_start.sentence(experiment.warm)}")
@@ -129,11 +149,21 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
         f"{' each' if workers or share else ''} of {limit:.1f}, free disk {disk / 2**30:.0f} GiB")  # fmt: skip
     memory.check_fits(planned, limit, method.save_memory)
     if not (workers and workers.cluster):  # a cluster's GPUs are not this machine's
-        gpus = workers.gpus if workers else share.gpus if share else 1.0
         card = check_card(needed - memory.THREADS_AND_KERNELS, gpus, method.save_memory)
         if card:
             say(f"  {card}")
+    if gpus:
+        say(f"  products in {precision} (from {experiment.request.sources.get('precision', 'default')})")
     return planned
+
+
+def _tell(console: Console, notes: Iterable[str]) -> None:
+    """A line a note; that most nodes have no edge is a warning."""
+    for note in notes:
+        if MOST in note:
+            console.warn(note)
+        else:
+            console.say(f"  {note}")
 
 
 def dry_run(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> None:

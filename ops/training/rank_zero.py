@@ -52,9 +52,9 @@ class Reporter(Console):
         """A warning."""
         self._write({"kind": "warn", "text": text})
 
-    def progress(self, text: str, *, milestone: bool) -> None:
+    def progress(self, text: str, *, milestone: bool, share: float | None = None) -> None:
         """Where the run stands."""
-        self._write({"kind": "progress", "text": text, "milestone": milestone})
+        self._write({"kind": "progress", "text": text, "milestone": milestone, "share": share})
 
     def record(self, record: Record) -> None:
         """An epoch has ended."""

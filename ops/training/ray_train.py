@@ -6,10 +6,12 @@ A worker that dies takes its group with it; Ray Train starts the group anew and 
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from ops import memory
 from ops.api import AnyExperiment
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings
+from ops.datamodules import datamodule_of
 from ops.distributed.rendezvous import torch_config
 from ops.distributed.resources import Workers, on_cluster
 from ops.errors import Interrupted, ResourceError, TesseraError
@@ -101,7 +104,7 @@ def _show(event: Mapping[str, Any], console: Console, workers: Workers) -> None:
     if kind == "lost":
         console.warn(f"a worker was lost; {workers.count} workers start again from the checkpoint")
     elif kind == "progress":
-        console.progress(event["text"], milestone=event["milestone"])
+        console.progress(event["text"], milestone=event["milestone"], share=event["share"])
     elif kind == "say":
         console.say(event["text"], lines=event["lines"])
     elif kind == "warn":
@@ -113,6 +116,12 @@ def _fit(trainer: Any, ended: list[Any]) -> None:
         ended.append(trainer.fit().return_value)
     except BaseException as error:
         ended.append(error)
+
+
+def _send(folder: Path, place: s3.Location) -> None:
+    """Send what a rank behind 0 has written of the results to S3, where rank 0 sends its own. Raises ServiceError."""
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        s3.upload(path, place / path.relative_to(folder).as_posix())
 
 
 def _outcome(ended: Any) -> SeedResult:
@@ -142,8 +151,10 @@ def _trainer(experiment: AnyExperiment, workers: Workers, seed: int, folder: Pat
     # only what training needs: nothing that only judges may see, no addresses with passwords
     request = experiment.request.with_launch(tracking_uri=None)
     bare = replace(experiment, request=request, labels=None, hidden=None)
+    own_rows = datamodule_of(experiment.method).offsets(experiment.data) is not None  # their labels are in files
     config = {
-        "experiment": ray.put(bare), "judged": ray.put((experiment.labels, experiment.hidden)), "seed": seed,
+        "experiment": ray.put(bare), "seed": seed,
+        "judged": ray.put((None if own_rows else experiment.labels, experiment.hidden)),
         "workers": workers, "folder": folder, "place": place,
     }  # fmt: skip
     return TorchTrainer(
@@ -189,7 +200,8 @@ def _environment(workers: Workers) -> dict[str, Any] | None:
 def work(config: Mapping[str, Any]) -> SeedResult | str | None:
     """What Ray Train runs on every worker; rank 0 returns the seed's summary, or where it was interrupted.
 
-    Labels, and what else only judges may see, come to rank 0 alone, and there only to the run.
+    Labels, and what else only judges may see, come to rank 0 and to ranks that judge rows of their own, and there only
+    to the run; the method gets data without them.
     """
     import ray
     import ray.train
@@ -205,11 +217,17 @@ def work(config: Mapping[str, Any]) -> SeedResult | str | None:
     experiment = ray.get(config["experiment"])
     with ExitStack() as stack:
         hooks = Hooks()
-        if rank == 0:
+        if rank == 0 or datamodule_of(experiment.method).offsets(experiment.data) is not None:
             labels, hidden = ray.get(config["judged"])
+            labels = labels if labels is not None else getattr(hidden, "labels", None)
+            experiment = replace(experiment, labels=labels, hidden=hidden)
+        if rank == 0:
             outbox = stack.enter_context(reporter(folder, place))
-            experiment = replace(experiment, labels=labels, hidden=hidden, console=outbox)
+            experiment = replace(experiment, console=outbox)
             folder, hooks = outbox.folder, Hooks(outbox.stop, outbox.record, outbox.saved)
+        elif place is not None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seed-")))
+            hooks = Hooks(saved=partial(_send, folder, place))
         try:
             run = stack.enter_context(open_run(experiment, folder, config["seed"], hooks, worker=worker))
             result = experiment.method.train(experiment.settings, experiment.data, run)

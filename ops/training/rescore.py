@@ -91,7 +91,7 @@ def score_history(folder: Path, labels: NDArray[np.int64] | None) -> list[dict[s
 
 def _clusters(folder: Path) -> dict[int, NDArray[np.int64]]:
     """The clusters of each scored epoch; of a run of an earlier version those of the last and the selected one."""
-    kept = arrays.read_arrays(folder / arrays.EPOCHS)
+    kept = arrays.read_arrays(folder / arrays.EPOCHS, axis=1)
     if kept:
         return {int(e): c.astype(np.int64) for e, c in zip(kept["epoch"], kept["clusters"], strict=True)}
     kept, summary = arrays.read_arrays(folder / arrays.ASSIGNMENTS), SeedResult.read_optional(folder / "result.json")

@@ -1,8 +1,9 @@
 """One seed of one run on disk: what `run` is for a method, in this process, inside a trial or on a worker of Ray Train.
 
 It scores assignments (indices without labels; labels only through the Evaluator), keeps the history, checkpoints and
-passes a stop on. The method sees none of it. Of several workers rank 0 does all this; the others take
-part in what needs all: the sum of their use of the machine, rank 0's decisions, and a checkpoint's parts.
+passes a stop on. The method sees none of it. Of several workers rank 0 keeps the records; the others take part in
+what needs all: the sum of their use of the machine, rank 0's decisions, a checkpoint's parts and, where each has rows
+of its own, the scores.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from numpy.typing import NDArray
 from ops import memory
 from ops.api import Arrays, Judge, Record, State, Warm
 from ops.atomic_io import atomic_write, plain, write_json
+from ops.clustering.owners import Owners
 from ops.config.console import Clock, Console
+from ops.device import Precision
 from ops.errors import DivergedError, Interrupted
 from ops.evaluation.labelled import Evaluator
 from ops.results.statistics import COLLAPSED_SHARE
@@ -33,18 +36,19 @@ from ops.training.checkpoint import FOLDER, Checkpoints, WorkerCheckpoints
 
 CHECKPOINT_SECONDS = 60.0
 COLLAPSED_TIMES = 3
+ASSIGNMENTS = "run.assignments"  # int32 [E n], of a part's rows
 BRANCH = "branch/"  # embeddings of this name are other clusters of the same rows, int64 [N], scored beside
 COLLAPSED_STD = 0.1  # of `collapse/std`: 1 where projections of unit length point everywhere, 0 where all point one way
 
 
 @dataclass(frozen=True)
 class Judges:
-    """Who scores an assignment: `unlabelled` gives indices by name, `evaluator` the scores that need labels."""
+    """Who scores the assignment of this rank's rows: `unlabelled` gives indices by name, `evaluator` needs labels."""
 
     unlabelled: Judge
     evaluator: Evaluator
     n_clusters: int
-    rows: int
+    owners: Owners
 
 
 class SeedRun:
@@ -52,7 +56,7 @@ class SeedRun:
 
     `stop` is asked at every report: a true answer writes a checkpoint and raises Interrupted. `on_record` hears of
     every epoch (a search reports to its scheduler there). `cure`: what helps this method against a collapse. Of
-    `workers` (0: this process alone) only rank 0 needs `judges`, and only it touches the folder.
+    `workers` (0: this process alone) those without rows of their own need no `judges`; rank 0 keeps the history.
     """
 
     def __init__(
@@ -61,13 +65,14 @@ class SeedRun:
         on_record: Callable[[Record], None] = lambda record: None, on_checkpoint: Callable[[], None] = lambda: None,
         stop_on_collapse: bool = False, warm: Warm | None = None, workers: int = 0, rank: int = 0,
         cure: str = "lower --lr", checkpoints: Checkpoints | WorkerCheckpoints | None = None,
+        precision: Precision = "float32",
     ) -> None:  # fmt: skip
         self.folder, self.seed, self.rank, self.world = folder, seed, rank, max(workers, 1)
         self.device, self.warm = torch.device(device), warm
         self.history: list[Record] = []
         self.assignments: dict[int, NDArray[np.int64]] = {}
         self.warnings: list[str] = []
-        self._judges, self._console, self._stop = judges, console, stop
+        self.judges, self._console, self._stop = judges, console, stop
         self._on_checkpoint, self._on_record = on_checkpoint, on_record
         self._stop_on_collapse, self._threads = stop_on_collapse, [workers, threads]
         self._checkpoints = checkpoints or Checkpoints(folder / FOLDER)
@@ -79,8 +84,13 @@ class SeedRun:
         self._checkpointed = float("-inf")
         memory.reset_peak()
         state = self._load()
-        kept = {k: v for k, v in state.shared.items() if not k.startswith("run.")} if state else {}
-        self.start = state and State(state.epoch, kept, state.parts)
+        self._precisions = (state.shared.get("run.precision", precision) if state else precision, precision)
+        self.precision = self._precisions[0] if self.device.type != "cpu" else "float32"
+        self.start = state and State(
+            state.epoch, _without_run(state.shared), {part: _without_run(each) for part, each in state.parts.items()}
+        )
+        if state is not None and judges is not None:
+            self.assignments = _stored_assignments(state, judges.owners)
         if rank == 0:
             self._begin(state)
             self._clock = Clock(self.start.epoch + 1 if self.start else 0, epochs - 1)
@@ -121,8 +131,12 @@ class SeedRun:
         """See `ops.api.Run.report`."""
         self.measure()
         stopping = saving = False
+        scores: Record = {}
+        if assignment is not None and self.judges is not None:
+            self.assignments[epoch] = assignment
+            scores = _score(self.judges, assignment, embeddings or {})
         if self.rank == 0:
-            self._record(epoch, metrics, assignment, embeddings or {})
+            self._record(epoch, metrics, scores)
             stopping = self._stop()
             recent = time.monotonic() - self._checkpointed < CHECKPOINT_SECONDS
             saving = state is not None and (stopping or (assignment is not None and not recent))
@@ -159,25 +173,27 @@ class SeedRun:
             dist.broadcast(decided, src=0)
         return [bool(each) for each in decided.tolist()]
 
-    def _record(
-        self, epoch: int, metrics: Mapping[str, float], assignment: NDArray[np.int64] | None, embeddings: Arrays
-    ) -> None:
-        """Score, keep and tell one epoch."""
-        assert self._judges is not None
-        record: Record = {"epoch": epoch, **metrics}
-        if assignment is not None:
-            self.assignments[epoch] = assignment
-            record |= _score(self._judges, assignment, embeddings)
-        took = time.monotonic() - self._last_epoch_at
-        record |= {"sys/epoch_s": took, "sys/samples_per_s": self._judges.rows / max(took, 1e-9)}
+    def publish(self) -> None:
+        """Wait until what each rank has written is where rank 0's files are; ranks with rows of their own call it."""
+        if self.rank:
+            self._on_checkpoint()
+        if self.judges is not None and self.judges.owners.group.world > 1:
+            dist.barrier()
+
+    def _record(self, epoch: int, metrics: Mapping[str, float], scores: Record) -> None:
+        """Keep and tell one epoch; `scores` are there where it was scored."""
+        assert self.judges is not None
+        record: Record = {"epoch": epoch, **metrics, **scores}
+        took, rows = time.monotonic() - self._last_epoch_at, self.judges.owners.total
+        record |= {"sys/epoch_s": took, "sys/samples_per_s": rows / max(took, 1e-9)}
         record |= {"sys/peak_memory_gib": self._peak / 2**30, "sys/time": time.time()}
         self.history.append(record)
         self._history_file.write(json.dumps(plain(record)) + "\n")
         self._history_file.flush()
-        who = f"seed {self.seed}"
-        self._console.progress(self._clock.line(who, epoch, record), milestone=assignment is not None)
-        if assignment is not None:
-            self._watch_collapse(record, epoch, len(assignment), self._judges.n_clusters)
+        line, share = self._clock.line(f"seed {self.seed}", epoch, record), self._clock.share(epoch)
+        self._console.progress(line, milestone=bool(scores), share=share)
+        if scores:
+            self._watch_collapse(record, epoch, rows, self.judges.n_clusters)
 
     def _watch_collapse(self, record: Record, epoch: int, rows: int, k: int) -> None:
         largest = record.get("cluster/size_max", 0) > COLLAPSED_SHARE * rows
@@ -195,19 +211,23 @@ class SeedRun:
             self._console.warn(text)
 
     def _save(self, state: State) -> None:
-        """Write a checkpoint: what the method keeps and, by rank 0, what the run itself needs."""
+        """Write a checkpoint: what the method keeps and what the run itself needs, by part and by rank 0."""
+        if self.assignments and self.judges is not None:
+            clusters = torch.from_numpy(np.stack(list(self.assignments.values())).astype(np.int32))
+            by_part = {part: {ASSIGNMENTS: clusters[:, rows]} for part, rows in self.judges.owners.slices()}
+            parts = {p: {**state.parts.get(p, {}), **by_part.get(p, {})} for p in {**state.parts, **by_part}}
+            state = State(state.epoch, state.shared, parts)
         if self.rank == 0:
             spent = self.spent()
             extra: dict[str, Any] = {
                 "run.history": plain(self.history),
                 "run.threads": self._threads,
+                "run.precision": self.precision,
                 "run.warnings": self.warnings,
                 "run.collapsed": self._collapsed,
                 "run.spent": {"peak": spent.pop("peak_memory_gib"), **spent},
                 "run.assignment_epochs": torch.tensor(list(self.assignments), dtype=torch.int64),
             }
-            if self.assignments:
-                extra["run.assignments"] = torch.from_numpy(np.stack(list(self.assignments.values())).astype(np.int32))
             state = State(state.epoch, state.shared | extra, state.parts)
         self._checkpoints.save(state)
         self._checkpointed = time.monotonic()
@@ -228,8 +248,6 @@ class SeedRun:
         if state is not None:
             kept = {k: v for k, v in state.shared.items() if k.startswith("run.")}
             self.history = [{k: float("nan") if v is None else v for k, v in r.items()} for r in kept["run.history"]]
-            epochs = kept["run.assignment_epochs"].tolist()
-            self.assignments = dict(zip(epochs, kept["run.assignments"].numpy().astype(np.int64), strict=True))
             self._before, self.warnings = kept["run.spent"], kept["run.warnings"]
             self._collapsed = kept["run.collapsed"]
             write_json(self.folder / "resumed.json", [*self.resumed_from, state.epoch])
@@ -241,8 +259,30 @@ class SeedRun:
                     f"seed {self.seed} began with {before} and goes on with {now}: "
                     "the result may differ from an undisturbed run's in the last bits"
                 )
+            began, asked = self._precisions
+            if began != asked:
+                words = f"not in {asked}" if self.precision == began else f"CPUs have {asked} only"
+                self._console.warn(
+                    f"seed {self.seed} began with products in {began} and goes on in {self.precision}: {words}"
+                )
         lines = "".join(json.dumps(plain(r)) + "\n" for r in self.history)
         atomic_write(self.folder / HISTORY, lines)
+
+
+def _without_run(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a method has stored, without what the run itself has."""
+    return {name: value for name, value in values.items() if not name.startswith("run.")}
+
+
+def _stored_assignments(state: State, owners: Owners) -> dict[int, NDArray[np.int64]]:
+    """The clusters of this rank's rows at each epoch that was scored; an earlier version stored them in one piece."""
+    epochs = state.shared["run.assignment_epochs"].tolist()
+    if ASSIGNMENTS in state.shared:
+        pieces = [state.shared[ASSIGNMENTS][:, torch.from_numpy(owners.shard.numbers())]]
+    else:
+        pieces = [state.parts[part][ASSIGNMENTS] for part in owners.parts if epochs]
+    rows = torch.cat(pieces or [torch.zeros(len(epochs), 0)], 1).numpy().astype(np.int64)
+    return dict(zip(epochs, rows, strict=True))
 
 
 def _score(judges: Judges, assignment: NDArray[np.int64], embeddings: Arrays) -> Record:

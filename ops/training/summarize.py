@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ops.api import AnyExperiment, Result
-from ops.atomic_io import atomic_write, now, plain, replacing, save_arrays
+from ops.atomic_io import now, plain, replacing, save_arrays
 from ops.clustering.label_matching import numbered_as
+from ops.clustering.owners import Owners
 from ops.config.settings import flat
-from ops.data.types.graph import Data
 from ops.datamodules import datamodule_of
+from ops.errors import DivergedError
 from ops.evaluation.model_selection import panel
+from ops.evaluation.unlabelled import cluster_sizes
 from ops.results import arrays, finished_run, statistics
 from ops.results.explanation import Explanation
-from ops.results.feature_scale import rows_alike
-from ops.results.figure_rows import figure_arrays
-from ops.results.model_store import save_model
+from ops.results.feature_scale import looked_at
+from ops.results.figure_rows import Rows, figure_arrays, figure_rows
+from ops.results.model_store import describe, save_model
 from ops.results.schema import (
     GROUPS,
     CountSweep,
@@ -39,67 +44,120 @@ from ops.training.experiment import judges_of
 from ops.training.rescore import given, rescored
 from ops.training.seed_run import SeedRun
 
-PATHS = {"assignments": "assignments.parquet", "model": "model", "report": "report.html"}  # in a run's folder
+PATHS = {"model": "model", "report": "report.html"}  # in a run's folder
 
 
-def finish_seed(
-    experiment: AnyExperiment, run: SeedRun, result: Result, x: NDArray[Any], settings: Mapping[str, Any]
-) -> SeedResult:
+def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> SeedResult | None:
     """Write all that a finished seed leaves in its folder, `result.json` last: it alone marks the seed as done.
 
-    `x` [N F] is the input that figures set beside the embedding.
+    All ranks call it; each writes the rows that it owns. None behind rank 0. Raises DivergedError as `_watch_result`.
     """
-    figures, folder = statistics.figures_of(run.history), run.folder
-    chosen = run.assignments[int(figures["selected"]["epoch"])]
-    last, confidence = result.assignment, result.confidence
+    judges, last = run.judges, result.assignment
+    if judges is None:  # rank 0 has all rows
+        return None
+    module, data, owners = datamodule_of(experiment.method), experiment.data, judges.owners
+    figures = statistics.figures_of(run.history) if run.rank == 0 else {"selected": {"epoch": 0}}
+    chosen = int(owners.group.broadcast_(torch.tensor(int(figures["selected"]["epoch"]))))
     drawn, drawn_scores = consensus_of(experiment, run.seed, result.embedding)
-    save_arrays(folder / arrays.ASSIGNMENTS, last=last, confidence=confidence, selected=chosen, **drawn)
-    save_model(folder / "model", result.model, settings)
-    save_arrays(folder / arrays.SAMPLE, **figure_arrays(x, result.embedding, last, experiment.labels))
-    small = np.min_scalar_type(experiment.k)
-    kept = np.stack([clusters.astype(small) for clusters in run.assignments.values()])
-    save_arrays(folder / arrays.EPOCHS, epoch=np.array(list(run.assignments)), clusters=kept)
-    if result.more:
-        save_arrays(folder / arrays.MORE, embedding=result.embedding, **result.more)
+    sizes = cluster_sizes(last, owners)
+    _watch_result(experiment, run, sizes)
+    _write_rows(experiment, run, result, {"selected": run.assignments[chosen], **drawn})
+    z, drawn_clusters = (_for_figures(each, owners) for each in (result.embedding, last))
+    run.publish()
+    if run.rank:
+        return None
+    columns, alike = looked_at(partial(module.features, data), owners.total)
+    save_model(
+        run.folder / "model", result.model, describe(experiment.method.name, data, columns) | flat(experiment.settings)
+    )
+    x = module.features(data) if module.offsets(data) is None else Rows(owners.total, partial(module.features, data))
+    pixels = getattr(data, "pixels", None)
+    save_arrays(run.folder / arrays.SAMPLE, **figure_arrays(x, z, drawn_clusters, experiment.labels, pixels))
     spent: dict[str, Any] = run.spent()
     summary = SeedResult(
         seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
-        sizes=np.bincount(last).tolist(), alike=rows_alike(x), given=given(experiment), **spent, warnings=run.warnings,
+        sizes=sizes.tolist(), alike=alike, given=given(experiment), **spent, warnings=run.warnings,
+        precision=run.precision,
     )  # fmt: skip
     if drawn_scores is not None:
         summary.consensus = plain(drawn_scores)
     if run.warm is not None:
         summary.kept = run.warm.kept(result.assignment)
-    summary.write(folder / "result.json")
+    summary.write(run.folder / "result.json")
     run.drop_checkpoints()
     return summary
 
 
+def _for_figures(local: NDArray[Any], owners: Owners) -> NDArray[Any] | Rows:
+    """The rows of all ranks that figures need of each rank's; all ranks call it."""
+    if owners.group.world == 1:
+        return local
+    numbers = np.sort(np.concatenate(figure_rows(owners.total)))
+    rows = owners.gather(local, numbers)
+    return Rows(owners.total, lambda asked: rows[np.searchsorted(numbers, asked)])
+
+
+def _write_rows(experiment: AnyExperiment, run: SeedRun, result: Result, clusters: Mapping[str, NDArray[Any]]) -> None:
+    """Write the rows that this rank owns: clusters and confidence, those of all scored epochs, embeddings."""
+    assert run.judges is not None
+    offsets_of, group = datamodule_of(experiment.method).offsets, run.judges.owners.group
+    small = np.min_scalar_type(experiment.k)
+    epochs = np.stack([each.astype(small) for each in run.assignments.values()])
+    rows: arrays.Arrays = {"last": result.assignment, "confidence": result.confidence, **clusters}
+    more = {"embedding": result.embedding, **result.more} if result.more else {}
+
+    def offsets(name: str) -> NDArray[np.int64] | None:
+        return None if name == "epoch" else offsets_of(experiment.data, name)
+
+    arrays.save_rows(run.folder / arrays.ASSIGNMENTS, group, offsets, rows)
+    arrays.save_rows(
+        run.folder / arrays.EPOCHS, group, offsets, {"epoch": np.array(list(run.assignments)), "clusters": epochs}, 1
+    )
+    arrays.save_rows(run.folder / arrays.MORE, group, offsets, more)
+
+
+def _watch_result(experiment: AnyExperiment, run: SeedRun, sizes: NDArray[np.int64]) -> None:
+    """Warn of a result that is one cluster; DivergedError instead where the user asked to stop."""
+    rows = int(sizes.sum())
+    if sizes.max() < rows:
+        return
+    text = (
+        f"seed {run.seed}: all {rows:,} rows are in one cluster of {experiment.k}; {experiment.method.avoid_collapse}"
+    )
+    if experiment.launch.stop_on_collapse:
+        raise DivergedError(text)
+    if run.rank == 0:
+        run.warnings.append(text)
+        experiment.console.warn(text)
+
+
 def write_assignments(
-    path: Path, data: Data, folders: Mapping[int, Path], chosen: int, result: str = "last"
-) -> dict[int, NDArray[np.int64]]:
-    """`assignments.parquet`: seed, id (the user's own), cluster, confidence of the last epoch; returns the clusters.
+    experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int
+) -> tuple[str, dict[int, NDArray[np.int64]]]:
+    """`assignments.parquet`: seed, id (the user's own), cluster, confidence of the last epoch; its name, the clusters.
 
-    With `consensus` as the `result` they are its clusters, and the confidence is the agreement of the draws.
-
-    Clusters have the numbers of the `chosen` seed, the model's; those of other seeds take the number of the cluster
-    there that they share most rows with.
+    Rows in parts are files of a folder `assignments`. With `consensus` as the result they are its clusters, and the
+    confidence is the agreement of the draws. Clusters have the numbers of the `chosen` seed, the model's; those of
+    other seeds take the number of the cluster there that they share most rows with.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    tables, clusters = [], dict[int, NDArray[np.int64]]()
+    data, result = experiment.data, experiment.launch.result
     confidence = {"last": "confidence", "consensus": "agreement"}[result]
-    reference = arrays.read_arrays(folders[chosen] / arrays.ASSIGNMENTS)["last"]
+    stored = {seed: arrays.read_arrays(each / arrays.ASSIGNMENTS) for seed, each in folders.items()}
+    reference = stored[chosen]["last"]
+    clusters = {seed: numbered_as(reference, each[result]) for seed, each in stored.items()}
     ids = np.arange(data.n_rows) if data.ids is None else data.ids
-    for seed, folder in folders.items():
-        stored = arrays.read_arrays(folder / arrays.ASSIGNMENTS)
-        clusters[seed] = numbered_as(reference, stored[result])
-        columns = {"seed": np.full(len(ids), seed), "id": ids, "cluster": clusters[seed]}
-        tables.append(pa.table(columns | {"confidence": stored[confidence]}))
-    with replacing(path) as temporary:
-        pq.write_table(pa.concat_tables(tables), temporary)
-    return clusters
+
+    def columns(rows: slice) -> dict[str, NDArray[Any]]:
+        n = len(ids[rows])
+        return {
+            "seed": np.repeat(np.array(list(stored)), n),
+            "id": np.tile(ids[rows], len(stored)),
+            "cluster": np.concatenate([each[rows] for each in clusters.values()]),
+            "confidence": np.concatenate([each[confidence][rows] for each in stored.values()]),
+        }
+
+    offsets = datamodule_of(experiment.method).offsets(data)
+    return arrays.write_table(folder / "assignments.parquet", offsets, columns), clusters
 
 
 def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
@@ -108,9 +166,10 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
     folders = {seed: folder / f"seed-{seed}" for seed in seeds}
     each = [rescored(experiment, f) for f in folders.values()]
     chosen = seeds[panel([{k: v for k, v in e.last.items() if v is not None} for e in each]).chosen]
-    clusters = write_assignments(folder / "assignments.parquet", experiment.data, folders, chosen, shown)
+    table, clusters = write_assignments(experiment, folder, folders, chosen)
     for file in ("settings.json", "model.safetensors"):
-        atomic_write(folder / "model" / file, (folders[chosen] / "model" / file).read_bytes())
+        with replacing(folder / "model" / file) as temporary:
+            shutil.copyfile(folders[chosen] / "model" / file, temporary)
     if experiment.k_choice:
         CountSweep.model_validate(experiment.k_choice).write(folder / "auto.json")
     if experiment.launch.explain:
@@ -132,11 +191,12 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         cpu_seconds=sum(e.cpu_seconds for e in each),
         peak_memory_gib=max(e.peak_memory_gib for e in each),
         planned_memory_gib=planned / 2**30,
+        precision=", ".join(sorted({e.precision or "float32" for e in each})),
         model_seed=chosen,
         **warm_start(experiment, each),
         warnings=[w for e in each for w in e.warnings],
         finished=now(),
-        paths={"folder": run_dir.shown(experiment.launch, folder), **PATHS},
+        paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": table, **PATHS},
         verdict="; ".join([*statistics.faults(each, experiment.k), statistics.verdict(last, baselines)]),
     )  # fmt: skip
     result.write(folder / "result.json")
@@ -184,6 +244,7 @@ def _request(experiment: AnyExperiment) -> dict[str, Any]:
 def _baselines(experiment: AnyExperiment) -> dict[str, Scores | None]:
     rows: dict[str, list[dict[str, float]]] = {}
     judges = judges_of(experiment)
+    assert judges is not None, "a process of its own has all rows"
     for name, clusters, embeddings in datamodule_of(experiment.method).baselines(experiment):
         rows.setdefault(name, []).append(judges.unlabelled(clusters, embeddings) | judges.evaluator(clusters))
     return {name: statistics.over_seeds(each) for name, each in rows.items()}

@@ -10,10 +10,7 @@ from typing import Any
 import torch
 
 from ops.api import AnyExperiment, Record, Result
-from ops.config.settings import flat
-from ops.datamodules import datamodule_of
-from ops.errors import DivergedError
-from ops.results.model_store import describe
+from ops.distributed.process_group import ProcessGroup
 from ops.results.schema import SeedResult
 from ops.training.checkpoint import WorkerCheckpoints
 from ops.training.experiment import judges_of
@@ -44,8 +41,7 @@ class Worker:
 def open_run(experiment: AnyExperiment, folder: Path, seed: int, hooks: Hooks, worker: Worker | None = None) -> SeedRun:
     """The run of a seed at its newest checkpoint; all workers call this together.
 
-    `experiment.data` is the data as the method gets it; behind rank 0 the experiment has no labels. `hooks.record`
-    hears of the epochs of earlier processes too.
+    `experiment.data` is the data as the method gets it. `hooks.record` hears of the epochs of earlier processes too.
     """
     if worker is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -53,11 +49,12 @@ def open_run(experiment: AnyExperiment, folder: Path, seed: int, hooks: Hooks, w
     else:
         where = {"threads": worker.threads, "device": worker.device, "workers": worker.count, "rank": worker.rank,
                  "checkpoints": worker.checkpoints}  # fmt: skip
-    first = worker is None or worker.rank == 0
+    group = ProcessGroup() if worker is None else ProcessGroup(worker.rank, worker.count)
     run = SeedRun(
-        folder, seed, experiment.settings.epochs, judges_of(experiment) if first else None,
+        folder, seed, experiment.settings.epochs, judges_of(experiment, group),
         experiment.console, stop=hooks.stop, on_record=hooks.record, on_checkpoint=hooks.saved, warm=experiment.warm,
-        stop_on_collapse=experiment.launch.stop_on_collapse, cure=experiment.method.avoid_collapse, **where,
+        stop_on_collapse=experiment.launch.stop_on_collapse, cure=experiment.method.avoid_collapse,
+        precision=experiment.precision_on(torch.device(where["device"]).type), **where,
     )  # fmt: skip
     try:
         for record in run.history:
@@ -71,23 +68,7 @@ def open_run(experiment: AnyExperiment, folder: Path, seed: int, hooks: Hooks, w
 def finish_run(experiment: AnyExperiment, run: SeedRun, result: Result) -> SeedResult | None:
     """Write the seed's results to its folder and return their summary; None behind rank 0. All workers call it."""
     run.measure()
-    if run.rank:
-        return None
-    x = datamodule_of(experiment.method).features(experiment.data)
-    stored = describe(experiment.method.name, experiment.data, x) | flat(experiment.settings)
-    _watch_result(experiment, run, result)
-    summary = finish_seed(experiment, run, result, x, stored)
-    if experiment.warm is not None:
+    summary = finish_seed(experiment, run, result)
+    if summary is not None and experiment.warm is not None:
         experiment.console.say(f"seed {run.seed}: {summary.kept:.1%} of the shared nodes kept their cluster")
     return summary
-
-
-def _watch_result(experiment: AnyExperiment, run: SeedRun, result: Result) -> None:
-    """Warn of a result that is one cluster; DivergedError instead where the user asked to stop."""
-    if (result.assignment == result.assignment[0]).all():
-        rows, cure = len(result.assignment), experiment.method.avoid_collapse
-        text = f"seed {run.seed}: all {rows:,} rows are in one cluster of {experiment.k}; {cure}"
-        if experiment.launch.stop_on_collapse:
-            raise DivergedError(text)
-        run.warnings.append(text)
-        experiment.console.warn(text)

@@ -12,13 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ops.api import AnyExperiment, D, Experiment, Method, Record, S
 from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, flat
 from ops.config.tracking_uri import default_uri, ui_command
+from ops.data.load import prepared
 from ops.datamodules import datamodule_of
-from ops.distributed.ray_session import check_seen, crew
+from ops.distributed.apart import apart
+from ops.distributed.ray_session import check_seen, crew, has_workers
 from ops.errors import Interrupted
 from ops.masking import shown
 from ops.results.schema import RunResult, SeedResult
@@ -26,6 +30,7 @@ from ops.results.stored_run import read_history
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.status import HISTORY, finished, recorded
+from ops.tracking.tensorboard import board
 from ops.tracking.tracker import tracked
 from ops.training.consensus_result import check_result
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
@@ -57,8 +62,8 @@ def run_experiment(experiment: Experiment[S, D], out: Path, study: Path | None =
                     fit(experiment, session, folder, seed, stop)
                     if stop():  # asked after the seed's last report
                         raise Interrupted(f"stopped after seed {seed}; its results are kept")
-                result = collect(experiment, folder, planned)
-                record.update(outcome(experiment, folder, result))
+                result, shown_of_it = _summed_up(experiment, folder, planned)
+                record.update(shown_of_it)
     return folder, result
 
 
@@ -102,6 +107,22 @@ def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None
     return stored
 
 
+def _summed_up(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[RunResult, dict[str, Any]]:
+    """`collect` and `outcome` of what the seeds have left; behind workers that own rows in a process of its own."""
+    if not has_workers(experiment.launch) or datamodule_of(experiment.method).offsets(experiment.data) is None:
+        result = collect(experiment, folder, planned)
+        return result, outcome(experiment, folder, result)
+    return apart(_in_new_process, replace(experiment, labels=None), folder, planned)
+
+
+def _in_new_process(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[RunResult, dict[str, Any]]:
+    """The labels of rows that ranks own lie in files, which what is hidden names."""
+    experiment = replace(experiment, labels=getattr(experiment.hidden, "labels", None))
+    torch.set_num_threads(experiment.threads)
+    result = collect(experiment, folder, planned)
+    return result, outcome(experiment, folder, result)
+
+
 @contextmanager
 def _session(experiment: Experiment[S, D], folder: Path, mirror: Mirror | None) -> Iterator[Session[D]]:
     """The workers that the launch asks for, with the data served to them.
@@ -119,7 +140,7 @@ def _session(experiment: Experiment[S, D], folder: Path, mirror: Mirror | None) 
 def _recorded(experiment: AnyExperiment, folder: Path, study: Path | None) -> Iterator[dict[str, Any]]:
     """The run's status and, unless a study's tracker is at work, its way to MLflow; yields what MLflow shows of it."""
     launch, data = experiment.launch, experiment.data
-    params = flat(experiment.settings) | {"dataset": data.name, "data": data.digest()[:16]}
+    params = flat(experiment.settings) | {"dataset": data.name, "data": data.digest()[:16]} | prepared(launch)
     # A tag: the same run may be given more seeds, and MLflow refuses another value for a parameter.
     tags = {"method": experiment.method.name, "dataset": data.name, "seeds": str(launch.seeds)}
     uri, require = tracking_uri(launch), launch.require_tracking
@@ -134,6 +155,8 @@ def where(folder: Path, launch: LaunchSettings, console: Console) -> None:
     if page.is_file():
         shown = run_dir.shown(launch, page)
         console.say(f"report: {shown}" + (f" (here: {page})" if shown != str(page) else ""))
+    if launch.tensorboard:
+        console.say(f"TensorBoard: tensorboard --logdir {folder}")
     console.say(f"MLflow: {ui_command(launch.tracking_uri or default_uri(run_dir.local_out(launch)))}")
 
 
@@ -155,9 +178,15 @@ def fit(
             return
     params = flat(experiment.settings) | {"seed": seed, "threads": experiment.threads, "dataset": data.name}
     tags = {"method": experiment.method.name, "dataset": data.name}
-    with recorded(seed_folder, f"seed-{seed}", params, tags) as record:
+    shown = board(seed_folder, experiment.launch.tensorboard and summary is None)
+    with recorded(seed_folder, f"seed-{seed}", params, tags) as record, shown as show:
+
+        def hear(epoch: Record) -> None:
+            show(epoch)
+            on_record(epoch)
+
         if summary is None:
-            served, hooks = replace(experiment, data=session.data), Hooks(stop, on_record, session.saved)
+            served, hooks = replace(experiment, data=session.data), Hooks(stop, hear, session.saved)
             if session.workers is None:
                 with open_run(served, seed_folder, seed, hooks) as run:
                     result = served.method.train(served.settings, served.data, run)

@@ -22,6 +22,7 @@ from ops.atomic_io import now, read_json
 from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import MethodSettings, SearchSettings, flat, search_domain
+from ops.data.load import prepared
 from ops.distributed.ray_session import check_seen, cluster_session, ray_session, share, trial_callback
 from ops.distributed.resources import Share, Workers, on_cluster
 from ops.errors import Interrupted, SettingsError
@@ -117,6 +118,7 @@ def _run(study: Study, each: Share) -> SearchResult:
     experiment, launch, folder = study.experiment, study.launch, study.folder
     params = {k: v for k, v in flat(experiment.settings).items() if k not in study.searched}
     params |= {"searched": ",".join(study.searched), "trials": launch.trials, "objective": launch.objective}
+    params |= prepared(launch)
     tags = {"method": experiment.method.name, "dataset": experiment.data.name}
     with recorded(folder, folder.name, params, tags) as record:
         with followed(folder, run_dir.remote(launch, folder.name), experiment.console.warn):

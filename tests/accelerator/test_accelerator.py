@@ -4,6 +4,8 @@ import pytest
 import torch
 from accelerator import NAME, accelerator
 
+from ops.device import autocast, products
+
 
 @pytest.mark.parametrize("wrong", [
     lambda x: x + torch.ones(3),
@@ -54,9 +56,13 @@ def test_values_gradients_and_draws_are_the_cpus():
         assert torch.equal(here, there)
 
 
-def test_autocast_rounds_products():
-    x = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
-    with accelerator(), torch.autocast(NAME, torch.bfloat16):
-        product = (x.to(NAME) @ x.to(NAME)).cpu()
-    assert torch.equal(product, x.bfloat16().float() @ x.bfloat16().float())
-    assert not torch.equal(product, x @ x)
+@pytest.mark.parametrize(("precision", "error"), [("float32", 0), ("tf32", 2**-10), ("bf16", 2**-7)])
+def test_products_are_as_precise_as_they_should_be(precision, error):
+    x = torch.rand(40, 40, generator=torch.Generator().manual_seed(0))
+    with accelerator(), products(torch.device(NAME), precision), autocast(torch.device(NAME), precision):
+        y = x.to(NAME)
+        product = (y @ y).cpu()
+    assert product.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
+    relative = ((product - x @ x) / (x @ x)).abs().max()
+    assert relative == 0 if error == 0 else error / 64 < relative < error
+    assert torch.get_float32_matmul_precision() == "highest"

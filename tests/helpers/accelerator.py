@@ -3,7 +3,8 @@
 What it is for: finding on a machine without a GPU what a GPU would refuse (tensors of two devices in one operation,
 `.numpy()` or a CPU generator where the device's is needed), and counting what decides a GPU's speed: kernels started,
 waits of the host for the device, bytes copied each way. Values are those of the CPU, so that a training on it must end
-with the CPU's assignments. Under `torch.autocast("pgpu", torch.bfloat16)` products round their inputs to bfloat16.
+with the CPU's assignments. Under `torch.autocast("pgpu", torch.bfloat16)` products take and give bfloat16, and where
+`torch.get_float32_matmul_precision()` is not `highest` float32 ones round their factors to TF32's 10 bits.
 
     with accelerator() as count:
         result = trainer.train(settings, data, PlainRun(device="pgpu"))
@@ -64,6 +65,10 @@ _WAITS = {
     aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default, aten._unique2.default,
     aten.unique_consecutive.default, aten.unique_dim.default, aten.masked_select.default, aten.bincount.default,
     aten.repeat_interleave.Tensor, aten.isin.Tensor_Tensor, aten._linalg_eigh.default, aten._linalg_solve_ex.default,
+}  # fmt: skip
+_FACTORS = {  # of products, where among the arguments
+    aten.mm.default: (0, 1), aten.mm.out: (0, 1), aten.bmm.default: (0, 1), aten.addmm.default: (1, 2),
+    aten.addmm_.default: (1, 2), aten.convolution.default: (0, 1), aten.convolution_backward.default: (0, 1, 2),
 }  # fmt: skip
 _SEEDS: set[int] = set()  # of the device's generators: torch hands a dispatcher a new wrapper of a generator
 
@@ -156,7 +161,20 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             return originals[id(value)]
         return DeviceTensor(value) if to_device else value
 
-    return tree_map(wrapped, func(*tree_map(_inner, args), **tree_map(_inner, plain)))
+    return tree_map(wrapped, func(*_rounded(func, tree_map(_inner, args)), **tree_map(_inner, plain)))
+
+
+def _rounded(func: Any, args: Any) -> list[Any]:
+    """The arguments of an operation; those of a product as precise as torch's switch has them."""
+    coarse = _FACTORS.get(func, ()) if torch.get_float32_matmul_precision() != "highest" else ()
+    return [_tf32(arg) if place in coarse else arg for place, arg in enumerate(args)]
+
+
+def _tf32(x: torch.Tensor) -> torch.Tensor:
+    """Rounded to 10 bits behind the point; sparse matrices, which a card multiplies in float32, are left alone."""
+    if x.dtype != torch.float32 or x.layout != torch.strided:
+        return x
+    return ((x.contiguous().view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
 
 
 def _tally(func: Any, args: Any, kwargs: dict[str, Any], to_device: bool) -> None:
@@ -198,12 +216,12 @@ def _copy_from(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = 
 
 
 def _rounding(product: Any) -> Any:
-    """The product of inputs that were rounded to bfloat16, in float32."""
+    """The product of inputs that were rounded to bfloat16, in bfloat16."""
 
     def rounded(*args: Any) -> Any:
         keys = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
         with torch._C._ExcludeDispatchKeyGuard(keys):
-            return product(*(x.bfloat16().float() if isinstance(x, torch.Tensor) else x for x in args))
+            return product(*(x.bfloat16() if isinstance(x, torch.Tensor) else x for x in args))
 
     return rounded
 

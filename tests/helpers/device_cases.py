@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import caegcn_small
+import dmon_small
 import hadis_small
 import hsan_small
 import ns4gc_small
@@ -15,6 +16,7 @@ import users_small
 from ops.api import PlainRun, Result
 from ops.graph.sampling.dataset import PartitionedGraph
 from trainers.caegcn.training import CaegcnTrainer
+from trainers.dmon.training import DmonTrainer
 from trainers.hadis.training import HadisTrainer
 from trainers.hgt.training import HgtTrainer
 from trainers.hsan.training import HsanTrainer
@@ -23,7 +25,7 @@ from trainers.twhin.training import TwhinTrainer
 
 TRAINERS = {
     "hsan": HsanTrainer, "caegcn": CaegcnTrainer, "hadis": HadisTrainer, "ns4gc": Ns4gcTrainer, "hgt": HgtTrainer,
-    "twhin": TwhinTrainer,
+    "twhin": TwhinTrainer, "dmon": DmonTrainer,
 }  # fmt: skip
 SOM = {"cluster": "som", "som_rows": 3, "som_columns": 4}
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -39,6 +41,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("hadis", hadis_small.VARIANTS["frozen"] | {"accumulate": 2}),
     ("ns4gc", {}),
     ("ns4gc", {"parts": 4, "blocks": 2}),
+    ("dmon", {}),
+    ("dmon", {"parts": 4, "blocks": 2}),
     ("hgt", {"dropout": 0.0}),
     ("hgt", {"dropout": 0.0, "loss": "softmax", "id_buckets": 50}),
     ("hgt", {"dropout": 0.0, "hardness": 0.5, "neg_num": 4, "som_weight": 0.01, **SOM}),
@@ -56,7 +60,7 @@ def settings_of(method: str, words: dict[str, Any]) -> Any:
     """Small settings of a method."""
     small: dict[str, Any] = {
         "hsan": hsan_small.made, "caegcn": caegcn_small.made, "hadis": hadis_small.made,
-        "ns4gc": ns4gc_small.settings_of,
+        "ns4gc": ns4gc_small.settings_of, "dmon": dmon_small.settings_of,
     }  # fmt: skip
     few = {"epochs": 2, "epoch_steps": 2, "step_batches": 2}
     return small[method](**words) if method in small else users_small.made(method, **(few | words))
@@ -64,10 +68,23 @@ def settings_of(method: str, words: dict[str, Any]) -> Any:
 
 def data_of(method: str, words: dict[str, Any], users: PartitionedGraph) -> Any:
     """What a case trains on; `users` where the method is for heterogeneous graphs."""
-    graphs: dict[str, Any] = {"hsan": hsan_small, "caegcn": caegcn_small, "ns4gc": ns4gc_small}
+    graphs: dict[str, Any] = {"hsan": hsan_small, "caegcn": caegcn_small, "ns4gc": ns4gc_small, "dmon": ns4gc_small}
     if method in graphs:
         return graphs[method].small_graph()[0]
     return hadis_small.small_data(words) if method == "hadis" else users
+
+
+def placed(case: tuple[str, dict[str, Any]], users: PartitionedGraph, model: dict[str, Any]) -> Any:
+    """The clusters in which a case's `predict` puts the rows of its training again, on the device of the model."""
+    from trainers import METHODS
+
+    method, words = case
+    data = data_of(method, words, users)
+    kind, settings = METHODS[method].kind, settings_of(method, words).model_dump()
+    if kind == "users":
+        return METHODS[method].predict(model, settings, users_small.again(users, np.arange(users.n_rows))).cluster
+    rows = (data,) if kind == "images" else (data.x, data.edge_index)
+    return METHODS[method].predict(model, settings, *rows)[0]
 
 
 class DeviceRun(PlainRun):

@@ -20,7 +20,7 @@ from pod_world import ROOT, Pod, missing, settings
 pytestmark = pytest.mark.cluster
 
 SMALL = "--embedding-dim 8 --threads 1 --no-explain"
-SEARCH = f" {SMALL} --trials 2 --epochs 8 --update-every 2 --seeds 1"
+SEARCH = f" {SMALL} --trials 2 --epochs 300 --update-every 3 --seeds 1 --no-prune"  # outlasts a restart of MLflow
 TRAIN = ("python workflows/train.py hsan --dataset planted:nodes=700,clusters=4 --threads 1 --no-report --no-explain "
          "--embedding-dim 128 --epochs 40 --update-every 2 --workers 2 --out $TESSERA_OUT")  # fmt: skip
 

@@ -1,10 +1,12 @@
 """The device: what is sent there, and the plan against a GPU's memory."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from ops import device
-from ops.errors import ResourceError
+from ops.errors import ResourceError, SettingsError
 
 GIB = 2**30
 
@@ -14,12 +16,20 @@ def card(monkeypatch):
     """A machine with cards of 16 and of 8 GiB."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda number: (1 * GIB, (16, 8)[number] * GIB))
+    cards = [SimpleNamespace(total_memory=gib * GIB) for gib in (16, 8)]
+    monkeypatch.setattr("torch.cuda.get_device_properties", cards.__getitem__)
 
 
 def test_what_is_there_already_is_not_copied():
     x = torch.ones(3)
     assert device.send(x, torch.device("cpu")) is x
+
+
+def test_a_device_that_is_not_there_is_one_line():
+    assert device.device_on("cpu") == torch.device("cpu")
+    for asked in ("nonsense", *(() if torch.cuda.is_available() else ("cuda",))):
+        with pytest.raises(SettingsError, match=f"device '{asked}': is not there; give auto, cpu or, with a GPU, cuda"):
+            device.device_on(asked)
 
 
 def test_without_a_card_nothing_is_checked_or_said(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from gloo import run_in_processes
 from small_hetero import small_parts
-from users_small import METHODS, Worker, made, parts_in, planted
+from users_small import METHODS, Worker, again, made, parts_in, planted
 
 from ops.api import PlainRun
 from ops.data.hetero_load import load_hetero
@@ -20,18 +20,6 @@ from trainers import hgt
 from trainers.hgt.inference import draw, embed
 
 ALL = "40,40"  # more than any node has
-
-
-def again(data: PartitionedGraph, rows: np.ndarray) -> NewRows:
-    """Training users as if they came from outside: their features, and the edges that lie in the parts."""
-    client = data.connect()
-    edges = {}
-    for relation in (r for r in tuple(client.manifest.edges) if r[2] == data.rows):
-        found = client.sample({data.rows: rows}, [40], (0, 0, 0, 0))
-        places, mask = found.blocks[0][relation]
-        numbers = found.nodes[1][relation[0]][places.numpy()]
-        edges[relation] = links(np.nonzero(mask.numpy())[0], numbers[mask.numpy()], len(rows))
-    return NewRows(data.rows, rows, client.features(data.rows, rows), edges)
 
 
 def one(x, numbers, relation, *, rows=None):

@@ -21,7 +21,8 @@ from ops.graph.adjacency import adjacency, normalised
 from ops.losses.link_bce import links_of
 from trainers.ns4gc import NS4GC, Settings, embed, estimate, exchanged, predict, train
 from trainers.ns4gc.loss import similarity_loss
-from trainers.ns4gc.model import Network, features_of, smoothing, view
+from trainers.ns4gc.model import Network, smoothing, view
+from trainers.shared import features_of
 
 GOLDEN = Path(__file__).with_name("ns4gc_golden.json")
 CPU = torch.device("cpu")

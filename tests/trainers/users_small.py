@@ -6,10 +6,12 @@ import copy
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 from small_hetero import small_parts
 
 from ops.api import PlainRun
 from ops.data.hetero_load import load_hetero
+from ops.data.io.inductive_batch import NewRows, links
 from ops.graph.sampling.dataset import PartitionedGraph
 from trainers import hgt, twhin
 
@@ -37,6 +39,18 @@ def parts_in(folder: Path, parts: int = 3) -> PartitionedGraph:
         small_parts(folder, parts, planted()[0])
     graph = planted()[0]
     return PartitionedGraph("planted", str(place), read_manifest(place), tuple(graph.edges))
+
+
+def again(data: PartitionedGraph, rows: np.ndarray) -> NewRows:
+    """Training users as if they came from outside: their features, and the edges that lie in the parts."""
+    client = data.connect()
+    edges = {}
+    for relation in (r for r in tuple(client.manifest.edges) if r[2] == data.rows):
+        drawn = client.sample({data.rows: rows}, [40], (0, 0, 0, 0))
+        places, mask = drawn.blocks[0][relation]
+        numbers = drawn.nodes[1][relation[0]][places.numpy()]
+        edges[relation] = links(np.nonzero(mask.numpy())[0], numbers[mask.numpy()], len(rows))
+    return NewRows(data.rows, rows, client.features(data.rows, rows), edges)
 
 
 def made(method: str, **more):

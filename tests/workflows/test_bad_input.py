@@ -87,7 +87,7 @@ SETTINGS = [
     ("hsan --dataset good.npz --n-clusters -3", r"n_clusters=-3 must be >= 2"),
     ("hsan --dataset nolabels.npz", r"nolabels has no labels to count: give --n-clusters K or --n-clusters auto$"),
     ("hsan --dataset good.npz --knn 3", r".*--knn"),
-    ("hgt --dataset planted:users=200,clusters=2 --knn 3", r"--knn 3: is for attributed graphs; users come with their"),
+    ("hgt --dataset planted:users=200,clusters=2 --knn 3", r"--knn 3: is for attributed graphs and feature tables"),
     (f"{TINY} --skip-damaged", r"--skip-damaged: is for images; hsan does not take it$"),
     ("hsan --dataset planted:nodes=x", r"--dataset planted: nodes=x must be a whole number$"),
     ("hsan --dataset planted:size=9", r"--dataset planted: unknown 'size'; allowed: "),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
@@ -46,6 +48,24 @@ def test_every_command_has_help_with_examples(shell, name):
     text = shell(f"{name} --help").out
     assert text.startswith(f"usage: tessera {name} ")
     assert text.count(f"\n  tessera {name} ") == 2, "two examples"
+
+
+def test_tab_completes_commands_methods_and_flags(shell, tmp_path):
+    pytest.importorskip("shtab")  # of the extra [completion]
+    (tmp_path / "script").write_text(shell("completion bash").out)
+    words = {"tr": "train", "train hs": "hsan", "tune hgt --tri": "--trials", "predict --da": "--data"}
+    for typed, completed in words.items():
+        line = f"COMP_WORDS=(tessera {typed}); COMP_CWORD={len(typed.split())}; _shtab_tessera"
+        command = ["/bin/bash", "-c", f'source ./script; {line}; echo "${{COMPREPLY[@]}}"']
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert completed in done.stdout.split()
+
+
+def test_completion_without_its_package_is_one_line(shell, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    ended = shell("completion zsh")
+    assert (ended.code, ended.errors) == (
+        2, ["error: completion: needs shtab; pip install 'tessera[completion]'"])  # fmt: skip
 
 
 def test_flags_stand_in_sections_and_each_once(shell):

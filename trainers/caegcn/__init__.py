@@ -37,6 +37,7 @@ METHOD = Method(
     settings=Settings,
     train=train,
     predict=predict,
+    weights="enter the graph branch, in units of their mean, but not the structure loss",
     estimate=estimate,
     exchanged=exchanged,
     remarks=remarks,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.clustering.student_t import student_t
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import adjacency
 from trainers.caegcn.model import Model, clusters, rows_of
@@ -24,16 +25,21 @@ from trainers.caegcn.settings import Settings
 def _loaded(tensors: Mapping[str, Tensor], settings: Settings, n_features: int) -> Model:
     model = Model(n_features, settings, seed=0)
     model.load_state_dict(tensors)
-    return model
+    return model.to(tensors["centres"].device)
 
 
 @torch.no_grad()
 def embed(
-    tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: NDArray[np.float32], edge_index: NDArray[np.int64]
+    tensors: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    x: NDArray[np.float32],
+    edge_index: NDArray[np.int64],
+    weight: NDArray[np.float32] | None = None,
 ) -> Float[Tensor, "n Z"]:
     """Content codes of a stored model for features `x` [n, F]; edges do not enter them."""
-    del edge_index
-    return _loaded(tensors, Settings.model_validate(settings), x.shape[1]).content.encode(torch.from_numpy(x))[-1]
+    del edge_index, weight
+    model = _loaded(tensors, Settings.model_validate(settings), x.shape[1])
+    return model.content.encode(send(x, model.centres.device))[-1]
 
 
 @torch.no_grad()
@@ -42,6 +48,7 @@ def predict(
     settings: Mapping[str, Any],
     x: NDArray[np.float32],
     edge_index: NDArray[np.int64] | None = None,
+    weight: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(cluster [n], confidence [n]) of rows `x` [n, F].
 
@@ -51,10 +58,10 @@ def predict(
     chosen = Settings.model_validate(settings)
     model = _loaded(tensors, chosen, x.shape[1])
     if edge_index is None or not edge_index.size:
-        q = student_t(model.content.encode(torch.from_numpy(x))[-1], model.centres, chosen.freedom)
+        q = student_t(model.content.encode(send(x, model.centres.device))[-1], model.centres, chosen.freedom)
         confidence, labels = q.max(1)
-        return labels.numpy(), confidence.numpy()
-    a = adjacency(edge_index, len(x), self_loops=False)
-    rows = rows_of(x, a, ProcessGroup(), torch.device("cpu"))
+        return labels.cpu().numpy(), confidence.cpu().numpy()
+    a = adjacency(edge_index, len(x), self_loops=False, weight=weight)
+    rows = rows_of(x, a, ProcessGroup(), model.centres.device)
     labels, confidence = clusters(model(rows, ProcessGroup()).columns)
-    return labels.numpy(), confidence.numpy()
+    return labels.cpu().numpy(), confidence.cpu().numpy()

@@ -118,7 +118,7 @@ class Content(torch.nn.Module):
     def codes(self, x: Float[np.ndarray, "n F"]) -> Float[Tensor, "n Z"]:
         """The codes of rows in main memory, some at a time, on the model's device."""
         device = next(self.parameters()).device
-        rows = (send(torch.from_numpy(x[at : at + _ROWS]), device) for at in range(0, max(len(x), 1), _ROWS))
+        rows = (send(x[at : at + _ROWS], device) for at in range(0, max(len(x), 1), _ROWS))
         return torch.cat([self.encode(some)[-1] for some in rows])
 
 
@@ -234,11 +234,11 @@ def propagate(
 
 
 def rows_of(x: NDArray[np.float32], a: sp.csr_array, group: ProcessGroup, device: torch.device) -> GraphRows:
-    """This worker's share of features `x` [N, F] on the symmetric 0/1 matrix `a` [N, N], and what is made of both."""
+    """This worker's share of features `x` [N, F] on the symmetric matrix `a` [N, N], and what is made of both."""
     shard = group.shard(len(x))
     local_a = sp.csr_array(normalised(a)[shard])
-    mixed = send(torch.from_numpy(np.asarray(local_a @ x, dtype=np.float32)), device)
-    local_x = send(torch.from_numpy(x[shard] if group.world > 1 else x), device)
+    mixed = send(np.asarray(local_a @ x, dtype=np.float32), device)
+    local_x = send(x[shard] if group.world > 1 else x, device)
     return GraphRows(local_x, mixed, sparse_rows(local_a, device), links_of(a, group, device), len(x))
 
 

@@ -204,7 +204,7 @@ def _epoch(
     parameters = list(content.parameters())
     total = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
     for batch in np.array_split(order, -(-n // s.pretrain_batch)):
-        rows = send(torch.from_numpy(x[batch[group.shard(len(batch))]]), total.device)
+        rows = send(x[batch[group.shard(len(batch))]], total.device)
         decoded = content.decode(content.encode(rows)[-1])[-1]
         error = mse_loss(decoded, rows, reduction="sum")
         gradient_step(error / (len(batch) * f), parameters, optimizer, group)

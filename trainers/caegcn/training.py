@@ -55,7 +55,7 @@ class CaegcnTrainer:
         self.settings, self.seed, self.device = settings, run.seed, run.device
         self.group = ProcessGroup(run.rank, run.world)
         self.x = data.x
-        self.a = adjacency(data.edge_index, data.n_nodes, self_loops=False)
+        self.a = adjacency(data.edge_index, data.n_nodes, self_loops=False, weight=data.weight)
         self.part = part_of(settings, data)
         self.rows = rows_of(self.x, self.a, self.group, self.device) if self.part is None else None
         self.model = Model(data.n_features, settings, run.seed).to(run.device)
@@ -185,7 +185,7 @@ class CaegcnTrainer:
             outputs = self.model(rows, self.group)
             at: Int64[Tensor, "B"] | slice = slice(None)
             if nodes is not None:
-                at = send(torch.from_numpy(nodes), self.device)
+                at = send(nodes, self.device)
             columns[at] = self.group.gather(outputs.columns[None], rows.total)
             codes[at] = self.group.gather(outputs.code[None], rows.total)
         return columns, codes

@@ -37,6 +37,7 @@ METHOD = Method(
     fixed=("backbone", "hidden", "embedding_dim", "image_size"),
     new_rows="the network projects them as any other image; nothing is learned from them",
     save_memory="raise --accumulate, or lower --batch, --image-size or --hidden",
+    precisions=("bf16", "tf32", "float32"),  # bf16 as its authors have it
     avoid_collapse="lower --lr, or raise --warmup-epochs or --ema-momentum",
 )
 

@@ -26,15 +26,15 @@ from trainers.hadis.source import ImageSource
 def embed(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], data: ImageSet) -> Float[Tensor, "n D"]:
     """Projections of unit length. Raises DataError for images of another size, or features of another width."""
     chosen = Settings.model_validate(settings)
-    source = ImageSource(chosen, data, 0, torch.device("cpu"))
+    source = ImageSource(chosen, data, 0, device := tensors["centres"].device)
     wanted = tuple(tensors["input.shape"].tolist())
     if (data.features is None) != (chosen.frozen is None) or source.shape != wanted:
         given, need = ("x".join(map(str, shape)) or "none" for shape in (source.shape, wanted))
         what = "images of {} pixels" if chosen.frozen is None else "{} features"
         raise DataError(f"{data.name}: has {given}; the model takes {what.format(need)}")
-    network = restored(chosen, tensors)
+    network = restored(chosen, tensors).to(device)
     pieces = (project(network, source.plain(slice(i, i + CHUNK))) for i in range(0, data.n_rows, CHUNK))
-    return torch.cat([torch.zeros(0, chosen.embedding_dim), *pieces])
+    return torch.cat([torch.zeros(0, chosen.embedding_dim, device=device), *pieces])
 
 
 def predict(
@@ -42,4 +42,4 @@ def predict(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(cluster [n], confidence [n]); on the training images these are the run's."""
     labels, confidence = assign(embed(tensors, settings, data), dict(tensors))
-    return labels.numpy(), confidence.float().numpy()
+    return labels.cpu().numpy(), confidence.float().cpu().numpy()

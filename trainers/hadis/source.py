@@ -50,13 +50,13 @@ class ImageSource:
         return self._tensor(mean), self._tensor(deviation)
 
     def _tensor(self, values: NDArray[np.float64]) -> Float32[Tensor, "F"]:
-        return send(torch.from_numpy(values.astype(np.float32)), self.device)
+        return send(values.astype(np.float32), self.device)
 
     def rows(self, index: NDArray[np.int64] | slice) -> Tensor:
         """Raw rows, uint8 pixels or float32 features; a copy, as memory maps are read-only."""
         table = self.data.pixels if self.data.features is None else self.data.features
         assert table is not None
-        return send(torch.from_numpy(np.array(table[index])), self.device)
+        return send(np.array(table[index]), self.device)
 
     def plain(self, index: NDArray[np.int64] | slice) -> Float[Tensor, "B *S"]:
         """Rows as the network takes them in evaluation."""
@@ -78,7 +78,7 @@ class ImageSource:
         """A view of features: noise by each column's deviation, some columns at their mean."""
         f = x.shape[1]
         draws = uniforms(key64(self.seed, "hadis/features", epoch, view), index, 2 * f).astype(np.float32)
-        u = send(torch.from_numpy(draws), x.device)
+        u = send(draws, x.device)
         mean, deviation = self.moments
         # uniform noise of the deviation that is asked for
         noisy = x + (u[:, :f] * 2 - 1) * (3**0.5 * self.settings.feature_noise) * deviation

@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 from ops.api import Result, Run, State
 from ops.clustering.shards import Shard, gather_rows
 from ops.data.types.images import ImageSet
-from ops.device import send
+from ops.device import autocast, send
 from ops.distributed.batch_norm import average_statistics
 from ops.distributed.process_group import ProcessGroup
 from ops.rng import generator, torch_generator
@@ -50,6 +50,7 @@ class HadisTrainer:
     def __init__(self, settings: Settings, data: ImageSet, run: Run) -> None:
         check_batch(settings, data.n_rows, run.world)
         self.settings, self.seed, self.device, self.n = settings, run.seed, run.device, data.n_rows
+        self.precision = run.precision
         self.group = ProcessGroup(run.rank, run.world)
         self.source = ImageSource(settings, data, run.seed, run.device)
         self.steps = steps_of(settings, self.n)
@@ -106,8 +107,8 @@ class HadisTrainer:
         """Add the gradient of part `number` of the epoch; its shares of the losses, and k of all workers."""
         pseudo = None
         if self.pseudo is not None and epoch >= self.settings.warmup:
-            pseudo = self.pseudo[send(torch.from_numpy(index), self.device)]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            pseudo = self.pseudo[send(index, self.device)]
+        with autocast(self.device, self.precision):
             first, second = self.outputs(epoch, number, index)
         loss, shares, k = objective(first, second, len(index), self.group, self.settings, pseudo)
         (loss / parts).backward()  # type: ignore[no-untyped-call]
@@ -140,7 +141,7 @@ class HadisTrainer:
         shard, total = self.group.shard(len(index)), len(index)
         order = generator(self.seed, "hadis/shuffle", epoch, number).permutation(total)
         dealt = [self.model.target(self.source.view(index[order][shard], epoch, base + v)) for v in (0, 1)]
-        back = send(torch.from_numpy(np.argsort(order)), self.device)
+        back = send(np.argsort(order), self.device)
         everywhere = self.group.gather(torch.stack(dealt), total).view(2, total, -1)
         return list(everywhere[:, back][:, shard])
 
@@ -188,7 +189,7 @@ class HadisTrainer:
         return projected(self.n, self.group, nothing, lambda at: self._unit(self.source.plain(at)))
 
     def _unit(self, x: Tensor) -> Float[Tensor, "_ D"]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with autocast(self.device, self.precision):
             k = self.model.target(x)
         return normalize(k.float())
 

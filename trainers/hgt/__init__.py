@@ -30,6 +30,7 @@ METHOD = Method(
     fixed=("hidden", "heads", "fan_out"),
     new_rows="they are embedded from their own features and edges; nothing is learned from them",
     save_memory="lower --batch or --fan-out",
+    precisions=("tf32", "bf16", "float32"),
     avoid_collapse="lower --lr or raise --temperature",
 )
 

@@ -40,7 +40,7 @@ def edge_sums(
 
 
 def _scores_torch(query: Tensor, key: Tensor, neighbours: Tensor, mask: Tensor) -> Tensor:
-    scores: Tensor = torch.linalg.vecdot(query[:, None], _rows(key, neighbours)) * mask[..., None]
+    scores: Tensor = torch.linalg.vecdot(query[:, None].to(key), _rows(key, neighbours)) * mask[..., None]
     return scores
 
 

@@ -25,6 +25,7 @@ from ops.clustering.shards import gather_rows
 from ops.clustering.som import read_map
 from ops.data.io.inductive_batch import Links, NewRows, Placed, neighbour_types, pack_ids
 from ops.data.types.hetero import Relation, relation_name
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.graph.sampling.client import Client, prefetched
 from ops.graph.sampling.dataset import PartitionedGraph
@@ -120,13 +121,14 @@ def placed(
         cluster, sure = read_map(z, centres, tensors["unit_clusters"], spherical)
     else:
         cluster, sure = nearest_two(normalize(z) if spherical else z, centres)
-    return Placed(cluster.numpy(), np.where(informed, sure.numpy(), np.float32(0)), z.numpy(), edges, informed)
+    labels, confidence, vectors = (each.cpu().numpy() for each in (cluster, sure, z))
+    return Placed(labels, np.where(informed, confidence, np.float32(0)), vectors, edges, informed)
 
 
 @torch.no_grad()
 def embed(tensors: Weights, settings: Settings, new: NewRows) -> Float32[Tensor, "n H"]:
     """Embeddings of users, rows of length 1. Raises ValueError where the model keeps no states."""
-    n, blocks, needed = len(new.numbers), {}, {}
+    n, blocks, needed, device = len(new.numbers), {}, {}, tensors["centres"].device
     drawn = {r: draw(links, r, new.first, max(CAP, *settings.fan_outs)) for r, links in sorted(new.edges.items())}
     for kind in sorted({r[0] for r in drawn}):
         if f"states.{kind}.0" not in tensors:
@@ -137,17 +139,17 @@ def embed(tensors: Weights, settings: Settings, new: NewRows) -> Float32[Tensor,
         ends = np.cumsum([drawn[r][0].size for r in mine])[:-1]
         shift = n if kind == new.kind else 0  # there the users' states come first
         for r, at in zip(mine, np.split(places, ends), strict=True):
-            blocks[r] = _block(at.reshape(drawn[r][0].shape) + shift, drawn[r][1])
-    h = inputs(tensors, new.kind, new.numbers, None if new.x is None else torch.from_numpy(new.x))
+            blocks[r] = _block(at.reshape(drawn[r][0].shape) + shift, drawn[r][1], device)
+    h = inputs(tensors, new.kind, new.numbers, None if new.x is None else send(new.x, device))
     for number in range(1, settings.layers + 1):
-        there = {k: tensors[f"states.{k}.{number - 1}"][torch.from_numpy(ids)] for k, ids in needed.items()}
+        there = {k: tensors[f"states.{k}.{number - 1}"][send(ids, device)] for k, ids in needed.items()}
         there[new.kind] = torch.cat([h, there[new.kind]]) if new.kind in there else h
         h = layer(tensors, settings, number, there, blocks, {new.kind: n})[new.kind]
     return unit_rows(h)
 
 
-def _block(places: NDArray[np.int64], mask: NDArray[np.bool_]) -> Block:
-    return torch.from_numpy(np.ascontiguousarray(places)), torch.from_numpy(mask)
+def _block(places: NDArray[np.int64], mask: NDArray[np.bool_], device: torch.device) -> Block:
+    return send(places, device), send(mask, device)
 
 
 def draw(links: Links, relation: Relation, first: int, cap: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ops.api import Result, Run, State
 from ops.clustering.kmeans import START_ROWS, kmeans
-from ops.clustering.shards import Shard, gather_rows
+from ops.clustering.shards import Shard
 from ops.clustering.som import Som, som
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DivergedError, SettingsError
@@ -34,10 +34,10 @@ from trainers.shared import Evaluation, is_due
 
 @dataclass(frozen=True)
 class NodeClusters:
-    """Clusters of all nodes: labels and confidence [N]; centres [K D], or the units [U D] of the `map`."""
+    """Clusters of this worker's nodes: labels and confidence [n]; centres [K D], or the units [U D] of the `map`."""
 
-    labels: Int64[Tensor, "N"]
-    confidence: Float32[Tensor, "N"]
+    labels: Int64[Tensor, "n"]
+    confidence: Float32[Tensor, "n"]
     centres: Float[Tensor, "_ D"]
     map: Som | None = None
 
@@ -76,7 +76,7 @@ class GraphTrainer(ABC):
         return {}
 
     def evaluate(self, epoch: int) -> Evaluation | None:
-        """Clusters of the nodes as they are embedded now, and the embeddings of both ends of the label relations."""
+        """Clusters of this worker's nodes as they are embedded now, and its embeddings of both ends of the labels."""
         data, group = self.data, self.group
         if not is_due(epoch, self.settings.update_every, self.settings.epochs):
             return None
@@ -86,10 +86,9 @@ class GraphTrainer(ABC):
         if not torch.isfinite(z).all():
             raise DivergedError("the embeddings are not finite any more; lower --lr")
         clusters = cluster(z, shard, self.settings, self.seed, group)
-        embeddings = {"embedding": gather_rows(z, shard, group).cpu().numpy()}
+        embeddings = {"embedding": z.cpu().numpy()}
         if data.others != data.rows:
-            others = self.embed(data.others)
-            embeddings["others"] = gather_rows(others, shard_of(data, data.others, group), group).cpu().numpy()
+            embeddings["others"] = self.embed(data.others).cpu().numpy()
         self.evaluated = clusters, embeddings
         return Evaluation(clusters.labels.cpu().numpy(), embeddings)
 
@@ -163,7 +162,7 @@ def shard_of(data: PartitionedGraph, kind: str, group: ProcessGroup) -> Shard:
 def cluster(
     z: Float32[Tensor, "n D"], shard: Shard, settings: GraphSettings, seed: int, group: ProcessGroup
 ) -> NodeClusters:
-    """k-means, or a map whose units are grouped into K clusters; the same bits on any number of workers.
+    """k-means, or a map whose units are grouped into K clusters, of this worker's rows; the same bits on any number.
 
     Keyed by the seed alone: epochs differ by their embeddings only.
     """
@@ -173,12 +172,9 @@ def cluster(
             z, s.k, (seed,), shard=shard, group=group, starts=s.kmeans_starts, start_rows=START_ROWS,
             spherical=spherical,
         )  # fmt: skip
-        clusters = NodeClusters(rows.labels, rows.confidence.float(), rows.centres)
-    else:
-        units = som(z, shard, s.grid, s.k, (seed,), group=group, spherical=spherical, rounds=s.som_iterations)
-        clusters = NodeClusters(units.labels, units.confidence.float(), units.weights, units)
-    labels, confidence = (gather_rows(each, shard, group) for each in (clusters.labels, clusters.confidence))
-    return replace(clusters, labels=labels, confidence=confidence)
+        return NodeClusters(rows.labels, rows.confidence.float(), rows.centres)
+    units = som(z, shard, s.grid, s.k, (seed,), group=group, spherical=spherical, rounds=s.som_iterations)
+    return NodeClusters(units.labels, units.confidence.float(), units.weights, units)
 
 
 def check_workers(settings: GraphSettings, world: int) -> None:

@@ -96,7 +96,7 @@ def forward(
     """
     if len(sample.blocks) != settings.layers:
         raise ValueError(f"a sample of {len(sample.blocks)} hops for a network of {settings.layers} layers")
-    return {kind: unit_rows(x) for kind, x in states(weights, settings, sample, generator)[-1].items()}
+    return {kind: unit_rows(x.float()) for kind, x in states(weights, settings, sample, generator)[-1].items()}
 
 
 def states(
@@ -162,6 +162,6 @@ def inputs(
     table = weights.get(f"{name}.ids")
     if table is None:
         return h
-    rows = ids if isinstance(ids, Tensor) else send(torch.from_numpy(ids), table.device)
+    rows = ids if isinstance(ids, Tensor) else send(ids, table.device)
     learned = torch.nn.functional.embedding(rows.clamp(min=0) % len(table), table)
     return h + learned * (rows >= 0)[:, None]

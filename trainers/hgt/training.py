@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ops.api import Result, Run, State
 from ops.clustering.som import neighbourhood, som, som_loss
-from ops.device import send
+from ops.device import autocast, send
 from ops.graph.sampling.dataset import PartitionedGraph, Which
 from ops.graph.sampling.neighbor_sampler import Neighbourhood, Sample
 from ops.rng import generator, torch_generator
@@ -60,6 +60,7 @@ class HgtTrainer(GraphTrainer):
     def __init__(self, settings: Settings, data: PartitionedGraph, run: Run) -> None:
         super().__init__(settings, data, run)
         self.settings: Settings = settings
+        self.precision = run.precision
         start = parameters(settings, metadata_of(data), run.seed)
         self.weights = {name: w.detach().to(run.device).requires_grad_() for name, w in start.items()}
         # fused on devices only: on CPUs it rounds otherwise than what earlier results came from
@@ -149,9 +150,9 @@ class HgtTrainer(GraphTrainer):
     def terms(self, batch: NeighbourhoodBatch) -> tuple[Float[Tensor, "3"], Int64[Tensor, "3"]]:
         """Sums and counts of the loss's terms: both directions of the links, and the map."""
         s = self.settings
-        z = forward(
-            self.weights, s, batch.sample, torch_generator(self.seed, "dropout", *batch.key, device=self.device)
-        )
+        draws = torch_generator(self.seed, "dropout", *batch.key, device=self.device)
+        with autocast(self.device, self.precision):
+            z = forward(self.weights, s, batch.sample, draws)
         users, notes = z[self.data.rows], z[self.data.others]
         if batch.candidates is not None:
             wrong_notes, wrong_users = (self._negatives(batch, users, notes, way) for way in (0, 1))

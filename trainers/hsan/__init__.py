@@ -34,6 +34,7 @@ METHOD = Method(
     settings=Settings,
     train=train,
     predict=predict,
+    weights="enter the filter, in units of their mean, but not the structure encoders",
     estimate=estimate,
     exchanged=exchanged,
     remarks=remarks,

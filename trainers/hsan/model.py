@@ -89,14 +89,15 @@ def prepare(
     """X~: PCA where set (`projection`: one that is there already), then the low-pass filter (eq. 1)."""
     if projection is None and 0 < settings.pca_dim < data.n_features:
         projection = fit_pca(data.x, settings.pca_dim)
-    return filtered(settings, data.x, data.edge_index, projection), projection
+    return filtered(settings, data.x, data.edge_index, projection, data.weight), projection
 
 
 def filtered(
-    settings: Settings, x: NDArray[np.float32], edge_index: NDArray[np.int64], projection: Projection | None
-) -> Float[Tensor, "N F"]:
+    settings: Settings, x: NDArray[np.float32], edge_index: NDArray[np.int64], projection: Projection | None,
+    weight: NDArray[np.float32] | None = None,
+) -> Float[Tensor, "N F"]:  # fmt: skip
     """Features as the attribute encoders take them: projected where there is a PCA, filtered over their edges."""
-    return torch.from_numpy(low_pass(projection(x) if projection else x, edge_index, settings.low_pass_order))
+    return torch.from_numpy(low_pass(projection(x) if projection else x, edge_index, settings.low_pass_order, weight))
 
 
 def structure_matrix(settings: Settings, data: AttributedGraph) -> sp.csr_array:
@@ -116,7 +117,7 @@ def batch_rows(
 ) -> EncoderRows:
     """This worker's share of one batch: its nodes' rows of X~, and of A what the batch sees of it."""
     shard = group.shard(len(batch.nodes))
-    columns = send(torch.from_numpy(batch.nodes), device) if batch.inside else None
+    columns = send(batch.nodes, device) if batch.inside else None
     features = send(x[torch.from_numpy(batch.nodes[shard])], device)
     return EncoderRows(
         features, sparse_rows(sp.csr_array(batch.adjacency(a)[shard]), device), len(batch.nodes), columns

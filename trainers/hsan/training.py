@@ -116,7 +116,7 @@ class HsanTrainer:
             z, e = self.model.encode(batch_rows(self.x, self.a, batch, self.group, self.device), self.group)
             weights, metrics = self._weights(len(batch.nodes)), dict[str, Tensor]()
             if self.labels is not None and self.trusted is not None:
-                nodes = send(torch.from_numpy(batch.nodes), self.device)
+                nodes = send(batch.nodes, self.device)
                 metrics["hard/fraction"] = weights.update(
                     z.detach(), e.detach(), self.model.alpha.detach(), self.labels[nodes], self.trusted[nodes]
                 )

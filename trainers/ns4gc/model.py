@@ -5,37 +5,19 @@ Axes: N nodes, n of them on this worker, F features, H hidden width, D embedding
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import scipy.sparse as sp
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import selu
 
-from ops.device import send
 from ops.distributed.process_group import ProcessGroup
-from ops.graph.adjacency import SparseRows, normalised, sparse_product, sparse_rows
+from ops.graph.adjacency import SparseRows, normalised, sparse_rows
 from ops.losses.normalize import unit_rows
 from ops.rng import generator, torch_generator
 from trainers.ns4gc.settings import Settings
-from trainers.shared import aggregate, glorot_start
-
-SPARSE_BELOW = 0.1  # share of features that are not 0, below which products skip the zeros
-
-
-@dataclass(frozen=True)
-class Features:
-    """This worker's rows of X, dense or sparse, of the `total` rows that a step has."""
-
-    x: Float[Tensor, "n F"] | SparseRows
-    total: int
-
-    def times(self, weight: Float[Tensor, "F H"]) -> Float[Tensor, "n H"]:
-        """`X W`, differentiable in W."""
-        return self.x @ weight if isinstance(self.x, Tensor) else sparse_product(self.x, weight[None])[0]
+from trainers.shared import Features, aggregate, glorot_start
 
 
 class Network(torch.nn.Module):
@@ -55,14 +37,6 @@ class Network(torch.nn.Module):
         weight = self.weight1 if mask is None else self.weight1 * mask[:, None]
         hidden = selu(aggregate(features.times(weight), a, features.total, group) + self.bias1)
         return unit_rows(aggregate(hidden @ self.weight2, a, features.total, group) + self.bias2)
-
-
-def features_of(x: NDArray[np.float32], group: ProcessGroup, device: torch.device) -> Features:
-    """This worker's share of X [N, F]; rows of mostly zeros (bags of words) are kept without them."""
-    local = x[group.shard(len(x))]
-    if np.count_nonzero(x) < SPARSE_BELOW * x.size:
-        return Features(sparse_rows(sp.csr_array(local), device), len(x))
-    return Features(send(torch.from_numpy(np.ascontiguousarray(local)), device), len(x))
 
 
 def smoothing(a: sp.csr_array, group: ProcessGroup, device: torch.device) -> SparseRows:

@@ -23,11 +23,13 @@ from ops.graph.sampling.batches import epoch_batches, part_of
 from ops.losses.link_bce import Links, links_of
 from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.ns4gc.loss import similarity_loss
-from trainers.ns4gc.model import Features, Network, features_of, smoothing, view
+from trainers.ns4gc.model import Network, smoothing, view
 from trainers.ns4gc.settings import Settings
 from trainers.shared import (
     Evaluation,
+    Features,
     check_loss,
+    features_of,
     gradient_step,
     is_due,
     keep_cluster_ids,
@@ -99,7 +101,7 @@ class Ns4gcTrainer:
         s = self.settings
         if not is_due(epoch, s.evaluate_every, s.epochs):
             return None
-        key, starts = (self.seed, epoch), s.kmeans_starts
+        key, starts = (self.seed, max(epoch, 0)), s.kmeans_starts  # -1: the untrained network
         self.clusters = kmeans_gathered(self.embedding(), s.k, key, self.group, starts=starts)
         return Evaluation(self.clusters.labels.cpu().numpy())
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from ops.clustering.shards import gather_rows
 from ops.data.io.inductive_batch import NewRows, Placed, ways
 from ops.data.types.hetero import Relation, relation_name, relation_of
+from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.graph.sampling.client import Client
 from ops.graph.sampling.dataset import PartitionedGraph
@@ -55,7 +56,7 @@ def predict(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], new: New
     n = len(new.numbers)
     nodes, a, b, which, pools = _edges(tensors, new)
     z = fold_in(nodes, a, b, n)
-    edges = torch.bincount(nodes, minlength=n).numpy()
+    edges = torch.bincount(nodes, minlength=n).cpu().numpy()
     if chosen.fold_steps and len(nodes):
         many = max(1, VALUES // (NEGATIVES * z.shape[1]))
         for rows, edge_rows in _pieces(edges, many):
@@ -81,12 +82,13 @@ def _edges(tensors: Mapping[str, Tensor], new: NewRows) -> tuple[Tensor, Tensor,
         if f"table.{other}" not in tensors:
             raise ValueError(f"the model keeps no vectors of type {other}")
         table, shift = tensors[f"table.{other}"], tensors[f"shift.{relation_name(relation)}"]
-        drawn = table[torch.from_numpy(generator(0, "fold-in negatives").integers(len(table), size=NEGATIVES))]
-        ends = unseen_ends(shift, table[torch.from_numpy(new.edges[way].numbers)], is_source)
-        nodes.append(torch.from_numpy(new.edges[way].rows))
+        numbers = generator(0, "fold-in negatives").integers(len(table), size=NEGATIVES), new.edges[way].numbers
+        drawn, others = (table[send(each, table.device)] for each in numbers)
+        ends = unseen_ends(shift, others, is_source)
+        nodes.append(send(new.edges[way].rows, table.device))
         a.append(ends[0])
         b.append(ends[1])
-        which.append(torch.full((len(ends[0]),), len(pools)))
+        which.append(nodes[-1].new_full((len(ends[0]),), len(pools)))
         pools.append(unseen_ends(shift, drawn, is_source)[1])
     order = torch.cat(nodes).argsort(stable=True)
     return (

@@ -80,8 +80,9 @@ def of_folder(folder: Path, classes: list[str] | None = None) -> EncodedImages:
         stamped = stamp(files, folder)
     if not files:
         raise DataError(f"{folder}: holds no images ({' '.join(SUFFIXES)}) and no Parquet files of images")
-    other = sum(p.suffix.lower() not in SUFFIXES for p in listed)
-    notes += [f"{count(other, 'file')} without a suffix of images left out"] if other else []
+    if other := [str(p.relative_to(folder)) for p in listed if p.suffix.lower() not in SUFFIXES]:
+        more = " ..." if other[3:] else ""
+        notes.append(f"{count(len(other), 'file')} without a suffix of images left out: {', '.join(other[:3])}{more}")
     parts = [p.relative_to(folder).parts for p in files]
     labels = labels_by_folder(folder, parts, notes) if classes is None else np.array([p[0] for p in parts])
     ids, step = np.array(["/".join(p) for p in parts]), max(1, len(files) // SAMPLE)

@@ -126,20 +126,20 @@ def _view(images: UInt8[Tensor, "B 3 H W"], drawn: Draws, rows: slice) -> Float[
     """The drawn crop, jitter and grey of one piece of a batch."""
     device = images.device
     x = _cropped(images.float().div_(255), drawn.crop[rows], drawn.flip[rows])
-    factors = send(torch.from_numpy(drawn.factors[rows].astype(np.float32)), device)
+    factors = send(drawn.factors[rows].astype(np.float32), device)
     order = drawn.order[rows]
     turned = np.argmax(order == 3, axis=1)  # at which of the four steps the hue is turned
     moves = drawn.factors[rows, 3] != 0
     changes = (drawn.factors[rows, :3] != 1).any()
     for step in range(4):
         if changes:
-            x = _mixed(x, factors, send(torch.from_numpy(order[:, step]), device))
+            x = _mixed(x, factors, send(order[:, step], device))
         now = np.flatnonzero(moves & (turned == step))
         if now.size:
-            at = send(torch.from_numpy(now), device)
+            at = send(now, device)
             x[at] = _turned(x[at], factors[at, 3])
     if (grey := np.flatnonzero(drawn.grey[rows])).size:
-        at = send(torch.from_numpy(grey), device)
+        at = send(grey, device)
         x[at] = _grey(x[at])
     return _scaled(x)
 
@@ -150,7 +150,7 @@ def _cropped(x: Float[Tensor, "B 3 H W"], crop: Doubles, flip: NDArray[np.bool_]
     rows = _source(crop[:, 0], crop[:, 2], height, np.zeros_like(flip))
     cols = _source(crop[:, 1], crop[:, 3], width, flip)
     places = (((2 * cols + 1) / width - 1)[:, None, :], ((2 * rows + 1) / height - 1)[:, :, None])
-    across, down = (send(torch.from_numpy(each.astype(np.float32)), x.device) for each in places)
+    across, down = (send(each.astype(np.float32), x.device) for each in places)
     grid = torch.stack((across.expand(-1, height, -1), down.expand(-1, -1, width)), -1)
     return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

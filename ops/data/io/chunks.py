@@ -145,7 +145,9 @@ def _parsed(data: bytes, columns: Columns, wanted: list[str]) -> Any:
     import pyarrow.csv as pc
 
     roles = dict(zip(columns.names, columns.roles, strict=True))
-    words = {n: pa.string() for n, r in roles.items() if r in ("id", "src", "dst", "list", "joined", "label")}
+    words = {
+        n: pa.string() for n, r in roles.items() if r in ("id", "src", "dst", "list", "joined", "label", "category")
+    }
     if not data.strip():
         return pa.table({n: pa.array([], words.get(n, pa.null())) for n in wanted})
     table = pc.read_csv(

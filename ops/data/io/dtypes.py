@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.data.io.categories import Encoder
 from ops.data.io.ids import At, flat, is_text
 from ops.data.io.schema import Columns, is_number
+from ops.data.types.encoding import MISSING
 from ops.errors import DataError
-
-_MISSING = ("", "nan", "na", "n/a", "null", "none")
 
 
 def numbers_of(column: Any, name: str, at: At) -> NDArray[Any]:
@@ -34,7 +34,7 @@ def numbers_of(column: Any, name: str, at: At) -> NDArray[Any]:
         hint = "; write times as seconds, or leave the column out" if pa.types.is_temporal(kind) else ""
         raise DataError(f"{at(0)}: column {name!r} holds {kind} values, not numbers{hint}")
     words = pc.utf8_lower(pc.utf8_trim_whitespace(column))
-    words = pc.if_else(pc.is_in(words, pa.array(_MISSING, words.type)), None, words)
+    words = pc.if_else(pc.is_in(words, pa.array(MISSING, words.type)), None, words)
     try:
         return np.asarray(words.cast(pa.float64()).to_numpy(False))
     except pa.ArrowInvalid:
@@ -78,11 +78,16 @@ def weights_of(column: Any, name: str, at: At) -> NDArray[np.float32]:
     return weight
 
 
-def features_of(table: Any, columns: Columns, width: int, at: At) -> NDArray[Any]:
-    """The features of an Arrow table as numbers [N, width], unchecked: NaN where one is missing."""
+def features_of(table: Any, columns: Columns, width: int, at: At, encoder: Encoder | None = None) -> NDArray[Any]:
+    """The features of an Arrow table as numbers [N, width], unchecked: NaN where one is missing.
+
+    Columns that `encoder` has categories of become a column a value.
+    """
     if columns.named("list") or columns.named("joined"):
         return _listed(table.column(columns.features[0]), columns.features[0], width, at)
-    values = [numbers_of(table.column(name), name, at) for name in columns.features]
+    categories = encoder.categories if encoder else {}
+    values = [encoder.block(table.column(name), name) if encoder and name in categories
+              else numbers_of(table.column(name), name, at) for name in columns.features]  # fmt: skip
     return np.column_stack(values) if values else np.zeros((table.num_rows, 0))
 
 

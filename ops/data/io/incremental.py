@@ -38,23 +38,27 @@ def begins_with(x: NDArray[np.float32], old: NDArray[np.float32], first: int = 0
 
 def grow(
     raw: Raw, x: NDArray[np.float32], rows: NDArray[np.int64], old: AttributedGraph | None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """(features [n + m, F], edges [2, E]) of one graph whose first n nodes are the new data's rows `x` [n, F].
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32] | None]:
+    """(features [n + m, F], edges [2, E], weights [E] or None) of one graph that begins with the new rows `x` [n, F].
 
     Without `old` these are the new data's edges (perhaps none). With it, the m old nodes that `rows` [n] do not name
     follow in their order, and the old edges are added to the new data's. Raises DataError for edges that
     end in no node.
     """
     n, edges = len(x), NO_EDGES if raw.edges is None else raw.edges
+    weights = raw.weights
     if old is not None:
         other = np.setdiff1d(np.arange(old.n_nodes), rows)
         place = np.empty(old.n_nodes, dtype=np.int64)
         place[other] = n + np.arange(len(other))
         place[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
         x = np.concatenate([x, old.x[other]])
+        if weights is not None or old.weight is not None:  # an edge without one weighs 1
+            parts = ((edges, weights), (old.edge_index, old.weight))
+            weights = np.concatenate([np.ones(e.shape[1]) if w is None else w for e, w in parts])
         edges = np.concatenate([edges, place[old.edge_index]], axis=1)
     if not edges.size:
-        return x, NO_EDGES
+        return x, NO_EDGES, None
     if raw.ids is None and raw.edges is not None and raw.edges.size and raw.edges.dtype.kind in "iuf":
         last = raw.edges.max()
         if last >= n:
@@ -62,5 +66,5 @@ def grow(
                 f"{raw.origin}: an edge ends in row {last:g}, but there are {n} rows; for edges to known nodes give "
                 "the features an id column and name both ends by id"
             )
-    graph = make_graph(raw.name, x, edges, origin=raw.origin)
-    return graph.x, graph.edge_index
+    graph = make_graph(raw.name, x, edges, origin=raw.origin, weight=weights)
+    return graph.x, graph.edge_index, graph.weight

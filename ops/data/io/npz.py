@@ -14,16 +14,18 @@ from ops import memory
 from ops.atomic_io import save_arrays
 from ops.data.io.builder import Raw
 from ops.data.io.csr import check_csr
+from ops.data.io.graph_files import GRAPH_FILES, edge_table_alone, graph_file, is_edge_table
 from ops.data.io.readers import check_kind, read_npy, reading
 from ops.data.io.tables import feature_table
+from ops.data.types.encoding import Encoding
 from ops.errors import DataError
 
-SUFFIXES = (".npz", ".npy", ".csv", ".parquet")
-_LAYOUT = ("x", "x_indptr", "x_indices", "x_shape", "x_data", "edge_index", "y", "ids", "meta")
+SUFFIXES = (".npz", ".npy", ".csv", ".parquet", *GRAPH_FILES)
+_LAYOUT = ("x", "x_indptr", "x_indices", "x_shape", "x_data", "edge_index", "edge_weight", "y", "ids", "meta")
 _SPARSE = ("format", "shape", "data", "indices", "indptr", "row", "col", "_is_array")
 
 
-def read_file(path: Path) -> Raw:
+def read_file(path: Path, encoding: Encoding | None = None) -> Raw:
     """Read one data file by its suffix; the graph is named after it. DataError where it is no such file."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -32,7 +34,10 @@ def read_file(path: Path) -> Raw:
         return _graph_npz(path)
     if suffix == ".npy":
         return Raw(path.stem, str(path), read_npy(path))
-    return feature_table(path)
+    if suffix in GRAPH_FILES:
+        return graph_file(path)
+    check_kind(path)
+    return edge_table_alone(path) if is_edge_table(path) else feature_table(path, encoding)
 
 
 class Npz:
@@ -94,7 +99,7 @@ def write_npz(path: Path, raw: Raw, **meta: str) -> None:
     if np.count_nonzero(raw.x) * 2 < raw.x.size:
         csr = sparse.csr_matrix(raw.x)
         arrays = {"x_indptr": csr.indptr, "x_indices": csr.indices, "x_shape": np.array(csr.shape), "x_data": csr.data}
-    optional = {"edge_index": raw.edges, "y": raw.labels, "ids": raw.ids}
+    optional = {"edge_index": raw.edges, "edge_weight": raw.weights, "y": raw.labels, "ids": raw.ids}
     arrays |= {k: v for k, v in optional.items() if v is not None}
     save_arrays(path, **arrays, meta=np.array(json.dumps({"name": raw.name, **meta})))
 
@@ -104,7 +109,8 @@ def _graph_npz(path: Path) -> Raw:
         other = [k for k in arrays.names if k not in _LAYOUT and not ("format" in arrays.names and k in _SPARSE)]
         notes = [f"arrays ignored: {', '.join(other[:5])}"] if other else []
         x = features_npz(arrays)
-        return Raw(path.stem, str(path), x, arrays.get("edge_index"), arrays.get("y"), arrays.get("ids"), None, notes)
+        edges, weights = arrays.get("edge_index"), arrays.get("edge_weight")
+        return Raw(path.stem, str(path), x, edges, arrays.get("y"), arrays.get("ids"), None, notes, weights=weights)
 
 
 def _from_scipy(arrays: Npz) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from ops.data.io.builder import Raw
 from ops.data.io.folder import FIELD, KINDS, read_folder
 from ops.data.io.npz import SUFFIXES, read_file
 from ops.data.io.readers import cache_file
+from ops.data.types.encoding import Encoding
 from ops.errors import DataError, naming
 from ops.storage import object_store
 from ops.storage.object_store import Location, Stored
@@ -22,7 +23,7 @@ AT_ONCE = 8
 ADVICE = f"give a file ({' '.join(SUFFIXES)}) or a folder with features.* and edges.*"
 
 
-def read_remote(spec: str) -> Raw:
+def read_remote(spec: str, encoding: Encoding | None = None) -> Raw:
     """Read a file or folder on S3; messages name `spec`, never the cache.
 
     Raises DataError where nothing is there or it is malformed, ServiceError where storage cannot be asked.
@@ -30,7 +31,7 @@ def read_remote(spec: str) -> Raw:
     path, unread = copy_wanted(spec, _is_table, "no features.*", ADVICE, deep=False)
     place = str(object_store.parse(spec))
     with naming(path, place):
-        raw = read_folder(path, unread=unread) if path.is_dir() else read_file(path)
+        raw = read_folder(path, unread=unread, encoding=encoding) if path.is_dir() else read_file(path, encoding)
     return replace(raw, origin=place)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ops.data.io.readers import DataFile, check_text, opened, read_bytes, reading
+from ops.data.types.encoding import Encoding
 from ops.errors import DataError
 
 HEADER_BYTES, LONGEST_HEADER = 1 << 16, 1 << 24
@@ -20,10 +21,13 @@ _TYPE = re.compile(r":(u?int\d*|float\d*|double|string)$")  # the original's
 _ALIASES = {
     "source": "src", "src_id": "src", "target": "dst", "destination": "dst", "dst_id": "dst", "timestamp": "time",
 }  # fmt: skip
-_PAIRS = {"from": "to", "id_1": "id_2", "id1": "id2", "node_1": "node_2", "node1": "node2"}  # other names of two ends
+_PAIRS = {  # other names of two ends
+    "from": "to", "id_1": "id_2", "id1": "id2", "node_1": "node_2", "node1": "node2", "u": "v", "head": "tail",
+}  # fmt: skip
+END_NAMES = {"src", "dst", *_ALIASES, *_PAIRS, *_PAIRS.values()} - {"timestamp"}
 _EDGE_COLUMNS = ("src", "dst", "weight", "time")
 # a table that is trained on must not carry its answer
-_LABEL_LIKE = ("labels", "class", "classes", "target", "cluster", "category")
+LABEL_LIKE = ("labels", "class", "classes", "target", "cluster", "category")
 _JOINED = ("feature", "attribute")  # the original's: numbers joined by ":"
 _ALLOWED = {
     "edges": "edges have the columns src, dst, weight, time",
@@ -48,7 +52,9 @@ class Columns:
     @property
     def features(self) -> tuple[str, ...]:
         """The feature columns, in their order."""
-        return tuple(n for n, r in zip(self.names, self.roles, strict=True) if r in ("feature", "list", "joined"))
+        return tuple(
+            n for n, r in zip(self.names, self.roles, strict=True) if r in ("feature", "category", "list", "joined")
+        )
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -64,7 +70,7 @@ class Columns:
 def edge_columns(file: DataFile, strict: bool = True) -> Columns:
     """src and dst (also source, target), optionally weight and time (also timestamp); others are ignored.
 
-    Not `strict`: also from, to and the like, or the only two columns whatever they are called; weights are ignored.
+    Not `strict`: also from, to and the like, or the only two columns whatever they are called.
     Raises DataError where an end is missing, a name stands twice, or one is nearly but not quite an allowed one.
     """
     names, delimiter, _ = _header(file)
@@ -95,25 +101,34 @@ def _loose_ends(file: DataFile, names: Sequence[str], plains: Sequence[str]) -> 
             raise DataError(f"{file.uri}: name the two columns of the edges' ends source,target; found {shown}")
         first, second = (0, 1) if pair is None else (plains.index(pair[0]), plains.index(pair[1]))
         roles[first], roles[second] = "src", "dst"
-    if sorted(filter(None, roles)) != ["dst", "src"]:
+    if "weight" in plains and not roles[plains.index("weight")]:
+        roles[plains.index("weight")] = "weight"
+    if sorted(role for role in roles if role in ("src", "dst")) != ["dst", "src"]:
         raise DataError(
             f"{file.uri}: edges need both columns source,target or src,dst (or two columns alone), found {shown}"
         )
     return tuple(roles)
 
 
-def node_columns(file: DataFile, strict: bool = True) -> Columns:
+def node_columns(file: DataFile, strict: bool = True, encoding: Encoding | None = None) -> Columns:
     """id, and features: any other columns, or one list column `features`, or the original's joined `feature`.
 
-    Not `strict`: the id may be left out, and a column `label` may stand beside the features. Raises DataError where a
-    name stands twice or a column is named as if it held labels.
+    Not `strict`: the id may be left out, and a column `label` may stand beside the features; `encoding` says which are
+    ignored, and which categories. Raises DataError where a name stands twice or a column is named as if it held labels.
     """
     names, delimiter, typed = _header(file, numbers=not strict)
+    ignored, categories = (encoding.ignored, encoding.categories) if encoding else ((), None)
+    lost = [name for name in ignored if name not in names] if categories is None else []
+    if lost:
+        raise DataError(f"{file.uri}: --ignore {lost[0]}: no such column; it has {', '.join(names[:20])}")
     roles = []
     for name, plain in zip(names, _plain(names), strict=True):
-        if plain in _LABEL_LIKE or (strict and plain in ("label", "group")):
+        if name in ignored or name in (categories or ()):
+            roles.append("" if name in ignored else "category")
+            continue
+        if plain in LABEL_LIKE or (strict and plain in ("label", "group")):
             advice = "labels stand apart, in labels/TYPE.csv with columns id,label" if strict else (
-                "name it label if it holds the classes, else give it another name")  # fmt: skip
+                f"name it label if it holds the classes, else give it another name, or --ignore {name}")  # fmt: skip
             raise DataError(f"{file.uri}: column {name!r}: {advice}")
         joined = typed and plain in _JOINED
         listed = strict and plain == "features"
@@ -123,6 +138,11 @@ def node_columns(file: DataFile, strict: bool = True) -> Columns:
         raise DataError(f"{file.uri}: features stand either in one column or in many, found {', '.join(names[:6])}")
     _need(file, names, roles, ("id",) if strict else (), "nodes")
     return Columns(names, tuple(roles), delimiter)
+
+
+def table_names(file: DataFile) -> set[str]:
+    """The names of a table's columns, in small letters. Raises DataError for what is no table."""
+    return set(_plain(_header(file, numbers=True)[0]))
 
 
 def label_columns(file: DataFile, strict: bool = True) -> Columns:

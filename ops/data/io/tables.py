@@ -6,8 +6,8 @@ Axes: N rows, F features, E edges.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,50 +15,87 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops import memory
-from ops.data.io.builder import Raw
+from ops.data.io.builder import UNSCALED, Raw
+from ops.data.io.categories import Encoder, advice, no_categories, values_of, word_columns
 from ops.data.io.chunks import Chunk, chunks_of, place_of, read_edge_table, read_table
 from ops.data.io.dtypes import features_of
-from ops.data.io.ids import Lookup, check_unique, ids_of, joined_ids
+from ops.data.io.ids import Lookup, check_unique, flat, ids_of, is_text, joined_ids
 from ops.data.io.labels import joined_labels, label_values
 from ops.data.io.readers import DataFile, check_kind, file_at, read_npy, reading
-from ops.data.io.schema import edge_columns, node_columns
+from ops.data.io.schema import Columns, edge_columns, node_columns
 from ops.data.io.validate import check_features
+from ops.data.types.encoding import Encoding
 from ops.data.types.hetero import Ids
 from ops.errors import DataError
 
 # two columns of such names, the first repeated, are a table in long form: one row a value, not one a node
 _LONG = re.compile(r"(.*[_ ])?(id|idx|index|node|user|item|row|feature|column|col|variable|attribute|key)s?", re.I)
-Columns = tuple[NDArray[Any], Ids | None, NDArray[Any] | None]  # features [n, F], ids [n], labels [n] of some rows
+FEW = 30  # rows that may look like a grid of values by chance
+Split = tuple[NDArray[Any], Ids | None, NDArray[Any] | None]  # features [n, F], ids [n], labels [n] of some rows
 
 
-def feature_table(path: Path) -> Raw:
-    """Read features from .csv or .parquet: numeric columns, an optional `id`, an optional `label` (never a feature)."""
-    chunks = _feature_chunks(path)
+def feature_table(path: Path, encoding: Encoding | None = None) -> Raw:
+    """Read features from .csv or .parquet: numeric columns, an optional `id`, an optional `label` (never a feature).
+
+    `encoding` says which columns are left out, and whether columns of words are categories, or which.
+    """
+    encoding = encoding or Encoding()
+    chunks = _feature_chunks(path, encoding)
     memory.check_load(sum(chunk.bytes_in_memory for chunk in chunks), str(path))
-    pieces = [_split(chunk, read_table(chunk)) for chunk in chunks]
-    names, id_name = list(chunks[0].columns.features), chunks[0].columns.named("id")
+    tables = [read_table(chunk) for chunk in chunks]
+    notes = _long_form(path, chunks[0].columns, tables)
+    encoding, chunks, missing = _settled(encoding, chunks, tables)
+    if encoding.categories:  # as they are written: 01 is not 1
+        tables = [read_table(chunk) for chunk in chunks]
+    names, id_name = encoding.expanded(chunks[0].columns.features), chunks[0].columns.named("id")
+    memory.check_load(8 * len(names) * sum(table.num_rows for table in tables), str(path))
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: a column is named as a value of another (COLUMN=VALUE); give it another name")
+    encoder = Encoder(encoding)
+    pieces = [_split(chunk, table, encoder=encoder) for chunk, table in zip(chunks, tables, strict=True)]
     x, ids, labels = np.concatenate([p[0] for p in pieces]), None, None
     if id_name is not None:
         ids = joined_ids([p[1] for p in pieces if p[1] is not None])
-        _check_long(path, [id_name, *names], ids)
         check_unique(ids, lambda row: f"{path}, row {row}", hint="ids must differ: one row a node")
-    elif x.size:
-        _check_long(path, names, x[:, 0])
     if chunks[0].columns.named("label") is not None:
         labels = joined_labels([p[2] for p in pieces if p[2] is not None])
-    notes = [f"column {c!r} is taken as a feature; name it label if it holds the classes" for c in names if c in "yY"]
-    return Raw(path.stem, str(path), x, None, labels, ids, names, notes + _doubtful(x, names))
+    notes += [f"column {c!r} is taken as a feature; name it label if it holds the classes" for c in names if c in "yY"]
+    notes += [] if missing else _doubtful(x, names)
+    notes += [f"columns left out: {', '.join(encoding.ignored)}"] if encoding.ignored else []
+    for name, values in (encoding.categories or {}).items():
+        notes.append(f"column {name!r} is {len(values)} columns of 0 and 1, one a value")
+    notes += encoder.notes
+    return Raw(path.stem, str(path), x, None, labels, ids, names, notes, encoding, missing)
 
 
-def _feature_chunks(path: Path) -> tuple[Chunk, ...]:
+def _settled(
+    encoding: Encoding, chunks: tuple[Chunk, ...], tables: Sequence[Any]
+) -> tuple[Encoding, tuple[Chunk, ...], tuple[str, str] | None]:
+    """The encoding with its categories, the chunks with columns of words as these, and what is missing for that."""
+    if encoding.categories is not None:
+        return encoding, chunks, None
+    names = chunks[0].columns.feature_names
+    words = word_columns(tables, names, [place_of(chunk) for chunk in chunks])
+    values = {name: values_of(tables, name) for name in words}
+    unfit = no_categories(tables, values)
+    fits = encoding.one_hot and not unfit
+    missing = advice(words, values, unfit) if words and not fits else None
+    roles = tuple(("category" if fits else "") if name in words else role
+                  for name, role in zip(chunks[0].columns.names, chunks[0].columns.roles, strict=True))  # fmt: skip
+    columns = replace(chunks[0].columns, roles=roles)
+    chunks = tuple(replace(chunk, columns=columns) for chunk in chunks)
+    return replace(encoding, categories=values if fits else {}), chunks, missing
+
+
+def _feature_chunks(path: Path, encoding: Encoding | None = None) -> tuple[Chunk, ...]:
     """The chunks of a table of features. DataError for what is none, has no rows, or has columns that do not fit."""
     check_kind(path)
     file = file_at(str(path))
-    columns = node_columns(file, strict=False)
+    columns = node_columns(file, strict=False, encoding=encoding)
     return chunks_of((file,), [columns], "the table", len(columns.features))
 
 
-def _split(chunk: Chunk, table: Any, first: int = 0) -> Columns:
+def _split(chunk: Chunk, table: Any, first: int = 0, encoder: Encoder | None = None) -> Split:
     """Features, ids and labels of the rows of a chunk from its row `first` on. Raises DataError."""
     columns, place = chunk.columns, place_of(chunk)
     label, name = columns.named("label"), columns.named("id")
@@ -68,7 +105,7 @@ def _split(chunk: Chunk, table: Any, first: int = 0) -> Columns:
 
     with reading(chunk.uri):
         return (
-            features_of(table, columns, chunk.width, at),
+            features_of(table, columns, chunk.width, at, encoder),
             None if name is None else ids_of(table.column(name), at),
             None if label is None else label_values(table.column(label), at),
         )
@@ -89,9 +126,13 @@ class TableStream:
     One pass counts the rows and checks their ids; then `pieces` gives the features, as often as it is asked.
     """
 
-    def __init__(self, path: Path, batch_rows: int) -> None:
-        """Raises DataError for what is no table, has no rows, or whose ids are missing or repeated."""
+    def __init__(self, path: Path, batch_rows: int, encoding: Encoding | None = None) -> None:
+        """Raises DataError for what is no table, has no rows, or whose ids are missing or repeated.
+
+        `encoding` is a training's; `notes` says which values its categories do not know.
+        """
         self.path, self.batch_rows = path, batch_rows
+        self._encoding, self._encoder = encoding or Encoding(), Encoder(encoding)
         self.n_rows, parts = 0, []
         for _, x, _, ids in self._unchecked():
             self.n_rows += len(x)
@@ -101,6 +142,7 @@ class TableStream:
         self.ids: Ids | None = joined_ids(parts) if parts else None
         if self.ids is not None:
             check_unique(self.ids, lambda row: f"{path}, row {row}", hint="ids must differ")
+        self.notes = self._encoder.notes
 
     def pieces(self) -> Iterator[Piece]:
         """The rows in order, at most `batch_rows` at a time. Raises DataError for values that are no finite numbers."""
@@ -118,25 +160,43 @@ class TableStream:
                 # mapped anew each time: pages that were read would count as this process's until the map is gone
                 yield first, np.array(read_npy(self.path, mapped=True)[first : first + step]), None, None
             return
-        for chunk in _feature_chunks(self.path):
-            table = read_table(chunk)
+        for chunk in _feature_chunks(self.path, self._encoding):
+            table, names = read_table(chunk), tuple(self._encoding.expanded(chunk.columns.features))
             for row in range(0, table.num_rows, step):
-                x, ids, _ = _split(chunk, table.slice(row, step), row)
-                yield first + row, x, chunk.columns.features, ids
+                x, ids, _ = _split(chunk, table.slice(row, step), row, self._encoder)
+                yield first + row, x, names, ids
             first += table.num_rows
 
 
-def _check_long(path: Path, names: list[str], first: NDArray[Any]) -> None:
-    if len(names) not in (2, 3) or not all(_LONG.fullmatch(n) for n in names[:2]):
-        return
-    nodes = len(np.unique(first))
-    if nodes < len(first):
-        value = f", values={names[2]!r}" if len(names) > 2 else ", aggfunc='size'"
+def _long_form(path: Path, columns: Columns, tables: Sequence[Any]) -> list[str]:
+    """A note where the rows may be values, not nodes. DataError, with the pivot, where names, ids or words say so."""
+    import pandas as pd
+    import pyarrow as pa
+
+    named = columns.named("id")
+    names = [n for n, role in zip(columns.names, columns.roles, strict=True) if role and role != "label"]
+    names.sort(key=lambda name: name != named)
+    if len(names) not in (2, 3) or any(pa.types.is_nested(tables[0].schema.field(n).type) for n in names):
+        return []
+    pairs = pd.concat([table.select(names[:2]).to_pandas() for table in tables])
+    (rows, _), (nodes, others) = pairs.shape, pairs.nunique()
+    if nodes == rows:
+        return []
+    value = f", values={names[2]!r}" if len(names) > 2 else ", aggfunc='size'"
+    pivot = (
+        f"pandas.read_csv(FILE).pivot_table(index={names[0]!r}, columns={names[1]!r}{value})"
+        ".fillna(0).rename_axis('id').to_csv(NEW_FILE)"
+    )
+    words = any(is_text(flat(table[name])) for table in tables for name in names[: 1 if named else 2])
+    grid = max(nodes, others) <= rows / 2 and rows >= FEW and not pairs.duplicated().any()
+    by_name = all(_LONG.fullmatch(name) for name in names[:2])
+    if by_name or (named and names[2:] and 3 * nodes <= 2 * rows) or (grid and words):
         raise DataError(
-            f"{path}: is in long form: {len(first):,} rows for {nodes:,} of {names[0]!r}; a table of features has one "
-            f"row a node: pandas.read_csv(FILE).pivot_table(index={names[0]!r}, columns={names[1]!r}{value})"
-            ".fillna(0).rename_axis('id').to_csv(NEW_FILE)"
+            f"{path}: is in long form: {rows:,} rows for {nodes:,} of {names[0]!r}; a table of features has one "
+            f"row a node: {pivot}"
         )
+    doubt = f"each {names[0]!r} stands in several rows, each time with another {names[1]!r}; if a row is a value, not a"
+    return [f"{doubt} node (long form): {pivot}"] if grid else []
 
 
 def _doubtful(x: NDArray[Any], names: list[str]) -> list[str]:
@@ -149,28 +209,30 @@ def _doubtful(x: NDArray[Any], names: list[str]) -> list[str]:
     notes = [f"column {n!r} numbers the rows and is taken as a feature; name it id if it is none" for n in counts]
     if variance.max() > 0.9 * variance.sum():
         name = names[int(variance.argmax())]
-        notes.append(f"column {name!r} holds over 90 % of the variance; features are not rescaled: do it beforehand")
+        notes.append(f"column {name!r} {UNSCALED}; --scale standard brings all columns to one scale")
     return notes
 
 
-def edge_table(file: DataFile, ids: Ids | None) -> tuple[NDArray[Any], list[str]]:
-    """Edges [2, E] as rows, looked up among `ids` (or row numbers where there are none), and notes on ignored columns.
+def edge_table(file: DataFile, ids: Ids | None) -> tuple[NDArray[Any], NDArray[np.float32] | None, list[str]]:
+    """Edges [2, E] as rows, looked up among `ids` (or row numbers where there are none), weights [E], and notes.
 
-    Columns source,target or src,dst, in any place; or the only two. DataError where a value is missing or is no node,
-    or where the header line of a text file is an edge between two of the `ids`.
+    Columns source,target or src,dst, in any place, and perhaps weight; or the only two. DataError where a value is
+    missing or is no node, or where the header line of a text file is an edge between two of the `ids`.
     """
-    columns = edge_columns(file, strict=False)
     lookup = None if ids is None else Lookup("node", ids)
+    columns = edge_columns(file, strict=False)
     names = (str(columns.named("src")), str(columns.named("dst")))
     if lookup is not None and file.suffix != ".parquet" and (lookup.rows(np.array(names)) >= 0).all():
         raise DataError(f"{file.uri}: the first line ({', '.join(names)}) is an edge; it must name the columns")
-    parts = []
+    parts, weights = [], []
     for chunk in chunks_of((file,), [columns], "the table of edges"):
-        src, dst, _, _ = read_edge_table(chunk)
+        src, dst, weight, _ = read_edge_table(chunk)
+        weights += [] if weight is None else [weight]
         at = place_of(chunk)
         parts.append(np.stack([end_rows(end, lookup, name, at) for end, name in zip((src, dst), names, strict=True)]))
     rest = columns.ignored
-    return np.concatenate(parts, axis=1), [f"edge columns ignored: {', '.join(rest[:5])}"] if rest else []
+    weight = np.concatenate(weights) if weights else None
+    return np.concatenate(parts, axis=1), weight, [f"edge columns ignored: {', '.join(rest[:5])}"] if rest else []
 
 
 def end_rows(ends: Ids, lookup: Lookup | None, name: str, at: Any) -> NDArray[Any]:

@@ -27,6 +27,7 @@ from ops.data.types.hetero import (
 )
 from ops.errors import DataError, SettingsError
 
+MOST = "; that is most of them"  # ends what is said of nodes without an edge, and makes a warning of it
 LARGEST = 1e15  # the squares of larger values, summed over rows and columns, are beyond single precision
 
 
@@ -38,24 +39,38 @@ def make_graph(
     ids: NDArray[Any] | None = None,
     feature_names: Sequence[str] | None = None,
     origin: str = "",
+    weight: NDArray[Any] | None = None,
 ) -> AttributedGraph:
     """Check features and edges, make the edges undirected and unique, and count what was changed or met.
 
     `x` is numeric [N, F]; `edge_index` numeric [2, E] with whole ids in [0, N), one direction of an edge is enough.
-    `origin` (a file or name) opens every message. Raises DataError for: N or F of 0, values that are not finite
-    numbers, edges that are not whole ids in range, no edges, `ids` missing, repeated or of another length.
+    `weight` [E] is finite and not negative: those of repeated edges are added, of two directions the mean is taken, and
+    an edge of weight 0 is none. `origin` (a file or name) opens every message. Raises DataError for: N or F of 0,
+    values that are not finite numbers, edges that are not whole ids in range, no edges, `ids` missing, repeated or of
+    another length.
     """
     where = origin or name
     features = check_features(x, feature_names=feature_names, origin=where)
     n = features.shape[0]
     if feature_names is not None and len(feature_names) != features.shape[1]:
         raise DataError(f"{where}: {len(feature_names)} feature names for {features.shape[1]} features")
-    edges, notes = _undirected(check_edges(edge_index, n, origin=where), n)
+    edge_index = check_edges(edge_index, n, origin=where)
+    absent = 0
+    if weight is not None:
+        weight = _check_weights(weight, edge_index.shape[1], where)
+        is_edge = weight > 0
+        absent = int((~is_edge).sum())
+        edge_index, weight = check_edges(edge_index[:, is_edge], n, origin=where), weight[is_edge]
+    edges, notes = _undirected(edge_index, n)
+    notes += [f"{count(absent, 'edge')} of weight 0 left out"] if absent else []
+    weight = None if weight is None else _undirected_weights(edge_index, weight, edges, n)
+    if weight is not None:
+        notes.append(f"edge weights: {weight.min():g} to {weight.max():g}")
     zero = int(np.count_nonzero(~features.any(axis=1)))
-    if zero:
-        notes.append(f"{count(zero, 'all-zero feature row')}")
+    notes += [f"{count(zero, 'all-zero feature row')}"] if zero else []
     keys = None if ids is None else check_ids(ids, n, origin=where)
-    return AttributedGraph(name, features, edges, keys, tuple(feature_names) if feature_names else None, tuple(notes))
+    names = tuple(feature_names) if feature_names else None
+    return AttributedGraph(name, features, edges, keys, names, tuple(notes), weight=weight)
 
 
 def make_hetero(
@@ -84,7 +99,7 @@ def make_hetero(
         linked[relation[2]][each.dst] = True
     for kind, has in linked.items():
         lonely = int((~has).sum())
-        most = "; that is most of them: do the edges use their ids?" if lonely > has.size / 2 else ""
+        most = f"{MOST}: do the edges use their ids?" if lonely > has.size / 2 else ""
         said += [f"{count(lonely, f'{kind} node')} without an edge{most}"] if lonely else []
     return HeteroGraph(name, checked, merged, tuple(said))
 
@@ -201,7 +216,7 @@ def _undirected(edges: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], li
     linked = np.zeros(n, dtype=bool)
     linked[source[~loops]] = True
     isolated = n - int(linked.sum())
-    most = "; that is most of them: do the edges use the nodes' ids?" if isolated > n / 2 else ""
+    most = f"{MOST}: do the edges use the nodes' ids?" if isolated > n / 2 else ""
     notes = [
         *([f"{count(merged, 'duplicate edge')} merged"] if merged else []),
         *([f"{count(added, 'edge')} in one direction only, symmetrised"] if added else []),
@@ -209,6 +224,33 @@ def _undirected(edges: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], li
         *([f"{count(isolated, 'isolated node')}{most}"] if isolated else []),
     ]
     return np.stack([source, target]), notes
+
+
+def _check_weights(weight: NDArray[Any], n_edges: int, origin: str) -> NDArray[np.float64]:
+    if weight.shape != (n_edges,) or weight.dtype.kind not in "biuf":
+        raise DataError(f"{origin}: weights must be numbers, one for each of {n_edges} edges, found {weight.dtype} "
+                        f"{weight.shape}")  # fmt: skip
+    bad = ~(np.isfinite(weight) & (weight >= 0) & (weight <= LARGEST))
+    if bad.any():
+        at = int(bad.argmax())
+        raise DataError(f"{origin}: edge {at} has the weight {weight[at]:g}; weights are 0 to {LARGEST:g}")
+    return weight.astype(np.float64)
+
+
+def _undirected_weights(
+    edges: NDArray[np.int64], weight: NDArray[np.float64], both: NDArray[np.int64], n: int
+) -> NDArray[np.float32] | None:
+    """The weight of each edge of `both`, the two directions of `edges`; None where all are equal."""
+    codes, place = np.unique(edges[0] * n + edges[1], return_inverse=True)
+    total = np.bincount(place, weights=weight)
+    sums, counts = np.zeros((2, both.shape[1]))
+    for wanted in (both[0] * n + both[1], both[1] * n + both[0]):
+        at = np.searchsorted(codes, wanted).clip(max=len(codes) - 1)
+        is_given = codes[at] == wanted
+        sums[is_given] += total[at[is_given]]
+        counts += is_given
+    mean = (sums / counts).astype(np.float32)
+    return None if (mean == mean[0]).all() else mean
 
 
 def check_clusters(k: int, n: int) -> None:

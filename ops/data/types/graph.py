@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.data.types.encoding import Encoding
 from ops.data.types.scaling import Scaling
 
 HASHED = 4096  # rows at a time
@@ -64,11 +65,12 @@ def digest_of(*arrays: NDArray[Any] | None) -> str:
 class AttributedGraph:
     """An undirected graph with features on its nodes (see `ops.data.load.load`, `ops.data.io.validate.make_graph`).
 
-    `x` is float32 [N, F], finite. `edge_index` is int64 [2, E]: both directions of every edge, sorted by
-    (source, target), unique, self loops kept. `ids` are the user's row names. `notes` say, counted, what the
-    loader changed or met (merged duplicates, symmetrised edges, isolated nodes ...), one sentence each. `part`
-    int64 [N] is the part of every node where the graph comes from the parts that `partition_graph.py` wrote; `scaling`
-    is what brought the columns of `x` to one scale.
+    `x` is float32 [N, F], finite. `edge_index` is int64 [2, E]: both directions of every edge, sorted by (source,
+    target), unique, self loops kept. `weight` float32 [E] is theirs, None where all are alike. `ids` are the user's row
+    names. `notes` say, counted, what the loader changed or met (merged duplicates, symmetrised edges, isolated nodes
+    ...), one sentence each. `part` int64 [N] is the part of every node where the graph comes from the parts that
+    `partition_graph.py` wrote; `scaling` is what brought the columns of `x` to one scale, `encoding` how they were read
+    from a table.
     """
 
     name: str
@@ -79,6 +81,8 @@ class AttributedGraph:
     notes: tuple[str, ...] = field(default=())
     part: NDArray[np.int64] | None = None
     scaling: Scaling | None = None
+    weight: NDArray[np.float32] | None = None
+    encoding: Encoding | None = None
 
     @property
     def n_nodes(self) -> int:
@@ -96,8 +100,8 @@ class AttributedGraph:
         return int(self.x.shape[1])
 
     def digest(self) -> str:
-        """SHA-256 over features, edges and given parts; names, notes and labels do not enter."""
-        return digest_of(self.x, self.edge_index, self.part)
+        """SHA-256 over features, edges, weights and given parts; names, notes and labels do not enter."""
+        return digest_of(self.x, self.edge_index, self.part, self.weight)
 
     def with_notes(self, *notes: str) -> AttributedGraph:
         """The same graph with more notes."""

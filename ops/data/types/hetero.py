@@ -184,5 +184,5 @@ def from_homogeneous(graph: AttributedGraph) -> HeteroGraph:
     ids: Ids = np.arange(graph.n_nodes, dtype=np.int64)
     if graph.ids is not None:
         ids = graph.ids.astype(np.str_) if graph.ids.dtype.kind != "i" else graph.ids.astype(np.int64)
-    edges = Edges(graph.edge_index[0].copy(), graph.edge_index[1].copy())
+    edges = Edges(graph.edge_index[0].copy(), graph.edge_index[1].copy(), graph.weight)
     return HeteroGraph(graph.name, {NODE: Nodes(ids, graph.x, graph.feature_names or ())}, {EDGE: edges}, graph.notes)

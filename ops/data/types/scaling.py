@@ -27,6 +27,12 @@ class Scaling:
         """The rows `x` [n, F] on the training's scale."""
         return ((x - self.centre) / self.width).astype(np.float32)
 
+    def undo(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Scaled rows `x` [n, F] as they were; what is a whole number up to rounding (0 and 1 of words) is one."""
+        before = x * self.width + self.centre
+        whole = np.rint(before)
+        return np.where(np.abs(before - whole) <= 1e-6 * (self.width + np.abs(self.centre)), whole, before)
+
     def plain(self) -> dict[str, Any]:
         """As JSON, to the last bit."""
         return {"kind": self.kind, "centre": self.centre.tolist(), "width": self.width.tolist()}

@@ -121,11 +121,11 @@ def _check_file(path: Path, stored: Mapping[str, Any], verify: bool) -> None:
 
 def to_homogeneous(
     folder: Path, verify: bool = True
-) -> tuple[NDArray[np.float32] | None, NDArray[np.int64], NDArray[Any], NDArray[np.int64]]:
-    """A partition of one node type and one symmetric relation, read as a whole: (x, edge_index, ids, part).
+) -> tuple[NDArray[np.float32] | None, NDArray[np.int64], NDArray[np.float32] | None, NDArray[Any], NDArray[np.int64]]:
+    """A partition of one node type and one symmetric relation as a whole: (x, edge_index, weight, ids, part).
 
-    In the new numbers: x float32 [N, F] or None, edge_index int64 [2, M] (source, destination), ids [N], part int64
-    [N]. Raises DataError for anything else than such a graph, and as `open_shard` does.
+    In the new numbers: x float32 [N, F] or None, edge_index int64 [2, M] (source, destination), weight float32 [M] or
+    None, ids [N], part int64 [N]. Raises DataError for anything else than such a graph, and as `open_shard` does.
     """
     manifest = read_manifest(folder)
     if len(manifest.nodes) != 1 or len(manifest.edges) != 1:
@@ -140,7 +140,9 @@ def to_homogeneous(
     targets = np.repeat(np.arange(info.count, dtype=np.int64), np.concatenate([np.diff(csr.indptr) for csr in csrs]))
     x = np.concatenate([shard.features[kind] for shard in shards]).astype(np.float32) if info.features else None
     part_of = np.repeat(np.arange(manifest.parts, dtype=np.int64), np.diff(info.offsets))
-    return x, np.stack([sources, targets]), np.concatenate([shard.ids[kind] for shard in shards]), part_of
+    given = [csr.weight for csr in csrs if csr.weight is not None]
+    weight = np.concatenate(given) if given else None
+    return x, np.stack([sources, targets]), weight, np.concatenate([shard.ids[kind] for shard in shards]), part_of
 
 
 def fetch_shards(place: str, folder: Path, parts: Sequence[int] | None = None) -> Manifest:

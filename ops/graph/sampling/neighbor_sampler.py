@@ -54,7 +54,7 @@ class Sample:
         if device.type == "cpu":
             return self
         outermost = self.nodes[-1] if numbers else {}
-        sent = {kind: send(torch.from_numpy(ids), device) for kind, ids in outermost.items()}
+        sent = {kind: send(ids, device) for kind, ids in outermost.items()}
         blocks = [{r: (send(at, device), send(mask, device)) for r, (at, mask) in hop.items()} for hop in self.blocks]
         features = {kind: send(x, device) for kind, x in self.features.items()}
         return Sample(self.nodes, tuple(blocks), features, sent)

@@ -111,6 +111,11 @@ class PartService:
         top = np.sort(np.argsort(-degrees, kind="stable")[: int(share * degrees.size)])
         return top + self.first[kind], np.asarray(self.shard.features[kind][top])
 
+    def edges(self, relation: Relation) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """The edges into the part's nodes, row starts and numbers of the sources, as they lie in its files."""
+        csr = self.shard.relations[relation]
+        return np.asarray(csr.indptr), np.asarray(csr.indices)
+
     def sizes(self) -> dict[Relation, int]:
         """Edges by relation."""
         return {r: len(csr.indices) for r, csr in self.shard.relations.items()}

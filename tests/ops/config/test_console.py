@@ -38,24 +38,36 @@ def test_where_each_word_goes(capsys, quiet, json_only, out, err):
 TALK = """
 from ops.config.console import Console
 c = Console()
-c.progress("epoch 1", milestone=False)
-c.progress("epoch 2", milestone=True)
+c.progress("seed 0  epoch 1", milestone=False, share=0.5)
 c.warn("careful")
-c.progress("epoch 3", milestone=False)
+c.progress("seed 0  epoch 2", milestone=False, share=0.9)
+c.progress("seed 0  epoch 3", milestone=True, share=1.0)
 c.say("done")
+c.progress("looking", milestone=False)
 c.say("bye")
 """
 
 
-def test_on_a_terminal_one_line_is_redrawn_and_ended_before_other_words():
+def on_a_terminal(code: str, ends: int = 0) -> str:
+    """What a process writes to a terminal of its own."""
+    pytest.importorskip("rich")  # an environment made before it was a dependency
     ours, theirs = pty.openpty()
-    made = subprocess.run([sys.executable, "-c", TALK], cwd=PROJECT, stdout=theirs, stderr=theirs, check=True)
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=PROJECT, env=environment, stdout=theirs, stderr=theirs, check=False)
     os.close(theirs)
     text = os.read(ours, 10_000).decode().replace("\r\n", "\n")
     os.close(ours)
-    clear = "\r\x1b[2K"
-    assert made.returncode == 0
-    assert text == f"{clear}epoch 1{clear}epoch 2\nwarning: careful\n{clear}epoch 3\ndone\nbye\n"
+    assert done.returncode == ends, text
+    return text
+
+
+def test_on_a_terminal_a_block_is_redrawn_and_taken_away_before_other_words():
+    blocks = on_a_terminal(TALK).split("\x1b[?25l")[1:]  # each begins where the cursor is hidden
+    left = [block.split("\x1b[?25h")[1].split("\x1b[2K")[-1] for block in blocks]  # after the last cleared line
+    assert left == ["warning: careful\n", "seed 0  epoch 3\ndone\n", "bye\n"]
+    assert "━" in blocks[0]
+    assert "━" not in blocks[2]
 
 
 def test_the_line_tells_loss_indices_sizes_and_what_is_left():
@@ -139,10 +151,6 @@ entry(main)
 
 
 def test_an_interrupt_on_a_terminal_leaves_a_clean_line():
-    ours, theirs = pty.openpty()
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=PROJECT, stdout=theirs, stderr=theirs, check=False)
-    os.close(theirs)
-    text = os.read(ours, 10_000).decode()
-    os.close(ours)
-    assert done.returncode == 130
-    assert text.split("\x1b[2K")[-1].startswith("stopped after epoch 3\r\nresume with: ")
+    text = on_a_terminal(INTERRUPTED, 130)
+    assert text.split("\x1b[2K")[-1].startswith("stopped after epoch 3\nresume with: ")
+    assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l")  # the cursor is there again

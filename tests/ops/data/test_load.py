@@ -178,7 +178,9 @@ def test_columns_that_spoil_distances_are_said(tmp_path):
     pd.DataFrame(table).to_csv(tmp_path / "t.csv", index=False)
     notes = load(str(tmp_path / "t.csv"), knn=1)[0].notes
     assert "column 'node_id' numbers the rows and is taken as a feature; name it id if it is none" in notes
-    assert "column 'pay' holds over 90 % of the variance; features are not rescaled: do it beforehand" in notes
+    said = "column 'pay' holds over 90 % of the variance; --scale standard brings all columns to one scale"
+    assert said in notes
+    assert said not in load(str(tmp_path / "t.csv"), knn=1, scale="robust")[0].notes
 
 
 @pytest.mark.parametrize("name", ["labels", "Class", "target", "cluster"])
@@ -212,11 +214,12 @@ def test_the_fields_usual_three_arrays(tmp_path, kind, labelled):
     np.save(tmp_path / "acm_feat.npy", np.eye(4))
     np.save(tmp_path / "acm_adj.npy", adjacency)
     (tmp_path / "readme.md").write_text("from the net")
+    (tmp_path / "raw").mkdir()
     if labelled:
         np.save(tmp_path / "acm_label.npy", [0, -1, 2, 2])
     graph, labels = load(str(tmp_path))
     assert graph.edge_index.tolist() == [[0, 1, 1, 2, 2], [1, 0, 2, 1, 2]]
-    assert "files not read: readme.md" in graph.notes
+    assert "files not read: raw/, readme.md" in graph.notes
     assert (labels is None) is not labelled
     if labelled:
         assert labels.tolist() == [0, -1, 1, 1]
@@ -235,14 +238,26 @@ def test_an_array_that_is_not_used_may_hold_anything(tmp_path):
         "node_id,feature_id,value\n0,1,1\n0,2,1\n1,2,0.5\n",
         "id,feature,value\na,1,1\na,2,1\nb,2,0.5\n",
         "node,attribute\n0,1\n0,2\n1,2\n",
+        "id,word,count\nd,1,1\nd,2,1\nf,2,5\n",
+        "doc,word,count\n" + "".join(f"{i % 6},w{i // 6},1\n" for i in range(36)),
     ],
 )
 def test_a_table_in_long_form_is_refused_with_its_pivot(tmp_path, table):
     (tmp_path / "features.csv").write_text(table)
     node, feature = table.split("\n")[0].split(",")[:2]
-    said = rf"is in long form: 3 rows for 2 of '{node}'; .*pivot_table\(index='{node}', columns='{feature}'"
+    said = rf"is in long form: 36? rows for [26] of '{node}'; .*pivot_table\(index='{node}', columns='{feature}'"
     with pytest.raises(DataError, match=said):
         load(str(tmp_path), knn=1)
+
+
+def test_what_looks_like_long_form_only_is_said(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("doc,word,count\n" + "".join(f"{i % 6},{i // 6},{i}.5\n" for i in range(36)))
+    assert any(
+        "(long form): pandas.read_csv(FILE).pivot_table(index='doc'" in n for n in load(str(path), knn=3)[0].notes
+    )
+    path.write_text("age,visits,pay\n" + "".join(f"{i % 6},{i % 5},{i}.5\n" for i in range(36)))
+    assert not any("long form" in note for note in load(str(path), knn=3)[0].notes)
 
 
 def test_most_nodes_without_an_edge_and_edges_that_might_be_others_are_said(tmp_path):
@@ -254,8 +269,9 @@ def test_most_nodes_without_an_edge_and_edges_that_might_be_others_are_said(tmp_
     (tmp_path / "edges.csv").write_text("year,source_name,weight\n0,1,2\n")
     with pytest.raises(DataError, match="name the two columns of the edges' ends source,target; found year, source_"):
         load(str(tmp_path))
-    (tmp_path / "edges.csv").write_text("weight,id_2,id_1\n0.5,1,2\n")
-    assert load(str(tmp_path))[0].edge_index.tolist() == [[1, 2], [2, 1]]
+    for names in ("weight,id_2,id_1", "w,u,v", "rel,head,tail"):
+        (tmp_path / "edges.csv").write_text(f"{names}\n0.5,1,2\n")
+        assert load(str(tmp_path))[0].edge_index.tolist() == [[1, 2], [2, 1]]
 
 
 def test_a_table_of_very_many_columns_whose_names_look_like_types(tmp_path):

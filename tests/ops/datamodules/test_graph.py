@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
+from experiments import experiment_of
 
 from ops.api import PlainRun
+from ops.clustering.kmeans import kmeans
 from ops.config.settings import LaunchSettings
 from ops.data.synthetic.planted_partition import planted_graph
 from ops.data.types.hetero import from_homogeneous
@@ -13,7 +16,7 @@ from ops.graph.partition.metis import partition
 from ops.graph.partition.pipeline import partition_in_memory
 from ops.graph.partition.tasks import PartitionRequest
 from ops.graph.sampling.batches import part_of
-from trainers import hsan
+from trainers import METHODS, hsan
 
 
 @pytest.fixture
@@ -64,3 +67,19 @@ def test_what_is_no_attributed_graph_is_one_line(parts):
     mixed = small_parts(parts[2].parent, 2)
     with pytest.raises(DataError, match="a homogeneous graph has one of each"):
         GraphData().load(LaunchSettings(dataset=mixed.place), hsan.Settings())
+
+
+@pytest.mark.parametrize("name", ["hsan", "ns4gc", "caegcn", "ssgc"])
+def test_a_method_that_trains_has_its_untrained_network_beside_it(name):
+    graph, _ = planted_graph(60, 3)
+    method = METHODS[name]
+    settings = method.settings(n_clusters=3, **({} if name == "ssgc" else {"epochs": 2}))
+    every = GraphData().baselines(experiment_of(method, settings, graph, seeds=1))
+    rows = [clusters for row, clusters, _ in every if row == "untrained"]
+    if name == "ssgc":
+        assert rows == []
+        return
+    none = {k: 0 for k in ("epochs", "pretrain_epochs") if k in type(settings).model_fields}
+    embedding = method.train(settings.model_copy(update=none), graph, PlainRun(0)).embedding
+    assert np.array_equal(rows[0], kmeans(torch.from_numpy(embedding), 3, (0, 0)).labels.numpy())
+    assert not np.array_equal(embedding, method.train(settings, graph, PlainRun(0)).embedding)

@@ -230,7 +230,7 @@ def test_what_images_do_not_take_is_one_line(places):
     path = str(table(places / "x.parquet", contents(12)[0]))
     cases = {
         ("--n-clusters", "auto"): "--n-clusters auto: is for attributed graphs; give --n-clusters K for x",
-        ("--knn", "3"): "--knn 3: is for attributed graphs; images have no edges",
+        ("--knn", "3"): "--knn 3: is for attributed graphs and feature tables; images have",
         (): "x has no labels to count: give --n-clusters K",
     }
     for flags, words in cases.items():

@@ -10,7 +10,9 @@ from hetero_world import write_graph
 from ops.config.settings import LaunchSettings
 from ops.data.hetero_load import load_hetero
 from ops.data.splits import split
+from ops.datamodules.user_rows import user_rows
 from ops.datamodules.users import UserData
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError, SettingsError
 from trainers import hgt
 
@@ -43,9 +45,11 @@ def test_hidden_pairs_are_those_of_the_split_in_the_numbers_of_the_parts(planted
         assert here == {(graph.nodes["user"].ids[u], graph.nodes["note"].ids[n]) for u, n in rows}
     by_id = dict(zip(graph.nodes["user"].ids, groups["user"], strict=True))
     assert np.array_equal(truth, [by_id[i] for i in data.ids])
-    assert np.array_equal(held.x, users.features(data))
-    trained = {(names[0][u], names[1][n]) for u, n in np.argwhere(held.train.toarray() > 0)}
-    assert len(trained) == held.train.nnz == hidden.counts["train pairs"]
+    rows = user_rows(data, held, ProcessGroup())
+    assert np.array_equal(rows.x, users.features(data))
+    trained = {(names[0][u], names[1][n]) for u, n in np.argwhere(rows.train.toarray() > 0)}
+    assert len(trained) == rows.train.nnz == hidden.counts["train pairs"]
+    assert {tuple(pair) for pair in np.stack(rows.test).T} == {tuple(pair) for pair in held.test.T}
     assert not trained & {(names[0][u], names[1][n]) for u, n in np.hstack([held.valid, held.test]).T}
 
 

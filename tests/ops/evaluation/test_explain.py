@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from ops.data.types.scaling import fit_scaling
 from ops.evaluation.explain import explain
 
 ROWS = np.repeat([0, 1], [40, 60])
@@ -32,6 +33,18 @@ def test_a_word_of_one_cluster_a_shifted_number_and_noise():
     assert height["inside"] == pytest.approx(x[:40, 2].astype(float).mean())
     assert height["difference"] < -1
     assert second["features"][0]["difference"] == pytest.approx(-first["features"][0]["difference"])
+
+
+def test_the_means_are_of_the_features_as_they_were_given():
+    rng = np.random.default_rng(2)
+    x = np.stack([rng.random(100) > 0.7, 5000 + 300 * rng.standard_normal(100)], axis=1).astype(np.float32)
+    assignment = (x[:, 0] == 0).astype(np.int64)
+    scaling = fit_scaling(x, "standard")
+    given, scaled = explain(x, assignment, 2), explain(scaling(x), assignment, 2, scaling=scaling)
+    for before, after in zip(given, scaled, strict=True):
+        for one, other in zip(before["features"], after["features"], strict=True):
+            assert (one.pop("feature"), one.pop("binary")) == (other.pop("feature"), other.pop("binary"))
+            assert one == pytest.approx(other, rel=1e-3)
 
 
 def test_the_order_is_that_of_the_correlation_with_membership():

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from sklearn import metrics
 
-from ops.evaluation.labelled import LABELLED, Evaluator, match, scores
+from ops.evaluation.labelled import LABELLED, Evaluator, scores
 
 
 def ints(*values):
@@ -25,6 +26,15 @@ def brute_accuracy(labels, clusters):
     )
 
 
+def match(labels, clusters):
+    """The best one-to-one map cluster -> class as an array over clusters; -1 where a cluster stays unmatched."""
+    table = metrics.cluster.contingency_matrix(labels, clusters)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    mapping = np.full(int(clusters.max()) + 1, -1)
+    mapping[np.unique(clusters)[columns]] = np.unique(labels)[rows]
+    return mapping
+
+
 def test_a_relabelled_perfect_clustering_scores_one():
     labels = ints(0, 0, 1, 1, 2, 2)
     assert scores(labels, ints(2, 2, 0, 0, 1, 1)) == pytest.approx(dict.fromkeys(LABELLED, 1.0))
@@ -39,7 +49,6 @@ def test_by_hand():
 
 def test_more_clusters_than_classes_unmatched_rows_are_wrong():
     labels, clusters = ints(0, 0, 0, 0, 1, 1, 1, 1), ints(0, 0, 0, 2, 1, 1, 1, 3)
-    assert match(labels, clusters).tolist() == [0, 1, -1, -1]
     found = scores(labels, clusters)
     assert found["acc"] == 6 / 8
     assert found["f1"] == pytest.approx(6 / 7)  # precision 1, recall 3/4 for both classes
@@ -56,7 +65,6 @@ def test_fewer_clusters_than_classes():
 def test_a_numbering_with_gaps_keeps_its_numbers():
     """An empty cluster broke the authors' accuracy; classes need not count from 0 either."""
     labels, clusters = ints(3, 3, 9, 9), ints(7, 7, 2, 2)
-    assert match(labels, clusters).tolist() == [-1, -1, 9, -1, -1, -1, -1, 3]
     assert scores(labels, clusters)["acc"] == 1
 
 
@@ -65,11 +73,6 @@ def test_one_cluster_scores_the_largest_class():
     assert found["acc"] == 3 / 5
     assert found["nmi"] == pytest.approx(0, abs=1e-12)
     assert found["ari"] == pytest.approx(0, abs=1e-12)
-
-
-def test_ties_are_broken_the_same_way_each_time():
-    labels, clusters = ints(0, 0, 1, 1), ints(0, 1, 0, 1)
-    assert match(labels, clusters).tolist() == [0, 1]
 
 
 def test_inputs_are_not_changed():

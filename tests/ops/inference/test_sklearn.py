@@ -139,6 +139,9 @@ def test_a_model_is_saved_loaded_and_reported(tmp_path):
     assert again.labels_.tolist() == model.labels_.tolist()
     assert again.predict(X, EDGES).tolist() == model.labels_.tolist()
     assert np.array_equal(again.transform(X, EDGES), model.embedding_)
+    for fitted in (again, model):
+        with pytest.warns(UserWarning, match="HSAN: the features are of another scale than in training: column"):
+            fitted.predict(100 * X, EDGES)
     with pytest.raises(SettingsError, match="is there already"):
         model.save(tmp_path / "run")
     page = model.report(tmp_path / "page.html").read_text()
@@ -171,7 +174,7 @@ def test_users_of_a_heterogeneous_graph_are_clustered():
         (lambda: CaEGCN(2).fit({"a": [1.0]}, EDGES), "CaEGCN: x is a dict, not an array of numbers"),
         (lambda: HSAN(2).fit(X, sp.csr_matrix(np.ones((2, 3)))), "edge_index is a SciPy matrix of (2, 3)"),
         (lambda: HSAN(2).fit(pd.DataFrame({"a": ["x"], "b": [1]}), EDGES), "HSAN: x is a DataFrame, not"),
-        (lambda: HSAN(2).fit(nx.path_graph(3)), "HSAN: no attribute of the nodes is a number on all of them"),
+        (lambda: HSAN(2).fit(nx.path_graph(3)), "HSAN: no features; give some, or --make-features degree"),
         (lambda: HaDis(2).fit("folder"), "HaDis: images is a str, not an array of numbers"),
         (lambda: TwHIN(2).fit(X), "TwHIN: got a ndarray; give a PyG HeteroData"),
         (lambda: FITTED.predict(X[:, :2]), "HSAN: X has 2 features, but HSAN is expecting 5 features as input"),

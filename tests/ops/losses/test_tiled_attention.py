@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from accelerator import NAME, accelerator
 
+from ops.losses import tiled_attention
 from ops.losses.tiled_attention import attend
 
 
@@ -39,3 +41,18 @@ def test_the_kernel_is_a_fused_one():
         names.append(node.name())
         node = node.next_functions[0][0] if node.next_functions else None
     assert any("Flash" in name or "Efficient" in name for name in names), names
+
+
+def test_a_gpus_kernels_get_rows_of_a_width_that_they_take(monkeypatch):
+    widths, fused = [], tiled_attention.scaled_dot_product_attention
+
+    def seen(q, k, v, scale):
+        widths.extend(x.shape[-1] for x in (q, k, v))
+        return fused(q, k, v, scale=scale)
+
+    monkeypatch.setattr(tiled_attention, "scaled_dot_product_attention", seen)
+    rows = inputs(9, 10, torch.float32)
+    with accelerator():
+        attended = attend(*(x.detach().to(NAME) for x in rows), 2, 9, scale=0.5).cpu()
+    assert widths == [8, 8, 8]
+    torch.testing.assert_close(attended, dense(*(x.detach() for x in rows), 2, 0.5))

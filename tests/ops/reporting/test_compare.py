@@ -115,6 +115,7 @@ def test_page_is_one_file_with_the_differences_marked(runs: list[Path], tmp_path
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)|<script|<link|@import|https?://""", html)
     assert re.search(r"<td>temperature</td><td>0.5</td><td class=\"differs\">1</td><td>0.5</td>", html)
     assert "not on the same data" in html
+    assert re.findall('<a href="#(.+?)"', html) == re.findall('<section id="(.+?)"', html)
     assert html.count("<figure") == 1  # one group with more than one run
     assert write_compare(runs[:1], tmp_path).name == "compare.html"
 

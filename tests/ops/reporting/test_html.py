@@ -178,10 +178,20 @@ def test_summary_table(run: Path) -> None:
     lines = summary_table(result_of(run)).splitlines()
     assert lines[0] == "hsan on digits, mean ± std over 2 seeds"
     assert lines[1].replace(" %", "").split() == ["ACC", "NMI", "ARI", "F1", "modularity", "silhouette"]
-    starts = ["last", "selected", "oracle (uses labels, not a result)", "k-means on X", "filter + k-means"]
-    assert all(line.startswith(start) for line, start in zip(lines[3:], starts, strict=True))
+    starts = ["last", "selected", "oracle *", "k-means on X", "filter + k-means"]
+    assert all(line.startswith(start) for line, start in zip(lines[3:-1], starts, strict=True))
+    assert lines[-1] == "* oracle: uses labels, not a result"
     assert lines[3].split("  ")[-1] == "0.317 ± 0.007"
     assert "85.8 ± 0.7" in lines[3]
+
+
+def test_tables_fit_the_terminal_and_say_what_they_leave_out(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "72")
+    lines = summary_table(result_of(run)).splitlines()
+    assert max(map(len, lines[1:8])) <= 72
+    assert lines[1].replace(" %", "").split() == ["ACC", "NMI", "ARI", "F1"]
+    assert "The terminal is too narrow for modularity, silhouette: see result.json." in lines
 
 
 def test_trials_table_is_sorted_and_marks_the_labelled_column(tmp_path: Path) -> None:
@@ -226,10 +236,10 @@ def test_a_report_that_fails_is_a_warning_and_the_result_stays(
 
 
 def test_any_text_and_picture_can_be_a_page_in_the_reports_look() -> None:
-    html = page("4 parts <i>", [("Cut", "a < b"), ("", "plain")], {"Sizes of the parts": [b"png"]})
+    html = page("4 parts <i>", "Cut", "a < b", {"Sizes of the parts": [b"png"]})
     assert "<title>4 parts &lt;i&gt;</title>" in html
     assert "<h2>Cut</h2><pre>a &lt; b</pre>" in html
-    assert html.count("<h2>") == 1
+    assert re.findall('<a href="#(.+?)"', html) == re.findall('<section id="(.+?)"', html) == ["text", "pictures"]
     assert 'alt="Sizes of the parts" width="auto" src="data:image/png;base64,cG5n"' in html
 
 
@@ -287,6 +297,7 @@ def test_all_numbers_of_clusters_are_the_models_seeds(tmp_path: Path) -> None:
     assert "r19, r18, r17, r16, r15" in section
     assert "r0, r1, r2, r3, r4" in section
     assert "The seeds disagree (mean ARI 0.20)" in html
+    assert "least confident first: r0 (cluster 0, 0.00), r1 (cluster 0, 0.02), r2 (cluster 0, 0.03)." in html
     data = json.loads(html.split('id="map-data">')[1].split("</script>")[0])
     assert (data["n"], data["ids"][:2]) == (60, ["r0", "r1"])
     assert [each["name"] for each in data["channels"]] == ["cluster", "label", "confidence"]
@@ -301,6 +312,7 @@ def test_all_numbers_of_clusters_are_the_models_seeds(tmp_path: Path) -> None:
             {"baselines": {"kmeans": spread({"acc": 0.9}, [0, 1])}},
             "did not beat k-means on X here (ACC 85.8 against 90.5)",
         ),
+        ({"baselines": {"kmeans": spread({"acc": 0.853}, [0, 1])}}, "as good as that of k-means on X, and no better"),
         ({"baselines": {}}, "Nothing compares this training to a simpler one"),
         ({"links": spread({"auc": 0.51}, [0, 1])}, "no better than by chance (AUC 0.52)"),
         ({"last": spread({"acc": 0.8, "agreement": 0.01}, [0])}, "two views of the same rows agree no better than"),

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from browser import Page, browser, program
 from fabricate import make_run
-from jinja2 import Environment, FileSystemLoader
 
-from ops.reporting.clusters import _groups, _places
-from ops.reporting.html import TEMPLATES, _script, render, write_report
+from ops.reporting.html import write_report
+from ops.results.figure_rows import figure_arrays
 
 pytestmark = [
     pytest.mark.slow,
@@ -91,19 +90,35 @@ def test_without_javascript_the_static_figure_shows(report: Path, page: Page) ->
     assert not page.script("document.querySelector('#map').checkVisibility()")
 
 
-def test_fifty_thousand_points_are_drawn_at_once(page: Page, tmp_path: Path) -> None:
+def test_fifty_thousand_points_are_drawn_at_once(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng, n = np.random.default_rng(0), 50_000
     group = rng.integers(0, 12, n)
-    xy = rng.standard_normal((n, 2)) + 8 * np.stack([np.cos(group), np.sin(group)], axis=1)
-    data = {"n": n, "ids": list(map(str, range(n))), "layouts": [{"name": "after", "xy": _places(xy)}],
-            "channels": [_groups("cluster", group)]}  # fmt: skip
-    values, script = _script(data)
-    body = render("page.html.j2", title="map", sections=[], drawings={})
-    map_of = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_template("map.html.j2").module
-    (tmp_path / "map.html").write_text(body.replace("</main>", f"{map_of.interactive(values, script, '')}</main>"))
-    page.open(tmp_path / "map.html", 1280)
-    x, y = on_canvas(page, 49_999)
-    page.mouse("mouseMoved", x, y)
+    x = (rng.standard_normal((n, 9)) + 5 * rng.standard_normal((12, 9))[group]).astype(np.float32)
+    folder = make_run(tmp_path / "run", rows=20, seeds=1, dataset={"name": "many", "hash": "3f2a", "rows": n})
+    pixels = np.broadcast_to(rng.integers(0, 256, (n, 3, 4, 1), dtype=np.uint8), (n, 3, 4, 4))
+    sample = figure_arrays(x, x, group, group, pixels)
+    assert sample["thumbnails"].nbytes <= 300_000
+    near = sample["more_after"]
+    distance = np.linalg.norm(x[sample["more_rows"][:50], None] - x[sample["rows"]], axis=2)
+    np.testing.assert_array_equal(np.sort(near[:50]), np.sort(np.argsort(distance)[:, :3]))
+    np.savez_compressed(folder / "seed-0" / "figures.npz", **sample)
+    columns = {"seed": 0, "id": np.arange(n), "cluster": group, "confidence": rng.random(n)}
+    pd.DataFrame(columns).to_parquet(folder / "assignments.parquet")
+    places = x[sample["rows"]][:, :2]
+    monkeypatch.setattr("ops.reporting.html.coordinates", lambda _: (places, places))  # t-SNE would take a minute
+
+    report = write_report(folder)
+
+    table = pd.read_parquet(folder / "map.parquet")
+    np.testing.assert_allclose(table[["projection_x", "projection_y"]].to_numpy()[sample["rows"]], places)
+    assert set(table) > {"id", "cluster", "label", "confidence", "column 0"}
+    assert report.stat().st_size < 3_000_000
+    page.open(report, 1280)
+    assert "The other 48,000 rows stand where the three of these" in page.script("document.body.textContent")
+    page.mouse("mouseMoved", *on_canvas(page, int(sample["rows"][7])))
+    assert page.script("document.querySelector('#map .thumbnail').width") >= 16
     assert "cluster" in page.script(WORDS.format("tip", "textContent"))
-    assert (tmp_path / "map.html").stat().st_size < 3_000_000
+    page.script("(() => { const s = document.querySelector('#map [data-map=search]'); s.value = '49999';"
+                "s.dispatchEvent(new Event('input')); })()")  # fmt: skip
+    assert page.script(WORDS.format("said", "textContent")).startswith("49999: cluster ")
     assert page.errors == []

@@ -1,11 +1,13 @@
 """Stored arrays: read back whole, or one line that says what is wrong."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from fabricate import MAP
 
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
-from ops.results.arrays import read_map, read_pictures, read_sample
+from ops.results.arrays import read_arrays, read_map, read_pictures, read_sample, save_rows, table_path, write_table
 
 ONES = np.ones((3, 2))
 SAMPLE = {"before": ONES, "after": np.ones((3, 4)), "cluster": np.zeros(3, np.int64)}
@@ -60,3 +62,23 @@ def test_damaged_arrays_are_one_line(tmp_path, name, changes, problem):
     np.savez(tmp_path / name, **{key: array for key, array in (arrays | changes).items() if array is not None})
     with pytest.raises(DataError, match=problem):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize("offsets", [np.array([0, 2, 2, 5]), np.array([0, 5])])
+def test_rows_are_read_alike_from_parts_and_from_one_file(tmp_path, offsets):
+    z, epochs, shift = np.arange(10.0).reshape(5, 2), np.arange(10).reshape(2, 5), np.ones(2)
+    save_rows(tmp_path / "m.npz", ProcessGroup(), lambda n: None if n == "shift" else offsets, {"z": z, "shift": shift})
+    save_rows(tmp_path / "e.npz", ProcessGroup(), lambda n: offsets, {"clusters": epochs}, axis=1)
+    both = read_arrays(tmp_path / "m.npz")
+    assert set(both) == {"z", "shift"}
+    assert np.array_equal(both["z"], z)
+    assert np.array_equal(read_arrays(tmp_path / "e.npz", axis=1)["clusters"], epochs)
+    name = write_table(
+        tmp_path / "rows.parquet", offsets, lambda rows: {"seed": np.zeros(5)[rows], "id": epochs[0][rows]}
+    )
+    assert table_path(tmp_path, "rows") == tmp_path / name
+    assert pq.read_table(tmp_path / name)["id"].to_pylist() == epochs[0].tolist()
+    if len(offsets) > 2:
+        (tmp_path / "m" / "part-00001.npz").unlink()
+        with pytest.raises(DataError, match=r"part-00001\.npz: this part of the results is missing"):
+            read_arrays(tmp_path / "m.npz")

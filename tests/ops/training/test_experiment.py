@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from small_run import GRAPH, N
 
 from ops.config.cli import resolve
@@ -21,3 +22,12 @@ def test_notes_come_before_k_is_chosen_by_what_they_warn_of(tmp_path, capsys) ->
     said = capsys.readouterr().out
     assert said.count("'large' holds over 90 % of the variance") == 1
     assert said.index("90 % of the variance") < said.index("K = ")
+
+
+def test_most_nodes_without_an_edge_is_a_warning(tmp_path, capsys) -> None:
+    np.save(tmp_path / "features.npy", GRAPH.x)
+    (tmp_path / "edges.csv").write_text("source,target\n0,1\n")
+    argv = ["--dataset", str(tmp_path), "--n-clusters", "2", "--out", str(tmp_path), "--quiet"]
+    request = resolve(argv, METHODS["hsan"], LaunchSettings, tmp_path, "train.py hsan")
+    plan(build_experiment(METHODS["hsan"], request, Console(quiet=True)), None)
+    assert f"warning: {N - 2} isolated nodes; that is most of them: do the edges" in capsys.readouterr().err

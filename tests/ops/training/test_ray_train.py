@@ -11,6 +11,7 @@ import torch.distributed as dist
 from gloo import run_in_processes
 
 from ops.api import State
+from ops.clustering.owners import Owners
 from ops.config.cli import resolve
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings
@@ -30,7 +31,9 @@ CLUSTERS = np.repeat([0, 1], 5)
 
 
 def judges():
-    return Judges(lambda clusters, embeddings: {"size_max": 5.0, "score": 0.5}, Evaluator(CLUSTERS), 2, 10)
+    return Judges(
+        lambda clusters, embeddings: {"size_max": 5.0, "score": 0.5}, Evaluator(CLUSTERS), 2, Owners.alone(10)
+    )
 
 
 def state_of(rank, epoch):

@@ -23,7 +23,7 @@ def test_sub_folders_are_labels_that_the_data_does_not_hold(places):
     assert data.ids.tolist() == ["cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png", "dog/1.png", "dog/2.png"]
     assert np.array_equal(data.pixels[4], np.asarray(picture(11)).transpose(2, 0, 1))
     assert data.pixels.flags.c_contiguous
-    assert data.notes == ("1 file without a suffix of images left out",)
+    assert data.notes == ("1 file without a suffix of images left out: dog/readme.txt",)
 
 
 def test_labels_alone_change_nothing(places):

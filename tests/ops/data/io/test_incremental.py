@@ -36,7 +36,7 @@ def test_data_that_begins_with_the_known_rows_in_pieces():
 def test_new_nodes_join_the_known_graph(trained):
     # d again (with a feature of its own), and the new node x, linked to d and to b, which is not repeated
     raw = Raw("new", "new", np.array([[7, 7], [9, 9]]), np.array([[1, 1], [0, 3]]), ids=np.array(["d", "x"]))
-    x, edges = grow(raw, raw.x.astype(np.float32), np.array([3, -1]), trained)
+    x, edges, _ = grow(raw, raw.x.astype(np.float32), np.array([3, -1]), trained)
     # nodes: d, x, then a, b, c, e
     np.testing.assert_array_equal(x, [[7, 7], [9, 9], *X[[0, 1, 2, 4]]])
     names = np.array(["d", "x", "a", "b", "c", "e"])
@@ -45,9 +45,9 @@ def test_new_nodes_join_the_known_graph(trained):
 
 
 def test_rows_alone_have_no_edges_and_a_graph_of_its_own_keeps_its(trained):
-    alone, edges = grow(Raw("new", "new", X), X, np.full(5, -1), None)
+    alone, edges, _ = grow(Raw("new", "new", X), X, np.full(5, -1), None)
     assert (alone is X, edges.shape) == (True, (2, 0))
-    _, edges = grow(Raw("new", "new", X, np.array([[0], [1]])), X, np.full(5, -1), None)
+    _, edges, _ = grow(Raw("new", "new", X, np.array([[0], [1]])), X, np.full(5, -1), None)
     assert edges.tolist() == [[0, 1], [1, 0]]
 
 

@@ -68,7 +68,7 @@ def test_a_folder_is_read(s3, tmp_path):
         ("data/odd", ": holds b.txt, but no features.* (endpoint 127.0.0.1:"),
         ("data/bad.npz", ": "),
         ("data/wrong.npz", ": "),
-        ("data/half", ": no features: needs features."),
+        ("data/half", ": no features; give some, or --make-features degree"),
         ("data/text.txt", ": unknown kind of file '.txt'"),
     ],
 )

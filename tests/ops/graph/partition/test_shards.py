@@ -115,7 +115,7 @@ def test_a_symmetric_graph_has_no_reverse_and_comes_back_whole(tmp_path):
     manifest = written(graph, part_of, tmp_path, parts=3)
     assert list(manifest.edges) == [("node", "edge", "node")]
     assert manifest.edges["node", "edge", "node"].symmetric
-    x, edge_index, ids, part = to_homogeneous(tmp_path)
+    x, edge_index, _, ids, part = to_homogeneous(tmp_path)
     edges = graph.edges["node", "edge", "node"]
     assert set(zip(*ids[edge_index], strict=True)) == set(zip(edges.src, edges.dst, strict=True))
     assert np.array_equal(x, graph.nodes["node"].x[ids])

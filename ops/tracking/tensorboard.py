@@ -1,0 +1,35 @@
+"""TensorBoard's files of a seed, where `--tensorboard` asks for them: a view of history.jsonl, as MLflow's are."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from ops.errors import SettingsError
+
+
+@contextmanager
+def board(folder: Path, wanted: bool) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """Yields what writes an epoch's record to `folder`/tensorboard, which begins anew with every process.
+
+    Raises SettingsError where the package is not installed.
+    """
+    if not wanted:
+        yield lambda record: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise SettingsError("--tensorboard: needs its package; pip install 'tessera[tensorboard]'") from None
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+
+        def write(record: Mapping[str, float]) -> None:
+            for name, value in record.items():
+                if name != "epoch" and math.isfinite(value):
+                    writer.add_scalar(name, value, int(record["epoch"]), walltime=record.get("sys/time"))
+
+        yield write

@@ -1,0 +1,59 @@
+"""What workers score together of users that each has some parts of is what one process scores of all, to the bit."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from gloo import run_in_processes
+
+from ops.clustering.owners import Owners
+from ops.distributed.process_group import ProcessGroup
+from ops.evaluation import recall
+from ops.evaluation import unlabelled as module
+from ops.evaluation.labelled import Evaluator
+from ops.evaluation.projection import projection_modularity
+from ops.evaluation.unlabelled import feature_indices, size_indices
+
+U, N, K = 90, 70, 4
+OFFSETS = np.array([0, 25, 25, 60, 90])  # of four parts; one has no users
+
+
+def world():
+    rng = np.random.default_rng(0)
+    group = rng.integers(K, size=U)
+    likes = rng.random((U, N)) < np.where(group[:, None] == np.arange(N) % K, 0.3, 0.03)
+    slices = rng.integers(5, size=likes.shape)  # 0: validation, 1: test, else training
+    z = (np.eye(K)[group] + 0.4 * rng.normal(size=(U, K))).astype(np.float32)
+    labels = np.where(rng.random(U) < 0.1, -1, group)
+    return (
+        likes & (slices > 1),
+        [likes & (slices == i) for i in (0, 1)],
+        z,
+        (group + rng.integers(2, size=U)) % K,
+        labels,
+    )
+
+
+def scored(rank, size):
+    """All scores by name; those of rank 0 are the run's."""
+    module.SAMPLE_ABOVE = 40
+    recall.BLOCK = 7
+    train, hidden, z, clusters, labels = world()
+    owners = Owners(OFFSETS, ProcessGroup(rank, size))
+    own = owners.shard.numbers()
+    table, z, clusters = sp.csr_array(train[own].astype(float)), z[own], clusters[own]
+    check, task = (recall.make_task(table, np.nonzero(h[own]), max_queries=30, owners=owners) for h in hidden)
+    boosted = recall.boosted(task, check, lambda t: recall.near(t, z, None, 9), clusters, "all")
+    rows = [recall.popularity(task), recall.user_knn(task, 9), recall.u2u2i(task, z, clusters, "ours", 9),
+            recall.random_clusters(task, z, K, "random"), *boosted.rows]  # fmt: skip
+    found = {f"{i} {name}": value for i, row in enumerate(rows) for name, value in row.metrics.items()}
+    found |= feature_indices(z, clusters, owners=owners) | size_indices(clusters, K + 1, owners)
+    found["modularity"] = projection_modularity(table, clusters, owners)
+    return found | Evaluator(labels[own], owners.group)(clusters) | {"b": boosted.b, "users": task.users}
+
+
+@pytest.mark.slow
+def test_two_and_three_workers_score_what_one_does():
+    alone = scored(0, 1)
+    assert alone["2 recall@50"] > alone["3 recall@50"] > 0
+    for size in (2, 3):
+        assert run_in_processes(size, scored)[0] == alone
