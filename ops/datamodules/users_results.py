@@ -16,6 +16,7 @@ from ops.api import AnyExperiment
 from ops.datamodules.user_rows import UserRows, user_rows
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation import link_prediction, recall, recommenders
+from ops.evaluation.boost import boosted as boosted_rows
 from ops.results.arrays import seed_arrays, write_table
 from ops.results.statistics import over_seeds, spread
 
@@ -71,7 +72,7 @@ def _rows_of(
     name, z, clusters = experiment.method.name, arrays["embedding"], arrays["last"]
     k = experiment.k
     means = {"kmeans": "k-means", "som": "SOM"}[experiment.settings.cluster]
-    boosted = recall.boosted(task, check, lambda t: recall.near(t, z, None), clusters, f"{name}, all users")
+    boosted = boosted_rows(task, check, lambda t: recall.near(t, z, None), clusters, f"{name}, all users")
     rows = [
         recall.u2u2i(task, z, clusters, f"{name} + {means}"),
         recall.random_clusters(task, z, k, f"{name}, random clusters", seed),

@@ -14,7 +14,7 @@ notes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,6 @@ from ops.rng import generator
 KS = (10, 20, 50, 100)
 LISTED = max(KS)
 SPREAD_AT = 50  # coverage and Gini are those of the first 50 notes of each list
-BOOSTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 BLOCK = 512
 SEEN = 1e300  # taken off the scores of notes that the user has in training
 DIGITS = 10  # scores are rounded to them, so that sums of equal similarities tie whatever the order they were added in
@@ -162,12 +161,12 @@ def popularity(task: Task) -> RecallRow:
         first = order[: LISTED + len(seen)]
         first = first[~np.isin(first, seen)][:LISTED]
         lists[i, : len(first)] = first
-    return _scored(task, lists, "popularity", np.zeros(len(lists)))
+    return scored_lists(task, lists, "popularity", np.zeros(len(lists)))
 
 
 def similar_row(task: Task, similar: Similar, name: str, note: str = "") -> RecallRow:
     """The row of given neighbours, in the order of `task.queries`."""
-    return _scored(task, lists_of(task, similar), name, similar.scanned, note)
+    return scored_lists(task, lists_of(task, similar), name, similar.scanned, note)
 
 
 def scored_row(
@@ -184,7 +183,7 @@ def scored_row(
         lists[first : first + len(block), : order.shape[1]] = np.where(
             np.take_along_axis(values, order, 1) > -np.inf, order, -1
         )
-    return _scored(task, lists, name, np.zeros(len(lists)), note)
+    return scored_lists(task, lists, name, np.zeros(len(lists)), note)
 
 
 def lists_of(
@@ -260,7 +259,8 @@ def _row(matrix: sp.csr_array, row: int) -> NDArray[Any]:
     return indices
 
 
-def _scored(task: Task, lists: NDArray[np.int64], name: str, scanned: NDArray[Any], note: str = "") -> RecallRow:
+def scored_lists(task: Task, lists: NDArray[np.int64], name: str, scanned: NDArray[Any], note: str = "") -> RecallRow:
+    """The row of the lists [q L] of this worker's queries, for which it `scanned` [q] users each."""
     everywhere = np.zeros(len(task.queries))
     everywhere[task.asked] = scanned
     metrics = list_metrics(lists, task) | {"scanned": float(task.owners.sum_(everywhere).mean())}
@@ -293,42 +293,3 @@ def list_metrics(lists: Int64[np.ndarray, "q L"], task: Task) -> dict[str, float
     times = np.sort(task.owners.sum_(np.bincount(shown[shown >= 0], minlength=n_notes))).astype(np.float64)
     gini = np.sum((2 * np.arange(1, n_notes + 1) - n_notes - 1) * times) / (n_notes * max(times.sum(), 1.0))
     return means | {"coverage": float(np.mean(times > 0)), "gini": float(gini)}
-
-
-@dataclass(frozen=True)
-class Boosted:
-    """The chosen b, recall@50 on the validation slice for each tried b, and the rows without and with the boost."""
-
-    b: float
-    validation: dict[float, float]
-    rows: tuple[RecallRow, RecallRow]
-
-
-def boosted(
-    task: Task,
-    validation: Task,
-    search: Callable[[Task], Similar],
-    clusters: Int64[np.ndarray, "n"],
-    name: str,
-    boosts: Sequence[float] = BOOSTS,
-) -> Boosted:
-    """Rows of a search over all users without and with the notes of its cluster boosted: score x (1 + b).
-
-    `search` gives the neighbours of a task's queries, e.g. `lambda t: near(t, z, None)`. b is the one of `boosts` with
-    the best recall@50 on the `validation` task, the smallest of equals; the test pairs have no say. A search inside
-    the same clusters could not change: all of its notes were touched there.
-    """
-    tried = dict(_tried(validation, search(validation), clusters, boosts))
-    b = min(tried, key=lambda boost: (-tried[boost], boost))
-    similar = search(task)
-    without = similar_row(task, similar, name)
-    lists = lists_of(task, similar, b, clusters)
-    with_boost = _scored(task, lists, f"{name}, boosted", similar.scanned, f"b = {b:g}, chosen on validation pairs")
-    return Boosted(b, tried, (without, with_boost))
-
-
-def _tried(
-    task: Task, similar: Similar, clusters: NDArray[np.int64], boosts: Sequence[float]
-) -> Iterator[tuple[float, float]]:
-    for b in boosts:
-        yield b, list_metrics(lists_of(task, similar, b, clusters), task)["recall@50"]

@@ -7,7 +7,7 @@ from gloo import run_in_processes
 
 from ops.clustering.owners import Owners
 from ops.distributed.process_group import ProcessGroup
-from ops.evaluation import recall
+from ops.evaluation import boost, recall
 from ops.evaluation import unlabelled as module
 from ops.evaluation.labelled import Evaluator
 from ops.evaluation.projection import projection_modularity
@@ -42,7 +42,7 @@ def scored(rank, size):
     own = owners.shard.numbers()
     table, z, clusters = sp.csr_array(train[own].astype(float)), z[own], clusters[own]
     check, task = (recall.make_task(table, np.nonzero(h[own]), max_queries=30, owners=owners) for h in hidden)
-    boosted = recall.boosted(task, check, lambda t: recall.near(t, z, None, 9), clusters, "all")
+    boosted = boost.boosted(task, check, lambda t: recall.near(t, z, None, 9), clusters, "all")
     rows = [recall.popularity(task), recall.user_knn(task, 9), recall.u2u2i(task, z, clusters, "ours", 9),
             recall.random_clusters(task, z, K, "random"), *boosted.rows]  # fmt: skip
     found = {f"{i} {name}": value for i, row in enumerate(rows) for name, value in row.metrics.items()}

@@ -9,10 +9,10 @@ import scipy.sparse as sp
 from ops.errors import DataError
 from ops.evaluation import neighbors as search
 from ops.evaluation import recall as module
+from ops.evaluation.boost import boosted
 from ops.evaluation.neighbors import best, nearest_inside, nearest_raw
 from ops.evaluation.recall import (
     KS,
-    boosted,
     list_metrics,
     lists_of,
     make_task,
