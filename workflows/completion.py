@@ -4,7 +4,6 @@ The script is shtab's and holds every command, method and flag, so that no Pytho
 """
 
 import argparse
-from importlib import import_module
 from typing import Any
 
 from ops.config.cli import parser
@@ -40,13 +39,13 @@ def main(argv: list[str], program: str = "workflows/completion.py") -> None:
 
 def _tree(file: Any) -> argparse.ArgumentParser:
     """All commands as one parser, in which a flag's value may be a `file`."""
-    from workflows.main import MODULES
+    from workflows.main import MODULES, workflow
 
     top = argparse.ArgumentParser(prog="tessera")
     commands = top.add_subparsers()
-    for name, module in MODULES.items():
+    for name in MODULES:
         if name not in OF_METHODS:
-            _add(commands, name, import_module(module).flags(f"tessera {name}"), file)
+            _add(commands, name, workflow(name).flags(f"tessera {name}"), file)
             continue
         methods = commands.add_parser(name, help=name).add_subparsers()
         for each, method in METHODS.items():

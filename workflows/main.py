@@ -8,6 +8,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 from ops.config.exit_codes import entry
 from ops.errors import SettingsError
@@ -40,11 +41,16 @@ def main(argv: list[str]) -> None:
     elif name == "--version":
         print(f"tessera {version('tessera')}")
     elif name in MODULES:
-        import_module(MODULES[name]).main(argv[1:], program=f"tessera {name}")
+        workflow(name).main(argv[1:], program=f"tessera {name}")
     else:
         close = get_close_matches(name, MODULES, n=1)
         hint = f"; nearest: {close[0]}" if close else ""
         raise SettingsError(f"tessera {name}: is no command{hint}; there are {', '.join(MODULES)}")
+
+
+def workflow(name: str) -> Any:
+    """The module of a command."""
+    return import_module(MODULES[name])
 
 
 def help_text() -> str:

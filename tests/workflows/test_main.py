@@ -18,7 +18,8 @@ from commands import TINY, Shell
 from workflows import auto, compare, generate_graph, main, partition_graph, predict, report, train, tune
 
 PROJECT = Path(__file__).parents[2]
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "trainers").glob("*/README.md"))]
+TUTORIALS = PROJECT / "workflows" / "tutorials"
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "trainers").glob("*/README.md")), *sorted(TUTORIALS.glob("*.md"))]
 ENDS = ("ops.training.trainer.run_training", "ops.tuning.tuner.run_search", "workflows.predict.run_prediction",
         "workflows.partition_graph.run_partition", "workflows.generate_graph.generate", "workflows.compare.fetched",
         "workflows.report.fetched", "ops.training.experiment.build_experiment")  # fmt: skip
@@ -139,6 +140,19 @@ def test_every_command_of_the_pages_parses(words, tmp_path, monkeypatch):
             patched.enter_context(patch(end, side_effect=Reached))
         with pytest.raises(Reached):
             call(argv)
+
+
+@pytest.mark.slow
+def test_the_tutorial_of_a_table_runs(shell, tmp_path, capsys):
+    codes = []
+    for kind, block in re.findall(r"```(sh|python)\n(.*?)```", (TUTORIALS / "table.md").read_text(), re.DOTALL):
+        if kind == "python":
+            exec(block, {})
+        codes += [
+            shell(line.removeprefix("tessera ")).code for line in block.splitlines() if line.startswith("tessera ")
+        ]
+    assert codes == [3, 0, 0], "the file alone lacks something, then it is clustered and predicted"
+    assert (tmp_path / "clusters.csv").read_text().splitlines()[1].startswith("wine-000,")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".npy", ".parquet"])
