@@ -23,7 +23,7 @@ from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.types.graph import Data
-from ops.device import Precision, precision_on
+from ops.device import Precision
 from ops.distributed.process_group import ProcessGroup
 from ops.distributed.resources import Workers
 from ops.errors import SettingsError
@@ -95,13 +95,9 @@ class Run(Protocol):
     precision: Precision
 
     def report(
-        self,
-        epoch: int,
-        metrics: Mapping[str, float],
-        assignment: NDArray[np.int64] | None = None,
-        state: Callable[[], State] | None = None,
-        embeddings: Arrays | None = None,
-    ) -> None:
+        self, epoch: int, metrics: Mapping[str, float], assignment: NDArray[np.int64] | None = None,
+        state: Callable[[], State] | None = None, embeddings: Arrays | None = None,
+    ) -> None:  # fmt: skip
         """Tell one epoch's metrics; called equally often by all ranks.
 
         `assignment` [N] comes at update epochs and is scored by the run, outside the method, with the `embeddings` by
@@ -145,13 +141,9 @@ class PlainRun:
         self.assignments: dict[int, NDArray[np.int64]] = {}
 
     def report(
-        self,
-        epoch: int,
-        metrics: Mapping[str, float],
-        assignment: NDArray[np.int64] | None = None,
-        state: Callable[[], State] | None = None,
-        embeddings: Arrays | None = None,
-    ) -> None:
+        self, epoch: int, metrics: Mapping[str, float], assignment: NDArray[np.int64] | None = None,
+        state: Callable[[], State] | None = None, embeddings: Arrays | None = None,
+    ) -> None:  # fmt: skip
         """Keep the metrics and assignments in memory."""
         self.history.append({"epoch": epoch, **metrics})
         if assignment is not None:
@@ -195,10 +187,6 @@ class Experiment(Generic[S, D]):
     def seeds(self) -> list[int]:
         """The seeds asked for."""
         return list(range(self.launch.first_seed, self.launch.first_seed + self.launch.seeds))
-
-    def precision_on(self, device: str) -> Precision:
-        """What products are computed in on a type of device. Raises SettingsError where it cannot be what is asked."""
-        return precision_on(device, self.launch.precision, self.method.precisions)
 
     def with_settings(self, source: str, **values: Any) -> Experiment[S, D]:
         """The same with some of the method's settings replaced, e.g. by a trial."""

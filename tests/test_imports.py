@@ -32,7 +32,7 @@ HEAVY = ("ray", "mlflow", "matplotlib", "sklearn", "torch_geometric", "torchvisi
          "faiss")  # fmt: skip
 # The registry imports a method when it is asked for, the console command a workflow; MLflow's loader (outside of any
 # workflow) asks the registry.
-BY_NAME = ("trainers", "ops.inference.mlflow_pyfunc", "workflows.main")
+BY_NAME = ("trainers", "ops.inference.mlflow_pyfunc", "workflows.main", "workflows.completion")
 
 
 # The rooms of ops, from the bottom up: a room imports only itself and rooms below it.

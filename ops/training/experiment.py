@@ -23,7 +23,7 @@ from ops.config.tracking_uri import check_uri, default_uri
 from ops.data.io.validate import MOST, check_clusters
 from ops.data.types.graph import AttributedGraph
 from ops.datamodules import datamodule_of
-from ops.device import check_card
+from ops.device import check_card, precision_on
 from ops.distributed import ray_session
 from ops.distributed.process_group import ProcessGroup
 from ops.distributed.resources import Share, Workers, nodes, on_cluster, room
@@ -127,7 +127,7 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
     method, settings, launch, data = experiment.method, experiment.settings, experiment.launch, experiment.data
     workers = share.workers if share else workers
     gpus = workers.gpus if workers else share.gpus if share else float(torch.cuda.is_available())
-    precision = experiment.precision_on("cuda" if gpus else "cpu")
+    precision = precision_on("cuda" if gpus else "cpu", launch.precision, method.precisions)
     needed = method.estimate(settings, data, workers.count if workers else 1)
     planned = memory.preload() + needed
     say = experiment.console.say

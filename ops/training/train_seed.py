@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ops.api import AnyExperiment, Record, Result
+from ops.device import precision_on
 from ops.distributed.process_group import ProcessGroup
 from ops.results.schema import SeedResult
 from ops.training.checkpoint import WorkerCheckpoints
@@ -49,12 +50,14 @@ def open_run(experiment: AnyExperiment, folder: Path, seed: int, hooks: Hooks, w
     else:
         where = {"threads": worker.threads, "device": worker.device, "workers": worker.count, "rank": worker.rank,
                  "checkpoints": worker.checkpoints}  # fmt: skip
+    kind = torch.device(where["device"]).type
+    precision = precision_on(kind, experiment.launch.precision, experiment.method.precisions)
     group = ProcessGroup() if worker is None else ProcessGroup(worker.rank, worker.count)
     run = SeedRun(
         folder, seed, experiment.settings.epochs, judges_of(experiment, group),
         experiment.console, stop=hooks.stop, on_record=hooks.record, on_checkpoint=hooks.saved, warm=experiment.warm,
         stop_on_collapse=experiment.launch.stop_on_collapse, cure=experiment.method.avoid_collapse,
-        precision=experiment.precision_on(torch.device(where["device"]).type), **where,
+        precision=precision, **where,
     )  # fmt: skip
     try:
         for record in run.history:
