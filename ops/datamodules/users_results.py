@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ops.api import AnyExperiment
 from ops.datamodules.user_rows import UserRows, user_rows
 from ops.distributed.process_group import ProcessGroup
-from ops.evaluation import link_prediction, recall
+from ops.evaluation import link_prediction, recall, recommenders
 from ops.results.arrays import seed_arrays, write_table
 from ops.results.statistics import over_seeds, spread
 
@@ -40,7 +40,8 @@ def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path],
     users = user_rows(experiment.data, hidden, ProcessGroup())
     task = recall.make_task(users.train, users.test)
     check = recall.make_task(users.train, users.valid, max_queries=BOOST_QUERIES)
-    rows = [_fixed(recall.popularity(task)), _fixed(recall.user_knn(task))]
+    plain = recommenders.rows(task, check) if recommenders.applies(task.train) else []
+    rows = [_fixed(row) for row in (recall.popularity(task), recall.user_knn(task), *plain)]
     rows += _over_seeds([_rows_of(experiment, task, check, seed, arrays) for seed, arrays in each.items()])
     counts = {"queries": len(task.queries), "users": task.users, "left_out": task.left_out}
     scored = [_links(users, arrays) for arrays in each.values()]
@@ -71,11 +72,15 @@ def _rows_of(
     k = experiment.k
     means = {"kmeans": "k-means", "som": "SOM"}[experiment.settings.cluster]
     boosted = recall.boosted(task, check, lambda t: recall.near(t, z, None), clusters, f"{name}, all users")
-    return [
+    rows = [
         recall.u2u2i(task, z, clusters, f"{name} + {means}"),
         recall.random_clusters(task, z, k, f"{name}, random clusters", seed),
         *boosted.rows,
     ]
+    if recommenders.applies(task.train):
+        factors = recommenders.user_factors(task.train)
+        rows.append(recall.u2u2i(task, factors, clusters, f"singular vectors of the interactions, {name}'s clusters"))
+    return rows
 
 
 def _fixed(row: recall.RecallRow) -> Row:

@@ -170,6 +170,23 @@ def similar_row(task: Task, similar: Similar, name: str, note: str = "") -> Reca
     return _scored(task, lists_of(task, similar), name, similar.scanned, note)
 
 
+def scored_row(
+    task: Task, scores: Callable[[Int64[np.ndarray, "b"]], Float[np.ndarray, "b N"]], name: str, note: str = ""
+) -> RecallRow:
+    """The row of a model that gives all notes a score for some of this worker's users; ties by the lowest number."""
+    users = task.asked_rows
+    lists = np.full((len(users), LISTED), -1, dtype=np.int64)
+    for first in range(0, len(users), BLOCK):
+        block = users[first : first + BLOCK]
+        values = np.round(scores(block), DIGITS)
+        values[task.train[block].nonzero()] = -np.inf
+        order = np.argsort(-values, axis=1, kind="stable")[:, :LISTED]
+        lists[first : first + len(block), : order.shape[1]] = np.where(
+            np.take_along_axis(values, order, 1) > -np.inf, order, -1
+        )
+    return _scored(task, lists, name, np.zeros(len(lists)), note)
+
+
 def lists_of(
     task: Task, similar: Similar, boost: float = 0.0, clusters: Int64[np.ndarray, "n"] | None = None
 ) -> Int64[np.ndarray, "q L"]:

@@ -6,7 +6,6 @@ Axes: n rows that t-SNE has placed, m further rows, all n + m = M in the order o
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ops.data.types.scaling import Scaling
 from ops.reporting.clusters import Assignments
 from ops.results.arrays import Arrays
 from ops.results.figure_rows import SHEET
+from ops.results.model_store import stored_about
 from ops.results.stored_run import StoredRun
 from ops.rng import generator
 
@@ -89,8 +89,7 @@ def _placed(xy: NDArray[Any], nearest: NDArray[np.int64] | None) -> NDArray[Any]
 
 def _as_given(run: StoredRun, columns: NDArray[Any], x: NDArray[Any]) -> tuple[list[str], NDArray[Any]]:
     """The names of some feature columns [c], and their values [M, c] as they were before any scaling."""
-    path = run.path / "model" / "settings.json"
-    about = json.loads(path.read_text()) if path.is_file() else {}
+    about = stored_about(run.path / "model")
     names, scaling = about.get("feature_names"), Scaling.of(about.get("scaling"))
     if scaling:
         x = Scaling(scaling.kind, scaling.centre[columns], scaling.width[columns]).undo(x)

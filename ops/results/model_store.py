@@ -181,6 +181,12 @@ def read_model(folder: Path) -> StoredModel:
     return StoredModel(folder, tensors, {k: v for k, v in stored.items() if k not in ABOUT}, about)
 
 
+def stored_about(folder: Path) -> dict[str, Any]:
+    """What `settings.json` of a `model/` folder says, nothing where there is none. Raises DataError for damage."""
+    path = folder / "settings.json"
+    return _ModelFile.read(path).plain() if path.is_file() else {}
+
+
 def _finite(tensor: Tensor) -> bool:
     return bool(tensor.isfinite().all())
 

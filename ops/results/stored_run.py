@@ -87,7 +87,7 @@ def read_history(path: Path) -> list[Numbers]:
     if not path.is_file():
         return []
     line_type, epochs = TypeAdapter(Numbers), {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             record = line_type.validate_json(line)
             epochs[int(record["epoch"] or 0)] = record

@@ -211,6 +211,8 @@ def work(config: Mapping[str, Any]) -> SeedResult | str | None:
     memory.preload()
     torch.set_num_threads(workers.threads)
     rank, device = ray.train.get_context().get_world_rank(), ray.train.torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     folder, place = config["folder"], config["place"]
     checkpoints: Place = folder / FOLDER if place is None else place / FOLDER
     worker = Worker(rank, workers.count, workers.threads, device, WorkerCheckpoints(checkpoints, rank, workers.count))

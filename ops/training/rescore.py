@@ -19,6 +19,7 @@ from ops.atomic_io import atomic_write, plain, save_arrays, write_json
 from ops.evaluation.labelled import Evaluator
 from ops.results import arrays, statistics
 from ops.results.schema import SeedResult
+from ops.results.stored_run import read_history
 from ops.storage.status import HISTORY, end
 from ops.training.consensus_result import scored_again
 from ops.training.seed_run import BRANCH
@@ -80,6 +81,7 @@ def score_history(folder: Path, labels: NDArray[np.int64] | None) -> list[dict[s
     """
     evaluator, clusters = Evaluator(labels), _clusters(folder)
     history = []
+    read_history(folder / HISTORY)  # a damaged one is told
     for line in (folder / HISTORY).read_text(encoding="utf-8").splitlines():
         record = {k: v for k, v in json.loads(line).items() if not k.startswith(LABELLED)}
         if int(record["epoch"]) in clusters:

@@ -16,7 +16,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import networkx as nx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,6 +57,11 @@ NAMES = st.sampled_from(
      "labels.csv", "labels.npy", "graph.yaml", "nodes/user.csv", "nodes/note.parquet", "edges/user__follow__note.csv",
      "x_feat.npy", "x_adj.npy", "x_label.npy", "data.npz", "train/a/0.png", "b/1.png"]
 )  # fmt: skip
+FILES = ["t.csv", "t.npy", "t.npz", "t.parquet", "t.gml", "t.graphml", "t.edgelist"]
+WAYS: list[dict[str, Any]] = [
+    {}, {"knn": 3}, {"knn": 3, "one_hot": True}, {"make_features": "degree"}, {"make_features": "spectral"},
+    {"ignore": "a", "scale": "standard"},
+]  # fmt: skip
 CELLS = st.one_of(
     st.integers(-3, 40).map(str), st.floats().map(str), st.text(st.characters(codec="utf-8"), max_size=6),
     st.sampled_from(["", "nan", "-1", "1e30", "18446744073709551615", "1e309", "0x10", "2026-01-01", "id", "source"]),
@@ -142,6 +149,12 @@ def file_content(draw: st.DrawFn, name: str) -> bytes:
             columns = {key: draw(st.lists(st.integers() if key == "id" else st.floats(), min_size=3, max_size=3))
                        for key in ("id", "a", "b")}  # fmt: skip
             pq.write_table(pa.table({k: [v if abs(v) < 2**62 else 0 for v in c] for k, c in columns.items()}), file)
+        elif name.endswith((".graphml", ".gml")):
+            graph = nx.gnm_random_graph(6, draw(st.integers(0, 9)), seed=0)
+            nx.set_node_attributes(
+                graph, {n: {"a": n / 2, draw(st.sampled_from(["b", "x", "label"])): n} for n in graph}
+            )
+            (nx.write_gml if name.endswith(".gml") else nx.write_graphml)(graph, file)
         elif name.endswith(".png"):
             file.write(encoded(picture(size=(8, 8)), draw(st.sampled_from(["PNG", "JPEG", "BMP", "GIF", "TIFF"]))))
         else:
@@ -158,24 +171,24 @@ def write(place: Path, name: str, content: bytes) -> Path:
 
 def test_tables() -> None:
     @EACH
-    @given(st.data(), st.sampled_from(["t.csv", "t.npy", "t.npz", "t.parquet"]), st.sampled_from([0, 3]))
-    def once(data: st.DataObject, name: str, knn: int) -> None:
+    @given(st.data(), st.sampled_from(FILES), st.sampled_from(WAYS))
+    def once(data: st.DataObject, name: str, way: dict[str, Any]) -> None:
         with folder() as place, a_result_or_one_line():
-            load(str(write(place, name, data.draw(file_content(name)))), knn=knn)
+            load(str(write(place, name, data.draw(file_content(name)))), **way)
 
     until_the_time_is_over(once)
 
 
 def test_folders() -> None:
     @EACH
-    @given(st.data(), st.lists(NAMES, min_size=1, max_size=4, unique=True), st.sampled_from([0, 3]))
-    def once(data: st.DataObject, names: list[str], knn: int) -> None:
+    @given(st.data(), st.lists(NAMES, min_size=1, max_size=4, unique=True), st.sampled_from(WAYS))
+    def once(data: st.DataObject, names: list[str], way: dict[str, Any]) -> None:
         with folder() as place:
             for name in names:
                 if not any((place / name).is_relative_to(place / other) for other in names if other != name):
                     write(place, name, data.draw(file_content(name)))
             with a_result_or_one_line():
-                load(str(place), knn=knn)
+                load(str(place), **way)
             with a_result_or_one_line():
                 load_hetero(str(place))
 

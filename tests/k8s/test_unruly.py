@@ -65,7 +65,9 @@ def check_whole(client: Any, run: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_ends_as_if_its_storage_had_behaved(s3: S3, proxied: Unruly, tmp_path: Path) -> None:
+def test_a_training_ends_as_if_its_storage_had_behaved(
+    nursery: Nursery, s3: S3, proxied: Unruly, tmp_path: Path
+) -> None:
     seen: list[str] = []
     client = s3.client()
 
@@ -75,15 +77,10 @@ def test_a_training_ends_as_if_its_storage_had_behaved(s3: S3, proxied: Unruly, 
 
     proxied.fault = Schedule({4: "500", 9: "drop", 15: "lost", 21: "slow", 27: "drop", 28: "500"})
     proxied.after = after
-    (tmp_path / "nursery").mkdir()
-    nursery = Nursery(tmp_path / "nursery")
-    try:
-        quiet = nursery.run([*RUN, "--out", str(tmp_path), "--name", "quiet"])
-        assert quiet.code == 0, quiet.err
-        where = ["--out", f"s3://{BUCKET}/unruly", "--name", "run", "--scratch", str(tmp_path / "scratch")]
-        ended = nursery.run([*RUN, *where])
-    finally:
-        nursery.close()
+    quiet = nursery.run([*RUN, "--out", str(tmp_path), "--name", "quiet"])
+    assert quiet.code == 0, quiet.err
+    where = ["--out", f"s3://{BUCKET}/unruly", "--name", "run", "--scratch", str(tmp_path / "scratch")]
+    ended = nursery.run([*RUN, *where])
     assert ended.code == 0, ended.err
     assert [fault for fault, *_ in proxied.done] == ["500", "drop", "lost", "slow", "drop", "500"]
     assert "training goes on, files are kept in" in ended.err

@@ -8,16 +8,15 @@ import re
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import TINY, Shell, temporary
+from processes import TRAIN, environment
 
 from trainers import METHODS
 from workflows import tune_hsan
 
-PROJECT = Path(__file__).parents[2]
 ALLOWED = ", ".join(METHODS)
 X, EDGES, Y = np.eye(6), np.array([[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]]), np.array([0, 0, 0, 1, 1, 1])
 
@@ -205,18 +204,11 @@ def test_a_full_disk_under_the_output(shell, tmp_path):
     assert ended.err == "error: No space left on device; free some space and start the same command again\n"
 
 
-def outside(folder, *argv, program="train.py", **variables):
-    """A real process in `folder`."""
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    environment |= {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"} | variables
-    command = [sys.executable, str(PROJECT / "workflows" / program), *argv]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.slow
 def test_a_real_process_ends_the_same_way(tmp_path):
     write_inputs(tmp_path)
-    ended = outside(tmp_path, "hsan", "--dataset", "nan.npz")
+    command = [sys.executable, str(TRAIN), "hsan", "--dataset", "nan.npz"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (3, "")
     assert re.fullmatch(r"error: nan\.npz: features hold 1 NaN values, .*\n", ended.stderr)
 
@@ -236,28 +228,12 @@ def test_required_tracking_that_cannot_be_reached(shell, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("search", [False, True])
-def test_required_tracking_of_a_finished_run(shell, tmp_path, search):
-    more = f"{TINY} --name one --no-report"
-    argv = [*more.replace("hsan ", "", 1).split(), "--trials", "1", "--seeds", "0"] if search else more.split()
-    program = "tune_hsan.py" if search else "train.py"
-    assert outside(tmp_path, *argv, program=program).returncode == 0
-    with socket.socket() as taken:  # bound, not listening: nobody answers
-        taken.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        ended = outside(tmp_path, *argv, "--require-tracking", "--tracking-uri", uri, program=program)
-    assert ended.returncode == 6, ended.stderr
-    assert "finished on" in ended.stdout
-    assert f"error: MLflow at {uri} cannot be reached" in ended.stderr
-
-
-@pytest.mark.slow
-def test_json_finished_runs_and_taken_names(shell, tmp_path):
-    first = outside(tmp_path, *TINY.split(), "--json", "--name", "one")
-    assert first.returncode == 0, first.stderr
-    assert json.loads(first.stdout)["seeds"] == [0]
+def test_json_finished_runs_and_taken_names(nursery, shell, tmp_path):
+    first = nursery.run([*TINY.split(), "--json", "--name", "one"], folder=tmp_path)
+    assert first.code == 0, first.err
+    assert json.loads(first.out)["seeds"] == [0]
     stored = json.loads((tmp_path / "runs" / "one" / "result.json").read_text())
-    assert json.loads(first.stdout) == stored
+    assert json.loads(first.out) == stored
     assert temporary(tmp_path) == []
 
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs" / "one").rglob("*") if p.name != ".lock"}
@@ -282,3 +258,11 @@ def test_json_finished_runs_and_taken_names(shell, tmp_path):
     assert data.code == 2
     assert data.errors == ["error: runs/one: is another run: data differ; give another --name, or --fresh"]
     assert {p: p.stat().st_mtime_ns for p in files} == files
+
+    with socket.socket() as taken:  # bound, not listening: nobody answers
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        required = shell(f"{TINY} --name one --require-tracking --tracking-uri {uri}")
+    assert required.code == 6
+    assert "finished on" in required.out
+    assert required.errors[0].startswith(f"error: MLflow at {uri} cannot be reached")

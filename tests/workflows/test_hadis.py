@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 from commands import Shell
-from processes import PROJECT, environment
+from processes import RAY
 
 TINY = ["hadis", "--dataset", "digits", "--preset", "demo", "--epochs", "2", "--hidden", "32", "--embedding-dim", "16",
         "--batch", "256", "--threads", "1", "--no-report"]  # fmt: skip
 
 
-def ran(*words):
-    made = subprocess.run(
-        [sys.executable, *words], env=environment(), capture_output=True, text=True, timeout=900, check=False
-    )
-    assert made.returncode == 0, made.stderr[-3000:]
-    return made.stdout
-
-
 @pytest.mark.slow
-def test_two_workers_train_and_their_model_places_the_images_where_they_were(tmp_path):
-    train, predict = (str(PROJECT / "workflows" / f"{name}.py") for name in ("train", "predict"))
-    said = ran(train, *TINY, "--workers", "2", "--out", str(tmp_path), "--name", "run")
+def test_two_workers_train_and_their_model_places_the_images_where_they_were(nursery, tmp_path):
+    ended = nursery.run([*TINY, "--workers", "2", "--out", str(tmp_path), "--name", "run"], imports=RAY)
+    assert ended.code == 0, ended.err
+    said = ended.out
     assert "7 steps of 256 images an epoch" in said
     assert "on 2 workers of 1 thread, each sends " in said
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -37,8 +28,8 @@ def test_two_workers_train_and_their_model_places_the_images_where_they_were(tmp
     assert history[1]["tune/score"] == pytest.approx(
         (history[1]["cluster/silhouette"] + history[1]["cluster/agreement"]) / 2
     )
-    told = ran(predict, str(tmp_path / "run"), "--data", "digits", "--out", str(tmp_path / "p.parquet"), "--json")
-    summary = json.loads(told)
+    argv = [str(tmp_path / "run"), "--data", "digits", "--out", str(tmp_path / "p.parquet"), "--json"]
+    summary = json.loads(nursery.run(argv, program="predict").out)
     assert (summary["rows"], summary["changed"]) == (1797, 0)
 
 

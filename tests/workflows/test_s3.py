@@ -6,16 +6,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from commands import TINY, Shell
-from processes import PROJECT, Nursery, environment, history, stopped, until
+from processes import RAY, Nursery, history, stopped, until
 from s3_world import BUCKET, S3
 
 from ops.data.io.builder import Raw
@@ -29,14 +26,6 @@ from workflows import compare, report
 pytestmark = pytest.mark.slow
 
 SHAPE = ["--preset", "none", "--embedding-dim", "16", "--threads", "1", "--no-report", "--update-every", "3"]
-
-
-@pytest.fixture
-def nursery(s3: S3, tmp_path: Path) -> Iterator[Nursery]:
-    (tmp_path / "nursery").mkdir()
-    made = Nursery(tmp_path / "nursery")
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -115,12 +104,11 @@ def test_a_killed_run_goes_on_on_another_machine_and_ends_as_undisturbed(
 
 
 def test_a_second_start_says_who_is_at_work_and_an_interrupt_sends_all(
-    s3: S3, nursery: Nursery, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: S3, nursery: Nursery, shell: Shell, tmp_path: Path
 ) -> None:
     argv = ["planted:nodes=60,clusters=3", f"s3://{BUCKET}/out", "twice"]
     pid = nursery.start(command(*argv, tmp_path / "one", 100_000))
     until(lambda: checkpoints(s3, "out/twice"))
-    monkeypatch.setattr(lease, "LASTS", 5.0)
     ended = shell(" ".join(command(*argv, tmp_path / "other", 100_000)))
     assert ended.code == 2
     assert len(ended.errors) == 1
@@ -200,7 +188,7 @@ def test_storage_that_cannot_be_asked_is_one_line_before_any_work(
 
 
 def test_a_search_ends_in_the_bucket_and_is_read_from_there(
-    s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    s3: S3, nursery: Nursery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, scratch = f"s3://{BUCKET}/out", tmp_path / "scratch"
     argv = ["--dataset", "planted:nodes=60,clusters=3", "--epochs", "4", "--update-every", "2", "--threads", "1",
@@ -208,12 +196,9 @@ def test_a_search_ends_in_the_bucket_and_is_read_from_there(
             "--name", "study", "--out", out, "--scratch", str(scratch)]  # fmt: skip
 
     def run() -> str:
-        ran = [sys.executable, str(PROJECT / "workflows" / "tune_hsan.py"), *argv]
-        done = subprocess.run(
-            ran, check=False, capture_output=True, text=True, timeout=240, env=environment(), cwd=tmp_path
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        ended = nursery.run(argv, program="tune_hsan", imports=RAY, folder=tmp_path)
+        assert ended.code == 0, ended
+        return ended.out
 
     said = run()
     assert f"report: {out}/study/report.html" in said

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
-from processes import PROJECT, environment
+from processes import RAY
 
 from ops.data.hetero_load import load_hetero
 from ops.errors import SettingsError
@@ -22,15 +20,14 @@ TINY = ["--hidden", "8", "--heads", "2", "--fan-out", "3,3", "--epochs", "2", "-
 
 
 @pytest.mark.slow
-def test_a_search_ranks_by_recall_and_tells_it_everywhere(tmp_path):
-    command = [sys.executable, str(PROJECT / "workflows" / "tune_hgt.py"), "--dataset", SPEC, *TINY, "--trials", "2",
-               "--seeds", "1", "--concurrent", "1", "--no-prune", "--cluster", "som", "--out", str(tmp_path),
-               "--name", "study"]  # fmt: skip
-    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    assert "searching temperature, hardness, neg_num, lr: 2 trials, ranked by tune/score" in ran.stdout
-    assert re.search(r"(?m)^ranked by tune/score, Recall@50 of validation pairs; ", ran.stdout)
-    assert re.search(r"(?m)^hgt \+ SOM  ", ran.stdout)
+def test_a_search_ranks_by_recall_and_tells_it_everywhere(nursery, tmp_path):
+    argv = ["--dataset", SPEC, *TINY, "--trials", "2", "--seeds", "1", "--concurrent", "1", "--no-prune",
+            "--cluster", "som", "--out", str(tmp_path), "--name", "study"]  # fmt: skip
+    ended = nursery.run(argv, program="tune_hgt", imports=RAY)
+    assert ended.code == 0, ended
+    assert "searching temperature, hardness, neg_num, lr: 2 trials, ranked by tune/score" in ended.out
+    assert re.search(r"(?m)^ranked by tune/score, Recall@50 of validation pairs; ", ended.out)
+    assert re.search(r"(?m)^hgt \+ SOM  ", ended.out)
     study = tmp_path / "study"
     trials = json.loads((study / "trials.json").read_text())
     assert all(t["score"] == t["metrics"]["recall_at_50"] for t in trials["trials"])
@@ -44,10 +41,11 @@ def test_a_search_ranks_by_recall_and_tells_it_everywhere(tmp_path):
     assert logged["test/recall_at_50"] == own["metrics"]["recall@50"]["mean"]
     assert "user-kNN on interactions" in comparison_table([study])
     with pytest.raises(SettingsError, match=r"is another run: prune \(False there, not set now\) differ; give another"):
-        tune_hgt.main([word for word in command[2:] if word != "--no-prune"])
+        tune_hgt.main([word for word in argv if word != "--no-prune"])
 
 
-def test_a_graph_partitioned_before_trains_but_cannot_be_searched(tmp_path):
+@pytest.mark.slow
+def test_a_graph_partitioned_before_trains_but_cannot_be_searched(untracked, tmp_path):
     graph, _ = load_hetero(SPEC)
     partition_in_memory(graph, tmp_path / "parts", PartitionRequest(2, "hash"))
     given = ["--dataset", str(tmp_path / "parts"), "--n-clusters", "4", *TINY, "--out", str(tmp_path), "--quiet"]
@@ -56,5 +54,5 @@ def test_a_graph_partitioned_before_trains_but_cannot_be_searched(tmp_path):
     train.main(["hgt", *given, "--no-report", "--name", "run"])
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["verdict"].startswith("no baseline and no recall")
-    assert (tmp_path / "run" / "embeddings.parquet").is_file()
+    assert len(list((tmp_path / "run" / "embeddings").glob("part-*.parquet"))) == 2
     assert "recall" not in result

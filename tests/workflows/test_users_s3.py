@@ -21,6 +21,8 @@ def test_parts_and_embeddings_of_users_are_in_the_bucket(nursery, s3, tmp_path):
     run("partition_graph", "--graph", str(tmp_path / "g"), "--parts", "2", "--out", f"s3://{BUCKET}/parts")
     run("train", "hgt", "--dataset", f"s3://{BUCKET}/parts", "--n-clusters", "4", "--name", "parts", *out)
     run("train", "twhin", "--dataset", "planted:users=300,clusters=4", "--name", "planted", *out)
-    for name, users in (("parts", 400), ("planted", 300)):
-        table = pq.read_table(io.BytesIO(s3.get(f"out/{name}/embeddings.parquet")))
-        assert (table.num_rows, table.column_names) == (users, ["id", "vector", "cluster", "confidence"])
+    of_parts = [f"parts/embeddings/part-0000{part}.parquet" for part in (0, 1)]
+    for names, users in ((of_parts, 400), (["planted/embeddings.parquet"], 300)):
+        tables = [pq.read_table(io.BytesIO(s3.get(f"out/{name}"))) for name in names]
+        assert sum(table.num_rows for table in tables) == users
+        assert tables[0].column_names == ["id", "vector", "cluster", "confidence"]

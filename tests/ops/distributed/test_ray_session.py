@@ -19,7 +19,7 @@ print(ray_constants.ENABLE_RAY_CLUSTER)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("before", ["", "import ray", "import ray.tune, ray.train.torch"])
+@pytest.mark.parametrize("before", ["", "import ray.tune, ray.train.torch"])
 def test_a_local_session_is_on_loopback_and_leaves_ray_as_it_was(before):
     """Whatever the user's program has imported before, and whatever it starts with Ray afterwards."""
     found = subprocess.run(

@@ -52,8 +52,7 @@ def scored(rank, size):
 
 
 @pytest.mark.slow
-def test_two_and_three_workers_score_what_one_does():
+def test_three_workers_score_what_one_does():
     alone = scored(0, 1)
     assert alone["2 recall@50"] > alone["3 recall@50"] > 0
-    for size in (2, 3):
-        assert run_in_processes(size, scored)[0] == alone
+    assert run_in_processes(3, scored)[0] == alone

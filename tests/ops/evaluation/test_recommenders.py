@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from ops.evaluation.recommenders import applies, ease, factors, item_knn, models, rp3beta
+from ops.evaluation.recall import make_task, popularity, u2u2i
+from ops.evaluation.recommenders import applies, ease, factors, item_knn, models, rows, rp3beta, user_factors
 
 
 @pytest.fixture
@@ -56,3 +57,22 @@ def test_users_with_tastes_are_served_better_than_by_popularity():
     for name, knob, weights in models(train):
         assert recall(train @ weights) > recall(popular) + 0.05, (name, knob)
     assert not applies(sp.csr_array((3, 100_000)))
+
+
+def test_the_rows_of_a_task_keep_what_a_user_has_seen_out_and_say_their_knob():
+    rng = np.random.default_rng(2)
+    group = np.arange(120) % 3
+    liked = rng.random((120, 150)) < np.where(np.arange(150) % 3 == group[:, None], 0.4, 0.02)
+    draws = rng.random(liked.shape)
+    train = sp.csr_array((liked & (draws < 0.6)).astype(np.float64))
+    task, check = (make_task(train, np.nonzero(liked & (low <= draws) & (draws < low + 0.2))) for low in (0.8, 0.6))
+    every = {row.name: row for row in rows(task, check)}
+    assert list(every) == ["EASE", "item-kNN", "RP3beta", "PureSVD"]
+    for row in every.values():
+        assert row.metrics["recall@50"] > popularity(task).metrics["recall@50"] + 0.2
+        assert row.note.endswith("chosen on validation pairs")
+    factored = u2u2i(task, user_factors(train), group, "factors")
+    assert factored.metrics["recall@50"] > popularity(task).metrics["recall@50"] + 0.2
+    hidden = np.nonzero(liked & (draws >= 0.8))
+    seen = make_task(train, tuple(np.concatenate(both) for both in zip(train.nonzero(), hidden, strict=True)))
+    assert rows(seen, check)[0].metrics == every["EASE"].metrics, "training notes are neither listed nor asked for"

@@ -55,8 +55,10 @@ def test_damaged_results_are_one_line_with_file_and_field(tmp_path, changes, pro
 def test_a_damaged_history_and_a_damaged_search_name_their_line_and_field(tmp_path):
     run = make_run(tmp_path / "run", rows=5, seeds=1)
     history = run / "seed-0" / "history.jsonl"
-    for line, problem in (("{", "not readable JSON"), ('{"a": 1}', "lacks epoch"), ('{"epoch": "x"}', "epoch")):
-        history.write_text('{"epoch": 0}\n' + line + "\n")
+    damages = {"{": "not readable JSON", '{"\udcff": 1}': "not readable JSON", '{"a": 1}': "lacks epoch",
+               '{"epoch": "x"}': "epoch"}  # fmt: skip
+    for line, problem in damages.items():
+        history.write_text('{"epoch": 0}\n' + line + "\n", errors="surrogateescape")
         with pytest.raises(DataError, match=f"line 2: .*{problem}"):
             read_run(run)
     (tmp_path / "trials.json").write_text('{"method": "hsan", "dataset": "x", "trials": [{"status": "failed"}]}')

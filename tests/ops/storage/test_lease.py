@@ -19,10 +19,16 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def place(s3, request, monkeypatch):
-    monkeypatch.setattr(lease_module, "LASTS", 3.0)
+    monkeypatch.setattr(lease_module, "LASTS", 60.0)
     monkeypatch.setattr(lease_module, "EVERY", 0.5)
     monkeypatch.setattr(lease_module, "LOOK", 0.2)
     return object_store.parse(f"s3://tessera/lease/{request.node.name}")
+
+
+@pytest.fixture
+def short(place, monkeypatch):
+    """Where nobody renews a lease, or all that is looked at is that somebody waits for its end."""
+    monkeypatch.setattr(lease_module, "LASTS", 3.0)
 
 
 @pytest.fixture
@@ -64,16 +70,13 @@ def dead(machine, name: str) -> Lease:
     return lease
 
 
-def test_a_dead_holder_is_waited_for_on_another_machine_and_not_on_its_own(machine):
+def test_a_dead_holder_is_waited_for_on_another_machine_and_not_on_its_own(machine, short):
     dead(machine, "one")
-    began = time.monotonic()
-    with machine("one"):
-        assert time.monotonic() - began < 3
-    killed = dead(machine, "one")
     said: list[str] = []
-    began = time.monotonic()
+    with machine("one", said):
+        assert said == [], "nothing to wait for"
+    killed = dead(machine, "one")
     with machine("other", said) as other:
-        assert time.monotonic() - began > 2
         assert "at most" in said[0]
         killed._renewed = 0.0  # it was asleep, not dead
         with pytest.raises(Lost, match="the lease was lost to process"):
@@ -81,7 +84,7 @@ def test_a_dead_holder_is_waited_for_on_another_machine_and_not_on_its_own(machi
         other.check()
 
 
-def test_a_folder_in_the_place_of_a_removed_one_is_another(machine, tmp_path):
+def test_a_folder_in_the_place_of_a_removed_one_is_another(machine, short, tmp_path):
     living = dead(machine, "one")  # or alive, in a folder that is no longer there
     shutil.rmtree(tmp_path / "one")
     (tmp_path / "one").mkdir()  # most file systems give it the inode that has just become free
@@ -106,7 +109,7 @@ def test_a_trial_waits_for_the_living(machine):
     time.sleep(2)
     order.append("first")
     first.__exit__(None, None, None)
-    thread.join(10)
+    thread.join()
     assert order == ["first", "second"]
 
 
@@ -123,7 +126,7 @@ def test_of_many_starts_at_once_one_wins(machine):
     for each in threads:
         each.start()
     for each in threads:
-        each.join(30)
+        each.join()
     assert (len(won), len(lost)) == (1, 4)
     won[0].__exit__(None, None, None)
 
@@ -160,7 +163,7 @@ def test_writes_are_conditional(s3):
         with pytest.raises(object_store.Conflict):
             lease_module._write(place, b"4", etag, True)
     entry = lease_module._read(place)
-    assert (entry.etag, entry.age < 3, object_store.read(place)) == (second, True, b"3")
+    assert (entry.etag, entry.age < 300, object_store.read(place)) == (second, True, b"3")
     object_store.delete(place)
     with pytest.raises(object_store.Conflict):
         lease_module._write(place, b"0", second, True)
@@ -178,7 +181,7 @@ def test_a_server_that_goes_away_does_not_lose_the_lease(machine, place, monkeyp
         one.check()
 
 
-def test_what_stands_there_need_not_be_ours(machine, place, s3):
+def test_what_stands_there_need_not_be_ours(machine, short, place, s3):
     object_store.write(place / LEASE_FILE, b"\xff not JSON")
     said: list[str] = []
     with machine("one", said):

@@ -31,8 +31,9 @@ def session():
     os.environ.update(before)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def actors(session, parts):
+    """One service for the tests below, the last of which ends a part of it."""
     handles = start_service(parts.place, parts.manifest)
     yield handles
     stop_service(handles)
