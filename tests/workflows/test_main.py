@@ -152,7 +152,7 @@ def test_the_tutorial_of_a_table_runs(shell, tmp_path, capsys):
             shell(line.removeprefix("tessera ")).code for line in block.splitlines() if line.startswith("tessera ")
         ]
     assert codes == [3, 0, 0], "the file alone lacks something, then it is clustered and predicted"
-    assert (tmp_path / "clusters.csv").read_text().splitlines()[1].startswith("wine-000,")
+    assert (tmp_path / "clusters.csv").read_text().splitlines()[1].startswith('"wine-000",')
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".npy", ".parquet"])
