@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 import uuid
 from pathlib import Path
@@ -89,15 +90,27 @@ class Cluster:
     def _answers(self) -> bool:
         assert self.processes[0].poll() is None, (self.folder / "log").read_text()[-3000:]
         try:
-            return bool(self.get("/api/version"))
+            return bool(self._ask("/api/version"))
         except OSError:
             return False
 
-    def get(self, path: str) -> Any:
-        """What the head's dashboard answers."""
+    def _ask(self, path: str) -> Any:
         request = urllib.request.Request(self.dashboard + path, headers={"Authorization": f"Bearer {self.token}"})
         with urllib.request.urlopen(request, timeout=20) as answer:
             return json.load(answer)
+
+    def get(self, path: str) -> Any:
+        """What the head's dashboard answers; one that is too busy is asked again."""
+        limit = time.monotonic() + 600
+        while True:
+            try:
+                return self._ask(path)
+            except urllib.error.HTTPError:
+                raise
+            except OSError:
+                alive = self.processes[0].poll() is None and time.monotonic() < limit
+                assert alive, (self.folder / "log").read_text()[-3000:]
+                time.sleep(0.5)
 
     def call(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """`ray job ...`, as typed by somebody who has the token."""
