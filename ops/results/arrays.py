@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.atomic_io import replacing, save_arrays
-from ops.clustering.owners import Owners
-from ops.distributed.process_group import ProcessGroup
+from ops.atomic_io import replacing
 from ops.errors import DataError
 
 SAMPLE, MORE, PICTURES, ASSIGNMENTS = "figures.npz", "more.npz", "pictures.npz", "assignments.npz"
@@ -41,41 +39,13 @@ PARTS: dict[str, Layout] = {  # of pictures.npz; each may be missing
 }
 
 
-def save_rows(
-    path: Path,
-    group: ProcessGroup,
-    offsets: Callable[[str], NDArray[np.int64] | None],
-    rows: Mapping[str, NDArray[Any]],
-    axis: int = 0,
-) -> None:
-    """Write arrays whose rows along `axis` ranks own by parts, all ranks together: NAME/part-00000.npz ... each.
-
-    `offsets(name)` are the first rows of an array's parts; where there is one part, or None, rank 0 has all of it and
-    writes it to NAME.npz.
-    """
-    whole: Arrays = {}
-    by_part: dict[int, Arrays] = {}
-    for name, array in rows.items():
-        first = offsets(name)
-        if first is None or len(first) == 2:
-            whole[name] = array
-            continue
-        whole[PARTS_OF] = np.array(len(first) - 1)
-        for part, at in Owners(first, group).slices():
-            by_part.setdefault(part, {})[name] = array[at] if axis == 0 else array[:, at]
-    for part, each in by_part.items():
-        save_arrays(_part(path, part), **each)
-    if group.rank == 0 and whole:
-        save_arrays(path, **whole)
-
-
 def read_arrays(path: Path, prefix: str = "", axis: int = 0) -> Arrays:
-    """The arrays of an npz file and of its parts (`save_rows`) whose names begin with `prefix`; without a file none.
+    """The arrays of an npz file and of its parts (`rows_by_rank`) whose names begin with `prefix`; without a file none.
 
     Raises DataError where a file is missing or damaged or holds pickled objects.
     """
     arrays = _read(path, prefix, {PARTS_OF})
-    parts = [_part(path, part) for part in range(int(arrays.pop(PARTS_OF, 0)))]
+    parts = [part_path(path, part) for part in range(int(arrays.pop(PARTS_OF, 0)))]
     for each in parts:
         if not each.is_file():
             raise DataError(f"{each}: this part of the results is missing; run it again with --fresh")
@@ -91,7 +61,7 @@ def write_table(path: Path, offsets: NDArray[np.int64] | None, columns: Callable
     import pyarrow.parquet as pq
 
     first = [] if offsets is None or len(offsets) == 2 else offsets.tolist()
-    parts = {_part(path, p): slice(a, b) for p, (a, b) in enumerate(pairwise(first))} or {path: slice(None)}
+    parts = {part_path(path, p): slice(a, b) for p, (a, b) in enumerate(pairwise(first))} or {path: slice(None)}
     for part, rows in parts.items():
         with replacing(part) as temporary:
             pq.write_table(pa.table(columns(rows)), temporary)
@@ -103,7 +73,8 @@ def table_path(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).is_dir() else folder / f"{name}.parquet"
 
 
-def _part(path: Path, part: int) -> Path:
+def part_path(path: Path, part: int) -> Path:
+    """NAME/part-00000.npz beside NAME.npz."""
     return path.with_suffix("") / f"part-{part:05d}{path.suffix}"
 
 

@@ -28,6 +28,7 @@ from ops.results.explanation import Explanation
 from ops.results.feature_scale import looked_at
 from ops.results.figure_rows import Rows, figure_arrays, figure_rows
 from ops.results.model_store import describe, save_model
+from ops.results.rows_by_rank import save_rows
 from ops.results.schema import (
     GROUPS,
     CountSweep,
@@ -109,11 +110,11 @@ def _write_rows(experiment: AnyExperiment, run: SeedRun, result: Result, cluster
     def offsets(name: str) -> NDArray[np.int64] | None:
         return None if name == "epoch" else offsets_of(experiment.data, name)
 
-    arrays.save_rows(run.folder / arrays.ASSIGNMENTS, group, offsets, rows)
-    arrays.save_rows(
+    save_rows(run.folder / arrays.ASSIGNMENTS, group, offsets, rows)
+    save_rows(
         run.folder / arrays.EPOCHS, group, offsets, {"epoch": np.array(list(run.assignments)), "clusters": epochs}, 1
     )
-    arrays.save_rows(run.folder / arrays.MORE, group, offsets, more)
+    save_rows(run.folder / arrays.MORE, group, offsets, more)
 
 
 def _watch_result(experiment: AnyExperiment, run: SeedRun, sizes: NDArray[np.int64]) -> None:

@@ -246,6 +246,7 @@ def test_the_plan_counts_parameters_as_they_are():
 
 def test_q_and_p_are_scored_beside_the_clusters(tmp_path):
     """By the run, not the method: its record has their scores where there are labels."""
+    from ops.clustering.owners import Owners
     from ops.config.console import Console
     from ops.evaluation.labelled import Evaluator
     from ops.evaluation.unlabelled import GraphJudge
@@ -253,7 +254,7 @@ def test_q_and_p_are_scored_beside_the_clusters(tmp_path):
 
     data, labels = small_graph()
     judge = GraphJudge(data, 3)
-    judges = Judges(lambda clusters, _: judge(clusters), Evaluator(labels), 3, 50)
+    judges = Judges(lambda clusters, _: judge(clusters), Evaluator(labels), 3, Owners.alone(50))
     run = SeedRun(tmp_path / "run", 0, 3, judges, Console(quiet=True), threads=1)
     result = train(made(epochs=3), data, run)
     run.close()

@@ -9,7 +9,9 @@ from workflows import auto
 
 
 def test_a_method_that_is_none_for_graphs_is_refused_at_once():
-    with pytest.raises(SettingsError, match="--then hadis: is no method for graphs; allowed: caegcn, degree, hsan"):
+    with pytest.raises(
+        SettingsError, match="--then hadis: is no method for graphs; allowed: caegcn, degree, dmon, hsan"
+    ):
         auto.main(["--dataset", "digits", "--then", "hadis"])
 
 

@@ -16,6 +16,7 @@ from pixel_method import METHOD
 from sklearn.metrics import adjusted_rand_score
 
 from ops.api import PlainRun
+from ops.clustering.owners import Owners
 from ops.config.cli import resolve
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, PredictSettings, flat
@@ -245,7 +246,7 @@ def test_known_names_find_their_presets(places):
 
 
 def test_projections_that_point_one_way_are_told(places, capsys):
-    judges = Judges(lambda clusters, embeddings: {"size_max": 5.0, "empty": 0.0}, Evaluator(None), 2, 10)
+    judges = Judges(lambda clusters, embeddings: {"size_max": 5.0, "empty": 0.0}, Evaluator(None), 2, Owners.alone(10))
     run = SeedRun(places / "seed", 0, 5, judges, Console(quiet=True), threads=1, cure=hadis.METHOD.avoid_collapse)
     for epoch in range(4):
         run.report(epoch, {"collapse/std": 0.02}, np.repeat([0, 1], 5), None)

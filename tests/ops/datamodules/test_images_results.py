@@ -12,6 +12,7 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from ops.data.types.images import ImageSet
 from ops.datamodules.images import ImageData
 from ops.datamodules.images_results import CLUSTERS, NEAREST, confusion, pictures
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 from ops.reporting.html import write_report
 from ops.results.arrays import read_pictures
@@ -23,7 +24,8 @@ def test_images_are_judged_in_their_projections():
     clusters = np.repeat([0, 1], 30)
     z = (rng.normal(0, 0.3, (60, 4)) + np.where(clusters[:, None] == 0, 1, -1)).astype(np.float32)
     scored = ImageData().judge(
-        experiment_of(METHOD, Settings(n_clusters=2), ImageSet("a", np.zeros((2, 3, 4, 4), np.uint8)))
+        experiment_of(METHOD, Settings(n_clusters=2), ImageSet("a", np.zeros((2, 3, 4, 4), np.uint8))),
+        ProcessGroup(),
     )
     found = scored(clusters, {"embedding": 5 * z, "copy_a": clusters, "copy_b": np.roll(clusters, 3)})
     silhouette = silhouette_score(z, clusters, metric="cosine")
