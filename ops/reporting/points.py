@@ -18,7 +18,6 @@ from ops.data.types.scaling import Scaling
 from ops.reporting.clusters import Assignments
 from ops.results.arrays import Arrays
 from ops.results.figure_rows import SHEET
-from ops.results.model_store import stored_about
 from ops.results.stored_run import StoredRun
 from ops.rng import generator
 
@@ -89,6 +88,8 @@ def _placed(xy: NDArray[Any], nearest: NDArray[np.int64] | None) -> NDArray[Any]
 
 def _as_given(run: StoredRun, columns: NDArray[Any], x: NDArray[Any]) -> tuple[list[str], NDArray[Any]]:
     """The names of some feature columns [c], and their values [M, c] as they were before any scaling."""
+    from ops.results.model_store import stored_about  # brings torch
+
     about = stored_about(run.path / "model")
     names, scaling = about.get("feature_names"), Scaling.of(about.get("scaling"))
     if scaling:

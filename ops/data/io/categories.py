@@ -73,11 +73,8 @@ def word_columns(tables: Sequence[Any], names: Sequence[str], places: Sequence[A
             row = _first_word(table.column(name))
             if row is not None:
                 column = flat(table.column(name))
-                said = (
-                    f"{str(column[row])[:40]!r}, which is no number"
-                    if is_text(column)
-                    else f"{column.type} values, not numbers (times: write them as seconds)"
-                )
+                times = f"{column.type} values, not numbers (times: write them as seconds)"
+                said = f"{str(column[row])[:40]!r}, which is no number" if is_text(column) else times
                 first[name] = f"{at(row)}: column {name!r} holds {said}"
     return first
 

@@ -88,7 +88,7 @@ def test_a_run_leaves_scores_pictures_and_a_report(finished):
     assert {"silhouette", "agreement", "score"} <= set(result.last.metrics)
     assert set(result.baselines) == {"k-means on pixels"}
     assert result.baselines["k-means on pixels"].means["acc"] == 1.0
-    words = "last is within a standard deviation of the strongest baseline (k-means on pixels)"
+    words = "last is as good as the strongest baseline (k-means on pixels) in ACC"
     assert result.verdict.startswith(words)
     assert result.selected.indices == ["silhouette", "davies_bouldin"]
     assert result.embeddings == "embeddings.parquet"
