@@ -94,7 +94,9 @@ def _epochs(client: Any, run_id: str, history: Path, started: int) -> None:
     last = max((metric.step for metric in client.get_metric_history(run_id, EACH)), default=-2)
     lines = history.read_bytes().rpartition(b"\n")[0].splitlines()  # without one that is still being written
     every = [json.loads(line) for line in lines]
-    records = _corrected(client, run_id, [record for record in every if record["epoch"] <= last])
+    there = [record for record in every if record["epoch"] <= last]
+    # a training that repeats epochs is not yet where MLflow's latest values are from
+    records = _corrected(client, run_id, there) if there and there[-1]["epoch"] == last else []
     records += [record for record in every if record["epoch"] > last]
     at_once = METRICS // max((len(record) for record in records), default=1)
     for first in range(0, len(records), at_once):

@@ -31,7 +31,7 @@ def same_results(one: Path, other: Path) -> None:
     model = "model/model.safetensors"
     assert (one / model).read_bytes() == (other / model).read_bytes()
     for result in (json.loads((f / "result.json").read_text()) for f in (one, other)):
-        assert result["recall"]["rows"][2]["name"] == "hgt + k-means"
+        assert "hgt + k-means" in [row["name"] for row in result["recall"]["rows"]]
 
 
 @pytest.fixture(scope="module")
