@@ -77,11 +77,13 @@ def measure(job: str) -> dict[str, Any]:
         return acc and [round(100 * acc["mean"], 2), round(100 * (acc["std"] or 0.0), 2)]
 
     groups = ("last", "consensus", "selected", "oracle")
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
+    commit, changed = (
+        subprocess.run(["git", *question], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        for question in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "ops", "trainers", "workflows"])
     )
     return {
-        "commit": commit.stdout.strip(), "mathematics": state, "seeds": seeds, "finished": result["finished"],
+        "commit": f"{commit}, changed" if changed else commit, "mathematics": state, "seeds": seeds,
+        "finished": result["finished"],
         **{group: spread(result.get(group)) for group in groups},
         "baselines": {name: spread(scores) for name, scores in result["baselines"].items()},
         "cpu_seconds": round(result["cpu_seconds"] / seeds, 1), "seconds": round(result["seconds"] / seeds, 1),
