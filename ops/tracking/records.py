@@ -76,6 +76,7 @@ def send(client: Any, run: Any, part: str, folder: Path, status: Status) -> None
 def _settings(client: Any, run: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
     """Log parameters, tags and, where the parameters name it, the data set as the run's input."""
     from mlflow.entities import Dataset, DatasetInput, Param, RunTag
+    from mlflow.exceptions import MlflowException
 
     rows = [Param(key, fit(value)) for key, value in params.items()]
     for first in range(0, len(rows), PARAMS):
@@ -83,7 +84,13 @@ def _settings(client: Any, run: str, params: Mapping[str, str], tags: Mapping[st
     client.log_batch(run, tags=[RunTag(key, fit(value)) for key, value in tags.items()])
     if {"data", "dataset"} <= params.keys():
         dataset = Dataset(params["dataset"][:500], params["data"][:36], "local", params["dataset"])
-        client.log_inputs(run, datasets=[DatasetInput(dataset, [])])
+        inputs = [DatasetInput(dataset, [])]
+        try:
+            client.log_inputs(run, datasets=inputs)
+        except MlflowException as error:  # another run has written the same data set at the same moment
+            if "unique" not in str(error).lower():
+                raise
+            client.log_inputs(run, datasets=inputs)
 
 
 def _epochs(client: Any, run_id: str, history: Path, started: int) -> None:
