@@ -66,7 +66,9 @@ def test_workers_keep_their_run_in_the_bucket(cluster, s3):
     """No folder is seen by both nodes; a stop writes a checkpoint there, from which the same job goes on."""
     out = ["--out", f"s3://{BUCKET}/jobs", "--name", "run", "--scratch", str(cluster.own)]
     grace = ["--runtime-env-json", json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"}})]
-    job, limit = cluster.submit(*TRAIN, *out, options=("--working-dir", ".", *grace)), time.monotonic() + 900
+    train = [*TRAIN]
+    train[train.index("--epochs") + 1] = "300"  # a stop takes seconds
+    job, limit = cluster.submit(*train, *out, options=("--working-dir", ".", *grace)), time.monotonic() + 900
     while "seed 0  epoch 0" not in cluster.logs(job):
         assert cluster.info(job)["status"] in ("PENDING", "RUNNING"), cluster.logs(job)
         assert time.monotonic() < limit, cluster.logs(job)
@@ -74,12 +76,12 @@ def test_workers_keep_their_run_in_the_bucket(cluster, s3):
     assert cluster.call("stop", job).returncode == 0
     marker = [key for key in s3.keys("jobs/run/seed-0/checkpoints/") if key.endswith("checksums.json")]
     assert marker, cluster.logs(job)
-    code, said = cluster.wait(cluster.submit(*TRAIN, *out))
+    code, said = cluster.wait(cluster.submit(*train, *out))
     assert code == 0, said
     assert "seed 0: resumed after epoch " in said
     keys = {key for key in s3.keys("jobs/run/") if not key.endswith("/")}  # pyarrow leaves empty ones for folders
     assert {"jobs/run/result.json", "jobs/run/seed-0/result.json", "jobs/run/seed-0/model/model.safetensors"} <= keys
-    assert len(s3.get("jobs/run/seed-0/history.jsonl").decode().splitlines()) == 50
+    assert len(s3.get("jobs/run/seed-0/history.jsonl").decode().splitlines()) == 300
     assert not [key for key in keys if "/checkpoints/" in key or "/workers-" in key or key.endswith("/stop")]
 
 
