@@ -37,11 +37,14 @@ def adjacency(
     return sp.csr_array((values, (source, target)), shape=(n_nodes, n_nodes))
 
 
-def normalised(a: sp.csr_array) -> sp.csr_array:
-    """`D^-1/2 (A + I) D^-1/2` in float64 of a matrix A [N, N] without a diagonal of its own (Kipf & Welling)."""
-    n = a.shape[0]
-    looped = a.astype(np.float64) + sp.eye_array(n)
-    scale = 1.0 / np.sqrt(looped.sum(axis=1))
+def normalised(a: sp.csr_array, *, self_loops: bool = True) -> sp.csr_array:
+    """`D^-1/2 (A + I) D^-1/2` in float64 of a matrix A [N, N] without a diagonal of its own (Kipf & Welling).
+
+    `self_loops=False`: `D^-1/2 A D^-1/2`, in which a node without edges has a row of zeros.
+    """
+    looped = a.astype(np.float64) + sp.eye_array(a.shape[0]) if self_loops else a.astype(np.float64)
+    degrees = looped.sum(axis=1)
+    scale = 1.0 / np.sqrt(np.where(degrees > 0, degrees, 1.0))
     return sp.csr_array(looped.multiply(scale[:, None]).multiply(scale[None, :]))
 
 

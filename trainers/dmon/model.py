@@ -17,7 +17,7 @@ from torch.nn.functional import selu
 
 from ops.device import send
 from ops.distributed.process_group import ProcessGroup
-from ops.graph.adjacency import SparseRows, sparse_product, sparse_rows
+from ops.graph.adjacency import SparseRows, normalised, sparse_product, sparse_rows
 from ops.rng import torch_generator
 from trainers.dmon.settings import Settings
 from trainers.shared import Features, aggregate, glorot_start
@@ -45,6 +45,11 @@ class Network(torch.nn.Module):
         return rows, torch.softmax(rows @ self.head + self.head_bias, dim=1)
 
 
+def degrees_of(a: sp.csr_array) -> NDArray[np.float32]:
+    """The nodes' degrees [N], or sums of weights, in A [N, N]."""
+    return np.asarray(a.sum(axis=1), dtype=np.float32)
+
+
 class Edges:
     """This worker's rows of a graph: A^ = D^-1/2 A D^-1/2 for the network, A and all degrees for the loss."""
 
@@ -52,13 +57,11 @@ class Edges:
         self, a: sp.csr_array, group: ProcessGroup, device: torch.device, degrees: NDArray[np.float32] | None = None
     ) -> None:
         """`a` [N, N] is symmetric, without a diagonal; `degrees` [N] are the whole graph's where it is a part."""
-        inside = a.sum(axis=1).astype(np.float32)
-        scale = sp.diags_array(1 / np.sqrt(np.where(inside > 0, inside, 1)))
         mine = group.shard(a.shape[0])
-        self.smoothing = sparse_rows(sp.csr_array((scale @ a @ scale).tocsr()[mine]), device)
+        self.smoothing = sparse_rows(sp.csr_array(normalised(a, self_loops=False)[mine]), device)
         self.links = sparse_rows(sp.csr_array(a[mine]), device)
         self.total = float(a.sum()) or 1.0
-        degrees = inside if degrees is None else degrees
+        degrees = degrees_of(a) if degrees is None else degrees
         self.weights = send(np.stack((degrees, np.ones_like(degrees))), device)  # [2, N]
 
     def sums(self, shares: Float[Tensor, "N K"]) -> Float[Tensor, "2 K"]:

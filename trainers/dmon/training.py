@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from ops.distributed.process_group import ProcessGroup
 from ops.graph.adjacency import adjacency
 from ops.graph.sampling.batches import epoch_batches, part_of
 from ops.training.optimizer_state import pack_training, unpack_training
-from trainers.dmon.model import Edges, Network, Whole, modularity_loss
+from trainers.dmon.model import Edges, Network, Whole, degrees_of, modularity_loss
 from trainers.dmon.settings import Settings
 from trainers.shared import (
     Evaluation,
@@ -71,12 +72,11 @@ class DmonTrainer:
 
     def _batches(self, part: NDArray[np.int64], epoch: int) -> list[Tensor]:
         """A step a batch of parts, each with the sums that all nodes' shares have as the epoch begins."""
-        _, shares = self._whole()
-        sums, losses = self.edges.sums(shares), []
+        shares, degrees, losses = self._shares(), degrees_of(self.a), list[Tensor]()
+        sums = self.edges.sums(shares)
         for batch in epoch_batches(self.settings, len(self.x), part, self.seed, epoch):
             nodes = send(batch.nodes, self.device)
-            degrees = self.a.sum(axis=1)[batch.nodes].astype(np.float32)
-            edges = Edges(batch.adjacency(self.a), self.group, self.device, degrees)
+            edges = Edges(batch.adjacency(self.a), self.group, self.device, degrees[batch.nodes])
             whole = Whole(self.edges.total, len(self.x), sums, edges.sums(shares[nodes]))
             losses.append(self._step(features_of(self.x[batch.nodes], self.group, self.device), edges, whole))
         return losses
@@ -89,24 +89,28 @@ class DmonTrainer:
         return self.group.sum_(loss.detach())
 
     @torch.no_grad()
-    def _whole(self) -> tuple[Tensor, Tensor]:
-        """Embeddings [N, D] and shares [N, K] of the whole graph, on every worker."""
-        rows, shares = self.network(self.features, self.edges.smoothing, self.group)
-        return self.group.gather(rows[None], len(self.x)), self.group.gather(shares[None], len(self.x))
+    def _shares(self) -> Float[Tensor, "N K"]:
+        """The shares of all nodes of the whole graph, on every worker."""
+        _, shares = self.network(self.features, self.edges.smoothing, self.group)
+        return self.group.gather(shares[None], len(self.x))
 
     def evaluate(self, epoch: int) -> Evaluation | None:
         """Each node's largest share, where clusters are due."""
         if not is_due(epoch, self.settings.evaluate_every, self.settings.epochs):
             return None
-        return Evaluation(self._whole()[1].argmax(1).cpu().numpy())
+        return Evaluation(self._shares().argmax(1).cpu().numpy())
 
     def state(self, epoch: int) -> State:
         """All that a resumed run needs; every draw is keyed."""
         return State(epoch, dict(pack_training(self.network, self.optimizer, gradients=False)))
 
+    @torch.no_grad()
     def result(self) -> Result:
         """Clusters, their shares as confidence, embedding and model as they stand."""
-        rows, shares = self._whole()
+        rows, shares = (
+            self.group.gather(each[None], len(self.x))
+            for each in self.network(self.features, self.edges.smoothing, self.group)
+        )
         confidence, clusters = shares.max(1)
         tensors = {name: p.detach().cpu() for name, p in self.network.named_parameters()}
         return Result(clusters.cpu().numpy(), confidence.cpu().numpy(), rows.cpu().numpy(), tensors)
