@@ -41,9 +41,11 @@ def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path],
     users = user_rows(experiment.data, hidden, ProcessGroup())
     task = recall.make_task(users.train, users.test)
     check = recall.make_task(users.train, users.valid, max_queries=BOOST_QUERIES)
-    plain = recommenders.rows(task, check) if recommenders.applies(task.train) else []
+    small = recommenders.applies(task.train)
+    plain = recommenders.rows(task, check) if small else []
+    factors = recommenders.user_factors(task.train) if small else None
     rows = [_fixed(row) for row in (recall.popularity(task), recall.user_knn(task), *plain)]
-    rows += _over_seeds([_rows_of(experiment, task, check, seed, arrays) for seed, arrays in each.items()])
+    rows += _over_seeds([_rows_of(experiment, task, check, seed, arrays, factors) for seed, arrays in each.items()])
     counts = {"queries": len(task.queries), "users": task.users, "left_out": task.left_out}
     scored = [_links(users, arrays) for arrays in each.values()]
     return contents | {"recall": {"rows": rows, **counts}, "links": over_seeds(scored)}
@@ -66,9 +68,10 @@ def write_embeddings(
 
 
 def _rows_of(
-    experiment: AnyExperiment, task: recall.Task, check: recall.Task, seed: int, arrays: Mapping[str, Any]
-) -> list[Any]:
-    """A seed's rows: in its clusters, in random ones of equal size, among all, and boosted."""
+    experiment: AnyExperiment, task: recall.Task, check: recall.Task, seed: int, arrays: Mapping[str, Any],
+    factors: NDArray[np.float32] | None,
+) -> list[Any]:  # fmt: skip
+    """A seed's rows: in its clusters, in random ones of equal size, among all, boosted; `factors` in its clusters."""
     name, z, clusters = experiment.method.name, arrays["embedding"], arrays["last"]
     k = experiment.k
     means = {"kmeans": "k-means", "som": "SOM"}[experiment.settings.cluster]
@@ -78,8 +81,7 @@ def _rows_of(
         recall.random_clusters(task, z, k, f"{name}, random clusters", seed),
         *boosted.rows,
     ]
-    if recommenders.applies(task.train):
-        factors = recommenders.user_factors(task.train)
+    if factors is not None:
         rows.append(recall.u2u2i(task, factors, clusters, f"singular vectors of the interactions, {name}'s clusters"))
     return rows
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.io.categories import Encoder
+from ops.data.io.categories import Encoder, words_of
 from ops.data.io.ids import At, flat, is_text
 from ops.data.io.schema import Columns, is_number
-from ops.data.types.encoding import MISSING
 from ops.errors import DataError
 
 
@@ -33,8 +32,7 @@ def numbers_of(column: Any, name: str, at: At) -> NDArray[Any]:
     if not is_text(column):
         hint = "; write times as seconds, or leave the column out" if pa.types.is_temporal(kind) else ""
         raise DataError(f"{at(0)}: column {name!r} holds {kind} values, not numbers{hint}")
-    words = pc.utf8_lower(pc.utf8_trim_whitespace(column))
-    words = pc.if_else(pc.is_in(words, pa.array(MISSING, words.type)), None, words)
+    words = pc.utf8_lower(words_of(column))
     try:
         return np.asarray(words.cast(pa.float64()).to_numpy(False))
     except pa.ArrowInvalid:
