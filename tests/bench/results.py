@@ -31,6 +31,7 @@ COLUMNS = (
     "published", "CPU s a seed, peak", "commit",
 )  # fmt: skip
 OLD = "†: the method's code has changed since."
+NONE = "No row has been measured yet."
 
 
 def _code(path: Path) -> tuple[str, set[str]]:
@@ -129,7 +130,7 @@ def tables() -> dict[Path, str]:
     for page, entries in jobs().items():
         rows = [_row(entry, records[entry["job"]]) for entry in entries if entry["job"] in records]
         head = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-        lines = [*head, *rows, *(["", OLD] if any("†" in row for row in rows) else [])]
+        lines = [*head, *rows, *(["", OLD] if any("†" in row for row in rows) else [])] if rows else [NONE]
         table = "\n".join(["<!-- results -->", "", *lines, "", "<!-- end of results -->"])
         pattern = re.compile("<!-- results -->.*<!-- end of results -->", re.S)
         pages[ROOT / page] = pattern.sub(lambda _, table=table: table, (ROOT / page).read_text())
