@@ -3,8 +3,6 @@
 Axes: P hidden edges, S negatives an edge, U users, N notes, M pairs of one call.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
