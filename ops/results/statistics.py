@@ -79,10 +79,10 @@ def faults(seeds: Sequence[SeedResult], k: int) -> list[str]:
 def verdict(last: Scores, baselines: Mapping[str, Scores | None]) -> str:
     """One sentence: `last` against the strongest baseline, in ACC where there are labels, else in the label-free score.
 
-    Users of a graph that was partitioned before have no baseline: nothing is hidden, so there is no score.
+    Users of a graph of which nothing is hidden have no baseline: there is no score.
     """
     if not baselines:
-        return "no baseline and no recall: nothing is hidden from a graph that was partitioned before"
+        return "no baseline and no recall: nothing is hidden (--holdout none)"
     key, name, scale = ("acc", "ACC", 100) if "acc" in last.metrics else ("score", "tune/score", 1)
     rivals = {b: scores.metrics[key] for b, scores in baselines.items() if scores and key in scores.means}
     if not rivals or key not in last.means:

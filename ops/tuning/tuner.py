@@ -76,7 +76,7 @@ def run_search(
     if method.kind == "users" and experiment.hidden is None:
         raise SettingsError(
             f"--dataset {launch.dataset}: was partitioned before, nothing is hidden from it to rank trials by; "
-            "give the graph's tables"
+            "leave out --holdout none"
         )
     value = search_space.identity(experiment, launch, searched)
     name = launch.name or run_dir.default_name(f"tune-{method.name}", experiment.data.name, value)
