@@ -3,8 +3,6 @@
 Every row is a mean over seeds, from the stored embeddings of each seed's last epoch and the hidden test pairs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
