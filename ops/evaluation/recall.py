@@ -155,7 +155,7 @@ def popularity(task: Task) -> RecallRow:
     order = np.argsort(-count, kind="stable")
     lists = np.full((len(task.asked), LISTED), -1, dtype=np.int64)
     for i, row in enumerate(task.asked_rows):
-        seen = _row(task.train, int(row))
+        seen = task.train.indices[task.train.indptr[row] : task.train.indptr[row + 1]]
         first = order[: LISTED + len(seen)]
         first = first[~np.isin(first, seen)][:LISTED]
         lists[i, : len(first)] = first
@@ -250,11 +250,6 @@ def _member(keys: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.boo
     place = np.minimum(np.searchsorted(among, keys), len(among) - 1)
     members: NDArray[np.bool_] = among[place] == keys
     return members
-
-
-def _row(matrix: sp.csr_array, row: int) -> NDArray[Any]:
-    indices: NDArray[Any] = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
-    return indices
 
 
 def scored_lists(task: Task, lists: NDArray[np.int64], name: str, scanned: NDArray[Any], note: str = "") -> RecallRow:

@@ -4,7 +4,7 @@ Axes: N nodes, n rows of a new table, F features.
 """
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Treatment = Literal["raw", "l2", "tfidf", "standard"]
-TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
 SPARSE_BELOW = 0.1  # share of features that are not 0, below which products skip the zeros
 Table = sp.csr_array | NDArray[np.float32]
 

@@ -41,7 +41,8 @@ def place_rows(prediction: Prediction) -> Placement:
 
 def _place_graph(prediction: Prediction) -> Placement:
     model, training = prediction.model, prediction.training
-    raw = read_rows(prediction.request.data, None if training is None else _training_ids(training), model.encoding)
+    ids = None if training is None else as_keys(np.arange(training.n) if training.ids is None else training.ids)
+    raw = read_rows(prediction.request.data, ids, model.encoding)
     x = check_features(raw.x, feature_names=raw.feature_names, origin=raw.origin)
     x = as_trained(x, raw.feature_names, model, raw.origin)
     if model.encoding.made == "spectral" and (training is None or not np.array_equal(x, training.graph.x)):
@@ -83,10 +84,6 @@ def _by_pieces(prediction: Prediction, stream: TableStream, features: ColumnStat
         features.add(x)
         cluster, confidence = prediction.method.predict(model.tensors, model.settings, x, None)
         yield {"cluster": cluster, "confidence": confidence}
-
-
-def _training_ids(training: TrainedNodes) -> NDArray[np.generic]:
-    return as_keys(np.arange(training.n) if training.ids is None else training.ids)
 
 
 def _needs_training(raw: Raw, rows: NDArray[np.int64], training: TrainedNodes) -> bool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from gloo import run_in_processes
 from small_hetero import small_parts
-from users_small import METHODS, Worker, again, made, parts_in, planted
+from users_small import METHODS, Worker, again, made, parts_in
 
 from ops.api import PlainRun
 from ops.data.hetero_load import load_hetero
@@ -80,31 +80,6 @@ def test_pieces_of_the_rows_are_placed_alike(world):
     piece = hgt.predict(result.model, settings.model_dump(), new.take(17, 30))
     np.testing.assert_allclose(piece.vector, whole.vector[17:30], atol=1e-6)
     np.testing.assert_array_equal(piece.edges, whole.edges[17:30])
-
-
-def test_a_new_users_edges_bring_it_to_its_group(world):
-    """New users with the features of nobody and five edges to notes of one group."""
-    data, settings, result = world
-    graph, groups = planted()
-    of_user = groups[np.searchsorted(graph.nodes["user"].ids, data.ids)]
-    client, relation = data.connect(), ("note", "rev_follow_note", "user")
-    notes = client.ids("note")
-    follow = graph.edges["user", "follow_note", "note"]
-    votes = np.zeros((len(notes), 4))
-    np.add.at(votes, (follow.dst, groups[follow.src]), 1)  # a note's group: that of most of its users
-    of_note = votes.argmax(1)[np.searchsorted(graph.nodes["note"].ids, notes)]
-    counts = np.zeros((4, 4))
-    np.add.at(counts, (of_user, result.assignment), 1)
-    home = counts.argmax(1)  # the cluster that most of a group is in
-    rng, hits = np.random.default_rng(0), np.zeros(2)
-    x = rng.standard_normal((60, data.n_features)).astype(np.float32)
-    for group in range(4):
-        mine = x[group * 15 : group * 15 + 15]
-        chosen = rng.choice(np.flatnonzero(of_note == group), 5, replace=False)
-        for i, numbers in enumerate((chosen, chosen[:0])):
-            found = hgt.predict(result.model, settings.model_dump(), one(mine, numbers, relation))
-            hits[i] += (found.cluster == home[group]).sum()
-    assert hits[0] > hits[1] + 10  # of 60
 
 
 def test_without_edges_features_tell_and_without_both_nothing_does(tmp_path):
