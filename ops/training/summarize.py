@@ -166,7 +166,8 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
     seeds, shown = experiment.seeds, experiment.launch.result
     folders = {seed: folder / f"seed-{seed}" for seed in seeds}
     each = [rescored(experiment, f) for f in folders.values()]
-    chosen = seeds[panel([{k: v for k, v in e.last.items() if v is not None} for e in each]).chosen]
+    lasts = [{k: v for k, v in e.last.items() if v is not None} for e in each]
+    chosen = seeds[::-1][panel(lasts[::-1]).chosen]  # of equal seeds the first
     table, clusters = write_assignments(experiment, folder, folders, chosen)
     for file in ("settings.json", "model.safetensors"):
         with replacing(folder / "model" / file) as temporary:
