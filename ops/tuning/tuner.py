@@ -218,6 +218,7 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     from ray import tune
 
     experiment, launch = study.experiment.with_settings("trial", **config), study.launch
+    experiment = replace(experiment, request=experiment.request.with_launch(seeds=0))  # no seed of a run's results
     memory.preload()
     torch.set_num_threads(experiment.threads)
     name = search_space.trial_name(experiment, experiment.data.digest())
