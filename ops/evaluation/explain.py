@@ -8,8 +8,6 @@ are left out. For 0/1 columns the mean is the share of ones; the log-odds ratio 
 Axes: N rows, F features, K clusters.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

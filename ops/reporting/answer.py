@@ -1,7 +1,5 @@
 """The first sentences of a report: what a run comes to, and what to do."""
 
-from __future__ import annotations
-
 from ops.reporting.tables import BASELINES, number
 from ops.results.schema import RunResult, SearchResult
 

@@ -5,8 +5,6 @@ All numbers of clusters are those of the model's seed; clusters of other seeds a
 Axes: N rows.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Several finished runs side by side: one table for the terminal, one self-contained HTML page of the same rows."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

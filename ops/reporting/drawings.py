@@ -3,8 +3,6 @@
 Of each the whole comes first, then its panels where it has several (`ops.reporting.theme.pngs`).
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -86,7 +84,7 @@ def search_drawings(search: SearchResult) -> dict[str, list[bytes]]:
     return _drawn({"trials": search_settings(search, searched(search))})
 
 
-def _drawn(figures: dict[str, Figure | None]) -> dict[str, list[bytes]]:
+def _drawn(figures: "dict[str, Figure | None]") -> dict[str, list[bytes]]:
     from ops.reporting.theme import pngs
 
     return {name: pngs(figure, name in ALL_COLOURS) for name, figure in figures.items() if figure is not None}

@@ -1,7 +1,5 @@
 """The report of a run or a search: figures/*.png and one self-contained report.html, from stored files only."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -1,7 +1,5 @@
 """What sets the clusters of a run apart, as `explain.json` keeps it."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from ops.results.schema import StoredJson

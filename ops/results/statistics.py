@@ -1,7 +1,5 @@
 """Statistics of a run: from the history of a seed to its figures, and from the seeds to means, spread and verdict."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ A trial is a run of one seed in its own folder, found again by its settings: a s
 same command, ended trials are told to the scheduler from their stored curves, broken ones from their checkpoints.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping

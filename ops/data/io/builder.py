@@ -1,7 +1,5 @@
 """What a reader hands over, and the one way from there to (graph, labels)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,7 +41,7 @@ class Raw:
 
 
 def check_knn(knn: int, metric: str) -> None:
-    """SettingsError for a negative `knn` or an unknown metric, before anything is read."""
+    """SettingsError for a negative `knn` or an unknown metric."""
     if knn < 0:
         raise SettingsError(f"--knn {knn} must be >= 0 (0: the data has edges)")
     if metric not in METRICS:
@@ -61,6 +59,7 @@ def finish(
     none and `knn` is 0, or words are no features; that names all that is missing, K too where it is not given
     (`k_given`) and there are no labels.
     """
+    check_knn(knn, metric)
     if raw.edges is not None and knn > 0:
         raise SettingsError(f"--knn {knn}: {raw.origin} has edges; --knn is for feature tables")
     if (raw.edges is None and knn == 0) or raw.missing:

@@ -3,8 +3,6 @@
 Axes: n rows of a piece, C values of a column.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 They are recognised by their attributes, so that none of them has to be installed. Axes: N nodes, F features, E edges.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

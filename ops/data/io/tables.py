@@ -3,8 +3,6 @@
 Axes: N rows, F features, E edges.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

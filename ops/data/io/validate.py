@@ -3,8 +3,6 @@
 Axes: N nodes, F features, E directed edges, M edges of a relation. Rows are counted from 0 in every message.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any

@@ -3,8 +3,6 @@
 Axes: N images, C = 3 channels (red, green, blue), H x W pixels, F features.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -67,6 +65,6 @@ class ImageSet:
     def _digest(self) -> str:
         return digest_of(self.pixels, self.features)
 
-    def with_notes(self, *notes: str) -> ImageSet:
+    def with_notes(self, *notes: str) -> "ImageSet":
         """The same images with more notes."""
         return replace(self, notes=(*self.notes, *notes))

@@ -3,8 +3,6 @@
 Axes: n rows, F features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -38,7 +36,7 @@ class Scaling:
         return {"kind": self.kind, "centre": self.centre.tolist(), "width": self.width.tolist()}
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any] | None) -> Scaling | None:
+    def of(cls, plain: Mapping[str, Any] | None) -> "Scaling | None":
         """What `plain` has written."""
         return None if plain is None else cls(plain["kind"], np.array(plain["centre"]), np.array(plain["width"]))
 
