@@ -69,6 +69,9 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     run.publish()
     if run.rank:
         return None
+    if shrunken := statistics.shrunken(run.history, owners.total, experiment.k):
+        run.warnings.append(f"seed {run.seed}: {shrunken}")
+        experiment.console.warn(run.warnings[-1])
     columns, alike = looked_at(partial(module.features, data), owners.total)
     save_model(
         run.folder / "model", result.model, describe(experiment.method.name, data, columns) | flat(experiment.settings)
