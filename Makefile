@@ -1,5 +1,5 @@
 # Everything sets itself up: the first target that runs makes .venv (Python 3.11+, about 7 GB, some minutes; with
-# TORCH=cpu, without CUDA's libraries, about 2 GB).
+# TORCH=cpu, without CUDA's libraries, about 2 GB; with LOCKED=1 each package by the hash in .ci/requirements.lock).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -12,12 +12,14 @@ ONE_THREAD := OMP_NUM_THREADS=1
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.ready ## make .venv with Tessera and its tools; TORCH=cpu: without CUDA
+setup: $(VENV)/.ready ## make .venv with Tessera and its tools; TORCH=cpu: without CUDA; LOCKED=1: as CI, by hashes
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(WHEELS) -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(LOCKED),--require-hashes --no-deps -r .ci/requirements.lock,-c constraints.txt $(WHEELS) -e '.[dev]')
+	$(if $(LOCKED),$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .)
 	@touch $@
 
 # of PyTorch's own index of wheels, which the image takes them from
@@ -25,10 +27,11 @@ LEFT_OUT := torch torchvision cuda-bindings cuda-pathfinder cuda-toolkit nvidia-
     nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand \
     nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink \
     nvidia-nvshmem-cu13 nvidia-nvtx triton
-lock: ## hashes of what the image installs (k8s/requirements.lock), by uv; after dependencies have changed
-	uv pip compile pyproject.toml --extra server -c constraints.txt --generate-hashes --no-annotate \
-		$(addprefix --no-emit-package=,$(LEFT_OUT)) --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-		-o k8s/requirements.lock
+COMPILE := uv pip compile --quiet pyproject.toml -c constraints.txt --generate-hashes --no-annotate --custom-compile-command "make lock" \
+    --python-version 3.11 --python-platform x86_64-manylinux_2_28
+lock: ## hashes of what CI and the image install, by uv; after dependencies have changed
+	$(COMPILE) --extra dev -o .ci/requirements.lock
+	$(COMPILE) --extra server $(addprefix --no-emit-package=,$(LEFT_OUT)) -o k8s/requirements.lock
 
 fuzz: setup ## five minutes of drawn tables, folders, images and run folders: what fails is drawn first the next time
 	$(ONE_THREAD) FUZZ_SECONDS=300 $(BIN)/python -m pytest -m fuzz

@@ -1,7 +1,5 @@
 """What memory a process uses and may use; bytes throughout."""
 
-from __future__ import annotations
-
 import ctypes
 import mmap
 import os

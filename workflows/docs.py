@@ -42,6 +42,7 @@ def gather(folder: Path) -> None:
     root = Path(__file__).parents[1]
     pages = [root / name for name in ("README.md", "CHANGELOG.md")]
     pages += sorted(each for room in ("ops", "trainers", "workflows", "k8s") for each in (root / room).rglob("*.md"))
+    pages += sorted((root / "workflows/examples").glob("*.ipynb"))
     for path in pages:
         target = folder / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)

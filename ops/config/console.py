@@ -1,7 +1,5 @@
 """What a run tells: one live block on a terminal, plain lines elsewhere, nothing with `--quiet`."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import re

@@ -1,7 +1,5 @@
 """Settings that come with a kind of data: the methods for it derive theirs from them."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from ops.config.settings import MethodSettings, setting
@@ -20,8 +18,10 @@ class UserSettings(MethodSettings):
     label_relations: str = setting(
         "", "comma-separated relations whose edges are predicted; default: all that join the first one's types"
     )
-    holdout: Literal["auto", "time", "user"] = setting(
-        "auto", "what is hidden for the evaluation: the last edges of all or of each user; auto: the data set's own"
+    holdout: Literal["auto", "time", "user", "none"] = setting(
+        "auto",
+        "what is hidden for the evaluation: the last edges of all or of each user; auto: the data set's own; "
+        "none: nothing, of a graph that was partitioned before",
     )
     cluster: Literal["kmeans", "som"] = setting("kmeans", "what makes the clusters of users")
     parts: int = setting(1, "parts of the graph", ge=1, le=100_000)

@@ -4,8 +4,6 @@ Sources, weakest first: defaults < preset < `--config FILE` < flags < trial. The
 as SEEDS or LR would be picked up by accident.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import math

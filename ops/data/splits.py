@@ -7,9 +7,7 @@ node and its own first hidden time, and edges without a source node at either en
 not either, and where a label relation has none, nothing is cut. Axes: V, T hidden pairs of validation and test.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,7 +23,7 @@ from ops.rng import generator
 How = Literal["time", "user"]
 BY_USER = ("ml-100k",)  # data sets whose global cut leaves most users without a history
 USUAL = ("user", "note")
-_NEVER = np.iinfo(np.int64).max
+NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,14 @@ class Split:
 
     @property
     def hidden(self) -> str:
-        """How the pairs were chosen, in words: by time, by each user's time, or at random where edges have no times."""
-        order = {"time": "by time", "user": "by each source's time"}[self.how]
-        return order if self.timed else f"at random{' for each source' if self.how == 'user' else ''} (no times)"
+        """How the pairs were chosen, in words."""
+        return hidden_words(self.how, timed=self.timed)
+
+
+def hidden_words(how: How, *, timed: bool) -> str:
+    """By time, by each user's time, or at random where edges have no times."""
+    order = {"time": "by time", "user": "by each source's time"}[how]
+    return order if timed else f"at random{' for each source' if how == 'user' else ''} (no times)"
 
 
 def split(
@@ -73,25 +76,37 @@ def split(
     """
     if not (valid >= 0 and test > 0 and valid + test < 1):
         raise SettingsError(f"valid={valid:g}, test={test:g}: shares must be >= 0, test > 0, and their sum below 1")
-    how = how or ("user" if graph.name in BY_USER else "time")
-    labels = _label_relations(graph, label_relations)
+    how = how or usual(graph.name)
+    labels = labels_among(graph.edges, label_relations)
     source, target = labels[0][0], labels[0][2]
     codes, times, notes = _pairs(graph, labels, seed)
     timed = all(graph.edges[r].time is not None for r in labels)
     n_targets = graph.nodes[target].count
     owners = codes // n_targets
-    parts, cuts = _by_user(owners, times, valid, test) if how == "user" else _by_time(times, valid, test)
-    first, late = cuts[0] if timed else _NEVER, (parts > 0) & timed
+    if how == "user":
+        parts, cuts = by_user(owners, times, valid, test), (NEVER, NEVER)
+    else:
+        first_cut, second_cut = np.sort(times)[cut_places(times.size, valid, test)].tolist()
+        parts, cuts = (times >= first_cut).astype(np.int64) + (times >= second_cut), (first_cut, second_cut)
+    first, late = cuts[0] if timed else NEVER, (parts > 0) & timed
     before = np.full(graph.nodes[source].count, first)
     np.minimum.at(before, owners[late], times[late])  # by time none of them is before the cut
-    train = _without(graph, labels, codes[parts > 0], before, first)
+    hidden = codes[parts > 0]
+    train = replace(
+        graph, edges={r: e.take(kept(r, e, labels, n_targets, hidden, before, first)) for r, e in graph.edges.items()}
+    )
     trained = _with_edges(train, source)
     counts, left_out = _counted(graph, train, how, source, owners, parts, trained)
     notes += left_out
-    hidden = [codes[(parts == i) & trained[owners]] for i in (1, 2)]
-    pairs = [np.stack([c // n_targets, c % n_targets], axis=1) for c in hidden]
+    judged = [codes[(parts == i) & trained[owners]] for i in (1, 2)]
+    pairs = [np.stack([c // n_targets, c % n_targets], axis=1) for c in judged]
     shown_cuts = cuts if timed and how == "time" else None
     return Split(train.with_notes(*notes), pairs[0], pairs[1], shown_cuts, counts, how, labels, timed)
+
+
+def usual(name: str) -> How:
+    """How pairs are hidden of a data set where nothing is asked for."""
+    return "user" if name in BY_USER else "time"
 
 
 def _with_edges(train: HeteroGraph, kind: str) -> NDArray[np.bool_]:
@@ -105,15 +120,16 @@ def _with_edges(train: HeteroGraph, kind: str) -> NDArray[np.bool_]:
     return linked
 
 
-def _label_relations(graph: HeteroGraph, names: Sequence[str]) -> tuple[Relation, ...]:
-    relations = find_relations(graph.edges, names)
-    ends = sorted({(r[0], r[2]) for r in relations})
+def labels_among(relations: Iterable[Relation], names: Sequence[str]) -> tuple[Relation, ...]:
+    """Those of `relations` whose edges are hidden; no `names`: as `split` says. Raises SettingsError."""
+    meant = find_relations(relations, names)
+    ends = sorted({(r[0], r[2]) for r in meant})
     if not names:
-        wanted = USUAL if USUAL in ends else (relations[0][0], relations[0][2])
-        return tuple(r for r in relations if (r[0], r[2]) == wanted)
+        wanted = USUAL if USUAL in ends else (meant[0][0], meant[0][2])
+        return tuple(r for r in meant if (r[0], r[2]) == wanted)
     if len(ends) > 1:
         raise SettingsError(f"label relations join different types ({ends[0]} and {ends[1]}); choose those of one pair")
-    return relations
+    return meant
 
 
 def _pairs(
@@ -128,12 +144,16 @@ def _pairs(
         unique = np.unique(codes)
         order = generator(seed, "split without times").permutation(unique.size)
         return unique, order.astype(np.int64), [f"edges without times: split at random (seed {seed})"]
-    times = np.concatenate(stamps)
+    return *latest(codes, np.concatenate(stamps)), []
+
+
+def latest(codes: NDArray[np.int64], times: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every pair once, sorted, at its latest time."""
     order = np.lexsort((times, codes))
     codes, times = codes[order], times[order]
     last = np.ones(codes.size, dtype=bool)
     last[:-1] = codes[1:] != codes[:-1]
-    return codes[last], times[last], []
+    return codes[last], times[last]
 
 
 def _share(n: Any, share: Any) -> Any:
@@ -141,16 +161,12 @@ def _share(n: Any, share: Any) -> Any:
     return np.floor(n * share + 1e-9).astype(np.int64)
 
 
-def _by_time(times: NDArray[np.int64], valid: float, test: float) -> tuple[NDArray[np.int64], tuple[int, int]]:
-    """0 train, 1 validation, 2 test of each pair, and the two cut times."""
-    ordered = np.sort(times)
-    cuts = ordered[np.minimum(_share(times.size, np.array([1 - valid - test, 1 - test])), times.size - 1)]
-    return (times >= cuts[0]).astype(np.int64) + (times >= cuts[1]), (int(cuts[0]), int(cuts[1]))
+def cut_places(count: int, valid: float, test: float) -> NDArray[np.int64]:
+    """Where among the sorted times of so many pairs validation and test begin."""
+    return np.asarray(np.minimum(_share(count, np.array([1 - valid - test, 1 - test])), count - 1))
 
 
-def _by_user(
-    owners: NDArray[np.int64], times: NDArray[np.int64], valid: float, test: float
-) -> tuple[NDArray[np.int64], tuple[int, int]]:
+def by_user(owners: NDArray[np.int64], times: NDArray[np.int64], valid: float, test: float) -> NDArray[np.int64]:
     """0 train, 1 validation, 2 test of each pair; equal times count in the order of the pairs."""
     order = np.lexsort((np.arange(owners.size), times, owners))
     _, starts, sizes = np.unique(owners[order], return_index=True, return_counts=True)
@@ -159,39 +175,31 @@ def _by_user(
     second = np.maximum(_share(sizes, 1 - test), first)
     parts = np.empty(owners.size, dtype=np.int64)
     parts[order] = (rank >= np.repeat(first, sizes)).astype(np.int64) + (rank >= np.repeat(second, sizes))
-    return parts, (_NEVER, _NEVER)
+    return parts
 
 
-def _without(
-    graph: HeteroGraph,
-    labels: tuple[Relation, ...],
-    hidden: NDArray[np.int64],
-    before: NDArray[np.int64],
-    first: int,
-) -> HeteroGraph:
-    """The graph without hidden pairs in any relation, and without other relations' edges that are too young.
-
-    That is from time `first` on, and from `before[row]` on where an end is a node of the source type.
-    """
+def kept(
+    relation: Relation, edges: Edges, labels: Sequence[Relation], n_targets: int, hidden: NDArray[np.int64],
+    before: NDArray[np.int64], first: int,
+) -> NDArray[np.bool_]:  # fmt: skip
+    """Which edges [M] of a relation may train: no `hidden` pair (sorted codes source * n_targets + target), and of
+    relations that are not `labels` none from time `first` on, or from `before[row]` on where an end is a source."""
     ends = (labels[0][0], labels[0][2])
-    n_targets = graph.nodes[ends[1]].count
-    kept: dict[Relation, Edges] = {}
-    for relation, edges in graph.edges.items():
-        keep = np.ones(edges.count, dtype=bool)
-        # relations that join other types are cut too: what comes later may be a consequence of the hidden pairs
-        cut = edges.time if relation not in labels else None
-        if cut is not None:
-            keep &= cut < first
-        for source, target, at, to in (
-            (relation[0], relation[2], edges.src, edges.dst),
-            (relation[2], relation[0], edges.dst, edges.src),
-        ):
-            if (source, target) == ends:
-                keep &= ~np.isin(at * n_targets + to, hidden)
-            if cut is not None and source == ends[0]:
-                keep &= cut < before[at]
-        kept[relation] = edges.take(keep)
-    return replace(graph, edges=kept)
+    keep = np.ones(edges.count, dtype=bool)
+    # relations that join other types are cut too: what comes later may be a consequence of the hidden pairs
+    cut = edges.time if relation not in labels else None
+    if cut is not None:
+        keep &= cut < first
+    for source, target, at, to in (
+        (relation[0], relation[2], edges.src, edges.dst),
+        (relation[2], relation[0], edges.dst, edges.src),
+    ):
+        if (source, target) == ends and len(hidden):
+            codes = at * n_targets + to
+            keep &= hidden[np.minimum(np.searchsorted(hidden, codes), len(hidden) - 1)] != codes
+        if cut is not None and source == ends[0]:
+            keep &= cut < before[at]
+    return keep
 
 
 def _counted(
@@ -209,10 +217,15 @@ def _counted(
         "test sources": int(np.unique(owners[(parts == 2) & shown]).size),
         "edges hidden": sum(e.count for e in graph.edges.values()) - sum(e.count for e in train.edges.values()),
     }
-    if not counts["train pairs"] or not counts["test pairs"]:
-        raise DataError(
-            f"{graph.name}: split by {how}: {counts['train pairs']} pairs left to train on, {counts['test pairs']} to "
-            "test; both are needed (many equal times? split by user, or give more data)"
-        )
+    check_counts(graph.name, how, counts)
     lonely = counts["sources left out"]
     return counts, [f"{count(lonely, source)} without training edges: left out of the evaluation"] if lonely else []
+
+
+def check_counts(name: str, how: How, counts: Mapping[str, int]) -> None:
+    """Raises DataError where nothing is left to train on or to test."""
+    if not counts["train pairs"] or not counts["test pairs"]:
+        raise DataError(
+            f"{name}: split by {how}: {counts['train pairs']} pairs left to train on, {counts['test pairs']} to "
+            "test; both are needed (many equal times? split by user, or give more data)"
+        )

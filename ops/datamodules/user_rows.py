@@ -72,15 +72,21 @@ def hide(place: Path, remote: s3.Location | None, arrays: Mapping[str, NDArray[n
     Raises SettingsError, ResourceError or ServiceError where it cannot be written.
     """
     there_are = {name: array for name, array in arrays.items() if array is not None}
-    name = f"{place.name}-judged-{digest_of(*there_are.values())[:12]}"
-    folder, place_of_all = place.with_name(name), None if remote is None else remote / name
+    folder = place.with_name(f"{place.name}-judged-{digest_of(*there_are.values())[:12]}")
     for key, array in there_are.items():
         if not (folder / f"{key}.npy").is_file():
             with replacing(folder / f"{key}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, array, allow_pickle=False)
-        if place_of_all is not None:
-            s3.upload(folder / f"{key}.npy", place_of_all / f"{key}.npy")
-    return HiddenEdges(folder.absolute(), str(place_of_all or ""), "labels" in there_are)
+    return shown_to_judges(folder, remote)
+
+
+def shown_to_judges(folder: Path, remote: s3.Location | None) -> HiddenEdges:
+    """What `folder` has for judges, also sent to `remote` if it is given. Raises ServiceError."""
+    there = None if remote is None else remote / folder.name
+    if there is not None:
+        for path in sorted(folder.glob("*.npy")):
+            s3.upload(path, there / path.name)
+    return HiddenEdges(folder.absolute(), str(there or ""), (folder / "labels.npy").is_file())
 
 
 @dataclass(frozen=True)

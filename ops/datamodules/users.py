@@ -28,14 +28,15 @@ from ops.config.settings import LaunchSettings
 from ops.data.hetero_load import load_hetero
 from ops.data.io.ids import Lookup
 from ops.data.load import refuse_preparation
-from ops.data.splits import Split, split
-from ops.data.types.hetero import HeteroGraph, find_relations
-from ops.datamodules.user_rows import HiddenEdges, hide, user_rows
+from ops.data.splits import How, Split, labels_among, split, usual
+from ops.data.types.hetero import HeteroGraph
+from ops.datamodules.split_parts import PartsSplit, check_judged, hidden_note
+from ops.datamodules.user_rows import HiddenEdges, hide, shown_to_judges, user_rows
 from ops.distributed.apart import apart
 from ops.distributed.process_group import ProcessGroup
 from ops.distributed.ray_session import check_seen, has_workers
 from ops.distributed.resources import Workers, on_cluster
-from ops.errors import DataError
+from ops.errors import SettingsError
 from ops.evaluation import recall
 from ops.evaluation.projection import projection_modularity
 from ops.evaluation.unlabelled import feature_indices, size_indices
@@ -44,25 +45,19 @@ from ops.graph.partition.pipeline import partition_in_memory
 from ops.graph.partition.tasks import PartitionRequest
 from ops.graph.sampling.batches import PARTITION_SEED
 from ops.graph.sampling.dataset import PartitionedGraph
+from ops.graph.sampling.part_service import cached
 from ops.storage import object_store as s3
 from ops.storage import run_dir
 from ops.storage.object_store import is_s3
 
 UserExperiment = Experiment[UserSettings, PartitionedGraph]
-SCORED, AT = "recall_at_50", "recall@50"  # as MLflow takes names, and as tables have it
+SCORE, AT = "recall_at_50", "recall@50"  # as MLflow takes names, and as tables have it
 
 
 def _stored(spec: str, manifest: Manifest, s: UserSettings) -> PartitionedGraph:
-    relations = find_relations(manifest.forward, s.labels)
-    labels = tuple(r for r in relations if (r[0], r[2]) == (relations[0][0], relations[0][2]))
-    note = "the graph was partitioned before: nothing is hidden, recall cannot be told"
+    labels = labels_among(manifest.forward, s.labels)
+    note = "the graph was partitioned before and --holdout is none: nothing is hidden, recall cannot be told"
     return PartitionedGraph(manifest.name, spec, manifest, labels, (*manifest.notes, note))
-
-
-def _hidden_note(hidden: Split) -> str:
-    c = hidden.counts
-    return (f"hidden {hidden.hidden}: {c['valid pairs']:,} pairs for validation, {c['test pairs']:,} for the test; "
-            f"{c['train pairs']:,} are left to train on")  # fmt: skip
 
 
 def _parts_note(manifest: Manifest) -> str:
@@ -86,18 +81,15 @@ def _hidden_pairs(
     trained = np.zeros(data.n_rows, dtype=bool)
     for relation in data.labels:
         trained[hidden.train.edges[relation].src] = True
-    for pairs, what in ((hidden.valid, "validation"), (hidden.test, "test")):
-        if not trained[pairs[:, 0]].any():
-            raise DataError(
-                f"{data.name}: no {data.rows} has both training and hidden {data.others}s for the {what}, hidden "
-                f"{hidden.hidden}: recall cannot be told; give more edges, or another --holdout"
-            )
-    pairs_of = {"valid": hidden.valid, "test": hidden.test}
-    return {name: np.stack([number[0][p[:, 0]], number[1][p[:, 1]]]) for name, p in pairs_of.items()}
+    pairs = {"valid": hidden.valid.T, "test": hidden.test.T}
+    check_judged(data.name, data.labels, hidden.hidden, trained, pairs)
+    return {name: np.stack([number[0][p[0]], number[1][p[1]]]) for name, p in pairs.items()}
 
 
 def prepare(launch: LaunchSettings, s: UserSettings) -> tuple[PartitionedGraph, HiddenEdges]:
     """The training graph in parts, written once for a graph and beside it what is hidden. Needs all of the graph."""
+    if s.holdout == "none":
+        raise SettingsError("--holdout none: is for a graph that was partitioned before (partition_graph.py)")
     with memory.loading_within(launch.memory_limit):
         graph, groups = load_hetero(launch.dataset)
     hidden = split(graph, None if s.holdout == "auto" else s.holdout, label_relations=s.labels)
@@ -107,13 +99,31 @@ def prepare(launch: LaunchSettings, s: UserSettings) -> tuple[PartitionedGraph, 
             request = PartitionRequest(s.parts, s.partition, seed=PARTITION_SEED, simple=True)
             partition_in_memory(hidden.train, folder, request)
         manifest = read_manifest(folder)
-        notes = (*hidden.train.notes, _hidden_note(hidden), _parts_note(manifest))
+        notes = (*hidden.train.notes, hidden_note(hidden.hidden, hidden.counts), _parts_note(manifest))
         data = PartitionedGraph(graph.name, str(folder), manifest, hidden.relations, notes)
         client, nodes = data.connect(), hidden.train.nodes
         rows, others = (Lookup(kind, nodes[kind].ids).rows(client.ids(kind)) for kind in (data.rows, data.others))
         truth = None if groups is None or data.rows not in groups else groups[data.rows][rows]
         remote = run_dir.remote(launch, "partitions") if on_cluster() else None
         return data, hide(folder, remote, _hidden_pairs(data, hidden, (rows, others)) | {"labels": truth})
+
+
+def prepare_parts(launch: LaunchSettings, s: UserSettings) -> tuple[PartitionedGraph, HiddenEdges]:
+    """The same of a graph that was partitioned before: its parts without what is hidden, one in memory at a time."""
+    spec, manifest = launch.dataset, read_manifest(launch.dataset)
+    labels = labels_among(manifest.forward, s.labels)
+    how: How = s.holdout if s.holdout in ("time", "user") else usual(manifest.name)
+    words = f"{PartitionedGraph(manifest.name, spec, manifest, labels).digest()} {how}"
+    name = f"{manifest.name}-{manifest.parts}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
+    folder = run_dir.open_folder(str(run_dir.local_out(launch) / "partitions"), name)
+    judged = folder.with_name(f"{name}-judged")
+    with run_dir.lock(folder, wait=True):
+        if not has_manifest(folder):
+            place = cached(spec, range(manifest.parts)) if is_s3(spec) else Path(spec).expanduser()
+            PartsSplit(place, manifest, labels, how).write(folder, judged)
+        written = read_manifest(folder)
+        data = PartitionedGraph(manifest.name, str(folder), written, labels, (*written.notes, _parts_note(written)))
+        return data, shown_to_judges(judged, run_dir.remote(launch, "partitions") if on_cluster() else None)
 
 
 def send_parts(folder: Path, there: s3.Location) -> None:
@@ -132,15 +142,14 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
     def load(
         self, launch: LaunchSettings, settings: UserSettings
     ) -> tuple[PartitionedGraph, NDArray[np.int64] | None, HiddenEdges | None]:
-        """The partitioned training graph, the users' groups where they are known, and what is hidden.
-
-        A folder of shards is taken as it is: nothing is hidden, so nothing is recalled.
-        """
+        """The partitioned training graph, the users' groups where they are known, and what is hidden."""
         refuse_preparation(launch, "is for attributed graphs and feature tables; users come with their edges")
         spec, s = launch.dataset, settings
-        if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
+        in_parts = ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec)
+        if in_parts and s.holdout == "none":
             return _stored(spec, read_manifest(spec), s), None, None
-        data, hidden = apart(prepare, launch, s) if has_workers(launch) else prepare(launch, s)
+        make = prepare_parts if in_parts else prepare
+        data, hidden = apart(make, launch, s) if has_workers(launch) else make(launch, s)
         return data, hidden.labels, hidden
 
     def describe(self, data: PartitionedGraph) -> str:
@@ -171,7 +180,7 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
             scores["modularity"] = projection_modularity(users.train, clusters, users.owners)
             if "embedding" in embeddings:
                 row = recall.u2u2i(task, embeddings["embedding"], clusters, "")
-                scores[SCORED] = row.metrics[AT]
+                scores[SCORE] = row.metrics[AT]
                 scores["score"] = row.metrics[AT]
             return scores
 
@@ -222,6 +231,17 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
                 send_parts(Path(data.place), there)
                 data = replace(data, place=str(there))
         return data.served(replicated=experiment.settings.topology == "replicated")
+
+    def finish_seed(
+        self, experiment: UserExperiment, folder: Path, seed: int, arrays: Arrays, group: ProcessGroup
+    ) -> None:
+        """The seed's rows of the recall table and its link scores, by the ranks that own the users; not a trial's."""
+        from ops.datamodules.users_results import SCORED, score_seed
+
+        if experiment.hidden is not None and seed in experiment.seeds:
+            scored = score_seed(experiment, group, seed, arrays, fixed=seed == experiment.seeds[0])
+            if group.rank == 0:
+                scored.write(folder / SCORED)
 
     def finish(
         self,

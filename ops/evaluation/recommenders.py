@@ -10,8 +10,6 @@ A model turns a user's training notes x [N] into scores `x W` [N] of all notes. 
 Axes: U users, N notes, F factors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,9 +26,9 @@ NEIGHBOURS = 100
 Weights = NDArray[np.float32]
 
 
-def applies(train: sp.csr_array) -> bool:
-    """Whether the matrices of these interactions [U N] are a matter of seconds."""
-    return 1 < train.shape[1] <= LARGEST
+def applies(n_notes: int) -> bool:
+    """Whether the matrices of so many notes are a matter of seconds."""
+    return 1 < n_notes <= LARGEST
 
 
 def rows(task: Task, validation: Task) -> list[RecallRow]:

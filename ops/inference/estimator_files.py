@@ -1,7 +1,5 @@
 """An estimator's files: what it saves is a run's folder, and any run's folder or model in MLflow loads as one."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A feature table without edges comes and goes in pieces. Otherwise all rows and t
 make one graph, over which the method filters. Axes: n rows, F features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path

@@ -5,8 +5,6 @@ Other libraries' objects are recognised by their attributes, so that none of the
 Axes: N nodes, F features, E edges.
 """
 
-from __future__ import annotations
-
 from os import PathLike, fspath
 from typing import Any
 
@@ -58,6 +56,11 @@ def as_raw(name: str, x: Any, edge_index: Any) -> Raw:
         return Raw(name, name, features, edges, weights=weights)
     if hasattr(x, "adj") and hasattr(x, "nodes") and hasattr(x, "edges"):
         return of_networkx(name, x)
+    if hasattr(x, "select_dtypes") and (words := [str(c) for c in x.select_dtypes(exclude=["number", "bool"])]):
+        raise DataError(
+            f"{name}: no numbers in column{'s' * (len(words) > 1)} {', '.join(map(repr, words[:5]))}; pandas."
+            "get_dummies or scikit-learn's OneHotEncoder makes a column of each value"
+        )
     features = as_array(name, "x", x)
     if features.ndim == 1:
         raise DataError(f"{name}: x has one axis; give rows by columns. Reshape your data: x.reshape(-1, 1)")

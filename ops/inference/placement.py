@@ -3,8 +3,6 @@
 Axes: n rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,7 +30,7 @@ class Prediction:
     request: PredictSettings
     method: AnyMethod
 
-    def on(self, data: str) -> Prediction:
+    def on(self, data: str) -> "Prediction":
         """The same for `data` elsewhere."""
         return replace(self, request=self.request.model_copy(update={"data": data}))
 

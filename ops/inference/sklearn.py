@@ -1,7 +1,5 @@
 """scikit-learn's words around a method: fit, fit_predict, predict, transform, labels_, get_params, set_params."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 Axes: n rows, F features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,20 +19,18 @@ FEW = 10  # rows whose variance says nothing yet
 class ColumnStatistics:
     """Sums over rows that come in pieces, from which each column's mean, deviation and range follow.
 
-    `origin` [F] (default: the first row) is subtracted before squares are summed, so that they do not cancel.
+    The first row is subtracted before squares are summed, so that they do not cancel.
     """
 
-    def __init__(self, origin: NDArray[np.floating[Any]] | None = None) -> None:
+    def __init__(self) -> None:
         self.count = 0
-        self._origin = origin
 
     def add(self, x: NDArray[np.floating[Any]]) -> None:
         """Count in the rows `x` [n, F]; no array of the size of `x` is made."""
         for first in range(0, len(x), BLOCK):
             block = x[first : first + BLOCK].astype(np.float64)
-            if self._origin is None:
-                self._origin = block[0].copy()
             if not self.count:
+                self._origin = block[0].copy()
                 self._sums, self._squares = np.zeros((2, block.shape[1]))
                 self.low, self.high = block[0].copy(), block[0].copy()
             self.low = np.minimum(self.low, block.min(0))
@@ -47,7 +43,6 @@ class ColumnStatistics:
     @property
     def mean(self) -> NDArray[np.float64]:
         """The columns' means [F]."""
-        assert self._origin is not None, "rows were counted in"
         return np.asarray(self._origin + self._sums / self.count)
 
     @property

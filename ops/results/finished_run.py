@@ -1,7 +1,5 @@
 """A finished run as a starting point: its model, the nodes it was trained on, and their clusters."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -50,7 +48,7 @@ class TrainedNodes:
             )
         return graph
 
-    def with_source(self, spec: str, knn: int) -> TrainedNodes:
+    def with_source(self, spec: str, knn: int) -> "TrainedNodes":
         """The same nodes, their data read from elsewhere (`--known`)."""
         return replace(self, source=self.source.model_copy(update={"spec": spec, "knn": knn}))
 

@@ -3,8 +3,6 @@
 `ops.results.arrays` reads them, without torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

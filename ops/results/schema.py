@@ -7,8 +7,6 @@
 Only keys that were set are written. Keys that a later version added are kept.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar

@@ -1,7 +1,5 @@
 """Statistics of a run: from the history of a seed to its figures, and from the seeds to means, spread and verdict."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,12 +13,25 @@ from ops.results.schema import Number, Scores, SeedResult, Spread
 SCORE = ("cluster/", "eval/", "tune/")
 ALIKE = "all rows have the same features"
 COLLAPSED_SHARE = 0.95  # of the rows in one cluster
+TINY = 0.05  # of the mean size of a cluster
 History = Sequence[Mapping[str, Any]]
 
 
 def evaluated(history: History) -> list[Mapping[str, Any]]:
     """The records at which clusters were scored, without the untrained start (epoch -1)."""
     return [r for r in history if "cluster/size_max" in r and r["epoch"] >= 0]
+
+
+def shrunken(history: History, rows: int, k: int) -> str:
+    """A sentence where the last epoch has a cluster of almost no rows that an earlier epoch had not; "" elsewhere."""
+    scored, tiny = evaluated(history), TINY * rows / k
+    sound = [int(r["epoch"]) for r in scored if r["cluster/size_min"] >= tiny]
+    if not sound or scored[-1]["cluster/size_min"] >= tiny:
+        return ""
+    return (
+        f"a cluster has shrunk to {scored[-1]['cluster/size_min']:.0f} rows (the mean is {rows / k:,.0f}) since epoch "
+        f"{sound[-1]}: --epochs {sound[-1] + 1} ends before that"
+    )
 
 
 def short(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,10 +92,10 @@ def faults(seeds: Sequence[SeedResult], k: int) -> list[str]:
 def verdict(last: Scores, baselines: Mapping[str, Scores | None]) -> str:
     """One sentence: `last` against the strongest baseline, in ACC where there are labels, else in the label-free score.
 
-    Users of a graph that was partitioned before have no baseline: nothing is hidden, so there is no score.
+    Users of a graph of which nothing is hidden have no baseline: there is no score.
     """
     if not baselines:
-        return "no baseline and no recall: nothing is hidden from a graph that was partitioned before"
+        return "no baseline and no recall: nothing is hidden (--holdout none)"
     key, name, scale = ("acc", "ACC", 100) if "acc" in last.metrics else ("score", "tune/score", 1)
     rivals = {b: scores.metrics[key] for b, scores in baselines.items() if scores and key in scores.means}
     if not rivals or key not in last.means:

@@ -26,6 +26,7 @@ BY_LABELS = "eval/"
 CLOCK, EACH = "sys/time", "sys/epoch_s"  # an epoch's time in seconds since 1970; a metric that every epoch has
 FILES = ("report.html", "figures", "assignments.parquet", "assignments", "trials.json", "result.json")
 UPLOADS = (*FILES, "model")
+LARGE = 8 * 2**20  # bytes; a file or folder of more is neither read nor sent by the process of the run
 WRAPPER, ALIASES = Path(__file__).parents[1] / "inference" / "mlflow_pyfunc.py", ("newest", "last")
 REQUIREMENTS = ["mlflow", "numpy", "pandas", "safetensors", "torch"]  # MLflow would spend a minute on looking for them
 SENT, DIGEST = "tessera.sent", "tessera.digest"  # tags of a run and of a model
@@ -42,10 +43,27 @@ def parts(folder: Path, status: Status) -> dict[str, str]:
     whole = status["state"] == "FINISHED" and not (folder / HISTORY).exists()  # a run or study: seeds send no files
     for path in (folder / name for name in (HISTORY, *(UPLOADS if whole else ()))):
         if (path.is_file() or path.is_dir()) and (path.name != "model" or status.get("model")):
-            values[path.name] = "link" if linked(path, folder) else digest(path)
+            values[path.name] = "link" if linked(path, folder) else _mark(path)
     if status["ended"] and status.get("metrics"):
         values["summary"] = _digest(status["metrics"])
     return values | {"state": _digest(status["state"], status["ended"])}
+
+
+def large(path: Path) -> bool:
+    """Whether a file, or all files of a folder together, are LARGE."""
+    return sum(size for _, size, _ in _stats(path)) > LARGE
+
+
+def _stats(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of a file, or of the files of a folder."""
+    files = sorted(each for each in (path, *path.rglob("*")) if each.is_file())
+    stats = ((each.relative_to(path).as_posix(), each.stat()) for each in files)
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def _mark(path: Path) -> str:
+    """What tells the content of a file or folder: its digest, or names, sizes and times where it is large."""
+    return _digest(_stats(path)) if large(path) else digest(path)
 
 
 def send(client: Any, run: Any, part: str, folder: Path, status: Status) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ops.config.tracking_uri import check_uri
-from ops.errors import ServiceError
+from ops.distributed.apart import apart
+from ops.errors import ResourceError, ServiceError
 from ops.masking import shown
 from ops.storage.status import Status, folders
-from ops.tracking.records import SENT, UPLOADS, parts, send, sent
+from ops.tracking.records import SENT, UPLOADS, large, parts, send, sent
 from ops.tracking.store import Away, Refused, connect, translated
 
 PATIENCE = 10.0  # seconds that a required server gets to answer
@@ -153,13 +154,21 @@ class Sender:
     def _send(self, folder: Path, status: Status, run: Any, part: str, digest: str) -> None:
         """Send a part; what is refused does not hold up the others. Raises Away where MLflow itself is."""
         try:
-            with translated(f"the artifact store of {self.where}" if part in UPLOADS else self.where):
-                send(self.client, run, part, folder, status)
+            if part in UPLOADS and large(folder / part):  # its bytes and its copies are another process's
+                request = self.uri, self.experiment, run.info.run_id, part, folder, status
+                apart(upload, *request, over=lambda: time.monotonic() > self.deadline)
+            else:
+                with translated(f"the artifact store of {self.where}" if part in UPLOADS else self.where):
+                    send(self.client, run, part, folder, status)
+            with translated(self.where):
                 digests = json.dumps(sent(run) | {part: digest}, sort_keys=True)
                 self.client.set_tag(run.info.run_id, SENT, digests)
                 run.data.tags[SENT] = digests
         except Refused as error:
             self._refuse(folder / part, error)
+        except ResourceError as error:
+            if time.monotonic() < self.deadline:  # else it was ended for the time
+                self._refuse(folder / part, Refused(str(error)))
         except Away as error:
             if part not in UPLOADS:
                 raise
@@ -173,3 +182,10 @@ class Sender:
         if cause not in self.reported:
             self.reported.add(cause)
             self.warn(f"MLflow does not take {what} ({reason}); it waits, the same command sends it again")
+
+
+def upload(uri: str, experiment: str, run_id: str, part: str, folder: Path, status: Status) -> None:
+    """Send one part as a process of its own. Raises Away and Refused."""
+    client, _ = connect(uri, experiment)
+    with translated(f"the artifact store of MLflow at {shown(uri)}"):
+        send(client, client.get_run(run_id), part, folder, status)

@@ -13,6 +13,7 @@ import json
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from ops.storage import object_store as s3
 KEEP = 2
 FOLDER = "checkpoints"  # of a seed
 _CHECKSUMS = "checksums.json"
+DAMAGED = (OSError, ValueError, KeyError, TypeError, SafetensorError, s3.Missing)  # what loading raises
 
 Place = Path | s3.Location
 
@@ -55,18 +57,35 @@ class Checkpoints:
 
 
 class WorkerCheckpoints:
-    """The checkpoints of a seed that `world` workers of Ray Train train together; each has one of these."""
+    """The checkpoints of a seed that `world` workers of Ray Train train together; each has one of these.
 
-    def __init__(self, place: Place, rank: int, world: int) -> None:
-        self._place, self._rank, self._world = place, rank, world
+    `by_part`: rank r needs the parts p with p % world = r only, as they are of rows that ranks own; else all of them.
+    """
+
+    def __init__(self, place: Place, rank: int, world: int, *, by_part: bool = False) -> None:
+        self._place, self._rank, self._world, self._by_part = place, rank, world, by_part
 
     def load(self) -> State | None:
-        """The newest sound checkpoint by rank 0's judgement, on every rank."""
-        state = load_latest(self._place) if self._rank == 0 else None
-        epoch = [state.epoch if state is not None else None]
+        """The newest checkpoint whose files all ranks have read, each those that it needs; see `load_latest`."""
+        names = [_names(self._place) if self._rank == 0 else []]
         if self._world > 1:
-            dist.broadcast_object_list(epoch, src=0)
-        return load(self._place, _name(epoch[0])) if self._rank and epoch[0] is not None else state
+            dist.broadcast_object_list(names, src=0)
+        for name in reversed(names[0]):
+            state, faults = None, [""] * self._world
+            try:
+                state = load(self._place, name, self._needs)
+            except DAMAGED as error:
+                faults = [str(error) or type(error).__name__] * self._world
+            if self._world > 1:
+                dist.all_gather_object(faults, faults[0])
+            if not any(faults):
+                return state
+            if self._rank == 0:
+                _warn_of(self._place, name, next(fault for fault in faults if fault))
+        return None
+
+    def _needs(self, file: str) -> bool:
+        return not self._by_part or not file.startswith("part-") or _part(file) % self._world == self._rank
 
     def save(self, state: State) -> None:
         """Upload this worker's share by Ray Train's report; when all have arrived, rank 0 writes the commit marker.
@@ -131,19 +150,24 @@ def load_latest(place: Place) -> State | None:
     for name in reversed(_names(place)):
         try:
             return load(place, name)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError, s3.Missing) as error:
-            warnings.warn(f"{place / name} is damaged ({error}) and passed over", stacklevel=2)
+        except DAMAGED as error:
+            _warn_of(place, name, str(error))
     return None
 
 
-def load(place: Place, name: str) -> State:
-    """The checkpoint of that name. Raises ValueError, KeyError, OSError or SafetensorError where it is damaged."""
+def _warn_of(place: Place, name: str, fault: str) -> None:
+    warnings.warn(f"{place / name} is damaged ({fault}) and passed over", stacklevel=3)
+
+
+def load(place: Place, name: str, needs: Callable[[str], bool] = lambda file: True) -> State:
+    """What is shared in the checkpoint of that name, and the parts whose file is needed. Raises DAMAGED."""
     if isinstance(place, Path):
-        return _load(place / name)
+        return _load(place / name, {path.name for path in (place / name).iterdir()}, needs)
     with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
-        for file in s3.listing(place / name):
+        files = set(s3.listing(place / name))
+        for file in filter(needs, files):
             s3.download(place / name / file, inside(Path(folder), file))
-        return _load(Path(folder))
+        return _load(Path(folder), files, needs)
 
 
 def remove(place: Place, name: str) -> None:
@@ -206,19 +230,25 @@ def _write_files(folder: Path, state: State, *, shared: bool) -> dict[str, str]:
     return {path.name: _digest(path) for path in sorted(folder.iterdir())}
 
 
-def _load(path: Path) -> State:
+def _load(path: Path, files: set[str], needs: Callable[[str], bool]) -> State:
+    """Of all `files` of the checkpoint those that are needed, which lie in a folder."""
     sums = json.loads((path / _CHECKSUMS).read_text())
-    if not isinstance(sums, dict) or {*sums, _CHECKSUMS} != {p.name for p in path.iterdir()}:
+    if not isinstance(sums, dict) or {*sums, _CHECKSUMS} != files:
         raise ValueError("its files are not those of its checksums")
-    for name, digest in sums.items():
-        if _digest(path / name) != digest:
+    for name in filter(needs, sums):
+        if _digest(path / name) != sums[name]:
             raise ValueError(f"checksum of {name} differs")
     head = json.loads((path / "shared.json").read_text())
     if not isinstance(head, dict) or not isinstance(head["shared"], dict):
         raise ValueError("shared.json is no checkpoint's")
     shared: dict[str, Any] = head["shared"] | load_file(path / "shared.safetensors")
-    parts = {int(p.stem.removeprefix("part-")): load_file(p) for p in sorted(path.glob("part-*.safetensors"))}
+    parts = {_part(name): load_file(path / name) for name in sorted(sums) if name.startswith("part-") and needs(name)}
     return State(int(head["epoch"]), shared, parts)
+
+
+def _part(file: str) -> int:
+    """The number in part-00007.safetensors."""
+    return int(file.removeprefix("part-").partition(".")[0])
 
 
 def _refused(place: Place, error: OSError | SafetensorError) -> TesseraError:

@@ -215,11 +215,13 @@ def work(config: Mapping[str, Any]) -> SeedResult | str | None:
         torch.cuda.set_device(device)
     folder, place = config["folder"], config["place"]
     checkpoints: Place = folder / FOLDER if place is None else place / FOLDER
-    worker = Worker(rank, workers.count, workers.threads, device, WorkerCheckpoints(checkpoints, rank, workers.count))
     experiment = ray.get(config["experiment"])
+    own_rows = datamodule_of(experiment.method).offsets(experiment.data) is not None
+    kept = WorkerCheckpoints(checkpoints, rank, workers.count, by_part=own_rows)
+    worker = Worker(rank, workers.count, workers.threads, device, kept)
     with ExitStack() as stack:
         hooks = Hooks()
-        if rank == 0 or datamodule_of(experiment.method).offsets(experiment.data) is not None:
+        if rank == 0 or own_rows:
             labels, hidden = ray.get(config["judged"])
             labels = labels if labels is not None else getattr(hidden, "labels", None)
             experiment = replace(experiment, labels=labels, hidden=hidden)

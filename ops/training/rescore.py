@@ -18,6 +18,7 @@ from ops.api import AnyExperiment
 from ops.atomic_io import atomic_write, plain, save_arrays, write_json
 from ops.evaluation.labelled import Evaluator
 from ops.results import arrays, statistics
+from ops.results.model_store import stored_about
 from ops.results.schema import SeedResult
 from ops.results.stored_run import read_history
 from ops.storage.status import HISTORY, end
@@ -57,7 +58,7 @@ def rescored(experiment: AnyExperiment, folder: Path) -> SeedResult:
     summary, now = SeedResult.read(folder / "result.json"), given(experiment)
     if summary.given == now:
         return summary
-    _rename_columns(folder / "model" / "settings.json", experiment.data.feature_names)
+    _rename_columns(folder / "model", experiment.data.feature_names)
     if summary.given.get("labels") != now["labels"]:
         history = score_history(folder, experiment.labels)
         for key, value in statistics.figures_of(history).items():
@@ -102,9 +103,10 @@ def _clusters(folder: Path) -> dict[int, NDArray[np.int64]]:
     return {summary.selected_epoch: kept["selected"], int(summary.last["epoch"] or 0): kept["last"]}
 
 
-def _rename_columns(path: Path, names: tuple[str, ...] | None) -> None:
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, settings | {"feature_names": None if names is None else list(names)})
+def _rename_columns(model: Path, names: tuple[str, ...] | None) -> None:
+    settings = stored_about(model)
+    if settings:
+        write_json(model / "settings.json", settings | {"feature_names": None if names is None else list(names)})
 
 
 def _label_sample(path: Path, labels: NDArray[np.int64] | None) -> None:

@@ -1,7 +1,5 @@
 """The trials of a study as one table: their order, the best one, and what is printed of them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ A trial is a run of one seed in its own folder, found again by its settings: a s
 same command, ended trials are told to the scheduler from their stored curves, broken ones from their checkpoints.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping
@@ -79,7 +77,7 @@ def run_search(
     if method.kind == "users" and experiment.hidden is None:
         raise SettingsError(
             f"--dataset {launch.dataset}: was partitioned before, nothing is hidden from it to rank trials by; "
-            "give the graph's tables"
+            "leave out --holdout none"
         )
     value = search_space.identity(experiment, launch, searched)
     name = launch.name or run_dir.default_name(f"tune-{method.name}", experiment.data.name, value)
@@ -221,6 +219,7 @@ def _trial(config: dict[str, Any], study: Study) -> None:
     from ray import tune
 
     experiment, launch = study.experiment.with_settings("trial", **config), study.launch
+    experiment = replace(experiment, request=experiment.request.with_launch(seeds=0))  # no seed of a run's results
     memory.preload()
     torch.set_num_threads(experiment.threads)
     name = search_space.trial_name(experiment, experiment.data.digest())

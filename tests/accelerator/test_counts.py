@@ -5,7 +5,7 @@ import torch
 import users_small
 from accelerator import NAME, accelerator
 from device_cases import DeviceRun, settings_of
-from hsan_small import small_graph
+from small import small_graph
 from torch.utils._pytree import tree_leaves
 from users_small import parts_in
 
@@ -23,7 +23,7 @@ HSAN_STARTS = 200  # kernels and views of a step on Cora, whose 5,416 rows are o
 def hsan(tile_rows):
     """A trainer after its first epoch and update, on 96 rows."""
     settings = settings_of("hsan", {"tile_rows": tile_rows, "confidence": 0.6})
-    trainer = HsanTrainer(settings, small_graph()[0], DeviceRun(0, device=NAME))
+    trainer = HsanTrainer(settings, small_graph("hsan")[0], DeviceRun(0, device=NAME))
     trainer.epoch(0)
     trainer.evaluate(0)
     return trainer

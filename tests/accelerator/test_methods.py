@@ -8,7 +8,7 @@ import pytest
 from accelerator import NAME, accelerator
 from device_cases import CASES, TRAINERS, DeviceRun, data_of, on_ranks, placed, settings_of, trained
 from gloo import run_in_processes
-from hsan_small import small_graph
+from small import small_graph
 from users_small import parts_in
 
 import tessera
@@ -65,7 +65,7 @@ def test_a_training_ends_with_the_cpus_assignments(number, users, on_cpu):
     ("S2CAG", {"variant": "s2cag"}), ("S2CAG", {"variant": "m-s2cag"}), ("Degree", {}),
 ])  # fmt: skip
 def test_an_estimator_fits_and_predicts_on_its_device(name, words, tmp_path):
-    data = small_graph()[0]
+    data = small_graph("hsan")[0]
     x = data.x - data.x.min()  # S2CAG takes no features below 0
     kind = getattr(tessera, name)
     cpu = kind(n_clusters=3, **words).fit(x, data.edge_index)

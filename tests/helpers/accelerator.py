@@ -17,8 +17,6 @@ Not for: speed, memory, NCCL, bf16 on the card, anything of torch.cuda. Works wi
 `PrivateUse1`, which is experimental: it stays in the tests).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,13 +74,13 @@ _SEEDS: set[int] = set()  # of the device's generators: torch hands a dispatcher
 class Generator(torch.Generator):
     """While the accelerator is in use: a generator of the device that it is asked for, with the CPU's draws."""
 
-    def __new__(cls, device: Any = "cpu") -> Generator:
+    def __new__(cls, device: Any = "cpu") -> "Generator":
         return super().__new__(cls, "cpu")
 
     def __init__(self, device: Any = "cpu") -> None:
         self.on_device = _ours(device)
 
-    def manual_seed(self, seed: int) -> Generator:
+    def manual_seed(self, seed: int) -> "Generator":
         if self.on_device:
             _SEEDS.add(seed)
         super().manual_seed(seed)
@@ -93,7 +91,7 @@ class DeviceTensor(torch.Tensor):
     """A tensor of the pretended device; `inner` holds its values on the CPU."""
 
     @staticmethod
-    def __new__(cls, inner: torch.Tensor) -> DeviceTensor:
+    def __new__(cls, inner: torch.Tensor) -> "DeviceTensor":
         more: dict[str, Any] = {}
         if inner.layout == torch.strided:
             more = {"strides": inner.stride(), "storage_offset": inner.storage_offset()}

@@ -1,7 +1,5 @@
 """A real headless Chromium for a test, driven over its DevTools protocol; a test skips in one line without one."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

@@ -1,7 +1,5 @@
 """States of random bits, and whether two are the same, for the tests of checkpoints."""
 
-from __future__ import annotations
-
 import torch
 
 from ops.api import State

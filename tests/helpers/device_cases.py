@@ -1,16 +1,12 @@
 """Short trainings of every method on small data, for the tests of devices: what each case trains, and on what."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import caegcn_small
-import dmon_small
 import hadis_small
-import hsan_small
-import ns4gc_small
 import numpy as np
+import small
 import users_small
 
 from ops.api import PlainRun, Result
@@ -58,19 +54,16 @@ def names() -> list[str]:
 
 def settings_of(method: str, words: dict[str, Any]) -> Any:
     """Small settings of a method."""
-    small: dict[str, Any] = {
-        "hsan": hsan_small.made, "caegcn": caegcn_small.made, "hadis": hadis_small.made,
-        "ns4gc": ns4gc_small.settings_of, "dmon": dmon_small.settings_of,
-    }  # fmt: skip
+    if method == "hadis":
+        return hadis_small.made(**words)
     few = {"epochs": 2, "epoch_steps": 2, "step_batches": 2}
-    return small[method](**words) if method in small else users_small.made(method, **(few | words))
+    return small.made(method, **words) if method in small.SMALL else users_small.made(method, **(few | words))
 
 
 def data_of(method: str, words: dict[str, Any], users: PartitionedGraph) -> Any:
     """What a case trains on; `users` where the method is for heterogeneous graphs."""
-    graphs: dict[str, Any] = {"hsan": hsan_small, "caegcn": caegcn_small, "ns4gc": ns4gc_small, "dmon": ns4gc_small}
-    if method in graphs:
-        return graphs[method].small_graph()[0]
+    if method in small.SMALL:
+        return small.small_graph(method)[0]
     return hadis_small.small_data(words) if method == "hadis" else users
 
 

@@ -1,7 +1,5 @@
 """Run and study folders made of real arrays (digits before, their discriminant projection after), without training."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Small heterogeneous graphs for tests, ways to write them down that share nothing with our writer, and our writer."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A bucket whose keys are any text, as AWS keeps them; the server of `s3_world` tidies // and refuses .. itself."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

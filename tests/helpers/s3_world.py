@@ -1,7 +1,5 @@
 """A real S3 server (SeaweedFS) for tests, on the loopback address and free ports, ended by its pid."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

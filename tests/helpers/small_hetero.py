@@ -1,7 +1,5 @@
 """A small random heterogeneous graph, and its shards, for the tests of what lies above them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

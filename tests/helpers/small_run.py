@@ -1,7 +1,5 @@
 """Runs of a second on forty nodes, in this process and without a thread that sends records to MLflow."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 
 import numpy as np

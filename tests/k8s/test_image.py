@@ -1,7 +1,5 @@
 """k8s/Dockerfile without Docker: its context, its COPYs, its user, and those of its commands that run anywhere."""
 
-from __future__ import annotations
-
 import fnmatch
 import json
 import os
@@ -104,38 +102,45 @@ def _specs() -> list[dict]:
     return specs
 
 
-def locked(image: Path) -> dict[str, str]:
-    """Name -> version of every package in the lock, each of which has hashes."""
-    text = (image / "requirements.lock").read_text()
+def locked(lock: Path) -> dict[str, str]:
+    """Name -> version of every package in a lock, each of which has hashes."""
+    text = lock.read_text()
     entries = re.findall(r"(?m)^([a-z0-9-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text)
     assert len(entries) == len(re.findall(r"(?m)^[^#\s]", text)) > 100
     return {name: version for name, version, _ in entries}
 
 
-def test_the_layer_of_dependencies_is_what_pyproject_asks_for_by_hash(image: Path) -> None:
+def constraints() -> dict[str, str]:
+    return dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
+
+
+@pytest.mark.parametrize(
+    ("lock", "extra", "left_out"),
+    [("k8s/requirements.lock", "server", {"torch", "torchvision"}), (".ci/requirements.lock", "dev", set())],
+)
+def test_a_lock_has_what_pyproject_asks_for_at_the_versions_of_the_constraints(
+    lock: str, extra: str, left_out: set[str]
+) -> None:
+    project, packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"], locked(ROOT / lock)
+    wanted = [*project["dependencies"], *project["optional-dependencies"][extra]]
+    assert {re.split(r"[\[>=<]", line)[0].lower() for line in wanted} - packages.keys() == left_out
+    pins = constraints()
+    assert packages | {n.lower(): pin for n, pin in pins.items() if n.lower() in packages} == packages
+
+
+def test_the_layer_of_dependencies_is_the_lock_by_hash() -> None:
     (command,) = (rest for word, rest in LINES if word == "RUN" and "requirements.lock" in rest)
     assert command.startswith("pip install --require-hashes --no-deps -r requirements.lock")
     assert "extra-index-url" not in TEXT
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["server"]]
-    names = {re.split(r"[\[>=<]", line)[0] for line in wanted}
-    assert names - locked(image).keys() == {"torch", "torchvision"}
-
-
-@pytest.mark.parametrize("name", ["ray", "mlflow", "numpy", "pyarrow", "pillow", "scipy"])
-def test_the_lock_has_the_versions_of_the_constraints(image: Path, name: str) -> None:
-    pins = dict(line.split("==") for line in (image / "constraints.txt").read_text().split() if "==" in line)
-    assert locked(image)[name] == pins.get(name, locked(image)[name])
 
 
 def test_the_base_image_is_asked_for_by_its_digest() -> None:
     assert LINES[:2] == [["ARG", "PYTHON_IMAGE"], ["FROM", "${PYTHON_IMAGE}"]], "no default: a build names the digest"
 
 
-def test_the_constraints_hold_for_every_pin_that_the_manifests_name(image: Path) -> None:
-    pins = dict(line.split("==") for line in (image / "constraints.txt").read_text().split() if "==" in line)
+def test_the_constraints_hold_for_every_pin_that_the_manifests_name() -> None:
     (cluster,) = [d for d in built("dev") if d["kind"] == "RayCluster"]
-    assert cluster["spec"]["rayVersion"] == pins["ray"], "the operator's checks go by this version"
+    assert cluster["spec"]["rayVersion"] == constraints()["ray"], "the operator's checks go by this version"
 
 
 @pytest.mark.slow

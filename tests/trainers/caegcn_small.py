@@ -1,31 +1,18 @@
-"""A small planted graph, short trainings on it and the dense form of CaEGCN, for its tests."""
+"""The dense form of CaEGCN, its variants, and what is common to its tests."""
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, relu
 
-from ops.api import PlainRun
-from ops.data.synthetic.planted_partition import planted_graph
-from trainers.caegcn import Settings, train
 from trainers.caegcn.model import decoder_layers, encoder_layers
 
-SMALL = {
-    "n_clusters": 3, "widths": "12,10,14", "code_dim": 4, "heads": 2, "head_dim": 3, "epochs": 4, "evaluate_every": 2,
-    "pretrain_epochs": 3, "pretrain_lr": 1e-3, "pretrain_batch": 16, "tile_rows": 16, "lr": 0.01, "warmup_epochs": 0,
-}  # fmt: skip
 SDCN = {"depth": "full", "attention_at": "none", "decoder": False, "graph_mse": 0.0, "structure": 0.0}
-
-
-def small_graph():
-    return planted_graph(50, 3, 8, degree=5, seed=0, separation=2.0)
-
-
-def made(**values):
-    return Settings.model_validate(SMALL | values)
-
-
-def trained(data=None, seed=0, **values):
-    run = PlainRun(seed)
-    return train(made(**values), data or small_graph()[0], run), run
+VARIANTS = {
+    "default": {},
+    "text": {"residual": False, "attention_scale": "none", "structure_from": "last", "depth": "full"},
+    "balanced": {"pos_weight": "balanced", "structure": 0.5, "freedom": 2.5, "gamma": 0.3},
+    "everywhere": {"attention_at": "all", "depth": "full", "pos_weight": 3.0, "structure_from": "last"},
+    "sdcn": SDCN | {"head_start": "random"},
+}
 
 
 def dense_adjacency(data):
@@ -91,20 +78,6 @@ def dense_loss(p, data, settings):
         pairs = binary_cross_entropy_with_logits(c @ c.T, a, pos_weight=torch.as_tensor(weight, dtype=torch.float64))
     graph_mse = nothing if decoded is None else (decoded - x).square().mean()
     return [(opened[-1] - x).square().mean(), *kl, graph_mse, pairs], q, z
-
-
-class Recorder(PlainRun):
-    """A plain run that captures a copy of the state of every epoch, as a checkpoint would."""
-
-    def __init__(self, seed=0):
-        super().__init__(seed)
-        self.states = []
-
-    def report(self, epoch, metrics, assignment=None, state=None, embeddings=None):
-        super().report(epoch, metrics, assignment, state)
-        if state is not None:
-            now = state()
-            self.states.append(type(now)(now.epoch, {k: v.clone() for k, v in now.shared.items()}, now.parts))
 
 
 def joint(run):

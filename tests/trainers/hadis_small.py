@@ -2,9 +2,8 @@
 
 import numpy as np
 import torch
-from hsan_small import Recorder
+from small import Recorder, Worker
 
-from ops.api import PlainRun
 from ops.data.types.images import ImageSet
 from ops.distributed.process_group import ProcessGroup
 from trainers.hadis import Settings, train
@@ -71,14 +70,6 @@ def trained(words, seed=0, start=None):
     return train(made(**words), small_data(words), run), run
 
 
-class Worker(PlainRun):
-    """A plain run with the group's rank and world."""
-
-    def __init__(self, rank, world):
-        super().__init__(3)
-        self.rank, self.world = rank, world
-
-
 def shares_of(training, epoch, number, index):
     """Loss shares and this worker's gradients of one part, summed over the workers."""
     training.model.train()
@@ -133,8 +124,3 @@ def labelled(rank, world, cluster):
     settings = made(n_clusters=5, cluster=cluster)
     found, pseudo = clusters_of(own, rows, settings, 0, 7, ProcessGroup(rank, world))
     return found.labels.numpy(), pseudo.numpy(), found.confidence.numpy()
-
-
-def many(rank, world, calls):
-    """Several of the functions above in one group: starting processes is what takes the time."""
-    return [globals()[name](rank, world, *arguments) for name, arguments in calls]

@@ -3,16 +3,17 @@
 import warnings
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from caegcn_small import made, small_graph, trained
+from small import of
 
 from ops.api import PlainRun
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import Interrupted
 from trainers.caegcn.model import Content
 from trainers.caegcn.pretrain import key_of, pretrain
+
+made, small_graph, trained = of("caegcn")
 
 
 @pytest.fixture(autouse=True)
@@ -120,16 +121,6 @@ def test_the_epoch_is_kept_whose_codes_agree_best_with_the_edges(tmp_path, monke
     assert not same(kept, content(PlainRun(), pretrain_epochs=40, pretrain_lr=0.003, pretrain_keep="last"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("at", [-9, -2])
-def test_an_interrupted_one_keeps_the_same_epoch(at, tmp_path, monkeypatch):
-    with pytest.raises(Interrupted):
-        content(Stopping(at), pretrain_epochs=40, pretrain_lr=0.003)
-    found = content(PlainRun(), pretrain_epochs=40, pretrain_lr=0.003)
-    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "other"))
-    assert same(found, content(PlainRun(), pretrain_epochs=40, pretrain_lr=0.003))
-
-
 def test_without_edges_the_last_epoch_is_kept(tmp_path, monkeypatch):
     data = small_graph()[0]
     data = replace(data, edge_index=data.edge_index[:, :0])
@@ -144,9 +135,3 @@ def test_without_edges_the_last_epoch_is_kept(tmp_path, monkeypatch):
 def test_none_at_all_starts_from_the_untrained_branch():
     _, run = trained(pretrain_epochs=0, epochs=1)
     assert [r["epoch"] for r in run.history] == [0]
-
-
-def test_training_is_the_same_from_the_cache_and_from_the_start():
-    (first, whole), (again, run) = trained(), trained()
-    assert run.history == whole.history
-    assert np.array_equal(first.embedding, again.embedding)

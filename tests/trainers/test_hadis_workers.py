@@ -1,10 +1,10 @@
 """W workers compute what one process computes: loss, gradients, statistics, clusters, traffic; a real gloo group."""
 
-import hadis_small
 import numpy as np
 import pytest
 from gloo import run_in_processes
-from hadis_small import STEPS, made, small_data
+from hadis_small import STEPS, labelled, made, one_step, small_data, whole
+from small import many
 
 from ops.evaluation.labelled import scores
 from trainers import hadis
@@ -14,22 +14,20 @@ WORLD = 2
 SYNCED = ["first", "prototypes", "uneven", "frozen"]
 TRAININGS = [{}, {"batch_norm": "shuffled", "resample": True}]
 CALLS = [
-    *(("one_step", (name,)) for name in STEPS),
-    *(("whole", (words,)) for words in TRAININGS),
-    *(("labelled", (how,)) for how in ("kmeans", "gmm")),
+    *((one_step, (name,)) for name in STEPS),
+    *((whole, (words,)) for words in TRAININGS),
+    *((labelled, (how,)) for how in ("kmeans", "gmm")),
 ]
 
 
 @pytest.fixture(scope="module")
 def both():
     """What one process and what each of two found, by call."""
-    one = [getattr(hadis_small, name)(0, 1, *arguments) for name, arguments in CALLS]
-    many = run_in_processes(WORLD, hadis_small.many, CALLS)
-    return one, many
+    return many(0, 1, CALLS), run_in_processes(WORLD, many, CALLS)
 
 
-def place(name, *arguments):
-    return CALLS.index((name, arguments))
+def place(function, *arguments):
+    return CALLS.index((function, arguments))
 
 
 def off(a, b):
@@ -38,10 +36,10 @@ def off(a, b):
 
 @pytest.mark.parametrize("name", SYNCED)
 def test_with_sync_loss_gradients_and_statistics_of_a_step_equal_those_of_one_process(both, name):
-    at = place("one_step", name)
-    one, many = both[0][at], [each[at] for each in both[1]]
+    at = place(one_step, name)
+    one, several = both[0][at], [each[at] for each in both[1]]
     largest = max(np.abs(g).max() for g in one[1].values())
-    for shares, gradients, statistics in many:
+    for shares, gradients, statistics in several:
         assert off(shares, one[0]) < 1e-5
         assert gradients.keys() == one[1].keys()
         for key, theirs in one[1].items():
@@ -51,22 +49,22 @@ def test_with_sync_loss_gradients_and_statistics_of_a_step_equal_those_of_one_pr
 
 @pytest.mark.parametrize("name", ["local", "shuffled"])
 def test_without_sync_statistics_are_a_workers_own(both, name):
-    at = place("one_step", name)
-    one, many = both[0][at], [each[at] for each in both[1]]
-    assert off(many[0][0], one[0]) > 1e-4
+    at = place(one_step, name)
+    one, several = both[0][at], [each[at] for each in both[1]]
+    assert off(several[0][0], one[0]) > 1e-4
     for key, theirs in one[2].items():
         if key.endswith("running_mean"):
-            assert off(many[0][2][key], many[1][2][key]) > 1e-4
+            assert off(several[0][2][key], several[1][2][key]) > 1e-4
             # equal shares: the workers' means have the whole batch's mean where nothing lies before them
             if key in ("online.encoder.1.running_mean", "target.encoder.1.running_mean"):
-                assert off((many[0][2][key] + many[1][2][key]) / 2, theirs) < 1e-5
-    same = off(many[0][2]["target.encoder.1.running_mean"], many[0][2]["online.encoder.1.running_mean"]) < 1e-6
+                assert off((several[0][2][key] + several[1][2][key]) / 2, theirs) < 1e-5
+    same = off(several[0][2]["target.encoder.1.running_mean"], several[0][2]["online.encoder.1.running_mean"]) < 1e-6
     assert same == (name == "local")  # the shuffled target saw other images
 
 
 @pytest.mark.parametrize("words", TRAININGS)
 def test_every_worker_ends_with_the_same_bits_and_the_clusters_of_one_process(both, words):
-    at = place("whole", words)
+    at = place(whole, words)
     one, (first, second) = both[0][at], [each[at] for each in both[1]]
     for a, b in zip(first[2:], second[2:], strict=True):
         assert np.array_equal(a, b)
@@ -79,7 +77,7 @@ def test_every_worker_ends_with_the_same_bits_and_the_clusters_of_one_process(bo
 
 @pytest.mark.parametrize("how", ["kmeans", "gmm"])
 def test_the_labels_of_all_rows_are_those_of_one_process(both, how):
-    at = place("labelled", how)
+    at = place(labelled, how)
     for each in both[1]:
         for ours, theirs in zip(each[at], both[0][at], strict=True):
             assert np.array_equal(ours, theirs)
@@ -88,7 +86,7 @@ def test_the_labels_of_all_rows_are_those_of_one_process(both, how):
 @pytest.mark.parametrize("number", range(len(TRAININGS)))
 def test_what_a_step_sends_is_what_the_plan_says(both, number):
     words = TRAININGS[number]
-    at = place("whole", words)
+    at = place(whole, words)
     planned = hadis.exchanged(made(**words), small_data(words), WORLD)
     found = [r["sys/sent_bytes"] for r in both[1][0][at][0]]
     assert set(found[1:]) == {float(planned)}  # after the warm-up

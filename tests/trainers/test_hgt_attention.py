@@ -33,13 +33,6 @@ def test_loops_equal_gathers(dtype, transposed):
             assert a.abs().max() > 0
 
 
-def test_gradients_by_finite_differences():
-    query, share, key, *block = drawn()
-    for op, first in ((edge_scores, query), (edge_sums, share)):
-        leaves = [first.clone().requires_grad_(), key.clone().requires_grad_()]
-        assert torch.autograd.gradcheck(lambda a, b, op=op: op(a, b, *block), leaves)
-
-
 def test_masked_edges_are_nothing_even_where_they_point_nowhere():
     query, share, key, neighbours, mask = drawn()
     elsewhere = torch.where(mask, neighbours, 10**9)

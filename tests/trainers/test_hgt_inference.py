@@ -1,7 +1,5 @@
 """Users placed by a stored HGT: known ones as training placed them, new ones by their edges, others by features."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

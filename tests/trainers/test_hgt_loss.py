@@ -105,43 +105,6 @@ def test_softmax_leaves_out_other_positives_of_the_same_anchor():
     assert counts.tolist() == [4, 4]
 
 
-@pytest.mark.parametrize("corrected", [True, False])
-def test_popularity_correction(corrected):
-    """Anchors all alike draw positives by popularity q: corrected scores tend to log q, others to a constant."""
-    g = torch.Generator().manual_seed(0)
-    q = torch.tensor([0.6, 0.3, 0.1])
-    logits = torch.zeros(3, requires_grad=True)
-    optimiser = torch.optim.SGD([logits], 0.3)
-    log_q = q.log() if corrected else torch.zeros(3)
-    for _ in range(200):
-        drawn = torch.multinomial(q, 128, replacement=True, generator=g)
-        others = torch.ones(128, 128, dtype=torch.bool)
-        loss, count = softmax(torch.ones(128, 1), logits[drawn][:, None], 1.0, log_q[drawn], others)
-        optimiser.zero_grad()
-        (loss / count).backward()
-        optimiser.step()
-    expected = (q / q[0]).log() if corrected else torch.zeros(3)
-    torch.testing.assert_close(logits.detach() - logits.detach()[0], expected, rtol=0, atol=0.15)
-
-
-def test_workers_sums_make_one_processs_mean_and_gradient():
-    users, notes = rows(6, 0), rows(8, 1)
-    pairs = torch.stack([draws(6, (10,), 2), draws(8, (10,), 3)])
-    negatives = draws(8, (10, 2), 4), draws(6, (10, 2), 5)
-    keep = [~is_positive(pairs, pairs[0], negatives[0]), ~is_positive(pairs.flip(0), pairs[1], negatives[1])]
-    whole = mean(*both_ways(users, notes, pairs, *negatives, 2.0))
-    shares = []
-    for own in (slice(0, 3), slice(3, 10)):
-        u, v = pairs[:, own]
-        one = bpr(users[u], notes[v], notes[negatives[0][own]], 2.0, keep[0][own])
-        two = bpr(notes[v], users[u], users[negatives[1][own]], 2.0, keep[1][own])
-        shares.append((torch.stack([one[0], two[0]]), torch.stack([one[1], two[1]])))
-    counts = shares[0][1] + shares[1][1]
-    together = sum(mean(sums, counts) for sums, _ in shares)
-    assert shares[0][1].tolist() != shares[1][1].tolist()
-    assert_same_with_gradient(together, whole, [users, notes])
-
-
 @pytest.mark.parametrize(("hardness", "n"), [(0.0, 4), (1.0, 4), (0.5, 4), (0.3, 2), (0.25, 1)])
 def test_the_share_of_hard_negatives(hardness, n):
     pairs, candidates = 200, 50

@@ -1,13 +1,11 @@
-"""HSAN against an independent dense implementation in float64, on planted clusters, and resumed anywhere."""
+"""HSAN against an independent dense implementation in float64, on planted clusters, and its averaged encoders."""
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hsan_small import Recorder, made, small_graph, trained
+from small import Recorder, of
 from test_infonce import dense_loss, dense_weights
 from torch.nn.functional import normalize
 
@@ -18,9 +16,7 @@ from ops.evaluation.labelled import scores
 from trainers.hsan import predict, train
 from trainers.hsan.model import Encoders
 
-GOLDEN = Path(__file__).with_name("hsan_golden.json")
-# a high learning rate and few trusted rows, so that H moves and the modes differ far beyond the bar in five epochs
-MOVING = {"temperature": 0.5, "beta": 2, "lr": 0.05, "update_every": 1, "confidence": 0.3}
+made, small_graph, trained = of("hsan")
 
 
 def dense_rows(p, x, a, activation="identity"):
@@ -87,37 +83,6 @@ def test_two_epochs_equal_a_dense_implementation(activation, storage):
             assert (found - theirs).abs().max() <= 1e-4 * theirs.abs().max(), name
 
 
-def test_the_first_step_is_adams():
-    """The first Adam step moves every parameter by lr against the sign of its gradient."""
-    data, _ = small_graph()
-    run = Recorder()
-    train(made(gradients="accumulate", epochs=1, lr=0.01), data, run)
-    start = Encoders(data.n_nodes, data.n_features, made(), 0)
-    for name, p in start.named_parameters():
-        g = of(run.states[0], "gradient.")[name]
-        large = g.abs() > 1e-5
-        moved = (of(run.states[0], "model.")[name] - p.detach())[large]
-        assert torch.allclose(moved, -0.01 * g.sign()[large], rtol=0.01)
-
-
-@pytest.mark.parametrize(("gradients", "weights"), [("standard", "paper"), ("accumulate", "stale")])
-def test_golden_losses(gradients, weights):
-    """No change of the mathematics by accident: losses of five epochs, written down by an earlier version."""
-    _, run = trained(gradients=gradients, weights=weights, **MOVING)
-    assert [r["train/loss"] for r in run.history] == pytest.approx(
-        json.loads(GOLDEN.read_text())[f"{gradients}/{weights}"], rel=1e-4
-    )
-
-
-def test_every_pair_of_modes_trains_differently():
-    """Else a golden loss or a resumed run could not tell that a mode is ignored."""
-    ends = [
-        trained(gradients=g, weights=w, **MOVING)[1].history[-1]["train/loss"]
-        for g in ("standard", "accumulate") for w in ("paper", "stale")
-    ]  # fmt: skip
-    assert all(abs(a - b) > 2e-3 * a for i, a in enumerate(ends) for b in ends[:i])
-
-
 def test_recovers_planted_clusters_where_the_features_alone_do_not():
     data, labels = planted_graph(300, 4, 16, degree=12, mixing=0.1, separation=1.5, seed=1)
     plain = scores(labels, kmeans(torch.from_numpy(data.x), 4, (0, 0)).labels.numpy())["acc"]
@@ -125,48 +90,6 @@ def test_recovers_planted_clusters_where_the_features_alone_do_not():
     assert scores(labels, result.assignment)["acc"] > 0.95 > 0.85 > plain
     assert np.array_equal(run.assignments[40], result.assignment)
     assert run.history[-1]["train/loss"] < run.history[0]["train/loss"]
-
-
-def test_what_a_run_hears_and_what_is_left():
-    result, run = trained(epochs=6, update_every=2)
-    assert [r["epoch"] for r in run.history] == list(range(6))
-    assert sorted(run.assignments) == [0, 2, 4, 5]  # the updates and the last epoch
-    assert [("hard/fraction" in r) for r in run.history] == [True, False] * 3
-    assert all({"train/loss", "train/alpha"} <= set(r) for r in run.history)
-    assert np.array_equal(result.assignment, run.assignments[5])
-    assert result.assignment.dtype == np.int64
-    assert result.confidence.dtype == result.embedding.dtype == np.float32
-    assert result.embedding.shape == (48, 12)
-    assert ((result.confidence >= 0) & (result.confidence <= 1)).all()
-
-
-def test_a_seed_gives_the_same_bits_and_another_seed_other_ones():
-    (first, _), (again, _), (other, _) = trained(seed=1), trained(seed=1), trained(seed=2)
-    assert np.array_equal(first.embedding, again.embedding)
-    assert np.array_equal(first.assignment, again.assignment)
-    assert not np.array_equal(first.embedding, other.embedding)
-
-
-@pytest.mark.parametrize("gradients", ["standard", "accumulate"])
-@pytest.mark.parametrize(
-    ("weights", "storage"),
-    [("paper", "float"), ("paper", "uint16"), ("paper", "recompute"), ("stale", "float"), ("stale", "uint16")],
-)
-def test_resuming_anywhere_ends_bit_identical(gradients, weights, storage):
-    modes = {"gradients": gradients, "weights": weights, "pair_storage": storage}
-    data, settings = small_graph()[0], made(**(MOVING | modes | {"epochs": 6, "update_every": 2}))
-    whole = Recorder()
-    expected = train(settings, data, whole)
-    assert [s.epoch for s in whole.states] == list(range(6))
-    for state in whole.states if storage == "float" else whole.states[1:4:2]:
-        run = PlainRun(0, start=state)
-        found = train(settings, data, run)
-        assert np.array_equal(found.assignment, expected.assignment)
-        assert np.array_equal(found.confidence, expected.confidence)
-        assert set(found.model) == set(expected.model)
-        assert all(torch.equal(found.model[k], expected.model[k]) for k in expected.model)
-        tail = [r for r in whole.history if r["epoch"] > state.epoch]
-        assert run.history == tail  # the same losses to the bit, and no epoch trained twice
 
 
 def test_clusters_come_from_the_averaged_encoders_and_training_from_the_present_ones():
@@ -188,30 +111,3 @@ def test_clusters_come_from_the_averaged_encoders_and_training_from_the_present_
     for state in averaged.states:
         again = train(made(epochs=4, ema=0.7), data, PlainRun(0, start=state))
         assert all(torch.equal(again.model[k], found.model[k]) for k in found.model)
-
-
-@pytest.mark.slow
-def test_the_stored_model_predicts_through_mlflow(tmp_path):
-    """What a run stores is what MLflow's model loads: in a process of its own, as MLflow does."""
-    import subprocess
-    import sys
-
-    import numpy as np
-
-    from ops.data.synthetic.planted_partition import planted_graph
-    from ops.results.model_store import save_model
-    from trainers.hsan import HSAN
-
-    graph, _ = planted_graph(60, 3, 8)
-    model = HSAN(3, epochs=2, embedding_dim=8).fit(graph.x, graph.edge_index)
-    save_model(tmp_path, model.model_, {"method": "hsan", "dataset": "toy", **model.settings.model_dump()})
-    np.save(tmp_path / "x.npy", graph.x)
-    script = f"""
-import types, numpy as np, pandas as pd
-from ops.inference.mlflow_pyfunc import ClusterModel
-model = ClusterModel()
-model.load_context(types.SimpleNamespace(artifacts={{"model": {str(tmp_path)!r}}}))
-print(*model.predict(None, pd.DataFrame(np.load({str(tmp_path / "x.npy")!r})))["cluster"])
-"""
-    found = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
-    assert [int(word) for word in found.stdout.split()] == model.predict(graph.x).tolist()

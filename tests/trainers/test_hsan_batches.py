@@ -1,9 +1,9 @@
-"""HSAN in batches: what a step sees, one batch of all nodes equals all pairs, resume, recovery of clusters."""
+"""HSAN in batches: what a step sees, one batch of all nodes equals all pairs, recovery of clusters."""
 
 import numpy as np
 import pytest
 import torch
-from hsan_small import Recorder, made, small_graph
+from small import of
 
 from ops.api import PlainRun
 from ops.data.synthetic.planted_partition import planted_graph
@@ -15,6 +15,7 @@ from trainers.hsan import train
 from trainers.hsan.model import batch_rows, prepare, structure_matrix
 from trainers.hsan.training import HsanTrainer
 
+made, small_graph, _ = of("hsan")
 BATCHED = [{"batch_nodes": 20}, {"parts": 6, "blocks": 2}, {"parts": 6, "blocks": 4, "partition": "hash"}]
 CPU = torch.device("cpu")
 
@@ -49,20 +50,6 @@ def test_a_batch_holds_its_nodes_rows_and_only_the_edges_it_may_see(words):
         seen.append(batch.nodes)
     assert len(seen) > 1
     assert np.array_equal(np.sort(np.concatenate(seen)), np.arange(data.n_nodes))
-
-
-@pytest.mark.parametrize("words", BATCHED)
-@pytest.mark.parametrize("at", [0, 2, 3])
-def test_resuming_ends_bit_identical(words, at):
-    data, _ = small_graph()
-    whole = Recorder()
-    settings = made(**words)
-    result = train(settings, data, whole)
-    resumed = PlainRun(0, start=whole.states[at])
-    again = train(settings, data, resumed)
-    assert np.array_equal(again.assignment, result.assignment)
-    assert np.array_equal(again.embedding, result.embedding)
-    assert resumed.history == whole.history[at + 1 :]
 
 
 @pytest.mark.slow

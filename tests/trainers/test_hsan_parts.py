@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from hsan_small import SIZES, SMALL, made, small_graph, trained
+from small import HSAN, SMALL, of
 
 from ops.api import PlainRun
 from ops.clustering.kmeans import kmeans
 from ops.config.settings import build
 from ops.data.io.validate import make_graph
 from ops.data.synthetic.planted_partition import planted_graph
-from ops.errors import DataError, DivergedError, ResourceError, SettingsError
+from ops.errors import DataError, ResourceError, SettingsError
 from ops.evaluation.labelled import scores
 from ops.graph.adjacency import low_pass
 from ops.graph.pca import fit_pca
@@ -22,7 +22,8 @@ from trainers.hsan import Settings, train
 from trainers.hsan.cost import storage_for
 from trainers.hsan.model import prepare
 
-WORDS = {k: v for k, v in SMALL.items() if k != "n_clusters"}
+made, small_graph, trained = of("hsan")
+WORDS = {k: v for k, v in SMALL["hsan"].items() if k != "n_clusters"}
 
 
 def test_trusted_rows_by_the_paper():
@@ -113,7 +114,7 @@ def test_stale_weights_are_never_recomputed():
 )
 def test_batches_that_contradict_other_settings(values, line):
     with pytest.raises(SettingsError) as caught:
-        build(Settings, SMALL | values, {})
+        build(Settings, SMALL["hsan"] | values, {})
     assert str(caught.value) == line
 
 
@@ -123,23 +124,8 @@ def test_batches_that_agree_with_the_other_settings(values):
     assert made(**values).model_dump() == made().model_dump() | values
 
 
-@pytest.mark.parametrize(("weights", "storage", "bar"), [("paper", "recompute", 1e-4), ("paper", "uint16", 1e-3),
-                                                         ("stale", "uint16", 1e-3)])  # fmt: skip
-def test_how_weights_are_held_does_not_move_the_losses(weights, storage, bar):
-    losses = [
-        [r["train/loss"] for r in trained(weights=weights, pair_storage=s)[1].history] for s in ("float", storage)
-    ]
-    assert losses[1] == pytest.approx(losses[0], rel=bar)
-
-
-def test_an_absurd_learning_rate_diverges_in_one_line():
-    with pytest.raises(DivergedError, match=r"epoch \d+: .*lower --lr or raise --temperature") as caught:
-        trained(lr=1.0, temperature=0.01, epochs=400, update_every=100)
-    assert "\n" not in str(caught.value)
-
-
 def test_the_published_protocol_sets_three_settings_and_counts_the_untrained_start():
-    settings = build(Settings, SIZES | {"protocol": "published"}, {})
+    settings = build(Settings, HSAN | {"protocol": "published"}, {})
     assert (settings.gradients, settings.weights, settings.kmeans) == ("accumulate", "stale", "released")
     assert made().model_dump() | hsan.PUBLISHED | {"protocol": "published"} == settings.model_dump()
     data, _ = small_graph()
@@ -148,25 +134,6 @@ def test_the_published_protocol_sets_three_settings_and_counts_the_untrained_sta
     assert [r["epoch"] for r in run.history] == [-1, 0, 1, 2, 3, 4]
     filtered = torch.from_numpy(low_pass(data.x, data.edge_index, 2))
     assert np.array_equal(run.assignments[-1], kmeans(filtered, 3, (0, 0), init="released").labels.numpy())
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("gradients", "standard"), ("weights", "paper"), ("kmeans", "euclidean"), ("kmeans", "spherical")],
-)
-def test_the_published_protocol_refuses_contradictions(key, value):
-    with pytest.raises(SettingsError, match=f"--protocol published sets {key}=.*got {key}='{value}'; drop one"):
-        build(Settings, SIZES | {"protocol": "published", key: value}, {})
-
-
-def test_the_published_protocol_may_be_repeated():
-    assert build(Settings, SIZES | {"protocol": "published"} | hsan.PUBLISHED, {}).weights == "stale"
-
-
-def test_activation_changes_the_rows():
-    plain, sigmoid = (trained(activation=a)[0].embedding for a in ("identity", "sigmoid"))
-    assert (sigmoid > 0).all()
-    assert (plain < 0).any()
 
 
 def test_spherical_clusters():
@@ -221,14 +188,6 @@ def test_the_estimator_is_the_trainer():
     assert np.array_equal(hsan.HSAN(3, seed=2, **WORDS).fit_predict(data.x, data.edge_index, labels), model.labels_)
 
 
-def test_labels_never_enter():
-    data, labels = small_graph()
-    shuffled = np.random.default_rng(0).permutation(labels)
-    fits = [hsan.HSAN(3, **WORDS).fit(data.x, data.edge_index, y) for y in (None, labels, shuffled, "no labels")]
-    assert all(np.array_equal(f.labels_, fits[0].labels_) for f in fits)
-    assert all(np.array_equal(f.embedding_, fits[0].embedding_) for f in fits)
-
-
 def test_new_rows_without_edges():
     data, labels = planted_graph(120, 3, 10, degree=8, seed=0, separation=5.0)
     model = hsan.HSAN(3, **(WORDS | {"epochs": 10})).fit(data.x, data.edge_index)
@@ -244,13 +203,6 @@ def test_one_direction_of_each_edge_is_enough():
     first, second = (hsan.HSAN(3, **WORDS).fit(data.x.tolist(), e) for e in (half, data.edge_index))
     assert np.array_equal(first.labels_, second.labels_)
     assert np.array_equal(first.predict(data.x, half), first.labels_)
-
-
-def test_a_mistyped_hyperparameter_names_the_nearest():
-    with pytest.raises(SettingsError, match="HSAN: unknown parameter 'temprature'; nearest known: temperature"):
-        hsan.HSAN(3, temprature=0.5)
-    with pytest.raises(SettingsError, match=r"beta: got -1; allowed: number in \(0, 20\]"):
-        hsan.HSAN(3, beta=-1)
 
 
 def test_more_clusters_than_nodes_and_predicting_too_early():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hsan_small import Recorder, made, small_graph, trained
+from small import Recorder, of
 
 from ops.api import PlainRun, Warm
 from ops.data.io.validate import make_graph
@@ -12,6 +12,7 @@ from trainers.hsan import predict, train
 from trainers.hsan.model import Encoders, prepare
 from trainers.hsan.warm import begin_warm, prepare_warm
 
+made, small_graph, trained = of("hsan")
 NEW = 6
 
 
@@ -81,8 +82,7 @@ def test_clusters_have_the_earlier_ids_and_predict_agrees(data, grown):
 
 def test_a_warm_training_resumed_from_any_epoch_ends_to_the_bit(data, grown):
     warm = warm_of(data, grown)
-    run = Recorder()
-    run.warm = warm
+    run = Recorder(warm=warm)
     whole = train(made(), grown, run)
     assert len(run.states) == 5
     for state in run.states:

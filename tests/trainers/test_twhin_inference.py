@@ -1,7 +1,5 @@
 """Users folded in by a stored TwHIN: the closed form by hand, refinement, and the groups that edges tell."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

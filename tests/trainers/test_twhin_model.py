@@ -6,19 +6,14 @@ from torch.nn.functional import normalize
 
 from trainers.twhin.model import (
     adagrad,
-    fold_in,
     loss,
     loss_terms,
-    refine,
-    score,
     step_rows,
     summed,
     table,
     translations,
     unique,
-    unseen_ends,
 )
-from trainers.twhin.settings import Settings
 
 D = 6
 
@@ -66,12 +61,6 @@ def test_loss_equals_the_loop_in_value_and_gradient(edges, batch_negatives, norm
     for g, e in zip(ours, torch.autograd.grad(expected, leaves), strict=True):
         torch.testing.assert_close(g, e)
         assert g.abs().max() > 0
-
-
-def test_score_is_the_translated_product():
-    s, t, r = rows(3, 0).detach(), rows(3, 1).detach(), rows(1, 2)[0].detach()
-    torch.testing.assert_close(score(s, r, t, 0.5), torch.stack([2 * ((s[i] + r) @ t[i]) for i in range(3)]))
-    torch.testing.assert_close(score(s, r, t, normalise=True), torch.cosine_similarity(s + r, t))
 
 
 def test_gathered_rows_have_the_gradient_of_the_whole_table():
@@ -122,20 +111,6 @@ def test_repeated_rows_are_summed_in_the_order_given():
     assert torch.equal(kept, state)
 
 
-def test_batches_of_workers_add_up_to_one_processs_gradient():
-    source, target, shift = rows(6, 0), rows(8, 1), rows(1, 2)[0].detach().requires_grad_()
-    batches = [
-        (torch.stack([draws(6, (n,), n), draws(8, (n,), n + 1)]), (draws(6, (4,), 5), draws(8, (3,), 6)), 2, 1.0, False)
-        for n in (9, 5)
-    ]
-    parts = [loss_terms(source, target, shift, *batch) for batch in batches]
-    counts = parts[0][1] + parts[1][1]
-    whole = torch.autograd.grad(loss(parts[0][0] + parts[1][0], counts), [source, target], retain_graph=True)
-    shares = [torch.autograd.grad(loss(sums, counts), [source, target]) for sums, _ in parts]
-    for one, two, expected in zip(*shares, whole, strict=True):
-        torch.testing.assert_close(one + two, expected)
-
-
 def test_starts_are_keyed_by_seed_type_and_part():
     one = table(3, "user", 1, 50, 16)
     assert torch.equal(one, table(3, "user", 1, 50, 16))
@@ -146,50 +121,3 @@ def test_starts_are_keyed_by_seed_type_and_part():
     made = translations([("user", "share", "note"), ("note", "rev_share", "user")], 16)
     assert list(made) == ["note__rev_share__user", "user__share__note"]
     assert not any(value.any() for value in made.values())
-
-
-def test_folding_in_is_the_mean_of_translated_neighbours():
-    known, r = rows(5, 0).detach(), rows(1, 1)[0].detach()
-    as_source, as_target = unseen_ends(r, known[:3], True), unseen_ends(r, known[3:], False)
-    a, b = (torch.cat(each) for each in zip(as_source, as_target, strict=True))
-    nodes = torch.tensor([0, 2, 0, 2, 2])
-    got = fold_in(nodes, a, b, 4)
-    torch.testing.assert_close(got[0], (known[0] - r + known[2] - r) / 2)
-    torch.testing.assert_close(got[2], (known[1] - r + known[3] + r + known[4] + r) / 3)
-    assert not got[[1, 3]].any()
-    x = rows(5, 2).detach()
-    scores = torch.linalg.vecdot(x + a, b)
-    torch.testing.assert_close(scores, torch.cat([score(x[:3], r, known[:3]), score(known[3:], r, x[3:])]))
-
-
-@pytest.mark.parametrize("normalise", [False, True])
-def test_refining_lowers_each_nodes_own_loss_alone(normalise):
-    a, b, far = rows(6, 0).detach(), rows(6, 1).detach(), torch.stack([rows(6, s).detach() for s in range(2, 5)], 1)
-    nodes, start = torch.tensor([0, 0, 1, 2, 2, 2]), rows(4, 9).detach()
-
-    def value(x, node):
-        at = nodes == node
-        moved, near, others = x[node] + a[at], b[at], far[at]
-        if normalise:
-            moved, near, others = (normalize(v, dim=-1) for v in (moved, near, others))
-        near, others = (moved * near).sum(-1), (moved[:, None] * others).sum(-1)
-        return -(torch.log(torch.sigmoid(near)) + torch.log(1 - torch.sigmoid(others)).mean(1)).mean()
-
-    together = refine(start, nodes, a, b, far, 1, 0.05, normalise=normalise)
-    x = start.clone().requires_grad_()
-    for node in range(3):
-        (g,) = torch.autograd.grad(value(x, node), x)
-        torch.testing.assert_close(together[node], start[node] - 0.05 * g[node] / g[node].square().mean().sqrt())
-        at = nodes == node
-        alone = refine(start[node][None], nodes[at] * 0, a[at], b[at], far[at], 20, 0.05, normalise=normalise)
-        longer = refine(start, nodes, a, b, far, 20, 0.05, normalise=normalise)
-        torch.testing.assert_close(longer[node], alone[0])
-        assert value(longer, node) < value(start, node)
-    assert torch.equal(together[3], start[3])
-    assert torch.equal(refine(start, nodes, a, b, far, 0, 0.05), start)
-
-
-def test_settings_are_the_graphs_and_twhins_own():
-    settings = Settings(n_clusters=3, label_relations="follow")
-    assert (settings.k, settings.labels, settings.embedding_dim) == (3, ("follow",), 64)
-    assert "heads" not in Settings.model_fields

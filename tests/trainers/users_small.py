@@ -1,7 +1,5 @@
 """A small planted graph of users and notes in parts, and what the processes of the workers' tests run on it."""
 
-from __future__ import annotations
-
 import copy
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`workflows/tune_hgt.py` with a real Ray, and what it leaves in the report, the comparison and MLflow's figures."""
 
-from __future__ import annotations
-
 import json
 import re
 
@@ -45,10 +43,11 @@ def test_a_search_ranks_by_recall_and_tells_it_everywhere(nursery, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_graph_partitioned_before_trains_but_cannot_be_searched(untracked, tmp_path):
+def test_a_graph_partitioned_before_cannot_be_searched_where_nothing_is_hidden(untracked, tmp_path):
     graph, _ = load_hetero(SPEC)
     partition_in_memory(graph, tmp_path / "parts", PartitionRequest(2, "hash"))
-    given = ["--dataset", str(tmp_path / "parts"), "--n-clusters", "4", *TINY, "--out", str(tmp_path), "--quiet"]
+    given = ["--dataset", str(tmp_path / "parts"), "--n-clusters", "4", *TINY, "--out", str(tmp_path), "--quiet",
+             "--holdout", "none"]  # fmt: skip
     with pytest.raises(SettingsError, match="was partitioned before, nothing is hidden from it to rank trials by"):
         tune_hgt.main(given)
     train.main(["hgt", *given, "--no-report", "--name", "run"])

@@ -3,8 +3,6 @@
 Axes: N nodes, F features, E directed edges (each undirected edge stands twice, a self loop once).
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
@@ -105,6 +103,6 @@ class AttributedGraph:
         """SHA-256 over features, edges, weights and given parts; names, notes and labels do not enter."""
         return digest_of(self.x, self.edge_index, self.part, self.weight)
 
-    def with_notes(self, *notes: str) -> AttributedGraph:
+    def with_notes(self, *notes: str) -> "AttributedGraph":
         """The same graph with more notes."""
         return replace(self, notes=(*self.notes, *notes))

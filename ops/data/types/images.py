@@ -3,8 +3,6 @@
 Axes: N images, C = 3 channels (red, green, blue), H x W pixels, F features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -45,7 +43,7 @@ class ImageSet:
         pixels = state["pixels"]
         self.__dict__.update(state | ({"pixels": pixels.open()} if isinstance(pixels, PixelFile) else {}))
 
-    def in_pieces(self, put: Callable[[Any], Any], read: Callable[[Any], Any]) -> ImageSet:
+    def in_pieces(self, put: Callable[[Any], Any], read: Callable[[Any], Any]) -> "ImageSet":
         """The same, whose mapped pixels also nodes get that do not have their file: by `read` of what `put` returns."""
         file = PixelFile.of(self.pixels)
         return self if file is None else replace(self, file=file.in_pieces(put, read))
@@ -91,6 +89,6 @@ class ImageSet:
     def _digest(self) -> str:
         return digest_of(self.pixels, self.features)
 
-    def with_notes(self, *notes: str) -> ImageSet:
+    def with_notes(self, *notes: str) -> "ImageSet":
         """The same images with more notes."""
         return replace(self, notes=(*self.notes, *notes))

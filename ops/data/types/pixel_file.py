@@ -3,8 +3,6 @@
 Axes: N images, C = 3 channels, H x W pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -30,7 +28,7 @@ class PixelFile:
     read: Callable[[Any], Any] | None = None
 
     @classmethod
-    def of(cls, pixels: NDArray[np.uint8] | None) -> PixelFile | None:
+    def of(cls, pixels: NDArray[np.uint8] | None) -> "PixelFile | None":
         """The file that `pixels` are a map of, None for pixels in memory and for a part of a file."""
         file = None if pixels is None else pixels.base
         if pixels is None or not isinstance(file, np.memmap) or file.nbytes != pixels.nbytes:
@@ -42,7 +40,7 @@ class PixelFile:
         """Whether all pixels are there."""
         return self.path.is_file() and self.path.stat().st_size == prod(self.shape)
 
-    def in_pieces(self, put: Callable[[Any], Any], read: Callable[[Any], Any]) -> PixelFile:
+    def in_pieces(self, put: Callable[[Any], Any], read: Callable[[Any], Any]) -> "PixelFile":
         """The same, with what `put` returns of each piece."""
         content = self.open().reshape(-1)
         pieces = (put(np.asarray(content[at : at + PIECE])) for at in range(0, len(content), PIECE))

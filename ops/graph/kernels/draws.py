@@ -5,8 +5,6 @@ A draw is a hash of (key, node, slot), so it depends neither on the order of req
 Axes: B rows, f fan-out, E stored edges, M ids, P parts.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -86,7 +86,7 @@ def store_graph(graph: HeteroGraph, work: Path) -> StoredTables:
     for r, edges in graph.edges.items():
         dtype = index_dtype(max(nodes[r[0]].count, nodes[r[2]].count))
         ends = edges.src.astype(dtype), edges.dst.astype(dtype)
-        _save_edges(stored.folder("edges", r), *ends, edges.weight, edges.time)
+        save_edges(stored.folder("edges", r), *ends, edges.weight, edges.time)
     return stored
 
 
@@ -100,7 +100,7 @@ def _take_edges(folder: Path, index: Path, relation: Relation, chunk: Chunk) -> 
     *ends, weight, time = read_edge_table(chunk)
     rows = [_rows(index / kind, ids, chunk) for kind, ids in zip(relation[::2], ends, strict=True)]
     dtype = np.promote_types(rows[0].dtype, rows[1].dtype)  # one for both, so that a loop is compiled once
-    _save_edges(folder, rows[0].astype(dtype, copy=False), rows[1].astype(dtype, copy=False), weight, time)
+    save_edges(folder, rows[0].astype(dtype, copy=False), rows[1].astype(dtype, copy=False), weight, time)
 
 
 def _rows(index: Path, ids: Ids, chunk: Chunk) -> NDArray[np.integer]:
@@ -113,10 +113,11 @@ def _rows(index: Path, ids: Ids, chunk: Chunk) -> NDArray[np.integer]:
     return rows
 
 
-def _save_edges(
+def save_edges(
     folder: Path, src: NDArray[np.integer], dst: NDArray[np.integer], weight: NDArray[np.float32] | None,
     time: NDArray[np.int64] | None,
 ) -> None:  # fmt: skip
+    """A chunk of edges by rows, with its print."""
     columns = {"src": src, "dst": dst, "weight": weight, "time": time}
     there = {name: column for name, column in columns.items() if column is not None}
     save_arrays(folder, there, {"print": edge_print(there)})

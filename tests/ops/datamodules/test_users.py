@@ -14,6 +14,8 @@ from ops.datamodules.user_rows import user_rows
 from ops.datamodules.users import UserData
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError, SettingsError
+from ops.graph.partition.pipeline import partition_in_memory
+from ops.graph.partition.tasks import PartitionRequest
 from trainers import hgt
 
 users = UserData()
@@ -102,13 +104,58 @@ def test_another_cut_into_parts_is_another_run(planted, tmp_path):
     assert len(set(found)) == 3
 
 
-def test_a_folder_of_parts_is_taken_as_it_is(planted, tmp_path):
-    data, _, _ = loaded(tmp_path, *planted, parts=2)
-    again, truth, held = users.load(LaunchSettings(dataset=data.place), hgt.Settings(n_clusters=4))
-    assert (truth, held) == (None, None)
-    assert again.manifest.digest == data.manifest.digest
-    assert again.labels == data.labels
-    assert "the graph was partitioned before: nothing is hidden, recall cannot be told" in again.notes
+def of_parts(folder, graph, parts, **words):
+    """What `users.load` gives for the graph partitioned before, by the ids of its nodes: edges by relation, hidden."""
+    place = folder / f"before-{parts}"
+    if not (place / "manifest.json").is_file():
+        partition_in_memory(graph, place, PartitionRequest(parts, "hash"))
+    data, truth, hidden = users.load(LaunchSettings(dataset=str(place), out=str(folder / "runs")),
+                                     hgt.Settings(n_clusters=4, **words))  # fmt: skip
+    client = data.connect()
+    ids = {kind: client.ids(kind) for kind in data.manifest.nodes}
+    edges = {}
+    for r in data.manifest.edges:
+        csrs = [client.call("edges", {part: (r,)})[part] for part in range(parts)]
+        rows = np.repeat(np.arange(len(ids[r[2]])), np.concatenate([np.diff(first) for first, _ in csrs]))
+        edges[r] = set(zip(ids[r[0]][np.concatenate([to for _, to in csrs])], ids[r[2]][rows], strict=True))
+    assert truth is None
+    pairs = () if hidden is None else (hidden.valid, hidden.test)
+    return data, edges, [set(zip(ids["user"][p[0]], ids["note"][p[1]], strict=True)) for p in pairs]
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("how", ["time", "user"])
+def test_of_a_graph_partitioned_before_the_same_is_hidden_whatever_the_number_of_parts(planted, tmp_path, how, timed):
+    graph = planted[0] if timed else replace(
+        planted[0], edges={r: replace(e, time=None) for r, e in planted[0].edges.items()}
+    )  # fmt: skip
+    every = [of_parts(tmp_path, graph, parts, holdout=how) for parts in (1, 3)]
+    assert every[0][1:] == every[1][1:]
+    data, edges, pairs = every[1]
+    assert {len(p) > 20 for p in pairs} == {True}
+    assert not pairs[0] & pairs[1]
+    for r, known in edges.items():
+        assert (r[0] != "user") or not known & (pairs[0] | pairs[1])
+        assert {(b, a) for a, b in known} == edges[data.manifest.reverse(r)]
+    ids = {kind: nodes.ids for kind, nodes in graph.nodes.items()}
+    hidden = split(graph, how)
+    if timed:  # else another order of the pairs is drawn
+        for own, of_tables in zip(pairs, (hidden.valid, hidden.test), strict=True):
+            assert own == set(zip(ids["user"][of_tables[:, 0]], ids["note"][of_tables[:, 1]], strict=True))
+        for r, e in hidden.train.edges.items():
+            assert edges[r] == set(zip(ids[r[0]][e.src], ids[r[2]][e.dst], strict=True))
+    assert len(pairs[1]) == pytest.approx(hidden.counts["test pairs"], rel=0.05)
+    assert f"hidden {hidden.hidden}: {len(pairs[0]):,} pairs for validation" in data.notes[-2]
+    assert data.manifest.partitioner["method"] == "hash"
+
+
+def test_nothing_is_hidden_of_a_graph_partitioned_before_where_none_is_asked_for(planted, tmp_path):
+    data, edges, pairs = of_parts(tmp_path, planted[0], 2, holdout="none")
+    assert pairs == []
+    assert sum(len(edges[r]) for r in data.manifest.forward) == sum(e.count for e in planted[0].edges.values())
+    assert "partitioned before and --holdout is none: nothing is hidden, recall cannot be told" in data.notes[-1]
+    with pytest.raises(SettingsError, match="--holdout none: is for a graph that was partitioned before"):
+        loaded(tmp_path, *planted, holdout="none")
 
 
 def test_parts_are_made_once_and_a_damaged_one_is_named_before_it_trains(planted, tmp_path):

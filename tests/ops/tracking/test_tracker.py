@@ -19,7 +19,7 @@ from ops.atomic_io import read_json, write_json
 from ops.config.tracking_uri import default_uri
 from ops.errors import ServiceError
 from ops.storage.status import HISTORY, STATUS, begin, end
-from ops.tracking import tracker
+from ops.tracking import records, tracker
 from ops.tracking.records import fit
 from ops.tracking.tracker import tracked
 
@@ -237,7 +237,13 @@ def test_another_experiment_can_be_given(out: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(nursery: Nursery, out: Path) -> None:
+def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are large, here the model, are sent by a process of its own, and are held to the same."""
+    by_this_process = []
+    monkeypatch.setattr(records, "LARGE", 50)
+    monkeypatch.setattr(tracker, "send", lambda *each: (by_this_process.append(each[2]), records.send(*each)))
     uri, study = default_uri(out), Study(out).start().epochs(2).model()
     (out / "mlartifacts").write_text("where files cannot go")
     (study.root / "result.json").write_text("{}")
@@ -252,6 +258,8 @@ def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(n
         send(study.root, uri)
     (out / "mlartifacts").unlink()
     assert send(study.root, uri) == []
+    assert "report.html" in by_this_process
+    assert "model" not in by_this_process
     assert len(list((out / "mlartifacts").rglob("report.html"))) == 1
     assert rows(out / "mlflow.db", "select name, version from model_versions") == [("tessera-toy", 1)]
     assert rows(out / "mlflow.db", "select count(*) from logged_models") == [(1,)]
