@@ -49,7 +49,7 @@ from ops.storage import run_dir
 from ops.storage.object_store import is_s3
 
 UserExperiment = Experiment[UserSettings, PartitionedGraph]
-SCORED, AT = "recall_at_50", "recall@50"  # as MLflow takes names, and as tables have it
+SCORE, AT = "recall_at_50", "recall@50"  # as MLflow takes names, and as tables have it
 
 
 def _stored(spec: str, manifest: Manifest, s: UserSettings) -> PartitionedGraph:
@@ -178,7 +178,7 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
             scores["modularity"] = projection_modularity(users.train, clusters, users.owners)
             if "embedding" in embeddings:
                 row = recall.u2u2i(task, embeddings["embedding"], clusters, "")
-                scores[SCORED] = row.metrics[AT]
+                scores[SCORE] = row.metrics[AT]
                 scores["score"] = row.metrics[AT]
             return scores
 
@@ -229,6 +229,17 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
                 send_parts(Path(data.place), there)
                 data = replace(data, place=str(there))
         return data.served(replicated=experiment.settings.topology == "replicated")
+
+    def finish_seed(
+        self, experiment: UserExperiment, folder: Path, seed: int, arrays: Arrays, group: ProcessGroup
+    ) -> None:
+        """The seed's rows of the recall table and its link scores, by the ranks that own the users; not a trial's."""
+        from ops.datamodules.users_results import SCORED, score_seed
+
+        if experiment.hidden is not None and seed in experiment.seeds:
+            scored = score_seed(experiment, group, seed, arrays, fixed=seed == experiment.seeds[0])
+            if group.rank == 0:
+                scored.write(folder / SCORED)
 
     def finish(
         self,

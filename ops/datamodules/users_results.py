@@ -1,6 +1,7 @@
 """What a finished run on users leaves besides clusters: recall table, link scores, embeddings as Parquet.
 
-Every row is a mean over seeds, from the stored embeddings of each seed's last epoch and the hidden test pairs.
+Every row is a mean over seeds, from the embeddings of each seed's last epoch and the hidden test pairs: the ranks that
+own the users score a seed when it ends (`score_seed`), the run brings its seeds together (`finish`).
 """
 
 from collections.abc import Mapping
@@ -11,42 +12,90 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.api import AnyExperiment
+from ops.clustering.owners import Owners
 from ops.datamodules.user_rows import UserRows, user_rows
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation import link_prediction, recall, recommenders
 from ops.evaluation.boost import boosted as boosted_rows
-from ops.results.arrays import seed_arrays, write_table
+from ops.results.arrays import ASSIGNMENTS, read_arrays, read_map, seed_arrays, write_table
+from ops.results.schema import StoredJson
 from ops.results.statistics import over_seeds, spread
+from ops.rng import generator
 
-EMBEDDINGS = "embeddings.parquet"
+EMBEDDINGS, SCORED = "embeddings.parquet", "scored.json"  # the latter: a seed's SeedScores
 BOOST_QUERIES = 2000  # validation users by whom the boost is chosen: each is searched among all users
-Row = dict[str, Any]
+PAIRS = 20_000  # hidden test pairs whose links are scored: a keyed sample of more
+Numbers = dict[str, float | None]
+
+
+class SeedRow(StoredJson):
+    """A seed's line of the recall table."""
+
+    name: str
+    note: str
+    metrics: Numbers
+
+
+class SeedScores(StoredJson):
+    """What test pairs say of a seed: its rows, those that no seed changes (of the run's first), links, counts."""
+
+    rows: list[SeedRow]
+    fixed: list[SeedRow]
+    links: Numbers
+    queries: int
+    users: int
+    left_out: int
+
+
+def score_seed(
+    experiment: AnyExperiment, group: ProcessGroup, seed: int, arrays: Mapping[str, NDArray[Any]], *, fixed: bool
+) -> SeedScores:
+    """The scores of a seed by the `arrays` of the rows that this rank owns; all ranks of `group` call it."""
+    users = user_rows(experiment.data, experiment.hidden, group)
+    task, check = _tasks(users)
+    return SeedScores(
+        rows=[_row(row) for row in _rows_of(experiment, task, check, seed, arrays)],
+        fixed=[_row(row) for row in (recall.popularity(task), recall.user_knn(task))] if fixed else [],
+        links=dict(_links(experiment, users, arrays)),
+        queries=len(task.queries), users=task.users, left_out=task.left_out,
+    )  # fmt: skip
 
 
 def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
     """Write embeddings.parquet of seed `chosen`; returns what `result.json` says of recall, links and the map."""
-    each = {seed: seed_arrays(seed_folder) for seed, seed_folder in folders.items()}
     data = experiment.data
     offsets = np.asarray(data.manifest.nodes[data.rows].offsets)
-    table = write_embeddings(folder / EMBEDDINGS, data.ids, each[chosen], offsets)
+    table = write_embeddings(folder / EMBEDDINGS, data.ids, seed_arrays(folders[chosen]), offsets)
     contents: dict[str, Any] = {"embeddings": table}
-    if "map_errors" in each[chosen]:
-        quantisation, topographic = zip(*(e["map_errors"].tolist() for e in each.values()), strict=True)
+    if all(maps := [read_map(seed_folder) for seed_folder in folders.values()]):
+        quantisation, topographic = zip(*(each["map_errors"].tolist() for each in maps), strict=True)
         contents["map"] = {"quantisation": spread(quantisation), "topographic": spread(topographic)}
-    hidden = experiment.hidden
-    if hidden is None:
+    if experiment.hidden is None:
         return contents
-    users = user_rows(experiment.data, hidden, ProcessGroup())
-    task = recall.make_task(users.train, users.test)
-    check = recall.make_task(users.train, users.valid, max_queries=BOOST_QUERIES)
-    small = recommenders.applies(task.train)
-    plain = recommenders.rows(task, check) if small else []
-    factors = recommenders.user_factors(task.train) if small else None
-    rows = [_fixed(row) for row in (recall.popularity(task), recall.user_knn(task), *plain)]
-    rows += _over_seeds([_rows_of(experiment, task, check, seed, arrays, factors) for seed, arrays in each.items()])
-    counts = {"queries": len(task.queries), "users": task.users, "left_out": task.left_out}
-    scored = [_links(users, arrays) for arrays in each.values()]
-    return contents | {"recall": {"rows": rows, **counts}, "links": over_seeds(scored)}
+    scored: list[SeedScores] = []
+    for seed, seed_folder in folders.items():
+        stored, first = SeedScores.read_optional(seed_folder / SCORED), not scored
+        if stored is None or (first and not stored.fixed):  # a search's trial, or of an earlier version
+            stored = score_seed(experiment, ProcessGroup(), seed, seed_arrays(seed_folder), fixed=first)
+        scored.append(stored)
+    fixed, of_seeds = scored[0].fixed, [s.rows for s in scored]
+    if recommenders.applies(data.count(data.others)):  # by one process
+        task, check = _tasks(user_rows(data, experiment.hidden, ProcessGroup()))
+        fixed = fixed + [_row(row) for row in recommenders.rows(task, check)]
+        factors = recommenders.user_factors(task.train)
+        title = f"singular vectors of the interactions, {experiment.method.name}'s clusters"
+        for rows, seed_folder in zip(of_seeds, folders.values(), strict=True):
+            clusters = read_arrays(seed_folder / ASSIGNMENTS, "last")["last"]
+            rows.append(_row(recall.u2u2i(task, factors, clusters, title)))
+    lines = [_over_seeds([row]) for row in fixed] + [_over_seeds(list(rows)) for rows in zip(*of_seeds, strict=True)]
+    counts = {"queries": scored[0].queries, "users": scored[0].users, "left_out": scored[0].left_out}
+    return contents | {"recall": {"rows": lines, **counts}, "links": over_seeds([s.links for s in scored])}
+
+
+def _tasks(users: UserRows) -> tuple[recall.Task, recall.Task]:
+    """The test pairs, and the validation pairs by which the boost is chosen."""
+    task = recall.make_task(users.train, users.test, owners=users.owners)
+    return task, recall.make_task(users.train, users.valid, max_queries=BOOST_QUERIES, owners=users.owners)
 
 
 def write_embeddings(
@@ -66,46 +115,48 @@ def write_embeddings(
 
 
 def _rows_of(
-    experiment: AnyExperiment, task: recall.Task, check: recall.Task, seed: int, arrays: Mapping[str, Any],
-    factors: NDArray[np.float32] | None,
-) -> list[Any]:  # fmt: skip
-    """A seed's rows: in its clusters, in random ones of equal size, among all, boosted; `factors` in its clusters."""
+    experiment: AnyExperiment, task: recall.Task, check: recall.Task, seed: int, arrays: Mapping[str, Any]
+) -> list[recall.RecallRow]:
+    """A seed's rows: in its clusters, in random ones of equal size, among all, boosted."""
     name, z, clusters = experiment.method.name, arrays["embedding"], arrays["last"]
-    k = experiment.k
     means = {"kmeans": "k-means", "som": "SOM"}[experiment.settings.cluster]
     boosted = boosted_rows(task, check, lambda t: recall.near(t, z, None), clusters, f"{name}, all users")
-    rows = [
+    return [
         recall.u2u2i(task, z, clusters, f"{name} + {means}"),
-        recall.random_clusters(task, z, k, f"{name}, random clusters", seed),
+        recall.random_clusters(task, z, experiment.k, f"{name}, random clusters", seed),
         *boosted.rows,
     ]
-    if factors is not None:
-        rows.append(recall.u2u2i(task, factors, clusters, f"singular vectors of the interactions, {name}'s clusters"))
-    return rows
 
 
-def _fixed(row: recall.RecallRow) -> Row:
-    return {"name": row.name, "note": row.note, "metrics": {k: spread([v]) for k, v in row.metrics.items()}}
+def _row(row: recall.RecallRow) -> SeedRow:
+    return SeedRow(name=row.name, note=row.note, metrics=dict(row.metrics))
 
 
-def _over_seeds(each: list[list[recall.RecallRow]]) -> list[Row]:
-    lines = []
-    for rows in zip(*each, strict=True):
-        notes = dict.fromkeys(row.note for row in rows if row.note)
-        metrics = over_seeds([row.metrics for row in rows])
-        lines.append({"name": rows[0].name, "note": "; ".join(notes), "metrics": metrics})
-    return lines
+def _over_seeds(rows: list[SeedRow]) -> dict[str, Any]:
+    """The line of a row of each seed."""
+    notes = dict.fromkeys(row.note for row in rows if row.note)
+    return {"name": rows[0].name, "note": "; ".join(notes), "metrics": over_seeds([row.metrics for row in rows])}
 
 
-def _links(users: UserRows, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """Hidden test pairs against drawn ones, scored by the cosine of their ends, or by (s + shift) . t."""
-    z, notes = arrays["embedding"], arrays["others"]
-    z, notes = (z + arrays["shift"], notes) if "shift" in arrays else (_unit(z), _unit(notes))
+def _links(experiment: AnyExperiment, users: UserRows, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """Hidden test pairs (a keyed sample of many) against drawn ones, scored by the cosine of their ends, or by
+    (s + shift) . t."""
+    z, others, data = arrays["embedding"], arrays["others"], experiment.data
+    z, others = (z + arrays["shift"], others) if "shift" in arrays else (_unit(z), _unit(others))
+    notes = Owners(np.asarray(data.manifest.nodes[data.others].offsets), users.owners.group)
+    pairs = experiment.hidden.test
+    if pairs.shape[1] > PAIRS:
+        pairs = pairs[:, np.sort(generator(0, "link-pairs").choice(pairs.shape[1], PAIRS, replace=False))]
     interactions = users.train.copy()
-    for pairs in (users.valid, users.test):
-        interactions = interactions + type(interactions)((np.ones(len(pairs[0])), pairs), shape=interactions.shape)
+    for hidden in (users.valid, users.test):
+        interactions = interactions + type(interactions)((np.ones(len(hidden[0])), hidden), shape=interactions.shape)
     interactions.sort_indices()
-    return link_prediction.link_scores(users.test, interactions, lambda u, n: np.einsum("md,md->m", z[u], notes[n]))
+
+    def score(u: NDArray[np.int64], n: NDArray[np.int64]) -> NDArray[Any]:
+        asked, place = np.unique(n, return_inverse=True)
+        return np.asarray(np.einsum("md,md->m", z[u], notes.fetch(others, asked)[place]))
+
+    return link_prediction.link_scores((pairs[0], pairs[1]), interactions, score, owners=users.owners)
 
 
 def _unit(z: NDArray[np.float32]) -> NDArray[np.float32]:

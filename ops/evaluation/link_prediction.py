@@ -1,6 +1,9 @@
 """Link prediction: do hidden edges score above sampled ones that are no edges? Evaluation: no trainer may import it.
 
-Axes: P hidden edges, S negatives an edge, U users, N notes, M pairs of one call.
+Workers own users by parts (`ops.clustering.owners`) and score the hidden edges of theirs; without `owners` this process
+has all users.
+
+Axes: P hidden edges, S negatives an edge, U users, n of one worker, N notes, M pairs of one call.
 """
 
 from collections.abc import Callable
@@ -11,6 +14,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 
+from ops.clustering.owners import Owners
 from ops.rng import generator
 
 Score = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[Any]]  # (user rows [M], note rows [M]) -> [M]
@@ -27,12 +31,28 @@ def negatives(
     `edges` [U N] holds every edge, hidden ones as well, with sorted indices. Keyed by (seed, position); nothing is
     drawn twice to avoid an edge. Raises ValueError for a user with an edge to every note.
     """
-    n_notes = edges.shape[1]
-    free = n_notes - np.diff(edges.indptr)[users]
+    draw = _draws(users, _free(edges, users), count, edges.shape[1], seed, position)
+    return _free_notes(edges, users, draw)
+
+
+def _free(edges: sp.csr_array, users: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many notes each of `users` [P] has no edge to."""
+    return np.asarray(edges.shape[1] - np.diff(edges.indptr)[users], dtype=np.int64)
+
+
+def _draws(
+    users: NDArray[np.int64], free: NDArray[np.int64], count: int, n_notes: int, seed: int, position: int
+) -> NDArray[np.int64]:
+    """For each of `users` [P] `count` numbers of its `free` notes."""
     if len(users) and free.min() < 1:
         user = int(users[free.argmin()])
         raise ValueError(f"user {user} has an edge to each of the {n_notes} notes: no negative can be drawn")
-    draw = generator(seed, "link-negatives", position).integers(free[:, None], size=(len(users), count))
+    return generator(seed, "link-negatives", position).integers(free[:, None], size=(len(users), count))
+
+
+def _free_notes(edges: sp.csr_array, users: NDArray[np.int64], draw: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The notes of the free ones' numbers `draw` [P S]."""
+    n_notes = edges.shape[1]
     # the r-th free note is r + (taken notes before it); the j-th taken one has (its number - j) free notes before it
     rows = np.repeat(np.arange(edges.shape[0]), np.diff(edges.indptr))
     before = edges.indices - (np.arange(edges.nnz) - edges.indptr[rows])
@@ -48,33 +68,40 @@ def link_scores(
     score: Score,
     seed: int = 0,
     count: int = NEGATIVES,
+    owners: Owners | None = None,
 ) -> dict[str, float]:
     """{"auc", "mrr", "hits@1", "hits@10"} of hidden `edges` (users, notes) against `count` negatives each.
 
     AUC: all hidden edges against all negatives, the share of pairs in order, ties one half (Mann-Whitney). The rank
     of an edge is among its own negatives: 1 + those above + half of those equal; MRR = mean 1 / rank, hits@K = share
-    of ranks up to K. `all_edges` holds hidden ones as well; scores have to be finite (ValueError).
+    of ranks up to K. `all_edges` [n N] of this worker's users hold hidden ones as well; scores have to be finite
+    (ValueError). `edges` are the same on every worker; each calls `score` of its own users' pairs, equally often.
     """
     users, notes = edges
     if not len(users):
         raise ValueError("no hidden edges to score")
+    owners = owners or Owners.alone(all_edges.shape[0])
     table = sp.csr_array(all_edges)
     table.sum_duplicates()
     table.sort_indices()
-    positive, drawn, ranks = [], [], []
+    rows = owners.shard.positions(users)  # of this worker, -1: another's
+    local = rows >= 0
+    free = np.zeros(len(users), dtype=np.int64)
+    free[local] = _free(table, rows[local])
+    owners.sum_(free)
+    scores = np.zeros((len(users), 1 + count))  # of each edge, then of its negatives
     step = max(1, CHUNK_PAIRS // count)
     for position, first in enumerate(range(0, len(users), step)):
-        u, v = users[first : first + step], notes[first : first + step]
-        others = negatives(u, table, count, seed, position)
-        edge_scores = _finite(score(u, v))
-        drawn_scores = _finite(score(np.repeat(u, count), others.ravel())).reshape(len(u), count)
-        ranks.append(
-            1 + (drawn_scores > edge_scores[:, None]).sum(1) + (drawn_scores == edge_scores[:, None]).sum(1) / 2
-        )
-        positive.append(edge_scores)
-        drawn.append(drawn_scores.ravel())
-    rank = np.concatenate(ranks)
-    means = {"auc": auc(np.concatenate(positive), np.concatenate(drawn)), "mrr": float(np.mean(1 / rank))}
+        chunk = slice(first, first + step)
+        draw = _draws(users[chunk], free[chunk], count, table.shape[1], seed, position)[local[chunk]]
+        u, v = rows[chunk][local[chunk]], notes[chunk][local[chunk]]
+        others = _free_notes(table, u, draw)
+        values = _finite(score(u, v)), _finite(score(np.repeat(u, count), others.ravel()))
+        scores[first + np.flatnonzero(local[chunk])] = np.hstack([values[0][:, None], values[1].reshape(-1, count)])
+    owners.sum_(scores)
+    positive, drawn = scores[:, :1], scores[:, 1:]
+    rank = 1 + (drawn > positive).sum(1) + (drawn == positive).sum(1) / 2
+    means = {"auc": auc(positive.ravel(), drawn.ravel()), "mrr": float(np.mean(1 / rank))}
     return means | {f"hits@{k}": float(np.mean(rank <= k)) for k in HITS}
 
 

@@ -26,9 +26,9 @@ NEIGHBOURS = 100
 Weights = NDArray[np.float32]
 
 
-def applies(train: sp.csr_array) -> bool:
-    """Whether the matrices of these interactions [U N] are a matter of seconds."""
-    return 1 < train.shape[1] <= LARGEST
+def applies(n_notes: int) -> bool:
+    """Whether the matrices of so many notes are a matter of seconds."""
+    return 1 < n_notes <= LARGEST
 
 
 def rows(task: Task, validation: Task) -> list[RecallRow]:

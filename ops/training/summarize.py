@@ -61,10 +61,15 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     sizes = cluster_sizes(last, owners)
     _watch_result(experiment, run, sizes)
     _write_rows(experiment, run, result, {"selected": run.assignments[chosen], **drawn})
+    rows: arrays.Arrays = {"last": last, "embedding": result.embedding, **result.more}
+    module.finish_seed(experiment, run.folder, run.seed, rows, owners.group)
     z, drawn_clusters = (_for_figures(each, owners) for each in (result.embedding, last))
     run.publish()
     if run.rank:
         return None
+    if shrunken := statistics.shrunken(run.history, owners.total, experiment.k):
+        run.warnings.append(f"seed {run.seed}: {shrunken}")
+        experiment.console.warn(run.warnings[-1])
     columns, alike = looked_at(partial(module.features, data), owners.total)
     save_model(
         run.folder / "model", result.model, describe(experiment.method.name, data, columns) | flat(experiment.settings)
@@ -164,7 +169,8 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
     seeds, shown = experiment.seeds, experiment.launch.result
     folders = {seed: folder / f"seed-{seed}" for seed in seeds}
     each = [rescored(experiment, f) for f in folders.values()]
-    chosen = seeds[panel([{k: v for k, v in e.last.items() if v is not None} for e in each]).chosen]
+    lasts = [{k: v for k, v in e.last.items() if v is not None} for e in each]
+    chosen = seeds[::-1][panel(lasts[::-1]).chosen]  # of equal seeds the first
     table, clusters = write_assignments(experiment, folder, folders, chosen)
     for file in ("settings.json", "model.safetensors"):
         with replacing(folder / "model" / file) as temporary:

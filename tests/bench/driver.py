@@ -1,9 +1,9 @@
 """What the driver of a training over workers needs: `python tests/bench/driver.py [METHOD] [USERS ...]`.
 
 Private memory, looked at ten times a second, above that of a process which has imported the same, with the last line
-that the driver had printed at its peak; and bytes that the driver has read and written in system calls (files, pipes,
-sockets) above that process's, of real Ray Train workers on planted users in four parts. About ten minutes with nothing
-else running.
+that the driver had printed at its peak; and bytes that the driver's own threads have read and written in system calls
+(files, pipes, sockets) above that process's, of real Ray Train workers on planted users in four parts. About ten
+minutes with nothing else running.
 """
 
 import os
@@ -30,17 +30,20 @@ def private(pid):
     return sum(int(w[1]) for w in words if w[0].startswith("Private_")) * 1024
 
 
-def moved(pid):
-    """Bytes read and written in system calls."""
-    counts = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
-    return int(counts["rchar"]) + int(counts["wchar"])
+def moved(pid, threads):
+    """Bytes read and written in system calls, by thread: those of a process have those of its ended children too."""
+    for path in Path(f"/proc/{pid}/task").glob("*/io"):
+        with suppress(OSError, KeyError):  # the thread has ended
+            counts = dict(line.split(": ") for line in path.read_text().splitlines())
+            threads[path.parent.name] = int(counts["rchar"]) + int(counts["wchar"])
+    return sum(threads.values())
 
 
 def imports():
     """(private bytes, bytes moved) of a process that has imported what the driver imports."""
     with subprocess.Popen([sys.executable, "-c", IMPORTS], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         process.stdout.readline()
-        before = private(process.pid), moved(process.pid)
+        before = private(process.pid), moved(process.pid, {})
         process.kill()
     return before
 
@@ -63,9 +66,10 @@ def driver(method, users):
         )
         reader.start()
         most, last, bytes_moved = 0, printed[0], 0
+        threads = {}
         while process.poll() is None:
             with suppress(OSError, IndexError, ValueError):
-                size, line, bytes_moved = private(process.pid), printed[-1], moved(process.pid)
+                size, line, bytes_moved = private(process.pid), printed[-1], moved(process.pid, threads)
                 most, last = max((most, last), (size, line), key=lambda each: each[0])
             time.sleep(EVERY)
         reader.join()
@@ -80,10 +84,12 @@ def main(method="twhin", *sizes):
     peaks = []
     for users in map(int, sizes or (20_000, 160_000)):
         most, last, bytes_moved, code = driver(method, users)
+        if code:
+            sys.exit(f"{method}, {users:,} users: the training has ended with {code}")
         peaks.append(most - before[0])
         print(f"{method}, {users:,} users, 4 parts, 2 workers: driver's peak {peaks[-1] / 2**20:.0f} MiB above the "
               f"{before[0] / 2**20:.0f} of its imports (behind: {last[:80]}), {(bytes_moved - before[1]) / 2**20:,.0f} "
-              f"MiB read and written, exit code {code}", flush=True)  # fmt: skip
+              "MiB read and written", flush=True)  # fmt: skip
     ratio, largest = peaks[-1] / peaks[0], max(peaks) / 2**20
     print(f"{ratio:.2f} times: bar {BAR} times {'kept' if ratio <= BAR else 'BROKEN'}; "
           f"at most {largest:.0f} MiB: bar {MOST} MiB {'kept' if largest <= MOST else 'BROKEN'}")  # fmt: skip

@@ -69,7 +69,8 @@ def finish(
     x, edges, scaling = raw.x, raw.edges, None
     if edges is None or scale != "none":
         x = check_features(x, feature_names=raw.feature_names, origin=raw.origin)
-        scaling = fit_scaling(x, scale)
+        words = raw.encoding.blocks(raw.feature_names or ()) if raw.encoding else []
+        scaling = fit_scaling(x, scale, words)
     if scaling is not None:
         x = scaling(x)
         notes.append(f"features: every column brought to one scale ({scale})")
@@ -114,5 +115,8 @@ def _all_missing(raw: Raw, no_edges: bool, no_k: bool) -> str:
     names = [name for name, has in zip(raw.feature_names or (), gaps, strict=False) if has]
     if names:
         sentences.append(f"values are missing in {', '.join(map(repr, names))}: fill them, or leave the columns out")
+    if any(UNSCALED in note for note in raw.notes):
+        sentences.append(next(note for note in raw.notes if UNSCALED in note).partition(";")[0])
+        flags.insert(0, "--scale standard")
     told = "; ".join([said, *sentences])
     return f"{told}. Add: {' '.join([own_flags, *flags]).strip()}" if sentences or raw.missing else told

@@ -34,6 +34,11 @@ class Encoding:
         categories = self.categories or {}
         return [n for c in columns for n in ([f"{c}={v}" for v in categories[c]] if c in categories else [c])]
 
+    def blocks(self, features: Sequence[str]) -> list[list[int]]:
+        """The places among `features` of each category's columns."""
+        place = {name: i for i, name in enumerate(features)}
+        return [[place[f"{c}={v}"] for v in values] for c, values in (self.categories or {}).items()]
+
     def plain(self) -> dict[str, Any]:
         """As JSON."""
         categories = {name: list(values) for name, values in (self.categories or {}).items()}

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ops import memory
 from ops.data.types.encoding import Encoding
 from ops.data.types.scaling import Scaling
 
@@ -56,6 +57,7 @@ def digest_of(*arrays: NDArray[Any] | None) -> str:
             h.update(f"{array.dtype.str}{array.shape}".encode())
             for first in range(0, len(array), HASHED):
                 h.update(np.ascontiguousarray(array[first : first + HASHED]).data)
+                memory.release(array)
     return h.hexdigest()
 
 

@@ -119,6 +119,24 @@ def _slot(slots: NDArray[np.int64], listed: NDArray[np.int64], wanted: np.int64)
 
 
 @njit(cache=True, nogil=True)
+def table_of(listed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A hash table of the ids `listed` (unique), for `places`."""
+    slots = _empty(len(listed))
+    for i in range(len(listed)):
+        slots[_slot(slots, listed, listed[i])] = i
+    return slots
+
+
+@njit(cache=True, nogil=True)
+def places(slots: NDArray[np.int64], listed: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The place [M] of each of `ids` in `listed`, whose table is `slots`; -1 where it is not there."""
+    at = np.empty(len(ids), np.int64)
+    for i in range(len(ids)):
+        at[i] = slots[_slot(slots, listed, ids[i])]
+    return at
+
+
+@njit(cache=True, nogil=True)
 def renumber(
     first_ids: NDArray[np.int64], ids: NDArray[np.int64], mask: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -7,7 +7,7 @@ from gloo import run_in_processes
 
 from ops.clustering.owners import Owners
 from ops.distributed.process_group import ProcessGroup
-from ops.evaluation import boost, recall
+from ops.evaluation import boost, link_prediction, recall
 from ops.evaluation import unlabelled as module
 from ops.evaluation.labelled import Evaluator
 from ops.evaluation.projection import projection_modularity
@@ -36,7 +36,7 @@ def world():
 def scored(rank, size):
     """All scores by name; those of rank 0 are the run's."""
     module.SAMPLE_ABOVE = 40
-    recall.BLOCK = 7
+    recall.BLOCK, link_prediction.CHUNK_PAIRS = 7, 3000
     train, hidden, z, clusters, labels = world()
     owners = Owners(OFFSETS, ProcessGroup(rank, size))
     own = owners.shard.numbers()
@@ -45,7 +45,12 @@ def scored(rank, size):
     boosted = boost.boosted(task, check, lambda t: recall.near(t, z, None, 9), clusters, "all")
     rows = [recall.popularity(task), recall.user_knn(task, 9), recall.u2u2i(task, z, clusters, "ours", 9),
             recall.random_clusters(task, z, K, "random"), *boosted.rows]  # fmt: skip
-    found = {f"{i} {name}": value for i, row in enumerate(rows) for name, value in row.metrics.items()}
+    points = np.random.default_rng(1).normal(size=(N, K))
+    links = link_prediction.link_scores(
+        np.nonzero(hidden[1]), sp.csr_array((train | hidden[0] | hidden[1])[own].astype(float)),
+        lambda u, n: np.einsum("md,md->m", z[u], points[n]), owners=owners,
+    )  # fmt: skip
+    found = links | {f"{i} {name}": value for i, row in enumerate(rows) for name, value in row.metrics.items()}
     found |= feature_indices(z, clusters, owners=owners) | size_indices(clusters, K + 1, owners)
     found["modularity"] = projection_modularity(table, clusters, owners)
     return found | Evaluator(labels[own], owners.group)(clusters) | {"b": boosted.b, "users": task.users}
