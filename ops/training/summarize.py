@@ -63,8 +63,7 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     sizes = cluster_sizes(last, owners)
     _watch_result(experiment, run, sizes)
     _write_rows(experiment, run, result, {"selected": run.assignments[chosen], **drawn})
-    rows: arrays.Arrays = {"last": last, "embedding": result.embedding, **result.more}
-    module.finish_seed(experiment, run.folder, run.seed, rows, owners.group)
+    module.finish_seed(experiment, run, run.folder, result)
     z, drawn_clusters = (_for_figures(each, owners) for each in (result.embedding, last))
     run.publish()
     if run.rank:
