@@ -87,8 +87,10 @@ bench: setup ## speed and memory against dense forms and the published code, lar
 	$(BIN)/python tests/bench/scale.py
 	$(BIN)/python tests/bench/partition.py
 	$(BIN)/python tests/bench/sampling.py
+	$(BIN)/python tests/bench/dry_run.py
 	$(BIN)/python tests/bench/caegcn.py
 	$(BIN)/python tests/bench/images.py
+	$(BIN)/python tests/bench/large_images.py
 	$(BIN)/python tests/bench/hadis.py
 	$(BIN)/python tests/bench/twhin.py
 

@@ -1,7 +1,5 @@
 """Writing files so that they are whole or not there: a temporary name, flushed to disk, one rename."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import hashlib

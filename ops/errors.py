@@ -4,8 +4,6 @@ Each carries one line: what was given, where, what is allowed, what to do. Workf
 error and end with `code`; anything else that escapes is a bug of ours and ends with 1 and its traceback.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

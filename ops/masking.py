@@ -1,7 +1,5 @@
 """What may be shown and stored of a URI that may hold secrets: scheme, host and, where there is no doubt, database."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,19 +1,22 @@
 """What memory a process uses and may use; bytes throughout."""
 
-from __future__ import annotations
-
 import ctypes
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ops.errors import ResourceError
 
 THREADS_AND_KERNELS = 160 * 2**20  # what torch, BLAS and scikit-learn take at their first real work, measured on bat
 _loading_limit: ContextVar[float] = ContextVar("_loading_limit", default=0.0)  # GiB, 0: what there is
-_M_MMAP_THRESHOLD, _LARGE = -3, 8 * 2**20  # mallopt(3); bytes
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _LARGE = -1, -3, 8 * 2**20  # mallopt(3); bytes
 
 
 def _status(key: str) -> int:
@@ -40,6 +43,29 @@ def give_back() -> None:
     """
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_freed() -> None:
+    """Have glibc keep up to 256 MiB that are freed, for a process that makes arrays of the same sizes again and again.
+
+    By default it gives each one back, and the kernel clears every page of the next one.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 * _LARGE)  # the most that it takes
+        ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, 32 * _LARGE)
+
+
+def release(array: NDArray[Any] | None) -> None:
+    """Count what was read of a mapped file no more as this process's memory; it stays in the page cache.
+
+    Of an array in memory nothing changes.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        with suppress(OSError, ValueError):  # a kernel that does not know the advice
+            base.madvise(mmap.MADV_DONTNEED)
 
 
 def reset_peak() -> None:

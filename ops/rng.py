@@ -3,8 +3,6 @@
 A resumed run, another number of workers or a retried request then draws the same numbers (design decision 4).
 """
 
-from __future__ import annotations
-
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +26,7 @@ def generator(seed: int, purpose: str, *position: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(_key(seed, purpose, position)))
 
 
-def torch_generator(seed: int, purpose: str, *position: int, device: Any = "cpu") -> TorchGenerator:
+def torch_generator(seed: int, purpose: str, *position: int, device: Any = "cpu") -> "TorchGenerator":
     """The same for torch, on the CPU where nothing else is asked for (so that every device starts from these numbers).
 
     Another device's generator draws other numbers, without a copy: for what a step draws there (dropout).

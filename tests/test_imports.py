@@ -1,7 +1,5 @@
 """The house, read from the source: who may import whom, what an import may cost, how long files and functions are."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

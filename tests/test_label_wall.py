@@ -1,7 +1,5 @@
 """No label reaches training or selection: with other labels, or none, everything but the scores is bit-identical."""
 
-from __future__ import annotations
-
 import json
 import re
 

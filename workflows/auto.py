@@ -17,7 +17,7 @@ from ops.config.settings import LaunchSettings, MethodSettings, build, flag, set
 from ops.errors import SettingsError
 from trainers import METHODS
 
-EXAMPLES = ("--dataset cora --then ns4gc", "--dataset table.csv --knn 10 --n-clusters auto")
+EXAMPLES = ("--dataset cora --then ns4gc", "--dataset table.csv --one-hot --scale standard --knn 10 --n-clusters auto")
 NS4GC_SECONDS, NS4GC_NODES = 45, 2708  # CPU seconds of a training on Cora, which grow with the pairs of nodes
 
 
@@ -47,15 +47,15 @@ def main(argv: list[str], program: str = "workflows/auto.py") -> None:
         if getattr(settings, unfit):
             raise SettingsError(f"{flag(unfit)}: is for one method; auto chooses the method and its settings itself")
     prefix = "" if program.startswith("tessera") else "python "
-    k = _cluster(settings, f"{prefix}{program} {masking.command(argv)}", console)
+    _cluster(settings, f"{prefix}{program} {masking.command(argv)}", console)
     if settings.then and not settings.dry_run:
         from workflows import train
 
-        train.main([settings.then, *_without(argv, "--then", "--n-clusters", "--name"), "--n-clusters", str(k)])
+        train.main([settings.then, *_without(argv, "--then", "--name")])
 
 
-def _cluster(settings: AutoSettings, command: str, console: Console) -> int:
-    """Try, choose and run the chosen method; returns K."""
+def _cluster(settings: AutoSettings, command: str, console: Console) -> None:
+    """Try, choose and run the chosen method."""
     from ops.atomic_io import write_json
     from ops.evaluation.auto import choose
     from ops.reporting.tables import result_text
@@ -72,31 +72,38 @@ def _cluster(settings: AutoSettings, command: str, console: Console) -> int:
         console.say(line)
     if launch.dry_run:
         console.say(choice.reasons[0])
-        return experiment.k
+        return
     name, values = choice.chosen.setting()
     method: Any = METHODS[name]
     chosen = build(method.settings, values | {"n_clusters": experiment.k}, dict.fromkeys(values, "auto"))
     sources = experiment.request.sources | dict.fromkeys(values, "auto")
-    remarks = tuple(f"chosen without labels, {reason}" for reason in choice.reasons)
+    remarks = tuple(f"the method was chosen without labels, {reason}" for reason in choice.reasons)
     request = Request(chosen, launch, sources, command, remarks)
     folder, result = run_experiment(replace(experiment, method=method, request=request), run_dir.local_out(launch))
     write_json(folder / "choice.json", choice.plain())
     if settings.json_output:
         print(json.dumps(result.plain()))
     console.say(result_text(result), lines=True)
-    for line in [*remarks, _trained(experiment.data.n_nodes, name)]:
+    of_k = [f"the number of clusters, {experiment.k}: {experiment.k_choice['reason']}"] if experiment.k_choice else []
+    for line in [
+        *of_k,
+        *remarks,
+        *([] if settings.then else [_trained(experiment.data.n_nodes, name, choice.reasons[0].startswith("sure"))]),
+    ]:
         console.say(line)
     where(folder, launch, console)
-    return experiment.k
 
 
-def _trained(n_nodes: int, chosen: str) -> str:
+def _trained(n_nodes: int, chosen: str, sure: bool) -> str:
     """Which trained method is worth its time here, and what it takes."""
     if chosen == "degree":
         return "no trained method is worth its time here: none has been above k-means on the degree of such a graph"
     minutes = NS4GC_SECONDS * (n_nodes / NS4GC_NODES) ** 2 / 60
+    takes = f"about {minutes:,.0f} CPU minutes a seed here" if minutes >= 1.5 else "about a CPU minute a seed here"
     parts = "" if minutes < 120 else "; with --parts P --blocks q it takes a small share of that"
-    return f"worth a try: --then ns4gc, about {max(minutes, 1):.0f} CPU minute(s) a seed here{parts}"
+    if sure:
+        return f"a training (--then ns4gc, {takes}{parts}) is unlikely to change much: the quick methods agree"
+    return f"worth a try: --then ns4gc, {takes}{parts}"
 
 
 def _without(argv: list[str], *flags: str) -> list[str]:

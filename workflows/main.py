@@ -15,7 +15,7 @@ from ops.errors import SettingsError
 
 SECTIONS = {  # a command: the workflow's module and what it is for; in the order in which a person needs them
     "first steps": {
-        "auto": ("auto", "from a data file to a report: looks at the data, chooses the method, trains"),
+        "auto": ("auto", "from a data file to a report in seconds: chooses among methods that train nothing"),
         "train": ("train", "train one method on one data set, over one or several seeds"),
     },
     "results": {

@@ -7,8 +7,6 @@ that many draws put together belong together (Fred & Jain 2005): with their one-
 Axes: N rows, D width, K clusters, R draws.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.sparse as sp
 import torch

@@ -5,8 +5,6 @@ Densities and sums are in float64; the sums of all workers are rounded to float3
 Axes: N rows of all workers, n of this one, B of a block, D width, K parts.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

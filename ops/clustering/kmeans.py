@@ -6,8 +6,6 @@ rows, or for large tables on a sample that every worker sees, of which the best 
 Axes: N rows of all workers, n rows of one worker, D width, K clusters, S starts, m rows of the sample.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal

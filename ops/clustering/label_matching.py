@@ -1,7 +1,5 @@
 """Cluster ids that stay when data is clustered again."""
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray

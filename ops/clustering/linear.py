@@ -13,8 +13,6 @@ degree   k-means on log(1 + degree): roles instead of communities. Features do n
 Costs are linear in the edges. Axes: N nodes, n rows of another table, F features, D width, K clusters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args

@@ -9,8 +9,6 @@ since the bits of a matrix product depend on its shape. k-means and the SOM both
 Axes: N rows of all workers, n rows of one worker, D width, K centres, S starts, C clusters, m chosen rows, B rows.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

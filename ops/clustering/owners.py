@@ -6,8 +6,6 @@ worker has to call them, with arrays of the CPU. A group of one exchanges nothin
 Axes: N rows of all workers, n rows of one worker, m numbers that are asked for, C columns, P parts, W workers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +28,7 @@ class Owners:
     group: ProcessGroup
 
     @classmethod
-    def alone(cls, total: int) -> Owners:
+    def alone(cls, total: int) -> "Owners":
         """All rows in one part, which this process has."""
         return cls(np.array([0, total], dtype=np.int64), ProcessGroup())
 

@@ -3,8 +3,6 @@
 Axes: N rows of all workers, n rows of one worker, m chosen rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +28,7 @@ class Shard:
     pieces: tuple[tuple[int, int], ...]
 
     @classmethod
-    def even(cls, total: int, group: ProcessGroup) -> Shard:
+    def even(cls, total: int, group: ProcessGroup) -> "Shard":
         """Whole blocks of BLOCK_ROWS rows for each worker, as evenly as they go, in rank order."""
         blocks = -(-total // BLOCK_ROWS)
         each = -(-blocks // group.world) * BLOCK_ROWS
@@ -38,7 +36,7 @@ class Shard:
         return cls(total, ((first, min(each, total - first)),))
 
     @classmethod
-    def of_parts(cls, offsets: Sequence[int], parts: Sequence[int]) -> Shard:
+    def of_parts(cls, offsets: Sequence[int], parts: Sequence[int]) -> "Shard":
         """The rows of whole `parts` (ascending); part p has the rows offsets[p] .. offsets[p + 1] - 1."""
         return cls(int(offsets[-1]), tuple((int(offsets[p]), int(offsets[p + 1] - offsets[p])) for p in parts))
 

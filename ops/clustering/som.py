@@ -8,8 +8,6 @@ Axes: N rows of all workers, n rows of one worker, D width, R rows and C columns
 lies at row u // C, column u % C), K clusters.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

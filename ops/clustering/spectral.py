@@ -5,8 +5,6 @@ Each subspace is given as a matrix W [F, D] with `rows = Z W`, so that rows of a
 Axes: N nodes, F features, D width, K clusters, M columns of the feature map.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor

@@ -3,8 +3,6 @@
 Axes: N rows, n of them on this worker, D width, K clusters.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -1,7 +1,5 @@
 """What a run tells: one live block on a terminal, plain lines elsewhere, nothing with `--quiet`."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import re
@@ -168,7 +166,7 @@ def _span(seconds: float) -> str:
 NOTHING = "-"
 
 
-def plain(value: Any) -> str:
+def plain(value: object) -> str:
     """A setting's value as a user writes it: floats in four digits at most."""
     if value is None:
         return NOTHING

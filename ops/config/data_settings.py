@@ -1,7 +1,5 @@
 """Settings that come with a kind of data: the methods for it derive theirs from them."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from ops.config.settings import MethodSettings, setting

@@ -1,7 +1,5 @@
 """The outer edge of every workflow: errors become one line and the documented exit code."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shlex

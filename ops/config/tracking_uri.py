@@ -1,7 +1,5 @@
 """Where MLflow is: the tracking URI, checked before any work starts."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

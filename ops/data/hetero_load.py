@@ -4,8 +4,6 @@
 listings of a folder of tables, whose chunks `ops.data.io.chunks` reads.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`load(spec)`: a name, a file or a folder, here or on S3 -> (AttributedGraph, labels or None)."""
 
-from __future__ import annotations
-
 import difflib
 import os
 from dataclasses import replace

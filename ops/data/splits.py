@@ -7,8 +7,6 @@ node and its own first hidden time, and edges without a source node at either en
 not either, and where a label relation has none, nothing is cut. Axes: V, T hidden pairs of validation and test.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal

@@ -6,8 +6,6 @@ Everything of it is in memory at once (`ops.data.user_requests_frame`: the same 
 Axes: n users, F features, M edges.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -6,6 +6,7 @@ Axes: N images, C = 3 channels, S the side, D projection width, K clusters.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,16 @@ from ops.data.images.load import read_images
 from ops.data.load import refuse_preparation
 from ops.data.types.images import ImageSet
 from ops.distributed.process_group import ProcessGroup
+from ops.distributed.ray_session import in_object_store
+from ops.distributed.resources import Workers
 from ops.evaluation.unlabelled import feature_indices, size_indices
+from ops.rng import generator
 
 OWN_SPACE = "indices are taken in the trial's own projections: they compare epochs and trials of one backbone only"
 
 
 NAMED = 12  # classes that the plan names
+LARGE, SAMPLED = 1 << 29, 1 << 27  # values of a table whose k-means works on a sample, and values of the sample
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,13 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
             launch.dataset, size=settings.image_size, backbone=settings.backbone, skip_damaged=launch.skip_damaged
         )
         return images.data.with_notes(OWN_SPACE), images.labels, ClassNames(images.classes)
+
+    def serve(
+        self, experiment: Experiment[ImageSettings, ImageSet], workers: Workers | None
+    ) -> AbstractContextManager[ImageSet]:
+        """The images, whose file a cluster's nodes that do not have it write of what is in Ray's object store."""
+        data = experiment.data
+        return nullcontext(in_object_store(data) if workers is not None and workers.cluster else data)
 
     def describe(self, data: ImageSet) -> str:
         """How many, and of which size; the width of given features."""
@@ -111,8 +123,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
             spaces["k-means on features"] = data.features
         for name, space in spaces.items():
             for seed in experiment.seeds:
-                clusters = kmeans(space, experiment.k, (seed, 0), start_rows=START_ROWS)
-                yield name, clusters.labels.numpy(), {}
+                yield name, _kmeans(space, experiment.k, seed), {}
 
     def finish(
         self, experiment: Experiment[ImageSettings, ImageSet], folder: Path, folders: Mapping[int, Path],
@@ -122,3 +133,12 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         from ops.datamodules.images_results import finish
 
         return finish(experiment, folder, folders, model_seed)
+
+
+def _kmeans(space: NDArray[Any], k: int, seed: int) -> NDArray[np.int64]:
+    """k-means' clusters [N] of rows [N, D]; of a large table the centres are those of a keyed sample."""
+    if space.size <= LARGE:
+        return kmeans(space, k, (seed, 0), start_rows=START_ROWS).labels.numpy()
+    rows = np.sort(generator(seed, "baseline").choice(len(space), SAMPLED // space.shape[1], replace=False))
+    first = kmeans(space[rows], k, (seed, 0), start_rows=START_ROWS).centres
+    return kmeans(space, k, (seed, 0), first=first, max_iterations=1).labels.numpy()

@@ -1,7 +1,5 @@
 """Ray sessions: the running cluster where there is one, else a small local one on the loopback address."""
 
-from __future__ import annotations
-
 import logging
 import os
 import resource
@@ -17,6 +15,7 @@ from typing import Any
 from ops.config.console import Clock, Console, plain
 from ops.config.exit_codes import FILES
 from ops.config.settings import LaunchSettings, SearchSettings
+from ops.data.types.images import ImageSet
 from ops.distributed import resources
 from ops.distributed.resources import Workers, on_cluster
 from ops.errors import ResourceError, ServiceError, SettingsError
@@ -33,6 +32,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end a search as if all trials were done
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # by default workers give way to all other work: beside two busy processes they starve
 }
 
 
@@ -152,6 +152,13 @@ def check_seen(folder: Path, out: str) -> None:
 
 def _seen(path: str) -> bool:
     return os.path.exists(path)
+
+
+def in_object_store(images: ImageSet) -> ImageSet:
+    """Images whose mapped pixels go through Ray's object store to nodes that do not have their file; Ray must run."""
+    import ray
+
+    return images.in_pieces(ray.put, ray.get)
 
 
 def has_workers(launch: LaunchSettings) -> bool:

@@ -2,8 +2,6 @@
 quick linear methods, each at the feature treatment and order that the panel chooses without labels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

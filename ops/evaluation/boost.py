@@ -3,8 +3,6 @@
 Evaluation: sees hidden pairs, so no trainer may import it. Axes: n users of this worker.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 

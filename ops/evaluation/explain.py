@@ -8,8 +8,6 @@ are left out. For 0/1 columns the mean is the share of ones; the log-odds ratio 
 Axes: N rows, F features, K clusters.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +19,7 @@ from ops.data.types.scaling import Scaling
 
 TOP = 8
 BLOCK_ROWS = 4096
+FAR, FARTHEST = 2.0, 5  # times a cluster's median distance from its mean; rows of a cluster
 WEAK = 0.2  # a difference of less than a fifth of a standard deviation sets nothing apart (Cohen's "small")
 
 
@@ -32,7 +31,7 @@ def explain(
     top: int = TOP,
     scaling: Scaling | None = None,
 ) -> list[dict[str, Any]]:
-    """Per cluster {"cluster", "rows", "features": at most `top`, the strongest |difference| first}.
+    """Per cluster {"cluster", "rows", "features": at most `top`, the strongest |difference| first, "far": `far_rows`}.
 
     A feature is {"feature": its name or "column 7", "binary", "inside", "outside": means, "difference": d,
     "log_odds": natural log of the odds ratio with half a row added to each count, None unless binary}. Features
@@ -45,7 +44,7 @@ def explain(
     first = as_given(x[:1])[0]
     total, sizes = sums.sum(axis=0), np.bincount(assignment, minlength=n_clusters)
     deviation = np.sqrt(np.maximum(squares / n, 0))
-    clusters = []
+    clusters, far = [], far_rows(x, assignment, sizes, deviation if scaling is None else np.ones(f))
     for k, size in enumerate(sizes.tolist()):
         features: list[dict[str, Any]] = []
         if 0 < size < n:
@@ -58,8 +57,30 @@ def explain(
                     name = names[j] if names else f"column {j}"
                     means = {"feature": name, "binary": bool(binary[j]), "inside": a, "outside": b}
                     features.append(means | {"difference": float(difference[j]), "log_odds": odds})
-        clusters.append({"cluster": k, "rows": size, "features": features})
+        clusters.append({"cluster": k, "rows": size, "features": features, "far": far[k]})
     return clusters
+
+
+def far_rows(
+    x: NDArray[np.float32], assignment: NDArray[np.int64], sizes: NDArray[np.int64], width: NDArray[np.float64]
+) -> list[list[dict[str, Any]]]:
+    """Per cluster {"row", "times"} of at most five rows that lie twice as far from its mean as its median row, or more.
+
+    Such rows may be confident ones: they are like no cluster, not between two. Columns are in units of their `width`.
+    """
+    scale = np.divide(1.0, width, out=np.zeros_like(width), where=width > 0)
+    blocks = [slice(first, first + BLOCK_ROWS) for first in range(0, len(x), BLOCK_ROWS)]
+    centres = sum((assignment[b, None] == np.arange(len(sizes))).T.astype(np.float64) @ (x[b] * scale) for b in blocks)
+    centres = centres / np.maximum(sizes, 1)[:, None]
+    distance = np.concatenate([np.linalg.norm(x[b] * scale - centres[assignment[b]], axis=1) for b in blocks])
+    far = []
+    for k in range(len(sizes)):
+        rows = np.flatnonzero(assignment == k)
+        middle = np.median(distance[rows]) if len(rows) else 0.0
+        times = distance[rows] / middle if middle > 0 else np.zeros(len(rows))
+        order = [i for i in np.argsort(-times, kind="stable")[:FARTHEST] if times[i] >= FAR]
+        far.append([{"row": int(rows[i]), "times": float(times[i])} for i in order])
+    return far
 
 
 def _moments(

@@ -7,8 +7,6 @@ rows that each has.
 Axes: n rows of one worker, C classes, K clusters.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

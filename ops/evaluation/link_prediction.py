@@ -6,8 +6,6 @@ has all users.
 Axes: P hidden edges, S negatives an edge, U users, n of one worker, N notes, M pairs of one call.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -6,8 +6,6 @@ far they agree.
 Axes: C candidates, J indices.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

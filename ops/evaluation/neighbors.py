@@ -6,8 +6,6 @@ neighbours of all queries among its own users, part by part, and the owner of a 
 Axes: U users, n users of one worker, N notes, Q query users, q of them one worker's, D width, K neighbours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Axes: U users, n users of one worker, N notes, K clusters.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.sparse as sp
 import torch

@@ -3,8 +3,6 @@
 Axes: N nodes, C candidates.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -12,8 +12,6 @@ Axes: U users, n users of one worker, N notes, P hidden pairs, Q query users, q 
 notes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -10,8 +10,6 @@ A model turns a user's training notes x [N] into scores `x W` [N] of all notes. 
 Axes: U users, N notes, F factors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -5,8 +5,6 @@ starts are) rank the candidates. How sure the choice is: the share of all panels
 K, times Kendall's W of the whole panel (panels of three share indices: on noise they may all follow one of them).
 """
 
-from __future__ import annotations
-
 import math
 from itertools import combinations
 from typing import Any

@@ -3,8 +3,6 @@
 Axes: N nodes, n of them one worker's, F features, K clusters, E directed edges.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

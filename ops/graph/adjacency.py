@@ -3,8 +3,6 @@
 Axes: N nodes, n of them, F features, D width, E directed edges, V views.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Axes: N nodes, n rows of a new table, F features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal, get_args
 

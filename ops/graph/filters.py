@@ -7,8 +7,6 @@ with X: linear in the edges and in the features that are not 0. Of several worke
 Axes: N nodes, F features, L columns.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -98,7 +96,7 @@ class Filtered:
             q = q * self.scale
         return self.transposed @ (self._smooth(q / root) * root if self.walk else self._smooth(q))
 
-    def with_unit_rows(self) -> Filtered:
+    def with_unit_rows(self) -> "Filtered":
         """Z with rows of unit length (not centred). Beyond 4,096 features the lengths are those of 1,024 random signs'
         projection: within 5 % of them.
         """

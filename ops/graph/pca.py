@@ -3,8 +3,6 @@
 Axes: N nodes, F features, C components.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -35,7 +33,7 @@ class Projection:
         return {"pca.mean": torch.from_numpy(self.mean), "pca.components": torch.from_numpy(self.components)}
 
     @staticmethod
-    def load(tensors: Mapping[str, Tensor]) -> Projection | None:
+    def load(tensors: Mapping[str, Tensor]) -> "Projection | None":
         """The projection stored in a model, or None where it has none."""
         if "pca.mean" not in tensors:
             return None

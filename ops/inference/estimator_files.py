@@ -1,7 +1,5 @@
 """An estimator's files: what it saves is a run's folder, and any run's folder or model in MLflow loads as one."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable
@@ -61,7 +59,7 @@ def save(estimator: Any, folder: Path) -> Path:
 
 def _features(data: Any) -> Any:
     if isinstance(data, ImageSet):
-        x: Any = data.pixels if data.features is None else data.features
+        x: object = data.pixels if data.features is None else data.features
         return np.asarray(x).reshape(data.n_rows, -1)
     if isinstance(data, AttributedGraph):
         return data.x

@@ -3,8 +3,6 @@
 Axes: n rows, F features.
 """
 
-from __future__ import annotations
-
 import warnings
 from typing import TYPE_CHECKING
 
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def feature_frame(frame: pd.DataFrame, model: StoredModel) -> NDArray[np.float32]:
+def feature_frame(frame: "pd.DataFrame", model: StoredModel) -> NDArray[np.float32]:
     """The features [n, F] of a frame, with columns in the order of training, words as its categories.
 
     Warns of values that no category stands for. Raises DataError for anything else.

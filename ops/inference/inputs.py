@@ -5,8 +5,6 @@ Other libraries' objects are recognised by their attributes, so that none of the
 Axes: N nodes, F features, E edges.
 """
 
-from __future__ import annotations
-
 from os import PathLike, fspath
 from typing import Any
 

@@ -4,8 +4,6 @@ The folder holds `model.safetensors` (tensors only) and `settings.json`, whose k
 knows how to predict. Loading a model needs Tessera installed, but neither Ray nor a data set.
 """
 
-from __future__ import annotations
-
 import importlib
 import warnings
 from pathlib import Path

@@ -3,8 +3,6 @@
 Axes: n rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,7 +30,7 @@ class Prediction:
     request: PredictSettings
     method: AnyMethod
 
-    def on(self, data: str) -> Prediction:
+    def on(self, data: str) -> "Prediction":
         """The same for `data` elsewhere."""
         return replace(self, request=self.request.model_copy(update={"data": data}))
 
@@ -53,7 +51,7 @@ class Placement:
     pieces are there: what is said then; `features` has by then the statistics of the rows' features, if they have any.
     """
 
-    ids: NDArray[Any]
+    ids: NDArray[np.generic]
     training_rows: NDArray[np.int64]
     noun: str
     remarks: list[str]

@@ -3,8 +3,6 @@
 The kind of data decides how rows are read and placed (`graph_rows`, `users`, `images`); all else is one way.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping

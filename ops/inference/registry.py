@@ -1,7 +1,5 @@
 """Models from MLflow's registry."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 

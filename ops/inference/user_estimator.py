@@ -1,7 +1,5 @@
 """The estimators of users in heterogeneous graphs: HGT and TwHIN in scikit-learn's words."""
 
-from __future__ import annotations
-
 import shutil
 import weakref
 from os import PathLike, fspath

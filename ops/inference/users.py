@@ -4,8 +4,6 @@ The model holds what it needs of the nodes it knows (`--store-states`), so neith
 Axes: n users, D width of their vectors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any

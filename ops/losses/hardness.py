@@ -12,8 +12,6 @@ exact where 2 - 2 cos cancels, and the backward pass has no B x B array.
 Axes: B rows of the global batch, n anchors of this worker, D width.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor

@@ -14,8 +14,6 @@ pass 1, 4 in pass 2, up to 2 more for recomputed tiles (the dense similarity alo
 Axes: N nodes, M = 2N rows (view 1, then view 2), D width, R x C one tile.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -11,8 +11,6 @@ The first sum walks the tiles of the upper triangle, the second the edges. No N 
 Axes: N nodes, n of them on this worker, D width, E entries of this worker's rows of A + I, R x C one tile.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Choosing how pair weights are stored within a budget of memory."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from ops.errors import ResourceError

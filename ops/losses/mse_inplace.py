@@ -3,8 +3,6 @@
 Axes: n rows, F columns.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

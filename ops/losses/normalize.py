@@ -4,8 +4,6 @@
 Axes: M rows (of any number of axes), D width.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -12,8 +12,6 @@ pairs, whose sum makes most of the gradient once all rows are trusted.
 Axes: N nodes, M = 2N rows (view 1, then view 2), D width, K clusters, R x C one tile.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Losses that compute their gradients together with their value: nothing of a tile outlives the call."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

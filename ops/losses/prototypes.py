@@ -7,8 +7,6 @@ clusters that the batch has; others enter nowhere.
 Axes: B rows of the global batch, D width, K clusters.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor

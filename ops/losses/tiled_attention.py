@@ -5,8 +5,6 @@ Each worker owns the queries of its rows; keys and values are all-gathered (thei
 Axes: N nodes, n of them on this worker, H heads, D width of a head.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

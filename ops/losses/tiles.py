@@ -6,8 +6,6 @@ its transpose. Whoever sums over pairs visits each tile once and credits both it
 Axes: M rows, R rows of a tile, C columns of a tile, D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal

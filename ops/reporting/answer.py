@@ -1,13 +1,12 @@
 """The first sentences of a report: what a run comes to, and what to do."""
 
-from __future__ import annotations
-
 from ops.reporting.tables import BASELINES, number
 from ops.results.schema import RunResult, SearchResult
 
 CHANCE = {"auc": 0.55, "agreement": 0.05}
 TITLES = {"acc": "ACC", "score": "tune/score"}
 UNSTABLE = 0.5
+SLIGHT = 0.005  # a difference that decides nothing between methods that cost seconds
 
 
 def answer(result: RunResult, search: SearchResult | None = None) -> list[str]:
@@ -51,13 +50,33 @@ def _against_baselines(result: RunResult) -> str:
     noise = max(ours.std or 0.0, theirs.std or 0.0)
     gap = ours.mean - (theirs.mean or 0.0)
     if number(key, ours.mean) == number(key, theirs.mean):
-        return f"The result is as good as that of {name}, and no better ({figures}): use these clusters."
+        return f"The result equals that of {name} ({figures}): use the one that costs less."
+    epochs = result.settings.get("epochs")
+    if epochs is not None and epochs.value == 1:  # nothing was trained
+        return _of_quick_method(result.method, name, figures, gap, noise)
+    return _of_training(result, best, figures, gap, noise)
+
+
+def _of_quick_method(method: str, rival: str, figures: str, gap: float, noise: float) -> str:
+    if abs(gap) <= max(noise, SLIGHT):
+        return f"{method} and {rival} are as good as each other ({figures}): either will do."
+    if gap > 0:
+        return f"{method} beat {rival} here ({figures}): use these clusters."
+    return (f"{rival} scores higher than {method} here ({figures}): look at both, or try another --order or "
+            "--features.")  # fmt: skip
+
+
+def _of_training(result: RunResult, best: str, figures: str, gap: float, noise: float) -> str:
+    name = BASELINES.get(best, best)
     if gap > noise:
         return f"Training beat {name} here ({figures}): use these clusters."
     if gap > 0:
         return (f"Training is above {name} by less than a standard deviation of seeds ({figures}): train more --seeds, "
                 f"or use {name}, which costs less.")  # fmt: skip
-    return f"Training did not beat {name} here ({figures}): use {name}, or try --knn, --epochs or another method."
+    if best == "untrained":
+        return f"Training did not improve on its own untrained network ({figures}): use a quick method (tessera auto)."
+    more = "--knn, --epochs" if result.dataset.knn else "--epochs"
+    return f"Training did not beat {name} here ({figures}): use {name}, or try {more} or another method."
 
 
 def _best_is_default(search: SearchResult) -> bool:

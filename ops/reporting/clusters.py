@@ -5,8 +5,6 @@ All numbers of clusters are those of the model's seed; clusters of other seeds a
 Axes: N rows.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +74,13 @@ def oddest(stored: Assignments | None) -> list[tuple[str, int, float]]:
         return []
     rows = np.argsort(stored.confidence, kind="stable")[: min(ODD, len(stored.ids) // 20)]
     return [(str(stored.ids[i]), int(stored.clusters[i]), float(stored.confidence[i])) for i in rows]
+
+
+def farthest(run: StoredRun, stored: Assignments | None) -> list[tuple[str, int, float]]:
+    """Id, cluster, and distance from its mean in median ones, of the rows that are like no cluster: at most ten."""
+    far = [(each.row, c.cluster, each.times) for c in run.explained for each in c.far]
+    far = sorted((each for each in far if stored and each[0] < len(stored.ids)), key=lambda each: -each[2])[:ODD]
+    return [(str(stored.ids[row]), cluster, times) for row, cluster, times in far] if stored else []
 
 
 def cards(run: StoredRun, assignments: Assignments | None) -> list[Card]:

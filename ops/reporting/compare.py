@@ -1,11 +1,10 @@
 """Several finished runs side by side: one table for the terminal, one self-contained HTML page of the same rows."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ from ops.atomic_io import atomic_write
 from ops.config.console import NOTHING, plain, printable
 from ops.errors import SettingsError
 from ops.reporting import tables
+from ops.reporting.clusters import read_assignments
 from ops.reporting.drawings import literal
 from ops.reporting.html import render
 from ops.results.schema import DataRecord, RunResult
-from ops.results.stored_run import read_result
+from ops.results.stored_run import StoredRun, is_search, read_result
 
 PAGE = "the page that --out writes"
 COSTS = {"seconds": "seconds", "cpu_seconds": "CPU s", "peak_memory_gib": "GiB"}
@@ -24,11 +24,12 @@ COSTS = {"seconds": "seconds", "cpu_seconds": "CPU s", "peak_memory_gib": "GiB"}
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of all runs on one data set, and the metrics of which any row has a value."""
+    """The rows of all runs on one data set, the metrics of which any row has a value, and how far clusters agree."""
 
     title: str
     rows: list[tables.Row]
     columns: list[str]
+    agreement: list[str]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def comparison_table(runs: Sequence[Path]) -> str:
              *(tables.cell(row.metrics, c) for c in group.columns), *row.costs]
             for row in group.rows
         ]  # fmt: skip
-        blocks.append(f"{group.title}\n{tables.text_table(header, body, left=3, file=PAGE)}")
+        lines = [group.title, tables.text_table(header, body, left=3, file=PAGE), *group.agreement]
+        blocks.append("\n".join(lines))
     if any(row.kind == "oracle" for group in comparison.groups for row in group.rows):
         blocks.append(f"* oracle: {tables.ORACLE_NOTE}")
     if comparison.differing:
@@ -84,16 +86,29 @@ def compare(runs: Sequence[Path]) -> Comparison:
     """Read the runs and lay them out; raises as `comparison_table`."""
     if not runs:
         raise SettingsError("compare: no run given; name one or more run folders OUT/NAME")
-    results = {name: read_result(path) for name, path in zip(_names(runs), runs, strict=True)}
+    paths = dict(zip(_names(runs), runs, strict=True))
+    results = {name: read_result(path) for name, path in paths.items()}
     by_data: dict[str | None, dict[str, RunResult]] = {}
     for name, result in results.items():
         by_data.setdefault(result.dataset.hash, {})[name] = result
     groups = []
     for each in by_data.values():
         rows = _rows(each)
-        groups.append(Group(_title(next(iter(each.values())).dataset), rows, _columns(rows)))
+        agreement = _agreement({name: StoredRun(paths[name], result) for name, result in each.items()})
+        groups.append(Group(_title(next(iter(each.values())).dataset), rows, _columns(rows), agreement))
     stored = list(results.values())
     return Comparison(results, groups, _differing(stored), _warning([each.dataset for each in stored]))
+
+
+def _agreement(runs: Mapping[str, StoredRun]) -> list[str]:
+    """How far the clusters of each two runs on the same rows agree, in sentences; nothing of runs elsewhere."""
+    from sklearn.metrics import adjusted_rand_score
+
+    best = {name: replace(run, path=run.path / "best") if is_search(run.path) else run for name, run in runs.items()}
+    stored = {name: each.clusters for name, run in best.items() if (each := read_assignments(run)) is not None}
+    pairs = [(a, b) for a, b in combinations(stored, 2) if len(stored[a]) == len(stored[b])]
+    return [f"Clusters of {a} and {b}: adjusted Rand index {adjusted_rand_score(stored[a], stored[b]):.2f}"
+            " (1: the same, 0: by chance)" for a, b in pairs]  # fmt: skip
 
 
 def _columns(rows: Sequence[tables.Row]) -> list[str]:

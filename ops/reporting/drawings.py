@@ -3,8 +3,6 @@
 Of each the whole comes first, then its panels where it has several (`ops.reporting.theme.pngs`).
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -69,8 +67,9 @@ def run_drawings(run: StoredRun, points: Coordinates | None) -> dict[str, list[b
             drawn["tsne"] = plots.embedding(*points, sample["cluster"], sample.get("label"))
         drawn["similarity"] = plots.similarity(sample["after"], sample["cluster"])
     selected, lines = {seed: result.selected_epoch for seed, result in run.seeds.items()}, baseline_lines(run)
-    for name, titles in (("curves", curve_titles(run)), ("scores", plots.SCORES), ("hard", plots.HARD)):
-        drawn[name] = plots.curves(run.histories, titles, selected, run.seed, lines)
+    if max(map(len, run.histories.values()), default=0) > 1:  # a linear method has one epoch, which is no curve
+        for name, titles in (("curves", curve_titles(run)), ("scores", plots.SCORES), ("hard", plots.HARD)):
+            drawn[name] = plots.curves(run.histories, titles, selected, run.seed, lines)
     drawn["sizes"] = plots.sizes(run.sizes) if run.sizes else None
     drawn["head"] = plots.sizes_over_time(run.histories.get(run.seed, []))
     drawn["auto"] = plots.auto_sweep(run.sweep) if run.sweep else None
@@ -85,7 +84,7 @@ def search_drawings(search: SearchResult) -> dict[str, list[bytes]]:
     return _drawn({"trials": search_settings(search, searched(search))})
 
 
-def _drawn(figures: dict[str, Figure | None]) -> dict[str, list[bytes]]:
+def _drawn(figures: "dict[str, Figure | None]") -> dict[str, list[bytes]]:
     from ops.reporting.theme import pngs
 
     return {name: pngs(figure, name in ALL_COLOURS) for name, figure in figures.items() if figure is not None}

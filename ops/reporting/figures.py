@@ -1,7 +1,5 @@
 """The figures of a run, a search and a comparison, as matplotlib Figures: stored values in, a Figure or None out."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The report of a run or a search: figures/*.png and one self-contained report.html, from stored files only."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re
@@ -13,7 +11,7 @@ from ops.atomic_io import atomic_write
 from ops.config.console import plain
 from ops.reporting import tables
 from ops.reporting.answer import answer
-from ops.reporting.clusters import cards, oddest, read_assignments
+from ops.reporting.clusters import cards, farthest, oddest, read_assignments
 from ops.reporting.drawings import coordinates, run_drawings, search_drawings
 from ops.reporting.points import map_data, points_of, write_points
 from ops.results.schema import SearchResult
@@ -32,11 +30,15 @@ def write_report(folder: Path) -> Path:
     search = SearchResult.read(folder / "trials.json") if is_search(folder) else None
     best = folder / "best" if search else folder
     run = read_run(best) if search is None or (best / "result.json").is_file() else None
-    drawings, shown = dict[str, list[bytes]](), dict[str, Any](cards=[], odd=[], map=None, answer=[], place=best)
+    drawings, shown = (
+        dict[str, list[bytes]](),
+        dict[str, Any](cards=[], odd=[], far=[], map=None, answer=[], place=best),
+    )
     if run:
         places, assignments = coordinates(run), read_assignments(run)
         drawings = run_drawings(run, places)
-        shown |= {"cards": cards(run, assignments), "odd": oddest(assignments), "answer": answer(run.result)}
+        shown |= {"cards": cards(run, assignments), "answer": answer(run.result)}
+        shown |= {"odd": oddest(assignments), "far": farthest(run, assignments)}
         if points := points_of(run, places, assignments):
             write_points(points, best / "map.parquet")
             shown["map"] = map_data(points)

@@ -3,8 +3,6 @@
 Axes: K clusters, M images of a cluster, P pairs, S x T pixels, L classes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """The picture of a partition and the page with it; imported inside functions, as it imports matplotlib."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

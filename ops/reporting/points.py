@@ -3,8 +3,6 @@
 Axes: n rows that t-SNE has placed, m further rows, all n + m = M in the order of the data.
 """
 
-from __future__ import annotations
-
 import base64
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Axes: R rows and C columns of the grid.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Float, Int64
 from matplotlib.axes import Axes

@@ -1,7 +1,5 @@
 """Result tables, as rows and as text: always last, selected, oracle, then the baselines (evaluation.md's order)."""
 
-from __future__ import annotations
-
 import math
 import shutil
 import sys

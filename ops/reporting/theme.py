@@ -4,8 +4,6 @@ A figure is drawn once, on a transparent background, in colours that can be read
 pyplot and no global state. Only the report's functions import this module, so that nobody else pays for matplotlib.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ All functions raise DataError, in one line, for a file that is damaged.
 Axes: n rows, r x c units of a map, k clusters, m images of a cluster, p pairs, s x t pixels, l classes.
 """
 
-from __future__ import annotations
-
 import math
 import zipfile
 import zlib

@@ -1,6 +1,6 @@
 """What sets the clusters of a run apart, as `explain.json` keeps it."""
 
-from __future__ import annotations
+from pydantic import Field
 
 from ops.results.schema import StoredJson
 
@@ -15,12 +15,20 @@ class FeatureDifference(StoredJson):
     difference: float
 
 
+class FarRow(StoredJson):
+    """A row, and how many times as far from its cluster's mean it lies as the median row."""
+
+    row: int
+    times: float
+
+
 class ExplainedCluster(StoredJson):
     """What sets one cluster apart."""
 
     cluster: int
     rows: int
     features: list[FeatureDifference]
+    far: list[FarRow] = Field(default_factory=list)
 
 
 class Explanation(StoredJson):

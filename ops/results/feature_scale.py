@@ -3,8 +3,6 @@
 Axes: n rows, F features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,20 +19,18 @@ FEW = 10  # rows whose variance says nothing yet
 class ColumnStatistics:
     """Sums over rows that come in pieces, from which each column's mean, deviation and range follow.
 
-    `origin` [F] (default: the first row) is subtracted before squares are summed, so that they do not cancel.
+    The first row is subtracted before squares are summed, so that they do not cancel.
     """
 
-    def __init__(self, origin: NDArray[np.floating[Any]] | None = None) -> None:
+    def __init__(self) -> None:
         self.count = 0
-        self._origin = origin
 
-    def add(self, x: NDArray[np.floating[Any]]) -> None:
+    def add(self, x: NDArray[np.floating]) -> None:
         """Count in the rows `x` [n, F]; no array of the size of `x` is made."""
         for first in range(0, len(x), BLOCK):
             block = x[first : first + BLOCK].astype(np.float64)
-            if self._origin is None:
-                self._origin = block[0].copy()
             if not self.count:
+                self._origin = block[0].copy()
                 self._sums, self._squares = np.zeros((2, block.shape[1]))
                 self.low, self.high = block[0].copy(), block[0].copy()
             self.low = np.minimum(self.low, block.min(0))
@@ -47,7 +43,6 @@ class ColumnStatistics:
     @property
     def mean(self) -> NDArray[np.float64]:
         """The columns' means [F]."""
-        assert self._origin is not None, "rows were counted in"
         return np.asarray(self._origin + self._sums / self.count)
 
     @property
@@ -61,7 +56,7 @@ class ColumnStatistics:
         return {name: [float(f"{value:.6g}") for value in values] for name, values in columns.items()}
 
 
-def statistics_of(x: NDArray[np.floating[Any]]) -> ColumnStatistics:
+def statistics_of(x: NDArray[np.floating]) -> ColumnStatistics:
     """Those of the rows `x` [n, F]."""
     statistics = ColumnStatistics()
     statistics.add(x)
@@ -82,7 +77,7 @@ def looked_at(read: Callable[[slice], NDArray[Any]], total: int) -> tuple[Column
     return statistics, alike
 
 
-def rows_alike(x: NDArray[Any]) -> bool:
+def rows_alike(x: NDArray[np.generic]) -> bool:
     """Whether all rows [n, F] are the same, so that nothing in them tells one from another."""
     return len(x) > 1 and all(bool((x[i : i + BLOCK] == x[0]).all()) for i in range(0, len(x), BLOCK))
 

@@ -1,7 +1,5 @@
 """The rows that a seed's figures and map draw, without the data: a part of the input and of the embedding."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A trained model as it lies in a run's `model/` folder: tensors, settings, and what it was trained on."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -31,20 +29,6 @@ from ops.errors import DataError, ResourceError, SettingsError
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.results.feature_scale import ColumnStatistics, statistics_of, unlike
 from ops.results.schema import StoredJson
-
-# keys of settings.json that are no settings
-ABOUT = (
-    "method",
-    "dataset",
-    "data",
-    "n_features",
-    "feature_names",
-    "columns",
-    "encoding",
-    "scaling",
-    "graph",
-    "pixels",
-)
 
 
 class _GraphOfModel(StoredJson):
@@ -80,6 +64,9 @@ class _ModelFile(StoredJson):
     pixels: list[int] | None = Field(None, min_length=2)
 
 
+ABOUT = tuple(_ModelFile.model_fields)  # keys of settings.json that are no settings
+
+
 @dataclass(frozen=True)
 class StoredModel:
     """`settings` are the method's own; `about` has the keys ABOUT, as far as they were stored."""
@@ -105,7 +92,7 @@ class StoredModel:
         sentence = unlike(training, rows, self.about.get("feature_names")) if training else None
         return [sentence] if sentence else []
 
-    def checked(self, method: AnyMethod) -> StoredModel:
+    def checked(self, method: AnyMethod) -> "StoredModel":
         """The model with its settings as the method has them. Raises DataError for others."""
         path = self.folder / "settings.json"
         try:
@@ -116,7 +103,7 @@ class StoredModel:
             raise DataError(f"{path}: n_clusters is {settings.n_clusters!r}; give a finished run's model")
         return replace(self, settings=self.settings | flat(settings))
 
-    def on(self, device: torch.device) -> StoredModel:
+    def on(self, device: torch.device) -> "StoredModel":
         """The model with its tensors on a device, where its method then places rows."""
         return replace(self, tensors={name: send(x, device) for name, x in self.tensors.items()})
 
@@ -164,7 +151,7 @@ def read_model(folder: Path) -> StoredModel:
         raise DataError(f"{folder}: holds no model ({error.strerror or error}); give a finished run") from None
     except (ValueError, SafetensorError) as error:
         raise DataError(f"{folder}: the model cannot be read ({' '.join(str(error).split())})") from None
-    bad = next((name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)), None)
+    bad = next((k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()), None)
     if bad is not None:
         raise DataError(
             f"{folder}: tensor {bad!r} of the model holds NaN or infinity; train it again with a lower --lr"
@@ -185,10 +172,6 @@ def stored_about(folder: Path) -> dict[str, Any]:
     """What `settings.json` of a `model/` folder says, nothing where there is none. Raises DataError for damage."""
     path = folder / "settings.json"
     return _ModelFile.read(path).plain() if path.is_file() else {}
-
-
-def _finite(tensor: Tensor) -> bool:
-    return bool(tensor.isfinite().all())
 
 
 def as_trained(
@@ -229,7 +212,7 @@ def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
 
 
-def save_model(folder: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
+def save_model(folder: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, object]) -> None:
     """A model for `predict`: `model.safetensors` and `settings.json` (which names its method), renamed into place."""
     try:  # both are on disk before either is renamed
         with replacing(folder / "settings.json") as words, replacing(folder / "model.safetensors") as model:

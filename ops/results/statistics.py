@@ -1,7 +1,5 @@
 """Statistics of a run: from the history of a seed to its figures, and from the seeds to means, spread and verdict."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,12 +13,25 @@ from ops.results.schema import Number, Scores, SeedResult, Spread
 SCORE = ("cluster/", "eval/", "tune/")
 ALIKE = "all rows have the same features"
 COLLAPSED_SHARE = 0.95  # of the rows in one cluster
+TINY = 0.05  # of the mean size of a cluster
 History = Sequence[Mapping[str, Any]]
 
 
 def evaluated(history: History) -> list[Mapping[str, Any]]:
     """The records at which clusters were scored, without the untrained start (epoch -1)."""
     return [r for r in history if "cluster/size_max" in r and r["epoch"] >= 0]
+
+
+def shrunken(history: History, rows: int, k: int) -> str:
+    """A sentence where the last epoch has a cluster of almost no rows that an earlier epoch had not; "" elsewhere."""
+    scored, tiny = evaluated(history), TINY * rows / k
+    sound = [int(r["epoch"]) for r in scored if r["cluster/size_min"] >= tiny]
+    if not sound or scored[-1]["cluster/size_min"] >= tiny:
+        return ""
+    return (
+        f"a cluster has shrunk to {scored[-1]['cluster/size_min']:.0f} rows (the mean is {rows / k:,.0f}) since epoch "
+        f"{sound[-1]}: --epochs {sound[-1] + 1} ends before that"
+    )
 
 
 def short(record: Mapping[str, Any]) -> dict[str, Any]:

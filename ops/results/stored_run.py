@@ -4,8 +4,6 @@ Nothing here trains, loads the data set or runs code from a file. A run's folder
 auto.json, explain.json and pictures.npz; a search's folder holds trials.json and best/, which is a run's folder.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -4,8 +4,6 @@ boto3 says where endpoint and region come from, as for every AWS tool (AWS_ENDPO
 numbers of tries are finite.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ An object beside the run names its holder. A thread renews it; a killed holder's
 server's clock alone. It is written on conditions (If-None-Match, If-Match): a store that ignores them is refused.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket
@@ -69,7 +67,7 @@ class Lease:
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> "Lease":
         """Take the lease. Raises ServiceError where storage cannot be reached, SettingsError without conditions."""
         first = ""  # the ETag at the first look: another one means that the holder is alive
         while not self._take(entry := _read(self._object)):

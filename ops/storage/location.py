@@ -1,7 +1,5 @@
 """Addresses in a bucket: s3://BUCKET/KEY."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 
@@ -21,7 +19,7 @@ class Location:
     def __str__(self) -> str:
         return f"{SCHEME}{self.path}"
 
-    def __truediv__(self, name: str) -> Location:
+    def __truediv__(self, name: str) -> "Location":
         return Location(self.bucket, f"{self.key}/{name}".strip("/"))
 
     @property

@@ -5,8 +5,6 @@ files that it speaks for, and is the first to be removed: a reader never meets r
 begin with a dot stay local.
 """
 
-from __future__ import annotations
-
 import fnmatch
 import shutil
 import uuid

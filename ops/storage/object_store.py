@@ -1,7 +1,5 @@
 """Objects in a bucket: list, read, write, copy and delete them, by `pyarrow.fs`. Every failure is one line."""
 
-from __future__ import annotations
-
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Columns to one file or object by its suffix (.parquet, .csv, .npy), piece by piece, whole or not there."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress

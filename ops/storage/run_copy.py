@@ -1,7 +1,5 @@
 """A finished run for those who only read it, wherever it is: its folder, or a copy of what they need from a bucket."""
 
-from __future__ import annotations
-
 import atexit
 import tempfile
 from collections.abc import Collection, Iterator

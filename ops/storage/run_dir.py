@@ -3,8 +3,6 @@
 A run for S3 lives in a scratch folder of this machine, which `ops.storage.mirror` keeps the same in the bucket.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

@@ -4,8 +4,6 @@ It is written when work on the folder begins and when it ends; `history.jsonl` b
 together are the record that `ops.tracking` sends to MLflow.
 """
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Iterator, Mapping

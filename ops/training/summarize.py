@@ -1,7 +1,5 @@
 """What a finished seed leaves in its folder, and everything of a run that spans its seeds."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 from collections.abc import Mapping
@@ -68,6 +66,9 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     run.publish()
     if run.rank:
         return None
+    if shrunken := statistics.shrunken(run.history, owners.total, experiment.k):
+        run.warnings.append(f"seed {run.seed}: {shrunken}")
+        experiment.console.warn(run.warnings[-1])
     columns, alike = looked_at(partial(module.features, data), owners.total)
     save_model(
         run.folder / "model", result.model, describe(experiment.method.name, data, columns) | flat(experiment.settings)
@@ -167,7 +168,8 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
     seeds, shown = experiment.seeds, experiment.launch.result
     folders = {seed: folder / f"seed-{seed}" for seed in seeds}
     each = [rescored(experiment, f) for f in folders.values()]
-    chosen = seeds[panel([{k: v for k, v in e.last.items() if v is not None} for e in each]).chosen]
+    lasts = [{k: v for k, v in e.last.items() if v is not None} for e in each]
+    chosen = seeds[::-1][panel(lasts[::-1]).chosen]  # of equal seeds the first
     table, clusters = write_assignments(experiment, folder, folders, chosen)
     for file in ("settings.json", "model.safetensors"):
         with replacing(folder / "model" / file) as temporary:

@@ -1,7 +1,5 @@
 """The driver's copies of a search's trials that ran on other machines, by way of the bucket that the study is on."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable, Iterator

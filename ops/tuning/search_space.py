@@ -1,7 +1,5 @@
 """What a search draws from: the searched settings, their domains and first values, and the names of its trials."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How a signal ends a search, and how its trials, here or on other machines, tell that from a pruning."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A trial is a run of one seed in its own folder, found again by its settings: a s
 same command, ended trials are told to the scheduler from their stored curves, broken ones from their checkpoints.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping
@@ -23,7 +21,8 @@ from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import MethodSettings, SearchSettings, flat, search_domain
 from ops.data.load import prepared
-from ops.distributed.ray_session import check_seen, cluster_session, ray_session, share, trial_callback
+from ops.data.types.images import ImageSet
+from ops.distributed.ray_session import check_seen, cluster_session, in_object_store, ray_session, share, trial_callback
 from ops.distributed.resources import Share, Workers, on_cluster
 from ops.errors import Interrupted, SettingsError
 from ops.masking import shown
@@ -173,6 +172,8 @@ def _tune(study: Study, each: Share) -> None:
     there = run_dir.remote(launch, study.folder.name)
     start = {key: search_space.start(experiment.request, key) for key in study.searched}
     with ray_session(each.cpus), interruptible(study.folder, there) as asked:
+        if on_cluster() and isinstance(experiment.data, ImageSet):
+            trial = replace(trial, experiment=replace(experiment, data=in_object_store(experiment.data)))
         from ray import tune  # reads what the session has set
         from ray.tune.execution import class_cache
         from ray.tune.search.basic_variant import BasicVariantGenerator

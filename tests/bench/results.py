@@ -8,8 +8,6 @@ A job that was killed goes on where it stopped. Its run is in runs/results, and 
 record has a hash of the code that its method imports; the row of a record whose code has changed since says so.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

@@ -3,8 +3,6 @@
 Every kind takes its share of FUZZ_SECONDS. What fails is kept in tests/fuzz/examples and drawn first the next time.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -3,8 +3,6 @@
 Every list has one manager as a whole, as in a custom resource. Pods are not made; a Deployment is available at once.
 """
 
-from __future__ import annotations
-
 import base64
 import copy
 import json

@@ -4,8 +4,6 @@ Written from its behaviour (k8s/kuberay_pods.py has what it adds to Pods), so th
 text without an operator.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from kuberay_rules import amount

@@ -1,7 +1,5 @@
 """The repository's manifests as a test gets them: built once by kustomize."""
 
-from __future__ import annotations
-
 import functools
 import shutil
 import subprocess

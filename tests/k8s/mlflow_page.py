@@ -1,7 +1,5 @@
 """Headless Chromium on a page of MLflow, through a small proxy that logs in for it: a page's DOM, and its picture."""
 
-from __future__ import annotations
-
 import base64
 import http.client
 import subprocess

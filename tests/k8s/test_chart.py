@@ -1,7 +1,5 @@
 """k8s/chart: Helm renders what kustomize builds, as the overlays are and with the same values written into both."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """k8s/check.py on values of the wrong kind, on lists of objects, on Pods and CronJobs, and on other bytes."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from contextlib import suppress

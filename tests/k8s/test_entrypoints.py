@@ -1,7 +1,5 @@
 """The command of every RayJob is one that the workflows accept, and there is one for every training and search."""
 
-from __future__ import annotations
-
 import importlib
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """k8s/Dockerfile without Docker: its context, its COPYs, its user, and those of its commands that run anywhere."""
 
-from __future__ import annotations
-
 import fnmatch
 import json
 import os

@@ -2,8 +2,6 @@
 again, and run by kfp's local runner.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import os

@@ -3,8 +3,6 @@ own networks and users (`pod_world`). A search and a training of two workers, ML
 resume, a browser.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,7 +1,5 @@
 """k8s/README.md: its one-liner makes every Secret that the manifests refer to, what it names is there, sizes fit."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

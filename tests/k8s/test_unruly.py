@@ -1,7 +1,5 @@
 """Storage that answers 500, late, or not at all in mid-upload: nothing is lost, nothing half-written can be seen."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import subprocess

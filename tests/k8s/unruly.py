@@ -1,7 +1,5 @@
 """A proxy before an S3 server that misbehaves on order: a 500, a late answer, a connection dropped in mid-upload."""
 
-from __future__ import annotations
-
 import http.client
 import threading
 import time

@@ -1,7 +1,5 @@
 """What memory a process uses and may use, against this very process."""
 
-from __future__ import annotations
-
 import os
 import re
 import resource

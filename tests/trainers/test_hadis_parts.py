@@ -82,6 +82,8 @@ def test_an_epoch_has_every_image_once_in_batches_of_equal_parts():
     assert len(np.unique(first)) == 60
     assert steps_of(s, 72) == 3
     assert np.shape(batches(s, 13, 0, 0)) == (1, 4, 3)  # fewer images than a batch
+    few = batches(s.model_copy(update={"epoch_steps": 2}), 72, 0, 0)
+    assert np.array_equal(few, first[:2])
 
 
 def test_resampling_draws_small_clusters_as_often_as_large_ones():

@@ -1,7 +1,5 @@
 """Commands run in this process through the outer edge of a workflow, as a user's shell would see them."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A planted graph as a folder that grows: old nodes, new ones, edges by id. For the tests of new nodes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

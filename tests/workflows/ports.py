@@ -1,7 +1,5 @@
 """Which processes of a run listen where: sockets of /proc, told apart by a mark in the environment."""
 
-from __future__ import annotations
-
 import ipaddress
 import os
 from contextlib import suppress

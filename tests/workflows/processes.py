@@ -1,7 +1,5 @@
 """Real workflow processes for the tests: started cheaply, killed at a chosen moment, waited for."""
 
-from __future__ import annotations
-
 import json
 import os
 import select

@@ -3,8 +3,6 @@
 Ray takes 127.0.0.1 for the machine's outer address; it leaves the addresses behind it alone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Searches by `workflows/tune_hsan.py` as a user starts them: their data, their command, what they leave running."""
 
-from __future__ import annotations
-
 import uuid
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every wrong input: its exit code, one line that says what to do, nothing half-written, no work begun."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -33,29 +31,17 @@ def write_inputs(folder):
         arrays = {"x": X, "edge_index": EDGES, "y": Y} | changes
         np.savez(folder / name, **{k: v for k, v in arrays.items() if v is not None})
 
-    nan, inf = X.copy(), X.copy()
-    nan[1, 2], inf[3, 0] = np.nan, -np.inf
+    nan = X.copy()
+    nan[1, 2] = np.nan
     graph("good.npz")
     graph("nolabels.npz", y=None)
     graph("nan.npz", x=nan)
-    graph("inf.npz", x=inf)
     graph("outside.npz", edge_index=EDGES + 1)
-    graph("negative.npz", edge_index=EDGES - 1)
-    graph("fractional.npz", edge_index=EDGES + 0.5)
-    graph("labels.npz", y=Y[:4])
-    graph("empty.npz", x=X[:0], edge_index=EDGES[:, :0], y=Y[:0])
-    graph("noedges.npz", edge_index=EDGES[:, :0])
     graph("table.npz", edge_index=None)
     graph("objects.npz", x=np.array([[None] * 6] * 6))
     (folder / "text.npz").write_text("hello, world\n")
-    (folder / "zip.csv").write_bytes((folder / "good.npz").read_bytes())
-    (folder / "cut.npz").write_bytes((folder / "good.npz").read_bytes()[:300])
-    (folder / "a.txt").write_text("1 2 3")
-    (folder / "broken.yaml").write_text("epochs: [3\n")
-    (folder / "unknown.yaml").write_text("epoch: 3\n")
     (folder / "wrong.yaml").write_text("epochs: true\n")
     (folder / "file").write_text("x")
-    (folder / "nothing").mkdir()
     (folder / "csv").mkdir()
     (folder / "csv" / "features.csv").write_text("id,a\nu,1\nv,2\nw,3\n")
     (folder / "csv" / "edges.csv").write_text("source,target\nu,v\nv,q\n")
@@ -67,63 +53,29 @@ SETTINGS = [
     ("", rf"METHOD: got nothing; allowed: {ALLOWED}$"),
     ("hsam", rf"METHOD: got hsam; allowed: {ALLOWED}; nearest known: hsan$"),
     ("hsan --temprature 1", r"--temprature: unknown flag or value; nearest known: --temperature; "),
-    ("hsan --epochs", r"argument --epochs: expected one argument"),
-    ("hsan extra", r"extra: unknown flag or value"),
-    ("hsan --epochs ten", r"--epochs: got 'ten'; allowed: whole number in "),
-    ("hsan --epochs 2.5", r"--epochs: got '2.5'; "),
-    ("hsan --confidence 1.5", r"--confidence: got '1.5'; allowed: number in \[0, 1\]$"),
-    ("hsan --lr nan", r"--lr: got 'nan'; allowed: number in \(0, 1\]$"),
-    ("hsan --beta inf", r"--beta: got 'inf'; "),
-    ("hsan --memory-limit 1e308", r"--memory-limit: got '1e308'; "),
-    ("hsan --pair-memory 1e308", r"--pair-memory: got '1e308'; "),
-    ("hsan --weights old", r"--weights: got 'old'; allowed: paper or stale$"),
     ("hsan --protocol published --gradients standard", r"--protocol published sets gradients=accumulate: got "),
-    ("hsan --preset corra", r"--preset corra: no such preset or file; nearest known: hsan-cora; presets: "),
-    ("hsan --config missing.yaml", r"missing\.yaml: cannot be read \(No such file or directory\); "),
-    ("hsan --config broken.yaml", r"broken\.yaml: is not YAML "),
-    ("hsan --config unknown.yaml", r"unknown\.yaml: unknown setting 'epoch'; nearest known: epochs; "),
     ("hsan --config wrong.yaml", r"wrong\.yaml: epochs: got True; "),
     ("hsan --dataset good.npz --n-clusters 1", r"n_clusters=1 must be >= 2"),
-    ("hsan --dataset good.npz --n-clusters -3", r"n_clusters=-3 must be >= 2"),
     ("hsan --dataset nolabels.npz", r"nolabels has no labels to count: give --n-clusters K or --n-clusters auto$"),
     ("hsan --dataset good.npz --knn 3", r".*--knn"),
     ("hgt --dataset planted:users=200,clusters=2 --knn 3", r"--knn 3: is for attributed graphs and feature tables"),
     (f"{TINY} --skip-damaged", r"--skip-damaged: is for images; hsan does not take it$"),
-    ("hsan --dataset planted:nodes=x", r"--dataset planted: nodes=x must be a whole number$"),
-    ("hsan --dataset planted:size=9", r"--dataset planted: unknown 'size'; allowed: "),
     ("hsan --workers=-1", r"--workers -1: "),
     ("hsan --workers 1000000000", r"--workers 1000000000: allowed are auto, 0 .* and up to [0-9,]+ of "),
     (f"{TINY} --out file", r"--out file: cannot be written \("),
-    (f"{TINY} --out file/below", r"--out file/below: cannot be written \("),
     (f"{TINY} --name a/b", r"--name 'a/b': allowed are letters, digits and "),
-    (f"{TINY} --name ..", r"--name '\.\.': allowed are letters, digits and "),
     (f"{TINY} --name mine", r"runs/mine: holds files that are no run's \(thesis\.tex\); "),
     (f"{TINY} --name mine --fresh", r"runs/mine: holds files that are no run's \(thesis\.tex\); "),
     (f"{TINY} --tracking-uri ftp://h/x", r"tracking URI 'ftp://h/x' is of no kind that MLflow takes; give "),
-    (f"{TINY} --tracking-uri nonsense", r"tracking URI 'nonsense' is of no kind "),
-    (f"{TINY} --tracking-uri sqlite:////", r"tracking URI "),
     (f"{TINY} --tracking-uri sqlite:///file/x.db", r"tracking URI .*cannot be made"),
 ]
 DATA = [
     ("missing.npz", r"missing\.npz: no such file or folder"),
-    ("./missing", r"\./missing: no such file or folder"),
-    ("citesier", r"'citesier': no such data set, file or folder; nearest names: citeseer"),
     ("text.npz", r"text\.npz: is named \.npz but holds text; "),
-    ("zip.csv", r"zip\.csv: is named \.csv but holds a zip archive; "),
-    ("cut.npz", r"cut\.npz: cannot be read: "),
-    ("a.txt", r"a\.txt: unknown kind of file '\.txt'; allowed: "),
-    ("nothing", r"nothing: no features: needs features"),
     ("csv", r"csv/edges\.csv, row 1: target .q. is not among the 3 node ids"),
     ("nan.npz", r"nan\.npz: features hold 1 NaN values, the first at row 1, column 2; "),
-    ("inf.npz", r"inf\.npz: features hold 1 infinite values, the first at row 3, column 0; "),
     ("objects.npz", r"objects\.npz: .*pickle"),
     ("outside.npz", r"outside\.npz: edge 4 is \(5, 6\): ids must be in 0\.\.5 \(N = 6\)"),
-    ("negative.npz", r"negative\.npz: edge 0 is \(-1, 0\): ids must be in "),
-    ("fractional.npz", r"fractional\.npz: edge 0 is \(0\.5, 1\.5\): ids must be whole numbers"),
-    ("labels.npz", r"labels\.npz: 4 labels for 6 rows; "),
-    ("empty.npz", r"empty\.npz: empty graph \(0 nodes, 6 features\); "),
-    ("noedges.npz", r"noedges\.npz: no edges; "),
-    ("table.npz", r"table\.npz: no edges; give edges, or --knn 10 "),
     ("good.npz --n-clusters 7", r"n_clusters=7 must be <= n_rows=6$"),
     ("table.npz --knn 6", r"--knn: n_neighbors=6 must be < n_nodes=6"),
 ]
@@ -178,13 +130,6 @@ def test_a_searchs_wrong_input(shell, tmp_path, line, message):
     assert re.match(f"error: {message}", ended.errors[0]), ended.errors[0]
     assert ended.code == 2
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("line", ["--help", "hsan --help", "-h"])
-def test_help_is_no_error(shell, line):
-    ended = shell(line)
-    assert (ended.code, ended.err) == (0, "")
-    assert ended.out.startswith("usage: ")
 
 
 def test_a_full_disk_under_the_output(shell, tmp_path):

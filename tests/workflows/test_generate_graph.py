@@ -1,7 +1,5 @@
 """generate_graph.py as a user's shell sees it."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,11 +1,8 @@
-"""`workflows/train.py hadis` on two Ray workers and `predict.py` with what they leave; wrong settings in one line."""
-
-from __future__ import annotations
+"""`workflows/train.py hadis` on two Ray workers and `predict.py` with what they leave."""
 
 import json
 
 import pytest
-from commands import Shell
 from processes import RAY
 
 TINY = ["hadis", "--dataset", "digits", "--preset", "demo", "--epochs", "2", "--hidden", "32", "--embedding-dim", "16",
@@ -31,19 +28,3 @@ def test_two_workers_train_and_their_model_places_the_images_where_they_were(nur
     argv = [str(tmp_path / "run"), "--data", "digits", "--out", str(tmp_path / "p.parquet"), "--json"]
     summary = json.loads(nursery.run(argv, program="predict").out)
     assert (summary["rows"], summary["changed"]) == (1797, 0)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ("--backbone resnet19", "error: --backbone: got 'resnet19'; allowed: "),
-        ("--warmup-epochs 40", "error: --warmup-epochs 40 must be below --epochs, which is 40: lower it"),
-        ("--accumulate 100", "error: --accumulate 100 leaves 1 images of --batch 128 in a part, which needs 2: lower "),
-        ("--temprature 1", "error: --temprature: unknown flag or value; nearest known: --temperature; "),
-    ],
-)
-def test_wrong_settings_are_one_line(capsys, monkeypatch, tmp_path, flags, message):
-    ended = Shell(capsys, monkeypatch, tmp_path)(f"hadis --preset demo {flags}")
-    assert ended.code == 2
-    assert len(ended.errors) == 1
-    assert ended.errors[0].startswith(message)

@@ -1,7 +1,5 @@
 """Jobs on a real Ray cluster of two nodes with tokens on: submitted, refused, killed, stopped and submitted again."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """The console command: help, version, the plan alone, settings to a file; every command of the pages parses."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

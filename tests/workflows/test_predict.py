@@ -1,7 +1,5 @@
 """`workflows/predict.py` on a real run: known rows, new rows alone or with edges to known ones, a grown graph."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

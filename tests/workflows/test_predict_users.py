@@ -1,7 +1,5 @@
 """`workflows/predict.py` on real runs of HGT and TwHIN: known users, new users with and without edges, bad input."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -175,22 +173,7 @@ BAD = {
         "edges/user__follow_note__note.csv", "src,dst\n0,3\n0,999\n",
         r"follow_note__note.csv, row 1: dst 999 is not among the 120 notes that \S+ knows; leave the edge out",
     ),
-    "owner": (
-        "edges/user__follow_note__note.csv", "src,dst\nnobody,3\n",
-        r"row 0: src 'nobody' is not among the 100 users given here; add it to their table",
-    ),
-    "relation": (
-        "edges/user__folow_note__note.csv", "src,dst\n0,3\n",
-        r"user__folow_note__note is no relation of the model, which has .*; did you mean user__follow_note__note\?",
-    ),
-    "type": (
-        "edges/user__follow_note__film.csv", "src,dst\n0,3\n",
-        r"relation user__follow_note__film joins the node type 'film', which has no nodes \(there are: user, note\)",
-    ),
-    "weight": ("edges/user__follow_note__note.csv", "src,dst,weight\n0,3,-1\n", r"row 0: weight is -1"),
     "features": ("nodes/user.csv", "id,a,b\n0,1,2\n", r"2 features a user, the model was trained on 32; give the same"),
-    "twice": ("nodes/user.csv", "id,a\n0,1\n0,2\n", r"row 1: user id 0 stands twice"),
-    "empty": ("nodes/user.csv", "id,a\n", r"user has no rows"),
 }  # fmt: skip
 
 

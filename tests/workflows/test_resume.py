@@ -1,7 +1,5 @@
 """`workflows/train.py` killed at any moment and started again ends as if nothing had happened. Real processes only."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

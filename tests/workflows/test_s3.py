@@ -1,7 +1,5 @@
 """Runs and searches with `--out s3://` against a real server: killed, moved to another machine, doubled, cut off."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,12 +1,9 @@
 """`workflows/tune_hsan.py` with a real Ray: killed, interrupted, ended; blind to labels; nothing of Ray stays."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
 import signal
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +20,6 @@ from ops.training.experiment import build_experiment
 from ops.tuning.ranking import rank
 from ops.tuning.search_space import trial_names
 from trainers import hsan
-from workflows import compare, report
 
 pytestmark = pytest.mark.slow
 
@@ -143,17 +139,6 @@ def test_permuted_labels_change_nothing(nursery: Nursery, disturbed: Disturbed, 
     assert one["trials"][0]["metrics"]["acc"] != other["trials"][0]["metrics"]["acc"], "the labels are others"
 
 
-def test_required_tracking_of_a_finished_search(nursery: Nursery, disturbed: Disturbed) -> None:
-    with socket.socket() as taken:  # bound, not listening: nobody answers
-        taken.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        Search(nursery, disturbed.study.parent, "--require-tracking", "--tracking-uri", uri)
-        ended = nursery.wait()
-    assert ended.code == 6, ended
-    assert "finished on" in ended.out
-    assert f"error: MLflow at {uri} cannot be reached" in ended.err
-
-
 def test_tuning_with_labels_is_marked(disturbed: Disturbed, tmp_path: Path) -> None:
     argv = [*command(disturbed.study.parent), "--objective", "last/acc"]
     resolved = resolve(argv, hsan.METHOD, SearchSettings, PROJECT / "workflows" / "presets", "workflows/tune_hsan.py")
@@ -170,26 +155,3 @@ def test_tuning_with_labels_is_marked(disturbed: Disturbed, tmp_path: Path) -> N
     page = write_report(copy).read_text()
     assert "TUNED WITH LABELS" in page
     assert "pruned by tune/score, which sees no label, then ranked by last/acc" in page
-
-
-def test_real_runs_are_redrawn_and_compared(
-    disturbed: Disturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    copy = tmp_path / "study"
-    shutil.copytree(disturbed.study, copy, ignore=shutil.ignore_patterns("ray"))
-    kept = {
-        p: p.read_bytes() for p in copy.rglob("*") if p.name in ("result.json", "model.safetensors", "history.jsonl")
-    }
-    for run in (copy / "best", copy):
-        (run / "report.html").unlink()
-        shutil.rmtree(run / "figures", ignore_errors=True)
-        report.main([str(run)])
-        assert capsys.readouterr().out.strip() == str(run / "report.html")
-        assert (run / "report.html").read_text().count("data:image/png") >= 5
-    compare.main([str(copy), str(copy / "best"), "--out", str(tmp_path / "compare.html")])
-    out = capsys.readouterr().out
-    assert out.strip().endswith("compare.html")
-    acc = json.loads((copy / "best" / "result.json").read_text())["last"]["acc"]["mean"]
-    assert out.count(f"{100 * acc:.1f}") >= 2
-    assert "k-means on X" in out
-    assert {p: p.read_bytes() for p in kept} == kept, "nothing was trained"

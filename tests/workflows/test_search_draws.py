@@ -1,32 +1,16 @@
 """What `workflows/tune_hsan.py` draws trials from: keys it refuses, few choices drawn often, more trials asked for."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from processes import RAY, Nursery
-from searches import command, write_data
 
 from ops.errors import SettingsError
 from workflows import tune_hgt, tune_hsan
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-    ("key", "hint"),
-    [("temprature", "nearest known: temperature"), ("update_every", "can be searched: "), ("seeds", "")],
-)
-def test_what_cannot_be_searched_is_refused_before_any_work(tmp_path: Path, key: str, hint: str) -> None:
-    write_data(tmp_path, permuted=False)
-    with pytest.raises(SettingsError, match=f"--search {key}: has no search domain.*{hint}") as error:
-        tune_hsan.main([*command(tmp_path), "--search", f"lr,{key}"])
-    assert error.value.code == 2
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "study").exists()
 
 
 def test_a_setting_that_others_exclude_is_not_searched(tmp_path: Path) -> None:

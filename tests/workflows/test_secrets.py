@@ -1,8 +1,6 @@
 """What a run shows to others: secrets of its environment and flags in nothing that it leaves or prints, and no open
 port but on loopback addresses, from its start to its end."""
 
-from __future__ import annotations
-
 import ipaddress
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """`workflows/tune_hgt.py` with a real Ray, and what it leaves in the report, the comparison and MLflow's figures."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -1,7 +1,5 @@
 """Users on partitions while things die: a shard's actor, a worker, a whole node; the run ends as if nothing had."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Users whose graph, parts, results and embeddings are in a bucket of a real S3 server."""
 
-from __future__ import annotations
-
 import io
 
 import pyarrow.parquet as pq

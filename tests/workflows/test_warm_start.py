@@ -1,7 +1,5 @@
 """`train.py --warm-start RUN` on a graph that has grown: ids stay, a killed run ends to the bit, mistakes are told."""
 
-from __future__ import annotations
-
 import json
 import signal
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """`workflows/train.py --workers 2`: real Ray Train workers; one killed, the whole run stopped, killed and resumed."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -97,8 +97,7 @@ def estimate(settings: Settings, data: ImageSet, world: int = 1) -> int:
     clustering = (
         FLOAT * d * (local * 3 + n * 2) + FLOAT * min(CHUNK, local) * (work.kept // 6 + 8 * values) + 8 * min(n, COPIES)
     )
-    images = (data.pixels if data.features is None else data.features).nbytes  # type: ignore[union-attr]
-    return int(THREADS_AND_KERNELS + images + model + max(training, clustering))
+    return int(THREADS_AND_KERNELS + data.resident_bytes + model + max(training, clustering))
 
 
 def exchanged(settings: Settings, data: ImageSet, world: int) -> int:

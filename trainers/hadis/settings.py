@@ -24,6 +24,7 @@ class Settings(ImageSettings):
     hidden: int = setting(4096, "hidden width of projector and predictor", ge=2, le=65536)
     embedding_dim: int = setting(256, "width D of the projections, which are clustered", ge=2, le=65536)
     batch: int = setting(256, "images of a step of the optimiser, over all workers", ge=2, le=1_000_000)
+    epoch_steps: int = setting(0, "most steps of an epoch; 0: an epoch sees all images", ge=0, le=1_000_000)
     accumulate: int = setting(
         1, "parts of a batch that are computed one after the other; losses and BatchNorm see one part", ge=1, le=65536
     )

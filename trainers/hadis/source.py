@@ -16,6 +16,7 @@ from jaxtyping import Float, Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ops import memory
 from ops.data.images.transforms import augment
 from ops.data.types.images import ImageSet
 from ops.device import send
@@ -56,7 +57,9 @@ class ImageSource:
         """Raw rows, uint8 pixels or float32 features; a copy, as memory maps are read-only."""
         table = self.data.pixels if self.data.features is None else self.data.features
         assert table is not None
-        return send(np.array(table[index]), self.device)
+        rows = np.array(table[index])
+        memory.release(table)
+        return send(rows, self.device)
 
     def plain(self, index: NDArray[np.int64] | slice) -> Float[Tensor, "B *S"]:
         """Rows as the network takes them in evaluation."""
@@ -92,7 +95,7 @@ def batch_size(settings: Settings, n: int) -> int:
 
 def steps_of(settings: Settings, n: int) -> int:
     """Steps of an epoch; images left over wait for the next epoch's order."""
-    return n // batch_size(settings, n)
+    return min(n // batch_size(settings, n), settings.epoch_steps or n)
 
 
 def batches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ops.data.io.inductive_batch import neighbour_types
 from ops.distributed.process_group import traffic
+from ops.graph.sampling.client import cache_bytes
 from ops.graph.sampling.dataset import PartitionedGraph
 from trainers.hgt.loop import check_workers
 from trainers.hgt.model import metadata_of, parameters
@@ -32,7 +33,8 @@ def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
     if settings.store_states:
         kinds = neighbour_types(tuple(data.manifest.edges), data.rows)
         embeddings += 2 * FLOAT * settings.hidden * settings.layers * sum(data.count(kind) for kind in kinds)
-    return int(4 * _weights(settings, data) + batch * (1 + settings.prefetch / 8) + embeddings)
+    cached = cache_bytes(data.manifest) if world > 1 else 0  # one process maps the parts
+    return int(4 * _weights(settings, data) + batch * (1 + settings.prefetch / 8) + embeddings + cached)
 
 
 def exchanged(settings: Settings, data: PartitionedGraph, world: int) -> int:

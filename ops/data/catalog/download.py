@@ -3,8 +3,6 @@
 The libraries that download read files by pickle and have no timeouts; neither happens in this process.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import subprocess

@@ -5,8 +5,6 @@ Only this module touches the data sets of these libraries, which read files by p
 Axes: N nodes or images, E directed edges, H x W pixels.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

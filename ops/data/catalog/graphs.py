@@ -3,8 +3,6 @@
 The downloading (`ops.data.catalog.fetch`) runs in another process, as torch_geometric loads files by `torch.load`.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path

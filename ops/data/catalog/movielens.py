@@ -1,7 +1,5 @@
 """ml-100k, read from the files that RecBole's wheel carries: a folder, an installed recbole, or its wheel from PyPI."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import logging

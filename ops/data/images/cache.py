@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ops.atomic_io import locked, replacing
 from ops.data.images.decode import Blocks, Tally, as_pixels, decode_all
 from ops.data.io.readers import cache_file
+from ops.data.types.pixel_file import PixelFile
 from ops.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -64,18 +65,26 @@ def decoded(blocks: Blocks, count: int, size: int, name: str, stamped: str, dept
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_suffix(".lock")):  # of two starts one decodes and the other waits
-            if not (path.is_file() and record.is_file()):
+            stored = _stored(path, record, size)
+            if stored is None:
                 log.info("decoding %d images to %s", count, path)
                 # written in order, not by mapping: a full disk is then an error; the record comes last
                 with replacing(path) as temporary, temporary.open("w+b") as file:
-                    tally = decode_all(blocks, size, file, depth)
+                    stored = decode_all(blocks, size, file, depth)
                 with replacing(record) as temporary:
-                    temporary.write_text(json.dumps(vars(tally)))
+                    temporary.write_text(json.dumps(vars(stored)))
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); set TESSERA_CACHE to another folder") from None
-    stored = json.loads(record.read_text())
-    damaged = {int(i): why for i, why in stored["damaged"].items()}
-    tally = Tally(**stored | {"changed": Counter(stored["changed"]), "damaged": damaged})
-    shape = (tally.kept, 3, size, size)
-    pixels = np.memmap(path, np.uint8, "r", shape=shape).view(np.ndarray) if tally.kept else np.empty(shape, np.uint8)
-    return pixels, tally, path
+    shape = (stored.kept, 3, size, size)
+    return PixelFile(path, shape).open() if stored.kept else np.empty(shape, np.uint8), stored, path
+
+
+def _stored(path: Path, record: Path, size: int) -> Tally | None:
+    """What happened to the images of a file of pixels in the cache; None where it is not there as a whole."""
+    try:
+        values = json.loads(record.read_text())
+        damaged = {int(i): why for i, why in values["damaged"].items()}
+        tally = Tally(**values | {"changed": Counter(values["changed"]), "damaged": damaged})
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # never written, or damaged since
+        return None
+    return tally if PixelFile(path, (tally.kept, 3, size, size)).is_whole else None

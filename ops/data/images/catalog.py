@@ -77,7 +77,9 @@ def _downloaded(name: str) -> EncodedImages:
             "(Parquet with image and label, or a sub-folder a class) and set TESSERA_DATA to the folder above it, or "
             "give --dataset PATH"
         )
-    return of_array(name, read_npy(path / "pixels.npy"), read_npy(path / "labels.npy"), [WHICH.get(name, "") + BOTH])
+    return of_array(
+        name, read_npy(path / "pixels.npy", mapped=True), read_npy(path / "labels.npy"), [WHICH.get(name, "") + BOTH]
+    )
 
 
 def _digits() -> EncodedImages:

@@ -1,7 +1,5 @@
 """What a reader hands over, and the one way from there to (graph, labels)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,7 +41,7 @@ class Raw:
 
 
 def check_knn(knn: int, metric: str) -> None:
-    """SettingsError for a negative `knn` or an unknown metric, before anything is read."""
+    """SettingsError for a negative `knn` or an unknown metric."""
     if knn < 0:
         raise SettingsError(f"--knn {knn} must be >= 0 (0: the data has edges)")
     if metric not in METRICS:
@@ -61,6 +59,7 @@ def finish(
     none and `knn` is 0, or words are no features; that names all that is missing, K too where it is not given
     (`k_given`) and there are no labels.
     """
+    check_knn(knn, metric)
     if raw.edges is not None and knn > 0:
         raise SettingsError(f"--knn {knn}: {raw.origin} has edges; --knn is for feature tables")
     if (raw.edges is None and knn == 0) or raw.missing:
@@ -70,7 +69,8 @@ def finish(
     x, edges, scaling = raw.x, raw.edges, None
     if edges is None or scale != "none":
         x = check_features(x, feature_names=raw.feature_names, origin=raw.origin)
-        scaling = fit_scaling(x, scale)
+        words = raw.encoding.blocks(raw.feature_names or ()) if raw.encoding else []
+        scaling = fit_scaling(x, scale, words)
     if scaling is not None:
         x = scaling(x)
         notes.append(f"features: every column brought to one scale ({scale})")
@@ -115,5 +115,8 @@ def _all_missing(raw: Raw, no_edges: bool, no_k: bool) -> str:
     names = [name for name, has in zip(raw.feature_names or (), gaps, strict=False) if has]
     if names:
         sentences.append(f"values are missing in {', '.join(map(repr, names))}: fill them, or leave the columns out")
+    if any(UNSCALED in note for note in raw.notes):
+        sentences.append(next(note for note in raw.notes if UNSCALED in note).partition(";")[0])
+        flags.insert(0, "--scale standard")
     told = "; ".join([said, *sentences])
     return f"{told}. Add: {' '.join([own_flags, *flags]).strip()}" if sentences or raw.missing else told

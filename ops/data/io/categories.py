@@ -3,8 +3,6 @@
 Axes: n rows of a piece, C values of a column.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -116,10 +114,10 @@ def advice(first: Mapping[str, str], values: Mapping[str, Sequence[str]], unfit:
     """All columns that hold words, in one sentence, and the flags that help."""
     said, *others = first
     counts = {name: f"{name!r} ({len(each):,} value{'' if len(each) == 1 else 's'})" for name, each in values.items()}
-    more = f", nor do {', '.join(counts[name] for name in others)} hold numbers" if others else ""
-    fit = [counts[name] for name in first if name not in unfit]
-    words = [f"--one-hot makes a column of each value of {', '.join(fit)}"] if fit else []
+    more = f"; {', '.join(counts[name] for name in others)} hold{'' if others[1:] else 's'} words too" if others else ""
+    words = [f"--one-hot makes a column of each value of {counts[said]}"] if said not in unfit and not others else []
+    words += ["--one-hot makes a column of each of their values"] if others and len(unfit) < len(first) else []
     left = f"--ignore {','.join(unfit)} leaves {'them' if unfit[1:] else 'it'} out"
     words.append(left if unfit else "--ignore COLUMNS leaves some out")
-    flags = ["--one-hot"] * bool(fit) + [f"--ignore {','.join(unfit)}"] * bool(unfit)
+    flags = ["--one-hot"] * (len(unfit) < len(first)) + [f"--ignore {','.join(unfit)}"] * bool(unfit)
     return f"{first[said]}{more}; only ids and labels may be words: {', '.join(words)}", " ".join(flags)

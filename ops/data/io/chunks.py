@@ -5,8 +5,6 @@ never on who reads them.
 Axes: N nodes or M edges of a chunk, F features.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

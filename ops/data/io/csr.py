@@ -3,8 +3,6 @@
 Neither looks where an entry points: one that is out of range reads or writes memory that is not the array's.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

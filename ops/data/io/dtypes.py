@@ -3,8 +3,6 @@
 Axes: N rows, F features.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

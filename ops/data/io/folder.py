@@ -3,8 +3,6 @@
 Or the field's usual NAME_feat.npy + NAME_adj.npy (N x N) + NAME_label.npy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -3,8 +3,6 @@
 Axes: N nodes, E edges.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -6,8 +6,6 @@ Floats that are whole numbers count as these; from 2^53 on (single precision: 2^
 Axes: N ids, M keys.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 

@@ -3,8 +3,6 @@
 Axes: n rows of the new data, N nodes of the training, m of them that the new data does not repeat, F features, E edges.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

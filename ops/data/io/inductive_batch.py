@@ -3,8 +3,6 @@
 Axes: n rows, F features, M edges of a relation, D width of a vector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +45,7 @@ class NewRows:
     edges: dict[Relation, Links]
     first: int = 0
 
-    def take(self, first: int, last: int) -> NewRows:
+    def take(self, first: int, last: int) -> "NewRows":
         """The rows first .. last - 1 alone."""
         edges = {}
         for relation, links in self.edges.items():

@@ -3,8 +3,6 @@
 Axes: N rows, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ nodes/user.parquet   nodes/note/part-0.csv ...   edges/user__follow_note__note.t
 user_node_0.txt      follow_note_edge_0.txt      (the original's: a flat folder, headers like id:int64)
 """
 
-from __future__ import annotations
-
 import difflib
 import fnmatch
 import re

@@ -3,8 +3,6 @@
 Axes: N nodes, E directed edges (both directions of each).
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray

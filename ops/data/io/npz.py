@@ -1,7 +1,5 @@
 """One file -> Raw: the .npz layout of Tessera, or a feature table (.npy, .csv, .parquet). Also writes the layout."""
 
-from __future__ import annotations
-
 import json
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,7 +50,7 @@ class Npz:
             self._stack = stack.pop_all()
         self.names: tuple[str, ...] = tuple(self._archive.files)
 
-    def __enter__(self) -> Npz:
+    def __enter__(self) -> "Npz":
         return self
 
     def __exit__(self, *_: object) -> None:

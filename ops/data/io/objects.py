@@ -3,8 +3,6 @@
 They are recognised by their attributes, so that none of them has to be installed. Axes: N nodes, F features, E edges.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -69,6 +67,8 @@ def of_networkx(name: str, graph: Any, origin: str = "") -> Raw:
     rows = [[each[key] for key in columns] for each in attributes] if vectors is None else vectors
     notes = sorted({key for each in attributes for key in each} - {*columns, "x", "label"})
     row_of = {node: row for row, node in enumerate(names)}
+    if not graph.is_directed():
+        graph = graph.to_directed(as_view=True)  # an undirected edge goes both ways
     edges = np.array([(row_of[a], row_of[b]) for a, b in graph.edges()], dtype=np.int64).reshape(-1, 2).T
     weights = [weight for _, _, weight in graph.edges(data="weight")]
     weighted = bool(weights) and all(isinstance(weight, int | float) for weight in weights)

@@ -1,7 +1,5 @@
 """YAML as people write it: text, numbers, switches, lists and maps; nothing in it can cost more than its own length."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import yaml

@@ -3,8 +3,6 @@
 Whatever a reader trips over becomes one line that names the file (`reading`). No reader runs code from a file.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Iterator

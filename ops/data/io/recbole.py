@@ -6,8 +6,6 @@ equal size for tokens that are numbers of many values, floats scaled to mean 0 a
 MANY values (names, titles, zip codes) are left out.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast

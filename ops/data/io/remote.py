@@ -1,7 +1,5 @@
 """Data on S3, by way of a local cache: `s3://bucket/path/x.npz`, or a prefix that holds features.* and edges.*."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A table of a folder with node types is `strict`: node tables need an id and hold
 The features and edges of a homogeneous folder are not: ids may be row numbers, two columns are two ends.
 """
 
-from __future__ import annotations
-
 import csv
 import difflib
 import re

@@ -3,8 +3,6 @@
 Axes: N rows, F features, E edges.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -60,7 +58,7 @@ def feature_table(path: Path, encoding: Encoding | None = None) -> Raw:
     if chunks[0].columns.named("label") is not None:
         labels = joined_labels([p[2] for p in pieces if p[2] is not None])
     notes += [f"column {c!r} is taken as a feature; name it label if it holds the classes" for c in names if c in "yY"]
-    notes += [] if missing else _doubtful(x, names)
+    notes += _doubtful(x, names)
     notes += [f"columns left out: {', '.join(encoding.ignored)}"] if encoding.ignored else []
     for name, values in (encoding.categories or {}).items():
         notes.append(f"column {name!r} is {len(values)} columns of 0 and 1, one a value")

@@ -3,8 +3,6 @@
 Axes: N nodes, F features, E directed edges, M edges of a relation. Rows are counted from 0 in every message.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -61,14 +59,14 @@ def make_graph(
         is_edge = weight > 0
         absent = int((~is_edge).sum())
         edge_index, weight = check_edges(edge_index[:, is_edge], n, origin=where), weight[is_edge]
-    edges, notes = _undirected(edge_index, n)
+    keys = None if ids is None else check_ids(ids, n, origin=where)
+    edges, notes = _undirected(edge_index, n, keys)
     notes += [f"{count(absent, 'edge')} of weight 0 left out"] if absent else []
     weight = None if weight is None else _undirected_weights(edge_index, weight, edges, n)
     if weight is not None:
         notes.append(f"edge weights: {weight.min():g} to {weight.max():g}")
     zero = int(np.count_nonzero(~features.any(axis=1)))
     notes += [f"{count(zero, 'all-zero feature row')}"] if zero else []
-    keys = None if ids is None else check_ids(ids, n, origin=where)
     names = tuple(feature_names) if feature_names else None
     return AttributedGraph(name, features, edges, keys, names, tuple(notes), weight=weight)
 
@@ -205,7 +203,7 @@ def check_edges(edge_index: NDArray[Any], n: int, *, origin: str = "edges") -> N
     return edge_index.astype(np.int64)
 
 
-def _undirected(edges: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], list[str]]:
+def _undirected(edges: NDArray[np.int64], n: int, ids: NDArray[Any] | None) -> tuple[NDArray[np.int64], list[str]]:
     """Both directions of every edge, unique, sorted by (source, target), and the notes about it."""
     # an edge is one number, so that sorting and merging are those of a flat array
     codes = np.unique(edges[0] * n + edges[1])
@@ -216,12 +214,13 @@ def _undirected(edges: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], li
     linked = np.zeros(n, dtype=bool)
     linked[source[~loops]] = True
     isolated = n - int(linked.sum())
+    which = "" if ids is None else f" ({', '.join(map(str, ids[~linked][:3]))}{' ...' if isolated > 3 else ''})"
     most = f"{MOST}: do the edges use the nodes' ids?" if isolated > n / 2 else ""
     notes = [
         *([f"{count(merged, 'duplicate edge')} merged"] if merged else []),
         *([f"{count(added, 'edge')} in one direction only, symmetrised"] if added else []),
         *([f"{count(int(loops.sum()), 'self loop')} kept"] if loops.any() else []),
-        *([f"{count(isolated, 'isolated node')}{most}"] if isolated else []),
+        *([f"{count(isolated, 'isolated node')}{which}{most}"] if isolated else []),
     ]
     return np.stack([source, target]), notes
 

@@ -3,8 +3,6 @@
 A folder is complete when its graph.yaml says so, which is the last thing written; readers refuse it before.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Sequence

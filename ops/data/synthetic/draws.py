@@ -1,7 +1,5 @@
 """Draws of planted graphs that need no table of all nodes: a keyed shuffle, popularity by rank, bounded degrees."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

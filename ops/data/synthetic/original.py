@@ -3,8 +3,6 @@
 `ops.data.synthetic.stream` writes it; the original's tab files can be read too (`ops.data.io.chunks`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

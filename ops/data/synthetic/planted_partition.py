@@ -1,7 +1,5 @@
 """Planted partition: a graph whose clusters are known, for tests, the demo and scale runs."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

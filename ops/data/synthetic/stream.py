@@ -1,7 +1,5 @@
 """Planted graphs as a folder of Parquet tables, written block by block: memory is that of a block."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path

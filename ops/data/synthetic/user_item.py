@@ -6,8 +6,6 @@ groups, so that no table of all nodes is needed, ids tell nothing, and groups ar
 Axes: B nodes of a block, F features, K groups.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +72,7 @@ class Planted(BaseModel):
         """Edges that a node draws on average: of a homogeneous graph one of its two directions."""
         return self.mean_edges / 2 if self.homogeneous else self.mean_edges
 
-    def check(self) -> Planted:
+    def check(self) -> "Planted":
         """Itself. DataError for more groups than nodes, SettingsError for more edges than groups have room for."""
         for kind, n in self.counts.items():
             if self.clusters > n:

@@ -3,8 +3,6 @@
 A model keeps both (`--one-hot`, `--ignore`), so that rows that come later are read as the training's were.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,7 +25,7 @@ class Encoding:
     made: MadeFeatures = "none"
 
     @classmethod
-    def asked(cls, one_hot: bool, ignore: str) -> Encoding:
+    def asked(cls, one_hot: bool, ignore: str) -> "Encoding":
         """That of the settings of these names."""
         return cls(one_hot, tuple(name.strip() for name in ignore.split(",") if name.strip()))
 
@@ -36,13 +34,18 @@ class Encoding:
         categories = self.categories or {}
         return [n for c in columns for n in ([f"{c}={v}" for v in categories[c]] if c in categories else [c])]
 
+    def blocks(self, features: Sequence[str]) -> list[list[int]]:
+        """The places among `features` of each category's columns."""
+        place = {name: i for i, name in enumerate(features)}
+        return [[place[f"{c}={v}"] for v in values] for c, values in (self.categories or {}).items()]
+
     def plain(self) -> dict[str, Any]:
         """As JSON."""
         categories = {name: list(values) for name, values in (self.categories or {}).items()}
         return {"ignored": list(self.ignored), "categories": categories, "made": self.made}
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any] | None) -> Encoding | None:
+    def of(cls, plain: Mapping[str, Any] | None) -> "Encoding | None":
         """What `plain` has written."""
         if plain is None:
             return None

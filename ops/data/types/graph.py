@@ -3,8 +3,6 @@
 Axes: N nodes, F features, E directed edges (each undirected edge stands twice, a self loop once).
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ops import memory
 from ops.data.types.encoding import Encoding
 from ops.data.types.scaling import Scaling
 
@@ -58,6 +57,7 @@ def digest_of(*arrays: NDArray[Any] | None) -> str:
             h.update(f"{array.dtype.str}{array.shape}".encode())
             for first in range(0, len(array), HASHED):
                 h.update(np.ascontiguousarray(array[first : first + HASHED]).data)
+                memory.release(array)
     return h.hexdigest()
 
 
@@ -103,6 +103,6 @@ class AttributedGraph:
         """SHA-256 over features, edges, weights and given parts; names, notes and labels do not enter."""
         return digest_of(self.x, self.edge_index, self.part, self.weight)
 
-    def with_notes(self, *notes: str) -> AttributedGraph:
+    def with_notes(self, *notes: str) -> "AttributedGraph":
         """The same graph with more notes."""
         return replace(self, notes=(*self.notes, *notes))

@@ -3,8 +3,6 @@
 Axes: N nodes of a type, F features of a type, M edges of a relation.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,7 +65,7 @@ class Edges:
         """M."""
         return int(self.src.shape[0])
 
-    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Edges:
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Edges":
         """Those edges only, by number or mask."""
         weight = None if self.weight is None else self.weight[rows]
         return Edges(self.src[rows], self.dst[rows], weight, None if self.time is None else self.time[rows])
@@ -125,12 +123,12 @@ class HeteroGraph:
             _feed(h, relation_name(relation), (edges.src, edges.dst, edges.weight, edges.time))
         return h.hexdigest()
 
-    def with_notes(self, *notes: str) -> HeteroGraph:
+    def with_notes(self, *notes: str) -> "HeteroGraph":
         """The same graph with more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
 
-def _feed(h: hashlib._Hash, name: str, arrays: Iterable[NDArray[np.generic] | None]) -> None:
+def _feed(h: "hashlib._Hash", name: str, arrays: Iterable[NDArray[np.generic] | None]) -> None:
     for array in arrays:
         kind = "none" if array is None else f"{array.dtype.str}{array.shape}"
         h.update(f"{name} {kind}\n".encode())

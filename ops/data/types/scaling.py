@@ -3,9 +3,7 @@
 Axes: n rows, F features.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,25 +36,28 @@ class Scaling:
         return {"kind": self.kind, "centre": self.centre.tolist(), "width": self.width.tolist()}
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any] | None) -> Scaling | None:
+    def of(cls, plain: Mapping[str, Any] | None) -> "Scaling | None":
         """What `plain` has written."""
         return None if plain is None else cls(plain["kind"], np.array(plain["centre"]), np.array(plain["width"]))
 
 
-def fit_scaling(x: NDArray[np.float32], kind: Scale) -> Scaling | None:
+def fit_scaling(x: NDArray[np.float32], kind: Scale, categories: Sequence[Sequence[int]] = ()) -> Scaling | None:
     """The scaling of the training's features `x` [N, F]; a column that does not vary is only moved.
 
     `standard`: mean and deviation; `robust`: median and the distance of the quartiles; `minmax`: to 0 ... 1.
+    `categories` has the columns of each column of words. Together these get the variance of one number (`minmax`
+    leaves them 0 and 1), else words would outweigh numbers (as in factor analysis of mixed data; Pages 2004).
     """
     from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
     if kind == "none":
         return None
-    if kind == "standard":
-        scaler = StandardScaler().fit(x)
-        return Scaling(kind, scaler.mean_.astype(np.float64), scaler.scale_.astype(np.float64))
-    if kind == "robust":
-        scaler = RobustScaler().fit(x)
-        return Scaling(kind, scaler.center_.astype(np.float64), scaler.scale_.astype(np.float64))
-    scaler = MinMaxScaler().fit(x)
-    return Scaling(kind, scaler.data_min_.astype(np.float64), 1 / scaler.scale_.astype(np.float64))
+    if kind == "minmax":
+        scaler = MinMaxScaler().fit(x)
+        return Scaling(kind, scaler.data_min_.astype(np.float64), 1 / scaler.scale_.astype(np.float64))
+    scaler = (StandardScaler if kind == "standard" else RobustScaler)().fit(x)
+    centre = scaler.mean_ if kind == "standard" else scaler.center_
+    width = scaler.scale_.astype(np.float64)
+    for columns in categories:
+        width[columns] = np.sqrt(x[:, columns].var(axis=0, dtype=np.float64).sum()) or 1.0
+    return Scaling(kind, centre.astype(np.float64), width)

@@ -6,8 +6,6 @@ and sums run in the order of rows and slots on one thread, so that they are the 
 Axes: B targets, f neighbours a target, N sources, A heads of width d.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from numba import njit

@@ -4,8 +4,6 @@ Index arrays are int32 or int64 alike, so a process compiles each loop once; the
 Axes: M edges, n rows, w words of a row.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ A draw is a hash of (key, node, slot), so it depends neither on the order of req
 Axes: B rows, f fan-out, E stored edges, M ids, P parts.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -117,6 +115,24 @@ def _slot(slots: NDArray[np.int64], listed: NDArray[np.int64], wanted: np.int64)
     at = _mix(np.uint64(wanted)) & last
     while slots[at] >= 0 and listed[slots[at]] != wanted:
         at = (at + np.uint64(1)) & last
+    return at
+
+
+@njit(cache=True, nogil=True)
+def table_of(listed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A hash table of the ids `listed` (unique), for `places`."""
+    slots = _empty(len(listed))
+    for i in range(len(listed)):
+        slots[_slot(slots, listed, listed[i])] = i
+    return slots
+
+
+@njit(cache=True, nogil=True)
+def places(slots: NDArray[np.int64], listed: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The place [M] of each of `ids` in `listed`, whose table is `slots`; -1 where it is not there."""
+    at = np.empty(len(ids), np.int64)
+    for i in range(len(ids)):
+        at[i] = slots[_slot(slots, listed, ids[i])]
     return at
 
 

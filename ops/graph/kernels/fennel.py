@@ -3,8 +3,6 @@
 Imported inside functions only (numba is heavy). Axes: N nodes, P parts, T node types, B nodes of the stream.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

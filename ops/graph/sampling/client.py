@@ -23,14 +23,16 @@ from torch import Tensor
 
 from ops.data.types.hetero import Relation
 from ops.errors import ServiceError
-from ops.graph.partition.manifest import Manifest
+from ops.graph.partition.manifest import Manifest, NodeInfo
 from ops.graph.sampling.neighbor_sampler import Call, Mode, Neighbourhood, Sample, samples
-from ops.graph.sampling.part_service import PartService, by_owner, numbers_within
+from ops.graph.sampling.part_service import PartService, PartServiceActor, by_owner, numbers_within
 
 MAX_RESTARTS, MAX_TASK_RETRIES = 8, 8  # finite: a request that kills its actor must not restart it without end
 PREFETCH_THREADS = 2
-CACHE_SHARE = 0.1  # of the nodes: whose features a client of actors keeps
-Cached = tuple[NDArray[np.int64], NDArray[Any]]  # global numbers, ascending, and features
+CACHE_SHARE, CACHE_BYTES = 0.1, 256 << 20  # of a type's nodes, and at most: features that a client of actors keeps
+Cached = tuple[
+    NDArray[np.int64], NDArray[Any], NDArray[np.int64]
+]  # global numbers, features, hash table of the numbers
 
 
 @dataclass
@@ -57,29 +59,36 @@ class Client:
         features: list[dict[str, Tensor]] = [{} for _ in drawn]
         for kind in featured:
             outer = {i: each.nodes[-1][kind] for i, each in enumerate(drawn) if kind in each.nodes[-1]}
-            if outer:
-                rows = torch.from_numpy(self.features(kind, np.concatenate(list(outer.values()))))
-                for i, part in zip(outer, torch.split(rows, [len(ids) for ids in outer.values()]), strict=True):
-                    features[i][kind] = part
+            for i, rows in zip(outer, self._features(kind, list(outer.values())), strict=True):
+                features[i][kind] = rows
         return [replace(each, features=x) for each, x in zip(drawn, features, strict=True)]
 
     def features(self, kind: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """float32 [M F] of nodes by their global numbers: the busiest from the cache, the others from their owners."""
-        busiest, rows = self._busiest(kind)
-        at = np.searchsorted(busiest, ids)
-        hit = at < len(busiest)
-        hit[hit] = busiest[at[hit]] == ids[hit]
-        cached, missing = np.flatnonzero(hit), np.flatnonzero(~hit)
-        owned = by_owner(self.manifest, kind, ids[missing])
-        answers = self.call("features", {part: (kind, numbers_within(self.manifest, kind, part, ids[missing[rest]]))
-                                         for part, rest in owned.items()})  # fmt: skip
-        # all answers one after the other, made float32 at once, then brought into the order of `ids`
-        order = np.concatenate([cached, *(missing[rest] for rest in owned.values())])
-        stacked = np.concatenate([np.take(rows, at[cached], axis=0), *(answers[part] for part in owned)])
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        features: NDArray[np.float32] = torch.from_numpy(stacked).float()[torch.from_numpy(back)].numpy()
-        return features
+        """float32 [M F] of nodes by their global numbers."""
+        return next(self._features(kind, [ids])).numpy()
+
+    def _features(self, kind: str, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+        """float32 [M F] of each batch's nodes: the busiest from the cache, the others in one question to each owner."""
+        from ops.graph.kernels.draws import places
+
+        info, (busiest, rows, slots) = self.manifest.nodes[kind], self._busiest(kind)
+        cached = [places(slots, busiest, ids) for ids in batches]
+        owned, asked = [], dict[int, list[NDArray[Any]]]()
+        for ids, at in zip(batches, cached, strict=True):
+            missing = np.flatnonzero(at < 0)
+            by_part = by_owner(self.manifest, kind, ids[missing])
+            owned.append({part: missing[rest] for part, rest in by_part.items()})
+            for part, positions in owned[-1].items():
+                asked.setdefault(part, []).append(numbers_within(self.manifest, kind, part, ids[positions]))
+        answers = self.call("features", {part: (kind, numbers) for part, numbers in asked.items()})
+        waiting = {part: iter(each) for part, each in answers.items()}
+        for at, by_part in zip(cached, owned, strict=True):
+            table = np.empty((len(at), info.features), info.feature_dtype)  # as it is stored until all is in its place
+            hit = np.flatnonzero(at >= 0)
+            table[hit] = np.take(rows, at[hit], axis=0)
+            for part, positions in by_part.items():
+                table[positions] = next(waiting[part])
+            yield torch.from_numpy(table).float()
 
     def seed_edges(
         self, relations: Sequence[Relation], part: int, key: tuple[int, int, int], size: int
@@ -102,10 +111,25 @@ class Client:
 
     def _busiest(self, kind: str) -> Cached:
         if kind not in self._cached:
-            answers = self._of_all_parts("busiest", kind, self.cache_share)
-            ids, rows = (np.concatenate(arrays) for arrays in zip(*answers, strict=True))
-            self._cached[kind] = ids, rows
+            from ops.graph.kernels.draws import table_of
+
+            info = self.manifest.nodes[kind]
+            ids, rows = np.empty(0, np.int64), np.empty((0, info.features), info.feature_dtype)
+            if share := min(self.cache_share, CACHE_BYTES / max(1, feature_bytes(info))):
+                answers = self._of_all_parts("busiest", kind, share)
+                ids, rows = (np.concatenate(arrays) for arrays in zip(*answers, strict=True))
+            self._cached[kind] = ids, rows, table_of(ids)
         return self._cached[kind]
+
+
+def feature_bytes(info: NodeInfo) -> int:
+    """Of all nodes of a type, as they are stored."""
+    return info.count * info.features * np.dtype(info.feature_dtype).itemsize
+
+
+def cache_bytes(manifest: Manifest) -> int:
+    """Features of the busiest nodes that a client of actors keeps at most."""
+    return sum(int(min(CACHE_SHARE * feature_bytes(info), CACHE_BYTES)) for info in manifest.nodes.values())
 
 
 def local_client(folder: str | Path, manifest: Manifest, *, verify: bool = True) -> Client:
@@ -153,7 +177,7 @@ def start_service(folder: str, manifest: Manifest) -> list[Any]:
     """
     import ray
 
-    actor = ray.remote(num_cpus=0, max_restarts=MAX_RESTARTS, max_task_retries=MAX_TASK_RETRIES)(PartService)
+    actor = ray.remote(num_cpus=0, max_restarts=MAX_RESTARTS, max_task_retries=MAX_TASK_RETRIES)(PartServiceActor)
     spread = actor.options(scheduling_strategy="SPREAD")
     actors = [spread.remote(folder, manifest, part) for part in range(manifest.parts)]
     _calls(actors)("health", dict.fromkeys(range(manifest.parts), ()))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ops import memory
 from ops.data.io.readers import cache_file
 from ops.data.types.hetero import Relation
 from ops.graph.partition.csr import index_dtype
@@ -58,7 +59,7 @@ def by_owner(manifest: Manifest, kind: str, ids: NDArray[np.int64]) -> dict[int,
 
 
 class PartService:
-    """What the owner of a part answers: the body of a shard actor, and of the parts that a process maps itself.
+    """What the owner of a part answers, in a process that maps all parts or in an actor (`PartServiceActor`).
 
     The part is opened by the first question: what is wrong with its files is an answer, not a dead actor.
     """
@@ -98,9 +99,10 @@ class PartService:
             answer[relation] = drawn
         return answer
 
-    def features(self, kind: str, rows: NDArray[Any]) -> NDArray[Any]:
-        """[M F] in the stored precision; `rows` [M] are numbers within the part."""
-        return np.take(self.shard.features[kind], rows, axis=0)  # several times faster than indexing
+    def features(self, kind: str, batches: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """[M F] in the stored precision for the rows of each batch: numbers within the part [M]."""
+        table = self.shard.features[kind]
+        return [np.take(table, rows, axis=0) for rows in batches]  # several times faster than indexing
 
     def busiest(self, kind: str, share: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """The share of the part's nodes with the most incoming edges, ascending, and their features."""
@@ -137,6 +139,14 @@ class PartService:
             pairs[1, low:high] = np.searchsorted(csr.indptr, places, side="right") - 1 + self.first[relation[2]]
             which[low:high] = i
         return pairs, which
+
+
+class PartServiceActor(PartService):
+    """The same in a process of its own, which keeps the memory of its answers for the next ones."""
+
+    def __init__(self, folder: str, manifest: Manifest, part: int) -> None:
+        memory.keep_freed()
+        super().__init__(folder, manifest, part)
 
 
 def cached(place: str, parts: Sequence[int]) -> Path:

@@ -110,12 +110,6 @@ def test_blobs_are_separated_and_the_map_is_ordered():
     assert torch.allclose(sure, result.confidence, atol=1e-2)
 
 
-def test_a_longer_training_fits_better():
-    x, _ = blobs(spread=3.0)
-    errors = [mapped(x, rounds=r).quantisation for r in (0, 3, 20)]
-    assert errors[0] > errors[1] > errors[2]
-
-
 @pytest.mark.parametrize(("grid", "d"), [((1, 1), 3), ((1, 4), 1), ((3, 1), 2), ((5, 5), 1)])
 def test_narrow_grids_and_data(grid, d):
     x = torch.randn(12, d, generator=torch.Generator().manual_seed(0))

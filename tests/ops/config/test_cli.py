@@ -1,7 +1,5 @@
 """Defaults < preset < `--config` < flags, each value with its source; every wrong input is one line that helps."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
@@ -253,12 +251,6 @@ def test_each_shipped_preset_is_valid_and_holds_only_what_differs(path):
         assert found.sources[key] == f"preset {path.stem}"
         owner = default.settings if key in fields(METHODS[method].settings) else default.launch
         assert getattr(owner, key) != value, f"{key} is the default"
-
-
-def test_read_yaml_gives_plain_values(tmp_path):
-    path = tmp_path / "a.yaml"
-    path.write_text("low-pass-order: 3\nname: x\n")
-    assert read_yaml(path, fields(hsan.Settings, LaunchSettings)) == {"low_pass_order": 3, "name": "x"}
 
 
 def test_a_pipe_is_no_configuration(tmp_path):

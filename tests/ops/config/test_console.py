@@ -1,7 +1,5 @@
 """What is told where: results on standard output, progress and warnings on standard error, nothing twice."""
 
-from __future__ import annotations
-
 import os
 import pty
 import subprocess

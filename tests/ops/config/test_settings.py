@@ -1,7 +1,5 @@
 """One declaration a setting: what its bounds, words, search domain and JSON form promise holds for every setting."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal, get_args, get_origin
 
@@ -15,11 +13,9 @@ from ops.config.settings import (
     SearchSettings,
     allowed,
     build,
-    check_keys,
     docs_table,
     fields,
     flat,
-    nearest,
     search_domain,
 )
 from ops.errors import SettingsError
@@ -199,13 +195,6 @@ def test_settings_cannot_be_changed_and_take_no_unknown_key():
         hsan.Settings().epochs = 3
     with pytest.raises(ValidationError):
         hsan.Settings(epoch=3)
-
-
-def test_the_nearest_known_key_is_named():
-    with pytest.raises(SettingsError, match=r"^f\.yaml: unknown setting 'temprature'; nearest known: temperature; "):
-        check_keys({"epochs": 1, "temprature": 2}, fields(hsan.Settings), "f.yaml")
-    check_keys({"epochs": 1}, fields(hsan.Settings), "f.yaml")
-    assert nearest("qqqq", ["epochs"]) == ""
 
 
 def test_published_sets_its_rules_and_contradicts_others():

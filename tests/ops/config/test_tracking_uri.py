@@ -1,7 +1,5 @@
 """Tracking URIs: which are taken, and how they are shown."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

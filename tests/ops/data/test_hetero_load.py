@@ -1,7 +1,5 @@
 """Whatever way a heterogeneous graph is written down, the same graph comes back; damaged, it is a DataError."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from dataclasses import replace
@@ -9,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hetero_world import built, frames, graphs, write_folder, write_graph, write_original
+from hetero_world import built, graphs, write_folder, write_original
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,18 +47,6 @@ def test_the_originals_files_come_back(raw):
     with tempfile.TemporaryDirectory() as place:
         write_original(Path(place), graph)
         assert load_hetero(place)[0].digest() == replace(graph, edges=edges).digest()
-
-
-@given(graphs(), st.integers(1, 3))
-@settings(max_examples=8)
-def test_what_our_writer_writes_comes_back(raw, parts):
-    graph = built(raw)
-    groups = {kind: np.arange(nodes.count) % 2 for kind, nodes in graph.nodes.items()}
-    with tempfile.TemporaryDirectory() as place:
-        write_graph(graph, Path(place) / "out", parts, groups)
-        result, labels = load_hetero(f"{place}/out")
-        assert (result.name, result.digest()) == (graph.name, graph.digest())
-        assert {k: v.tolist() for k, v in (labels or {}).items()} == {k: v.tolist() for k, v in groups.items()}
 
 
 @given(graphs(), st.sampled_from(["csv", "tsv", "parquet"]), st.data())
@@ -299,8 +285,3 @@ def test_a_file_that_changes_is_refused(tmp_path):
     (folder / "nodes/user.csv").write_text("id,age,size\nu1,1,2\nu2,3,4\nu3,3,4\n")
     with pytest.raises(DataError, match="was replaced while it was read"):
         read_node_table(chunk)
-
-
-def test_frames_hold_what_the_graph_has():
-    graph = make_hetero("g", {"a": Nodes(np.array(["x"]))}, {("a", "r", "a"): Edges(np.array([0]), np.array([0]))})
-    assert {k: len(v) for k, v in frames(graph).items()} == {"nodes/a": 1, "edges/a__r__a": 1}

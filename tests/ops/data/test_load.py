@@ -1,7 +1,5 @@
 """The layouts: whatever way one graph is written down, the same graph comes back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -166,17 +164,11 @@ def test_a_label_column_is_never_a_feature(tmp_path):
     assert graph.digest() == load(str(without), knn=1)[0].digest()
 
 
-def test_a_column_called_y_is_said(tmp_path):
-    pd.DataFrame({"x": [0.0, 1, 3], "y": [0, 3, 1]}).to_csv(tmp_path / "t.csv", index=False)
-    graph, labels = load(str(tmp_path / "t.csv"), knn=1)
-    assert labels is None
-    assert graph.notes[-2] == "column 'y' is taken as a feature; name it label if it holds the classes"
-
-
-def test_columns_that_spoil_distances_are_said(tmp_path):
-    table = {"node_id": [2, 0, 1, 3], "a": [0.1, 0.5, 0.2, 0.2], "pay": [1e6, 2e6, 1e6, 4e6]}
+def test_columns_that_spoil_distances_or_may_be_labels_are_said(tmp_path):
+    table = {"node_id": [2, 0, 1, 3], "y": [0.1, 0.5, 0.2, 0.2], "pay": [1e6, 2e6, 1e6, 4e6]}
     pd.DataFrame(table).to_csv(tmp_path / "t.csv", index=False)
     notes = load(str(tmp_path / "t.csv"), knn=1)[0].notes
+    assert "column 'y' is taken as a feature; name it label if it holds the classes" in notes
     assert "column 'node_id' numbers the rows and is taken as a feature; name it id if it is none" in notes
     said = "column 'pay' holds over 90 % of the variance; --scale standard brings all columns to one scale"
     assert said in notes
@@ -351,14 +343,6 @@ def test_wrong_names_and_values_are_one_line(tmp_path, monkeypatch, spec, knn, e
 def test_an_unknown_metric_is_one_line():
     with pytest.raises(SettingsError, match=r"^--knn-metric manhattan must be one of: euclidean, cosine, heat, dot$"):
         load("digits", knn_metric="manhattan")
-
-
-def test_knn_on_a_graph_with_edges_is_refused(tmp_path):
-    path = tmp_path / "g.npz"
-    np.savez(path, x=np.eye(3), edge_index=[[0, 1], [1, 2]])
-    with pytest.raises(SettingsError) as caught:
-        load(str(path), knn=2)
-    assert str(caught.value) == f"--knn 2: {path} has edges; --knn is for feature tables"
 
 
 def test_known_names_hold_the_issues():

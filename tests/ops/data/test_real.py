@@ -1,7 +1,5 @@
 """The data sets of the papers, where they are at hand (TESSERA_DATA)."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -68,3 +68,12 @@ def test_images_and_users_refuse_it(method, tmp_path):
     data = ["--dataset", "planted:users=50,notes=30"] * (method == "hgt")
     with pytest.raises(SettingsError, match="--scale robust: is for attributed graphs and feature tables"):
         train([method, *data, "--n-clusters", "3", "--scale", "robust", "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize("kind", ["standard", "robust"])
+def test_a_column_of_words_has_the_variance_of_one_number(kind):
+    words = np.eye(4, dtype=np.float32)[np.random.default_rng(0).integers(4, size=400)]
+    x = np.column_stack([np.random.default_rng(1).standard_normal(400).astype(np.float32) * 50, words])
+    scaled = fit_scaling(x, kind, [[1, 2, 3, 4]])(x)
+    assert scaled[:, 1:].var(axis=0).sum() == pytest.approx(1, abs=1e-5)
+    assert kind == "robust" or scaled[:, 0].var() == pytest.approx(1, abs=1e-5)

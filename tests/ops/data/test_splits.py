@@ -1,7 +1,5 @@
 """The split against a brute-force reading of its own words, pair by pair in plain Python."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -108,20 +106,7 @@ def test_it_is_what_its_words_say(raw, how, shares, both):
     assert result.counts["test pairs"] == len(test)
 
 
-READ, FOLLOWS = [(0, n, n) for n in range(10)] + [(1, n, 20 + n) for n in range(10)], ("user", "follows", "user")
-
-
-@pytest.mark.parametrize(("how", "follows", "cites"), [("time", [3, 23], [3, 23]), ("user", [3], [3, 23, 24, 29])])
-def test_the_future_leaves_relations_of_other_types_too(how, follows, cites):
-    """User 0 reads at 0..9 (7, 8, 9 hidden by user), user 1 at 20..29 (27, 28, 29); by time the first cut is 24."""
-    edges = {
-        ("user", "reads", "note"): READ,
-        FOLLOWS: [(0, 1, 3), (1, 0, 23), (0, 0, 24), (1, 1, 29)],
-        CITES: [(0, 1, 3), (1, 2, 23), (2, 3, 24), (3, 4, 29)],
-    }
-    result = split(built({"user": 2, "note": 10}, edges), how, label_relations=["reads"])
-    assert result.train.edges[FOLLOWS].time.tolist() == follows
-    assert result.train.edges[CITES].time.tolist() == cites
+READ = [(0, n, n) for n in range(10)] + [(1, n, 20 + n) for n in range(10)]
 
 
 def test_nothing_is_cut_by_time_where_the_label_relation_has_none():

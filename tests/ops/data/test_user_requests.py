@@ -1,7 +1,5 @@
 """Users to place as files and data frames tell them: every form, ids as numbers and words, what is left out, errors."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

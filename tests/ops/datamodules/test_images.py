@@ -21,6 +21,7 @@ from ops.config.cli import resolve
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, PredictSettings, flat
 from ops.data.types.images import ImageSet
+from ops.datamodules import images
 from ops.datamodules.images import OWN_SPACE, ClassNames, ImageData
 from ops.errors import DataError, SettingsError
 from ops.evaluation.labelled import LABELLED, Evaluator
@@ -177,6 +178,17 @@ def test_features_of_a_frozen_backbone_need_no_images(places):
     np.save(places / "wide.npy", np.zeros((3, 4)))
     with pytest.raises(DataError, match=r"wide.npy: 4 features, the model was trained on 12; give the same"):
         predict(Prediction("run", model, None, request, METHOD).on(str(places / "wide.npy")), quiet)
+
+
+def test_the_baseline_of_a_large_table_clusters_a_sample(monkeypatch):
+    monkeypatch.setattr(images, "LARGE", 30_000)
+    monkeypatch.setattr(images, "SAMPLED", 10_000)  # values: 13 of 60 images
+    kinds = np.random.default_rng(0).integers(0, 3, 60)
+    pixels = np.random.default_rng(1).integers(0, 50, (60, 3, 16, 16)) + np.array(COLOURS)[kinds][:, :, None, None]
+    settings = hadis.Settings(n_clusters=3, backbone="small", epochs=1)
+    data = ImageSet("shades", pixels=pixels.astype(np.uint8))
+    ((_, clusters, _),) = ImageData().baselines(experiment_of(hadis.METHOD, settings, data))
+    assert Evaluator(kinds)(clusters)["acc"] == 1.0
 
 
 @pytest.mark.slow

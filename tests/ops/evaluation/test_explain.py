@@ -69,3 +69,14 @@ def test_clusters_that_are_empty_or_hold_everything_and_data_without_variance():
     x[:3, 0] = 0.2  # splits the clusters without any variance inside: finite all the same
     only = explain(x, np.array([0, 0, 0, 1, 1, 1]), 2)[0]["features"]
     assert [(f["feature"], pytest.approx(2)) for f in only] == [("column 0", only[0]["difference"])]
+
+
+def test_rows_that_are_like_no_cluster_are_found_by_their_distance_from_its_mean():
+    x = np.random.default_rng(2).standard_normal((60, 4)).astype(np.float32)
+    x[30:] += 20
+    x[[7, 44]] += [[9.0], [-9.0]]  # nearer to their own cluster than to the other, and so confident
+    wide, assignment = x * [1, 10, 100, 1000], np.repeat([0, 1], 30)
+    for given in (x, wide.astype(np.float32)):
+        far = [c["far"] for c in explain(given, assignment, 2)]
+        assert [each[0]["row"] for each in far] == [7, 44]
+        assert all(each[0]["times"] > 3 for each in far)

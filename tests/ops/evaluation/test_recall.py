@@ -154,24 +154,6 @@ def test_boost_by_hand_and_chosen_on_validation_alone():
     assert others.b == found.b  # other test pairs, the same choice
 
 
-def test_a_boost_moves_notes_of_the_own_cluster_up():
-    train = np.zeros((4, 6))
-    train[0, 0] = train[1, 1] = train[2, 2] = train[3, 0] = 1
-    z = np.array([[1.0, 0.0], [1.0, 0.6], [1.0, 0.1], [-1.0, 0.5]])  # 2 is nearer to 0 than 1 is, of 0's cluster
-    task = make_task(sp.csr_array(train), (np.array([0]), np.array([1])))
-    plain, moved = (lists_of(task, near(task, z, None), b, np.array([0, 0, 1, 1]))[0] for b in (0.0, 1.0))
-    assert plain[:6].tolist() == [2, 1, 3, 4, 5, -1]
-    assert moved[:6].tolist() == [1, 2, 3, 4, 5, -1]
-
-
-def test_negative_scores_rank_below_notes_without_one():
-    train = np.zeros((3, 5))
-    train[0, 0] = train[1, 3] = train[2, 1] = 1
-    z = np.array([[1.0, 0.0], [1.0, 0.1], [-1.0, 0.1]])
-    task = make_task(sp.csr_array(train), (np.array([0]), np.array([4])))
-    assert lists_of(task, near(task, z, None))[0][:5].tolist() == [3, 2, 4, 1, -1]
-
-
 def test_random_clusters_are_equal_keyed_and_worse():
     rng = np.random.default_rng(0)
     users, notes, k = 400, 200, 4

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.data.io.validate import make_graph
 from ops.data.synthetic.planted_partition import planted_graph
 from ops.evaluation import unlabelled as module
 from ops.evaluation.unlabelled import GraphJudge, feature_indices, size_indices, structure_indices, tune_score
@@ -42,13 +41,6 @@ def by_hand(edges, clusters):
     return {k: float(np.mean(v)) for k, v in found.items()}
 
 
-def test_two_triangles():
-    found = structure_indices(both(TRIANGLES), np.array([0, 0, 0, 1, 1, 1]))
-    assert found == pytest.approx({
-        "modularity": 6 / 7 - 0.5, "conductance": 1 / 7, "cut_ratio": 1 / 9, "coverage": 6 / 7
-    })  # fmt: skip
-
-
 def test_collapse_to_one_cluster():
     found = structure_indices(both(TRIANGLES), np.zeros(6, dtype=np.int64))
     assert found == {
@@ -63,12 +55,6 @@ def test_collapse_to_one_cluster():
     assert size_indices(np.zeros(6, dtype=np.int64), 3) == pytest.approx(
         {"size_min": 0, "size_max": 6, "size_gini": 2 / 3, "empty": 2}
     )
-
-
-def test_a_good_clustering_beats_the_collapsed_one():
-    graph, labels = planted_graph(200, 4, 16, seed=1)
-    judge = GraphJudge(graph, 4)
-    assert judge(labels)["score"] > judge(np.zeros(200, dtype=np.int64))["score"] + 0.2
 
 
 @given(data=st.data(), n=st.integers(1, 9), k=st.integers(1, 5))
@@ -175,10 +161,3 @@ def test_the_judge_looks_at_one_fixed_space():
     assert {k: v for k, v in found.items() if k != "score"} == expected
     assert found["score"] == tune_score(found)
     assert found["empty"] == 1
-
-
-def test_self_loops_do_not_count():
-    edges, x = both(TRIANGLES), np.eye(6, dtype=np.float32)
-    loops = make_graph("loops", x, np.concatenate([edges, [[0, 1], [0, 1]]], axis=1))
-    clusters = np.array([0, 0, 0, 1, 1, 1])
-    assert structure_indices(loops.edge_index, clusters) == structure_indices(edges, clusters)

@@ -1,7 +1,5 @@
 """Predictions with a small trained model, in this process: what is said of their rows, and what is refused."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -172,8 +172,10 @@ def test_users_of_a_heterogeneous_graph_are_clustered():
     [
         (lambda: HSAN(2).fit(object(), EDGES), "HSAN: x is a object, not an array of numbers; give a NumPy"),
         (lambda: CaEGCN(2).fit({"a": [1.0]}, EDGES), "CaEGCN: x is a dict, not an array of numbers"),
-        (lambda: HSAN(2).fit(pd.DataFrame({"a": [1.0, 2.0], "city": ["Bern", "Oslo"]})),
-         "HSAN: no numbers in column 'city'; pandas.get_dummies or scikit-learn's OneHotEncoder"),
+        (
+            lambda: HSAN(2).fit(pd.DataFrame({"a": [1.0, 2.0], "city": ["Bern", "Oslo"]})),
+            "HSAN: no numbers in column 'city'; pandas.get_dummies or scikit-learn's OneHotEncoder",
+        ),
         (lambda: HSAN(2).fit(X, sp.csr_matrix(np.ones((2, 3)))), "edge_index is a SciPy matrix of (2, 3)"),
         (lambda: HSAN(2).fit(nx.path_graph(3)), "HSAN: no features; give some, or --make-features degree"),
         (lambda: HaDis(2).fit("folder"), "HaDis: images is a str, not an array of numbers"),

@@ -73,18 +73,6 @@ def test_uint16_tiles(trusted, bar, beta):
     assert compare(37, 8, torch.float64, trusted, 0.7, beta, 0.5, "uint16", 16) < bar
 
 
-@pytest.mark.parametrize("alpha", [-0.5, 0.0, 0.37, 1.0, 1.6])
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 2.0])
-def test_alpha_outside_the_unit_interval_and_temperatures(alpha, temperature):
-    assert compare(29, 6, torch.float64, "some", alpha, 2, temperature, "float", 16) < 1e-12
-
-
-@pytest.mark.parametrize("tile_rows", [1, 7, 16, 26, 512])  # one row, ragged, even, exactly M, larger than M
-@pytest.mark.parametrize("storage", ["float", "recompute"])
-def test_any_tile_size(tile_rows, storage):
-    assert compare(13, 8, torch.float64, "some", 0.9, 3, 0.5, storage, tile_rows) < 1e-12
-
-
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 2.0])
 def test_float32_equals_dense_in_float64(temperature):
     z, e, labels, mask = case(150, 32, torch.float64, "some")

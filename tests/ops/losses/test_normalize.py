@@ -28,10 +28,6 @@ def test_value_and_gradient(dtype, bar):
     assert torch.allclose(y.norm(dim=1), torch.ones(7, dtype=dtype), atol=bar)
 
 
-def test_gradcheck():
-    assert torch.autograd.gradcheck(unit_rows, [case().clamp(-3, 3).add(0.5).requires_grad_()])
-
-
 def test_a_zero_row_stays_zero():
     x = torch.zeros(2, 3, requires_grad=True)
     y = unit_rows(x)
@@ -40,10 +36,3 @@ def test_a_zero_row_stays_zero():
     reference = torch.zeros(2, 3, requires_grad=True)
     normalize(reference).sum().backward()
     assert torch.equal(x.grad, reference.grad)
-
-
-def test_the_gradient_is_orthogonal_to_the_row():
-    """Length does not count, so no step along the row may change the value."""
-    x = case().requires_grad_()
-    (unit_rows(x) ** 3).sum().backward()
-    assert ((x.grad * x).sum(1).abs() <= 1e-12 * x.grad.norm(dim=1) * x.detach().norm(dim=1)).all()

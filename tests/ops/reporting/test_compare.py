@@ -2,6 +2,7 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from fabricate import SETTINGS, make_run, make_study, make_users_run
 
@@ -152,3 +153,11 @@ def test_workflow_prints_table_and_page(tmp_path: Path, runs: list[Path], capsys
     main([str(runs[0]), str(runs[1]), "--out", str(out)])
     assert capsys.readouterr().out == f"{comparison_table(runs[:2])}\n\n{out}\n"
     assert json.loads((runs[0] / "result.json").read_text())["method"] == "hsan"
+
+
+def test_how_far_the_clusters_of_two_runs_agree_is_said(tmp_path: Path) -> None:
+    pairs = [make_run(tmp_path / "a", rows=4), make_run(tmp_path / "b", rows=4)]
+    for run, clusters in zip(pairs, ([0, 0, 1, 1], [1, 1, 0, 2]), strict=True):
+        columns = {"seed": [0] * 4, "id": list("wxyz"), "cluster": clusters, "confidence": [1.0] * 4}
+        pd.DataFrame(columns).to_parquet(run / "assignments.parquet")
+    assert "Clusters of a and b: adjusted Rand index 0.57 (1: the same, 0: by chance)" in comparison_table(pairs)

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -133,12 +131,6 @@ def bare(folder: Path, **changes: object) -> Path:
     return folder / "bare"
 
 
-def test_a_run_with_result_json_only_still_has_a_report(tmp_path: Path) -> None:
-    html = write_report(bare(tmp_path)).read_text()
-    assert "Results" in headings(html)
-    assert "Figures" not in headings(html)
-
-
 def test_optional_keys_may_be_absent(tmp_path: Path) -> None:
     least = {"method": "hsan", "dataset": {}, "settings": {"lr": {"value": 1}}, "seeds": [0], "last": {"acc": None}}
     (tmp_path / "seed-0").mkdir()
@@ -249,12 +241,6 @@ def test_workflow_prints_where_the_report_is(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
 
 
-def test_importing_reports_loads_no_heavy_library() -> None:
-    code = "import sys, ops.reporting.html, ops.reporting.compare; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"matplotlib", "sklearn", "scipy", "jinja2", "torch", "ray", "mlflow"} & set(loaded)
-
-
 def test_what_sets_clusters_apart_is_on_their_cards_and_its_absence_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -312,7 +298,7 @@ def test_all_numbers_of_clusters_are_the_models_seeds(tmp_path: Path) -> None:
             {"baselines": {"kmeans": spread({"acc": 0.9}, [0, 1])}},
             "did not beat k-means on X here (ACC 85.8 against 90.5)",
         ),
-        ({"baselines": {"kmeans": spread({"acc": 0.853}, [0, 1])}}, "as good as that of k-means on X, and no better"),
+        ({"baselines": {"kmeans": spread({"acc": 0.853}, [0, 1])}}, "The result equals that of k-means on X"),
         ({"baselines": {}}, "Nothing compares this training to a simpler one"),
         ({"links": spread({"auc": 0.51}, [0, 1])}, "no better than by chance (AUC 0.52)"),
         ({"last": spread({"acc": 0.8, "agreement": 0.01}, [0])}, "two views of the same rows agree no better than"),

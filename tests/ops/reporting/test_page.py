@@ -1,7 +1,5 @@
 """A run's report in a real browser, at the width of a desk and of a telephone: nothing spills, the map answers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Rows of another scale than the training's are told by a column; rows that are merely few or of one group are not."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris

@@ -1,7 +1,5 @@
 """The lease on a run: one holder, freed at the end, taken over from the dead, never from the living. A real server."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import threading

@@ -1,7 +1,5 @@
 """What a push sends and in which order; a folder and its image on a real server, on one machine and another."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,11 +1,8 @@
 """Names of objects that lead out of a folder: refused in one line by whoever lists them, and nothing is written."""
 
-from __future__ import annotations
-
 import json
 import os
 
-import numpy as np
 import pytest
 from hetero_graphs import hetero
 from plain_bucket import plain_bucket
@@ -133,14 +130,6 @@ def test_every_reader_refuses_a_bucket_that_holds_such_a_name(bucket, tmp_path, 
     assert not any(p.name in ("report.png", "a\x01b.png") for p in tmp_path.rglob("*"))
 
 
-def test_an_absolute_name_below_a_trial_is_refused(bucket, tmp_path):
-    bucket |= {"s/trial-1/.mirror": b"other", f"s/trial-1/{tmp_path}/x.json": b"!"}
-    (tmp_path / "study").mkdir()
-    with pytest.raises(DataError, match="holds an object whose name there, 'trial-1//"):
-        Trials(tmp_path / "study", object_store.parse("s3://tessera/s")).pull()
-    assert not (tmp_path / "x.json").exists()
-
-
 def test_objects_that_stand_for_folders_are_passed_over(bucket, tmp_path):
     bucket |= {"runs/t0/": b"", "runs/t0//": b"", "runs/t0/a/": b"", "runs/t0/a/b": b"1"}
     assert list(object_store.listing(object_store.parse("s3://tessera/runs/t0"))) == ["a/b"]
@@ -204,7 +193,7 @@ def test_a_manifest_names_no_type_that_is_a_path(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a\x01b.csv", "sub/line\nbreak.npz", "\x7f.npy"])
+@pytest.mark.parametrize("name", ["a\x01b.csv", "sub/line\nbreak.npz"])
 def test_a_real_server_that_holds_such_a_name(s3, tmp_path, monkeypatch, name):
     monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "cache"))
     key = f"names/{len(name)}"
@@ -221,15 +210,3 @@ def test_a_real_server_that_holds_such_a_name(s3, tmp_path, monkeypatch, name):
     finally:  # other tests list the whole bucket
         for each in (name, f"trial-1/{name}"):
             s3.client().delete_object(Bucket=BUCKET, Key=f"{key}/{each}")
-
-
-@pytest.mark.slow
-def test_a_run_on_a_real_server_is_pulled_and_read_as_before(s3, tmp_path, monkeypatch):
-    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "cache"))
-    s3.put("names/good/result.json", b"{}")
-    s3.put("names/good/seed-0/ü ö.npy", np.zeros(2).tobytes())
-    with fetched("s3://tessera/names/good") as run:
-        assert sorted(p.name for p in run.folder.rglob("*") if p.is_file()) == ["result.json", "ü ö.npy"]
-    (tmp_path / "run").mkdir()
-    Mirror(tmp_path / "run", object_store.parse("s3://tessera/names/good"), print).pull()
-    assert (tmp_path / "run" / "seed-0" / "ü ö.npy").is_file()

@@ -1,7 +1,5 @@
 """S3 URIs; and a real server asked, denied, missing and away."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,10 +65,6 @@ def test_a_server_that_is_not_there_is_one_line(monkeypatch, tmp_path):
 def test_an_endpoint_that_is_no_url_is_one_line(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "here:geheim")
     with pytest.raises(SettingsError, match=r"AWS_ENDPOINT_URL.*give http"):
-        object_store.listing(parse("s3://bucket/x"))
-    monkeypatch.delenv("AWS_ENDPOINT_URL")
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(SettingsError, match=r"^AWS settings: .*nobody.*; correct them$"):
         object_store.listing(parse("s3://bucket/x"))
 
 
@@ -173,5 +167,7 @@ def test_denied_and_missing_buckets_are_one_line(s3, monkeypatch):
 @pytest.mark.parametrize("profile", ["nosuch", "two words", "\u00fc"])
 def test_an_unknown_profile_is_a_setting(monkeypatch, profile):
     monkeypatch.setenv("AWS_PROFILE", profile)
-    with pytest.raises(SettingsError, match=r"AWS settings: The config profile .* could not be found"):
+    with pytest.raises(
+        SettingsError, match=r"^AWS settings: The config profile .* could not be found.*; correct them$"
+    ):
         object_store.listing(parse("s3://bucket/x"))

@@ -1,11 +1,8 @@
 """A run's identity, name, folder and lock, with real second processes."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -137,15 +134,6 @@ def test_a_second_process_is_refused_and_told_of_the_first(tmp_path):
         holder.stdin.close()
     with run_dir.lock(tmp_path):  # released when the first ended
         assert refused(run_dir.lock(tmp_path).__enter__).startswith(f"{tmp_path}: process ")
-
-
-def test_the_lock_dies_with_a_killed_process(tmp_path):
-    with hold(tmp_path) as holder:
-        assert holder.stdout.readline() == "held\n"
-        holder.send_signal(signal.SIGKILL)
-        assert holder.wait() == -signal.SIGKILL
-    with run_dir.lock(tmp_path):
-        pass
 
 
 def test_a_child_that_outlives_the_process_does_not_keep_its_lock(tmp_path):

@@ -1,7 +1,5 @@
 """Input or a result that is no clustering at all: the verdict says so, `--stop-on-collapse` ends with exit 5."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +8,7 @@ from small_run import GRAPH, N, experiment
 
 from ops.errors import DivergedError
 from ops.results.schema import SeedResult
-from ops.results.statistics import faults
+from ops.results.statistics import faults, shrunken
 from ops.training.trainer import run_experiment
 from trainers import METHODS
 
@@ -57,3 +55,16 @@ def test_a_user_who_asked_to_stop_gets_exit_5(tmp_path, changes, words) -> None:
 )
 def test_faults_name_the_seeds(sizes, expected) -> None:
     assert faults([SeedResult(seed=i, sizes=each) for i, each in enumerate(sizes)], 3) == expected
+
+
+@pytest.mark.parametrize(
+    ("smallest", "words"),
+    [
+        ([50, 40, 2], "a cluster has shrunk to 2 rows (the mean is 100) since epoch 1: --epochs 2 ends before that"),
+        ([50, 2, 40], ""),
+        ([2, 2, 2], ""),  # of this data, not of the training
+    ],
+)
+def test_a_cluster_that_shrinks_in_training_is_told(smallest, words) -> None:
+    history = [{"epoch": e, "cluster/size_min": n, "cluster/size_max": 300} for e, n in enumerate(smallest)]
+    assert shrunken(history, 400, 4) == words

@@ -1,5 +1,9 @@
 """Images from folders, Parquet and tables of features; what is odd is converted and counted, or named."""
 
+import os
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,7 +12,9 @@ from image_files import encoded, folder, load_images, picture, table
 from PIL import Image
 
 from ops.data.images import cache
+from ops.data.types import pixel_file
 from ops.data.types.graph import Data
+from ops.data.types.pixel_file import PixelFile
 from ops.errors import DataError
 
 
@@ -121,6 +127,9 @@ def test_decoding_happens_once(places, monkeypatch):
     assert np.array_equal(again.pixels[3], np.asarray(picture(3)).transpose(2, 0, 1))
     with pytest.raises(DataError, match="row 1: is empty; remove"):
         load_images(str(path))
+    os.truncate(kept[0], 5000)  # cut off: not taken for whole
+    with pytest.raises(TypeError):  # decode_all is asked
+        load_images(str(path), skip_damaged=True)
     monkeypatch.undo()
     monkeypatch.setenv("TESSERA_CACHE", str(places / "cache"))
     monkeypatch.setattr(cache, "IN_MEMORY", 0)
@@ -130,6 +139,31 @@ def test_decoding_happens_once(places, monkeypatch):
     load_images(str(path), size=16, skip_damaged=True)
     assert len(list((places / "cache").rglob("*.pixels"))) == 3
     assert not list((places / "cache").rglob("*tmp*"))
+
+
+def test_other_processes_map_the_file(places, monkeypatch):
+    """Decoded pixels travel as the name of their file; a node without it writes what the object store has."""
+    monkeypatch.setattr(cache, "IN_MEMORY", 0)
+    data, _ = load_images(str(table(places / "x.parquet", [encoded(picture(i, (64, 64))) for i in range(9)])))
+    (kept,) = (places / "cache").rglob("*.pixels")
+    content, pickled = kept.read_bytes(), pickle.dumps(data)
+    assert len(pickled) < 4000
+    assert data.resident_bytes == 0
+    again = pickle.loads(pickled)
+    assert PixelFile.of(again.pixels) == PixelFile(kept, (9, 3, 64, 64))
+    assert again.digest() == data.digest()
+    half = replace(data, pixels=data.pixels[:4])  # of a part of the file the pixels themselves
+    assert pickle.loads(pickle.dumps(half)).pixels.tolist() == half.pixels.tolist()
+    assert half.resident_bytes == half.pixels.nbytes
+    monkeypatch.setattr(pixel_file, "PIECE", 30_000)
+    elsewhere = PixelFile.of(data.pixels).in_pieces(bytes, bytes)
+    assert len(elsewhere.pieces) == 4
+    kept.write_bytes(content[:1000])
+    with pytest.raises(DataError, match=r"pixels: this node does not have the decoded images.*; set TESSERA_CACHE to"):
+        pickle.loads(pickled)
+    kept.unlink()
+    assert pickle.loads(pickle.dumps(elsewhere)).open().tobytes() == content
+    assert kept.read_bytes() == content
 
 
 def test_a_cache_that_cannot_be_written_is_named(places, monkeypatch):

@@ -1,7 +1,5 @@
 """Small files that would cost much, values nobody can train on, names that no record could hold: one line each."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Ids come back as they stand in the file, by one rule for every format: 00501 is not 501, 7.0 and uint64 are exact."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -148,12 +146,3 @@ def test_labels_of_any_name_are_not_merged(tmp_path):
 def test_a_stream_of_a_table_has_the_same_ids(tmp_path):
     path = _csv(tmp_path / "t.csv", "id,a", "7,1", "8,2", "007,3", "08,4")
     assert TableStream(path, 2).ids.tolist() == read_rows(str(path)).ids.tolist() == ["7", "8", "007", "08"]
-
-
-def test_what_was_refused_still_is(tmp_path):
-    path = _csv(tmp_path / "t.csv", "a,label", "1,0.5", "2,1")
-    with pytest.raises(DataError, match=r"label '0.5' in row 0; labels are whole numbers or words"):
-        load(str(path), knn=1)
-    path = _csv(tmp_path / "t.csv", "id,a", "01,1", ",2")
-    with pytest.raises(DataError, match=r"row 1: the id is missing \(1 in all\)"):
-        load(str(path), knn=1)

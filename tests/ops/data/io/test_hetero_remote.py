@@ -1,7 +1,5 @@
 """Node and edge tables on a real S3 server, read by ranges."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hetero_world import write_folder, write_graph, write_original

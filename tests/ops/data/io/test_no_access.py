@@ -1,8 +1,6 @@
 """What may not be read, or cannot be asked for, is one line that names it. Root reads everything: access is taken away
 by making the calls fail."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """RecBole's atomic files: relations by rating, features by kind of column, and ml-100k where its files are."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

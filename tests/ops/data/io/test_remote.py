@@ -1,7 +1,5 @@
 """Data from a real S3 server: a file, a folder, what is missing, and a cache that is never stale."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
@@ -33,12 +31,6 @@ def test_features_tell_the_clusters_apart_by_separation():
 
     assert purity(8.0) > 0.98
     assert purity(0.0) < 0.6
-
-
-def test_a_hundred_thousand_nodes_take_seconds():
-    graph, labels = planted_graph(nodes=100_000, clusters=10, features=8, degree=6)
-    assert graph.n_nodes == labels.size == 100_000
-    assert graph.edge_index.shape[1] == 600_000
 
 
 @pytest.mark.parametrize(

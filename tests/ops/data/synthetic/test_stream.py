@@ -1,7 +1,5 @@
 """Folders of planted graphs: the same rows in any number of files, complete or refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

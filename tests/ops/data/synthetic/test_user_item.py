@@ -1,7 +1,5 @@
 """The planted graphs: what was asked for is in them, and they are the same however they are made."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

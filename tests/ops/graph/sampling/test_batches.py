@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ops.data.synthetic.planted_partition import planted_graph
 from ops.errors import SettingsError
 from ops.graph.adjacency import adjacency
-from ops.graph.partition.metis import cut_share, partition
+from ops.graph.partition.metis import partition
 from ops.graph.sampling.batches import Batch, batches_of_nodes, batches_of_parts, expected_edge_loss
 
 NO_EDGES = np.empty((2, 0), dtype=np.int64)
@@ -86,14 +86,6 @@ def test_expected_edge_loss_is_the_mean_over_the_draws(parts, blocks):
     assert expected_edge_loss(graph.edge_index, part, blocks) == pytest.approx(np.mean(lost), abs=error)
 
 
-def test_the_edge_loss_by_hand():
-    path = np.array([[0, 1, 1, 2, 2, 3, 3], [1, 0, 2, 1, 3, 2, 3]])  # 0-1-2-3 and a loop
-    part = np.array([0, 0, 1, 2])  # two of three edges lie between parts
-    assert expected_edge_loss(path, part, 1) == cut_share(path, part) == pytest.approx(2 / 3)
-    assert expected_edge_loss(path, part, 2) == pytest.approx(2 / 3 * 2 / 3)  # groups of 2 and 1: 1 pair of 3 meets
-    assert expected_edge_loss(path, part, 3) == 0
-
-
 @given(n=st.integers(1, 30), e=st.integers(0, 80), seed=st.integers(0, 99), data=st.data())
 def test_the_adjacency_of_a_batch(n, e, seed, data):
     a = adjacency(np.random.default_rng(seed).integers(0, n, (2, e)), n, self_loops=True)
@@ -105,17 +97,6 @@ def test_the_adjacency_of_a_batch(n, e, seed, data):
     assert rows.dtype == sub.dtype == np.float32
     assert np.array_equal(rows.toarray(), dense[nodes])
     assert np.array_equal(sub.toarray(), dense[np.ix_(nodes, nodes)])
-
-
-def test_batches_of_parts_keep_the_edges_inside_and_between_their_parts():
-    graph, _ = planted_graph(300, 6, 2, degree=8, seed=0)
-    a = adjacency(graph.edge_index, 300, self_loops=True)
-    part = partition(graph.edge_index, 300, 6, "metis", 0)
-    batches = batches_of_parts(part, 2, 0, 0)
-    kept = sum(b.adjacency(a).nnz for b in batches)
-    alone = sum(b.adjacency(a).nnz for b in batches_of_parts(part, 1, 0, 0))
-    assert alone == np.count_nonzero(part[graph.edge_index[0]] == part[graph.edge_index[1]])
-    assert alone < kept < a.nnz
 
 
 def test_wrong_requests():
