@@ -242,13 +242,8 @@ class DataModule(Generic[S, D]):
         """The data as a method gets it, while it is served; by default it travels through Ray's object store."""
         return nullcontext(experiment.data)
 
-    def finish_seed(
-        self, experiment: Experiment[S, D], folder: Path, seed: int, arrays: Arrays, group: ProcessGroup
-    ) -> None:
-        """Write what `finish` needs of a seed to its `folder`; `arrays` as `ops.results.arrays.seed_arrays`.
-
-        With `offsets` all ranks of the `group` call it, each with its own rows.
-        """
+    def finish_seed(self, experiment: Experiment[S, D], run: Run, folder: Path, result: Result) -> None:
+        """Write what `finish` needs of a seed to its `folder`; with `offsets` all ranks call it with their rows."""
 
     def finish(
         self, experiment: Experiment[S, D], folder: Path, folders: Mapping[int, Path], model_seed: int

@@ -83,18 +83,12 @@ def split(
     timed = all(graph.edges[r].time is not None for r in labels)
     n_targets = graph.nodes[target].count
     owners = codes // n_targets
-    if how == "user":
-        parts, cuts = by_user(owners, times, valid, test), (NEVER, NEVER)
-    else:
-        first_cut, second_cut = np.sort(times)[cut_places(times.size, valid, test)].tolist()
-        parts, cuts = (times >= first_cut).astype(np.int64) + (times >= second_cut), (first_cut, second_cut)
+    parts, cuts = _chosen(how, owners, times, valid, test)
     first, late = cuts[0] if timed else NEVER, (parts > 0) & timed
     before = np.full(graph.nodes[source].count, first)
     np.minimum.at(before, owners[late], times[late])  # by time none of them is before the cut
-    hidden = codes[parts > 0]
-    train = replace(
-        graph, edges={r: e.take(kept(r, e, labels, n_targets, hidden, before, first)) for r, e in graph.edges.items()}
-    )
+    hidden = labels, n_targets, codes[parts > 0], before, first
+    train = replace(graph, edges={r: e.take(kept(r, e, *hidden)) for r, e in graph.edges.items()})
     trained = _with_edges(train, source)
     counts, left_out = _counted(graph, train, how, source, owners, parts, trained)
     notes += left_out
@@ -164,6 +158,16 @@ def _share(n: Any, share: Any) -> Any:
 def cut_places(count: int, valid: float, test: float) -> NDArray[np.int64]:
     """Where among the sorted times of so many pairs validation and test begin."""
     return np.asarray(np.minimum(_share(count, np.array([1 - valid - test, 1 - test])), count - 1))
+
+
+def _chosen(
+    how: How, owners: NDArray[np.int64], times: NDArray[np.int64], valid: float, test: float
+) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """0 train, 1 validation, 2 test of each pair, and the two cut times."""
+    if how == "user":
+        return by_user(owners, times, valid, test), (NEVER, NEVER)
+    first, second = np.sort(times)[cut_places(times.size, valid, test)].tolist()
+    return (times >= first).astype(np.int64) + (times >= second), (first, second)
 
 
 def by_user(owners: NDArray[np.int64], times: NDArray[np.int64], valid: float, test: float) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from ops import memory
-from ops.api import Arrays, DataModule, Experiment, Judge
+from ops.api import Arrays, DataModule, Experiment, Judge, Result, Run
 from ops.clustering.kmeans import START_ROWS, kmeans
 from ops.clustering.owners import Owners
 from ops.config.data_settings import UserSettings
@@ -230,15 +230,15 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
                 data = replace(data, place=str(there))
         return data.served(replicated=experiment.settings.topology == "replicated")
 
-    def finish_seed(
-        self, experiment: UserExperiment, folder: Path, seed: int, arrays: Arrays, group: ProcessGroup
-    ) -> None:
+    def finish_seed(self, experiment: UserExperiment, run: Run, folder: Path, result: Result) -> None:
         """The seed's rows of the recall table and its link scores, by the ranks that own the users; not a trial's."""
         from ops.datamodules.users_results import SCORED, score_seed
 
-        if experiment.hidden is not None and seed in experiment.seeds:
-            scored = score_seed(experiment, group, seed, arrays, fixed=seed == experiment.seeds[0])
-            if group.rank == 0:
+        if experiment.hidden is not None and run.seed in experiment.seeds:
+            group, first = ProcessGroup(run.rank, run.world), run.seed == experiment.seeds[0]
+            arrays = {"last": result.assignment, "embedding": result.embedding, **result.more}
+            scored = score_seed(experiment, group, run.seed, arrays, fixed=first)
+            if run.rank == 0:
                 scored.write(folder / SCORED)
 
     def finish(

@@ -70,7 +70,7 @@ def link_scores(
     count: int = NEGATIVES,
     owners: Owners | None = None,
 ) -> dict[str, float]:
-    """{"auc", "mrr", "hits@1", "hits@10"} of hidden `edges` (users, notes) against `count` negatives each.
+    """AUC, MRR, hits@1 and hits@10 of hidden `edges` (users, notes) against `count` negatives each.
 
     AUC: all hidden edges against all negatives, the share of pairs in order, ties one half (Mann-Whitney). The rank
     of an edge is among its own negatives: 1 + those above + half of those equal; MRR = mean 1 / rank, hits@K = share
@@ -82,8 +82,7 @@ def link_scores(
         raise ValueError("no hidden edges to score")
     owners = owners or Owners.alone(all_edges.shape[0])
     table = sp.csr_array(all_edges)
-    table.sum_duplicates()
-    table.sort_indices()
+    table.sum_duplicates()  # and sorts
     rows = owners.shard.positions(users)  # of this worker, -1: another's
     local = rows >= 0
     free = np.zeros(len(users), dtype=np.int64)
@@ -99,7 +98,7 @@ def link_scores(
         values = _finite(score(u, v)), _finite(score(np.repeat(u, count), others.ravel()))
         scores[first + np.flatnonzero(local[chunk])] = np.hstack([values[0][:, None], values[1].reshape(-1, count)])
     owners.sum_(scores)
-    positive, drawn = scores[:, :1], scores[:, 1:]
+    positive, drawn = np.split(scores, [1], axis=1)
     rank = 1 + (drawn > positive).sum(1) + (drawn == positive).sum(1) / 2
     means = {"auc": auc(positive.ravel(), drawn.ravel()), "mrr": float(np.mean(1 / rank))}
     return means | {f"hits@{k}": float(np.mean(rank <= k)) for k in HITS}

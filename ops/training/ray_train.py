@@ -202,7 +202,6 @@ def work(config: Mapping[str, Any]) -> SeedResult | str | None:
     to the run; the method gets data without them.
     """
     import ray
-    import ray.train
     import ray.train.torch
 
     workers: Workers = config["workers"]
@@ -215,8 +214,8 @@ def work(config: Mapping[str, Any]) -> SeedResult | str | None:
     checkpoints: Place = folder / FOLDER if place is None else place / FOLDER
     experiment = ray.get(config["experiment"])
     own_rows = datamodule_of(experiment.method).offsets(experiment.data) is not None
-    kept = WorkerCheckpoints(checkpoints, rank, workers.count, by_part=own_rows)
-    worker = Worker(rank, workers.count, workers.threads, device, kept)
+    saved = WorkerCheckpoints(checkpoints, rank, workers.count, by_part=own_rows)
+    worker = Worker(rank, workers.count, workers.threads, device, saved)
     with ExitStack() as stack:
         hooks = Hooks()
         if rank == 0 or own_rows:

@@ -61,19 +61,15 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     sizes = cluster_sizes(last, owners)
     _watch_result(experiment, run, sizes)
     _write_rows(experiment, run, result, {"selected": run.assignments[chosen], **drawn})
-    rows: arrays.Arrays = {"last": last, "embedding": result.embedding, **result.more}
-    module.finish_seed(experiment, run.folder, run.seed, rows, owners.group)
+    module.finish_seed(experiment, run, run.folder, result)
     z, drawn_clusters = (_for_figures(each, owners) for each in (result.embedding, last))
     run.publish()
     if run.rank:
         return None
-    if shrunken := statistics.shrunken(run.history, owners.total, experiment.k):
-        run.warnings.append(f"seed {run.seed}: {shrunken}")
-        experiment.console.warn(run.warnings[-1])
+    _tell_shrunken(experiment, run, owners.total)
     columns, alike = looked_at(partial(module.features, data), owners.total)
-    save_model(
-        run.folder / "model", result.model, describe(experiment.method.name, data, columns) | flat(experiment.settings)
-    )
+    words = describe(experiment.method.name, data, columns) | flat(experiment.settings)
+    save_model(run.folder / "model", result.model, words)
     x = module.features(data) if module.offsets(data) is None else Rows(owners.total, partial(module.features, data))
     pixels = getattr(data, "pixels", None)
     save_arrays(run.folder / arrays.SAMPLE, **figure_arrays(x, z, drawn_clusters, experiment.labels, pixels))
@@ -90,6 +86,13 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     summary.write(run.folder / "result.json")
     run.drop_checkpoints()
     return summary
+
+
+def _tell_shrunken(experiment: AnyExperiment, run: SeedRun, rows: int) -> None:
+    """Warn of a cluster that has shrunk to almost nothing."""
+    if shrunken := statistics.shrunken(run.history, rows, experiment.k):
+        run.warnings.append(f"seed {run.seed}: {shrunken}")
+        experiment.console.warn(run.warnings[-1])
 
 
 def _for_figures(local: NDArray[Any], owners: Owners) -> NDArray[Any] | Rows:
@@ -192,8 +195,7 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         baselines=baselines,
         **datamodule_of(experiment.method).finish(experiment, folder, folders, chosen),
         stability=statistics.stability(list(clusters.values())),
-        seconds=sum(e.seconds for e in each),
-        cpu_seconds=sum(e.cpu_seconds for e in each),
+        seconds=sum(e.seconds for e in each), cpu_seconds=sum(e.cpu_seconds for e in each),
         peak_memory_gib=max(e.peak_memory_gib for e in each),
         planned_memory_gib=planned / 2**30, precision=", ".join(sorted({e.precision or "float32" for e in each})),
         model_seed=chosen,
