@@ -3,8 +3,6 @@
 Nothing is trained by steps: `ops.clustering.linear` has the mathematics. Axes: N nodes, n rows, F features, D width.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial

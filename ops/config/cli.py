@@ -61,13 +61,13 @@ class Request(Generic[M_co, L_co]):
     command: str
     remarks: tuple[str, ...] = ()  # what the plan and the report must say of the settings
 
-    def with_settings(self, source: str, **values: Any) -> "Request[M_co, L_co]":
+    def with_settings(self, source: str, **values: object) -> "Request[M_co, L_co]":
         """The same with some of the method's settings replaced, e.g. by a trial."""
         merged = self.settings.model_dump(by_alias=True) | values
         sources = self.sources | dict.fromkeys(values, source)
         return replace(self, settings=build(type(self.settings), merged, sources), sources=sources)
 
-    def with_launch(self, **values: Any) -> "Request[M_co, L_co]":
+    def with_launch(self, **values: object) -> "Request[M_co, L_co]":
         """The same, launched otherwise."""
         return replace(self, launch=self.launch.model_copy(update=values))
 
@@ -119,7 +119,7 @@ def parser(
 
 def resolve(
     argv: Sequence[str], method: Configurable[MS], launch: type[LS], presets: Path, program: str,
-    settings_of: Callable[[str], Mapping[str, Any]] | None = None, examples: Sequence[str] = (),
+    settings_of: Callable[[str], Mapping[str, object]] | None = None, examples: Sequence[str] = (),
 ) -> Request[MS, LS]:  # fmt: skip
     """Defaults < preset < `--config` < flags, validated. Raises SettingsError in one line for anything wrong.
 
@@ -153,7 +153,7 @@ def resolve(
     return Request(settings, build(launch, values, sources), sources, command, remarks)
 
 
-def _parse(flags: argparse.ArgumentParser, argv: Sequence[str], keys: Mapping[str, Any]) -> dict[str, Any]:
+def _parse(flags: argparse.ArgumentParser, argv: Sequence[str], keys: Mapping[str, object]) -> dict[str, Any]:
     given, unknown = flags.parse_known_args(list(argv))
     if unknown:
         hint = nearest(unknown[0].split("=")[0], [flag(key) for key in keys])

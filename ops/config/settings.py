@@ -31,7 +31,7 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth(cls, value: Any, info: Any) -> Any:
+    def _no_truth(cls, value: object, info: Any) -> object:
         # pydantic alone reads `epochs: yes` in YAML as 1
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError("neither true nor false is a value of this setting")
@@ -214,7 +214,7 @@ def nearest(key: str, keys: Iterable[str]) -> str:
     return f"; nearest known: {words[close[0]]}" if close else ""
 
 
-def check_keys(values: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+def check_keys(values: Mapping[str, object], keys: Iterable[str], where: str) -> None:
     """Raise SettingsError naming the first key that is none of the `keys`, and the nearest one."""
     keys = list(keys)
     for key in values:
@@ -222,7 +222,7 @@ def check_keys(values: Mapping[str, Any], keys: Iterable[str], where: str) -> No
             raise SettingsError(f"{where}: unknown setting '{key}'{nearest(str(key), keys)}; --help lists all")
 
 
-def build(model: type[S], values: Mapping[str, Any], sources: Mapping[str, str]) -> S:
+def build(model: type[S], values: Mapping[str, object], sources: Mapping[str, str]) -> S:
     """Validate `values` (keys of `model`); raises SettingsError with source, value and what is allowed, in one line."""
     declared = fields(model)
     try:

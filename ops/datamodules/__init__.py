@@ -1,7 +1,5 @@
 """The kinds of data that methods take; imported when one is needed, as they see labels that no method may reach."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ops.api import D, DataModule, Method, S

@@ -1,7 +1,5 @@
 """Runs on attributed graphs: nodes are clustered, judged in one fixed space and on their edges."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -4,8 +4,6 @@ Pictures are stored as pixels of the model's seed, so that a report is drawn aga
 Axes: N images, K clusters, M images of a cluster, P pairs, S the side, D projection width, L classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ A build is worked on in OUT/.work (for S3 in a scratch folder of this machine) a
 long as the settings and the input are the same. manifest.json comes last: nothing without it passes for finished.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -7,8 +7,6 @@ numbers a node (8 B each) are ever whole in memory, as in a build; the pairs of 
 Axes: U sources (users), N targets (notes), P parts, M pairs or edges.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass

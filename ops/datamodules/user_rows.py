@@ -6,8 +6,6 @@ its users. Methods never see this.
 Axes: U users, n users of this rank, O notes, M hidden pairs, F features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce

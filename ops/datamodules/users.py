@@ -6,8 +6,6 @@ results. Methods get the parts; hidden edges and planted groups stay with the ju
 Axes: U users (the rows), O notes (the other end), M hidden pairs, F features.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext

@@ -4,8 +4,6 @@ Every row is a mean over seeds, from the embeddings of each seed's last epoch an
 own the users score a seed when it ends (`score_seed`), the run brings its seeds together (`finish`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

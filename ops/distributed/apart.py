@@ -1,7 +1,5 @@
 """Work that needs all rows at once, in a process of its own: the driver's memory stays what it was before."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable
 from typing import Any, TypeVar

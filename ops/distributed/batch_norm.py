@@ -6,8 +6,6 @@ gradient backward, so that W workers normalise and learn as one process with the
 Axes: B rows of this worker, C channels, S places of an image (none for vectors).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

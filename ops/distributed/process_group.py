@@ -7,8 +7,6 @@ sends (W - 1) / W of a gathered or scattered tensor and twice that of a reduced 
 Axes: N nodes, n nodes of one worker, V views, M = V N rows, D width, W workers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

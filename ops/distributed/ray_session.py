@@ -1,7 +1,5 @@
 """Ray sessions: the running cluster where there is one, else a small local one on the loopback address."""
 
-from __future__ import annotations
-
 import logging
 import os
 import resource

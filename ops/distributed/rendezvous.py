@@ -1,7 +1,5 @@
 """How the workers of Ray Train meet: by a network interface and a store at the address that their node has in Ray."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import socket

@@ -59,7 +59,7 @@ def save(estimator: Any, folder: Path) -> Path:
 
 def _features(data: Any) -> Any:
     if isinstance(data, ImageSet):
-        x: Any = data.pixels if data.features is None else data.features
+        x: object = data.pixels if data.features is None else data.features
         return np.asarray(x).reshape(data.n_rows, -1)
     if isinstance(data, AttributedGraph):
         return data.x

@@ -63,7 +63,7 @@ def _place_graph(prediction: Prediction) -> Placement:
 
 
 def _placement(
-    prediction: Prediction, ids: NDArray[Any] | None, rows: NDArray[np.int64], linked: str,
+    prediction: Prediction, ids: NDArray[np.generic] | None, rows: NDArray[np.int64], linked: str,
     pieces: Iterator[dict[str, Any]], features: ColumnStatistics, notes: Sequence[str],
 ) -> Placement:  # fmt: skip
     """`linked` says in words over which edges the rows are filtered, `notes` what was met in the data."""
@@ -85,7 +85,7 @@ def _by_pieces(prediction: Prediction, stream: TableStream, features: ColumnStat
         yield {"cluster": cluster, "confidence": confidence}
 
 
-def _training_ids(training: TrainedNodes) -> NDArray[Any]:
+def _training_ids(training: TrainedNodes) -> NDArray[np.generic]:
     return as_keys(np.arange(training.n) if training.ids is None else training.ids)
 
 

@@ -51,7 +51,7 @@ class Placement:
     pieces are there: what is said then; `features` has by then the statistics of the rows' features, if they have any.
     """
 
-    ids: NDArray[Any]
+    ids: NDArray[np.generic]
     training_rows: NDArray[np.int64]
     noun: str
     remarks: list[str]

@@ -28,7 +28,7 @@ G = TypeVar("G", bound="GraphClusterer")
 M = TypeVar("M", bound="ImageClusterer")
 
 
-def check_parameters(name: str, given: Mapping[str, Any], allowed: list[str]) -> None:
+def check_parameters(name: str, given: Mapping[str, object], allowed: list[str]) -> None:
     """Raise SettingsError for a parameter that the estimator `name` does not have, with the one that is meant."""
     for key in given:
         if key not in allowed:
@@ -80,7 +80,7 @@ class Clusterer:
         return self._given["n_clusters"]
 
     @n_clusters.setter
-    def n_clusters(self, value: Any) -> None:
+    def n_clusters(self, value: object) -> None:
         """As `set_params` does."""
         self.set_params(n_clusters=value)
 
@@ -103,7 +103,7 @@ class Clusterer:
         del deep
         return self._defaults() | self._given
 
-    def set_params(self: C, **parameters: Any) -> C:
+    def set_params(self: C, **parameters: object) -> C:
         """Change parameters by name; what was fitted stays until the next `fit`. Raises SettingsError."""
         before = self._given
         self._given = before | parameters

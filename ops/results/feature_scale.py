@@ -25,7 +25,7 @@ class ColumnStatistics:
     def __init__(self) -> None:
         self.count = 0
 
-    def add(self, x: NDArray[np.floating[Any]]) -> None:
+    def add(self, x: NDArray[np.floating]) -> None:
         """Count in the rows `x` [n, F]; no array of the size of `x` is made."""
         for first in range(0, len(x), BLOCK):
             block = x[first : first + BLOCK].astype(np.float64)
@@ -56,7 +56,7 @@ class ColumnStatistics:
         return {name: [float(f"{value:.6g}") for value in values] for name, values in columns.items()}
 
 
-def statistics_of(x: NDArray[np.floating[Any]]) -> ColumnStatistics:
+def statistics_of(x: NDArray[np.floating]) -> ColumnStatistics:
     """Those of the rows `x` [n, F]."""
     statistics = ColumnStatistics()
     statistics.add(x)
@@ -77,7 +77,7 @@ def looked_at(read: Callable[[slice], NDArray[Any]], total: int) -> tuple[Column
     return statistics, alike
 
 
-def rows_alike(x: NDArray[Any]) -> bool:
+def rows_alike(x: NDArray[np.generic]) -> bool:
     """Whether all rows [n, F] are the same, so that nothing in them tells one from another."""
     return len(x) > 1 and all(bool((x[i : i + BLOCK] == x[0]).all()) for i in range(0, len(x), BLOCK))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ops.config.settings import LaunchSettings
 from ops.data.load import load, prepared
 from ops.data.types.graph import AttributedGraph
+from ops.data.types.hetero import Ids
 from ops.errors import DataError, SettingsError
 from ops.results.arrays import table_path
 from ops.results.model_store import StoredModel, read_model
@@ -25,7 +26,7 @@ class TrainedNodes:
     """The n nodes of a training: `ids` [n] (None: called by their row numbers), `clusters` int64 [n] where stored."""
 
     n: int
-    ids: NDArray[Any] | None
+    ids: Ids | None
     clusters: NDArray[np.int64] | None
     digest: str | None
     source: DataRecord
@@ -80,7 +81,7 @@ def open_run(address: str) -> tuple[StoredModel, TrainedNodes]:
     return read_model(folder / "model"), nodes
 
 
-def _assignments(path: Path, seed: int) -> tuple[NDArray[Any] | None, NDArray[np.int64]]:
+def _assignments(path: Path, seed: int) -> tuple[Ids | None, NDArray[np.int64]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -212,7 +212,7 @@ def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
 
 
-def save_model(folder: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
+def save_model(folder: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, object]) -> None:
     """A model for `predict`: `model.safetensors` and `settings.json` (which names its method), renamed into place."""
     try:  # both are on disk before either is renamed
         with replacing(folder / "settings.json") as words, replacing(folder / "model.safetensors") as model:

@@ -5,7 +5,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ def save_rows(
     path: Path,
     group: ProcessGroup,
     offsets: Callable[[str], NDArray[np.int64] | None],
-    rows: Mapping[str, NDArray[Any]],
+    rows: Mapping[str, NDArray[np.generic]],
     axis: int = 0,
 ) -> None:
     """Write arrays whose rows along `axis` ranks own by parts, all ranks together: NAME/part-00000.npz ... each.

@@ -21,7 +21,7 @@ GROUPS = ("last", "consensus", "selected", "oracle")  # always in this order: th
 M = TypeVar("M", bound="StoredJson")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -121,7 +121,7 @@ class DataRecord(StoredJson):
 class SettingRecord(StoredJson):
     """A setting's value and where it came from."""
 
-    value: Any
+    value: object
     source: str = "unknown"
 
 

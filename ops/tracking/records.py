@@ -3,8 +3,6 @@
 MLflow keeps with every run the digests of the parts that it was sent: all is sent once, whoever was killed in between.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The connection to MLflow, and its errors sorted into two kinds."""
 
-from __future__ import annotations
-
 import logging
 import os
 import warnings

@@ -1,7 +1,5 @@
 """TensorBoard's files of a seed, where `--tensorboard` asks for them: a view of history.jsonl, as MLflow's are."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Sends the records of a study or run to MLflow while the work goes on, and by the same command later: one thread."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

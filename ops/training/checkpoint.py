@@ -6,8 +6,6 @@ their share through Ray Train, to a folder that all of them see or to S3. Two ar
 with a warning for the one before it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The consensus of a finished seed: clusters of many k-means draws on its last embedding, a result beside `last`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

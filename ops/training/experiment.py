@@ -1,7 +1,5 @@
 """From a request to an `Experiment`: data are loaded and checked, K is settled, the plan says what it will cost."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """Packing a model and its optimiser into the flat tensors of a checkpoint, and back."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -6,8 +6,6 @@ driver copies them. The lines of `workers-*.jsonl`, one file a start of the work
 console, epochs, and the news of a checkpoint.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time

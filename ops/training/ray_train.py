@@ -3,8 +3,6 @@
 A worker that dies takes its group with it; Ray Train starts the group anew and it goes on from the last checkpoint.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 import threading

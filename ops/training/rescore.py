@@ -3,8 +3,6 @@
 None of them reaches training, so the model, the clusters and every metric without labels stay as they are.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable

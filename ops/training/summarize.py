@@ -1,7 +1,5 @@
 """What a finished seed leaves in its folder, and everything of a run that spans its seeds."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The run of one seed is opened and finished: in this process, in a trial, or on each worker of Ray Train."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 request -> experiment (data, K) -> plan -> one seed after the other (each resumable) -> tables, report, model.
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext

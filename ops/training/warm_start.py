@@ -1,7 +1,5 @@
 """A warm start: data that has grown is clustered again from a finished run's model, and its cluster ids are kept."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from dataclasses import replace

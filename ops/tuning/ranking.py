@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, SearchSettings
@@ -26,7 +25,7 @@ def best_trial(search: SearchResult) -> TrialResult:
 
 def rank(
     folder: Path, launch: SearchSettings, method: str, dataset: str, command: str,
-    name_of: Callable[[Mapping[str, Any]], str],
+    name_of: Callable[[Mapping[str, object]], str],
 ) -> SearchResult:  # fmt: skip
     """The table of trials: finished ones by the objective's order, then the others.
 

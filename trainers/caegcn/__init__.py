@@ -12,8 +12,6 @@ Deviations from the paper: A^ is decoded from the K columns before the softmax (
 last layer cannot fit it; heads of width 64; attention in two places (`attention_at`), scaled. All are settings.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from ops.api import Method

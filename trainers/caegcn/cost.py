@@ -1,7 +1,5 @@
 """What a training of CaEGCN needs, computed before it starts: peak memory and traffic."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from ops.clustering.lloyd import CHUNK_VALUES

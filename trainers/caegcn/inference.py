@@ -3,8 +3,6 @@
 Axes: n rows, F features, Z width of the content code.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

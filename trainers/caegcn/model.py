@@ -3,8 +3,6 @@
 Axes: N nodes, n of them on this worker, F features, D a layer's width, Z width of the content code, K clusters.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -12,8 +12,6 @@ to keep is decided without labels: by the modularity, on the graph, of the clust
 Axes: N nodes, n of them on this worker, B rows of a batch, F features.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -7,8 +7,6 @@ target's column sums taken over all rows at the epoch's start. Over W workers ea
 Axes: N nodes, n of them on this worker, F features, Z width of the code, K clusters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

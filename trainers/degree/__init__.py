@@ -1,7 +1,5 @@
 """k-means on log(degree): nodes by their role, where edges and features show no communities."""
 
-from __future__ import annotations
-
 from ops.clustering.linear import LinearMethod
 from ops.config.settings import setting
 from ops.inference.sklearn import GraphClusterer

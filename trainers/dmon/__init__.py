@@ -6,8 +6,6 @@ shares, a second term keeps the clusters from becoming one. Nothing is quadratic
 Axes: N nodes, F features, D embedding width, K clusters.
 """
 
-from __future__ import annotations
-
 from ops.api import Method
 from ops.graph.sampling.batches import remarks
 from ops.inference.sklearn import GraphClusterer

@@ -3,8 +3,6 @@
 Axes: N nodes, n of them on this worker, F features, D embedding width, K clusters.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

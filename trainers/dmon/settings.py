@@ -1,7 +1,5 @@
 """Hyperparameters of DMoN."""
 
-from __future__ import annotations
-
 from ops.config.settings import setting
 from trainers.shared import PartSettings
 

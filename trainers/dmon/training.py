@@ -5,8 +5,6 @@ Over W workers each encodes N / W rows of a step; parameters are replicated, the
 Axes: N nodes, K clusters.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Float

@@ -11,8 +11,6 @@ Deviations from the paper: a temperature T (the paper has 1); ten k-means++ star
 structure encoder is a sparse product; nothing is chosen with labels. `protocol=published` restores the released code.
 """
 
-from __future__ import annotations
-
 from ops.api import Method
 from ops.graph.sampling.batches import remarks
 from ops.inference.sklearn import GraphClusterer

@@ -1,7 +1,5 @@
 """What a training of HSAN needs, told before it starts: how pair weights are held, peak memory, traffic."""
 
-from __future__ import annotations
-
 from ops.data.types.graph import AttributedGraph
 from ops.distributed.process_group import traffic
 from ops.losses.memory_budget import storage_within

@@ -3,8 +3,6 @@
 Axes: n rows, N nodes, F features, D embedding width, K clusters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

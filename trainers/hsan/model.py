@@ -4,8 +4,6 @@ Axes: N nodes, n of them on this worker, B of a batch, F features (after PCA whe
 M = 2N rows (view 1, then view 2).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -7,8 +7,6 @@ N / W rows of a step and walks an equal share of its tiles; parameters are repli
 Axes: N nodes, F features (after PCA where set), D embedding width, K clusters, M = 2N rows (view 1, then view 2).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

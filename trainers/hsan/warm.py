@@ -5,8 +5,6 @@ new nodes have the usual start. Features pass through the PCA that the encoders 
 one, fitted to the grown data, would turn their input space under them.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -9,8 +9,6 @@ k-means of the unmasked graph's rows (Euclidean, as the authors') gives the clus
 Axes: N nodes, F features, H hidden width, D embedding width, K clusters.
 """
 
-from __future__ import annotations
-
 from ops.api import Method
 from ops.graph.sampling.batches import remarks
 from ops.inference.sklearn import GraphClusterer

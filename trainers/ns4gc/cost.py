@@ -1,7 +1,5 @@
 """What a training of NS4GC needs, computed before it starts: peak memory and traffic."""
 
-from __future__ import annotations
-
 from ops.data.types.graph import AttributedGraph
 from ops.distributed.process_group import traffic
 from ops.losses.tiles import tile_rows_on

@@ -3,8 +3,6 @@
 Axes: n rows, F features, D embedding width, K clusters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -9,8 +9,6 @@ With `S = Z1 Z2^T`, p_ij = sigmoid((S_ij - s) / tau) and M = N^2 - |E| - N pairs
 Axes: N nodes, D width, R x C one tile, E entries of this worker's rows of A + I.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

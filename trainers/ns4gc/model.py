@@ -3,8 +3,6 @@
 Axes: N nodes, n of them on this worker, F features, H hidden width, D embedding width, E undirected edges.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.sparse as sp
 import torch

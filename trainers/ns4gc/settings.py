@@ -1,7 +1,5 @@
 """Hyperparameters of NS4GC; the defaults are those of Cora."""
 
-from __future__ import annotations
-
 from ops.config.settings import setting
 from trainers.shared import TileSettings
 

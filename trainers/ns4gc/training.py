@@ -6,8 +6,6 @@ encodes N / W rows of a step and walks an equal share of its tiles; parameters a
 Axes: N nodes, D embedding width, K clusters.
 """
 
-from __future__ import annotations
-
 import scipy.sparse as sp
 import torch
 from jaxtyping import Float

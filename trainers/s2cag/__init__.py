@@ -1,7 +1,5 @@
 """S2CAG and M-S2CAG: spectral subspace clustering of attributed graphs by a random-walk filter (KDD 2025)."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from ops.clustering.linear import LinearMethod

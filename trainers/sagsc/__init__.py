@@ -1,7 +1,5 @@
 """SAGSC: scalable attributed-graph subspace clustering (Fettal, Labiod & Nadif, WSDM 2023)."""
 
-from __future__ import annotations
-
 from ops.clustering.linear import LinearMethod
 from ops.config.settings import setting
 from ops.inference.sklearn import GraphClusterer

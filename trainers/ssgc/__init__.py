@@ -1,7 +1,5 @@
 """SSGC: simple spectral graph convolution (Zhu & Koniusz, ICLR 2021), singular vectors, spherical k-means."""
 
-from __future__ import annotations
-
 from ops.clustering.linear import LinearMethod
 from ops.config.settings import setting
 from ops.inference.sklearn import GraphClusterer

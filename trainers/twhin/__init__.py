@@ -6,8 +6,6 @@ ends of the batch's other edges and uniformly drawn nodes, row-wise Adagrad. Tab
 Axes: N nodes of a type, D embedding width, K clusters.
 """
 
-from __future__ import annotations
-
 from ops.api import Method
 from ops.inference.user_estimator import UserClusterer
 from trainers.twhin.cost import estimate, exchanged, remarks

@@ -1,7 +1,5 @@
 """What a training of TwHIN will take: memory, traffic, and what the plan says of it."""
 
-from __future__ import annotations
-
 from ops.graph.sampling.dataset import PartitionedGraph
 from trainers.hgt.loop import check_workers
 from trainers.twhin.settings import Settings

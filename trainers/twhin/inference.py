@@ -6,8 +6,6 @@ The model keeps the table of those nodes and the translations. A user's vector i
 Axes: n users, N nodes of the training, M edges, m negatives of each, D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -12,8 +12,6 @@ Axes: P edges of one relation in a batch, S and T gathered rows of their ends, U
 (in-batch negatives), M rows with repeats, n unique rows, D width.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

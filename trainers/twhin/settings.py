@@ -1,7 +1,5 @@
 """Hyperparameters of TwHIN; those of the graph, the clusters and the evaluation are HGT's too."""
 
-from __future__ import annotations
-
 from ops.config.settings import setting
 from trainers.hgt.settings import GraphSettings
 

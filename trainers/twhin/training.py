@@ -9,8 +9,6 @@ of all batches in batch order: any number of workers computes the same bits.
 Axes: P pairs of a batch, R rows that a worker's batches need, Q rows that it is asked for, D width, W workers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial

@@ -3,8 +3,6 @@
 Axes: N images of the data set, n rows that are not damaged, F features.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from pathlib import Path

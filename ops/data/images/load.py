@@ -3,8 +3,6 @@
 Axes: N images, S the side at which they are kept, F features.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 Axes: N images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

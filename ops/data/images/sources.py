@@ -3,8 +3,6 @@
 Axes: N images, H x W pixels.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -9,8 +9,6 @@ of workers.
 Axes: B images, H x W pixels, S the side of the view, P drawn numbers of an image.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Arrays that the tasks of a build hand to each other by way of the disk: a folder of .npy files, whole or absent."""
 
-from __future__ import annotations
-
 import errno
 import json
 import secrets

@@ -3,8 +3,6 @@
 Axes: N nodes of all types in one numbering (type by type, sorted), P parts, B blocks, M links (edges both ways).
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ Nothing here reads or writes files; `ops.graph.partition.tasks` runs these steps
 Axes: N nodes, M edges, P parts, n nodes and m edges of a part, F features.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

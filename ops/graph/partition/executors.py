@@ -1,7 +1,5 @@
 """Who runs the tasks of a build: this process, or Ray."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -13,8 +13,6 @@ move past each other); with 8 waves the cut is that of the stream after as many 
 Axes: N nodes of all types in one numbering (type by type), P parts, T types, B blocks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any

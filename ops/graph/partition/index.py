@@ -3,8 +3,6 @@
 Axes: N ids of a type, M ids that are looked up.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

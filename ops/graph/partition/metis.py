@@ -3,8 +3,6 @@
 Axes: N nodes, E directed edges, P parts.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

@@ -5,8 +5,6 @@ on disk already is not done again. Only ids, owners and new numbers of the nodes
 and the stream of Fennel, which are for graphs that fit, take the adjacency too.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise

@@ -11,8 +11,6 @@ edge lies with the owner of its destination; every relation has its reverse as a
 Axes: N nodes of a type, M edges of a relation, P parts, n nodes and m edges of a part, F features.
 """
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence

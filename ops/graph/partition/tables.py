@@ -3,8 +3,6 @@
 Axes: N nodes, M edges of a chunk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Axes: N nodes, E directed edges, B nodes of a batch, P parts, q parts of a batch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 

@@ -1,7 +1,5 @@
 """Tracking against real MLflow: servers and drivers that are killed, what is deleted, refused, doctored or late."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A checkpoint loads exactly or not at all: round trips, the newest two; models and JSON beside it are whole files."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """What a checkpoint withstands: damage at any place, kills in mid-save, a full disk."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """What is said of the data before anything is decided by it."""
 
-from __future__ import annotations
-
 import numpy as np
 from small_run import GRAPH, N
 

@@ -1,7 +1,5 @@
 """A finished run that is given corrected ids, labels or column names is scored and written anew, not trained."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

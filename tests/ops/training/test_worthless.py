@@ -1,7 +1,5 @@
 """Input or a result that is no clustering at all: the verdict says so, `--stop-on-collapse` ends with exit 5."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
