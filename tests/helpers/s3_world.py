@@ -70,7 +70,8 @@ class S3:
             "dir": self.folder / "data", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "iam": "false",
             "master.port": master, "master.telemetry": "false", "master.volumeSizeLimitMB": 64,
             "volume.port": volume, "volume.max": self.volumes, "volume.minFreeSpace": "50MiB",
-            "volume.preStopSeconds": 0, "filer.port": filer, "s3": "true", "s3.port": s3, "s3.port.iceberg": 0, "s3.port.lance": 0,
+            "volume.preStopSeconds": 0, "filer.port": filer, "s3": "true", "s3.port": s3, "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
             "s3.config": self.folder / "s3.json", "s3.autoCreateBucket": "false",
         }  # fmt: skip
         with (self.folder / "log").open("ab") as log:
