@@ -80,7 +80,7 @@ chart: ## the objects of the Helm chart (k8s/chart/files), from the overlays
 results: setup ## train what the tables of results lack, hours the first time, and write the tables
 	$(ONE_THREAD) $(BIN)/python tests/bench/results.py
 
-bench: setup ## speed and memory against dense forms and the published code, large graphs: about 20 minutes alone
+bench: setup ## speed and memory against dense forms and the published code, large graphs: about half an hour alone
 	$(BIN)/python tests/bench/loss.py
 	$(BIN)/python tests/bench/train.py
 	$(BIN)/python tests/bench/workers.py
@@ -88,6 +88,7 @@ bench: setup ## speed and memory against dense forms and the published code, lar
 	$(BIN)/python tests/bench/partition.py
 	$(BIN)/python tests/bench/sampling.py
 	$(BIN)/python tests/bench/dry_run.py
+	$(BIN)/python tests/bench/checkpoint.py
 	$(BIN)/python tests/bench/caegcn.py
 	$(BIN)/python tests/bench/images.py
 	$(BIN)/python tests/bench/large_images.py

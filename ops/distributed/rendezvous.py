@@ -1,5 +1,8 @@
 """How the workers of Ray Train meet: by a network interface and a store at the address that their node has in Ray."""
 
+# a class inside a function is pickled without the names that only its annotations use
+from __future__ import annotations
+
 import fcntl
 import os
 import socket
