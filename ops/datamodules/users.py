@@ -236,7 +236,7 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
 
         if experiment.hidden is not None and run.seed in experiment.seeds:
             group, first = ProcessGroup(run.rank, run.world), run.seed == experiment.seeds[0]
-            arrays = {"last": result.assignment, "embedding": result.embedding, **result.more}
+            arrays: Arrays = {"last": result.assignment, "embedding": result.embedding, **result.more}
             scored = score_seed(experiment, group, run.seed, arrays, fixed=first)
             if run.rank == 0:
                 scored.write(folder / SCORED)
