@@ -78,7 +78,7 @@ def measure(job: str) -> dict[str, Any]:
     groups = ("last", "consensus", "selected", "oracle")
     commit, changed = (
         subprocess.run(["git", *question], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-        for question in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "ops", "trainers", "workflows"])
+        for question in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "ops", "trainers", ":!*.md"])
     )
     return {
         "commit": f"{commit}, changed" if changed else commit, "mathematics": state, "seeds": seeds,
