@@ -36,7 +36,7 @@ lock: ## hashes of what CI and the image install, by uv; after dependencies have
 fuzz: setup ## five minutes of drawn tables, folders, images and run folders: what fails is drawn first the next time
 	$(ONE_THREAD) FUZZ_SECONDS=300 $(BIN)/python -m pytest -m fuzz
 
-demo: setup ## search, train and report on scikit-learn's digits: two to three minutes
+demo: setup ## search, train and report on scikit-learn's digits: about two minutes
 	$(BIN)/python workflows/tune_hsan.py --dataset digits --trials 4 --epochs 120 --first-seed 5 --seeds 3 --no-prune \
 		--name demo
 
