@@ -47,15 +47,17 @@ def main(argv: list[str], program: str = "workflows/auto.py") -> None:
         if getattr(settings, unfit):
             raise SettingsError(f"{flag(unfit)}: is for one method; auto chooses the method and its settings itself")
     prefix = "" if program.startswith("tessera") else "python "
-    _cluster(settings, f"{prefix}{program} {masking.command(argv)}", console)
+    k, source = _cluster(settings, f"{prefix}{program} {masking.command(argv)}", console)
     if settings.then and not settings.dry_run:
         from workflows import train
 
-        train.main([settings.then, *_without(argv, "--then", "--name")])
+        more = _without(argv, "--then", "--n-clusters", "--name")
+        method, request = train.requested([settings.then, *more, "--n-clusters", str(k)])
+        train.train(method, replace(request, sources=request.sources | {"n_clusters": source}))
 
 
-def _cluster(settings: AutoSettings, command: str, console: Console) -> None:
-    """Try, choose and run the chosen method."""
+def _cluster(settings: AutoSettings, command: str, console: Console) -> tuple[int, str]:
+    """Try, choose and run the chosen method; returns K and where it is from."""
     from ops.atomic_io import write_json
     from ops.evaluation.auto import choose
     from ops.reporting.tables import result_text
@@ -72,7 +74,7 @@ def _cluster(settings: AutoSettings, command: str, console: Console) -> None:
         console.say(line)
     if launch.dry_run:
         console.say(choice.reasons[0])
-        return
+        return experiment.k, experiment.request.sources["n_clusters"]
     name, values = choice.chosen.setting()
     method: Any = METHODS[name]
     chosen = build(method.settings, values | {"n_clusters": experiment.k}, dict.fromkeys(values, "auto"))
@@ -92,6 +94,7 @@ def _cluster(settings: AutoSettings, command: str, console: Console) -> None:
     ]:
         console.say(line)
     where(folder, launch, console)
+    return experiment.k, experiment.request.sources["n_clusters"]
 
 
 def _trained(n_nodes: int, chosen: str, sure: bool) -> str:

@@ -28,16 +28,26 @@ def main(argv: list[str], program: str = "workflows/train.py") -> None:
     """Parse, train, print; `program` is what the user typed before `argv`."""
     if wants_names(argv, program):
         return
+    train(*requested(argv, program))
+
+
+def requested(argv: list[str], program: str = "workflows/train.py") -> tuple[AnyMethod, Request[Any, Any]]:
+    """The method that `argv` begins with, and what is asked of it."""
     from ops.config.cli import resolve
-    from ops.config.console import Console
     from ops.config.settings import LaunchSettings
-    from ops.reporting.tables import result_text
     from ops.results.finished_run import settings_of_run
-    from ops.training.trainer import run_training, where
 
     method = method_of(argv)
     program = f"{program} {method.name}"
-    request = resolve(argv[1:], method, LaunchSettings, PRESETS, program, settings_of_run, EXAMPLES[method.kind])
+    return method, resolve(argv[1:], method, LaunchSettings, PRESETS, program, settings_of_run, EXAMPLES[method.kind])
+
+
+def train(method: AnyMethod, request: Request[Any, Any]) -> None:
+    """Train and print."""
+    from ops.config.console import Console
+    from ops.reporting.tables import result_text
+    from ops.training.trainer import run_training, where
+
     console = Console(request.launch.quiet, request.launch.json_output)
     if only_said(method, request, console):
         return

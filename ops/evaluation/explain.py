@@ -44,7 +44,8 @@ def explain(
     first = as_given(x[:1])[0]
     total, sizes = sums.sum(axis=0), np.bincount(assignment, minlength=n_clusters)
     deviation = np.sqrt(np.maximum(squares / n, 0))
-    clusters, far = [], far_rows(x, assignment, sizes, deviation if scaling is None else np.ones(f))
+    centres = sums / np.maximum(sizes, 1)[:, None]
+    clusters, far = [], far_rows(x, assignment, centres, as_given, scaling.width if scaling else deviation)
     for k, size in enumerate(sizes.tolist()):
         features: list[dict[str, Any]] = []
         if 0 < size < n:
@@ -62,19 +63,22 @@ def explain(
 
 
 def far_rows(
-    x: NDArray[np.float32], assignment: NDArray[np.int64], sizes: NDArray[np.int64], width: NDArray[np.float64]
-) -> list[list[dict[str, Any]]]:
+    x: NDArray[np.float32], assignment: NDArray[np.int64], centres: NDArray[np.float64],
+    as_given: Callable[[Any], NDArray[Any]], width: NDArray[np.float64],
+) -> list[list[dict[str, Any]]]:  # fmt: skip
     """Per cluster {"row", "times"} of at most five rows that lie twice as far from its mean as its median row, or more.
 
-    Such rows may be confident ones: they are like no cluster, not between two. Columns are in units of their `width`.
+    Such rows may be confident ones: they are like no cluster, not between two. Columns are in units of their `width`;
+    `centres` [K, F] are relative to the first row.
     """
     scale = np.divide(1.0, width, out=np.zeros_like(width), where=width > 0)
-    blocks = [slice(first, first + BLOCK_ROWS) for first in range(0, len(x), BLOCK_ROWS)]
-    centres = sum((assignment[b, None] == np.arange(len(sizes))).T.astype(np.float64) @ (x[b] * scale) for b in blocks)
-    centres = centres / np.maximum(sizes, 1)[:, None]
-    distance = np.concatenate([np.linalg.norm(x[b] * scale - centres[assignment[b]], axis=1) for b in blocks])
+    shift, distance = as_given(x[:1])[0].astype(np.float64), np.empty(len(x))
+    for first in range(0, len(x), BLOCK_ROWS):
+        block = slice(first, first + BLOCK_ROWS)
+        moved = as_given(x[block]) - shift - centres[assignment[block]]
+        distance[block] = np.linalg.norm(moved * scale, axis=1)
     far = []
-    for k in range(len(sizes)):
+    for k in range(len(centres)):
         rows = np.flatnonzero(assignment == k)
         middle = np.median(distance[rows]) if len(rows) else 0.0
         times = distance[rows] / middle if middle > 0 else np.zeros(len(rows))

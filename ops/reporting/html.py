@@ -30,10 +30,8 @@ def write_report(folder: Path) -> Path:
     search = SearchResult.read(folder / "trials.json") if is_search(folder) else None
     best = folder / "best" if search else folder
     run = read_run(best) if search is None or (best / "result.json").is_file() else None
-    drawings, shown = (
-        dict[str, list[bytes]](),
-        dict[str, Any](cards=[], odd=[], far=[], map=None, answer=[], place=best),
-    )
+    drawings = dict[str, list[bytes]]()
+    shown = dict[str, Any](cards=[], odd=[], far=[], map=None, answer=[], place=best)
     if run:
         places, assignments = coordinates(run), read_assignments(run)
         drawings = run_drawings(run, places)

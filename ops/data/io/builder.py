@@ -115,8 +115,8 @@ def _all_missing(raw: Raw, no_edges: bool, no_k: bool) -> str:
     names = [name for name, has in zip(raw.feature_names or (), gaps, strict=False) if has]
     if names:
         sentences.append(f"values are missing in {', '.join(map(repr, names))}: fill them, or leave the columns out")
-    if any(UNSCALED in note for note in raw.notes):
-        sentences.append(next(note for note in raw.notes if UNSCALED in note).partition(";")[0])
+    if unscaled := next((note for note in raw.notes if UNSCALED in note), ""):
+        sentences.append(unscaled.partition(";")[0])
         flags.insert(0, "--scale standard")
     told = "; ".join([said, *sentences])
     return f"{told}. Add: {' '.join([own_flags, *flags]).strip()}" if sentences or raw.missing else told

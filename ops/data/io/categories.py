@@ -115,9 +115,9 @@ def advice(first: Mapping[str, str], values: Mapping[str, Sequence[str]], unfit:
     said, *others = first
     counts = {name: f"{name!r} ({len(each):,} value{'' if len(each) == 1 else 's'})" for name, each in values.items()}
     more = f"; {', '.join(counts[name] for name in others)} hold{'' if others[1:] else 's'} words too" if others else ""
-    words = [f"--one-hot makes a column of each value of {counts[said]}"] if said not in unfit and not others else []
-    words += ["--one-hot makes a column of each of their values"] if others and len(unfit) < len(first) else []
+    fits, values_said = len(unfit) < len(first), "of their values" if others else f"value of {counts[said]}"
+    words = [f"--one-hot makes a column of each {values_said}"] if fits else []
     left = f"--ignore {','.join(unfit)} leaves {'them' if unfit[1:] else 'it'} out"
     words.append(left if unfit else "--ignore COLUMNS leaves some out")
-    flags = ["--one-hot"] * (len(unfit) < len(first)) + [f"--ignore {','.join(unfit)}"] * bool(unfit)
+    flags = ["--one-hot"] * fits + [f"--ignore {','.join(unfit)}"] * bool(unfit)
     return f"{first[said]}{more}; only ids and labels may be words: {', '.join(words)}", " ".join(flags)
