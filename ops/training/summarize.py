@@ -55,7 +55,7 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     if judges is None:  # rank 0 has all rows
         return None
     module, data, owners = datamodule_of(experiment.method), experiment.data, judges.owners
-    figures = statistics.figures_of(run.history) if run.rank == 0 else {"selected": {"epoch": 0}}
+    figures = statistics.figures_of(run.history, result.epoch) if run.rank == 0 else {"selected": {"epoch": 0}}
     chosen = int(owners.group.broadcast_(torch.tensor(int(figures["selected"]["epoch"]))))
     drawn, drawn_scores = consensus_of(experiment, run.seed, result.embedding)
     sizes = cluster_sizes(last, owners)
@@ -66,7 +66,7 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     run.publish()
     if run.rank:
         return None
-    _tell_shrunken(experiment, run, owners.total)
+    taken = _tell_shrunken(experiment, run, owners.total, result.epoch)
     columns, alike = looked_at(partial(module.features, data), owners.total)
     words = describe(experiment.method.name, data, columns) | flat(experiment.settings)
     save_model(run.folder / "model", result.model, words)
@@ -75,7 +75,7 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     save_arrays(run.folder / arrays.SAMPLE, **figure_arrays(x, z, drawn_clusters, experiment.labels, pixels))
     spent: dict[str, Any] = run.spent()
     summary = SeedResult(
-        seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
+        seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures, **taken,
         sizes=sizes.tolist(), alike=alike, given=given(experiment), **spent, warnings=run.warnings,
         precision=run.precision,
     )  # fmt: skip
@@ -88,11 +88,12 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     return summary
 
 
-def _tell_shrunken(experiment: AnyExperiment, run: SeedRun, rows: int) -> None:
-    """Warn of a cluster that has shrunk to almost nothing."""
-    if shrunken := statistics.shrunken(run.history, rows, experiment.k):
+def _tell_shrunken(experiment: AnyExperiment, run: SeedRun, rows: int, taken: int | None) -> dict[str, Any]:
+    """Warn of a cluster that has shrunk to almost nothing; returns what the summary says where an epoch was taken."""
+    if shrunken := statistics.shrunken(run.history, rows, experiment.k, taken):
         run.warnings.append(f"seed {run.seed}: {shrunken}")
         experiment.console.warn(run.warnings[-1])
+    return {} if taken is None else {"taken": shrunken}
 
 
 def _for_figures(local: NDArray[Any], owners: Owners) -> NDArray[Any] | Rows:
@@ -199,7 +200,7 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         peak_memory_gib=max(e.peak_memory_gib for e in each),
         planned_memory_gib=planned / 2**30, precision=", ".join(sorted({e.precision or "float32" for e in each})),
         model_seed=chosen,
-        **warm_start(experiment, each),
+        **warm_start(experiment, each), **_taken(each),
         warnings=[w for e in each for w in e.warnings],
         finished=now(),
         paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": table, **PATHS},
@@ -227,6 +228,12 @@ def warm_start(experiment: AnyExperiment, each: list[SeedResult]) -> dict[str, A
         "gone": len(experiment.warm.clusters) - n_before,
     }
     return {"warm": WarmStart(run=experiment.warm.run, **counts, kept=[e.kept or 0.0 for e in each])}
+
+
+def _taken(each: list[SeedResult]) -> dict[str, Any]:
+    """Which seeds have the result of an epoch before the last one, and why, where any has."""
+    taken = {str(e.seed): e.taken for e in each if e.taken}
+    return {"taken": taken} if taken else {}
 
 
 def _request(experiment: AnyExperiment) -> dict[str, Any]:
