@@ -186,7 +186,8 @@ def main(words: list[str]) -> None:
         current = records.get(job, {}).get("mathematics") == mathematics(job.split(maxsplit=1)[0])
         if not current and (not words or any(word in job for word in words)):
             print(f"== {job}", flush=True)
-            records[job] = measure(job)
+            record = measure(job)
+            records = json.loads(RECORDS.read_text()) | {job: record}  # another process may have added one
             RECORDS.write_text(json.dumps(records, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
     for page, text in tables().items():
         page.write_text(text)
