@@ -79,10 +79,13 @@ class QuickClusterings:
         self._table = table_of(data.x)
         if not self.judged:
             return
+        self._judge = GraphJudge(self.data, self.n_clusters, self.space())
+
+    def space(self) -> NDArray[np.float32]:
+        """The rows [N, 50] that candidates are judged by."""
         treatment: Treatment = "standard" if self.data.x.size and self.data.x.min() < 0 else "tfidf"
         fixed = LinearMethod("ssgc", FIXED_ORDER, treatment, alpha=0.0, components=SPACE_COLUMNS, starts=1)
-        space = fit(fixed, self._table, self._smoothing, 1, (0, 0)).embedding.numpy()
-        self._judge = GraphJudge(self.data, self.n_clusters, np.ascontiguousarray(space))
+        return np.ascontiguousarray(fit(fixed, self._table, self._smoothing, 1, (0, 0)).embedding.numpy())
 
     def cluster(self, method: LinearMethod, seed: int) -> NDArray[np.int64]:
         """Clusters [N] by a method with one seed."""
