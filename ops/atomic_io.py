@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ops.errors import DataError, ResourceError, SettingsError, TesseraError
 
+Arrays = dict[str, NDArray[Any]]  # by name
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]")  # the last one stands for others in listings
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from ops.atomic_io import replacing
 from ops.data.io.validate import count
 from ops.data.splits import NEVER, How, by_user, check_counts, cut_places, hidden_words, kept, latest
-from ops.data.types.hetero import Edges, Relation
+from ops.data.types.hetero import Edges, Ids, Relation
 from ops.errors import DataError
 from ops.graph.partition.arrays import map_array, open_arrays, save_arrays
 from ops.graph.partition.csr import index_dtype
@@ -133,11 +132,12 @@ class PartsSplit:
                 np.minimum.at(before, sources[late], times[late])
             save_arrays(folder, {"codes": each["codes"][late], "which": which[late]})
         hidden = [open_arrays(folder) for folder in chosen]
-        codes = _joined(work / "codes.npy", lambda: (each["codes"] for each in hidden), np.int64)
-        which = _joined(work / "which.npy", lambda: (each["which"] for each in hidden), np.int8)
+        _join(work / "codes.npy", lambda: (each["codes"] for each in hidden), np.int64)
+        _join(work / "which.npy", lambda: (each["which"] for each in hidden), np.int8)
+        codes, which = map_array(work / "codes.npy"), map_array(work / "which.npy")
         return Hidden(codes, which, before, first, sum(len(each["codes"]) for each in pairs) - len(codes))
 
-    def _pairs(self, shard: Shard) -> dict[str, NDArray[Any]]:
+    def _pairs(self, shard: Shard) -> dict[str, Numbers]:
         """The label pairs of a part's sources: sorted codes, times (drawn ones where there are none), numbers drawn by
         the ids of their ends, and the times in order."""
         edges = [self._edges(shard, self.manifest.reverse(r)) for r in self.labels]  # they lead to the sources
@@ -198,7 +198,7 @@ class PartsSplit:
         pairs = {}
         for which, name in enumerate(("valid", "test"), 1):
             with replacing(judged / f"{name}.npy") as temporary:
-                _joined(temporary, partial(pieces, which), np.int64, 2)
+                _join(temporary, partial(pieces, which), np.int64, 2)
             pairs[name] = map_array(judged / f"{name}.npy")
             counts[f"{name} pairs"] = pairs[name].shape[1]
         check_counts(self.manifest.name, self.how, counts)
@@ -229,7 +229,7 @@ def hidden_note(words: str, counts: Mapping[str, int]) -> str:
             f"{counts['train pairs']:,} are left to train on")  # fmt: skip
 
 
-def _ranks(ids: list[NDArray[Any]]) -> Numbers:
+def _ranks(ids: list[Ids]) -> Numbers:
     """The place of each id in their order; `ids` by part."""
     order = np.argsort(np.concatenate(ids), kind="stable")
     ranks = np.empty(len(order), dtype=np.int64)
@@ -250,17 +250,11 @@ def _smallest(ordered: list[Numbers], place: int) -> int:
     return low
 
 
-def _joined(path: Path, pieces: Callable[[], Iterable[NDArray[Any]]], dtype: type, rows: int = 0) -> NDArray[Any]:
-    """A mapped file of arrays [M], or [rows, M], one after the other; `pieces` gives them twice."""
+def _join(path: Path, pieces: Callable[[], Iterable[NDArray[np.integer]]], dtype: type, rows: int = 0) -> None:
+    """Write arrays [M], or [rows, M], one after the other to a .npy file; `pieces` gives them twice."""
     total, at = sum(piece.shape[-1] for piece in pieces()), 0
-    shape = (rows, total) if rows else (total,)
-    if not total:
-        with path.open("wb") as file:
-            np.save(file, np.empty(shape, dtype))
-        return np.empty(shape, dtype)
-    joined = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    joined = np.lib.format.open_memmap(path, "w+", dtype, (rows, total) if rows else (total,))
     for piece in pieces():
         joined[..., at : at + piece.shape[-1]] = piece
         at += piece.shape[-1]
     joined.flush()
-    return joined.view(np.ndarray)

@@ -53,12 +53,12 @@ class Clusterer:
     """
 
     method: ClassVar[AnyMethod]
-    own_parameters: ClassVar[dict[str, Any]] = {}
-    preset: ClassVar[dict[str, Any]] = {}  # hyperparameters that have another default here than in the method
+    own_parameters: ClassVar[dict[str, object]] = {}
+    preset: ClassVar[dict[str, object]] = {}  # hyperparameters that have another default here than in the method
 
-    def __init__(self, n_clusters: Any = "auto", *, random_state: Any = 0, **hyperparameters: Any) -> None:
+    def __init__(self, n_clusters: object = "auto", *, random_state: object = 0, **hyperparameters: object) -> None:
         random_state = hyperparameters.pop("seed", random_state)
-        self._given = {"n_clusters": n_clusters, "random_state": random_state, **hyperparameters}
+        self._given: dict[str, Any] = {"n_clusters": n_clusters, "random_state": random_state, **hyperparameters}
         self._resolve()
 
     def _resolve(self) -> None:
@@ -75,7 +75,7 @@ class Clusterer:
         return {**declared, "n_clusters": "auto", "random_state": 0, **DEVICE, **self.own_parameters, **self.preset}
 
     @property
-    def n_clusters(self) -> Any:
+    def n_clusters(self) -> object:
         """The parameter of that name."""
         return self._given["n_clusters"]
 
@@ -152,7 +152,7 @@ class Clusterer:
         if self._columns and (sentence := unlike(self._columns, statistics_of(x))):
             warnings.warn(f"{type(self).__name__}: {sentence}", stacklevel=4)
 
-    def _fitted(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def _fitted(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         if not hasattr(self, "model_"):
             from sklearn.exceptions import NotFittedError
 
@@ -186,7 +186,7 @@ class GraphClusterer(Clusterer):
     `knn` nearest others by `knn_metric`, which `notes_` says; nodes without features get those of `make_features`.
     """
 
-    own_parameters: ClassVar[dict[str, Any]] = {"knn": 10, "knn_metric": "euclidean", "make_features": "none"}
+    own_parameters: ClassVar[dict[str, object]] = {"knn": 10, "knn_metric": "euclidean", "make_features": "none"}
 
     def fit(self: G, X: object, edge_index: object = None, y: object = None) -> G:
         """Cluster features `X` [N, F] on the graph `edge_index` [2, E]; `y` is ignored, as labels never enter.
@@ -252,7 +252,7 @@ class GraphClusterer(Clusterer):
         from ops.evaluation.select_k import sweep
 
         assert isinstance(data, AttributedGraph)
-        return int(sweep(data)["chosen"])
+        return sweep(data)["chosen"]
 
 
 class ImageClusterer(Clusterer):

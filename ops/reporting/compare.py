@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from ops.atomic_io import atomic_write
 from ops.config.console import NOTHING, plain, printable
@@ -168,7 +167,7 @@ def _cost(value: float) -> str:
 
 def _differing(results: Sequence[RunResult]) -> dict[str, list[str]]:
     """Method, seeds, edges, warm start and settings that are not the same in all runs; a dash where a run has none."""
-    table: dict[str, list[Any]] = {
+    table: dict[str, list[object]] = {
         "method": [r.method for r in results],
         "seeds": [r.seeds for r in results],
         "edges": [_edges(r.dataset) for r in results],

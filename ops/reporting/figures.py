@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,10 +23,10 @@ from ops.reporting.theme import (
     panels,
     style,
 )
-from ops.results.schema import CountSweep, SearchResult
+from ops.results.schema import CountSweep, Numbers, SearchResult
 
-History = Sequence[Mapping[str, Any]]
-Points = NDArray[np.floating[Any]]
+History = Sequence[Numbers]
+Points = NDArray[np.floating]
 MAIN, MARK = CYCLE[0], CYCLE[6]
 CURVES = {
     "train/loss": "Loss",
@@ -154,7 +153,7 @@ def _widen(ax: Axes, scale: float) -> None:
 
 def _points(history: History, metric: str) -> tuple[list[int], list[float]]:
     scale = 100.0 if metric in PERCENT else 1.0
-    pairs = [(int(h["epoch"]), scale * float(h[metric])) for h in history if h.get(metric) is not None]
+    pairs = [(int(h["epoch"] or 0), scale * float(v)) for h in history if (v := h.get(metric)) is not None]
     pairs = [(e, v) for e, v in pairs if math.isfinite(v)]
     return [e for e, _ in pairs], [v for _, v in pairs]
 
@@ -164,7 +163,7 @@ def _curve(ax: Axes, history: History, metric: str, name: str, chosen: int | Non
     if not epochs:
         return
     ax.plot(epochs, values, color=MAIN, linewidth=1.9, zorder=4, label=name)
-    if epochs[-1] == int(history[-1]["epoch"]):  # some values exist at update epochs only
+    if epochs[-1] == int(history[-1]["epoch"] or 0):  # some values exist at update epochs only
         ax.plot(epochs[-1], values[-1], "o", color=MAIN, markersize=7, zorder=5, label="last epoch (the result)")
     if chosen is not None:
         ax.axvline(chosen, color=MARK, linewidth=1.1, linestyle="--", zorder=3, label=f"selected epoch ({chosen})")
@@ -240,14 +239,15 @@ def search_settings(search: SearchResult, names: Sequence[str]) -> Figure | None
     return figure
 
 
-def _positions(ax: Axes, values: Sequence[Any]) -> list[float]:
+def _positions(ax: Axes, values: Sequence[object]) -> list[float]:
     """Where values stand on the x axis: numbers as such (on a log scale over a wide range), others by category."""
-    if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
-        if min(values) > 0 and max(values) / min(values) > 30:
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) == len(values):
+        if min(numbers) > 0 and max(numbers) / min(numbers) > 30:
             ax.set_xscale("log")
-        elif all(isinstance(v, int) for v in values):
+        elif all(isinstance(v, int) for v in numbers):
             ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        return [float(v) for v in values]
+        return [float(v) for v in numbers]
     kinds = sorted({str(v) for v in values})
     ax.set_xticks(range(len(kinds)), kinds)
     ax.set_xlim(-0.5, len(kinds) - 0.5)

@@ -4,7 +4,6 @@ Axes: n rows, F features.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ class ColumnStatistics:
     def __init__(self) -> None:
         self.count = 0
 
-    def add(self, x: NDArray[np.floating]) -> None:
+    def add(self, x: NDArray[np.number]) -> None:
         """Count in the rows `x` [n, F]; no array of the size of `x` is made."""
         for first in range(0, len(x), BLOCK):
             block = x[first : first + BLOCK].astype(np.float64)
@@ -63,7 +62,7 @@ def statistics_of(x: NDArray[np.floating]) -> ColumnStatistics:
     return statistics
 
 
-def looked_at(read: Callable[[slice], NDArray[Any]], total: int) -> tuple[ColumnStatistics, bool]:
+def looked_at(read: Callable[[slice], NDArray[np.number]], total: int) -> tuple[ColumnStatistics, bool]:
     """(statistics of the columns, whether all rows are the same) of `total` rows that `read` gives piece by piece.
 
     Of pixels (bytes) there are no statistics.

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from ops.atomic_io import Arrays
 from ops.errors import DataError
-from ops.results.arrays import Arrays, read_map, read_pictures, read_sample
-from ops.results.explanation import ExplainedCluster, Explanation
+from ops.evaluation.explain import ExplainedCluster
+from ops.results.arrays import read_map, read_pictures, read_sample
+from ops.results.explanation import Explanation
 from ops.results.schema import CountSweep, Numbers, RunResult, SeedResult, problem
 
 

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from ops.atomic_io import inside, name_fault, read_json, write_json
 from ops.errors import ServiceError
@@ -96,7 +95,7 @@ class Mirror:
         self.folder, self.place, self.skip = folder, place, tuple(skip)
         self._warn, self._lease = warn, lease
         self._failed = False
-        stored: dict[str, Any] = read_json(folder / MARK_FILE) or {}
+        stored = read_json(folder / MARK_FILE) or {}
         self._id = str(stored.get("id") or uuid.uuid4().hex)
         self._sent: dict[str, State] = {
             n: (int(size), int(changed)) for n, (size, changed) in stored.get("sent", {}).items() if not name_fault(n)

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 from safetensors import SafetensorError
@@ -239,9 +238,8 @@ def _load(path: Path, files: set[str], needs: Callable[[str], bool]) -> State:
     head = json.loads((path / "shared.json").read_text())
     if not isinstance(head, dict) or not isinstance(head["shared"], dict):
         raise ValueError("shared.json is no checkpoint's")
-    shared: dict[str, Any] = head["shared"] | load_file(path / "shared.safetensors")
     parts = {_part(name): load_file(path / name) for name in sorted(sums) if name.startswith("part-") and needs(name)}
-    return State(int(head["epoch"]), shared, parts)
+    return State(int(head["epoch"]), head["shared"] | load_file(path / "shared.safetensors"), parts)
 
 
 def _part(file: str) -> int:

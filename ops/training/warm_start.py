@@ -38,11 +38,9 @@ def load_warm(run: str, method: str, shaped: Iterable[str], settings: MethodSett
         if there != here:
             flag = key.replace("_", "-")
             raise SettingsError(f"--{flag} {here}: {run} was trained with {there}; a warm start needs the same")
-    names, wanted = data.feature_names, model.about.get("feature_names")
-    if data.n_features != model.about.get("n_features", data.n_features):
-        raise DataError(
-            f"{data.name}: has {data.n_features} features, {run} was trained on {model.about['n_features']}"
-        )
+    names, wanted = data.feature_names, model.about.feature_names
+    if data.n_features != (before_width := model.about.n_features) and before_width is not None:
+        raise DataError(f"{data.name}: has {data.n_features} features, {run} was trained on {before_width}")
     if names is not None and wanted is not None and list(names) != wanted:
         at = next(i for i, (a, b) in enumerate(zip(names, wanted, strict=True)) if a != b)
         raise DataError(f"{data.name}: column {at} is {names[at]!r}, in {run} {wanted[at]!r}; columns must be the same")

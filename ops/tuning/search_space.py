@@ -44,10 +44,14 @@ def _check_ends(request: Request[MethodSettings, SearchSettings], key: str, keys
             raise SettingsError(f"--search {key}: {error}; search without it (--search {others})") from None
 
 
-def identity(experiment: AnyExperiment, launch: SearchSettings, keys: tuple[str, ...]) -> dict[str, Any]:
+def identity(experiment: AnyExperiment, launch: SearchSettings, keys: tuple[str, ...]) -> dict[str, object]:
     """What makes two searches the same; what was added to it later stands only where it is not the default."""
     fixed = {k: v for k, v in flat(experiment.settings).items() if k not in keys}
-    space = {"search_seed": launch.search_seed, "objective": launch.objective, "searched": ",".join(keys)}
+    space: dict[str, object] = {
+        "search_seed": launch.search_seed,
+        "objective": launch.objective,
+        "searched": ",".join(keys),
+    }
     if not launch.prune:  # ended trials of a pruned search may have been ended early
         space["prune"] = False
     if launch.first_seed:  # of the trials
@@ -58,7 +62,7 @@ def identity(experiment: AnyExperiment, launch: SearchSettings, keys: tuple[str,
     return run_dir.identity(experiment.method.name, fixed | space, experiment.data.digest())
 
 
-def start(request: Request[MethodSettings, LaunchSettings], key: str) -> Any:
+def start(request: Request[MethodSettings, LaunchSettings], key: str) -> object:
     """What the first trial takes: the user's value or the default, never a preset's, which was chosen with labels."""
     if request.sources.get(key, "").startswith("preset"):
         return type(request.settings).model_fields[key].default
@@ -81,7 +85,7 @@ def trial_name(experiment: AnyExperiment, digest: str) -> str:
     return f"{TRIAL}{run_dir.fingerprint(value)[:8]}"
 
 
-def trial_names(experiment: AnyExperiment) -> Callable[[Mapping[str, Any]], str]:
+def trial_names(experiment: AnyExperiment) -> Callable[[Mapping[str, object]], str]:
     """The name of a trial of the experiment by its settings; the data are hashed once for all of them."""
     digest = experiment.data.digest()
     return lambda settings: trial_name(experiment.with_settings("trial", **settings), digest)
