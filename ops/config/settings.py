@@ -206,7 +206,7 @@ SYNONYMS = {
 }  # fmt: skip
 
 
-def nearest(key: str, keys: Iterable[str]) -> str:
+def nearby(key: str, keys: Iterable[str]) -> str:
     """The one of `keys` that a mistyped key, or what other libraries call it, is closest to, as a hint."""
     words = {each: each for each in keys}
     words |= {word: each for word, names in SYNONYMS.items() for each in names if each in words and word not in words}
@@ -219,7 +219,7 @@ def check_keys(values: Mapping[str, object], keys: Iterable[str], where: str) ->
     keys = list(keys)
     for key in values:
         if key not in keys:
-            raise SettingsError(f"{where}: unknown setting '{key}'{nearest(str(key), keys)}; --help lists all")
+            raise SettingsError(f"{where}: unknown setting '{key}'{nearby(str(key), keys)}; --help lists all")
 
 
 def build(model: type[S], values: Mapping[str, object], sources: Mapping[str, str]) -> S:

@@ -25,7 +25,7 @@ def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path],
     arrays = seed_arrays(folders[chosen])
     stored = {} if experiment.data.pixels is None else pictures(experiment.data.pixels, arrays)
     if experiment.labels is not None:
-        stored |= confusion(arrays["last"], experiment.labels, experiment.k)
+        stored |= class_counts(arrays["last"], experiment.labels, experiment.k)
         if experiment.hidden is not None and experiment.hidden.classes is not None:
             stored["classes"] = np.array(experiment.hidden.classes, dtype=np.str_)
     if stored:
@@ -48,7 +48,7 @@ def pictures(pixels: NDArray[np.uint8], arrays: Arrays) -> Arrays:
     near = np.zeros((len(shown), NEAREST, *_thin(pixels[:1]).shape[1:]), np.uint8)
     counts = np.zeros(len(shown), np.int64)
     for row, cluster in enumerate(shown):
-        rows = nearest(int(cluster), clusters, arrays)
+        rows = nearest_images(int(cluster), clusters, arrays)
         counts[row] = len(rows)
         near[row, : len(rows)] = _thin(pixels[rows])
     shows = {"near": near, "near_count": counts, "near_cluster": shown, "near_size": sizes[shown]}
@@ -60,7 +60,7 @@ def pictures(pixels: NDArray[np.uint8], arrays: Arrays) -> Arrays:
     return shows
 
 
-def nearest(cluster: int, clusters: NDArray[np.int64], arrays: Arrays) -> NDArray[np.int64]:
+def nearest_images(cluster: int, clusters: NDArray[np.int64], arrays: Arrays) -> NDArray[np.int64]:
     """Rows of the M images of a cluster that are most alike its mean (cosine), or without projections the surest."""
     rows = np.flatnonzero(clusters == cluster)
     if "embedding" in arrays:
@@ -78,7 +78,7 @@ def _thin(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return images[:, :, ::step, ::step]
 
 
-def confusion(clusters: NDArray[np.int64], labels: NDArray[np.int64], k: int) -> Arrays:
+def class_counts(clusters: NDArray[np.int64], labels: NDArray[np.int64], k: int) -> Arrays:
     """How many images of each class are in each cluster: int64 [L, K]; clusters in the order of the class that fits.
 
     `confusion_order` [K] has the clusters of the columns.

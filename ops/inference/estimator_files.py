@@ -24,7 +24,7 @@ from ops.results.model_store import describe, read_model, save_model
 from ops.results.schema import DataRecord, RunResult, Scores, SeedResult, SettingRecord
 
 
-def save(estimator: Any, folder: Path) -> Path:
+def save_estimator(estimator: Any, folder: Path) -> Path:
     """A run's folder of a fitted estimator. Raises SettingsError where the folder holds something."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -76,25 +76,25 @@ def report(estimator: Any, path: Path) -> Path:
     from ops.reporting.html import write_report
 
     with TemporaryDirectory(prefix="tessera-") as temporary:
-        page = write_report(save(estimator, Path(temporary) / "run"))
+        page = write_report(save_estimator(estimator, Path(temporary) / "run"))
         shutil.copyfile(page, path)
     return path
 
 
-def load(address: str, class_of: Callable[[str], type[Any]], tracking_uri: str | None = None) -> Any:
+def load_estimator(address: str, class_of: Callable[[str], type[Any]], tracking_uri: str | None = None) -> Any:
     """The fitted estimator of a run's folder (also s3://), a search, or models:/NAME@ALIAS.
 
     It has its model, so that it predicts; `labels_`, `confidence_` and `ids_` where the run's clusters are at hand.
     Raises DataError for what is none of these, SettingsError for a method without an estimator.
     """
-    from ops.results.finished_run import open_run
+    from ops.results.finished_run import open_finished
 
     if address.startswith("models:"):
         from ops.inference.registry import download_model
 
         model, nodes = read_model(download_model(address, tracking_uri)), None
     else:
-        model, nodes = open_run(address)
+        model, nodes = open_finished(address)
     kind = class_of(model.method)
     estimator = kind(**{key: value for key, value in model.settings.items() if value is not None})
     estimator.model_, estimator._fit_settings = model.tensors, estimator.settings

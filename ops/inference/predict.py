@@ -22,7 +22,7 @@ from ops.inference.graph_rows import place_rows
 from ops.inference.images import place_images
 from ops.inference.placement import Placement, Prediction
 from ops.inference.users import place_users
-from ops.results.finished_run import TrainedNodes, open_run
+from ops.results.finished_run import TrainedNodes, open_finished
 from ops.results.model_store import StoredModel, read_model
 from ops.results.schema import DataRecord
 from ops.storage.object_store import is_s3
@@ -102,7 +102,7 @@ def _summary(
 def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, TrainedNodes | None]:
     """The model behind RUN or models:/NAME@ALIAS, and the rows it was trained on where they can be told."""
     if not run.startswith("models:"):
-        model, training = open_run(run)
+        model, training = open_finished(run)
         if request.known is None:
             return model, training
         knn = request.knn or training.source.knn

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.api import AnyMethod, PlainRun, Result
-from ops.config.settings import build, fields, nearest
+from ops.config.settings import build, fields, nearby
 from ops.data.io.objects import as_array
 from ops.data.io.validate import check_clusters, check_features
 from ops.data.types.graph import AttributedGraph, Data
@@ -22,7 +22,7 @@ from ops.inference.inputs import as_graph, as_raw
 from ops.results.feature_scale import statistics_of, unlike
 
 DEVICE = {"device": "cpu", "precision": "auto"}  # parameters of all estimators
-Rows = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32] | None]  # x, edges, weights
+GivenRows = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32] | None]  # x, edges, weights
 C = TypeVar("C", bound="Clusterer")  # not Self, which the run-time type checks of the tests do not take
 G = TypeVar("G", bound="GraphClusterer")
 M = TypeVar("M", bound="ImageClusterer")
@@ -32,7 +32,7 @@ def check_parameters(name: str, given: Mapping[str, object], allowed: list[str])
     """Raise SettingsError for a parameter that the estimator `name` does not have, with the one that is meant."""
     for key in given:
         if key not in allowed:
-            hint = nearest(key, allowed)
+            hint = nearby(key, allowed)
             raise SettingsError(f"{name}: unknown parameter {key!r}{hint}; it has: {', '.join(allowed)}")
 
 
@@ -165,10 +165,10 @@ class Clusterer:
 
         Raises SettingsError where the folder holds something else already, NotFittedError before `fit`.
         """
-        from ops.inference.estimator_files import save
+        from ops.inference.estimator_files import save_estimator
 
         self._fitted()
-        return save(self, Path(folder))
+        return save_estimator(self, Path(folder))
 
     def report(self, path: str | Path) -> Path:
         """Write the report of the fitted clusters as one HTML file; returns its path."""
@@ -219,7 +219,7 @@ class GraphClusterer(Clusterer):
         labels: NDArray[np.int64] = self.method.predict(model, settings, *self._rows(X, edge_index))[0]
         return labels
 
-    def _rows(self, x: object, edge_index: object) -> Rows:
+    def _rows(self, x: object, edge_index: object) -> GivenRows:
         """Features, on the scale of the run that was loaded, edges and their weights."""
         rows, edges, weight = self._given_rows(x, edge_index)
         scaling = getattr(self, "_scaling", None)
@@ -227,7 +227,7 @@ class GraphClusterer(Clusterer):
         self._warn_of_scale(rows)
         return rows, edges, weight
 
-    def _given_rows(self, x: object, edge_index: object) -> Rows:
+    def _given_rows(self, x: object, edge_index: object) -> GivenRows:
         """Features, edges and weights, no edges where the rows have none: new rows are not linked to each other."""
         name = type(self).__name__
         if not isinstance(x, str | Path | AttributedGraph):

@@ -25,7 +25,7 @@ from ops.reporting.theme import (
 )
 from ops.results.schema import CountSweep, Numbers, SearchResult
 
-History = Sequence[Numbers]
+Epochs = Sequence[Numbers]
 Points = NDArray[np.floating]
 MAIN, MARK = CYCLE[0], CYCLE[6]
 CURVES = {
@@ -112,7 +112,7 @@ def similarity(after: Points, cluster: NDArray[np.int64]) -> Figure:
 
 
 def curves(
-    histories: Mapping[int, History], metrics: Mapping[str, str], selected: Mapping[int, int | None] | None = None,
+    histories: Mapping[int, Epochs], metrics: Mapping[str, str], selected: Mapping[int, int | None] | None = None,
     strong: int | None = None, baselines: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure | None:  # fmt: skip
     """One panel a metric over epochs: the seed `strong` (else the first) strong, the others thin; epochs marked.
@@ -151,14 +151,14 @@ def _widen(ax: Axes, scale: float) -> None:
         ax.set_ylim(middle - least / 2, middle + least / 2)
 
 
-def _points(history: History, metric: str) -> tuple[list[int], list[float]]:
+def _points(history: Epochs, metric: str) -> tuple[list[int], list[float]]:
     scale = 100.0 if metric in PERCENT else 1.0
     pairs = [(int(h["epoch"] or 0), scale * float(v)) for h in history if (v := h.get(metric)) is not None]
     pairs = [(e, v) for e, v in pairs if math.isfinite(v)]
     return [e for e, _ in pairs], [v for _, v in pairs]
 
 
-def _curve(ax: Axes, history: History, metric: str, name: str, chosen: int | None) -> None:
+def _curve(ax: Axes, history: Epochs, metric: str, name: str, chosen: int | None) -> None:
     epochs, values = _points(history, metric)
     if not epochs:
         return
@@ -187,7 +187,7 @@ def sizes(counts: Sequence[int]) -> Figure:
     return figure
 
 
-def sizes_over_time(history: History) -> Figure | None:
+def sizes_over_time(history: Epochs) -> Figure | None:
     """A history's `head/size_00`, `head/size_01`, ... stacked over the epochs; None where it has none."""
     names = sorted({m for entry in history for m in entry if re.fullmatch(r"head/size_\d+", m)})
     if not names:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ops.atomic_io import atomic_write
-from ops.config.console import plain
+from ops.config.console import as_typed
 from ops.reporting import tables
 from ops.reporting.answer import answer
 from ops.reporting.clusters import cards, farthest, oddest, read_assignments
@@ -72,7 +72,7 @@ def render(template: str, **values: object) -> str:
         round(int.from_bytes(png[16:20], "big") / PIXELS) or "auto"
     )  # of PNG's header
     env.filters["flags"] = _flags
-    env.globals.update(tables=tables, plain=plain, script=_script)
+    env.globals.update(tables=tables, plain=as_typed, script=_script)
     return env.get_template(template).render(values)
 
 

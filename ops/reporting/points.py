@@ -24,7 +24,7 @@ NO_THUMBNAIL = 65535
 
 
 @dataclass(frozen=True)
-class Points:
+class MapPoints:
     """What a map draws: rows [M], places [M, 2] before and after training, and what is told of each row.
 
     `groups`: cluster and perhaps label by name; `values`: confidence and features; `thumbnails`: a sheet of images as
@@ -41,7 +41,7 @@ class Points:
     thumbnails: bytes | None
 
 
-def points_of(run: StoredRun, places: Coordinates | None, assignments: Assignments | None) -> Points | None:
+def points_of(run: StoredRun, places: Coordinates | None, assignments: Assignments | None) -> MapPoints | None:
     """The map's points; `places` [n, 2] are t-SNE's, before and after training. None where there are none to draw.
 
     A further row stands at the mean of the three drawn rows that are nearest to it, with a small keyed offset.
@@ -65,7 +65,7 @@ def points_of(run: StoredRun, places: Coordinates | None, assignments: Assignmen
     )
     sheet = sample["thumbnails"].tobytes() if "thumbnails" in sample else None
     drawn = np.where(order < n, order, -1)
-    return Points(rows, stored.ids[rows] if stored else rows, before, after, groups, values, drawn, sheet)
+    return MapPoints(rows, stored.ids[rows] if stored else rows, before, after, groups, values, drawn, sheet)
 
 
 def _all(sample: Arrays, name: str) -> NDArray[Any]:
@@ -97,7 +97,7 @@ def _as_given(
     return [str(names[c]) if names else f"column {c}" for c in columns.tolist()], x
 
 
-def write_points(points: Points, path: Path) -> None:
+def write_points(points: MapPoints, path: Path) -> None:
     """The points as Parquet: id, projection_x, projection_y, cluster, label, confidence and features."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -112,7 +112,7 @@ def write_points(points: Points, path: Path) -> None:
         pq.write_table(pa.table({**points.values, **columns}), temporary)
 
 
-def map_data(points: Points) -> dict[str, object]:
+def map_data(points: MapPoints) -> dict[str, object]:
     """What the interactive map draws, as JSON values. Ids that are row numbers are numbers, or left out where all."""
     n, ids = len(points.rows), points.ids
     are_rows = np.issubdtype(ids.dtype, np.integer) and np.array_equal(ids, points.rows)

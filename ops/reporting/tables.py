@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ops.config.console import NOTHING, plain, printable
+from ops.config.console import NOTHING, as_typed, printable
 from ops.results.schema import LABELLED, RecallTable, RunResult, Scores, SearchResult, Spread
 
 Metrics = Mapping[str, Spread]
@@ -203,8 +203,8 @@ def trial_cells(search: SearchResult) -> tuple[list[str], list[list[str]]]:
     if with_acc:
         header.append(f"ACC % (uses labels,\n{'used' if search.uses_labels else 'not used'} to choose)")
     lines = [
-        [f"{t.trial}{' (best)' if t.trial == search.best else ''}", *(plain(t.settings.get(n)) for n in names),
-         t.status, plain(t.epochs), number("score", t.score), plain(t.rank),
+        [f"{t.trial}{' (best)' if t.trial == search.best else ''}", *(as_typed(t.settings.get(n)) for n in names),
+         t.status, as_typed(t.epochs), number("score", t.score), as_typed(t.rank),
          *([number("acc", t.metrics.get("acc"))] if with_acc else [])]
         for t in trials
     ]  # fmt: skip

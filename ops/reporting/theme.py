@@ -120,14 +120,10 @@ def colour_bar(image: AxesImage, label: str, **look: Any) -> Axes:
 
 def name_point(ax: Axes, x: float, y: float, text: str) -> None:
     """A bold name at a point, readable on any ground."""
-    look: dict[str, Any] = {
-        "fontsize": text_size(ax.figure),
-        "fontweight": "bold",
-        "ha": "center",
-        "va": "center",
-        "zorder": 5,
-    }
-    ax.text(x, y, text, color=DARK, path_effects=HALO, **look)
+    size = text_size(ax.figure)
+    ax.text(
+        x, y, text, color=DARK, path_effects=HALO, fontsize=size, fontweight="bold", ha="center", va="center", zorder=5
+    )
 
 
 def panels(count: int, height: float = 2.6) -> tuple[Figure, list[Axes]]:
@@ -143,12 +139,5 @@ def legend(figure: Figure, ax: Axes) -> None:
     """One legend for all panels, below them, so that it covers no data."""
     handles, names = ax.get_legend_handles_labels()
     if names:
-        figure.legend(
-            handles,
-            names,
-            loc="outside lower center",
-            ncols=2 if figure.get_figwidth() > 6 else 1,
-            frameon=False,
-            fontsize=text_size(figure),
-            labelcolor=INK,
-        )
+        place, ncols, size = "outside lower center", 2 if figure.get_figwidth() > 6 else 1, text_size(figure)
+        figure.legend(handles, names, loc=place, ncols=ncols, frameon=False, fontsize=size, labelcolor=INK)

@@ -63,7 +63,7 @@ def settings_of_run(address: str) -> dict[str, object]:
     return {key: setting.value for key, setting in read_result(local_folder(address)).settings.items()}
 
 
-def open_run(address: str) -> tuple[StoredModel, TrainedNodes]:
+def open_finished(address: str) -> tuple[StoredModel, TrainedNodes]:
     """The model of a finished run (of the best one of a search) and its nodes. Raises DataError for anything else."""
     folder = local_folder(address)
     result = read_result(folder)

@@ -1,6 +1,5 @@
 """A trained model as it lies in a run's `model/` folder: tensors, settings, and what it was trained on."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -112,11 +111,6 @@ class StoredModel:
     def on(self, device: torch.device) -> "StoredModel":
         """The model with its tensors on a device, where its method then places rows."""
         return replace(self, tensors={name: send(x, device) for name, x in self.tensors.items()})
-
-    def digest(self) -> str:
-        """SHA-256 of the tensors' file."""
-        with (self.folder / "model.safetensors").open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe(method: str, data: Data, columns: ColumnStatistics) -> dict[str, object]:

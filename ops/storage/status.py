@@ -17,7 +17,7 @@ from ops.errors import Interrupted, TesseraError
 STATUS, HISTORY = "status.json", "history.jsonl"
 FIELDS = {"id": str, "name": str, "params": dict, "tags": dict, "state": str, "started": int, "ended": int | None}
 Status = dict[str, Any]
-State = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
+RunState = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 
 
 class Ending(TypedDict, total=False):
@@ -40,7 +40,7 @@ def begin(folder: Path, name: str, params: Mapping[str, object], tags: Mapping[s
     write_json(folder / STATUS, old | {"name": name, "state": "RUNNING", "ended": None, "params": params, "tags": tags})
 
 
-def end(folder: Path, state: State, **outcome: Unpack[Ending]) -> None:
+def end(folder: Path, state: RunState, **outcome: Unpack[Ending]) -> None:
     """Note how work on `folder` ended and what it left; raises as `begin` does."""
     old = _read(folder / STATUS) or {}
     tags = old.get("tags", {}) | outcome.get("tags", {})

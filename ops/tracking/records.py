@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Metric, Run
 
-Numbers = dict[str, float | None]  # an epoch's metrics; JSON has null for what is not finite
+EpochMetrics = dict[str, float | None]  # an epoch's metrics; JSON has null for what is not finite
 
 LIMIT = 6000  # characters of a parameter; a tag may have 8,000
 PARAMS, METRICS = 100, 1000  # what MLflow takes in one call
@@ -70,7 +70,7 @@ def _mark(path: Path) -> str:
     return _digest(_stats(path)) if large(path) else digest(path)
 
 
-def send(client: "MlflowClient", run: "Run", part: str, folder: Path, status: Status) -> None:
+def send_part(client: "MlflowClient", run: "Run", part: str, folder: Path, status: Status) -> None:
     """Send one part. Raises Refused for what is not the folder's; whatever MLflow raises passes."""
     run_id, path = run.info.run_id, folder / part
     if path.exists() and linked(path, folder):
@@ -100,10 +100,10 @@ def _settings(client: "MlflowClient", run: str, params: Mapping[str, str], tags:
     from mlflow.entities import Dataset, DatasetInput, Param, RunTag
     from mlflow.exceptions import MlflowException
 
-    rows = [Param(key, fit(value)) for key, value in params.items()]
+    rows = [Param(key, shortened(value)) for key, value in params.items()]
     for first in range(0, len(rows), PARAMS):
         client.log_batch(run, params=rows[first : first + PARAMS])
-    client.log_batch(run, tags=[RunTag(key, fit(value)) for key, value in tags.items()])
+    client.log_batch(run, tags=[RunTag(key, shortened(value)) for key, value in tags.items()])
     if {"data", "dataset"} <= params.keys():
         dataset = Dataset(params["dataset"][:500], params["data"][:36], "local", params["dataset"])
         inputs = [DatasetInput(dataset, [])]
@@ -136,17 +136,17 @@ def _epochs(client: "MlflowClient", run_id: str, history: Path, started: int) ->
         client.log_batch(run_id, metrics=metrics)
 
 
-def _corrected(client: "MlflowClient", run_id: str, records: list[Numbers]) -> list[Numbers]:
+def _corrected(client: "MlflowClient", run_id: str, records: list[EpochMetrics]) -> list[EpochMetrics]:
     """The scores by labels of `records`, which MLflow has, if the labels have been corrected since: newer values."""
     scores = [{k: v for k, v in record.items() if k.startswith(BY_LABELS)} for record in records]
-    newest: Numbers = next((each for each in reversed(scores) if each), {})
+    newest: EpochMetrics = next((each for each in reversed(scores) if each), {})
     latest = client.get_run(run_id).data.metrics if newest else {}
     if all(value is None or latest.get(key) == value for key, value in newest.items()):
         return []
     return [{"epoch": r["epoch"], CLOCK: time.time(), **each} for r, each in zip(records, scores, strict=True) if each]
 
 
-def _metrics(values: Numbers, step: int, at: int) -> list["Metric"]:
+def _metrics(values: EpochMetrics, step: int, at: int) -> list["Metric"]:
     """MLflow's metrics, with the characters that it takes in names."""
     from mlflow.entities import Metric
 
@@ -204,7 +204,7 @@ def _upload(client: "MlflowClient", run_id: str, folder: Path, model: "LoggedMod
     client.finalize_logged_model(model.model_id, "READY")
 
 
-def fit(value: str) -> str:
+def shortened(value: str) -> str:
     """The value within MLflow's limit, saying so where it was cut."""
     note = f" ... [cut, {len(value)} characters]"
     return value if len(value) <= LIMIT else value[: LIMIT - len(note)] + note

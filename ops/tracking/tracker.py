@@ -16,7 +16,7 @@ from ops.distributed.apart import apart
 from ops.errors import ResourceError, ServiceError
 from ops.masking import shown
 from ops.storage.status import Status, folders
-from ops.tracking.records import SENT, UPLOADS, large, parts, send, sent
+from ops.tracking.records import SENT, UPLOADS, large, parts, send_part, sent
 from ops.tracking.store import Away, Refused, connect, translated
 
 if TYPE_CHECKING:
@@ -162,10 +162,10 @@ class Sender:
         try:
             if part in UPLOADS and large(folder / part):  # its bytes and its copies are another process's
                 request = self.uri, self.experiment, run.info.run_id, part, folder, status
-                apart(upload, *request, over=lambda: time.monotonic() > self.deadline)
+                apart(send_apart, *request, over=lambda: time.monotonic() > self.deadline)
             else:
                 with translated(f"the artifact store of {self.where}" if part in UPLOADS else self.where):
-                    send(self.client, run, part, folder, status)
+                    send_part(self.client, run, part, folder, status)
             with translated(self.where):
                 digests = json.dumps(sent(run) | {part: digest}, sort_keys=True)
                 self.client.set_tag(run.info.run_id, SENT, digests)
@@ -190,8 +190,8 @@ class Sender:
             self.warn(f"MLflow does not take {what} ({reason}); it waits, the same command sends it again")
 
 
-def upload(uri: str, experiment: str, run_id: str, part: str, folder: Path, status: Status) -> None:
+def send_apart(uri: str, experiment: str, run_id: str, part: str, folder: Path, status: Status) -> None:
     """Send one part as a process of its own. Raises Away and Refused."""
     client, _ = connect(uri, experiment)
     with translated(f"the artifact store of MLflow at {shown(uri)}"):
-        send(client, client.get_run(run_id), part, folder, status)
+        send_part(client, client.get_run(run_id), part, folder, status)

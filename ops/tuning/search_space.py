@@ -5,13 +5,13 @@ from typing import Any
 
 from ops.api import AnyExperiment, AnyMethod
 from ops.config.cli import Request
-from ops.config.settings import LaunchSettings, MethodSettings, SearchSettings, fields, flat, nearest, search_domain
+from ops.config.settings import LaunchSettings, MethodSettings, SearchSettings, fields, flat, nearby, search_domain
 from ops.errors import SettingsError
 from ops.storage import run_dir
 from ops.storage.run_dir import TRIAL
 
 
-def searched(method: AnyMethod, request: Request[MethodSettings, SearchSettings]) -> tuple[str, ...]:
+def searched_settings(method: AnyMethod, request: Request[MethodSettings, SearchSettings]) -> tuple[str, ...]:
     """The settings to search: those of --search, or the method's own choice.
 
     Raises SettingsError for one without a domain, or one that other settings of the command exclude.
@@ -22,7 +22,7 @@ def searched(method: AnyMethod, request: Request[MethodSettings, SearchSettings]
     for key in keys:
         if key not in can:
             raise SettingsError(
-                f"--search {key}: has no search domain{nearest(key, can)}; can be searched: {', '.join(can)}"
+                f"--search {key}: has no search domain{nearby(key, can)}; can be searched: {', '.join(can)}"
             )
     chosen = keys or method.searched
     for key in chosen:

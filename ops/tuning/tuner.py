@@ -32,7 +32,7 @@ from ops.results.stored_run import read_history
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.run_dir import RAY, TRIAL
-from ops.storage.status import HISTORY, STATUS, Ending, State, begin, end, finished, recorded
+from ops.storage.status import HISTORY, STATUS, Ending, RunState, begin, end, finished, recorded
 from ops.tracking.tracker import tracked
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
 from ops.training.ray_train import KEPT_BY_WORKERS, left_to_workers
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 REDUCTION = 2  # ASHA keeps the better half at each rung
 ENDED = ("finished", "stopped")
-ENDS: dict[str, State] = {"failed": "FAILED", "interrupted": "KILLED"}  # how MLflow calls them
+ENDS: dict[str, RunState] = {"failed": "FAILED", "interrupted": "KILLED"}  # how MLflow calls them
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run_search(
         raise SettingsError(
             f"--warm-start {launch.warm_start}: only train.py takes it; train the found setting with it"
         )
-    searched = search_space.searched(method, request)
+    searched = search_space.searched_settings(method, request)
     experiment = build_experiment(method, request, console)
     if launch.objective.startswith("last/") and experiment.labels is None:
         raise SettingsError(
