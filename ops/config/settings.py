@@ -83,8 +83,7 @@ class LaunchSettings(Settings):
     first_seed: int = setting(0, "the first seed", ge=0, le=2**31)
     fresh: bool = setting(False, "forget a stored run of this name and start over")
     workers: Literal["auto"] | int = setting(
-        "auto",
-        "training workers; 0: in this process; auto: 0 without a cluster, else one a GPU or one per 4 free CPUs",
+        "auto", "training workers; 0: in this process; auto: 0 without a cluster, else one a GPU or one per 4 free CPUs"
     )
     gpus_per_worker: float | None = setting(
         None, "GPUs a worker or trial takes; default: 1 where the cluster has any", ge=0, le=64
@@ -134,8 +133,7 @@ class PredictSettings(Settings):
     """What `workflows/predict.py` takes beside the model."""
 
     data: str = setting(
-        "",
-        "rows to cluster: whatever a training takes, or a feature table without edges; of users also edges to notes",
+        "", "rows to cluster: whatever a training takes, or a feature table without edges; of users also edges to notes"
     )
     out: str = setting(
         "", "file to write, .parquet, .csv or .npy (clusters only): id, cluster, confidence; users: also vector"

@@ -241,13 +241,7 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
             if run.rank == 0:
                 scored.write(folder / SCORED)
 
-    def finish(
-        self,
-        experiment: UserExperiment,
-        folder: Path,
-        folders: Mapping[int, Path],
-        model_seed: int,
-    ) -> Extras:
+    def finish(self, experiment: UserExperiment, folder: Path, folders: Mapping[int, Path], model_seed: int) -> Extras:
         """The recall table, link scores and the embeddings as Parquet (`users_results.py`)."""
         from ops.datamodules.users_results import finish
 

@@ -17,11 +17,11 @@ from ops.data.types.images import ImageSet
 from ops.errors import SettingsError
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.results import arrays
-from ops.results.explanation import Explanation
 from ops.results.feature_scale import looked_at
 from ops.results.figure_rows import figure_arrays
 from ops.results.model_store import describe, read_model, save_model
 from ops.results.schema import DataRecord, RunResult, Scores, SeedResult, SettingRecord
+from ops.results.stored_run import Explanation
 
 
 def save_estimator(estimator: Any, folder: Path) -> Path:

@@ -1,7 +1,7 @@
 """scikit-learn's words around a method: fit, fit_predict, predict, transform, labels_, get_params, set_params."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -36,9 +36,9 @@ def check_parameters(name: str, given: Mapping[str, object], allowed: list[str])
             raise SettingsError(f"{name}: unknown parameter {key!r}{hint}; it has: {', '.join(allowed)}")
 
 
-def _embed(method: AnyMethod) -> Callable[..., Tensor]:
+def _embed(method: AnyMethod, *given: object) -> NDArray[np.float32]:
     assert method.embed is not None, "every method with an estimator has embeddings"
-    return method.embed
+    return np.asarray(method.embed(*given).cpu())
 
 
 class Clusterer:
@@ -209,15 +209,11 @@ class GraphClusterer(Clusterer):
 
     def transform(self, X: object, edge_index: object = None) -> NDArray[np.float32]:
         """Embeddings [n, D] of rows `X` [n, F], filtered over their edges where given."""
-        model, settings = self._fitted()
-        rows: NDArray[np.float32] = _embed(self.method)(model, settings, *self._rows(X, edge_index)).cpu().numpy()
-        return rows
+        return _embed(self.method, *self._fitted(), *self._rows(X, edge_index))
 
     def predict(self, X: object, edge_index: object = None) -> NDArray[np.int64]:
         """Clusters [n] of rows `X` [n, F]; on the training graph these are `labels_`."""
-        model, settings = self._fitted()
-        labels: NDArray[np.int64] = self.method.predict(model, settings, *self._rows(X, edge_index))[0]
-        return labels
+        return np.asarray(self.method.predict(*self._fitted(), *self._rows(X, edge_index))[0])
 
     def _rows(self, x: object, edge_index: object) -> GivenRows:
         """Features, on the scale of the run that was loaded, edges and their weights."""
@@ -273,8 +269,7 @@ class ImageClusterer(Clusterer):
 
     def transform(self, X: object) -> NDArray[np.float32]:
         """Projections [n, D] of unit length."""
-        rows: NDArray[np.float32] = _embed(self.method)(*self._fitted(), self._rows(X)).cpu().numpy()
-        return rows
+        return _embed(self.method, *self._fitted(), self._rows(X))
 
     def predict(self, X: object) -> NDArray[np.int64]:
         """Clusters [n]; on the training images these are `labels_`."""

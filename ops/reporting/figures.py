@@ -29,18 +29,12 @@ Epochs = Sequence[Numbers]
 Points = NDArray[np.floating]
 MAIN, MARK = CYCLE[0], CYCLE[6]
 CURVES = {
-    "train/loss": "Loss",
-    "tune/score": "Tuning score (higher)",
-    "cluster/recall_at_50": "Validation Recall@50 (%)",
-    "cluster/silhouette": "Silhouette (higher)",
-    "cluster/agreement": "ARI of two views (higher)",
-    "collapse/std": "Spread of the projections (0: collapsed)",
-    "cluster/modularity": "Modularity (higher)",
-    "cluster/conductance": "Mean conductance (lower)",
-    "cluster/davies_bouldin": "Davies-Bouldin (lower)",
-    "cluster/calinski_harabasz": "Calinski-Harabasz (higher)",
-    "cluster/size_gini": "Cluster sizes: Gini",
-}
+    "train/loss": "Loss", "tune/score": "Tuning score (higher)", "cluster/recall_at_50": "Validation Recall@50 (%)",
+    "cluster/silhouette": "Silhouette (higher)", "cluster/agreement": "ARI of two views (higher)",
+    "collapse/std": "Spread of the projections (0: collapsed)", "cluster/modularity": "Modularity (higher)",
+    "cluster/conductance": "Mean conductance (lower)", "cluster/davies_bouldin": "Davies-Bouldin (lower)",
+    "cluster/calinski_harabasz": "Calinski-Harabasz (higher)", "cluster/size_gini": "Cluster sizes: Gini",
+}  # fmt: skip
 SCORES = {"eval/acc": "ACC (%)", "eval/nmi": "NMI (%)", "eval/ari": "ARI (%)", "eval/f1": "F1 (%)"}
 HARD = {"hard/fraction": "Hard pairs (% of all)"}
 PERCENT = (*SCORES, *HARD, "cluster/recall_at_50")

@@ -11,21 +11,11 @@ from ops.results.schema import LABELLED, RecallTable, RunResult, Scores, SearchR
 
 Metrics = Mapping[str, Spread]
 TITLES = {
-    "acc": "ACC %",
-    "nmi": "NMI %",
-    "ari": "ARI %",
-    "f1": "F1 %",
-    "test/recall_at_10": "test\nRecall@10 %",
-    "test/recall_at_50": "test\nRecall@50 %",
-    "links/auc": "link AUC",
-    "recall_at_50": "validation\nRecall@50 %",
-    "modularity": "modularity",
-    "silhouette": "silhouette",
-    "agreement": "ARI of\ntwo views",
-    "conductance": "conductance",
-    "davies_bouldin": "Davies-Bouldin",
-    "calinski_harabasz": "Calinski-Harabasz",
-}
+    "acc": "ACC %", "nmi": "NMI %", "ari": "ARI %", "f1": "F1 %", "test/recall_at_10": "test\nRecall@10 %",
+    "test/recall_at_50": "test\nRecall@50 %", "links/auc": "link AUC", "recall_at_50": "validation\nRecall@50 %",
+    "modularity": "modularity", "silhouette": "silhouette", "agreement": "ARI of\ntwo views",
+    "conductance": "conductance", "davies_bouldin": "Davies-Bouldin", "calinski_harabasz": "Calinski-Harabasz",
+}  # fmt: skip
 HIDDEN = ("test/recall_at_10", "test/recall_at_50", "links/auc")  # of users: on edges hidden from all
 SHORT = (*LABELLED, "recall_at_50", "modularity", "silhouette", "agreement")
 RECALL_TITLES = {

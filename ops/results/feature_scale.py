@@ -115,10 +115,7 @@ def _sentence(
     name = f"column {column}" + (f" ({names[column]!r})" if names else "")
     here, before = (
         f"mean {middle if abs(middle) > 1e-6 * width else 0:.4g}, deviation {width:.4g}"
-        for middle, width in (
-            (rows.mean[column], np.sqrt(rows.variance[column])),
-            (mean[column], deviation[column]),
-        )
+        for middle, width in ((rows.mean[column], np.sqrt(rows.variance[column])), (mean[column], deviation[column]))
     )
     others = f" ({number:,} of {len(mean):,} columns differ so)" if number > 1 else ""
     return (f"the features are of another scale than in training: {name} has {here}, in training {before}{others}; "

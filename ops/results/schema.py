@@ -2,7 +2,7 @@
 
     result.json of a run       RunResult      result.json of seed-S/   SeedResult
     trials.json of a search    SearchResult   trial.json of a trial    TrialResult
-    auto.json                  CountSweep     explain.json             Explanation, in explanation.py
+    auto.json                  CountSweep     explain.json             Explanation, in stored_run.py
 
 Only keys that were set are written. Keys that a later version added are kept.
 """

@@ -22,7 +22,6 @@ from ops.errors import DivergedError
 from ops.evaluation.model_selection import panel
 from ops.evaluation.unlabelled import cluster_sizes
 from ops.results import arrays, finished_run, statistics
-from ops.results.explanation import Explanation
 from ops.results.feature_scale import looked_at
 from ops.results.figure_rows import Rows, T, figure_arrays, figure_rows
 from ops.results.model_store import describe, save_model
@@ -37,6 +36,7 @@ from ops.results.schema import (
     SettingRecord,
     WarmStart,
 )
+from ops.results.stored_run import Explanation
 from ops.storage import run_dir
 from ops.storage.status import Ending
 from ops.training.consensus_result import consensus_of
