@@ -8,11 +8,11 @@ share indices: on noise they may all follow one of them).
 
 import math
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
 
+from ops.api import Sweep
 from ops.clustering.kmeans import kmeans
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError
@@ -27,8 +27,8 @@ INDICES = PANEL | {"stability": True}
 RESTARTS = 3
 
 
-def sweep(data: AttributedGraph, largest: int = LARGEST) -> dict[str, Any]:
-    """{"k", "indices", "rank", "chosen", "confidence", "reason"} for K = 2 .. min(largest, sqrt(N)).
+def sweep(data: AttributedGraph, largest: int = LARGEST) -> Sweep:
+    """K among 2 .. min(largest, sqrt(N)), with all that speaks for it.
 
     Modularity and conductance alone favour few large clusters, silhouette and Davies-Bouldin the shape of the
     features, stability what another start finds again; no one of them decides. Raises DataError below 9 nodes.
