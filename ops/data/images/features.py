@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ops import memory
 from ops.data.images.sources import images_copy
 from ops.data.io.builder import Raw
-from ops.data.io.ids import check_unique, find_rows, unchunked, ids_of
+from ops.data.io.ids import check_unique, find_rows, ids_of, unchunked
 from ops.data.io.labels import label_values
 from ops.data.io.readers import read_npy, reading
 from ops.data.io.tables import feature_table
