@@ -46,7 +46,7 @@ def temi(x: Float32[np.ndarray, "N F"], n_clusters: int, seed: int) -> NDArray[n
     projection = fit_pca(x[drawn], COMPONENTS)
     z = normalize(torch.from_numpy(projection(x)))
     head = _trained(z if n <= ROWS else z[drawn], n_clusters, seed)
-    return torch.cat([(rows @ head).argmax(1) for rows in z.split(ROWS)]).numpy()
+    return torch.cat([(rows @ head).argmax(1) for rows in torch.split(z, ROWS)]).numpy()
 
 
 def _trained(z: Float[Tensor, "N D"], k: int, seed: int) -> Float[Tensor, "D K"]:
