@@ -165,7 +165,9 @@ def test_features_of_a_frozen_backbone_need_no_images(places):
     assert ImageData().describe(data) == "40 images, 12 features of a frozen backbone"
     judge = Evaluator(np.repeat([0, 1], 20))
     rows = list(ImageData().baselines(experiment_of(METHOD, settings, data, seeds=2)))
-    assert [(name, judge(clusters)["acc"]) for name, clusters, _ in rows] == [("k-means on features", 1.0)] * 2
+    assert [(name, judge(clusters)["acc"]) for name, clusters, _ in rows] == [("k-means on features", 1.0)] * 2 + [
+        ("linear head on features", 1.0)
+    ] * 2
     found = pixel_method.train(settings, data, PlainRun())
     save_model(places / "model", found.model, describe("pixel", data, statistics_of(data.features)) | flat(settings))
     model = read_model(places / "model")
