@@ -139,5 +139,7 @@ def legend(figure: Figure, ax: Axes) -> None:
     """One legend for all panels, below them, so that it covers no data."""
     handles, names = ax.get_legend_handles_labels()
     if names:
-        place, ncols, size = "outside lower center", 2 if figure.get_figwidth() > 6 else 1, text_size(figure)
-        figure.legend(handles, names, loc=place, ncols=ncols, frameon=False, fontsize=size, labelcolor=INK)
+        ncols, size = 2 if figure.get_figwidth() > 6 else 1, text_size(figure)
+        figure.legend(
+            handles, names, loc="outside lower center", ncols=ncols, frameon=False, fontsize=size, labelcolor=INK
+        )
