@@ -16,7 +16,7 @@ from ops.evaluation.labelled import scores
 from trainers.hsan import predict, train
 from trainers.hsan.model import Encoders
 
-made, small_graph, trained = of("hsan")
+settings_of, small_graph, trained = of("hsan")
 
 
 def dense_rows(p, x, a, activation="identity"):
@@ -54,7 +54,7 @@ def of(state, part):
 def test_two_epochs_equal_a_dense_implementation(activation, storage):
     """Epoch 0 has weights of 1; epoch 1 those of k-means and H after the first step. Gradients are summed (state)."""
     data, _ = small_graph()
-    settings = made(
+    settings = settings_of(
         activation=activation, gradients="accumulate", pair_storage=storage, temperature=0.5, beta=2.5,
         update_every=1, epochs=2, low_pass_order=2,
     )  # fmt: skip
@@ -79,8 +79,8 @@ def test_two_epochs_equal_a_dense_implementation(activation, storage):
     assert run.history[0]["hard/fraction"] == pytest.approx(float((base[inside] > 0.5).double().mean()), abs=1e-3)
     for name, g in grad0.items():
         for ours, theirs in ((run.states[0], g), (run.states[1], g + grad1[name])):
-            found = of(ours, "gradient.")[name].double()
-            assert (found - theirs).abs().max() <= 1e-4 * theirs.abs().max(), name
+            actual = of(ours, "gradient.")[name].double()
+            assert (actual - theirs).abs().max() <= 1e-4 * theirs.abs().max(), name
 
 
 def test_recovers_planted_clusters_where_the_features_alone_do_not():
@@ -96,18 +96,18 @@ def test_clusters_come_from_the_averaged_encoders_and_training_from_the_present_
     """Mean after epoch 0 = the encoders, then ema mean + (1 - ema) encoders; resume keeps it to the bit."""
     data, _ = small_graph()
     plain, averaged = Recorder(), Recorder()
-    train(made(epochs=4), data, plain)
-    found = train(made(epochs=4, ema=0.7), data, averaged)
+    train(settings_of(epochs=4), data, plain)
+    actual = train(settings_of(epochs=4, ema=0.7), data, averaged)
     assert [r["train/loss"] for r in averaged.history] == [r["train/loss"] for r in plain.history]
     encoders = [s.shared["model.attribute_weight"].double() for s in averaged.states]
     mean = encoders[0]
     for each in encoders[1:]:
         mean = 0.7 * mean + 0.3 * each
-    assert torch.allclose(found.model["attribute_weight"].double(), mean, atol=1e-6)
-    assert not torch.allclose(found.model["attribute_weight"].double(), encoders[-1], atol=1e-6)
-    labels, confidence = predict(found.model, made(ema=0.7).model_dump(), data.x, data.edge_index)
-    assert np.array_equal(labels, found.assignment)
-    assert np.allclose(confidence, found.confidence, atol=1e-5)
+    assert torch.allclose(actual.model["attribute_weight"].double(), mean, atol=1e-6)
+    assert not torch.allclose(actual.model["attribute_weight"].double(), encoders[-1], atol=1e-6)
+    labels, confidence = predict(actual.model, settings_of(ema=0.7).model_dump(), data.x, data.edge_index)
+    assert np.array_equal(labels, actual.assignment)
+    assert np.allclose(confidence, actual.confidence, atol=1e-5)
     for state in averaged.states:
-        again = train(made(epochs=4, ema=0.7), data, PlainRun(0, start=state))
-        assert all(torch.equal(again.model[k], found.model[k]) for k in found.model)
+        again = train(settings_of(epochs=4, ema=0.7), data, PlainRun(0, start=state))
+        assert all(torch.equal(again.model[k], actual.model[k]) for k in actual.model)
