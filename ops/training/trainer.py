@@ -55,11 +55,12 @@ def run_experiment(experiment: Experiment[S, D], out: Path, study: Path | None =
             place, by_way = run_dir.shown(experiment.launch, folder), f" by way of {folder}" if mirror else ""
             uri = shown(tracking_uri(experiment.launch))
             experiment.console.say(f"  results in {place}{by_way}, records in MLflow at {uri}")
-            with _recorded(experiment, folder, study) as record, stop_signals() as stop:
-                for seed in experiment.seeds:
-                    fit(experiment, session, folder, seed, stop)
-                    if stop():  # asked after the seed's last report
-                        raise Interrupted(f"stopped after seed {seed}; its results are kept")
+            with _recorded(experiment, folder, study) as record:
+                with stop_signals() as stop:
+                    for seed in experiment.seeds:
+                        fit(experiment, session, folder, seed, stop)
+                        if stop():  # asked after the seed's last report
+                            raise Interrupted(f"stopped after seed {seed}; its results are kept")
                 result, shown_of_it = _summed_up(experiment, folder, planned)
                 record.update(shown_of_it)
     return folder, result
