@@ -14,13 +14,13 @@ from ops.clustering.linear import KINDS
 from ops.clustering.lloyd import nearest_two
 from ops.data.types.graph import AttributedGraph
 from ops.evaluation.quick import DEGREE, QuickClusterings, methods
+from ops.evaluation.unlabelled import LARGE_TABLE
 from ops.graph.adjacency import low_pass
 from ops.rng import generator
 
 QUICK_SEEDS = 3  # of the linear methods, which hardly vary, and of untrained networks
 LINEAR_ORDERS = (5, 10)
 LARGE_EDGES = 1_000_000  # directed edges beyond which one order is tried
-LARGE_TABLE = 1 << 26  # values of X beyond which k-means finds its centres on a sample of rows with half as many
 
 
 def baselines(

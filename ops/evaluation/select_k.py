@@ -18,8 +18,7 @@ from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError
 from ops.evaluation.model_selection import PANEL, panel
 from ops.evaluation.quick import QuickClusterings
-from ops.evaluation.unlabelled import FIXED_ORDER, GraphJudge
-from ops.graph.adjacency import low_pass
+from ops.evaluation.unlabelled import GraphJudge, fixed_space
 
 LARGEST = 20
 WIDE = 256  # features from which on clusters are looked for in fewer columns, in a thirtieth of the time
@@ -36,7 +35,7 @@ def sweep(data: AttributedGraph, largest: int = LARGEST) -> Sweep:
     if data.n_nodes < 9:
         raise DataError(f"{data.name} has {data.n_nodes} nodes, too few for --n-clusters auto: give K")
     wide = data.n_features > WIDE
-    space = QuickClusterings(data, 1, judged=False).space() if wide else low_pass(data.x, data.edge_index, FIXED_ORDER)
+    space = QuickClusterings(data, 1, judged=False).space() if wide else fixed_space(data)
     x = torch.from_numpy(space)
     ks = list(range(2, min(largest, math.isqrt(data.n_nodes)) + 1))
     candidates = [_candidate(data, x, k) for k in ks]
