@@ -77,9 +77,8 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     spent = run.spent()
     summary = SeedResult(
         seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
-        sizes=sizes.tolist(), alike=alike, given=given(experiment), warnings=run.warnings,
+        sizes=sizes.tolist(), alike=alike, given=given(experiment), warnings=run.warnings, precision=run.precision,
         seconds=spent["seconds"], cpu_seconds=spent["cpu_seconds"], peak_memory_gib=spent["peak_memory_gib"],
-        precision=run.precision,
     )  # fmt: skip
     if drawn_scores is not None:
         summary.consensus = plain(drawn_scores)
@@ -185,32 +184,20 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
     if experiment.launch.explain:
         _explain(experiment, folder, chosen, clusters[chosen])
     last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), _baselines(experiment)
-    packages = ("tessera", "torch", "ray", "numpy", "scikit-learn")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     result = RunResult(
-        schema=1,
-        method=experiment.method.name,
-        dataset=_dataset(experiment),
-        settings=_settings(experiment),
-        seeds=seeds,
-        command=experiment.request.command,
-        made_by=f"{versions}, Python {platform.python_version()}, {experiment.threads} threads",
+        schema=1, method=experiment.method.name, dataset=_dataset(experiment), settings=_settings(experiment),
+        seeds=seeds, command=experiment.request.command, made_by=_versions(experiment.threads),
         resumed_from={str(s): e.resumed_from for s, e in zip(seeds, each, strict=True)},
-        last=last,
-        consensus=statistics.over_seeds([e.consensus for e in each]),
-        result=shown,
+        last=last, consensus=statistics.over_seeds([e.consensus for e in each]), result=shown,
         selected=statistics.over_seeds([e.selected for e in each], chosen=True),
         oracle=statistics.over_seeds([e.oracle for e in each]),
-        selected_by=[e.selected_by for e in each],
-        baselines=baselines,
+        selected_by=[e.selected_by for e in each], baselines=baselines,
         **datamodule_of(experiment.method).finish(experiment, folder, folders, chosen),
         stability=statistics.stability(list(clusters.values())),
         seconds=sum(e.seconds for e in each), cpu_seconds=sum(e.cpu_seconds for e in each),
         peak_memory_gib=max(e.peak_memory_gib for e in each),
         planned_memory_gib=planned / 2**30, precision=", ".join(sorted({e.precision or "float32" for e in each})),
-        model_seed=chosen,
-        warnings=[w for e in each for w in e.warnings],
-        finished=now(),
+        model_seed=chosen, warnings=[w for e in each for w in e.warnings], finished=now(),
         paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": table, **PATHS},
         verdict="; ".join([*statistics.faults(each, experiment.k), statistics.verdict(last, baselines)]),
     )  # fmt: skip
@@ -232,6 +219,12 @@ def warm_start(warm: Warm, each: list[SeedResult]) -> WarmStart:
     known = warm.n_known
     new, gone = len(warm.rows) - known, len(warm.clusters) - known
     return WarmStart(run=warm.run, known=known, new=new, gone=gone, kept=[e.kept or 0.0 for e in each])
+
+
+def _versions(threads: int) -> str:
+    packages = ("tessera", "torch", "ray", "numpy", "scikit-learn")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return f"{versions}, Python {platform.python_version()}, {threads} threads"
 
 
 def _dataset(experiment: AnyExperiment) -> DataRecord:
