@@ -180,14 +180,14 @@ def links_line(links: Scores) -> str:
     return f"links: hidden edges against 100 drawn ones each: {', '.join(each)}"
 
 
-def searched(search: SearchResult) -> list[str]:
+def searched_names(search: SearchResult) -> list[str]:
     """The names of the searched settings, in the order the trials give them."""
     return list(dict.fromkeys(name for trial in search.trials for name in trial.settings))
 
 
 def trial_cells(search: SearchResult) -> tuple[list[str], list[list[str]]]:
     """Header and lines of a search's table; the ACC column stands last, marked, and only with labels."""
-    names, trials = searched(search), search.trials
+    names, trials = searched_names(search), search.trials
     header = ["trial", *names, "status", "epochs", search.objective, "panel rank"]
     with_acc = any(t.metrics.get("acc") is not None for t in trials)
     if with_acc:

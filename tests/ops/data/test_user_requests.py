@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ops.data.user_requests import Vocabulary, read_new
-from ops.data.user_requests_frame import from_frame
+from ops.data.user_requests_frame import users_from_frame
 from ops.errors import DataError
 
 FOLLOW, BACK = ("user", "follow_note", "note"), ("note", "rev_follow_note", "user")
@@ -120,7 +120,7 @@ def test_a_frame_has_one_row_an_edge_and_users_in_order():
     rows = frame(
         user=["new", "10", "new", "z"], note=["y", "x", "7", None], relation=["follow", "share_note", "follow", None]
     )
-    new = from_frame(rows, MODEL)
+    new = users_from_frame(rows, MODEL)
     assert new.ids.tolist() == ["new", "10", "z"]
     assert new.rows.numbers.tolist() == [-1, 0, -1]
     assert edges_of(new, BACK) == [(0, 1), (0, 2)]
@@ -129,7 +129,7 @@ def test_a_frame_has_one_row_an_edge_and_users_in_order():
 
 def test_a_frames_features_are_those_of_the_first_row_and_one_relation_needs_no_name():
     rows = frame(src=[9, 9, 5], dst=[5.0, 7.0, np.nan], b=[1, 8, 2], a=[3, 8, 4])
-    new = from_frame(rows, SAME)
+    new = users_from_frame(rows, SAME)
     assert new.rows.x.tolist() == [[1, 3], [2, 4]]
     assert edges_of(new, ("node", "edge", "node")) == [(0, 0), (0, 2)]
 
@@ -150,6 +150,6 @@ def test_a_frames_features_are_those_of_the_first_row_and_one_relation_needs_no_
 )
 def test_a_frame_that_does_not_fit_is_named(rows, model, said):
     with pytest.raises(DataError) as error:
-        from_frame(rows, model)
+        users_from_frame(rows, model)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
