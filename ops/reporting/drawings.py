@@ -67,9 +67,10 @@ def run_drawings(run: StoredRun, points: Coordinates | None) -> dict[str, list[b
             drawn["tsne"] = plots.embedding(*points, sample["cluster"], sample.get("label"))
         drawn["similarity"] = plots.similarity(sample["after"], sample["cluster"])
     selected, lines = {seed: result.selected_epoch for seed, result in run.seeds.items()}, baseline_lines(run)
+    taken = next((int(one.last["epoch"] or 0) for s, one in run.seeds.items() if s == run.seed and one.taken), None)
     if max(map(len, run.histories.values()), default=0) > 1:  # a linear method has one epoch, which is no curve
         for name, titles in (("curves", curve_titles(run)), ("scores", plots.SCORES), ("hard", plots.HARD)):
-            drawn[name] = plots.curves(run.histories, titles, selected, run.seed, lines)
+            drawn[name] = plots.curves(run.histories, titles, selected, run.seed, lines, taken)
     drawn["sizes"] = plots.sizes(run.sizes) if run.sizes else None
     drawn["head"] = plots.sizes_over_time(run.histories.get(run.seed, []))
     drawn["auto"] = plots.auto_sweep(run.sweep) if run.sweep else None

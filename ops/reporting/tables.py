@@ -77,7 +77,8 @@ def cell(metrics: Metrics, key: str) -> str:
 
 def result_rows(result: RunResult) -> list[Row]:
     """The rows of a result in their fixed order; the oracle stands only where there are labels."""
-    rows = [Row("last", "last", "the last epoch: the result", result.last.metrics)]
+    before = f", or the last before a collapse{_epochs(result.last)}" if result.taken else ""
+    rows = [Row("last", "last", f"the last epoch{before}: the result", result.last.metrics)]
     if result.consensus:
         rows.append(Row("consensus", "consensus", "of many draws of k-means on it", result.consensus.metrics))
     if selected := result.selected:

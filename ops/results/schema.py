@@ -155,7 +155,7 @@ class WarmStart(StoredJson):
 class RunResult(StoredJson):
     """All that a finished run says of itself; `last` is the result, `oracle` uses labels and is none.
 
-    `consensus` stands beside `last`; `result` says which of the two `assignments.parquet` has.
+    `result`: `assignments.parquet` has `last` or `consensus`; `taken`: why the `last` of a seed is of an earlier epoch.
     """
 
     version: int = Field(default=1, alias="schema")
@@ -168,6 +168,7 @@ class RunResult(StoredJson):
     made_by: str | None = None
     result: str = "last"
     consensus: Scores | None = None
+    taken: dict[str, str] = {}
     resumed_from: dict[str, list[int]] = {}
     selected: Scores | None = None
     oracle: Scores | None = None
@@ -219,6 +220,7 @@ class SeedResult(StoredJson):
     finished: str | None = None
     resumed_from: list[int] = []
     last: Numbers = {}
+    taken: str = ""
     consensus: Numbers | None = None
     selected: Numbers | None = None
     selected_by: str = ""

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.api import Record
+from ops.clustering.collapse import is_collapsed
 from ops.evaluation.model_selection import PANEL, panel
 from ops.results.schema import Number, Numbers, Scores, SeedResult, Spread
 
 SCORE = ("cluster/", "eval/", "tune/")
 ALIKE = "all rows have the same features"
 COLLAPSED_SHARE = 0.95  # of the rows in one cluster
-TINY = 0.05  # of the mean size of a cluster
 History = Sequence[Record]
 
 
@@ -37,15 +37,19 @@ def evaluated(history: History) -> list[Record]:
     return [r for r in history if "cluster/size_max" in r and r["epoch"] >= 0]
 
 
-def shrunken(history: History, rows: int, k: int) -> str:
-    """A sentence where the last epoch has a cluster of almost no rows that an earlier epoch had not; "" elsewhere."""
-    scored, tiny = evaluated(history), TINY * rows / k
-    sound = [int(r["epoch"]) for r in scored if r["cluster/size_min"] >= tiny]
-    if not sound or scored[-1]["cluster/size_min"] >= tiny:
+def shrunken(history: History, rows: int, k: int, taken: int | None = None) -> str:
+    """A sentence where the last epoch has a cluster of almost no rows that an earlier epoch had not; "" elsewhere.
+
+    `taken`: the epoch that the result is of, where a method has taken one from before that.
+    """
+    scored = evaluated(history)
+    sound = [int(r["epoch"]) for r in scored if not is_collapsed(r["cluster/size_min"], rows, k)]
+    if not sound or sound[-1] == scored[-1]["epoch"]:
         return ""
+    what = f"--epochs {sound[-1] + 1} ends before that" if taken is None else f"the result is that of epoch {taken}"
     return (
         f"a cluster has shrunk to {scored[-1]['cluster/size_min']:.0f} rows (the mean is {rows / k:,.0f}) since epoch "
-        f"{sound[-1]}: --epochs {sound[-1] + 1} ends before that"
+        f"{sound[-1]}: {what}"
     )
 
 
@@ -54,14 +58,17 @@ def short(record: Mapping[str, float]) -> Record:
     return {k.split("/")[1]: v for k, v in record.items() if k.startswith(SCORE)} | {"epoch": int(record["epoch"])}
 
 
-def figures_of(history: History) -> Figures:
-    """last, selected (by the label-free panel) and oracle (by ACC, or None without labels), with their epochs."""
+def figures_of(history: History, taken: int | None = None) -> Figures:
+    """last, selected (by the label-free panel) and oracle (by ACC, or None without labels), with their epochs.
+
+    `taken`: the epoch that stands for the last one, where a method has taken another.
+    """
     records = evaluated(history)
     choice = panel([short(r) for r in records])
     labelled = [r for r in history if "eval/acc" in r]  # the released code counts the untrained start too
     best = max(labelled, key=lambda r: r["eval/acc"]) if labelled else None
     return {
-        "last": dict(short(records[-1])),
+        "last": dict(short(next(r for r in reversed(records) if taken is None or r["epoch"] == taken))),
         "selected": dict(short(records[choice.chosen])),
         "selected_by": choice.sentence(),
         "oracle": dict(short(best)) if best else None,

@@ -56,7 +56,7 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     if judges is None:  # rank 0 has all rows
         return None
     module, data, owners = datamodule_of(experiment.method), experiment.data, judges.owners
-    figures = statistics.figures_of(run.history) if run.rank == 0 else None
+    figures = statistics.figures_of(run.history, result.epoch) if run.rank == 0 else None
     chosen = int(owners.group.broadcast_(torch.tensor(int(figures["selected"]["epoch"] or 0) if figures else 0)))
     drawn, drawn_scores = consensus_of(experiment, run.seed, result.embedding)
     sizes = cluster_sizes(last, owners)
@@ -67,7 +67,6 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     run.publish()
     if figures is None:
         return None
-    _tell_shrunken(experiment, run, owners.total)
     columns, alike = looked_at(partial(module.features, data), owners.total)
     words = describe(experiment.method.name, data, columns) | flat(experiment.settings)
     save_model(run.folder / "model", result.model, words)
@@ -80,6 +79,7 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
         sizes=sizes.tolist(), alike=alike, given=given(experiment), warnings=run.warnings, precision=run.precision,
         seconds=spent["seconds"], cpu_seconds=spent["cpu_seconds"], peak_memory_gib=spent["peak_memory_gib"],
     )  # fmt: skip
+    _tell_shrunken(experiment, run, owners.total, result.epoch, summary)
     if drawn_scores is not None:
         summary.consensus = plain(drawn_scores)
     if run.warm is not None:
@@ -89,11 +89,15 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     return summary
 
 
-def _tell_shrunken(experiment: AnyExperiment, run: SeedRun, rows: int) -> None:
-    """Warn of a cluster that has shrunk to almost nothing."""
-    if shrunken := statistics.shrunken(run.history, rows, experiment.k):
-        run.warnings.append(f"seed {run.seed}: {shrunken}")
-        experiment.console.warn(run.warnings[-1])
+def _tell_shrunken(
+    experiment: AnyExperiment, run: SeedRun, rows: int, taken: int | None, summary: SeedResult
+) -> None:  # fmt: skip
+    """Warn of a cluster that has shrunk to almost nothing; with an epoch that was taken the summary says why."""
+    if shrunken := statistics.shrunken(run.history, rows, experiment.k, taken):
+        summary.warnings = [*run.warnings, f"seed {run.seed}: {shrunken}"]
+        experiment.console.warn(summary.warnings[-1])
+        if taken is not None:
+            summary.taken = shrunken
 
 
 def _for_figures(local: NDArray[T], owners: Owners) -> NDArray[T] | Rows[T]:
@@ -201,6 +205,8 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": table, **PATHS},
         verdict="; ".join([*statistics.faults(each, experiment.k), statistics.verdict(last, baselines)]),
     )  # fmt: skip
+    if taken := {str(e.seed): e.taken for e in each if e.taken}:
+        result.taken = taken
     if experiment.warm is not None:
         result.warm = warm_start(experiment.warm, each)
     result.write(folder / "result.json")
