@@ -66,9 +66,9 @@ def score_seed(
         queries=len(task.queries), users=task.users, left_out=task.left_out,
     )  # fmt: skip
     if group.rank == 0:
-        each = {"rows": [row.recalls for row in rows], "fixed": [row.recalls for row in alike]}
         with replacing(folder / RECALLS) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **{name: np.array(values) for name, values in each.items()})
+            each = [np.array([row.recalls for row in table]) for table in (rows, alike)]
+            np.savez_compressed(file, rows=each[0], fixed=each[1])
         scores.write(folder / SCORED)
 
 
@@ -107,8 +107,8 @@ def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path],
             rows += [_row(recommenders.inside(task, model, clusters, whose)) for model in with_users]
     ours = np.stack([rows[0][1] for rows in of_seeds])
     lines = [_line([row], ours) for row in fixed] + [_line(list(rows), ours) for rows in zip(*of_seeds, strict=True)]
-    table = {"rows": lines, "queries": counts.queries, "users": counts.users, "left_out": counts.left_out}
-    return contents | {"recall": table, "links": over_seeds([each.links for each, _, _ in scored])}
+    recalled = {"rows": lines, "queries": counts.queries, "users": counts.users, "left_out": counts.left_out}
+    return contents | {"recall": recalled, "links": over_seeds([each.links for each, _, _ in scored])}
 
 
 def _tasks(users: UserRows) -> tuple[recall.Task, recall.Task]:
