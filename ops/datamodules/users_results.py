@@ -6,20 +6,21 @@ own the users score a seed when it ends (`score_seed`), the run brings its seeds
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ops.api import AnyExperiment
-from ops.atomic_io import replacing
+from ops.atomic_io import Arrays, replacing
 from ops.clustering.owners import Owners
+from ops.data.types.hetero import Ids
+from ops.datamodules.base import Extras
 from ops.datamodules.user_rows import UserRows, user_rows
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation import link_prediction, recall, recommenders
 from ops.evaluation.boost import boosted as boosted_rows
 from ops.results.arrays import ASSIGNMENTS, read_arrays, read_map, seed_arrays, write_table
-from ops.results.schema import StoredJson
+from ops.results.schema import RecallLine, RecallTable, Scores, StoredJson
 from ops.results.statistics import over_seeds, paired, spread
 from ops.rng import generator
 
@@ -28,7 +29,7 @@ RECALLS = "recalls.npz"  # beside it `rows` and `fixed` [rows Q]: recall@50 of e
 BOOST_QUERIES = 2000  # validation users by whom the boost is chosen: each is searched among all users
 PAIRS = 20_000  # hidden test pairs whose links are scored: a keyed sample of more
 Numbers = dict[str, float | None]
-Rows = list[tuple["SeedRow", NDArray[Any]]]  # with recall@50 of every user that was asked [Q]
+Rows = list[tuple["SeedRow", NDArray[np.float64]]]  # with recall@50 of every user that was asked [Q]
 
 
 class SeedRow(StoredJson):
@@ -51,9 +52,8 @@ class SeedScores(StoredJson):
 
 
 def score_seed(
-    experiment: AnyExperiment, group: ProcessGroup, seed: int, arrays: Mapping[str, NDArray[Any]], folder: Path, *,
-    fixed: bool,
-) -> None:  # fmt: skip
+    experiment: AnyExperiment, group: ProcessGroup, seed: int, arrays: Arrays, folder: Path, *, fixed: bool
+) -> None:
     """Score a seed by the `arrays` of the rows that this rank owns; all ranks of `group` call it, the first writes."""
     users = user_rows(experiment.data, experiment.hidden, group)
     task, check = _tasks(users)
@@ -84,15 +84,17 @@ def _scored(experiment: AnyExperiment, seed: int, folder: Path, *, fixed: bool) 
     return stored, rows, alike
 
 
-def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
+def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> Extras:
     """Write embeddings.parquet of seed `chosen`; returns what `result.json` says of recall, links and the map."""
     data = experiment.data
     offsets = np.asarray(data.manifest.nodes[data.rows].offsets)
     table = write_embeddings(folder / EMBEDDINGS, data.ids, seed_arrays(folders[chosen]), offsets)
-    contents: dict[str, Any] = {"embeddings": table}
+    contents: Extras = {"embeddings": table}
     if all(maps := [read_map(seed_folder) for seed_folder in folders.values()]):
         quantisation, topographic = zip(*(each["map_errors"].tolist() for each in maps), strict=True)
-        contents["map"] = {"quantisation": spread(quantisation), "topographic": spread(topographic)}
+        contents["map"] = Scores.model_validate(
+            {"quantisation": spread(quantisation), "topographic": spread(topographic)}
+        )
     if experiment.hidden is None:
         return contents
     scored = [_scored(experiment, seed, each, fixed=i == 0) for i, (seed, each) in enumerate(folders.items())]
@@ -107,8 +109,9 @@ def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path],
             rows += [_row(recommenders.inside(task, model, clusters, whose)) for model in with_users]
     ours = np.stack([rows[0][1] for rows in of_seeds])
     lines = [_line([row], ours) for row in fixed] + [_line(list(rows), ours) for rows in zip(*of_seeds, strict=True)]
-    recalled = {"rows": lines, "queries": counts.queries, "users": counts.users, "left_out": counts.left_out}
-    return contents | {"recall": recalled, "links": over_seeds([each.links for each, _, _ in scored])}
+    contents["recall"] = RecallTable(rows=lines, queries=counts.queries, users=counts.users, left_out=counts.left_out)
+    contents["links"] = over_seeds([each.links for each, _, _ in scored])
+    return contents
 
 
 def _tasks(users: UserRows) -> tuple[recall.Task, recall.Task]:
@@ -117,15 +120,13 @@ def _tasks(users: UserRows) -> tuple[recall.Task, recall.Task]:
     return task, recall.make_task(users.train, users.valid, max_queries=BOOST_QUERIES, owners=users.owners)
 
 
-def write_embeddings(
-    path: Path, ids: NDArray[Any], arrays: Mapping[str, NDArray[Any]], offsets: NDArray[np.int64] | None = None
-) -> str:
+def write_embeddings(path: Path, ids: Ids, arrays: Arrays, offsets: NDArray[np.int64] | None = None) -> str:
     """One row a user: id (the user's own), vector float32 [D], cluster, confidence; returns the name of the table."""
     import pyarrow as pa
 
     z = np.ascontiguousarray(arrays["embedding"], np.float32)
 
-    def columns(rows: slice) -> dict[str, Any]:
+    def columns(rows: slice) -> dict[str, object]:
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(z[rows].ravel()), z.shape[1])
         last = {"cluster": arrays["last"][rows], "confidence": arrays["confidence"][rows]}
         return {"id": ids[rows], "vector": vectors, **last}
@@ -134,7 +135,7 @@ def write_embeddings(
 
 
 def _rows_of(
-    experiment: AnyExperiment, task: recall.Task, check: recall.Task, seed: int, arrays: Mapping[str, Any]
+    experiment: AnyExperiment, task: recall.Task, check: recall.Task, seed: int, arrays: Arrays
 ) -> list[recall.RecallRow]:
     """A seed's rows: in its clusters, in random ones of equal size, among all, boosted."""
     name, z, clusters = experiment.method.name, arrays["embedding"], arrays["last"]
@@ -147,19 +148,19 @@ def _rows_of(
     ]
 
 
-def _row(row: recall.RecallRow) -> tuple[SeedRow, NDArray[Any]]:
+def _row(row: recall.RecallRow) -> tuple[SeedRow, NDArray[np.float64]]:
     return SeedRow(name=row.name, note=row.note, metrics=dict(row.metrics)), row.recalls
 
 
-def _line(rows: Rows, ours: NDArray[Any]) -> dict[str, Any]:
+def _line(rows: Rows, ours: NDArray[np.float64]) -> RecallLine:
     """The line of a row of each seed, against recall@50 of the method's clusters [seeds Q]."""
-    (first, _), notes = rows[0], dict.fromkeys(row.note for row, _ in rows if row.note)
+    notes = dict.fromkeys(row.note for row, _ in rows if row.note)
+    metrics = over_seeds([row.metrics for row, _ in rows]) or Scores()
     gain = paired(np.stack([recalls for _, recalls in rows]), ours)
-    metrics = over_seeds([row.metrics for row, _ in rows])
-    return {"name": first.name, "note": "; ".join(notes), "metrics": metrics, "gain": gain}
+    return RecallLine(name=rows[0][0].name, note="; ".join(notes), metrics=metrics, gain=gain)
 
 
-def _links(experiment: AnyExperiment, users: UserRows, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+def _links(experiment: AnyExperiment, users: UserRows, arrays: Arrays) -> dict[str, float]:
     """Hidden test pairs (a keyed sample of many) against drawn ones, scored by the cosine of their ends, or by
     (s + shift) . t."""
     z, others, data = arrays["embedding"], arrays["others"], experiment.data
@@ -173,7 +174,7 @@ def _links(experiment: AnyExperiment, users: UserRows, arrays: Mapping[str, NDAr
         interactions = interactions + type(interactions)((np.ones(len(hidden[0])), hidden), shape=interactions.shape)
     interactions.sort_indices()
 
-    def score(u: NDArray[np.int64], n: NDArray[np.int64]) -> NDArray[Any]:
+    def score(u: NDArray[np.int64], n: NDArray[np.int64]) -> NDArray[np.floating]:
         asked, place = np.unique(n, return_inverse=True)
         return np.asarray(np.einsum("md,md->m", z[u], notes.fetch(others, asked)[place]))
 

@@ -3,6 +3,7 @@
 Axes: N nodes, n of them one worker's, F features, K clusters, E directed edges.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from ops.graph.adjacency import low_pass
 from ops.rng import generator
 
 FIXED_ORDER = 2  # the filter of the fixed space: every method and trial is judged on X filtered with t = 2
-SAMPLE_ABOVE = 10_000
+SAMPLE_ABOVE, SAMPLE_PRODUCTS = 10_000, 10**11  # rows of the silhouette's sample, and its products of two features
 
 
 def structure_indices(edge_index: NDArray[np.int64], clusters: NDArray[np.int64]) -> dict[str, float]:
@@ -72,8 +73,9 @@ def feature_indices(
     space: NDArray[np.float32], clusters: NDArray[np.int64], seed: int = 0, metric: str = "euclidean",
     owners: Owners | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """Silhouette (on a fixed sample above 10,000 rows), Davies-Bouldin and Calinski-Harabasz in `space` [n, F].
+    """Silhouette, Davies-Bouldin and Calinski-Harabasz in `space` [n, F].
 
+    The silhouette is that of a fixed sample above 10,000 rows, and above 10^11 products of features.
     `metric` is the silhouette's, which rank 0 alone computes (-1 elsewhere); the other two are Euclidean.
 
     With fewer than two clusters, or none of two rows, none is defined: the worst values stand for them (-1, infinity
@@ -86,8 +88,9 @@ def feature_indices(
     if not 1 < np.sum(sizes > 0) < owners.total:
         return {"silhouette": -1.0, "davies_bouldin": 1e3, "calinski_harabasz": 0.0}
     rows = np.arange(owners.total)
-    if len(rows) > SAMPLE_ABOVE:
-        rows = np.sort(generator(seed, "silhouette").choice(rows, SAMPLE_ABOVE, replace=False))
+    most = min(SAMPLE_ABOVE, math.isqrt(SAMPLE_PRODUCTS // space.shape[1]))
+    if len(rows) > most:
+        rows = np.sort(generator(seed, "silhouette").choice(rows, most, replace=False))
     sampled, drawn = owners.gather(clusters, rows), owners.gather(space, rows)
     silhouette = -1.0
     if owners.group.rank == 0 and 1 < len(np.unique(sampled)) < len(sampled):
