@@ -125,12 +125,21 @@ class SettingRecord(StoredJson):
     source: str = "unknown"
 
 
+class Interval(StoredJson):
+    """A difference with its 95 % interval, `low` to `high`."""
+
+    mean: float
+    low: float
+    high: float
+
+
 class RecallLine(StoredJson):
-    """One line of the recall table."""
+    """One line of the recall table; `gain`: its recall@50 less that of the method's clusters for the same users."""
 
     name: str
     note: str
     metrics: Scores
+    gain: Interval | None = None
 
 
 class RecallTable(StoredJson):
@@ -140,6 +149,11 @@ class RecallTable(StoredJson):
     queries: int
     users: int
     left_out: int
+
+    @property
+    def has_gains(self) -> bool:
+        """Whether its lines were compared with that of the method's clusters."""
+        return any(row.gain for row in self.rows)
 
 
 class WarmStart(StoredJson):
@@ -201,6 +215,13 @@ class RunResult(StoredJson):
         """The line of the method's clusters in the recall table, e.g. `hgt + SOM`; None where nothing was hidden."""
         lines = self.recall.rows if self.recall else []
         return next((line for line in lines if line.name.startswith(f"{self.method} + ")), None)
+
+    @property
+    def strongest(self) -> RecallLine | None:
+        """The line of the highest recall@50 among those that need neither the method's vectors nor its clusters."""
+        lines = [line for line in (self.recall.rows if self.recall else [])
+                 if not line.name.startswith(self.method) and not line.name.endswith(" clusters")]  # fmt: skip
+        return max(lines, key=lambda line: line.metrics.means.get("recall@50", 0.0), default=None)
 
     @property
     def hidden_scores(self) -> dict[str, Spread]:
