@@ -63,8 +63,9 @@ class ClusterModel(PythonModel):
             warnings.warn(remark, stacklevel=3)
 
     def _images(self, frame: pd.DataFrame) -> pd.DataFrame:
+        from ops.inference.images import images_from_frame
 
-        images = users_from_frame(frame, self.model)
+        images = images_from_frame(frame, self.model)
         self._warn(images.features)
         cluster, confidence = self.method.predict(self.model.tensors, self.model.settings, images)
         return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=frame.index)

@@ -1,7 +1,8 @@
 """The first sentences of a report: what a run comes to, and what to do."""
 
 from ops.reporting.tables import BASELINES, number
-from ops.results.schema import RunResult, SearchResult
+from ops.results.schema import RunResult
+from ops.results.search_schema import SearchResult
 
 CHANCE = {"auc": 0.55, "agreement": 0.05}
 TITLES = {"acc": "ACC", "score": "tune/score"}

@@ -18,7 +18,8 @@ from ops.errors import DataError
 from ops.reporting.points import Coordinates
 from ops.reporting.tables import BASELINES, searched_names
 from ops.results.arrays import read_arrays
-from ops.results.schema import LABELLED, SearchResult
+from ops.results.schema import LABELLED
+from ops.results.search_schema import SearchResult
 from ops.results.stored_run import StoredRun
 
 if TYPE_CHECKING:

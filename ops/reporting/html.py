@@ -13,7 +13,7 @@ from ops.reporting.answer import answer
 from ops.reporting.clusters import cards, farthest_rows, oddest, read_assignments
 from ops.reporting.drawings import coordinates, run_drawings, search_drawings
 from ops.reporting.points import map_data, points_of, write_points
-from ops.results.schema import SearchResult
+from ops.results.search_schema import SearchResult
 from ops.results.stored_run import is_search, read_run
 
 TEMPLATES = Path(__file__).parent

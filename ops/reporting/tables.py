@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ops.config.console import NOTHING, as_typed, printable
-from ops.results.schema import LABELLED, RecallLine, RecallTable, RunResult, Scores, SearchResult, Spread
+from ops.results.schema import LABELLED, RecallLine, RecallTable, RunResult, Scores, Spread
+from ops.results.search_schema import SearchResult
 
 Metrics = Mapping[str, Spread]
 TITLES = {

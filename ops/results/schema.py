@@ -1,8 +1,8 @@
-"""What a finished run or search keeps as JSON: one pydantic model a file, through which it is written and read.
+"""What a finished run keeps as JSON: one pydantic model a file, through which it is written and read.
 
     result.json of a run       RunResult      result.json of seed-S/   SeedResult
-    trials.json of a search    SearchResult   trial.json of a trial    TrialResult
     auto.json                  CountSweep     explain.json             Explanation, in stored_run.py
+    (of a search: `search_schema.py`)
 
 Only keys that were set are written. Keys that a later version added are kept.
 """
@@ -266,48 +266,6 @@ class SeedResult(StoredJson):
         """The epoch that was chosen without labels."""
         epoch = (self.selected or {}).get("epoch")
         return None if epoch is None else int(epoch)
-
-
-class TrialResult(StoredJson):
-    """One trial of a search; `score` is its objective, `rank` the panel's mean rank among the finished trials."""
-
-    trial: str
-    settings: dict[str, object] = {}
-    status: str = "-"
-    epochs: int | None = None
-    metrics: Numbers = {}
-    score: Number = None
-    rank: Number = None
-    given: dict[str, str] = {}
-    error: str | None = None
-    code: int = 1
-
-
-class SearchResult(StoredJson):
-    """All trials of a search, the best first; `start`: the settings of the first trial, which are the defaults."""
-
-    method: str
-    dataset: str
-    objective: str = "tune/score"
-    trials: list[TrialResult]
-    best: str | None = None
-    agreement: str = ""
-    command: str | None = None
-    asked: int = 0
-    given: dict[str, str] = {}
-    pruned: bool = True
-    start: dict[str, object] = {}
-    finished: str | None = None
-
-    @property
-    def uses_labels(self) -> bool:
-        """Whether the objective is a score by labels."""
-        return self.objective.split("/")[-1] in LABELLED
-
-    def scored_by(self, metric: str) -> bool:
-        """Whether `tune/score` ranks and is made of this metric: `recall_at_50` of users, `agreement` of images."""
-        scored = [t.metrics for t in self.trials if t.metrics]
-        return self.objective == "tune/score" and bool(scored) and all(metric in metrics for metrics in scored)
 
 
 class CountSweep(StoredJson):

@@ -19,7 +19,8 @@ from ops.reporting.drawings import tsne
 from ops.reporting.html import page, try_report, write_report
 from ops.reporting.tables import summary_table, trials_table
 from ops.results.arrays import read_sample
-from ops.results.schema import RunResult, SearchResult
+from ops.results.schema import RunResult
+from ops.results.search_schema import SearchResult
 from workflows.report import main
 
 PICTURES = {"tsne", "similarity", "curves", "scores", "sizes", "hard"}
