@@ -1,5 +1,7 @@
 """What a search keeps as JSON: trials.json is a SearchResult, trial.json of a trial a TrialResult."""
 
+from pydantic import Field
+
 from ops.results.schema import LABELLED, Number, Numbers, StoredJson
 
 
@@ -7,13 +9,13 @@ class TrialResult(StoredJson):
     """One trial of a search; `score` is its objective, `rank` the panel's mean rank among the finished trials."""
 
     trial: str
-    settings: dict[str, object] = {}
+    settings: dict[str, object] = Field(default_factory=dict)
     status: str = "-"
     epochs: int | None = None
-    metrics: Numbers = {}
+    metrics: Numbers = Field(default_factory=dict)
     score: Number = None
     rank: Number = None
-    given: dict[str, str] = {}
+    given: dict[str, str] = Field(default_factory=dict)
     error: str | None = None
     code: int = 1
 
@@ -29,9 +31,9 @@ class SearchResult(StoredJson):
     agreement: str = ""
     command: str | None = None
     asked: int = 0
-    given: dict[str, str] = {}
+    given: dict[str, str] = Field(default_factory=dict)
     pruned: bool = True
-    start: dict[str, object] = {}
+    start: dict[str, object] = Field(default_factory=dict)
     finished: str | None = None
 
     @property
