@@ -58,9 +58,10 @@ class Runner:
         self.nursery.start([*arguments], program=program, variables=given, folder=self.folder, imports=imports)
         ports, commands = set[tuple[str, str]](), set[str]()
         while not self.nursery.ended():
-            ports |= open_ports(self.mark)
-            commands |= set(marked(self.mark).values())
-            time.sleep(0.2)
+            started = marked(self.mark)
+            ports |= open_ports(started)
+            commands |= set(started.values())
+            time.sleep(0.4)  # a look reads all of /proc
         ended = self.nursery.wait()
         (self.folder / "log").write_text(ended.out + ended.err)
         assert [each for each in commands if PLANTED in each] == []
