@@ -18,11 +18,11 @@ from ops.config.settings import (
     allowed,
     build,
     check_keys,
+    domain_words,
     fields,
     flag,
     flat,
-    nearest,
-    searched,
+    nearby,
 )  # fmt: skip
 from ops.data.catalog.graphs import canonical
 from ops.data.images.catalog import canonical_images
@@ -109,7 +109,7 @@ def parser(
     groups = {title: flags.add_argument_group(title) for title in SECTIONS}
     section = {key: title for title, keys in SECTIONS.items() for key in keys}
     for key, (info, model) in fields(*models).items():
-        domain = f"; searched over {words}" if (words := searched(model, key)) else ""
+        domain = f"; searched over {words}" if (words := domain_words(model, key)) else ""
         text = f"{info.description} [{allowed(info)}; default: {info.default}{domain}]".replace("%", "%%")
         kind = {"action": argparse.BooleanOptionalAction} if info.annotation is bool else {"metavar": key.upper()}
         title = section.get(key, "the method's own settings" if issubclass(model, MethodSettings) else "results")
@@ -156,7 +156,7 @@ def resolve(
 def _parse(flags: argparse.ArgumentParser, argv: Sequence[str], keys: Mapping[str, object]) -> dict[str, Any]:
     given, unknown = flags.parse_known_args(list(argv))
     if unknown:
-        hint = nearest(unknown[0].split("=")[0], [flag(key) for key in keys])
+        hint = nearby(unknown[0].split("=")[0], [flag(key) for key in keys])
         raise SettingsError(f"{masking.command(unknown[:1])}: unknown flag or value{hint}; --help lists all flags")
     return vars(given)
 
@@ -231,4 +231,4 @@ def _preset(name: str, dataset: str, method: str, folder: Path) -> Path | None:
         if candidate.is_file():
             return candidate
     have = sorted(p.stem for p in folder.glob(f"{method}-*.yaml"))
-    raise SettingsError(f"--preset {name}: no such preset or file{nearest(name, have)}; presets: {', '.join(have)}")
+    raise SettingsError(f"--preset {name}: no such preset or file{nearby(name, have)}; presets: {', '.join(have)}")

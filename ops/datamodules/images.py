@@ -9,18 +9,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.api import Arrays, DataModule, Experiment, Judge
+from ops.api import Experiment, Judge
+from ops.atomic_io import Arrays
 from ops.clustering.kmeans import START_ROWS, kmeans
+from ops.clustering.temi import temi
 from ops.config.data_settings import ImageSettings
 from ops.config.settings import LaunchSettings
 from ops.data.images.load import read_images
 from ops.data.load import refuse_preparation
 from ops.data.types.images import ImageSet
+from ops.datamodules.base import DataModule, Extras
 from ops.distributed.process_group import ProcessGroup
 from ops.distributed.ray_session import in_object_store
 from ops.distributed.resources import Workers
@@ -32,6 +34,7 @@ OWN_SPACE = "indices are taken in the trial's own projections: they compare epoc
 
 NAMED = 12  # classes that the plan names
 LARGE, SAMPLED = 1 << 29, 1 << 27  # values of a table whose k-means works on a sample, and values of the sample
+LINEAR_SEEDS = 3  # of the linear head, which takes seconds each
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
 
         return scored
 
-    def features(self, data: ImageSet, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[Any]:
+    def features(self, data: ImageSet, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.number]:
         """The features [N, F], or the pixels as they are, uint8 [N, 3 S S] without a copy."""
         if data.features is not None:
             return data.features[rows]
@@ -111,12 +114,12 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
     def baselines(
         self, experiment: Experiment[ImageSettings, ImageSet]
     ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
-        """k-means on pixels, and on the features where the backbone is frozen.
+        """k-means on pixels, and where the backbone is frozen k-means and TEMI's linear head on the features.
 
         Only their sizes and scores by labels count: indices would be of other spaces than the method's.
         """
         data = experiment.data
-        spaces: dict[str, NDArray[Any]] = {}
+        spaces: dict[str, NDArray[np.number]] = {}
         if data.pixels is not None:
             spaces["k-means on pixels"] = data.pixels.reshape(data.n_rows, -1)
         if data.features is not None:
@@ -124,18 +127,21 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         for name, space in spaces.items():
             for seed in experiment.seeds:
                 yield name, _kmeans(space, experiment.k, seed), {}
+        if data.features is not None:
+            for seed in experiment.seeds[:LINEAR_SEEDS]:
+                yield "linear head on features", temi(data.features, experiment.k, seed), {}
 
     def finish(
         self, experiment: Experiment[ImageSettings, ImageSet], folder: Path, folders: Mapping[int, Path],
         model_seed: int,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> Extras:  # fmt: skip
         """The pictures of the report and the embeddings as Parquet (`images_results.py`)."""
         from ops.datamodules.images_results import finish
 
         return finish(experiment, folder, folders, model_seed)
 
 
-def _kmeans(space: NDArray[Any], k: int, seed: int) -> NDArray[np.int64]:
+def _kmeans(space: NDArray[np.number], k: int, seed: int) -> NDArray[np.int64]:
     """k-means' clusters [N] of rows [N, D]; of a large table the centres are those of a keyed sample."""
     if space.size <= LARGE:
         return kmeans(space, k, (seed, 0), start_rows=START_ROWS).labels.numpy()

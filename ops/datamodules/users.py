@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ops import memory
-from ops.api import Arrays, DataModule, Experiment, Judge, Result, Run
+from ops.api import Experiment, Judge, Result, Run
+from ops.atomic_io import Arrays
 from ops.clustering.kmeans import START_ROWS, kmeans
 from ops.clustering.owners import Owners
 from ops.config.data_settings import UserSettings
@@ -28,6 +28,7 @@ from ops.data.io.ids import Lookup
 from ops.data.load import refuse_preparation
 from ops.data.splits import How, Split, labels_among, split, usual
 from ops.data.types.hetero import HeteroGraph
+from ops.datamodules.base import DataModule, Extras
 from ops.datamodules.split_parts import PartsSplit, check_judged, hidden_note
 from ops.datamodules.user_rows import HiddenEdges, hide, shown_to_judges, user_rows
 from ops.distributed.apart import apart
@@ -36,6 +37,7 @@ from ops.distributed.ray_session import check_seen, has_workers
 from ops.distributed.resources import Workers, on_cluster
 from ops.errors import SettingsError
 from ops.evaluation import recall
+from ops.evaluation.explain import ExplainedCluster, explain
 from ops.evaluation.projection import projection_modularity
 from ops.evaluation.unlabelled import feature_indices, size_indices
 from ops.graph.partition.manifest import MANIFEST, Manifest, has_manifest, read_manifest
@@ -203,10 +205,8 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
                 clusters = kmeans(x, experiment.k, (seed,), start_rows=START_ROWS).labels.numpy()
                 yield name, clusters, {"embedding": space}
 
-    def explain(self, experiment: UserExperiment, clusters: NDArray[np.int64]) -> list[dict[str, Any]] | None:
+    def explain(self, experiment: UserExperiment, clusters: NDArray[np.int64]) -> list[ExplainedCluster] | None:
         """Features of users by their difference between a cluster and the rest; None where they have none."""
-        from ops.evaluation.explain import explain
-
         data = experiment.data
         return explain(self.features(data), clusters, experiment.k, data.feature_names) if data.n_features else None
 
@@ -232,22 +232,14 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
 
     def finish_seed(self, experiment: UserExperiment, run: Run, folder: Path, result: Result) -> None:
         """The seed's rows of the recall table and its link scores, by the ranks that own the users; not a trial's."""
-        from ops.datamodules.users_results import SCORED, score_seed
+        from ops.datamodules.users_results import score_seed
 
         if experiment.hidden is not None and run.seed in experiment.seeds:
             group, first = ProcessGroup(run.rank, run.world), run.seed == experiment.seeds[0]
             arrays: Arrays = {"last": result.assignment, "embedding": result.embedding, **result.more}
-            scored = score_seed(experiment, group, run.seed, arrays, fixed=first)
-            if run.rank == 0:
-                scored.write(folder / SCORED)
+            score_seed(experiment, group, run.seed, arrays, folder, fixed=first)
 
-    def finish(
-        self,
-        experiment: UserExperiment,
-        folder: Path,
-        folders: Mapping[int, Path],
-        model_seed: int,
-    ) -> dict[str, Any]:
+    def finish(self, experiment: UserExperiment, folder: Path, folders: Mapping[int, Path], model_seed: int) -> Extras:
         """The recall table, link scores and the embeddings as Parquet (`users_results.py`)."""
         from ops.datamodules.users_results import finish
 

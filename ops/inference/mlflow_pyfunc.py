@@ -7,12 +7,11 @@ knows how to predict. Loading a model needs Tessera installed, but neither Ray n
 import importlib
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from mlflow.models import set_model
-from mlflow.pyfunc.model import PythonModel
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
 from ops.api import AnyMethod
@@ -26,13 +25,15 @@ ARTIFACT = "model"  # the name under which MLflow keeps the copied folder
 class ClusterModel(PythonModel):
     """Clusters new rows with the trained model of one run."""
 
-    def load_context(self, context: Any) -> None:
+    def load_context(self, context: PythonModelContext) -> None:
         """Read tensors and settings and look the method up; DataError if the folder is not a run's model."""
         model = read_model(Path(context.artifacts[ARTIFACT]))
         self.method: AnyMethod = importlib.import_module("trainers").METHODS[model.method]
         self.model = model.checked(self.method)
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, object] | None = None
+    ) -> pd.DataFrame:
         """Features [n, F] -> rows [n] with `cluster` (int64) and `confidence` (float32), in the input's order.
 
         Columns stand as in training, in any order where they have the names they had there. Raises DataError for
@@ -62,19 +63,19 @@ class ClusterModel(PythonModel):
             warnings.warn(remark, stacklevel=3)
 
     def _images(self, frame: pd.DataFrame) -> pd.DataFrame:
-        from ops.inference.images import from_frame
+        from ops.inference.images import images_from_frame
 
-        images = from_frame(frame, self.model)
+        images = images_from_frame(frame, self.model)
         self._warn(images.features)
         cluster, confidence = self.method.predict(self.model.tensors, self.model.settings, images)
         return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=frame.index)
 
     def _users(self, frame: pd.DataFrame) -> pd.DataFrame:
-        from ops.data.user_requests_frame import from_frame
+        from ops.data.user_requests_frame import users_from_frame
         from ops.inference.users import vocabulary
 
         words = vocabulary(self.model, self.method, "the model")
-        new = from_frame(frame, words)
+        new = users_from_frame(frame, words)
         self._warn(new.rows.x)
         placed = self.method.predict(self.model.tensors, self.model.settings, new.rows)
         name = "src" if words.rows == words.others else words.rows

@@ -6,14 +6,13 @@ Axes: N rows.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ops.errors import DataError
+from ops.evaluation.explain import FeatureDifference
 from ops.results.arrays import table_path
-from ops.results.explanation import FeatureDifference
 from ops.results.stored_run import StoredRun
 
 CARDS = 60  # the largest clusters; more would be a list, not a page
@@ -24,9 +23,9 @@ IDS, ODD = 5, 10  # of a card, of all rows
 class Assignments:
     """Ids [N], clusters int64 [N] and confidence float [N] of the model's seed; `others`: clusters of other seeds."""
 
-    ids: NDArray[Any]
+    ids: NDArray[np.generic]
     clusters: NDArray[np.int64]
-    confidence: NDArray[np.floating[Any]]
+    confidence: NDArray[np.floating]
     others: list[NDArray[np.int64]]
 
 
@@ -76,7 +75,7 @@ def oddest(stored: Assignments | None) -> list[tuple[str, int, float]]:
     return [(str(stored.ids[i]), int(stored.clusters[i]), float(stored.confidence[i])) for i in rows]
 
 
-def farthest(run: StoredRun, stored: Assignments | None) -> list[tuple[str, int, float]]:
+def farthest_rows(run: StoredRun, stored: Assignments | None) -> list[tuple[str, int, float]]:
     """Id, cluster, and distance from its mean in median ones, of the rows that are like no cluster: at most ten."""
     far = [(each.row, c.cluster, each.times) for c in run.explained for each in c.far]
     far = sorted((each for each in far if stored and each[0] < len(stored.ids)), key=lambda each: -each[2])[:ODD]

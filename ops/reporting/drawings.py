@@ -8,17 +8,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.atomic_io import save_arrays
+from ops.atomic_io import Arrays, save_arrays
 from ops.errors import DataError
 from ops.reporting.points import Coordinates
-from ops.reporting.tables import BASELINES, searched
-from ops.results.arrays import Arrays, read_arrays
-from ops.results.schema import LABELLED, SearchResult
+from ops.reporting.tables import BASELINES, searched_names
+from ops.results.arrays import read_arrays
+from ops.results.schema import LABELLED
+from ops.results.search_schema import SearchResult
 from ops.results.stored_run import StoredRun
 
 if TYPE_CHECKING:
@@ -67,9 +68,10 @@ def run_drawings(run: StoredRun, points: Coordinates | None) -> dict[str, list[b
             drawn["tsne"] = plots.embedding(*points, sample["cluster"], sample.get("label"))
         drawn["similarity"] = plots.similarity(sample["after"], sample["cluster"])
     selected, lines = {seed: result.selected_epoch for seed, result in run.seeds.items()}, baseline_lines(run)
+    taken = next((int(one.last["epoch"] or 0) for s, one in run.seeds.items() if s == run.seed and one.taken), None)
     if max(map(len, run.histories.values()), default=0) > 1:  # a linear method has one epoch, which is no curve
         for name, titles in (("curves", curve_titles(run)), ("scores", plots.SCORES), ("hard", plots.HARD)):
-            drawn[name] = plots.curves(run.histories, titles, selected, run.seed, lines)
+            drawn[name] = plots.curves(run.histories, titles, selected, run.seed, lines, taken)
     drawn["sizes"] = plots.sizes(run.sizes) if run.sizes else None
     drawn["head"] = plots.sizes_over_time(run.histories.get(run.seed, []))
     drawn["auto"] = plots.auto_sweep(run.sweep) if run.sweep else None
@@ -81,7 +83,7 @@ def search_drawings(search: SearchResult) -> dict[str, list[bytes]]:
     """The search's figure: every searched setting against the objective."""
     from ops.reporting.figures import search_settings
 
-    return _drawn({"trials": search_settings(search, searched(search))})
+    return _drawn({"trials": search_settings(search, searched_names(search))})
 
 
 def _drawn(figures: "dict[str, Figure | None]") -> dict[str, list[bytes]]:
@@ -116,7 +118,7 @@ def curve_titles(run: StoredRun) -> dict[str, str]:
     return {"train/loss": "Loss", **parts, **shown}
 
 
-def tsne(sample: Arrays, cache_path: Path) -> tuple[NDArray[Any], NDArray[Any]] | None:
+def tsne(sample: Arrays, cache_path: Path) -> Coordinates | None:
     """t-SNE coordinates [n, 2] of `before` and `after`, kept in a file for the next report; None for under 10 rows."""
     if len(sample["cluster"]) < 10:
         return None
@@ -133,7 +135,7 @@ def tsne(sample: Arrays, cache_path: Path) -> tuple[NDArray[Any], NDArray[Any]] 
     return before, after
 
 
-def _coordinates(x: NDArray[np.floating[Any]]) -> NDArray[Any]:
+def _coordinates(x: NDArray[np.floating]) -> NDArray[np.floating]:
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 

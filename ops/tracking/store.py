@@ -5,11 +5,14 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ops.atomic_io import locked
 from ops.config.tracking_uri import sqlite_file
 from ops.masking import mask, shown
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a request that is repeated blindly could create a run twice
@@ -48,7 +51,7 @@ def translated(where: str) -> Iterator[None]:
         raise Away(f"{where} cannot be reached ({reason})") from None
 
 
-def prepare() -> None:
+def quiet_mlflow() -> None:
     """Set how MLflow behaves in this process: short answers, no telemetry, no progress bars, no notices."""
     os.environ.update(ENVIRONMENT)
     import mlflow  # noqa: F401
@@ -57,9 +60,9 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", module="mlflow|sqlalchemy|alembic")
 
 
-def connect(uri: str, experiment: str) -> tuple[Any, str]:
+def connect(uri: str, experiment: str) -> tuple["MlflowClient", str]:
     """A client and the experiment's id; creates what is missing. Raises Away, also where the experiment is deleted."""
-    prepare()
+    quiet_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -76,7 +79,8 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
         if client.get_experiment_by_name(experiment) is None:
             with suppress(MlflowException):  # another process has created it in between
                 client.create_experiment(experiment, (file.parent / "mlartifacts").as_uri() if file else None)
-        existing: Any = client.get_experiment_by_name(experiment)
+        existing = client.get_experiment_by_name(experiment)
+        assert existing is not None, "it has just been created"
         if existing.lifecycle_stage == "deleted":
             restore = f"`mlflow experiments restore --experiment-id {existing.experiment_id}`"
             other = "or give another in MLFLOW_EXPERIMENT_NAME"

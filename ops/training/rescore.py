@@ -7,16 +7,15 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.api import AnyExperiment
-from ops.atomic_io import atomic_write, plain, save_arrays, write_json
+from ops.api import AnyExperiment, Record
+from ops.atomic_io import atomic_write, plain, save_arrays
 from ops.evaluation.labelled import Evaluator
 from ops.results import arrays, statistics
-from ops.results.model_store import stored_about
+from ops.results.model_store import ModelFile
 from ops.results.schema import SeedResult
 from ops.results.stored_run import read_history
 from ops.storage.status import HISTORY, end
@@ -36,7 +35,7 @@ def given(experiment: AnyExperiment) -> dict[str, str]:
     return {"ids": _digest(ids), "names": _digest(names), "labels": _digest(labels)}
 
 
-def _digest(columns: Iterable[NDArray[Any]]) -> str:
+def _digest(columns: Iterable[NDArray[np.generic]]) -> str:
     total, block = hashlib.sha256(), 4096
     for column in columns:
         for first in range(0, len(column), block):
@@ -59,7 +58,8 @@ def rescored(experiment: AnyExperiment, folder: Path) -> SeedResult:
     _rename_columns(folder / "model", experiment.data.feature_names)
     if summary.given.get("labels") != now["labels"]:
         history = score_history(folder, experiment.labels)
-        for key, value in statistics.figures_of(history).items():
+        taken = int(summary.last["epoch"] or 0) if summary.taken else None
+        for key, value in statistics.figures_of(history, taken).items():
             setattr(summary, key, value)
         if not (folder / arrays.EPOCHS).is_file():
             summary.oracle = None
@@ -73,7 +73,7 @@ def rescored(experiment: AnyExperiment, folder: Path) -> SeedResult:
     return summary
 
 
-def score_history(folder: Path, labels: NDArray[np.int64] | None) -> list[dict[str, Any]]:
+def score_history(folder: Path, labels: NDArray[np.int64] | None) -> list[Record]:
     """Write a seed's history with its scores by `labels` [N], computed from the clusters of each epoch that was kept.
 
     Returns it. Epochs whose clusters were not kept (of trials that were ended early) have no such scores.
@@ -87,7 +87,7 @@ def score_history(folder: Path, labels: NDArray[np.int64] | None) -> list[dict[s
             record |= {f"eval/{k}": v for k, v in evaluator(clusters[int(record["epoch"])]).items()}
         history.append(record)
     atomic_write(folder / HISTORY, "".join(json.dumps(plain(record)) + "\n" for record in history))
-    return [{k: float("nan") if v is None else v for k, v in record.items()} for record in history]
+    return [statistics.numbers(record) for record in history]
 
 
 def _clusters(folder: Path) -> dict[int, NDArray[np.int64]]:
@@ -102,9 +102,9 @@ def _clusters(folder: Path) -> dict[int, NDArray[np.int64]]:
 
 
 def _rename_columns(model: Path, names: tuple[str, ...] | None) -> None:
-    settings = stored_about(model)
-    if settings:
-        write_json(model / "settings.json", settings | {"feature_names": None if names is None else list(names)})
+    if stored := ModelFile.read_optional(model / "settings.json"):
+        stored.feature_names = None if names is None else list(names)
+        stored.write(model / "settings.json")
 
 
 def _label_sample(path: Path, labels: NDArray[np.int64] | None) -> None:

@@ -6,25 +6,24 @@ from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ops.api import AnyExperiment, Result
-from ops.atomic_io import now, plain, replacing, save_arrays
+from ops.api import AnyExperiment, Result, Warm
+from ops.atomic_io import Arrays, now, plain, replacing, save_arrays
 from ops.clustering.label_matching import numbered_as
 from ops.clustering.owners import Owners
 from ops.config.settings import flat
+from ops.data.load import prepared
 from ops.datamodules import datamodule_of
 from ops.errors import DivergedError
 from ops.evaluation.model_selection import panel
 from ops.evaluation.unlabelled import cluster_sizes
 from ops.results import arrays, finished_run, statistics
-from ops.results.explanation import Explanation
 from ops.results.feature_scale import looked_at
-from ops.results.figure_rows import Rows, figure_arrays, figure_rows
+from ops.results.figure_rows import Rows, T, figure_arrays, figure_rows
 from ops.results.model_store import describe, save_model
 from ops.results.rows_by_rank import save_rows
 from ops.results.schema import (
@@ -37,7 +36,9 @@ from ops.results.schema import (
     SettingRecord,
     WarmStart,
 )
+from ops.results.stored_run import Explanation
 from ops.storage import run_dir
+from ops.storage.status import Ending
 from ops.training.consensus_result import consensus_of
 from ops.training.experiment import judges_of
 from ops.training.rescore import given, rescored
@@ -55,30 +56,30 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     if judges is None:  # rank 0 has all rows
         return None
     module, data, owners = datamodule_of(experiment.method), experiment.data, judges.owners
-    figures = statistics.figures_of(run.history) if run.rank == 0 else {"selected": {"epoch": 0}}
-    chosen = int(owners.group.broadcast_(torch.tensor(int(figures["selected"]["epoch"]))))
+    figures = statistics.figures_of(run.history, result.epoch) if run.rank == 0 else None
+    chosen = int(owners.group.broadcast_(torch.tensor(int(figures["selected"]["epoch"] or 0) if figures else 0)))
     drawn, drawn_scores = consensus_of(experiment, run.seed, result.embedding)
     sizes = cluster_sizes(last, owners)
     _watch_result(experiment, run, sizes)
     _write_rows(experiment, run, result, {"selected": run.assignments[chosen], **drawn})
     module.finish_seed(experiment, run, run.folder, result)
-    z, drawn_clusters = (_for_figures(each, owners) for each in (result.embedding, last))
+    z, drawn_clusters = _for_figures(result.embedding, owners), _for_figures(last, owners)
     run.publish()
-    if run.rank:
+    if figures is None:
         return None
-    _tell_shrunken(experiment, run, owners.total)
     columns, alike = looked_at(partial(module.features, data), owners.total)
     words = describe(experiment.method.name, data, columns) | flat(experiment.settings)
     save_model(run.folder / "model", result.model, words)
     x = module.features(data) if module.offsets(data) is None else Rows(owners.total, partial(module.features, data))
     pixels = getattr(data, "pixels", None)
     save_arrays(run.folder / arrays.SAMPLE, **figure_arrays(x, z, drawn_clusters, experiment.labels, pixels))
-    spent: dict[str, Any] = run.spent()
+    spent = run.spent()
     summary = SeedResult(
         seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
-        sizes=sizes.tolist(), alike=alike, given=given(experiment), **spent, warnings=run.warnings,
-        precision=run.precision,
+        sizes=sizes.tolist(), alike=alike, given=given(experiment), warnings=run.warnings, precision=run.precision,
+        seconds=spent["seconds"], cpu_seconds=spent["cpu_seconds"], peak_memory_gib=spent["peak_memory_gib"],
     )  # fmt: skip
+    _tell_shrunken(experiment, run, owners.total, result.epoch, summary)
     if drawn_scores is not None:
         summary.consensus = plain(drawn_scores)
     if run.warm is not None:
@@ -88,14 +89,18 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     return summary
 
 
-def _tell_shrunken(experiment: AnyExperiment, run: SeedRun, rows: int) -> None:
-    """Warn of a cluster that has shrunk to almost nothing."""
-    if shrunken := statistics.shrunken(run.history, rows, experiment.k):
-        run.warnings.append(f"seed {run.seed}: {shrunken}")
-        experiment.console.warn(run.warnings[-1])
+def _tell_shrunken(
+    experiment: AnyExperiment, run: SeedRun, rows: int, taken: int | None, summary: SeedResult
+) -> None:  # fmt: skip
+    """Warn of a cluster that has shrunk to almost nothing; with an epoch that was taken the summary says why."""
+    if shrunken := statistics.shrunken(run.history, rows, experiment.k, taken):
+        summary.warnings = [*run.warnings, f"seed {run.seed}: {shrunken}"]
+        experiment.console.warn(summary.warnings[-1])
+        if taken is not None:
+            summary.taken = shrunken
 
 
-def _for_figures(local: NDArray[Any], owners: Owners) -> NDArray[Any] | Rows:
+def _for_figures(local: NDArray[T], owners: Owners) -> NDArray[T] | Rows[T]:
     """The rows of all ranks that figures need of each rank's; all ranks call it."""
     if owners.group.world == 1:
         return local
@@ -104,13 +109,13 @@ def _for_figures(local: NDArray[Any], owners: Owners) -> NDArray[Any] | Rows:
     return Rows(owners.total, lambda asked: rows[np.searchsorted(numbers, asked)])
 
 
-def _write_rows(experiment: AnyExperiment, run: SeedRun, result: Result, clusters: Mapping[str, NDArray[Any]]) -> None:
+def _write_rows(experiment: AnyExperiment, run: SeedRun, result: Result, clusters: Arrays) -> None:
     """Write the rows that this rank owns: clusters and confidence, those of all scored epochs, embeddings."""
     assert run.judges is not None
     offsets_of, group = datamodule_of(experiment.method).offsets, run.judges.owners.group
     small = np.min_scalar_type(experiment.k)
     epochs = np.stack([each.astype(small) for each in run.assignments.values()])
-    rows: arrays.Arrays = {"last": result.assignment, "confidence": result.confidence, **clusters}
+    rows: Arrays = {"last": result.assignment, "confidence": result.confidence, **clusters}
     more = {"embedding": result.embedding, **result.more} if result.more else {}
 
     def offsets(name: str) -> NDArray[np.int64] | None:
@@ -154,7 +159,7 @@ def write_assignments(
     clusters = {seed: numbered_as(reference, each[result]) for seed, each in stored.items()}
     ids = np.arange(data.n_rows) if data.ids is None else data.ids
 
-    def columns(rows: slice) -> dict[str, NDArray[Any]]:
+    def columns(rows: slice) -> dict[str, NDArray[np.generic]]:
         n = len(ids[rows])
         return {
             "seed": np.repeat(np.array(list(stored)), n),
@@ -184,67 +189,70 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         _explain(experiment, folder, chosen, clusters[chosen])
     last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), _baselines(experiment)
     result = RunResult(
-        **_request(experiment),
+        schema=1, method=experiment.method.name, dataset=_dataset(experiment), settings=_settings(experiment),
+        seeds=seeds, command=experiment.request.command, made_by=_versions(experiment.threads),
         resumed_from={str(s): e.resumed_from for s, e in zip(seeds, each, strict=True)},
-        last=last,
-        consensus=statistics.over_seeds([e.consensus for e in each]),
-        result=shown,
+        last=last, consensus=statistics.over_seeds([e.consensus for e in each]), result=shown,
         selected=statistics.over_seeds([e.selected for e in each], chosen=True),
         oracle=statistics.over_seeds([e.oracle for e in each]),
-        selected_by=[e.selected_by for e in each],
-        baselines=baselines,
+        selected_by=[e.selected_by for e in each], baselines=baselines,
         **datamodule_of(experiment.method).finish(experiment, folder, folders, chosen),
         stability=statistics.stability(list(clusters.values())),
         seconds=sum(e.seconds for e in each), cpu_seconds=sum(e.cpu_seconds for e in each),
         peak_memory_gib=max(e.peak_memory_gib for e in each),
         planned_memory_gib=planned / 2**30, precision=", ".join(sorted({e.precision or "float32" for e in each})),
-        model_seed=chosen,
-        **warm_start(experiment, each),
-        warnings=[w for e in each for w in e.warnings],
-        finished=now(),
+        model_seed=chosen, warnings=[w for e in each for w in e.warnings], finished=now(),
         paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": table, **PATHS},
-        verdict="; ".join([*statistics.faults(each, experiment.k), statistics.verdict(last, baselines)]),
     )  # fmt: skip
+    if taken := {str(e.seed): e.taken for e in each if e.taken}:
+        result.taken = taken
+    if experiment.warm is not None:
+        result.warm = warm_start(experiment.warm, each)
+    result.verdict = "; ".join([*statistics.faults(each, experiment.k), *_verdicts(result)])
     result.write(folder / "result.json")
     return result
+
+
+def _verdicts(result: RunResult) -> list[str]:
+    """By labels where there are any, and of users by their hidden notes rather than by those that chose the epoch."""
+    by_recall = statistics.recall_verdict(result.recall_line, result.strongest)
+    by_scores = statistics.verdict(result.last, result.baselines)
+    return [by_scores, by_recall] if by_recall and result.has_labels else [by_recall or by_scores]
 
 
 def _explain(experiment: AnyExperiment, folder: Path, seed: int, clusters: NDArray[np.int64]) -> None:
     """Write which features set the clusters of the model's seed apart, where the data has features that can."""
     explained = datamodule_of(experiment.method).explain(experiment, clusters)
     if explained is not None:
-        Explanation.model_validate({"seed": seed, "clusters": explained}).write(folder / "explain.json")
+        Explanation(seed=seed, clusters=explained).write(folder / "explain.json")
 
 
-def warm_start(experiment: AnyExperiment, each: list[SeedResult]) -> dict[str, Any]:
-    """What `result.json` says of a warm start, where there was one."""
-    if experiment.warm is None:
-        return {}
-    n_before = experiment.warm.n_known
-    counts = {
-        "known": n_before,
-        "new": len(experiment.warm.rows) - n_before,
-        "gone": len(experiment.warm.clusters) - n_before,
-    }
-    return {"warm": WarmStart(run=experiment.warm.run, **counts, kept=[e.kept or 0.0 for e in each])}
+def warm_start(warm: Warm, each: list[SeedResult]) -> WarmStart:
+    """What `result.json` says of a warm start."""
+    known = warm.n_known
+    new, gone = len(warm.rows) - known, len(warm.clusters) - known
+    return WarmStart(run=warm.run, known=known, new=new, gone=gone, kept=[e.kept or 0.0 for e in each])
 
 
-def _request(experiment: AnyExperiment) -> dict[str, Any]:
-    """What `result.json` says of the command: method, data, settings with their sources, versions."""
-    data, request = experiment.data, experiment.request
+def _versions(threads: int) -> str:
     packages = ("tessera", "torch", "ray", "numpy", "scikit-learn")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    values = plain(flat(experiment.settings))
-    return {
-        "schema": 1,
-        "method": experiment.method.name,
-        "dataset": DataRecord(name=data.name, hash=data.digest(), rows=data.n_rows, given=given(experiment),
-                              notes=[*data.notes, *request.remarks], **finished_run.location(request.launch)),
-        "settings": {k: SettingRecord(value=v, source=request.sources.get(k, "default")) for k, v in values.items()},
-        "seeds": experiment.seeds,
-        "command": request.command,
-        "made_by": f"{versions}, Python {platform.python_version()}, {experiment.threads} threads",
-    }  # fmt: skip
+    return f"{versions}, Python {platform.python_version()}, {threads} threads"
+
+
+def _dataset(experiment: AnyExperiment) -> DataRecord:
+    data, request = experiment.data, experiment.request
+    return DataRecord(
+        name=data.name, hash=data.digest(), rows=data.n_rows, given=given(experiment),
+        notes=[*data.notes, *request.remarks], spec=finished_run.location(request.launch.dataset),
+        **prepared(request.launch),
+    )  # fmt: skip
+
+
+def _settings(experiment: AnyExperiment) -> dict[str, SettingRecord]:
+    sources = experiment.request.sources
+    values = plain(flat(experiment.settings)).items()
+    return {key: SettingRecord(value=value, source=sources.get(key, "default")) for key, value in values}
 
 
 def _baselines(experiment: AnyExperiment) -> dict[str, Scores | None]:
@@ -256,7 +264,7 @@ def _baselines(experiment: AnyExperiment) -> dict[str, Scores | None]:
     return {name: statistics.over_seeds(each) for name, each in rows.items()}
 
 
-def outcome(experiment: AnyExperiment, folder: Path, result: RunResult) -> dict[str, Any]:
+def outcome(experiment: AnyExperiment, folder: Path, result: RunResult) -> Ending:
     """Write the report; returns what MLflow shows of the run (`ops.storage.status.recorded`)."""
     means = {f"{group}/{k}": v for group in GROUPS for k, v in (getattr(result, group) or Scores()).means.items()}
     for name, scores in result.baselines.items():

@@ -25,11 +25,13 @@ from ops.losses.infonce import hard_infonce
 from ops.losses.pair_weights import PairWeights, trusted_rows
 from ops.losses.tiles import tile_rows_on
 from ops.training.optimizer_state import pack_training, unpack_training
+from trainers.before_collapse import BeforeCollapse
 from trainers.hsan.cost import storage_for
 from trainers.hsan.model import ATTRIBUTE, Encoders, batch_rows, fuse, rows_of, structure_matrix
 from trainers.hsan.settings import Settings
 from trainers.hsan.warm import begin_warm, prepare_warm
 from trainers.shared import (
+    EpochTrainer,
     Evaluation,
     check_loss,
     gradient_step,
@@ -44,11 +46,15 @@ REMEDY = "lower --lr or raise --temperature"
 
 
 def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
-    """Algorithm 1 of the paper; returns the clusters of the last epoch.
+    """Algorithm 1 of the paper; returns the clusters of the last epoch, or of the last before a cluster collapsed.
 
-    Raises DivergedError on a loss that is not finite, ResourceError where the pair weights exceed their budget.
+    `--protocol published` keeps those of the last epoch whatever they are. Raises DivergedError on a loss that is not
+    finite, ResourceError where the pair weights exceed their budget.
     """
-    result = run_epochs(HsanTrainer(settings, data, run), run, settings.epochs)
+    trainer = HsanTrainer(settings, data, run)
+    weights = dict(trainer.model.named_parameters()) | trainer.average
+    either: EpochTrainer = BeforeCollapse(trainer, weights, settings.k, run) if settings.guarded else trainer
+    result = run_epochs(either, run, settings.epochs)
     return keep_cluster_ids(result, settings.k, run.warm)
 
 
@@ -95,6 +101,7 @@ class HsanTrainer:
     def epoch(self, epoch: int) -> dict[str, float]:
         """One epoch: a step over all pairs or one a batch; its metrics, means over the steps."""
         before = self.group.counters
+        self.optimizer.param_groups[0]["lr"] = self.settings.lr_at(epoch)
         steps = self._batches(epoch) if self.in_batches else [self._all_pairs(epoch)]
         with torch.no_grad():
             for name, mean in self.average.items():
@@ -132,8 +139,11 @@ class HsanTrainer:
             loss = hard_infonce(z, e, self.model.alpha, weights, self.settings.temperature, self.cache, self.alpha)
         except OverflowError as error:
             raise DivergedError(f"epoch {epoch}: {error}; {REMEDY}") from None
-        accumulate = self.settings.gradients == "accumulate"
-        gradient_step(loss, list(self.model.parameters()), self.optimizer, self.group, accumulate=accumulate)
+        leak, parameters = self.settings.leak, list(self.model.parameters())
+        for parameter in parameters if 0 < leak < 1 else ():
+            if parameter.grad is not None:  # the sum of the earlier steps
+                parameter.grad.mul_(leak)
+        gradient_step(loss, parameters, self.optimizer, self.group, accumulate=leak > 0)
         return loss.detach()
 
     @torch.no_grad()
@@ -193,7 +203,7 @@ class HsanTrainer:
         if self.labels is not None and self.trusted is not None:
             shared |= {"pseudo.labels": self.labels, "pseudo.trusted": self.trusted}
         shared |= {f"average.{name}": mean for name, mean in self.average.items()}
-        packed = pack_training(self.model, self.optimizer, gradients=self.settings.gradients == "accumulate")
+        packed = pack_training(self.model, self.optimizer, gradients=self.settings.leak > 0)
         return State(epoch, packed | shared, {self.group.rank: tiles} if tiles else {})
 
     def _load(self, start: State) -> None:

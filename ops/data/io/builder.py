@@ -48,7 +48,7 @@ def check_knn(knn: int, metric: str) -> None:
         raise SettingsError(f"--knn-metric {metric} must be one of: {', '.join(METRICS)}")
 
 
-def finish(
+def finished_graph(
     raw: Raw, knn: int, metric: str, scale: Scale = "none", make_features: MadeFeatures = "none", k_given: bool = True
 ) -> tuple[AttributedGraph, NDArray[np.int64] | None]:
     """Check all of it; scale the columns; build the k-NN graph of a feature table (`knn` > 0).
@@ -118,5 +118,5 @@ def _all_missing(raw: Raw, no_edges: bool, no_k: bool) -> str:
     if unscaled := next((note for note in raw.notes if UNSCALED in note), ""):
         sentences.append(unscaled.partition(";")[0])
         flags.insert(0, "--scale standard")
-    told = "; ".join([said, *sentences])
-    return f"{told}. Add: {' '.join([own_flags, *flags]).strip()}" if sentences or raw.missing else told
+    sentence = "; ".join([said, *sentences])
+    return f"{sentence}. Add: {' '.join([own_flags, *flags]).strip()}" if sentences or raw.missing else sentence

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ops.data.io.chunks import Chunk, line_end, read_table
 from ops.data.io.dtypes import numbers_of, times_of
 from ops.data.io.ids import Lookup, check_unique, ids_of
-from ops.data.io.readers import DataFile, listing
+from ops.data.io.readers import DataFile, files_below
 from ops.data.io.schema import Columns, header_line, is_number
 from ops.data.io.validate import make_hetero
 from ops.data.types.hetero import Edges, HeteroGraph, Ids, Nodes, Relation
@@ -26,7 +26,7 @@ MANY = 64  # values of a token column beyond which it names rather than describe
 BINS, FEW = 10, 16
 RATINGS = {5: "share_note", 4: "comment_note", 3: "follow_note"}
 _TYPES = ("token", "token_seq", "float", "float_seq")
-Encoded = tuple[NDArray[np.float32], list[str]]  # features [N, width] and what each stands for
+EncodedColumn = tuple[NDArray[np.float32], list[str]]  # features [N, width] and what each stands for
 _KEYS = {"user": "user_id", "item": "item_id"}
 
 
@@ -48,7 +48,7 @@ def find_atomic(place: str) -> dict[str, DataFile] | None:
 
     Raises DataError where there are several data sets in one folder.
     """
-    files = {n: f for n, f in listing(place).items() if "/" not in n and f.suffix in (".inter", ".user", ".item")}
+    files = {n: f for n, f in files_below(place).items() if "/" not in n and f.suffix in (".inter", ".user", ".item")}
     kinds: dict[str, DataFile] = {}
     for file in files.values():
         other = kinds.setdefault(file.suffix[1:], file)
@@ -123,7 +123,7 @@ def _nodes(kind: str, file: DataFile | None, inter: Atomic, notes: list[str]) ->
     return Nodes(ids, np.concatenate(blocks, axis=1) if blocks else None, tuple(names))
 
 
-def _encoded(table: Atomic, name: str, column: Any) -> Encoded | None:
+def _encoded(table: Atomic, name: str, column: Any) -> EncodedColumn | None:
     """A column as features, None where it only names."""
     kind = table.types[name]
     if kind == "float":
@@ -153,7 +153,7 @@ def _numbers(words: list[str]) -> NDArray[np.float64] | None:
     return values if strange <= len(words) / 100 and np.unique(finite).size > FEW else None
 
 
-def _binned(values: NDArray[np.float64]) -> Encoded:
+def _binned(values: NDArray[np.float64]) -> EncodedColumn:
     finite = np.isfinite(values)
     cuts = np.unique(np.quantile(values[finite], np.arange(1, BINS) / BINS))
     x = np.zeros((values.size, cuts.size + 1), dtype=np.float32)
@@ -163,7 +163,7 @@ def _binned(values: NDArray[np.float64]) -> Encoded:
     return x, [f"under {ends[0]}", *between, f"from {ends[-1]}"]
 
 
-def _hot(lists: list[list[str]]) -> Encoded | None:
+def _hot(lists: list[list[str]]) -> EncodedColumn | None:
     names = sorted({w for words in lists for w in words if w})
     if not names or len(names) > MANY:
         return None

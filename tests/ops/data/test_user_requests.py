@@ -6,7 +6,7 @@ import pytest
 from refusals import one_line
 
 from ops.data.user_requests import Vocabulary, read_new
-from ops.data.user_requests_frame import from_frame
+from ops.data.user_requests_frame import users_from_frame
 from ops.errors import DataError
 
 FOLLOW, BACK = ("user", "follow_note", "note"), ("note", "rev_follow_note", "user")
@@ -115,7 +115,7 @@ def test_a_frame_has_one_row_an_edge_and_users_in_order():
     rows = frame(
         user=["new", "10", "new", "z"], note=["y", "x", "7", None], relation=["follow", "share_note", "follow", None]
     )
-    new = from_frame(rows, MODEL)
+    new = users_from_frame(rows, MODEL)
     assert new.ids.tolist() == ["new", "10", "z"]
     assert new.rows.numbers.tolist() == [-1, 0, -1]
     assert edges_of(new, BACK) == [(0, 1), (0, 2)]
@@ -124,7 +124,7 @@ def test_a_frame_has_one_row_an_edge_and_users_in_order():
 
 def test_a_frames_features_are_those_of_the_first_row_and_one_relation_needs_no_name():
     rows = frame(src=[9, 9, 5], dst=[5.0, 7.0, np.nan], b=[1, 8, 2], a=[3, 8, 4])
-    new = from_frame(rows, SAME)
+    new = users_from_frame(rows, SAME)
     assert new.rows.x.tolist() == [[1, 3], [2, 4]]
     assert edges_of(new, ("node", "edge", "node")) == [(0, 0), (0, 2)]
 
@@ -141,4 +141,4 @@ def test_a_frames_features_are_those_of_the_first_row_and_one_relation_needs_no_
     (frame(user=[], note=[], relation=[]), MODEL, "has no rows"),
 ])  # fmt: skip
 def test_a_frame_that_does_not_fit_is_named(rows, model, said):
-    assert said in one_line(DataError, from_frame, rows, model)
+    assert said in one_line(DataError, users_from_frame, rows, model)

@@ -13,7 +13,8 @@ from PIL import Image
 from ops.reporting import figures, image_figures
 from ops.reporting.drawings import literal
 from ops.reporting.theme import CYCLE, INK, png
-from ops.results.schema import CountSweep, SearchResult
+from ops.results.schema import CountSweep
+from ops.results.search_schema import SearchResult
 
 
 def history(epochs: int = 30, **extra: float) -> list[dict[str, float]]:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from ops.reporting.drawings import tsne
 from ops.reporting.html import page, try_report, write_report
 from ops.reporting.tables import summary_table, trials_table
 from ops.results.arrays import read_sample
-from ops.results.schema import RunResult, SearchResult
+from ops.results.schema import RunResult
+from ops.results.search_schema import SearchResult
 from workflows.report import main
 
 PICTURES = {"tsne", "similarity", "curves", "scores", "sizes", "hard"}
@@ -247,7 +249,7 @@ def test_what_sets_clusters_apart_is_on_their_cards_and_its_absence_is_said(tmp_
     x = np.zeros((60, 2), dtype=np.float32)
     x[:20, 0], x[:, 1] = 1, 7
     clusters = explain(x, np.repeat([0, 1], [20, 40]), 3, ["word <b>", "constant"])
-    (folder / "explain.json").write_text(json.dumps({"seed": 0, "clusters": clusters}))
+    (folder / "explain.json").write_text(json.dumps({"seed": 0, "clusters": [asdict(each) for each in clusters]}))
     main([str(folder)])
     assert not capsys.readouterr().err
     html = (folder / "report.html").read_text()

@@ -7,7 +7,8 @@ import pytest
 from fabricate import make_run, make_users_run
 
 from ops.errors import DataError
-from ops.results.schema import RunResult, Scores, SearchResult, SeedResult
+from ops.results.schema import RunResult, Scores, SeedResult
+from ops.results.search_schema import SearchResult
 from ops.results.stored_run import read_result, read_run
 
 

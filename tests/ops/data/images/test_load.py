@@ -215,6 +215,8 @@ def test_features_of_a_frozen_backbone_come_along(places):
     assert np.array_equal(data.features, x)
     assert (data.n_features, data.size) == (5, (32, 32))
     assert data.digest() != load_images(str(root))[0].digest()
+    alone, _ = load_images(str(places / "x.npy"), backbone=f"frozen:{places / 'x.npy'}")
+    assert data.digest() == alone.digest(), "so that predict with the features alone knows the rows"
     assert labels is not None
     ids = [*data.ids[::-1]]
     columns = {"id": ids} | {f"f{i}": x[::-1, i] for i in range(5)}
@@ -256,6 +258,14 @@ def test_features_alone_are_a_data_set_too(places):
         load_images(spec)
     with pytest.raises(DataError, match=r"x.npy: is a table of features, but --backbone names .*t.parquet"):
         load_images(spec, backbone=f"frozen:{places / 't.parquet'}")
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel().astype(np.float32)), 3)
+    for kind in (vectors.type, pa.list_(pa.float64())):
+        pq.write_table(pa.table({"label": [*"xxyy"], "z": vectors.cast(kind), "c": [*"abcd"]}), places / "v.parquet")
+        data, labels = load_images(str(places / "v.parquet"), backbone=f"frozen:{places / 'v.parquet'}")
+        assert (data.features.tolist(), labels.tolist()) == (x.tolist(), [0, 0, 1, 1])
+    pq.write_table(pa.table({"z": [[1.0, 2.0], [3.0]]}), places / "v.parquet")
+    with pytest.raises(DataError, match=r"v.parquet, row 1: the vector in 'z' has 1 values, that of row 0 2; give all"):
+        load_images(str(places / "v.parquet"), backbone=f"frozen:{places / 'v.parquet'}")
     np.save(places / "cube.npy", np.zeros((2, 3, 4)))
     with pytest.raises(DataError, match=r"cube.npy: features must have two dimensions \(images, features\), found \(2"):
         load_images(str(places / "cube.npy"), backbone=f"frozen:{places / 'cube.npy'}")
