@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from ops.atomic_io import Arrays, save_arrays
 from ops.errors import DataError
 from ops.reporting.points import Coordinates
-from ops.reporting.tables import BASELINES, searched
+from ops.reporting.tables import BASELINES, searched_names
 from ops.results.arrays import read_arrays
-from ops.results.schema import LABELLED, SearchResult
+from ops.results.schema import LABELLED
+from ops.results.search_schema import SearchResult
 from ops.results.stored_run import StoredRun
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def search_drawings(search: SearchResult) -> dict[str, list[bytes]]:
     """The search's figure: every searched setting against the objective."""
     from ops.reporting.figures import search_settings
 
-    return _drawn({"trials": search_settings(search, searched(search))})
+    return _drawn({"trials": search_settings(search, searched_names(search))})
 
 
 def _drawn(figures: "dict[str, Figure | None]") -> dict[str, list[bytes]]:

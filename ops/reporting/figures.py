@@ -23,7 +23,8 @@ from ops.reporting.theme import (
     panels,
     style,
 )
-from ops.results.schema import CountSweep, Numbers, SearchResult
+from ops.results.schema import CountSweep, Numbers
+from ops.results.search_schema import SearchResult
 
 Epochs = Sequence[Numbers]
 Points = NDArray[np.floating]

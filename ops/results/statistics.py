@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from ops.api import Record
 from ops.clustering.collapse import is_collapsed
 from ops.evaluation.model_selection import PANEL, panel
-from ops.results.schema import Number, Numbers, Scores, SeedResult, Spread
+from ops.results.schema import Interval, Number, Numbers, RecallLine, Scores, SeedResult, Spread
 
 SCORE = ("cluster/", "eval/", "tune/")
 ALIKE = "all rows have the same features"
@@ -131,6 +132,36 @@ def verdict(last: Scores, baselines: Mapping[str, Scores | None]) -> str:
         return f"last is as good as the strongest baseline ({best}) in {name}"
     word = "above" if gap > noise else "below" if gap < -noise else "within a standard deviation of"
     return f"last is {word} the strongest baseline ({best}) in {name}: {gap:+.{digits}f}"
+
+
+def paired(theirs: Float[np.ndarray, "T Q"], ours: Float[np.ndarray, "S Q"]) -> Interval:
+    """Mean over Q users and S seeds of `theirs - ours` with its 95 % interval; T is S or 1, what no seed changes.
+
+    The variance is that of users (a seed's, the mean over seeds: averaging over seeds earns nothing) and, of several
+    seeds, that of their means, each over its count; the normal quantile.
+    """
+    each = theirs.astype(np.float64) - ours
+    seeds, users = each.shape
+    variance = np.mean(np.var(each, axis=1, ddof=1)) / users if users > 1 else 0.0
+    variance += np.var(each.mean(axis=1), ddof=1) / seeds if seeds > 1 else 0.0
+    mean, reach = float(np.mean(each)), 1.959964 * math.sqrt(variance)
+    return Interval(mean=mean, low=mean - reach, high=mean + reach)
+
+
+def recall_verdict(ours: RecallLine | None, strongest: RecallLine | None) -> str:
+    """One sentence: the method's clusters against the strongest line that needs no training, "" where one is lacking.
+
+    Neither is called better where the interval of the difference has 0 in it.
+    """
+    if ours is None or strongest is None or strongest.gain is None:
+        return ""
+    gain = strongest.gain
+    word = "below" if gain.low > 0 else "above" if gain.high < 0 else "not told apart from"
+    low, high = sorted((-100 * gain.low, -100 * gain.high))
+    return (
+        f"{ours.name} is {word} the strongest row without its training ({strongest.name}) in Recall@50: "
+        f"{-100 * gain.mean:+.1f} points, 95 % interval by user {low:+.1f} to {high:+.1f}"
+    )
 
 
 def stability(assignments: Sequence[NDArray[np.int64]]) -> float | None:

@@ -203,14 +203,21 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         planned_memory_gib=planned / 2**30, precision=", ".join(sorted({e.precision or "float32" for e in each})),
         model_seed=chosen, warnings=[w for e in each for w in e.warnings], finished=now(),
         paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": table, **PATHS},
-        verdict="; ".join([*statistics.faults(each, experiment.k), statistics.verdict(last, baselines)]),
     )  # fmt: skip
     if taken := {str(e.seed): e.taken for e in each if e.taken}:
         result.taken = taken
     if experiment.warm is not None:
         result.warm = warm_start(experiment.warm, each)
+    result.verdict = "; ".join([*statistics.faults(each, experiment.k), *_verdicts(result)])
     result.write(folder / "result.json")
     return result
+
+
+def _verdicts(result: RunResult) -> list[str]:
+    """By labels where there are any, and of users by their hidden notes rather than by those that chose the epoch."""
+    by_recall = statistics.recall_verdict(result.recall_line, result.strongest)
+    by_scores = statistics.verdict(result.last, result.baselines)
+    return [by_scores, by_recall] if by_recall and result.has_labels else [by_recall or by_scores]
 
 
 def _explain(experiment: AnyExperiment, folder: Path, seed: int, clusters: NDArray[np.int64]) -> None:
