@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from small import Recorder, trained
+from small import Recorder, small_graph, trained
 
 from ops.api import PlainRun
 from ops.clustering.collapse import is_collapsed
+from tessera import HSAN
 
 EVALUATED = {"hsan": (0, 2, 4), "caegcn": (0, 2, 3)}
 CASES = [("hsan", {}), ("hsan", {"ema": 0.5, "gradients": 0.5}), ("caegcn", {})]
@@ -62,6 +63,14 @@ def test_a_checkpoint_at_a_sound_evaluation_has_no_copy_of_its_own_weights(monke
     _, run = trained("hsan", run=Recorder())
     copies = {state.epoch: "sound.alpha" in state.shared for state in run.states}
     assert copies == {0: False, 1: True, 2: False, 3: True, 4: True}
+
+
+def test_an_estimator_warns(monkeypatch):
+    script(monkeypatch, "hsan", [4])
+    data = small_graph("hsan")[0]
+    estimator = HSAN(n_clusters=3, embedding_dim=12, epochs=5, update_every=2)
+    with pytest.warns(UserWarning, match=r"^HSAN: a cluster has collapsed .* the result is that of epoch 2$"):
+        estimator.fit(data.x, data.edge_index)
 
 
 @pytest.mark.parametrize(("smallest", "collapsed"), [(0, True), (47, True), (48, False)])
