@@ -215,7 +215,7 @@ class DataModule(Generic[S, D]):
     def offsets(self, data: D, array: str = "") -> NDArray[np.int64] | None:
         """The first row of each part of the rows [P + 1] of which part p belongs to rank p % W; None: rank 0 has all.
 
-        `array`: of that name in a `Result`, whose rows may be others.
+        `array`: of that name in a `Result`, whose rows may be others. Data in parts gives the `part_ids` of its rows.
         """
         return None
 
@@ -230,12 +230,16 @@ class DataModule(Generic[S, D]):
         """The input [N, F] of the rows (or of some of them), for figures: float32, or pixels as bytes."""
         raise NotImplementedError
 
-    def baselines(self, experiment: Experiment[S, D]) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
-        """Name, assignment int64 [N] and embeddings of every baseline, one a seed."""
+    def baselines(
+        self, experiment: Experiment[S, D], group: ProcessGroup
+    ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
+        """Name, assignment int64 [N] and embeddings of every baseline, one a seed; with `offsets` of a rank's rows."""
         raise NotImplementedError
 
-    def explain(self, experiment: Experiment[S, D], clusters: NDArray[np.int64]) -> list[dict[str, Any]] | None:
-        """Which features set each cluster apart; None where features explain nothing."""
+    def explain(
+        self, experiment: Experiment[S, D], clusters: NDArray[np.int64], rows: NDArray[np.int64] | slice = slice(None)
+    ) -> list[dict[str, Any]] | None:
+        """Which features set each cluster of these rows apart; None where features explain nothing."""
         return None
 
     def serve(self, experiment: Experiment[S, D], workers: Workers | None) -> AbstractContextManager[D]:
@@ -246,9 +250,12 @@ class DataModule(Generic[S, D]):
         """Write what `finish` needs of a seed to its `folder`; with `offsets` all ranks call it with their rows."""
 
     def finish(
-        self, experiment: Experiment[S, D], folder: Path, folders: Mapping[int, Path], model_seed: int
+        self, experiment: Experiment[S, D], rows: Any, model_seed: int, run: Callable[..., Iterator[Any]]
     ) -> dict[str, Any]:
-        """Write what only this kind of data leaves in a run's `folder`; returns what `result.json` says of it."""
+        """Write what only this kind of data leaves in a run's folder; returns what `result.json` says of it.
+
+        `rows` are the seeds' (`ops.results.seed_rows.SeedRows`), whose tasks `run` does.
+        """
         return {}
 
 

@@ -75,7 +75,7 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
         return data.x[rows]
 
     def baselines(
-        self, experiment: Experiment[MethodSettings, AttributedGraph]
+        self, experiment: Experiment[MethodSettings, AttributedGraph], group: ProcessGroup
     ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
         """k-means on X, the filtered X and the degree; the quick linear methods; rows of the untrained network."""
         method, settings, seeds = experiment.method, experiment.settings, experiment.seeds
@@ -90,10 +90,11 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
                 yield "untrained", kmeans(rows, experiment.k, (seed, 0)).labels.numpy(), {}
 
     def explain(
-        self, experiment: Experiment[MethodSettings, AttributedGraph], clusters: NDArray[np.int64]
-    ) -> list[dict[str, Any]] | None:
+        self, experiment: Experiment[MethodSettings, AttributedGraph], clusters: NDArray[np.int64],
+        rows: NDArray[np.int64] | slice = slice(None),
+    ) -> list[dict[str, Any]] | None:  # fmt: skip
         """Features by their difference between a cluster and the rest."""
         from ops.evaluation.explain import explain
 
         data = experiment.data
-        return explain(data.x, clusters, experiment.k, data.feature_names, scaling=data.scaling)
+        return explain(data.x[rows], clusters, experiment.k, data.feature_names, scaling=data.scaling)

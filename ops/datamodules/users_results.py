@@ -17,12 +17,14 @@ from ops.datamodules.user_rows import UserRows, user_rows
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation import link_prediction, recall, recommenders
 from ops.evaluation.boost import boosted as boosted_rows
-from ops.results.arrays import ASSIGNMENTS, read_arrays, read_map, seed_arrays, write_table
+from ops.graph.partition.executors import RunTasks
+from ops.results.arrays import ASSIGNMENTS, MORE, read_arrays, read_map, seed_arrays
 from ops.results.schema import StoredJson
+from ops.results.seed_rows import SeedRows
 from ops.results.statistics import over_seeds, spread
 from ops.rng import generator
 
-EMBEDDINGS, SCORED = "embeddings.parquet", "scored.json"  # the latter: a seed's SeedScores
+EMBEDDINGS, SCORED = "embeddings", "scored.json"  # the latter: a seed's SeedScores
 BOOST_QUERIES = 2000  # validation users by whom the boost is chosen: each is searched among all users
 PAIRS = 20_000  # hidden test pairs whose links are scored: a keyed sample of more
 Numbers = dict[str, float | None]
@@ -61,12 +63,12 @@ def score_seed(
     )  # fmt: skip
 
 
-def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> dict[str, Any]:
+def finish(experiment: AnyExperiment, seed_rows: SeedRows, chosen: int, run: RunTasks) -> dict[str, Any]:
     """Write embeddings.parquet of seed `chosen`; returns what `result.json` says of recall, links and the map."""
-    data = experiment.data
-    offsets = np.asarray(data.manifest.nodes[data.rows].offsets)
-    table = write_embeddings(folder / EMBEDDINGS, data.ids, seed_arrays(folders[chosen]), offsets)
-    contents: dict[str, Any] = {"embeddings": table}
+    data, folders = experiment.data, {seed: seed_rows.seed(seed) for seed in seed_rows.seeds}
+    for _ in run(EMBEDDINGS, seed_rows.tasks(write_embeddings, chosen, data.ids if seed_rows.parts == 1 else None)):
+        pass
+    contents: dict[str, Any] = {"embeddings": seed_rows.table(EMBEDDINGS)}
     if all(maps := [read_map(seed_folder) for seed_folder in folders.values()]):
         quantisation, topographic = zip(*(each["map_errors"].tolist() for each in maps), strict=True)
         contents["map"] = {"quantisation": spread(quantisation), "topographic": spread(topographic)}
@@ -85,6 +87,7 @@ def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path],
         factors = recommenders.user_factors(task.train)
         title = f"singular vectors of the interactions, {experiment.method.name}'s clusters"
         for rows, seed_folder in zip(of_seeds, folders.values(), strict=True):
+            seed_rows.bring(f"{seed_folder.name}/{Path(ASSIGNMENTS).stem}")
             clusters = read_arrays(seed_folder / ASSIGNMENTS, "last")["last"]
             rows.append(_row(recall.u2u2i(task, factors, clusters, title)))
     lines = [_over_seeds([row]) for row in fixed] + [_over_seeds(list(rows)) for rows in zip(*of_seeds, strict=True)]
@@ -98,20 +101,20 @@ def _tasks(users: UserRows) -> tuple[recall.Task, recall.Task]:
     return task, recall.make_task(users.train, users.valid, max_queries=BOOST_QUERIES, owners=users.owners)
 
 
-def write_embeddings(
-    path: Path, ids: NDArray[Any], arrays: Mapping[str, NDArray[Any]], offsets: NDArray[np.int64] | None = None
-) -> str:
-    """One row a user: id (the user's own), vector float32 [D], cluster, confidence; returns the name of the table."""
+def write_embeddings(rows: SeedRows, part: int, seed: int, ids: NDArray[Any] | None = None) -> None:
+    """A part of the table: one row a user: id (the user's own), vector float32 [D], cluster, confidence.
+
+    `ids`: of rows in one part.
+    """
     import pyarrow as pa
 
-    z = np.ascontiguousarray(arrays["embedding"], np.float32)
-
-    def columns(rows: slice) -> dict[str, Any]:
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(z[rows].ravel()), z.shape[1])
-        last = {"cluster": arrays["last"][rows], "confidence": arrays["confidence"][rows]}
-        return {"id": ids[rows], "vector": vectors, **last}
-
-    return write_table(path, offsets, columns)
+    last, z = rows.read(seed, part), np.ascontiguousarray(rows.read(seed, part, MORE)["embedding"], np.float32)
+    rows.write(EMBEDDINGS, part, {
+        "id": last["id"] if ids is None else ids,
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(z.ravel()), z.shape[1]),
+        "cluster": last["last"],
+        "confidence": last["confidence"],
+    })  # fmt: skip
 
 
 def _rows_of(

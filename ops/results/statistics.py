@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ops.evaluation.model_selection import PANEL, panel
 from ops.results.schema import Number, Scores, SeedResult, Spread
@@ -109,11 +108,3 @@ def verdict(last: Scores, baselines: Mapping[str, Scores | None]) -> str:
         return f"last is as good as the strongest baseline ({best}) in {name}"
     word = "above" if gap > noise else "below" if gap < -noise else "within a standard deviation of"
     return f"last is {word} the strongest baseline ({best}) in {name}: {gap:+.{digits}f}"
-
-
-def stability(assignments: Sequence[NDArray[np.int64]]) -> float | None:
-    """Mean adjusted Rand index between the seeds' last assignments; None for a single seed."""
-    from sklearn.metrics import adjusted_rand_score
-
-    pairs = [(a, b) for i, a in enumerate(assignments) for b in assignments[:i]]
-    return float(np.mean([adjusted_rand_score(a, b) for a, b in pairs])) if pairs else None

@@ -3,8 +3,10 @@
 import platform
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,13 @@ from numpy.typing import NDArray
 
 from ops.api import AnyExperiment, Result
 from ops.atomic_io import now, plain, replacing, save_arrays
-from ops.clustering.label_matching import numbered_as
 from ops.clustering.owners import Owners
 from ops.config.settings import flat
 from ops.datamodules import datamodule_of
 from ops.errors import DivergedError
 from ops.evaluation.model_selection import panel
 from ops.evaluation.unlabelled import cluster_sizes
+from ops.graph.partition.executors import RunTasks, in_process
 from ops.results import arrays, finished_run, statistics
 from ops.results.explanation import Explanation
 from ops.results.feature_scale import looked_at
@@ -37,13 +39,18 @@ from ops.results.schema import (
     SettingRecord,
     WarmStart,
 )
+from ops.results.seed_rows import SeedRows
+from ops.rng import generator
 from ops.storage import run_dir
+from ops.storage.location import Location
 from ops.training.consensus_result import consensus_of
 from ops.training.experiment import judges_of
 from ops.training.rescore import given, rescored
-from ops.training.seed_run import SeedRun
+from ops.training.seed_run import Judges, SeedRun
+from ops.training.seed_tables import TABLE, write_assignments
 
 PATHS = {"model": "model", "report": "report.html"}  # in a run's folder
+EXPLAINED = 1 << 20  # rows in parts, of more a sample
 
 
 def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> SeedResult | None:
@@ -62,6 +69,7 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     _watch_result(experiment, run, sizes)
     _write_rows(experiment, run, result, {"selected": run.assignments[chosen], **drawn})
     module.finish_seed(experiment, run, run.folder, result)
+    baselines = _baselines_of_seed(experiment, run) if module.offsets(data) is not None else None
     z, drawn_clusters = (_for_figures(each, owners) for each in (result.embedding, last))
     run.publish()
     if run.rank:
@@ -79,6 +87,8 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
         sizes=sizes.tolist(), alike=alike, given=given(experiment), **spent, warnings=run.warnings,
         precision=run.precision,
     )  # fmt: skip
+    if baselines is not None:
+        summary.baselines = plain(baselines)
     if drawn_scores is not None:
         summary.consensus = plain(drawn_scores)
     if run.warm is not None:
@@ -86,6 +96,15 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     summary.write(run.folder / "result.json")
     run.drop_checkpoints()
     return summary
+
+
+def _baselines_of_seed(experiment: AnyExperiment, run: SeedRun) -> dict[str, dict[str, float]] | None:
+    """The scores of each baseline drawn by this seed, from the rows that ranks own; of a trial's seed none."""
+    assert run.judges is not None
+    if run.seed not in experiment.seeds:
+        return None
+    alone = replace(experiment, request=experiment.request.with_launch(first_seed=run.seed, seeds=1))
+    return {name: scores[0] for name, scores in score_baselines(alone, run.judges).items()}
 
 
 def _tell_shrunken(experiment: AnyExperiment, run: SeedRun, rows: int) -> None:
@@ -111,6 +130,9 @@ def _write_rows(experiment: AnyExperiment, run: SeedRun, result: Result, cluster
     small = np.min_scalar_type(experiment.k)
     epochs = np.stack([each.astype(small) for each in run.assignments.values()])
     rows: arrays.Arrays = {"last": result.assignment, "confidence": result.confidence, **clusters}
+    if (first := offsets_of(experiment.data)) is not None and len(first) > 2:
+        ids = [experiment.data.part_ids(part) for part in run.judges.owners.parts]
+        rows["id"] = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int64)
     more = {"embedding": result.embedding, **result.more} if result.more else {}
 
     def offsets(name: str) -> NDArray[np.int64] | None:
@@ -138,51 +160,29 @@ def _watch_result(experiment: AnyExperiment, run: SeedRun, sizes: NDArray[np.int
         experiment.console.warn(text)
 
 
-def write_assignments(
-    experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int
-) -> tuple[str, dict[int, NDArray[np.int64]]]:
-    """`assignments.parquet`: seed, id (the user's own), cluster, confidence of the last epoch; its name, the clusters.
+def collect(
+    experiment: AnyExperiment, folder: Path, planned: int, place: Location | None = None, run: RunTasks | None = None
+) -> RunResult:
+    """Write what the finished seeds of `folder` come to together, `result.json` last.
 
-    Rows in parts are files of a folder `assignments`. With `consensus` as the result they are its clusters, and the
-    confidence is the agreement of the draws. Clusters have the numbers of the `chosen` seed, the model's; those of
-    other seeds take the number of the cluster there that they share most rows with.
+    `place`: where that is on S3 if ranks keep their rows there; `run` does the tasks of parts, by default here.
     """
-    data, result = experiment.data, experiment.launch.result
-    confidence = {"last": "confidence", "consensus": "agreement"}[result]
-    stored = {seed: arrays.read_arrays(each / arrays.ASSIGNMENTS) for seed, each in folders.items()}
-    reference = stored[chosen]["last"]
-    clusters = {seed: numbered_as(reference, each[result]) for seed, each in stored.items()}
-    ids = np.arange(data.n_rows) if data.ids is None else data.ids
-
-    def columns(rows: slice) -> dict[str, NDArray[Any]]:
-        n = len(ids[rows])
-        return {
-            "seed": np.repeat(np.array(list(stored)), n),
-            "id": np.tile(ids[rows], len(stored)),
-            "cluster": np.concatenate([each[rows] for each in clusters.values()]),
-            "confidence": np.concatenate([each[confidence][rows] for each in stored.values()]),
-        }
-
-    offsets = datamodule_of(experiment.method).offsets(data)
-    return arrays.write_table(folder / "assignments.parquet", offsets, columns), clusters
-
-
-def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
-    """Write what the finished seeds of `folder` come to together, `result.json` last."""
-    seeds, shown = experiment.seeds, experiment.launch.result
-    folders = {seed: folder / f"seed-{seed}" for seed in seeds}
-    each = [rescored(experiment, f) for f in folders.values()]
+    seeds, shown, run = experiment.seeds, experiment.launch.result, run or in_process()
+    module, offsets = datamodule_of(experiment.method), datamodule_of(experiment.method).offsets(experiment.data)
+    rows = SeedRows(folder, tuple(seeds), 1 if offsets is None else len(offsets) - 1, place)
+    each = [_rescored(experiment, rows, seed) for seed in seeds]
     lasts = [{k: v for k, v in e.last.items() if v is not None} for e in each]
     chosen = seeds[::-1][panel(lasts[::-1]).chosen]  # of equal seeds the first
-    table, clusters = write_assignments(experiment, folder, folders, chosen)
+    stability = write_assignments(rows, run, chosen, shown, experiment.k, None if rows.parts > 1 else _ids(experiment))
+    rows.bring(TABLE)  # for the report and MLflow
     for file in ("settings.json", "model.safetensors"):
         with replacing(folder / "model" / file) as temporary:
-            shutil.copyfile(folders[chosen] / "model" / file, temporary)
+            shutil.copyfile(rows.seed(chosen) / "model" / file, temporary)
     if experiment.k_choice:
         CountSweep.model_validate(experiment.k_choice).write(folder / "auto.json")
     if experiment.launch.explain:
-        _explain(experiment, folder, chosen, clusters[chosen])
-    last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), _baselines(experiment)
+        _explain(experiment, rows, chosen, each[seeds.index(chosen)].sizes)
+    last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), _baselines(experiment, each)
     result = RunResult(
         **_request(experiment),
         resumed_from={str(s): e.resumed_from for s, e in zip(seeds, each, strict=True)},
@@ -193,8 +193,8 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         oracle=statistics.over_seeds([e.oracle for e in each]),
         selected_by=[e.selected_by for e in each],
         baselines=baselines,
-        **datamodule_of(experiment.method).finish(experiment, folder, folders, chosen),
-        stability=statistics.stability(list(clusters.values())),
+        **module.finish(experiment, rows, chosen, run),
+        stability=stability,
         seconds=sum(e.seconds for e in each), cpu_seconds=sum(e.cpu_seconds for e in each),
         peak_memory_gib=max(e.peak_memory_gib for e in each),
         planned_memory_gib=planned / 2**30, precision=", ".join(sorted({e.precision or "float32" for e in each})),
@@ -202,18 +202,47 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int) -> RunResult:
         **warm_start(experiment, each),
         warnings=[w for e in each for w in e.warnings],
         finished=now(),
-        paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": table, **PATHS},
+        paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": rows.table(TABLE), **PATHS},
         verdict="; ".join([*statistics.faults(each, experiment.k), statistics.verdict(last, baselines)]),
     )  # fmt: skip
     result.write(folder / "result.json")
     return result
 
 
-def _explain(experiment: AnyExperiment, folder: Path, seed: int, clusters: NDArray[np.int64]) -> None:
-    """Write which features set the clusters of the model's seed apart, where the data has features that can."""
-    explained = datamodule_of(experiment.method).explain(experiment, clusters)
+def _rescored(experiment: AnyExperiment, rows: SeedRows, seed: int) -> SeedResult:
+    """The seed's summary by the labels that there are now; where these are new, all rows are needed in the folder."""
+    folder = rows.seed(seed)
+    if SeedResult.read(folder / "result.json").given != given(experiment):
+        for file in (arrays.EPOCHS, arrays.ASSIGNMENTS):
+            rows.bring(f"{folder.name}/{Path(file).stem}")
+    return rescored(experiment, folder)
+
+
+def _ids(experiment: AnyExperiment) -> NDArray[Any]:
+    return np.arange(experiment.data.n_rows) if experiment.data.ids is None else np.asarray(experiment.data.ids)
+
+
+def _explain(experiment: AnyExperiment, rows: SeedRows, seed: int, sizes: list[int]) -> None:
+    """Write which features set the clusters of the model's seed apart, where the data has features that can.
+
+    Of rows in parts at most EXPLAINED, drawn by a key, are looked at.
+    """
+    module, result = datamodule_of(experiment.method), experiment.launch.result
+    if rows.parts == 1:
+        explained = module.explain(experiment, rows.read(seed, 0)[result])
+    else:
+        offsets, total = module.offsets(experiment.data), experiment.data.n_rows
+        assert offsets is not None, "only then rows lie in parts"
+        numbers = np.sort(generator(0, "explained").choice(total, min(total, EXPLAINED), replace=False))
+        ends = np.searchsorted(numbers, offsets)
+        pieces = [
+            rows.read(seed, part)[result][numbers[a:b] - offsets[part]] for part, (a, b) in enumerate(pairwise(ends))
+        ]
+        explained = module.explain(experiment, np.concatenate(pieces), numbers)
+        for each in explained or ():
+            each["rows"] = sizes[each["cluster"]]
     if explained is not None:
-        Explanation.model_validate({"seed": seed, "clusters": explained}).write(folder / "explain.json")
+        Explanation.model_validate({"seed": seed, "clusters": explained}).write(rows.folder / "explain.json")
 
 
 def warm_start(experiment: AnyExperiment, each: list[SeedResult]) -> dict[str, Any]:
@@ -247,13 +276,24 @@ def _request(experiment: AnyExperiment) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _baselines(experiment: AnyExperiment) -> dict[str, Scores | None]:
-    rows: dict[str, list[dict[str, float]]] = {}
+def _baselines(experiment: AnyExperiment, each: list[SeedResult]) -> dict[str, Scores | None]:
+    """The baselines over seeds: as the ranks that own the rows have scored them, else here."""
+    if all(e.baselines is not None for e in each):
+        scored = [e.baselines or {} for e in each]
+        return {name: statistics.over_seeds([scores[name] for scores in scored]) for name in scored[0]}
     judges = judges_of(experiment)
     assert judges is not None, "a process of its own has all rows"
-    for name, clusters, embeddings in datamodule_of(experiment.method).baselines(experiment):
+    of_seeds = score_baselines(experiment, judges)
+    return {name: statistics.over_seeds(scores) for name, scores in of_seeds.items()}
+
+
+def score_baselines(experiment: AnyExperiment, judges: Judges) -> dict[str, list[dict[str, float]]]:
+    """The scores of every baseline, those of each seed one after the other; all ranks call it."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    group = judges.owners.group
+    for name, clusters, embeddings in datamodule_of(experiment.method).baselines(experiment, group):
         rows.setdefault(name, []).append(judges.unlabelled(clusters, embeddings) | judges.evaluator(clusters))
-    return {name: statistics.over_seeds(each) for name, each in rows.items()}
+    return rows
 
 
 def outcome(experiment: AnyExperiment, folder: Path, result: RunResult) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""The clusters of all seeds as one table, and how far the seeds agree, from tables of counts that parts add up to.
+
+Axes: n rows of a part, S seeds, K clusters.
+"""
+
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.clustering.label_matching import counts, matched_counts
+from ops.evaluation.labelled import adjusted_rand
+from ops.graph.partition.executors import RunTasks
+from ops.results.seed_rows import SeedRows
+
+CONFIDENCE = {"last": "confidence", "consensus": "agreement"}  # of each result
+TABLE = "assignments"
+
+
+def write_assignments(
+    rows: SeedRows, run: RunTasks, chosen: int, result: str, n_clusters: int, ids: NDArray[Any] | None
+) -> float | None:
+    """`assignments.parquet`: seed, id (the user's own), cluster, confidence of the last epoch; returns the stability.
+
+    That is the mean adjusted Rand index of two seeds, None for a single one. Rows in parts are files of a folder
+    `assignments`; `ids` are those of rows in one part. With `consensus` as the result they are its clusters, and the
+    confidence is the agreement of the draws. Clusters have the numbers of the `chosen` seed, the model's; those of
+    other seeds take the number of the cluster there that they share most rows with. Raises as `SeedRows` does.
+    """
+    tables = reduce(np.add, run("agreement", rows.tasks(_count, chosen, result, n_clusters)))
+    numbers = {seed: _numbers(table) for seed, table in zip(rows.seeds, tables, strict=False)}
+    for _ in run(TABLE, rows.tasks(_write, result, numbers, ids)):
+        pass
+    agreements = [adjusted_rand(table) for table in tables[len(rows.seeds) :]]
+    return float(np.mean(agreements)) if agreements else None
+
+
+def _count(rows: SeedRows, part: int, chosen: int, result: str, k: int) -> NDArray[np.int64]:
+    """Counts of each seed's clusters against the chosen one's, and of each pair of seeds: [S + S (S - 1) / 2, K, K]."""
+    stored = {seed: rows.read(seed, part) for seed in rows.seeds}
+    clusters = [each[result] for each in stored.values()]
+    against = [counts(each, stored[chosen]["last"], k) for each in clusters]
+    return np.stack(against + [counts(a, b, k) for i, a in enumerate(clusters) for b in clusters[:i]])
+
+
+def _numbers(table: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The number of each cluster that there is of a seed: [K or less]."""
+    k = int(np.flatnonzero(table.any(0) | table.any(1)).max()) + 1
+    return matched_counts(table[:k, :k])
+
+
+def _write(
+    rows: SeedRows, part: int, result: str, numbers: Mapping[int, NDArray[np.int64]], ids: NDArray[Any] | None
+) -> None:
+    """One part of the table."""
+    stored = {seed: rows.read(seed, part) for seed in rows.seeds}
+    ids = next(iter(stored.values()))["id"] if ids is None else ids
+    rows.write(TABLE, part, {
+        "seed": np.repeat(np.array(rows.seeds), len(ids)),
+        "id": np.tile(ids, len(stored)),
+        "cluster": np.concatenate([numbers[seed][each[result]] for seed, each in stored.items()]),
+        "confidence": np.concatenate([each[CONFIDENCE[result]] for each in stored.values()]),
+    })  # fmt: skip
