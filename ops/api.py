@@ -35,6 +35,9 @@ D = TypeVar("D", bound=Data)
 Arrays = Mapping[str, NDArray[Any]]
 Record = dict[str, float]
 Judge = Callable[[NDArray[np.int64], Arrays], dict[str, float]]
+Rows = NDArray[np.int64] | slice
+Explained = list[dict[str, Any]] | None
+Baselines = Iterator[tuple[str, NDArray[np.int64], Arrays]]
 
 
 @dataclass(frozen=True)
@@ -222,23 +225,18 @@ class DataModule(Generic[S, D]):
     def judge(self, experiment: Experiment[S, D], group: ProcessGroup) -> Judge:
         """A function that scores an assignment, and embeddings where there are any, without labels.
 
-        With `offsets` all ranks of the `group` make one and call it, each with its own rows; rank 0's scores count.
-        """
+        With `offsets` all ranks of the `group` make one and call it, each with its own rows; rank 0's scores count."""
         raise NotImplementedError
 
-    def features(self, data: D, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[Any]:
+    def features(self, data: D, rows: Rows = slice(None)) -> NDArray[Any]:
         """The input [N, F] of the rows (or of some of them), for figures: float32, or pixels as bytes."""
         raise NotImplementedError
 
-    def baselines(
-        self, experiment: Experiment[S, D], group: ProcessGroup
-    ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
+    def baselines(self, experiment: Experiment[S, D], group: ProcessGroup) -> Baselines:
         """Name, assignment int64 [N] and embeddings of every baseline, one a seed; with `offsets` of a rank's rows."""
         raise NotImplementedError
 
-    def explain(
-        self, experiment: Experiment[S, D], clusters: NDArray[np.int64], rows: NDArray[np.int64] | slice = slice(None)
-    ) -> list[dict[str, Any]] | None:
+    def explain(self, experiment: Experiment[S, D], clusters: NDArray[np.int64], rows: Rows = slice(None)) -> Explained:
         """Which features set each cluster of these rows apart; None where features explain nothing."""
         return None
 
@@ -249,13 +247,8 @@ class DataModule(Generic[S, D]):
     def finish_seed(self, experiment: Experiment[S, D], run: Run, folder: Path, result: Result) -> None:
         """Write what `finish` needs of a seed to its `folder`; with `offsets` all ranks call it with their rows."""
 
-    def finish(
-        self, experiment: Experiment[S, D], rows: Any, model_seed: int, run: Callable[..., Iterator[Any]]
-    ) -> dict[str, Any]:
-        """Write what only this kind of data leaves in a run's folder; returns what `result.json` says of it.
-
-        `rows` are the seeds' (`ops.results.seed_rows.SeedRows`), whose tasks `run` does.
-        """
+    def finish(self, experiment: Experiment[S, D], rows: Any, seed: int, run: Callable[..., Any]) -> dict[str, Any]:
+        """Write what only this kind leaves of the seeds' `rows` (SeedRows; `run` does tasks); returns what is told."""
         return {}
 
 

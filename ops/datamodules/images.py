@@ -127,12 +127,12 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
                 yield name, _kmeans(space, experiment.k, seed), {}
 
     def finish(
-        self, experiment: Experiment[ImageSettings, ImageSet], rows: SeedRows, model_seed: int, run: RunTasks
+        self, experiment: Experiment[ImageSettings, ImageSet], rows: SeedRows, seed: int, run: RunTasks
     ) -> dict[str, Any]:
         """The pictures of the report and the embeddings as Parquet (`images_results.py`)."""
         from ops.datamodules.images_results import finish
 
-        return finish(experiment, rows, model_seed)
+        return finish(experiment, rows, seed)
 
 
 def _kmeans(space: NDArray[Any], k: int, seed: int) -> NDArray[np.int64]:

@@ -252,8 +252,8 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
             if run.rank == 0:
                 scored.write(folder / SCORED)
 
-    def finish(self, experiment: UserExperiment, rows: SeedRows, model_seed: int, run: RunTasks) -> dict[str, Any]:
+    def finish(self, experiment: UserExperiment, rows: SeedRows, seed: int, run: RunTasks) -> dict[str, Any]:
         """The recall table, link scores and the embeddings as Parquet (`users_results.py`)."""
         from ops.datamodules.users_results import finish
 
-        return finish(experiment, rows, model_seed, run)
+        return finish(experiment, rows, seed, run)

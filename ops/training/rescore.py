@@ -73,7 +73,8 @@ def rescored(experiment: AnyExperiment, folder: Path) -> SeedResult:
             clusters = arrays.read_arrays(folder / arrays.ASSIGNMENTS)["consensus"]
             summary.consensus = scored_again(summary.consensus, clusters, experiment.labels)
         _label_sample(folder / arrays.SAMPLE, experiment.labels)
-        summary.baselines = None
+        if summary.baselines is not None:
+            summary.baselines = None
     summary.given = now
     summary.write(folder / "result.json")
     end(folder, "FINISHED", metrics=summary.figures())

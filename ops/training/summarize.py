@@ -3,7 +3,6 @@
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
@@ -43,10 +42,10 @@ from ops.results.seed_rows import SeedRows
 from ops.rng import generator
 from ops.storage import run_dir
 from ops.storage.location import Location
+from ops.training.baselines import baselines_of, baselines_of_seed
 from ops.training.consensus_result import consensus_of
-from ops.training.experiment import judges_of
 from ops.training.rescore import given, rescored
-from ops.training.seed_run import Judges, SeedRun
+from ops.training.seed_run import SeedRun
 from ops.training.seed_tables import TABLE, write_assignments
 
 PATHS = {"model": "model", "report": "report.html"}  # in a run's folder
@@ -69,7 +68,7 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     _watch_result(experiment, run, sizes)
     _write_rows(experiment, run, result, {"selected": run.assignments[chosen], **drawn})
     module.finish_seed(experiment, run, run.folder, result)
-    baselines = _baselines_of_seed(experiment, run) if module.offsets(data) is not None else None
+    more = baselines_of_seed(experiment, run)
     z, drawn_clusters = (_for_figures(each, owners) for each in (result.embedding, last))
     run.publish()
     if run.rank:
@@ -81,30 +80,17 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     x = module.features(data) if module.offsets(data) is None else Rows(owners.total, partial(module.features, data))
     pixels = getattr(data, "pixels", None)
     save_arrays(run.folder / arrays.SAMPLE, **figure_arrays(x, z, drawn_clusters, experiment.labels, pixels))
-    spent: dict[str, Any] = run.spent()
+    more |= run.spent() | ({} if drawn_scores is None else {"consensus": plain(drawn_scores)})
     summary = SeedResult(
         seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
-        sizes=sizes.tolist(), alike=alike, given=given(experiment), **spent, warnings=run.warnings,
+        sizes=sizes.tolist(), alike=alike, given=given(experiment), **more, warnings=run.warnings,
         precision=run.precision,
     )  # fmt: skip
-    if baselines is not None:
-        summary.baselines = plain(baselines)
-    if drawn_scores is not None:
-        summary.consensus = plain(drawn_scores)
     if run.warm is not None:
         summary.kept = run.warm.kept(result.assignment)
     summary.write(run.folder / "result.json")
     run.drop_checkpoints()
     return summary
-
-
-def _baselines_of_seed(experiment: AnyExperiment, run: SeedRun) -> dict[str, dict[str, float]] | None:
-    """The scores of each baseline drawn by this seed, from the rows that ranks own; of a trial's seed none."""
-    assert run.judges is not None
-    if run.seed not in experiment.seeds:
-        return None
-    alone = replace(experiment, request=experiment.request.with_launch(first_seed=run.seed, seeds=1))
-    return {name: scores[0] for name, scores in score_baselines(alone, run.judges).items()}
 
 
 def _tell_shrunken(experiment: AnyExperiment, run: SeedRun, rows: int) -> None:
@@ -182,31 +168,39 @@ def collect(
         CountSweep.model_validate(experiment.k_choice).write(folder / "auto.json")
     if experiment.launch.explain:
         _explain(experiment, rows, chosen, each[seeds.index(chosen)].sizes)
-    last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), _baselines(experiment, each)
+    last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), baselines_of(experiment, each)
     result = RunResult(
         **_request(experiment),
-        resumed_from={str(s): e.resumed_from for s, e in zip(seeds, each, strict=True)},
+        **_of_seeds(each),
         last=last,
-        consensus=statistics.over_seeds([e.consensus for e in each]),
         result=shown,
-        selected=statistics.over_seeds([e.selected for e in each], chosen=True),
-        oracle=statistics.over_seeds([e.oracle for e in each]),
-        selected_by=[e.selected_by for e in each],
         baselines=baselines,
         **module.finish(experiment, rows, chosen, run),
         stability=stability,
-        seconds=sum(e.seconds for e in each), cpu_seconds=sum(e.cpu_seconds for e in each),
-        peak_memory_gib=max(e.peak_memory_gib for e in each),
-        planned_memory_gib=planned / 2**30, precision=", ".join(sorted({e.precision or "float32" for e in each})),
+        planned_memory_gib=planned / 2**30,
         model_seed=chosen,
         **warm_start(experiment, each),
-        warnings=[w for e in each for w in e.warnings],
         finished=now(),
         paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": rows.table(TABLE), **PATHS},
         verdict="; ".join([*statistics.faults(each, experiment.k), statistics.verdict(last, baselines)]),
     )  # fmt: skip
     result.write(folder / "result.json")
     return result
+
+
+def _of_seeds(each: list[SeedResult]) -> dict[str, Any]:
+    """What `result.json` says of all seeds together but for their last epochs."""
+    return {
+        "resumed_from": {str(e.seed): e.resumed_from for e in each},
+        "consensus": statistics.over_seeds([e.consensus for e in each]),
+        "selected": statistics.over_seeds([e.selected for e in each], chosen=True),
+        "oracle": statistics.over_seeds([e.oracle for e in each]),
+        "selected_by": [e.selected_by for e in each],
+        "seconds": sum(e.seconds for e in each), "cpu_seconds": sum(e.cpu_seconds for e in each),
+        "peak_memory_gib": max(e.peak_memory_gib for e in each),
+        "precision": ", ".join(sorted({e.precision or "float32" for e in each})),
+        "warnings": [w for e in each for w in e.warnings],
+    }  # fmt: skip
 
 
 def _rescored(experiment: AnyExperiment, rows: SeedRows, seed: int) -> SeedResult:
@@ -274,26 +268,6 @@ def _request(experiment: AnyExperiment) -> dict[str, Any]:
         "command": request.command,
         "made_by": f"{versions}, Python {platform.python_version()}, {experiment.threads} threads",
     }  # fmt: skip
-
-
-def _baselines(experiment: AnyExperiment, each: list[SeedResult]) -> dict[str, Scores | None]:
-    """The baselines over seeds: as the ranks that own the rows have scored them, else here."""
-    if all(e.baselines is not None for e in each):
-        scored = [e.baselines or {} for e in each]
-        return {name: statistics.over_seeds([scores[name] for scores in scored]) for name in scored[0]}
-    judges = judges_of(experiment)
-    assert judges is not None, "a process of its own has all rows"
-    of_seeds = score_baselines(experiment, judges)
-    return {name: statistics.over_seeds(scores) for name, scores in of_seeds.items()}
-
-
-def score_baselines(experiment: AnyExperiment, judges: Judges) -> dict[str, list[dict[str, float]]]:
-    """The scores of every baseline, those of each seed one after the other; all ranks call it."""
-    rows: dict[str, list[dict[str, float]]] = {}
-    group = judges.owners.group
-    for name, clusters, embeddings in datamodule_of(experiment.method).baselines(experiment, group):
-        rows.setdefault(name, []).append(judges.unlabelled(clusters, embeddings) | judges.evaluator(clusters))
-    return rows
 
 
 def outcome(experiment: AnyExperiment, folder: Path, result: RunResult) -> dict[str, Any]:
