@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.clustering.label_matching import counts, matched_counts
 from ops.evaluation.labelled import adjusted_rand
 from ops.graph.partition.executors import RunTasks
 from ops.results.seed_rows import SeedRows
@@ -41,14 +40,25 @@ def _count(rows: SeedRows, part: int, chosen: int, result: str, k: int) -> NDArr
     """Counts of each seed's clusters against the chosen one's, and of each pair of seeds: [S + S (S - 1) / 2, K, K]."""
     stored = {seed: rows.read(seed, part) for seed in rows.seeds}
     clusters = [each[result] for each in stored.values()]
-    against = [counts(each, stored[chosen]["last"], k) for each in clusters]
-    return np.stack(against + [counts(a, b, k) for i, a in enumerate(clusters) for b in clusters[:i]])
+    against = [_counts(each, stored[chosen]["last"], k) for each in clusters]
+    return np.stack(against + [_counts(a, b, k) for i, a in enumerate(clusters) for b in clusters[:i]])
+
+
+def _counts(a: NDArray[np.int64], b: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    return np.bincount(k * a + b, minlength=k * k).reshape(k, k)
 
 
 def _numbers(table: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The number of each cluster that there is of a seed: [K or less]."""
+    """The number of each cluster of a seed by its counts against the chosen one's: `numbered_as` of the rows."""
+    from scipy.optimize import linear_sum_assignment
+
     k = int(np.flatnonzero(table.any(0) | table.any(1)).max()) + 1
-    return matched_counts(table[:k, :k])
+    clusters, partners = linear_sum_assignment(-table[:k, :k])
+    shared = table[clusters, partners] > 0
+    numbers = np.full(k, -1, dtype=np.int64)
+    numbers[clusters[shared]] = partners[shared]
+    numbers[numbers < 0] = np.setdiff1d(np.arange(k), numbers)
+    return numbers
 
 
 def _write(
