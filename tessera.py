@@ -46,6 +46,6 @@ def load(place: str | PathLike[str], tracking_uri: str | None = None) -> Any:
 
     Raises DataError for what is none of these.
     """
-    from ops.inference.estimator_files import load as load_estimator
+    from ops.inference.estimator_files import load_estimator
 
     return load_estimator(fspath(place), lambda method: __getattr__(_CLASSES[method]), tracking_uri)

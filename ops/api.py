@@ -8,36 +8,30 @@ Axes: N rows, D embedding width, K clusters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ops import atomic_io
 from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.types.graph import Data
 from ops.device import Precision
-from ops.distributed.process_group import ProcessGroup
-from ops.distributed.resources import Workers
 from ops.errors import SettingsError
 
 S = TypeVar("S", bound=MethodSettings)
 S_contra = TypeVar("S_contra", bound=MethodSettings, contravariant=True)
 D = TypeVar("D", bound=Data)
 
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = atomic_io.Arrays
 Record = dict[str, float]
 Judge = Callable[[NDArray[np.int64], Arrays], dict[str, float]]
-Rows = NDArray[np.int64] | slice
-Explained = list[dict[str, Any]] | None
-Baselines = Iterator[tuple[str, NDArray[np.int64], Arrays]]
 
 
 @dataclass(frozen=True)
@@ -123,7 +117,7 @@ class Result:
     confidence: NDArray[np.float32]
     embedding: NDArray[np.float32]
     model: dict[str, Tensor]
-    more: dict[str, NDArray[Any]] = field(default_factory=dict)
+    more: Arrays = field(default_factory=dict)
 
 
 class PlainRun:
@@ -153,6 +147,17 @@ class PlainRun:
             self.assignments[epoch] = assignment
 
 
+class Sweep(TypedDict):
+    """The choice of K without labels: candidates `k`, each index over them, their mean `rank`, the one `chosen`."""
+
+    k: list[int]
+    indices: dict[str, list[float]]
+    rank: list[float]
+    chosen: int
+    confidence: float
+    reason: str
+
+
 @dataclass(frozen=True)
 class Experiment(Generic[S, D]):
     """What was asked for, resolved once: the method, its settings with K, the data, and what only judges may see.
@@ -168,7 +173,7 @@ class Experiment(Generic[S, D]):
     hidden: Any
     console: Console
     threads: int
-    k_choice: dict[str, Any] | None = None
+    k_choice: Sweep | None = None
     warm: Warm | None = None
 
     @property
@@ -194,62 +199,6 @@ class Experiment(Generic[S, D]):
     def with_settings(self, source: str, **values: Any) -> Experiment[S, D]:
         """The same with some of the method's settings replaced, e.g. by a trial."""
         return replace(self, request=self.request.with_settings(source, **values))
-
-
-class DataModule(Generic[S, D]):
-    """What a run does differently for one kind of data: how it is loaded, judged, described, served and finished."""
-
-    def load(self, launch: LaunchSettings, settings: S) -> tuple[D, NDArray[np.int64] | None, Any]:
-        """The data that a method may see, the labels of its rows (or None), and what else only judges may see."""
-        raise NotImplementedError
-
-    def describe(self, data: D) -> str:
-        """Its sizes in words, for the plan."""
-        raise NotImplementedError
-
-    def describe_labels(self, labels: NDArray[np.int64] | None, hidden: Any) -> list[str]:
-        """What the plan says of the labels [N] and of what else only judges may see; the method never sees it."""
-        return []
-
-    def choose_k(self, data: D) -> dict[str, Any]:
-        """The choice of K without labels (`--n-clusters auto`); SettingsError where this kind of data has none."""
-        raise SettingsError(f"--n-clusters auto: is for attributed graphs; give --n-clusters K for {data.name}")
-
-    def offsets(self, data: D, array: str = "") -> NDArray[np.int64] | None:
-        """The first row of each part of the rows [P + 1] of which part p belongs to rank p % W; None: rank 0 has all.
-
-        `array`: of that name in a `Result`, whose rows may be others. Data in parts gives the `part_ids` of its rows.
-        """
-        return None
-
-    def judge(self, experiment: Experiment[S, D], group: ProcessGroup) -> Judge:
-        """A function that scores an assignment, and embeddings where there are any, without labels.
-
-        With `offsets` all ranks of the `group` make one and call it, each with its own rows; rank 0's scores count."""
-        raise NotImplementedError
-
-    def features(self, data: D, rows: Rows = slice(None)) -> NDArray[Any]:
-        """The input [N, F] of the rows (or of some of them), for figures: float32, or pixels as bytes."""
-        raise NotImplementedError
-
-    def baselines(self, experiment: Experiment[S, D], group: ProcessGroup) -> Baselines:
-        """Name, assignment int64 [N] and embeddings of every baseline, one a seed; with `offsets` of a rank's rows."""
-        raise NotImplementedError
-
-    def explain(self, experiment: Experiment[S, D], clusters: NDArray[np.int64], rows: Rows = slice(None)) -> Explained:
-        """Which features set each cluster of these rows apart; None where features explain nothing."""
-        return None
-
-    def serve(self, experiment: Experiment[S, D], workers: Workers | None) -> AbstractContextManager[D]:
-        """The data as a method gets it, while it is served; by default it travels through Ray's object store."""
-        return nullcontext(experiment.data)
-
-    def finish_seed(self, experiment: Experiment[S, D], run: Run, folder: Path, result: Result) -> None:
-        """Write what `finish` needs of a seed to its `folder`; with `offsets` all ranks call it with their rows."""
-
-    def finish(self, experiment: Experiment[S, D], rows: Any, seed: int, run: Callable[..., Any]) -> dict[str, Any]:
-        """Write what only this kind leaves of the seeds' `rows` (SeedRows; `run` does tasks); returns what is told."""
-        return {}
 
 
 def _no_remarks(settings: Any, data: Any) -> list[str]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ops.errors import DataError, ResourceError, SettingsError, TesseraError
 
+Arrays = dict[str, NDArray[Any]]  # by name
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]")  # the last one stands for others in listings
 
@@ -116,13 +117,18 @@ def plain(value: Any) -> Any:
     return value
 
 
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of a folder's files."""
     total = hashlib.sha256()
     for file in sorted(each for each in (path, *path.rglob("*")) if each.is_file()):
         total.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
+        total.update(bytes.fromhex(sha256(file)))
     return total.hexdigest()
 
 

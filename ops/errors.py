@@ -4,8 +4,9 @@ Each carries one line: what was given, where, what is allowed, what to do. Workf
 error and end with `code`; anything else that escapes is a bug of ours and ends with 1 and its traceback.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -49,6 +50,11 @@ class Interrupted(TesseraError):
     """A signal stopped the run; its checkpoint lets the same command go on."""
 
     code = 130
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """`; did you mean X?` where one of the allowed words is near, else nothing."""
+    return "".join(f"; did you mean {near}?" for near in get_close_matches(word, list(allowed), n=1))
 
 
 @contextmanager

@@ -49,8 +49,8 @@ METHODS: Mapping[str, AnyMethod] = _Registry()
 def method_of(argv: list[str]) -> AnyMethod:
     """The method that a command names first. Raises SettingsError where it is missing or unknown."""
     if not argv or argv[0] not in METHODS:
-        from ops.config.settings import nearest
+        from ops.config.settings import nearby
 
-        hint = nearest(argv[0], METHODS) if argv else ""
+        hint = nearby(argv[0], METHODS) if argv else ""
         raise SettingsError(f"METHOD: got {argv[0] if argv else 'nothing'}; allowed: {', '.join(METHODS)}{hint}")
     return METHODS[argv[0]]

@@ -12,6 +12,7 @@ from pathlib import Path
 from ops.config.settings import LaunchSettings, PartitionSettings, PredictSettings, SearchSettings, docs_table
 from trainers import METHODS
 from workflows.auto import AutoSettings
+from workflows.features import FeatureSettings
 from workflows.generate_graph import GenerateSettings
 
 
@@ -23,6 +24,7 @@ def page() -> str:
     parts.append(f"## Searching (tune workflows)\n\n{_beyond_launch(SearchSettings)}\n")
     parts.append(f"## Choosing (auto.py)\n\n{_beyond_launch(AutoSettings)}\n")
     parts.append(f"## Predicting (predict.py RUN)\n\n{docs_table(PredictSettings)}\n")
+    parts.append(f"## Features of images (features.py)\n\n{docs_table(FeatureSettings)}\n")
     parts.append(f"## Generating (generate_graph.py)\n\n{docs_table(GenerateSettings)}\n")
     parts.append(f"## Partitioning (partition_graph.py)\n\n{docs_table(PartitionSettings)}\n")
     return "\n".join(parts)

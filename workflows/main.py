@@ -24,6 +24,7 @@ SECTIONS = {  # a command: the workflow's module and what it is for; in the orde
         "predict": ("predict", "clusters of new rows by a trained model"),
     },
     "better settings": {"tune": ("tune", "search a method's settings without labels")},
+    "images": {"features": ("features", "features of images by a trained network, for --backbone frozen:FILE")},
     "large graphs": {
         "partition": ("partition_graph", "cut a graph into parts"),
         "generate": ("generate_graph", "write planted graphs of any size"),

@@ -80,7 +80,7 @@ class Fit:
 
 def fit(
     method: LinearMethod,
-    x: NDArray[np.float32],
+    x: Table,
     smoothing: Smoothing,
     n_clusters: int,
     seed: tuple[int, ...],

@@ -21,7 +21,7 @@ from ops.config.settings import (
     fields,
     flag,
     flat,
-    nearest,
+    nearby,
     searched,
 )  # fmt: skip
 from ops.data.catalog.graphs import canonical
@@ -156,7 +156,7 @@ def resolve(
 def _parse(flags: argparse.ArgumentParser, argv: Sequence[str], keys: Mapping[str, object]) -> dict[str, Any]:
     given, unknown = flags.parse_known_args(list(argv))
     if unknown:
-        hint = nearest(unknown[0].split("=")[0], [flag(key) for key in keys])
+        hint = nearby(unknown[0].split("=")[0], [flag(key) for key in keys])
         raise SettingsError(f"{masking.command(unknown[:1])}: unknown flag or value{hint}; --help lists all flags")
     return vars(given)
 
@@ -231,4 +231,4 @@ def _preset(name: str, dataset: str, method: str, folder: Path) -> Path | None:
         if candidate.is_file():
             return candidate
     have = sorted(p.stem for p in folder.glob(f"{method}-*.yaml"))
-    raise SettingsError(f"--preset {name}: no such preset or file{nearest(name, have)}; presets: {', '.join(have)}")
+    raise SettingsError(f"--preset {name}: no such preset or file{nearby(name, have)}; presets: {', '.join(have)}")

@@ -166,7 +166,7 @@ def _span(seconds: float) -> str:
 NOTHING = "-"
 
 
-def plain(value: object) -> str:
+def as_typed(value: object) -> str:
     """A setting's value as a user writes it: floats in four digits at most."""
     if value is None:
         return NOTHING

@@ -83,8 +83,7 @@ class LaunchSettings(Settings):
     first_seed: int = setting(0, "the first seed", ge=0, le=2**31)
     fresh: bool = setting(False, "forget a stored run of this name and start over")
     workers: Literal["auto"] | int = setting(
-        "auto",
-        "training workers; 0: in this process; auto: 0 without a cluster, else one a GPU or one per 4 free CPUs",
+        "auto", "training workers; 0: in this process; auto: 0 without a cluster, else one a GPU or one per 4 free CPUs"
     )
     gpus_per_worker: float | None = setting(
         None, "GPUs a worker or trial takes; default: 1 where the cluster has any", ge=0, le=64
@@ -134,8 +133,7 @@ class PredictSettings(Settings):
     """What `workflows/predict.py` takes beside the model."""
 
     data: str = setting(
-        "",
-        "rows to cluster: whatever a training takes, or a feature table without edges; of users also edges to notes",
+        "", "rows to cluster: whatever a training takes, or a feature table without edges; of users also edges to notes"
     )
     out: str = setting(
         "", "file to write, .parquet, .csv or .npy (clusters only): id, cluster, confidence; users: also vector"
@@ -206,7 +204,7 @@ SYNONYMS = {
 }  # fmt: skip
 
 
-def nearest(key: str, keys: Iterable[str]) -> str:
+def nearby(key: str, keys: Iterable[str]) -> str:
     """The one of `keys` that a mistyped key, or what other libraries call it, is closest to, as a hint."""
     words = {each: each for each in keys}
     words |= {word: each for word, names in SYNONYMS.items() for each in names if each in words and word not in words}
@@ -219,7 +217,7 @@ def check_keys(values: Mapping[str, object], keys: Iterable[str], where: str) ->
     keys = list(keys)
     for key in values:
         if key not in keys:
-            raise SettingsError(f"{where}: unknown setting '{key}'{nearest(str(key), keys)}; --help lists all")
+            raise SettingsError(f"{where}: unknown setting '{key}'{nearby(str(key), keys)}; --help lists all")
 
 
 def build(model: type[S], values: Mapping[str, object], sources: Mapping[str, str]) -> S:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.catalog.graphs import ALIASES, SOURCES, canonical, data_file, read_named
-from ops.data.io.builder import Raw, check_knn, finish, with_made_features
+from ops.data.io.builder import Raw, check_knn, finished_graph, with_made_features
 from ops.data.io.folder import FIELD, read_folder
 from ops.data.io.graph_files import is_edge_table
 from ops.data.io.npz import SUFFIXES, read_file
@@ -40,7 +40,7 @@ def load(
     `knn` > 0 links every row of a feature table without edges to its nearest others; digits takes 10 by itself.
     `one_hot` makes a column of each value of a table's columns of words, `ignore` (names, by commas) leaves columns
     out; `make_features` (degree, spectral) is for edges without features; `scale` brings the columns to one scale first
-    (`ops.data.types.scaling`). `k_given`: see `finish`. Raises DataError for input that is missing or malformed,
+    (`ops.data.types.scaling`). `k_given`: see `finished_graph`. Raises DataError for missing or malformed input,
     SettingsError for a wrong `knn`, metric or planted value, ResourceError for what does not fit the memory.
     """
     check_knn(knn, knn_metric)
@@ -48,7 +48,7 @@ def load(
     if raw.encoding is None and (ignore or one_hot):
         raise SettingsError(f"{'--one-hot' if one_hot else f'--ignore {ignore}'}: {spec} is no table of named columns")
     knn = knn or (DIGITS_KNN if raw.origin == "digits" else 0)
-    graph, labels = finish(raw, knn, knn_metric, scale, make_features, k_given)
+    graph, labels = finished_graph(raw, knn, knn_metric, scale, make_features, k_given)
     if _is_bare(spec) and canonical(spec) and os.path.exists(spec):
         graph = graph.with_notes(f"{spec!r} is read as the known name; write ./{spec} for the path")
     return graph, labels

@@ -6,7 +6,6 @@ Everything of it is in memory at once (`ops.data.user_requests_frame`: the same 
 Axes: n users, F features, M edges.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
@@ -22,7 +21,7 @@ from ops.data.io.layout import SUFFIXES, Layout, find_layout
 from ops.data.io.readers import file_at, place_name
 from ops.data.io.validate import count
 from ops.data.types.hetero import REVERSE, Ids, Nodes, Relation, relation_name
-from ops.errors import DataError
+from ops.errors import DataError, did_you_mean
 
 Pieces = list[tuple[Ids, Ids, At]]  # of a relation: both ends of its edges, and where each stands
 
@@ -113,9 +112,8 @@ def _usable(given: Mapping[Relation, str], model: Vocabulary, notes: list[str]) 
     for relation, place in given.items():
         name, names = relation_name(relation), [relation_name(r) for r in model.forward]
         if relation not in model.forward:
-            near = difflib.get_close_matches(name, names, n=1)
-            raise DataError(f"{place}: {name} is no relation of the model, which has {', '.join(names)}"
-                            + (f"; did you mean {near[0]}?" if near else "; leave it out"))  # fmt: skip
+            hint = did_you_mean(name, names) or "; leave it out"
+            raise DataError(f"{place}: {name} is no relation of the model, which has {', '.join(names)}{hint}")
         if any(way in model.into for way, _ in ways(relation, model.rows, model.relations)):
             usable.append(relation)
         else:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ops.api import D, DataModule, Method, S
+from ops.api import D, Method, S
+from ops.datamodules.base import DataModule
 
 
 def datamodule_of(method: Method[S, D]) -> DataModule[S, D]:

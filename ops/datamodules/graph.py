@@ -3,23 +3,25 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ops.api import Arrays, DataModule, Experiment, Judge, PlainRun
+from ops.api import Experiment, Judge, PlainRun, Sweep
+from ops.atomic_io import Arrays
 from ops.clustering.kmeans import kmeans
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.io.validate import make_graph
 from ops.data.load import load as load_graph
 from ops.data.load import prepared, refuse_preparation
 from ops.data.types.graph import AttributedGraph
+from ops.datamodules.base import DataModule
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 from ops.evaluation.baselines import QUICK_SEEDS
 from ops.evaluation.baselines import baselines as kmeans_baselines
+from ops.evaluation.explain import ExplainedCluster, explain
 from ops.evaluation.unlabelled import GraphJudge
 from ops.graph.partition.manifest import Manifest, has_manifest, read_manifest
 from ops.graph.partition.shards import to_homogeneous
@@ -59,7 +61,7 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
         edges = data.edge_index.shape[1]
         return f"{data.n_nodes:,} nodes, {data.n_features:,} features, {edges:,} directed edges"
 
-    def choose_k(self, data: AttributedGraph) -> dict[str, Any]:
+    def choose_k(self, data: AttributedGraph) -> Sweep:
         """See `ops.evaluation.select_k`."""
         from ops.evaluation.select_k import sweep
 
@@ -92,9 +94,7 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
     def explain(
         self, experiment: Experiment[MethodSettings, AttributedGraph], clusters: NDArray[np.int64],
         rows: NDArray[np.int64] | slice = slice(None),
-    ) -> list[dict[str, Any]] | None:  # fmt: skip
+    ) -> list[ExplainedCluster] | None:  # fmt: skip
         """Features by their difference between a cluster and the rest."""
-        from ops.evaluation.explain import explain
-
         data = experiment.data
         return explain(data.x[rows], clusters, experiment.k, data.feature_names, scaling=data.scaling)

@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.api import Arrays, DataModule, Experiment, Judge
+from ops.api import Experiment, Judge
+from ops.atomic_io import Arrays
 from ops.clustering.kmeans import START_ROWS, kmeans
 from ops.config.data_settings import ImageSettings
 from ops.config.settings import LaunchSettings
 from ops.data.images.load import read_images
 from ops.data.load import refuse_preparation
 from ops.data.types.images import ImageSet
+from ops.datamodules.base import DataModule, Extras
 from ops.distributed.process_group import ProcessGroup
 from ops.distributed.ray_session import in_object_store
 from ops.distributed.resources import Workers
@@ -102,7 +103,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
 
         return scored
 
-    def features(self, data: ImageSet, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[Any]:
+    def features(self, data: ImageSet, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.number]:
         """The features [N, F], or the pixels as they are, uint8 [N, 3 S S] without a copy."""
         if data.features is not None:
             return data.features[rows]
@@ -117,7 +118,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         Only their sizes and scores by labels count: indices would be of other spaces than the method's.
         """
         data = experiment.data
-        spaces: dict[str, NDArray[Any]] = {}
+        spaces: dict[str, NDArray[np.number]] = {}
         if data.pixels is not None:
             spaces["k-means on pixels"] = data.pixels.reshape(data.n_rows, -1)
         if data.features is not None:
@@ -128,14 +129,14 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
 
     def finish(
         self, experiment: Experiment[ImageSettings, ImageSet], rows: SeedRows, seed: int, run: RunTasks
-    ) -> dict[str, Any]:
+    ) -> Extras:
         """The pictures of the report and the embeddings as Parquet (`images_results.py`)."""
         from ops.datamodules.images_results import finish
 
         return finish(experiment, rows, seed)
 
 
-def _kmeans(space: NDArray[Any], k: int, seed: int) -> NDArray[np.int64]:
+def _kmeans(space: NDArray[np.number], k: int, seed: int) -> NDArray[np.int64]:
     """k-means' clusters [N] of rows [N, D]; of a large table the centres are those of a keyed sample."""
     if space.size <= LARGE:
         return kmeans(space, k, (seed, 0), start_rows=START_ROWS).labels.numpy()

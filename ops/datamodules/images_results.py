@@ -4,14 +4,12 @@ Pictures are stored as pixels of the model's seed, so that a report is drawn aga
 Axes: N images, K clusters, M images of a cluster, P pairs, S the side, D projection width, L classes.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ops.api import AnyExperiment
-from ops.atomic_io import save_arrays
+from ops.atomic_io import Arrays, save_arrays
+from ops.datamodules.base import Extras
 from ops.datamodules.users_results import EMBEDDINGS, write_embeddings
 from ops.results.arrays import PICTURES, seed_arrays
 from ops.results.seed_rows import SeedRows
@@ -20,12 +18,14 @@ NEAREST, CLUSTERS, PAIRS = 10, 30, 12  # images of a cluster, clusters, and pair
 SHOWN_SIDE = 96  # larger images are thinned to this side
 
 
-def finish(experiment: AnyExperiment, rows: SeedRows, chosen: int) -> dict[str, Any]:
+def finish(experiment: AnyExperiment, rows: SeedRows, chosen: int) -> Extras:
     """Write pictures.npz and embeddings.parquet of seed `chosen`; returns what `result.json` says of them."""
     arrays = seed_arrays(rows.seed(chosen))
     stored = {} if experiment.data.pixels is None else pictures(experiment.data.pixels, arrays)
     if experiment.labels is not None:
-        stored |= confusion(arrays["last"], experiment.labels, experiment.k) | _names(experiment.hidden)
+        stored |= class_counts(arrays["last"], experiment.labels, experiment.k)
+        if experiment.hidden is not None and experiment.hidden.classes is not None:
+            stored["classes"] = np.array(experiment.hidden.classes, dtype=np.str_)
     if stored:
         save_arrays(rows.folder / PICTURES, seed=np.array(chosen), **stored)
     if "embedding" not in arrays:
@@ -35,7 +35,7 @@ def finish(experiment: AnyExperiment, rows: SeedRows, chosen: int) -> dict[str, 
     return {"embeddings": rows.table(EMBEDDINGS)}
 
 
-def pictures(pixels: NDArray[np.uint8], arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def pictures(pixels: NDArray[np.uint8], arrays: Arrays) -> Arrays:
     """The images nearest to each of the largest clusters' centres [K M 3 S S], and the hardest pairs [P 2 3 S S].
 
     Clusters smaller than M have black images at their end; `near_count` [K] says how many are real.
@@ -46,7 +46,7 @@ def pictures(pixels: NDArray[np.uint8], arrays: Mapping[str, NDArray[Any]]) -> d
     near = np.zeros((len(shown), NEAREST, *_thin(pixels[:1]).shape[1:]), np.uint8)
     counts = np.zeros(len(shown), np.int64)
     for row, cluster in enumerate(shown):
-        rows = nearest(int(cluster), clusters, arrays)
+        rows = nearest_images(int(cluster), clusters, arrays)
         counts[row] = len(rows)
         near[row, : len(rows)] = _thin(pixels[rows])
     shows = {"near": near, "near_count": counts, "near_cluster": shown, "near_size": sizes[shown]}
@@ -58,7 +58,7 @@ def pictures(pixels: NDArray[np.uint8], arrays: Mapping[str, NDArray[Any]]) -> d
     return shows
 
 
-def nearest(cluster: int, clusters: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+def nearest_images(cluster: int, clusters: NDArray[np.int64], arrays: Arrays) -> NDArray[np.int64]:
     """Rows of the M images of a cluster that are most alike its mean (cosine), or without projections the surest."""
     rows = np.flatnonzero(clusters == cluster)
     if "embedding" in arrays:
@@ -76,7 +76,7 @@ def _thin(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return images[:, :, ::step, ::step]
 
 
-def confusion(clusters: NDArray[np.int64], labels: NDArray[np.int64], k: int) -> dict[str, NDArray[Any]]:
+def class_counts(clusters: NDArray[np.int64], labels: NDArray[np.int64], k: int) -> Arrays:
     """How many images of each class are in each cluster: int64 [L, K]; clusters in the order of the class that fits.
 
     `confusion_order` [K] has the clusters of the columns.
@@ -88,7 +88,3 @@ def confusion(clusters: NDArray[np.int64], labels: NDArray[np.int64], k: int) ->
     rows, columns = linear_sum_assignment(-table)
     order = [*columns[np.argsort(rows)], *np.setdiff1d(np.arange(table.shape[1]), columns)]
     return {"confusion": table[:, order], "confusion_order": np.array(order, np.int64)}
-
-
-def _names(hidden: Any) -> dict[str, NDArray[Any]]:
-    return {} if hidden is None or hidden.classes is None else {"classes": np.array(hidden.classes, dtype=np.str_)}

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ops.atomic_io import read_json, sync, write_json
 from ops.config.console import Console
@@ -36,7 +36,15 @@ VERSION = 2  # of the build: another one makes other bytes, or keeps other files
 FILES = (MANIFEST, JOB, PICTURE, PAGE, WORK)
 
 
-def run_partition(request: PartitionSettings, console: Console) -> dict[str, Any]:
+class Job(TypedDict):
+    """What makes two builds the same: the settings that matter, and a digest of the input's files."""
+
+    version: int
+    settings: dict[str, object]
+    inputs: str
+
+
+def run_partition(request: PartitionSettings, console: Console) -> dict[str, object]:
     """Build the parts of `request.graph` in `request.out`, or tell what is there already; returns the summary.
 
     Raises DataError for what is wrong with the input, SettingsError for another partition or foreign files in OUT.
@@ -83,14 +91,13 @@ def _open(home: Path, out: str) -> None:
         raise SettingsError(f"--out {out}: holds files that are no partition's ({foreign[0]}); give another folder")
 
 
-def _job(request: PartitionSettings, source: Tables | HeteroGraph) -> dict[str, Any]:
-    """What makes two builds the same: the settings that matter, and the input's files."""
+def _job(request: PartitionSettings, source: Tables | HeteroGraph) -> Job:
     keys = ("parts", "method", "fennel", "seed", "feature_dtype")
     values = request.model_dump(by_alias=True)
     return {"version": VERSION, "settings": {k: values[k] for k in keys}, "inputs": source.digest()}
 
 
-def _finished(home: Path, bucket: s3.Location | None, job: dict[str, Any]) -> bool:
+def _finished(home: Path, bucket: s3.Location | None, job: Job) -> bool:
     """Whether the same build is finished. Raises SettingsError where another one, finished or not, is in the place."""
     place = str(bucket or home)
     begun, whole = read_json(home / JOB), has_manifest(place)
@@ -107,12 +114,13 @@ def _finished(home: Path, bucket: s3.Location | None, job: dict[str, Any]) -> bo
     return whole
 
 
-def _check_same(place: str, other: Mapping[str, Any], job: Mapping[str, Any]) -> None:
+def _check_same(place: str, other: Mapping[str, object], job: Job) -> None:
     """Raises SettingsError where the job of the place is another one than the one asked for."""
-    old, new = other.get("settings", {}), job["settings"]
+    stored, new = other.get("settings"), job["settings"]
+    old = stored if isinstance(stored, dict) else {}
     differ = [f"{k} ({old.get(k)} there, {new[k]} now)" for k in new if old.get(k) != new[k]]
-    differ += [words for key, words in (("version", "the program's version"), ("inputs", "the input's files"))
-               if other.get(key) != job[key]]  # fmt: skip
+    differ += ["the program's version"] if other.get("version") != job["version"] else []
+    differ += ["the input's files"] if other.get("inputs") != job["inputs"] else []
     if differ:
         raise SettingsError(
             f"--out {place}: is another partition: {', '.join(differ)} differ; give another --out, or --fresh"

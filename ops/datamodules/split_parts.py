@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +19,21 @@ from numpy.typing import NDArray
 from ops.atomic_io import replacing
 from ops.data.io.validate import count
 from ops.data.splits import NEVER, How, by_user, check_counts, cut_places, hidden_words, kept, latest
-from ops.data.types.hetero import Edges, Relation
+from ops.data.types.hetero import Edges, Ids, Relation
 from ops.errors import DataError
-from ops.graph.partition.arrays import map_array, open_arrays, save_arrays
+from ops.graph.partition.arrays import map_array, open_arrays, write_arrays
 from ops.graph.partition.csr import index_dtype
 from ops.graph.partition.executors import in_process
 from ops.graph.partition.manifest import WORK, Manifest, write_manifest
 from ops.graph.partition.pipeline import build
-from ops.graph.partition.shards import Shard, open_shard
+from ops.graph.partition.shards import GraphPart, open_shard
 from ops.graph.partition.tables import StoredTables, save_edges
 from ops.graph.partition.tasks import PartitionRequest
 from ops.rng import key64, uniforms
 
 VALID, TEST = 0.1, 0.2  # shares of the pairs
 BLOCK = 1 << 22  # pairs that are in memory at once
-Numbers = NDArray[np.int64]
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,9 @@ class Hidden:
     """Hidden pairs as sorted codes source * N + target, which are validation's (1) and the test's (2), the first
     hidden time of each source [U] and of all, and how many pairs are left to train on; codes and parts are mapped."""
 
-    codes: Numbers
+    codes: Integers
     which: NDArray[np.int8]
-    before: Numbers
+    before: Integers
     first: int
     left: int
 
@@ -75,12 +74,12 @@ class PartsSplit:
         return self.manifest.nodes[self.labels[0][2]].count
 
     @cached_property
-    def ranks(self) -> tuple[Numbers, Numbers]:
+    def ranks(self) -> tuple[Integers, Integers]:
         """The place of every source's and target's id among all of its type."""
         first, second = (_ranks([s.ids[kind] for s in self.shards()]) for kind in self.labels[0][::2])
         return first, second
 
-    def shards(self, *, verify: bool = False) -> Iterator[Shard]:
+    def shards(self, *, verify: bool = False) -> Iterator[GraphPart]:
         """The parts, one after the other."""
         return (open_shard(self.place, self.manifest, part, verify) for part in range(self.manifest.parts))
 
@@ -112,7 +111,7 @@ class PartsSplit:
         """Choose what is hidden, each part's by itself but for the cuts in time."""
         folders = [work / "pairs" / f"{part:06d}" for part in range(self.manifest.parts)]
         for folder, shard in zip(folders, self.shards(verify=True), strict=True):
-            save_arrays(folder, self._pairs(shard))
+            write_arrays(folder, self._pairs(shard))
         pairs = [open_arrays(folder) for folder in folders]
         cuts = (NEVER, NEVER)
         if self.how == "time":
@@ -131,13 +130,14 @@ class PartsSplit:
             late = which > 0
             if self.timed:
                 np.minimum.at(before, sources[late], times[late])
-            save_arrays(folder, {"codes": each["codes"][late], "which": which[late]})
+            write_arrays(folder, {"codes": each["codes"][late], "which": which[late]})
         hidden = [open_arrays(folder) for folder in chosen]
-        codes = _joined(work / "codes.npy", lambda: (each["codes"] for each in hidden), np.int64)
-        which = _joined(work / "which.npy", lambda: (each["which"] for each in hidden), np.int8)
+        _join(work / "codes.npy", lambda: (each["codes"] for each in hidden), np.int64)
+        _join(work / "which.npy", lambda: (each["which"] for each in hidden), np.int8)
+        codes, which = map_array(work / "codes.npy"), map_array(work / "which.npy")
         return Hidden(codes, which, before, first, sum(len(each["codes"]) for each in pairs) - len(codes))
 
-    def _pairs(self, shard: Shard) -> dict[str, NDArray[Any]]:
+    def _pairs(self, shard: GraphPart) -> dict[str, Integers]:
         """The label pairs of a part's sources: sorted codes, times (drawn ones where there are none), numbers drawn by
         the ids of their ends, and the times in order."""
         edges = [self._edges(shard, self.manifest.reverse(r)) for r in self.labels]  # they lead to the sources
@@ -150,7 +150,7 @@ class PartsSplit:
         times = times if self.timed else drawn
         return {"codes": codes, "times": times, "drawn": drawn, "ordered": np.sort(times)}
 
-    def _edges(self, shard: Shard, relation: Relation) -> Edges:
+    def _edges(self, shard: GraphPart, relation: Relation) -> Edges:
         """A part's edges of a relation [M], by the numbers of the whole graph."""
         csr, first = shard.relations[relation], int(self.manifest.nodes[relation[2]].offsets[shard.part])
         rows = first + np.repeat(np.arange(len(csr.indptr) - 1, dtype=np.int64), np.diff(csr.indptr))
@@ -170,7 +170,7 @@ class PartsSplit:
             for kind in nodes:
                 x = shard.features.get(kind)
                 arrays = {"ids": shard.ids[kind], "x": None if x is None else x.astype(np.float32)}
-                save_arrays(stored.folder("nodes", kind, part), arrays)
+                write_arrays(stored.folder("nodes", kind, part), arrays)
             for r in forward:
                 edges = self._edges(shard, r)
                 keep = kept(r, edges, self.labels, self.n_targets, hidden.codes, hidden.before, hidden.first)
@@ -189,7 +189,7 @@ class PartsSplit:
         """Write the hidden pairs of sources that have a training edge; returns what is to be said of the split."""
         lonely, counts = np.zeros_like(linked), {"train pairs": hidden.left}
 
-        def pieces(which: int) -> Iterator[Numbers]:
+        def pieces(which: int) -> Iterator[Integers]:
             for at in range(0, len(hidden.codes), BLOCK):
                 ends = np.stack(np.divmod(hidden.codes[at : at + BLOCK], self.n_targets))
                 lonely[ends[0]] = ~linked[ends[0]]
@@ -198,7 +198,7 @@ class PartsSplit:
         pairs = {}
         for which, name in enumerate(("valid", "test"), 1):
             with replacing(judged / f"{name}.npy") as temporary:
-                _joined(temporary, partial(pieces, which), np.int64, 2)
+                _join(temporary, partial(pieces, which), np.int64, 2)
             pairs[name] = map_array(judged / f"{name}.npy")
             counts[f"{name} pairs"] = pairs[name].shape[1]
         check_counts(self.manifest.name, self.how, counts)
@@ -212,7 +212,7 @@ class PartsSplit:
 
 
 def check_judged(
-    name: str, labels: tuple[Relation, ...], words: str, trained: NDArray[np.bool_], pairs: Mapping[str, Numbers]
+    name: str, labels: tuple[Relation, ...], words: str, trained: NDArray[np.bool_], pairs: Mapping[str, Integers]
 ) -> None:
     """Raises DataError where no source has both training edges (`trained` [U]) and hidden pairs [2, M]."""
     for key, what in (("valid", "validation"), ("test", "test")):
@@ -229,7 +229,7 @@ def hidden_note(words: str, counts: Mapping[str, int]) -> str:
             f"{counts['train pairs']:,} are left to train on")  # fmt: skip
 
 
-def _ranks(ids: list[NDArray[Any]]) -> Numbers:
+def _ranks(ids: list[Ids]) -> Integers:
     """The place of each id in their order; `ids` by part."""
     order = np.argsort(np.concatenate(ids), kind="stable")
     ranks = np.empty(len(order), dtype=np.int64)
@@ -237,7 +237,7 @@ def _ranks(ids: list[NDArray[Any]]) -> Numbers:
     return ranks
 
 
-def _smallest(ordered: list[Numbers], place: int) -> int:
+def _smallest(ordered: list[Integers], place: int) -> int:
     """The number at a place of all sorted arrays together, by bisection."""
     low = min(int(each[0]) for each in ordered if len(each))
     high = max(int(each[-1]) for each in ordered if len(each))
@@ -250,17 +250,11 @@ def _smallest(ordered: list[Numbers], place: int) -> int:
     return low
 
 
-def _joined(path: Path, pieces: Callable[[], Iterable[NDArray[Any]]], dtype: type, rows: int = 0) -> NDArray[Any]:
-    """A mapped file of arrays [M], or [rows, M], one after the other; `pieces` gives them twice."""
+def _join(path: Path, pieces: Callable[[], Iterable[NDArray[np.integer]]], dtype: type, rows: int = 0) -> None:
+    """Write arrays [M], or [rows, M], one after the other to a .npy file; `pieces` gives them twice."""
     total, at = sum(piece.shape[-1] for piece in pieces()), 0
-    shape = (rows, total) if rows else (total,)
-    if not total:
-        with path.open("wb") as file:
-            np.save(file, np.empty(shape, dtype))
-        return np.empty(shape, dtype)
-    joined = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    joined = np.lib.format.open_memmap(path, "w+", dtype, (rows, total) if rows else (total,))
     for piece in pieces():
         joined[..., at : at + piece.shape[-1]] = piece
         at += piece.shape[-1]
     joined.flush()
-    return joined.view(np.ndarray)

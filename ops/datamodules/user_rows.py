@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -55,7 +54,7 @@ class HiddenEdges:
         """The users' groups [U], -1 where one has none; None where there are none."""
         return self._array("labels") if self.labelled else None
 
-    def _array(self, name: str) -> NDArray[Any]:
+    def _array(self, name: str) -> NDArray[np.int64]:
         path = self.folder / f"{name}.npy"
         if self.there and not path.is_file():
             path = cache_file(f"{self.folder.name}-{path.name}")
@@ -120,7 +119,7 @@ def user_rows(data: PartitionedGraph, hidden: HiddenEdges, group: ProcessGroup) 
     """Those of this rank. Raises as the graph service does."""
     owners = Owners(np.asarray(data.manifest.nodes[data.rows].offsets), group)
     numbers, client = owners.shard.numbers(), data.connect()
-    tables: list[Any] = [sp.csr_array((0, data.count(data.others)))]
+    tables = [sp.csr_array((0, data.count(data.others)))]
     for part in owners.parts:
         stored = [client.call("edges", {part: (data.manifest.reverse(r),)})[part] for r in data.labels]
         shape = len(data.part_rows(data.rows, part)), data.count(data.others)

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ops import memory
-from ops.api import Arrays, DataModule, Experiment, Judge, Result, Run
+from ops.api import Experiment, Judge, Result, Run
+from ops.atomic_io import Arrays
 from ops.clustering.kmeans import START_ROWS, kmeans
 from ops.clustering.owners import Owners
 from ops.config.data_settings import UserSettings
@@ -28,6 +28,7 @@ from ops.data.io.ids import Lookup
 from ops.data.load import refuse_preparation
 from ops.data.splits import How, Split, labels_among, split, usual
 from ops.data.types.hetero import HeteroGraph
+from ops.datamodules.base import DataModule, Extras
 from ops.datamodules.split_parts import PartsSplit, check_judged, hidden_note
 from ops.datamodules.user_rows import HiddenEdges, hide, shown_to_judges, user_rows
 from ops.distributed.apart import apart
@@ -36,6 +37,7 @@ from ops.distributed.ray_session import check_seen, has_workers
 from ops.distributed.resources import Workers, on_cluster
 from ops.errors import SettingsError
 from ops.evaluation import recall
+from ops.evaluation.explain import ExplainedCluster, explain
 from ops.evaluation.projection import projection_modularity
 from ops.evaluation.unlabelled import feature_indices, size_indices
 from ops.graph.partition.executors import RunTasks
@@ -209,10 +211,8 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
 
     def explain(
         self, experiment: UserExperiment, clusters: NDArray[np.int64], rows: NDArray[np.int64] | slice = slice(None)
-    ) -> list[dict[str, Any]] | None:
+    ) -> list[ExplainedCluster] | None:
         """Features of users by their difference between a cluster and the rest; None where they have none."""
-        from ops.evaluation.explain import explain
-
         data = experiment.data
         if not data.n_features:
             return None
@@ -252,7 +252,7 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
             if run.rank == 0:
                 scored.write(folder / SCORED)
 
-    def finish(self, experiment: UserExperiment, rows: SeedRows, seed: int, run: RunTasks) -> dict[str, Any]:
+    def finish(self, experiment: UserExperiment, rows: SeedRows, seed: int, run: RunTasks) -> Extras:
         """The recall table, link scores and the embeddings as Parquet (`users_results.py`)."""
         from ops.datamodules.users_results import finish
 

@@ -4,22 +4,23 @@ Every row is a mean over seeds, from the embeddings of each seed's last epoch an
 own the users score a seed when it ends (`score_seed`), the run brings its seeds together (`finish`).
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ops.api import AnyExperiment
+from ops.atomic_io import Arrays
 from ops.clustering.owners import Owners
+from ops.data.types.hetero import Ids
+from ops.datamodules.base import Extras
 from ops.datamodules.user_rows import UserRows, user_rows
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation import link_prediction, recall, recommenders
 from ops.evaluation.boost import boosted as boosted_rows
 from ops.graph.partition.executors import RunTasks
 from ops.results.arrays import ASSIGNMENTS, MORE, read_arrays, read_map, seed_arrays
-from ops.results.schema import StoredJson
+from ops.results.schema import RecallLine, RecallTable, Scores, StoredJson
 from ops.results.seed_rows import SeedRows
 from ops.results.statistics import over_seeds, spread
 from ops.rng import generator
@@ -49,9 +50,7 @@ class SeedScores(StoredJson):
     left_out: int
 
 
-def score_seed(
-    experiment: AnyExperiment, group: ProcessGroup, seed: int, arrays: Mapping[str, NDArray[Any]], *, fixed: bool
-) -> SeedScores:
+def score_seed(experiment: AnyExperiment, group: ProcessGroup, seed: int, arrays: Arrays, *, fixed: bool) -> SeedScores:
     """The scores of a seed by the `arrays` of the rows that this rank owns; all ranks of `group` call it."""
     users = user_rows(experiment.data, experiment.hidden, group)
     task, check = _tasks(users)
@@ -63,15 +62,17 @@ def score_seed(
     )  # fmt: skip
 
 
-def finish(experiment: AnyExperiment, seed_rows: SeedRows, chosen: int, run: RunTasks) -> dict[str, Any]:
+def finish(experiment: AnyExperiment, seed_rows: SeedRows, chosen: int, run: RunTasks) -> Extras:
     """Write embeddings.parquet of seed `chosen`; returns what `result.json` says of recall, links and the map."""
     data, folders = experiment.data, {seed: seed_rows.seed(seed) for seed in seed_rows.seeds}
     for _ in run(EMBEDDINGS, seed_rows.tasks(write_embeddings, chosen, data.ids if seed_rows.parts == 1 else None)):
         pass
-    contents: dict[str, Any] = {"embeddings": seed_rows.table(EMBEDDINGS)}
+    contents: Extras = {"embeddings": seed_rows.table(EMBEDDINGS)}
     if all(maps := [read_map(seed_folder) for seed_folder in folders.values()]):
         quantisation, topographic = zip(*(each["map_errors"].tolist() for each in maps), strict=True)
-        contents["map"] = {"quantisation": spread(quantisation), "topographic": spread(topographic)}
+        contents["map"] = Scores.model_validate(
+            {"quantisation": spread(quantisation), "topographic": spread(topographic)}
+        )
     if experiment.hidden is None:
         return contents
     scored: list[SeedScores] = []
@@ -92,7 +93,9 @@ def finish(experiment: AnyExperiment, seed_rows: SeedRows, chosen: int, run: Run
             rows.append(_row(recall.u2u2i(task, factors, clusters, title)))
     lines = [_over_seeds([row]) for row in fixed] + [_over_seeds(list(rows)) for rows in zip(*of_seeds, strict=True)]
     counts = {"queries": scored[0].queries, "users": scored[0].users, "left_out": scored[0].left_out}
-    return contents | {"recall": {"rows": lines, **counts}, "links": over_seeds([s.links for s in scored])}
+    contents["recall"] = RecallTable(rows=lines, **counts)
+    contents["links"] = over_seeds([each.links for each in scored])
+    return contents
 
 
 def _tasks(users: UserRows) -> tuple[recall.Task, recall.Task]:
@@ -101,7 +104,7 @@ def _tasks(users: UserRows) -> tuple[recall.Task, recall.Task]:
     return task, recall.make_task(users.train, users.valid, max_queries=BOOST_QUERIES, owners=users.owners)
 
 
-def write_embeddings(rows: SeedRows, part: int, seed: int, ids: NDArray[Any] | None = None) -> None:
+def write_embeddings(rows: SeedRows, part: int, seed: int, ids: Ids | None = None) -> None:
     """A part of the table: one row a user: id (the user's own), vector float32 [D], cluster, confidence.
 
     `ids`: of rows in one part.
@@ -118,7 +121,7 @@ def write_embeddings(rows: SeedRows, part: int, seed: int, ids: NDArray[Any] | N
 
 
 def _rows_of(
-    experiment: AnyExperiment, task: recall.Task, check: recall.Task, seed: int, arrays: Mapping[str, Any]
+    experiment: AnyExperiment, task: recall.Task, check: recall.Task, seed: int, arrays: Arrays
 ) -> list[recall.RecallRow]:
     """A seed's rows: in its clusters, in random ones of equal size, among all, boosted."""
     name, z, clusters = experiment.method.name, arrays["embedding"], arrays["last"]
@@ -135,13 +138,14 @@ def _row(row: recall.RecallRow) -> SeedRow:
     return SeedRow(name=row.name, note=row.note, metrics=dict(row.metrics))
 
 
-def _over_seeds(rows: list[SeedRow]) -> dict[str, Any]:
+def _over_seeds(rows: list[SeedRow]) -> RecallLine:
     """The line of a row of each seed."""
     notes = dict.fromkeys(row.note for row in rows if row.note)
-    return {"name": rows[0].name, "note": "; ".join(notes), "metrics": over_seeds([row.metrics for row in rows])}
+    metrics = over_seeds([row.metrics for row in rows]) or Scores()
+    return RecallLine(name=rows[0].name, note="; ".join(notes), metrics=metrics)
 
 
-def _links(experiment: AnyExperiment, users: UserRows, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+def _links(experiment: AnyExperiment, users: UserRows, arrays: Arrays) -> dict[str, float]:
     """Hidden test pairs (a keyed sample of many) against drawn ones, scored by the cosine of their ends, or by
     (s + shift) . t."""
     z, others, data = arrays["embedding"], arrays["others"], experiment.data
@@ -155,7 +159,7 @@ def _links(experiment: AnyExperiment, users: UserRows, arrays: Mapping[str, NDAr
         interactions = interactions + type(interactions)((np.ones(len(hidden[0])), hidden), shape=interactions.shape)
     interactions.sort_indices()
 
-    def score(u: NDArray[np.int64], n: NDArray[np.int64]) -> NDArray[Any]:
+    def score(u: NDArray[np.int64], n: NDArray[np.int64]) -> NDArray[np.floating]:
         asked, place = np.unique(n, return_inverse=True)
         return np.asarray(np.einsum("md,md->m", z[u], notes.fetch(others, asked)[place]))
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ops.config.console import Clock, Console, plain
+from ops.config.console import Clock, Console, as_typed
 from ops.config.exit_codes import FILES
 from ops.config.settings import LaunchSettings, SearchSettings
 from ops.data.types.images import ImageSet
@@ -234,7 +234,7 @@ def trial_callback(console: Console, total: int) -> Any:
             """One lasting line a trial."""
             self.ended += 1
             result = trial.last_result or {}
-            chosen = "  ".join(f"{k} {plain(v)}" for k, v in trial.config.items())
+            chosen = "  ".join(f"{k} {as_typed(v)}" for k, v in trial.config.items())
             console.say(f"trial {self.ended}/{total}  {chosen}  epochs {result.get('epoch')}  "
                         f"score {result.get('score', float('nan')):.4f}")  # fmt: skip
 

@@ -11,9 +11,12 @@ from torch.nn.functional import normalize
 
 from ops.clustering.kmeans import kmeans
 from ops.clustering.linear import KINDS
+from ops.clustering.lloyd import nearest_two
 from ops.data.types.graph import AttributedGraph
 from ops.evaluation.quick import DEGREE, QuickClusterings, methods
+from ops.evaluation.unlabelled import LARGE_TABLE
 from ops.graph.adjacency import low_pass
+from ops.rng import generator
 
 QUICK_SEEDS = 3  # of the linear methods, which hardly vary, and of untrained networks
 LINEAR_ORDERS = (5, 10)
@@ -27,16 +30,28 @@ def baselines(
 
     `kmeans` is on X, `filter+kmeans` on unit rows of X filtered `order` times, `degree+kmeans` on log(1 + degree).
     """
+    for seed in seeds:
+        yield "kmeans", seed, _kmeans(data.x, n_clusters, seed)
     rows = normalize(torch.from_numpy(data.x)).numpy()
-    spaces = {"kmeans": data.x, "filter+kmeans": low_pass(rows, data.edge_index, order, data.weight)}
-    for name, space in spaces.items():
-        x = torch.from_numpy(space)
-        for seed in seeds:
-            yield name, seed, kmeans(x, n_clusters, (seed, 0)).labels.numpy()
+    filtered = low_pass(rows, data.edge_index, order, data.weight)
+    for seed in seeds:
+        yield "filter+kmeans", seed, _kmeans(filtered, n_clusters, seed)
+    del rows, filtered  # as large as X, each
     quick = QuickClusterings(data, n_clusters)
     for seed in seeds:
         yield "degree+kmeans", seed, quick.cluster(DEGREE, seed)
     yield from _linear(quick, seeds[:QUICK_SEEDS])
+
+
+def _kmeans(x: NDArray[np.float32], n_clusters: int, seed: int) -> NDArray[np.int64]:
+    """Clusters [N] of k-means on `x` [N, F]; of a large table by the centres of a keyed sample of its rows."""
+    rows = torch.from_numpy(x)
+    if x.size <= LARGE_TABLE:
+        labels = kmeans(rows, n_clusters, (seed, 0)).labels
+    else:
+        drawn = generator(seed, "baseline").choice(len(x), LARGE_TABLE // 2 // x.shape[1], replace=False)
+        labels, _ = nearest_two(rows, kmeans(rows[np.sort(drawn)], n_clusters, (seed, 0)).centres)
+    return np.asarray(labels)
 
 
 def _linear(quick: QuickClusterings, seeds: list[int]) -> Iterator[tuple[str, int, NDArray[np.int64]]]:

@@ -10,7 +10,7 @@ Axes: N rows, F features, K clusters.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,42 @@ FAR, FARTHEST = 2.0, 5  # times a cluster's median distance from its mean; rows 
 WEAK = 0.2  # a difference of less than a fifth of a standard deviation sets nothing apart (Cohen's "small")
 
 
+@dataclass(frozen=True)
+class FeatureDifference:
+    """A feature's means in a cluster and in all other rows; `difference` in standard deviations over all rows.
+
+    `log_odds`: natural log of the odds ratio with half a row added to each count, None unless `binary`.
+    """
+
+    feature: str
+    binary: bool
+    inside: float
+    outside: float
+    difference: float
+    log_odds: float | None = None
+
+
+@dataclass(frozen=True)
+class FarRow:
+    """A row, and how many times as far from its cluster's mean it lies as the median row."""
+
+    row: int
+    times: float
+
+
+@dataclass(frozen=True)
+class ExplainedCluster:
+    """What sets one cluster apart, and its rows that are like no cluster."""
+
+    cluster: int
+    rows: int
+    features: list[FeatureDifference]
+    far: list[FarRow] = field(default_factory=list)
+
+
+AsGiven = Callable[[NDArray[np.float32]], NDArray[np.floating]]  # features as they were given
+
+
 def explain(
     x: NDArray[np.float32],
     assignment: NDArray[np.int64],
@@ -30,13 +66,11 @@ def explain(
     names: Sequence[str] | None = None,
     top: int = TOP,
     scaling: Scaling | None = None,
-) -> list[dict[str, Any]]:
-    """Per cluster {"cluster", "rows", "features": at most `top`, the strongest |difference| first, "far": `far_rows`}.
+) -> list[ExplainedCluster]:
+    """What sets each cluster apart: at most `top` features (by name, or `column 7`), the largest |difference| first.
 
-    A feature is {"feature": its name or "column 7", "binary", "inside", "outside": means, "difference": d,
-    "log_odds": natural log of the odds ratio with half a row added to each count, None unless binary}. Features
-    under |d| = 0.2 are left out; an empty cluster, or one that holds all rows, has none. Means are of the features as
-    they were before `scaling`.
+    Features under |d| = 0.2 are left out; an empty cluster, or one that holds all rows, has none. Means are of the
+    features as they were before `scaling`.
     """
     n, f = x.shape
     as_given = scaling.undo if scaling else np.asarray
@@ -47,7 +81,7 @@ def explain(
     centres = sums / np.maximum(sizes, 1)[:, None]
     clusters, far = [], far_rows(x, assignment, centres, as_given, scaling.width if scaling else deviation)
     for k, size in enumerate(sizes.tolist()):
-        features: list[dict[str, Any]] = []
+        features = []
         if 0 < size < n:
             inside, outside = sums[k] / size, (total - sums[k]) / (n - size)
             difference = np.divide(inside - outside, deviation, out=np.zeros(f), where=deviation > 0)
@@ -56,17 +90,16 @@ def explain(
                     a, b = float(inside[j] + first[j]), float(outside[j] + first[j])
                     odds = _log_odds(a, size, b, n - size) if binary[j] else None
                     name = names[j] if names else f"column {j}"
-                    means = {"feature": name, "binary": bool(binary[j]), "inside": a, "outside": b}
-                    features.append(means | {"difference": float(difference[j]), "log_odds": odds})
-        clusters.append({"cluster": k, "rows": size, "features": features, "far": far[k]})
+                    features.append(FeatureDifference(name, bool(binary[j]), a, b, float(difference[j]), odds))
+        clusters.append(ExplainedCluster(k, size, features, far[k]))
     return clusters
 
 
 def far_rows(
     x: NDArray[np.float32], assignment: NDArray[np.int64], centres: NDArray[np.float64],
-    as_given: Callable[[Any], NDArray[Any]], width: NDArray[np.float64],
-) -> list[list[dict[str, Any]]]:  # fmt: skip
-    """Per cluster {"row", "times"} of at most five rows that lie twice as far from its mean as its median row, or more.
+    as_given: AsGiven, width: NDArray[np.float64],
+) -> list[list[FarRow]]:  # fmt: skip
+    """Per cluster at most five rows that lie twice as far from its mean as its median row, or more.
 
     Such rows may be confident ones: they are like no cluster, not between two. Columns are in units of their `width`;
     `centres` [K, F] are relative to the first row.
@@ -83,12 +116,12 @@ def far_rows(
         middle = np.median(distance[rows]) if len(rows) else 0.0
         times = distance[rows] / middle if middle > 0 else np.zeros(len(rows))
         order = [i for i in np.argsort(-times, kind="stable")[:FARTHEST] if times[i] >= FAR]
-        far.append([{"row": int(rows[i]), "times": float(times[i])} for i in order])
+        far.append([FarRow(int(rows[i]), float(times[i])) for i in order])
     return far
 
 
 def _moments(
-    x: NDArray[np.float32], assignment: NDArray[np.int64], k: int, as_given: Callable[[Any], NDArray[Any]]
+    x: NDArray[np.float32], assignment: NDArray[np.int64], k: int, as_given: AsGiven
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Sums a cluster [K, F] of x minus its first row (exact zeros for constant columns), sums of squares around the
     mean [F], and which columns hold only 0 and 1; by blocks of rows, in float64.

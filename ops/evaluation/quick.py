@@ -16,7 +16,7 @@ from ops.data.types.graph import AttributedGraph
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation.model_selection import panel
 from ops.evaluation.unlabelled import FIXED_ORDER, GraphJudge
-from ops.graph.features import Treatment
+from ops.graph.features import Treatment, table_of
 from ops.graph.filters import smoothing_of
 
 ORDERS = (2, 5, 10, 20)
@@ -76,16 +76,20 @@ class QuickClusterings:
     def __post_init__(self) -> None:
         data, cpu = self.data, torch.device("cpu")
         self._smoothing = smoothing_of(data.edge_index, data.n_nodes, ProcessGroup(), cpu, data.weight)
+        self._table = table_of(data.x)
         if not self.judged:
             return
+        self._judge = GraphJudge(self.data, self.n_clusters, self.space())
+
+    def space(self) -> NDArray[np.float32]:
+        """The rows [N, 50] that candidates are judged by."""
         treatment: Treatment = "standard" if self.data.x.size and self.data.x.min() < 0 else "tfidf"
         fixed = LinearMethod("ssgc", FIXED_ORDER, treatment, alpha=0.0, components=SPACE_COLUMNS, starts=1)
-        space = fit(fixed, self.data.x, self._smoothing, 1, (0, 0)).embedding.numpy()
-        self._judge = GraphJudge(self.data, self.n_clusters, np.ascontiguousarray(space))
+        return np.ascontiguousarray(fit(fixed, self._table, self._smoothing, 1, (0, 0)).embedding.numpy())
 
     def cluster(self, method: LinearMethod, seed: int) -> NDArray[np.int64]:
         """Clusters [N] by a method with one seed."""
-        labels: NDArray[np.int64] = fit(method, self.data.x, self._smoothing, self.n_clusters, (seed, 0)).labels.numpy()
+        labels: NDArray[np.int64] = fit(method, self._table, self._smoothing, self.n_clusters, (seed, 0)).labels.numpy()
         return labels
 
     def candidate(self, method: LinearMethod, seed: int = 0) -> Candidate:

@@ -1,38 +1,42 @@
 """`--n-clusters auto`: a sweep over K on the filtered features, judged without labels.
 
-For every K, k-means on X filtered with t = 2; the panel's indices and a stability (how alike the clusters of two random
-starts are) rank the candidates. How sure the choice is: the share of all panels of three indices that choose the same
-K, times Kendall's W of the whole panel (panels of three share indices: on noise they may all follow one of them).
+For every K, k-means on X filtered with t = 2 (wide features: on the 50 columns that `auto` judges in); the panel's
+indices and a stability (how alike the clusters of two random starts are) rank the candidates. How sure the choice is:
+the share of all panels of three indices that choose the same K, times Kendall's W of the whole panel (panels of three
+share indices: on noise they may all follow one of them).
 """
 
 import math
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
 
+from ops.api import Sweep
 from ops.clustering.kmeans import kmeans
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError
 from ops.evaluation.model_selection import PANEL, panel
-from ops.evaluation.unlabelled import FIXED_ORDER, GraphJudge
-from ops.graph.adjacency import low_pass
+from ops.evaluation.quick import QuickClusterings
+from ops.evaluation.unlabelled import GraphJudge, fixed_space
 
 LARGEST = 20
+WIDE = 256  # features from which on clusters are looked for in fewer columns, in a thirtieth of the time
 INDICES = PANEL | {"stability": True}
 RESTARTS = 3
 
 
-def sweep(data: AttributedGraph, largest: int = LARGEST) -> dict[str, Any]:
-    """{"k", "indices", "rank", "chosen", "confidence", "reason"} for K = 2 .. min(largest, sqrt(N)).
+def sweep(data: AttributedGraph, largest: int = LARGEST) -> Sweep:
+    """K among 2 .. min(largest, sqrt(N)), with all that speaks for it.
 
     Modularity and conductance alone favour few large clusters, silhouette and Davies-Bouldin the shape of the
     features, stability what another start finds again; no one of them decides. Raises DataError below 9 nodes.
     """
     if data.n_nodes < 9:
         raise DataError(f"{data.name} has {data.n_nodes} nodes, too few for --n-clusters auto: give K")
-    x = torch.from_numpy(low_pass(data.x, data.edge_index, FIXED_ORDER))
+    wide = data.n_features > WIDE
+    space = QuickClusterings(data, 1, judged=False).space() if wide else fixed_space(data)
+    x = torch.from_numpy(space)
     ks = list(range(2, min(largest, math.isqrt(data.n_nodes)) + 1))
     candidates = [_candidate(data, x, k) for k in ks]
     verdict = panel(candidates, INDICES)

@@ -17,15 +17,27 @@ SPARSE_BELOW = 0.1  # share of features that are not 0, below which products ski
 Table = sp.csr_array | NDArray[np.float32]
 
 
-def fit_treatment(x: NDArray[np.float32], treatment: Treatment) -> dict[str, Tensor]:
+def table_of(x: Table) -> Table:
+    """`x` [N, F]; sparse where few of its values are not 0 (bags of words), so that products skip the zeros."""
+    if isinstance(x, np.ndarray) and np.count_nonzero(x) < SPARSE_BELOW * x.size:
+        return sp.csr_array(x)
+    return x
+
+
+def fit_treatment(x: Table, treatment: Treatment) -> dict[str, Tensor]:
     """What `treated` needs of the training's features `x` [N, F]: inverse document frequencies, or mean and deviation.
 
     `idf_j = ln((1 + N) / (1 + df_j)) + 1`, df_j the rows in which feature j is not 0 (scikit-learn's smooth TF-IDF).
     """
     if treatment == "tfidf":
-        idf = np.log((1 + len(x)) / (1 + np.count_nonzero(x, axis=0))) + 1
+        if isinstance(x, np.ndarray):
+            rows = np.count_nonzero(x, axis=0)
+        else:
+            rows = np.bincount(x.indices, minlength=x.shape[1])
+        idf = np.log((1 + x.shape[0]) / (1 + rows)) + 1
         return {"features.scale": torch.from_numpy(idf.astype(np.float32))}
     if treatment == "standard":
+        x = _dense(x)
         deviation = x.std(axis=0, dtype=np.float64)
         scale = np.where(deviation > 0, 1 / np.maximum(deviation, 1e-12), 0.0)
         mean = x.mean(axis=0, dtype=np.float64)
@@ -34,19 +46,24 @@ def fit_treatment(x: NDArray[np.float32], treatment: Treatment) -> dict[str, Ten
     return {}
 
 
-def treated(x: NDArray[np.float32], treatment: Treatment, fitted: Mapping[str, Tensor]) -> Table:
-    """`x` [n, F] treated; sparse where few of the features are not 0 (bags of words). Rows of zeros stay so."""
+def treated(x: Table, treatment: Treatment, fitted: Mapping[str, Tensor]) -> Table:
+    """`x` [n, F] treated; sparse where few of the features are not 0. Rows of zeros stay so."""
     if treatment == "standard":
         mean, factors = (fitted[f"features.{each}"].cpu().numpy() for each in ("mean", "scale"))
-        return np.asarray((x - mean) * factors, dtype=np.float32)
+        return np.asarray((_dense(x) - mean) * factors, dtype=np.float32)
     scale = fitted["features.scale"].cpu().numpy() if treatment == "tfidf" else None
-    if np.count_nonzero(x) < SPARSE_BELOW * x.size:
-        rows = sp.csr_array(x)
+    table = table_of(x)
+    if not isinstance(table, np.ndarray):
+        rows = table.copy()
         if scale is not None:
             rows.data *= scale[rows.indices]
         return rows if treatment == "raw" else scaled_rows(rows, np.sqrt(rows.multiply(rows).sum(axis=1)))
-    dense = x if scale is None else x * scale
+    dense = table if scale is None else table * scale
     return dense if treatment == "raw" else scaled_rows(dense, np.linalg.norm(dense, axis=1))
+
+
+def _dense(x: Table) -> NDArray[np.float32]:
+    return x if isinstance(x, np.ndarray) else x.toarray()
 
 
 def scaled_rows(x: Table, length: NDArray[np.floating]) -> Table:

@@ -7,7 +7,6 @@ make one graph, over which the method filters. Axes: n rows, F features.
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,9 @@ from ops.data.io.incremental import begins_with, grow, known_rows
 from ops.data.io.tables import TableStream
 from ops.data.io.validate import check_edges, check_features
 from ops.data.load import read_rows, table_file
+from ops.data.types.hetero import Ids
 from ops.errors import DataError
-from ops.inference.placement import Placement, Prediction
+from ops.inference.placement import PlacedColumns, Placement, Prediction
 from ops.results.feature_scale import ColumnStatistics, statistics_of
 from ops.results.finished_run import TrainedNodes
 from ops.results.model_store import as_trained
@@ -59,13 +59,13 @@ def _place_graph(prediction: Prediction) -> Placement:
     origins = {"their own edges": raw.edges is not None, "the training data's": beside is not None}
     linked = " and ".join(words for words, used in origins.items() if used) or "no edges"
     cluster, confidence = prediction.method.predict(model.tensors, model.settings, features, edges, weight)
-    piece = {"cluster": cluster[: len(x)], "confidence": confidence[: len(x)]}
+    piece: PlacedColumns = {"cluster": cluster[: len(x)], "confidence": confidence[: len(x)]}
     return _placement(prediction, ids, rows, linked, iter([piece]), statistics_of(x), raw.notes)
 
 
 def _placement(
     prediction: Prediction, ids: NDArray[np.generic] | None, rows: NDArray[np.int64], linked: str,
-    pieces: Iterator[dict[str, Any]], features: ColumnStatistics, notes: Sequence[str],
+    pieces: Iterator[PlacedColumns], features: ColumnStatistics, notes: Sequence[str],
 ) -> Placement:  # fmt: skip
     """`linked` says in words over which edges the rows are filtered, `notes` what was met in the data."""
     n, n_matched, training = len(rows), int((rows >= 0).sum()), prediction.training
@@ -77,7 +77,7 @@ def _placement(
     return Placement(ids, rows, "rows", remarks, pieces, lambda: ([], {"filtered_over": linked}), features)
 
 
-def _by_pieces(prediction: Prediction, stream: TableStream, features: ColumnStatistics) -> Iterator[dict[str, Any]]:
+def _by_pieces(prediction: Prediction, stream: TableStream, features: ColumnStatistics) -> Iterator[PlacedColumns]:
     model = prediction.model
     for piece in stream.pieces():
         x = as_trained(piece.x, piece.feature_names, model, prediction.request.data)
@@ -109,7 +109,7 @@ def _match_stream(stream: TableStream, prediction: Prediction) -> NDArray[np.int
     return _first_rows(stream.n_rows, training.n if same else 0)
 
 
-def _match_all(x: NDArray[np.float32], ids: NDArray[Any] | None, training: TrainedNodes | None) -> NDArray[np.int64]:
+def _match_all(x: NDArray[np.float32], ids: Ids | None, training: TrainedNodes | None) -> NDArray[np.int64]:
     """`_match_stream` for features [n, F] in memory."""
     if training is not None and ids is not None:
         return known_rows(ids, len(x), training.ids, training.n)

@@ -6,7 +6,7 @@ Axes: n images, S the side, F features.
 import io
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from ops.data.io.incremental import known_rows
 from ops.data.types.images import ImageSet
 from ops.errors import DataError
 from ops.inference.frames import feature_frame
-from ops.inference.placement import Placement, Prediction
+from ops.inference.placement import PlacedColumns, Placement, Prediction
 from ops.results.feature_scale import ColumnStatistics, statistics_of
 from ops.results.finished_run import TrainedNodes
 from ops.results.model_store import StoredModel
@@ -46,8 +46,7 @@ def _read(prediction: Prediction) -> ImageSet:
     if _is_frozen(model):
         backbone = f"{FROZEN}{request.data}"
         data = read_images(request.data, backbone=backbone, skip_damaged=request.skip_damaged).data
-        if data.n_features != model.about.get("n_features"):
-            wanted = model.about.get("n_features")
+        if data.n_features != (wanted := model.about.n_features):
             raise DataError(
                 f"{request.data}: {data.n_features} features, the model was trained on {wanted}; give the same"
             )
@@ -62,8 +61,9 @@ def _is_frozen(model: StoredModel) -> bool:
 
 def _shape(model: StoredModel) -> tuple[int, int | None]:
     """The side of the training's images, and the bits a channel where they had more than 8."""
-    pixels = model.about["pixels"]
-    return int(pixels[0]), int(pixels[2]) if len(pixels) > 2 else None
+    pixels = model.about.pixels
+    assert pixels is not None, "every model of images that is not of features has it"
+    return pixels[0], pixels[2] if len(pixels) > 2 else None
 
 
 def _match(data: ImageSet, training: TrainedNodes | None) -> NDArray[np.int64]:
@@ -74,7 +74,7 @@ def _match(data: ImageSet, training: TrainedNodes | None) -> NDArray[np.int64]:
     return np.arange(data.n_rows) if same else np.full(data.n_rows, -1)
 
 
-def _by_pieces(data: ImageSet, prediction: Prediction) -> Iterator[dict[str, Any]]:
+def _by_pieces(data: ImageSet, prediction: Prediction) -> Iterator[PlacedColumns]:
     rows, model = prediction.request.batch_rows, prediction.model
     for first in range(0, data.n_rows, rows):
         at = slice(first, first + rows)

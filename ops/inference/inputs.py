@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ops.data.io.builder import Raw, finish
+from ops.data.io.builder import Raw, finished_graph
 from ops.data.io.objects import as_array, as_edges, of_anndata, of_networkx
 from ops.data.load import load
 from ops.data.types.encoding import MadeFeatures
@@ -37,7 +37,7 @@ def as_graph(
             return load(spec, knn=knn, knn_metric=metric)[0]
     raw = as_raw(name, x, edge_index)
     knn = 0 if raw.edges is not None else min(knn, max(len(raw.x) - 1, 1))
-    return finish(raw, knn, metric, make_features=make_features)[0]
+    return finished_graph(raw, knn, metric, make_features=make_features)[0]
 
 
 def as_raw(name: str, x: Any, edge_index: Any) -> Raw:

@@ -7,12 +7,11 @@ knows how to predict. Loading a model needs Tessera installed, but neither Ray n
 import importlib
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from mlflow.models import set_model
-from mlflow.pyfunc.model import PythonModel
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
 from ops.api import AnyMethod
@@ -26,13 +25,15 @@ ARTIFACT = "model"  # the name under which MLflow keeps the copied folder
 class ClusterModel(PythonModel):
     """Clusters new rows with the trained model of one run."""
 
-    def load_context(self, context: Any) -> None:
+    def load_context(self, context: PythonModelContext) -> None:
         """Read tensors and settings and look the method up; DataError if the folder is not a run's model."""
         model = read_model(Path(context.artifacts[ARTIFACT]))
         self.method: AnyMethod = importlib.import_module("trainers").METHODS[model.method]
         self.model = model.checked(self.method)
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, object] | None = None
+    ) -> pd.DataFrame:
         """Features [n, F] -> rows [n] with `cluster` (int64) and `confidence` (float32), in the input's order.
 
         Columns stand as in training, in any order where they have the names they had there. Raises DataError for

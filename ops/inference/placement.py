@@ -5,7 +5,7 @@ Axes: n rows.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from ops.results.feature_scale import ColumnStatistics
 from ops.results.finished_run import TrainedNodes
 from ops.results.model_store import StoredModel
 
-Outcome = tuple[list[str], dict[str, Any]]  # sentences and further values of the summary
+Outcome = tuple[list[str], dict[str, object]]  # sentences and further values of the summary
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,28 @@ class Prediction:
                 self.method.require("graph", flag)
 
 
+class PlacedColumns(TypedDict):
+    """The columns of the output but the id, of some rows [m]; users have a `vector`, as Arrow's list of lists."""
+
+    cluster: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    vector: NotRequired[object]
+
+
 @dataclass(frozen=True)
 class Placement:
     """Rows on their way to clusters.
 
     `ids` [n]: what they are called in the output; `training_rows` int64 [n]: the row each had in training, -1 for a new
-    one; `noun`: what they are, in the plural; `remarks`: sentences before the work. `pieces` are the columns of the
-    output but the id, some rows at a time: cluster int64, confidence float32, and perhaps more. `outcome`, once all
-    pieces are there: what is said then; `features` has by then the statistics of the rows' features, if they have any.
+    one; `noun`: what they are, in the plural; `remarks`: sentences before the work; `pieces`: some rows at a time.
+    `outcome`, once all pieces are there: what is said then; `features` has by then the statistics of the rows'
+    features, if they have any.
     """
 
     ids: NDArray[np.generic]
     training_rows: NDArray[np.int64]
     noun: str
     remarks: list[str]
-    pieces: Iterator[dict[str, Any]]
+    pieces: Iterator[PlacedColumns]
     outcome: Callable[[], Outcome] = field(default=lambda: ([], {}))
     features: ColumnStatistics = field(default_factory=ColumnStatistics)

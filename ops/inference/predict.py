@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from ops.inference.graph_rows import place_rows
 from ops.inference.images import place_images
 from ops.inference.placement import Placement, Prediction
 from ops.inference.users import place_users
-from ops.results.finished_run import TrainedNodes, open_run
+from ops.results.finished_run import TrainedNodes, open_finished
 from ops.results.model_store import StoredModel, read_model
 from ops.results.schema import DataRecord
 from ops.storage.object_store import is_s3
@@ -36,7 +35,7 @@ PLACE: dict[str, Callable[[Prediction], Placement]] = {
 
 def run_prediction(
     run: str, request: PredictSettings, methods: Mapping[str, AnyMethod], console: Console
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write id, cluster and confidence of every row of `request.data` to `request.out`; returns a summary.
 
     Raises SettingsError or DataError before anything is written; ServiceError where MLflow or a store is away.
@@ -50,7 +49,7 @@ def run_prediction(
     return predict(Prediction(run, model, training, request, method), console)
 
 
-def predict(prediction: Prediction, console: Console) -> dict[str, Any]:
+def predict(prediction: Prediction, console: Console) -> dict[str, object]:
     """`run_prediction` with a model that is read already."""
     began = time.monotonic()
     method, request = prediction.method, prediction.request
@@ -74,7 +73,7 @@ def predict(prediction: Prediction, console: Console) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _columns(placement: Placement, clusters: list[NDArray[np.int64]]) -> Iterator[dict[str, Any]]:
+def _columns(placement: Placement, clusters: list[NDArray[np.int64]]) -> Iterator[dict[str, object]]:
     """The columns of every piece, ids first; its clusters are kept in `clusters`."""
     first = 0
     for piece in placement.pieces:
@@ -86,7 +85,7 @@ def _columns(placement: Placement, clusters: list[NDArray[np.int64]]) -> Iterato
 
 def _summary(
     prediction: Prediction, placement: Placement, clusters: NDArray[np.int64], console: Console
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The counts, and the last sentence: how many rows of the training have changed their cluster."""
     n, matched, training = len(placement.ids), placement.training_rows >= 0, prediction.training
     n_matched, changed = int(matched.sum()), None
@@ -103,7 +102,7 @@ def _summary(
 def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, TrainedNodes | None]:
     """The model behind RUN or models:/NAME@ALIAS, and the rows it was trained on where they can be told."""
     if not run.startswith("models:"):
-        model, training = open_run(run)
+        model, training = open_finished(run)
         if request.known is None:
             return model, training
         knn = request.knn or training.source.knn
@@ -115,11 +114,11 @@ def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, Trained
     model = read_model(download_model(run, request.tracking_uri))
     if request.known is None:
         return model, None
-    scale, encoding = model.about.get("scaling", {}).get("kind", "none"), model.encoding
+    scale, encoding = model.about.scaling.kind if model.about.scaling else "none", model.encoding
     source = DataRecord(spec=request.known, knn=request.knn, knn_metric=request.knn_metric, scale=scale,
                         one_hot=bool(encoding.categories), ignore=",".join(encoding.ignored),
                         make_features=encoding.made)  # fmt: skip
     graph, _ = load(request.known, **prepared(source))
-    training = TrainedNodes(graph.n_nodes, graph.ids, None, model.about.get("data"), source, run)
+    training = TrainedNodes(graph.n_nodes, graph.ids, None, model.about.data, source, run)
     _ = training.graph  # its hash is checked now, before any work
     return model, training

@@ -1,7 +1,7 @@
 """scikit-learn's words around a method: fit, fit_predict, predict, transform, labels_, get_params, set_params."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.api import AnyMethod, PlainRun, Result
-from ops.config.settings import build, fields, nearest
+from ops.config.settings import build, fields, nearby
 from ops.data.io.objects import as_array
 from ops.data.io.validate import check_clusters, check_features
 from ops.data.types.graph import AttributedGraph, Data
@@ -22,7 +22,7 @@ from ops.inference.inputs import as_graph, as_raw
 from ops.results.feature_scale import statistics_of, unlike
 
 DEVICE = {"device": "cpu", "precision": "auto"}  # parameters of all estimators
-Rows = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32] | None]  # x, edges, weights
+GivenRows = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32] | None]  # x, edges, weights
 C = TypeVar("C", bound="Clusterer")  # not Self, which the run-time type checks of the tests do not take
 G = TypeVar("G", bound="GraphClusterer")
 M = TypeVar("M", bound="ImageClusterer")
@@ -32,13 +32,13 @@ def check_parameters(name: str, given: Mapping[str, object], allowed: list[str])
     """Raise SettingsError for a parameter that the estimator `name` does not have, with the one that is meant."""
     for key in given:
         if key not in allowed:
-            hint = nearest(key, allowed)
+            hint = nearby(key, allowed)
             raise SettingsError(f"{name}: unknown parameter {key!r}{hint}; it has: {', '.join(allowed)}")
 
 
-def _embed(method: AnyMethod) -> Callable[..., Tensor]:
+def _embed(method: AnyMethod, *given: object) -> NDArray[np.float32]:
     assert method.embed is not None, "every method with an estimator has embeddings"
-    return method.embed
+    return np.asarray(method.embed(*given).cpu())
 
 
 class Clusterer:
@@ -53,12 +53,12 @@ class Clusterer:
     """
 
     method: ClassVar[AnyMethod]
-    own_parameters: ClassVar[dict[str, Any]] = {}
-    preset: ClassVar[dict[str, Any]] = {}  # hyperparameters that have another default here than in the method
+    own_parameters: ClassVar[dict[str, object]] = {}
+    preset: ClassVar[dict[str, object]] = {}  # hyperparameters that have another default here than in the method
 
-    def __init__(self, n_clusters: Any = "auto", *, random_state: Any = 0, **hyperparameters: Any) -> None:
+    def __init__(self, n_clusters: object = "auto", *, random_state: object = 0, **hyperparameters: object) -> None:
         random_state = hyperparameters.pop("seed", random_state)
-        self._given = {"n_clusters": n_clusters, "random_state": random_state, **hyperparameters}
+        self._given: dict[str, Any] = {"n_clusters": n_clusters, "random_state": random_state, **hyperparameters}
         self._resolve()
 
     def _resolve(self) -> None:
@@ -75,7 +75,7 @@ class Clusterer:
         return {**declared, "n_clusters": "auto", "random_state": 0, **DEVICE, **self.own_parameters, **self.preset}
 
     @property
-    def n_clusters(self) -> Any:
+    def n_clusters(self) -> object:
         """The parameter of that name."""
         return self._given["n_clusters"]
 
@@ -152,7 +152,7 @@ class Clusterer:
         if self._columns and (sentence := unlike(self._columns, statistics_of(x))):
             warnings.warn(f"{type(self).__name__}: {sentence}", stacklevel=4)
 
-    def _fitted(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def _fitted(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         if not hasattr(self, "model_"):
             from sklearn.exceptions import NotFittedError
 
@@ -165,10 +165,10 @@ class Clusterer:
 
         Raises SettingsError where the folder holds something else already, NotFittedError before `fit`.
         """
-        from ops.inference.estimator_files import save
+        from ops.inference.estimator_files import save_estimator
 
         self._fitted()
-        return save(self, Path(folder))
+        return save_estimator(self, Path(folder))
 
     def report(self, path: str | Path) -> Path:
         """Write the report of the fitted clusters as one HTML file; returns its path."""
@@ -186,7 +186,7 @@ class GraphClusterer(Clusterer):
     `knn` nearest others by `knn_metric`, which `notes_` says; nodes without features get those of `make_features`.
     """
 
-    own_parameters: ClassVar[dict[str, Any]] = {"knn": 10, "knn_metric": "euclidean", "make_features": "none"}
+    own_parameters: ClassVar[dict[str, object]] = {"knn": 10, "knn_metric": "euclidean", "make_features": "none"}
 
     def fit(self: G, X: object, edge_index: object = None, y: object = None) -> G:
         """Cluster features `X` [N, F] on the graph `edge_index` [2, E]; `y` is ignored, as labels never enter.
@@ -209,17 +209,13 @@ class GraphClusterer(Clusterer):
 
     def transform(self, X: object, edge_index: object = None) -> NDArray[np.float32]:
         """Embeddings [n, D] of rows `X` [n, F], filtered over their edges where given."""
-        model, settings = self._fitted()
-        rows: NDArray[np.float32] = _embed(self.method)(model, settings, *self._rows(X, edge_index)).cpu().numpy()
-        return rows
+        return _embed(self.method, *self._fitted(), *self._rows(X, edge_index))
 
     def predict(self, X: object, edge_index: object = None) -> NDArray[np.int64]:
         """Clusters [n] of rows `X` [n, F]; on the training graph these are `labels_`."""
-        model, settings = self._fitted()
-        labels: NDArray[np.int64] = self.method.predict(model, settings, *self._rows(X, edge_index))[0]
-        return labels
+        return np.asarray(self.method.predict(*self._fitted(), *self._rows(X, edge_index))[0])
 
-    def _rows(self, x: object, edge_index: object) -> Rows:
+    def _rows(self, x: object, edge_index: object) -> GivenRows:
         """Features, on the scale of the run that was loaded, edges and their weights."""
         rows, edges, weight = self._given_rows(x, edge_index)
         scaling = getattr(self, "_scaling", None)
@@ -227,7 +223,7 @@ class GraphClusterer(Clusterer):
         self._warn_of_scale(rows)
         return rows, edges, weight
 
-    def _given_rows(self, x: object, edge_index: object) -> Rows:
+    def _given_rows(self, x: object, edge_index: object) -> GivenRows:
         """Features, edges and weights, no edges where the rows have none: new rows are not linked to each other."""
         name = type(self).__name__
         if not isinstance(x, str | Path | AttributedGraph):
@@ -252,7 +248,7 @@ class GraphClusterer(Clusterer):
         from ops.evaluation.select_k import sweep
 
         assert isinstance(data, AttributedGraph)
-        return int(sweep(data)["chosen"])
+        return sweep(data)["chosen"]
 
 
 class ImageClusterer(Clusterer):
@@ -273,8 +269,7 @@ class ImageClusterer(Clusterer):
 
     def transform(self, X: object) -> NDArray[np.float32]:
         """Projections [n, D] of unit length."""
-        rows: NDArray[np.float32] = _embed(self.method)(*self._fitted(), self._rows(X)).cpu().numpy()
-        return rows
+        return _embed(self.method, *self._fitted(), self._rows(X))
 
     def predict(self, X: object) -> NDArray[np.int64]:
         """Clusters [n]; on the training images these are `labels_`."""

@@ -50,8 +50,7 @@ class UserClusterer(Clusterer):
 
     def fit_predict(self, X: object, y: object = None) -> NDArray[np.int64]:
         """`fit`, then `labels_`."""
-        labels: NDArray[np.int64] = self.fit(X, y).labels_
-        return labels
+        return np.asarray(self.fit(X, y).labels_)
 
     def _graph(self, x: Any) -> HeteroGraph:
         name = type(self).__name__

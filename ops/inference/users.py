@@ -6,7 +6,6 @@ Axes: n users, D width of their vectors.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from ops.data.io.inductive_batch import Placed, unpack_ids
 from ops.data.types.hetero import relation_of
 from ops.data.user_requests import Arrived, Vocabulary, read_new
 from ops.errors import DataError
-from ops.inference.placement import Outcome, Placement, Prediction
+from ops.inference.placement import Outcome, PlacedColumns, Placement, Prediction
 from ops.results.feature_scale import ColumnStatistics, statistics_of
 from ops.results.model_store import StoredModel
 
@@ -24,7 +23,7 @@ COLUMNS = "id, cluster, confidence, vector"
 
 def vocabulary(model: StoredModel, method: AnyMethod, owner: str) -> Vocabulary:
     """What the model knows. Raises DataError where it does not keep what users are placed by."""
-    graph = model.about.get("graph")
+    graph = model.about.graph
     packed = {k.removeprefix("ids."): v for k, v in model.tensors.items() if k.startswith("ids.")}
     ids = {kind: unpack_ids(v.cpu().numpy()) for kind, v in packed.items()}
     if graph is None or not ids:
@@ -32,9 +31,9 @@ def vocabulary(model: StoredModel, method: AnyMethod, owner: str) -> Vocabulary:
             f"{owner}: the model keeps nothing of known nodes that users could be placed by (it was trained with "
             "--no-store-states, or by an earlier version); train it again without that flag"
         )
-    relations = tuple(relation_of(name) for name in graph["relations"])
-    features = int(model.about.get("n_features") or 0) if method.places_by_features else 0
-    return Vocabulary(owner, graph["rows"], graph["others"], relations, ids, features)
+    relations = tuple(relation_of(name) for name in graph.relations)
+    features = (model.about.n_features or 0) if method.places_by_features else 0
+    return Vocabulary(owner, graph.rows, graph.others, relations, ids, features)
 
 
 def place_users(prediction: Prediction) -> Placement:
@@ -56,7 +55,7 @@ def place_users(prediction: Prediction) -> Placement:
     return Placement(users.ids, rows, noun, remarks, pieces, lambda: _outcome(placed, noun), features)
 
 
-def _by_pieces(users: Arrived, prediction: Prediction, placed: list[Placed]) -> Iterator[dict[str, Any]]:
+def _by_pieces(users: Arrived, prediction: Prediction, placed: list[Placed]) -> Iterator[PlacedColumns]:
     """The columns for `batch_rows` users at a time; all that is placed is kept in `placed`, but for the vectors."""
     import pyarrow as pa
 

@@ -6,14 +6,13 @@ Axes: N rows.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ops.errors import DataError
+from ops.evaluation.explain import FeatureDifference
 from ops.results.arrays import table_path
-from ops.results.explanation import FeatureDifference
 from ops.results.stored_run import StoredRun
 
 CARDS = 60  # the largest clusters; more would be a list, not a page
@@ -24,9 +23,9 @@ IDS, ODD = 5, 10  # of a card, of all rows
 class Assignments:
     """Ids [N], clusters int64 [N] and confidence float [N] of the model's seed; `others`: clusters of other seeds."""
 
-    ids: NDArray[Any]
+    ids: NDArray[np.generic]
     clusters: NDArray[np.int64]
-    confidence: NDArray[np.floating[Any]]
+    confidence: NDArray[np.floating]
     others: list[NDArray[np.int64]]
 
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from ops.atomic_io import atomic_write
-from ops.config.console import NOTHING, plain, printable
+from ops.config.console import NOTHING, as_typed, printable
 from ops.errors import SettingsError
 from ops.reporting import tables
 from ops.reporting.clusters import read_assignments
@@ -168,7 +167,7 @@ def _cost(value: float) -> str:
 
 def _differing(results: Sequence[RunResult]) -> dict[str, list[str]]:
     """Method, seeds, edges, warm start and settings that are not the same in all runs; a dash where a run has none."""
-    table: dict[str, list[Any]] = {
+    table: dict[str, list[object]] = {
         "method": [r.method for r in results],
         "seeds": [r.seeds for r in results],
         "edges": [_edges(r.dataset) for r in results],
@@ -177,7 +176,7 @@ def _differing(results: Sequence[RunResult]) -> dict[str, list[str]]:
     }
     for key in dict.fromkeys(key for r in results for key in r.settings):
         table[key] = [r.settings[key].value if key in r.settings else NOTHING for r in results]
-    return {k: [plain(v) for v in values] for k, values in table.items() if any(v != values[0] for v in values)}
+    return {k: [as_typed(v) for v in values] for k, values in table.items() if any(v != values[0] for v in values)}
 
 
 def _edges(data: DataRecord) -> str:

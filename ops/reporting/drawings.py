@@ -8,16 +8,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.atomic_io import save_arrays
+from ops.atomic_io import Arrays, save_arrays
 from ops.errors import DataError
 from ops.reporting.points import Coordinates
 from ops.reporting.tables import BASELINES, searched
-from ops.results.arrays import Arrays, read_arrays
+from ops.results.arrays import read_arrays
 from ops.results.schema import LABELLED, SearchResult
 from ops.results.stored_run import StoredRun
 
@@ -116,7 +116,7 @@ def curve_titles(run: StoredRun) -> dict[str, str]:
     return {"train/loss": "Loss", **parts, **shown}
 
 
-def tsne(sample: Arrays, cache_path: Path) -> tuple[NDArray[Any], NDArray[Any]] | None:
+def tsne(sample: Arrays, cache_path: Path) -> Coordinates | None:
     """t-SNE coordinates [n, 2] of `before` and `after`, kept in a file for the next report; None for under 10 rows."""
     if len(sample["cluster"]) < 10:
         return None
@@ -133,7 +133,7 @@ def tsne(sample: Arrays, cache_path: Path) -> tuple[NDArray[Any], NDArray[Any]] 
     return before, after
 
 
-def _coordinates(x: NDArray[np.floating[Any]]) -> NDArray[Any]:
+def _coordinates(x: NDArray[np.floating]) -> NDArray[np.floating]:
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 

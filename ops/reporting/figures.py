@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,24 +23,18 @@ from ops.reporting.theme import (
     panels,
     style,
 )
-from ops.results.schema import CountSweep, SearchResult
+from ops.results.schema import CountSweep, Numbers, SearchResult
 
-History = Sequence[Mapping[str, Any]]
-Points = NDArray[np.floating[Any]]
+Epochs = Sequence[Numbers]
+Points = NDArray[np.floating]
 MAIN, MARK = CYCLE[0], CYCLE[6]
 CURVES = {
-    "train/loss": "Loss",
-    "tune/score": "Tuning score (higher)",
-    "cluster/recall_at_50": "Validation Recall@50 (%)",
-    "cluster/silhouette": "Silhouette (higher)",
-    "cluster/agreement": "ARI of two views (higher)",
-    "collapse/std": "Spread of the projections (0: collapsed)",
-    "cluster/modularity": "Modularity (higher)",
-    "cluster/conductance": "Mean conductance (lower)",
-    "cluster/davies_bouldin": "Davies-Bouldin (lower)",
-    "cluster/calinski_harabasz": "Calinski-Harabasz (higher)",
-    "cluster/size_gini": "Cluster sizes: Gini",
-}
+    "train/loss": "Loss", "tune/score": "Tuning score (higher)", "cluster/recall_at_50": "Validation Recall@50 (%)",
+    "cluster/silhouette": "Silhouette (higher)", "cluster/agreement": "ARI of two views (higher)",
+    "collapse/std": "Spread of the projections (0: collapsed)", "cluster/modularity": "Modularity (higher)",
+    "cluster/conductance": "Mean conductance (lower)", "cluster/davies_bouldin": "Davies-Bouldin (lower)",
+    "cluster/calinski_harabasz": "Calinski-Harabasz (higher)", "cluster/size_gini": "Cluster sizes: Gini",
+}  # fmt: skip
 SCORES = {"eval/acc": "ACC (%)", "eval/nmi": "NMI (%)", "eval/ari": "ARI (%)", "eval/f1": "F1 (%)"}
 HARD = {"hard/fraction": "Hard pairs (% of all)"}
 PERCENT = (*SCORES, *HARD, "cluster/recall_at_50")
@@ -113,7 +106,7 @@ def similarity(after: Points, cluster: NDArray[np.int64]) -> Figure:
 
 
 def curves(
-    histories: Mapping[int, History], metrics: Mapping[str, str], selected: Mapping[int, int | None] | None = None,
+    histories: Mapping[int, Epochs], metrics: Mapping[str, str], selected: Mapping[int, int | None] | None = None,
     strong: int | None = None, baselines: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure | None:  # fmt: skip
     """One panel a metric over epochs: the seed `strong` (else the first) strong, the others thin; epochs marked.
@@ -152,19 +145,19 @@ def _widen(ax: Axes, scale: float) -> None:
         ax.set_ylim(middle - least / 2, middle + least / 2)
 
 
-def _points(history: History, metric: str) -> tuple[list[int], list[float]]:
+def _points(history: Epochs, metric: str) -> tuple[list[int], list[float]]:
     scale = 100.0 if metric in PERCENT else 1.0
-    pairs = [(int(h["epoch"]), scale * float(h[metric])) for h in history if h.get(metric) is not None]
+    pairs = [(int(h["epoch"] or 0), scale * float(v)) for h in history if (v := h.get(metric)) is not None]
     pairs = [(e, v) for e, v in pairs if math.isfinite(v)]
     return [e for e, _ in pairs], [v for _, v in pairs]
 
 
-def _curve(ax: Axes, history: History, metric: str, name: str, chosen: int | None) -> None:
+def _curve(ax: Axes, history: Epochs, metric: str, name: str, chosen: int | None) -> None:
     epochs, values = _points(history, metric)
     if not epochs:
         return
     ax.plot(epochs, values, color=MAIN, linewidth=1.9, zorder=4, label=name)
-    if epochs[-1] == int(history[-1]["epoch"]):  # some values exist at update epochs only
+    if epochs[-1] == int(history[-1]["epoch"] or 0):  # some values exist at update epochs only
         ax.plot(epochs[-1], values[-1], "o", color=MAIN, markersize=7, zorder=5, label="last epoch (the result)")
     if chosen is not None:
         ax.axvline(chosen, color=MARK, linewidth=1.1, linestyle="--", zorder=3, label=f"selected epoch ({chosen})")
@@ -188,7 +181,7 @@ def sizes(counts: Sequence[int]) -> Figure:
     return figure
 
 
-def sizes_over_time(history: History) -> Figure | None:
+def sizes_over_time(history: Epochs) -> Figure | None:
     """A history's `head/size_00`, `head/size_01`, ... stacked over the epochs; None where it has none."""
     names = sorted({m for entry in history for m in entry if re.fullmatch(r"head/size_\d+", m)})
     if not names:
@@ -240,14 +233,15 @@ def search_settings(search: SearchResult, names: Sequence[str]) -> Figure | None
     return figure
 
 
-def _positions(ax: Axes, values: Sequence[Any]) -> list[float]:
+def _positions(ax: Axes, values: Sequence[object]) -> list[float]:
     """Where values stand on the x axis: numbers as such (on a log scale over a wide range), others by category."""
-    if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
-        if min(values) > 0 and max(values) / min(values) > 30:
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) == len(values):
+        if min(numbers) > 0 and max(numbers) / min(numbers) > 30:
             ax.set_xscale("log")
-        elif all(isinstance(v, int) for v in values):
+        elif all(isinstance(v, int) for v in numbers):
             ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        return [float(v) for v in values]
+        return [float(v) for v in numbers]
     kinds = sorted({str(v) for v in values})
     ax.set_xticks(range(len(kinds)), kinds)
     ax.set_xlim(-0.5, len(kinds) - 0.5)

@@ -5,10 +5,9 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ops.atomic_io import atomic_write
-from ops.config.console import plain
+from ops.config.console import as_typed
 from ops.reporting import tables
 from ops.reporting.answer import answer
 from ops.reporting.clusters import cards, farthest, oddest, read_assignments
@@ -31,7 +30,7 @@ def write_report(folder: Path) -> Path:
     best = folder / "best" if search else folder
     run = read_run(best) if search is None or (best / "result.json").is_file() else None
     drawings = dict[str, list[bytes]]()
-    shown = dict[str, Any](cards=[], odd=[], far=[], map=None, answer=[], place=best)
+    shown = dict[str, object](cards=[], odd=[], far=[], map=None, answer=[], place=best)
     if run:
         places, assignments = coordinates(run), read_assignments(run)
         drawings = run_drawings(run, places)
@@ -63,7 +62,7 @@ def page(title: str, heading: str, text: str, drawings: Mapping[str, Sequence[by
     return render("page.html.j2", title=title, heading=heading, text=text, drawings=drawings)
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, **values: object) -> str:
     """A template of this package as HTML; every value is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -73,18 +72,18 @@ def render(template: str, **values: Any) -> str:
         round(int.from_bytes(png[16:20], "big") / PIXELS) or "auto"
     )  # of PNG's header
     env.filters["flags"] = _flags
-    env.globals.update(tables=tables, plain=plain, script=_script)
+    env.globals.update(tables=tables, plain=as_typed, script=_script)
     return env.get_template(template).render(values)
 
 
-def _flags(sentence: str) -> Any:
+def _flags(sentence: str) -> str:
     """A sentence whose flags stay whole where a line ends."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"--[a-z-]+", r"<code>\g<0></code>", str(escape(sentence))))  # noqa: S704  (escaped above)
 
 
-def _script(data: Mapping[str, Any]) -> tuple[str, str]:
+def _script(data: Mapping[str, object]) -> tuple[str, str]:
     """(JSON of the map, the program that draws it), as they stand inside of a script element."""
     from markupsafe import Markup
 
@@ -94,7 +93,7 @@ def _script(data: Mapping[str, Any]) -> tuple[str, str]:
     return Markup(values), Markup((TEMPLATES / "map.js").read_text(encoding="utf-8"))  # noqa: S704  (both are ours)
 
 
-def _write(folder: Path, drawings: Mapping[str, Sequence[bytes]], **stored: Any) -> None:
+def _write(folder: Path, drawings: Mapping[str, Sequence[bytes]], **stored: object) -> None:
     for name, pictures in drawings.items():
         atomic_write(folder / "figures" / f"{name}.png", pictures[0])
     atomic_write(folder / "report.html", render("report.html.j2", drawings=drawings, **stored))

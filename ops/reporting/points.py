@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.atomic_io import replacing
+from ops.atomic_io import Arrays, replacing
 from ops.data.types.scaling import Scaling
 from ops.reporting.clusters import Assignments
-from ops.results.arrays import Arrays
 from ops.results.figure_rows import SHEET
 from ops.results.stored_run import StoredRun
 from ops.rng import generator
 
-Coordinates = tuple[NDArray[Any], NDArray[Any]]
+Places = NDArray[np.floating]  # [n, 2]
+Coordinates = tuple[Places, Places]  # before and after training
 NO_THUMBNAIL = 65535
 
 
 @dataclass(frozen=True)
-class Points:
+class MapPoints:
     """What a map draws: rows [M], places [M, 2] before and after training, and what is told of each row.
 
     `groups`: cluster and perhaps label by name; `values`: confidence and features; `thumbnails`: a sheet of images as
@@ -32,16 +32,16 @@ class Points:
     """
 
     rows: NDArray[np.int64]
-    ids: NDArray[Any]
-    before: NDArray[Any]
-    after: NDArray[Any]
+    ids: NDArray[np.generic]
+    before: Places
+    after: Places
     groups: dict[str, NDArray[np.int64]]
-    values: dict[str, NDArray[Any]]
+    values: dict[str, NDArray[np.floating]]
     drawn: NDArray[np.int64]
     thumbnails: bytes | None
 
 
-def points_of(run: StoredRun, places: Coordinates | None, assignments: Assignments | None) -> Points | None:
+def points_of(run: StoredRun, places: Coordinates | None, assignments: Assignments | None) -> MapPoints | None:
     """The map's points; `places` [n, 2] are t-SNE's, before and after training. None where there are none to draw.
 
     A further row stands at the mean of the three drawn rows that are nearest to it, with a small keyed offset.
@@ -65,7 +65,7 @@ def points_of(run: StoredRun, places: Coordinates | None, assignments: Assignmen
     )
     sheet = sample["thumbnails"].tobytes() if "thumbnails" in sample else None
     drawn = np.where(order < n, order, -1)
-    return Points(rows, stored.ids[rows] if stored else rows, before, after, groups, values, drawn, sheet)
+    return MapPoints(rows, stored.ids[rows] if stored else rows, before, after, groups, values, drawn, sheet)
 
 
 def _all(sample: Arrays, name: str) -> NDArray[Any]:
@@ -73,7 +73,7 @@ def _all(sample: Arrays, name: str) -> NDArray[Any]:
     return np.concatenate([sample[name], sample[f"more_{name}"]]) if "more_rows" in sample else sample[name]
 
 
-def _placed(xy: NDArray[Any], nearest: NDArray[np.int64] | None) -> NDArray[Any]:
+def _placed(xy: Places, nearest: NDArray[np.int64] | None) -> Places:
     """Places [n, 2] of t-SNE, and below them those of the further rows beside their `nearest` [m, 3]."""
     if nearest is None:
         return xy
@@ -84,34 +84,40 @@ def _placed(xy: NDArray[Any], nearest: NDArray[np.int64] | None) -> NDArray[Any]
     return np.concatenate([xy, middle + offsets * (spread + extent / 400)[:, None]])
 
 
-def _as_given(run: StoredRun, columns: NDArray[Any], x: NDArray[Any]) -> tuple[list[str], NDArray[Any]]:
+def _as_given(
+    run: StoredRun, columns: NDArray[np.int64], x: NDArray[np.floating]
+) -> tuple[list[str], NDArray[np.floating]]:
     """The names of some feature columns [c], and their values [M, c] as they were before any scaling."""
-    from ops.results.model_store import stored_about  # brings torch
+    from ops.results.model_store import ModelFile  # brings torch
 
-    about = stored_about(run.path / "model")
-    names, scaling = about.get("feature_names"), Scaling.of(about.get("scaling"))
+    about = ModelFile.read_optional(run.path / "model" / "settings.json")
+    names, scaling = (about.feature_names, about.scaler) if about else (None, None)
     if scaling:
         x = Scaling(scaling.kind, scaling.centre[columns], scaling.width[columns]).undo(x)
     return [str(names[c]) if names else f"column {c}" for c in columns.tolist()], x
 
 
-def write_points(points: Points, path: Path) -> None:
+def write_points(points: MapPoints, path: Path) -> None:
     """The points as Parquet: id, projection_x, projection_y, cluster, label, confidence and features."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns: dict[str, Any] = {"id": points.ids, "projection_x": points.after[:, 0], "projection_y": points.after[:, 1]}
+    columns: dict[str, NDArray[np.generic]] = {
+        "id": points.ids,
+        "projection_x": points.after[:, 0],
+        "projection_y": points.after[:, 1],
+    }
     columns |= {name: values.astype(str) for name, values in points.groups.items()}  # names, not quantities
     with replacing(path) as temporary:
         pq.write_table(pa.table({**points.values, **columns}), temporary)
 
 
-def map_data(points: Points) -> dict[str, Any]:
+def map_data(points: MapPoints) -> dict[str, object]:
     """What the interactive map draws, as JSON values. Ids that are row numbers are numbers, or left out where all."""
     n, ids = len(points.rows), points.ids
     are_rows = np.issubdtype(ids.dtype, np.integer) and np.array_equal(ids, points.rows)
     counted = are_rows and np.array_equal(ids, np.arange(n))
-    data: dict[str, Any] = {
+    data: dict[str, object] = {
         "n": n,
         "ids": None if are_rows else [str(each) for each in ids],
         "rows": None if counted or not are_rows else _text(points.rows.astype("<u4")),
@@ -127,23 +133,23 @@ def map_data(points: Points) -> dict[str, Any]:
     return data
 
 
-def _text(values: NDArray[Any]) -> str:
+def _text(values: NDArray[np.generic]) -> str:
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
 
 
-def _scaled(xy: NDArray[Any]) -> str:
+def _scaled(xy: Places) -> str:
     """Coordinates [n, 2] as 16-bit numbers, one scale for both axes."""
     low = xy.min(axis=0)
     return _text(np.round((xy - low) / max(float((xy - low).max()), 1e-12) * 65535).astype("<u2"))
 
 
-def _groups(name: str, values: NDArray[Any]) -> dict[str, Any]:
+def _groups(name: str, values: NDArray[np.int64]) -> dict[str, object]:
     numbers, index = np.unique(values, return_inverse=True)
     names = [str(each) if each >= 0 else "none" for each in numbers.tolist()]
     return {"name": name, "kind": "group", "names": names, "values": _text(index.astype("<u2"))}
 
 
-def _values(name: str, values: NDArray[Any]) -> dict[str, Any]:
+def _values(name: str, values: NDArray[np.floating]) -> dict[str, object]:
     low, high = float(values.min()), float(values.max())
     share = (values - low) / max(high - low, 1e-12)
     return {"name": name, "kind": "value", "low": low, "high": high,

@@ -6,26 +6,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ops.config.console import NOTHING, plain, printable
+from ops.config.console import NOTHING, as_typed, printable
 from ops.results.schema import LABELLED, RecallTable, RunResult, Scores, SearchResult, Spread
 
 Metrics = Mapping[str, Spread]
 TITLES = {
-    "acc": "ACC %",
-    "nmi": "NMI %",
-    "ari": "ARI %",
-    "f1": "F1 %",
-    "test/recall_at_10": "test\nRecall@10 %",
-    "test/recall_at_50": "test\nRecall@50 %",
-    "links/auc": "link AUC",
-    "recall_at_50": "validation\nRecall@50 %",
-    "modularity": "modularity",
-    "silhouette": "silhouette",
-    "agreement": "ARI of\ntwo views",
-    "conductance": "conductance",
-    "davies_bouldin": "Davies-Bouldin",
-    "calinski_harabasz": "Calinski-Harabasz",
-}
+    "acc": "ACC %", "nmi": "NMI %", "ari": "ARI %", "f1": "F1 %", "test/recall_at_10": "test\nRecall@10 %",
+    "test/recall_at_50": "test\nRecall@50 %", "links/auc": "link AUC", "recall_at_50": "validation\nRecall@50 %",
+    "modularity": "modularity", "silhouette": "silhouette", "agreement": "ARI of\ntwo views",
+    "conductance": "conductance", "davies_bouldin": "Davies-Bouldin", "calinski_harabasz": "Calinski-Harabasz",
+}  # fmt: skip
 HIDDEN = ("test/recall_at_10", "test/recall_at_50", "links/auc")  # of users: on edges hidden from all
 SHORT = (*LABELLED, "recall_at_50", "modularity", "silhouette", "agreement")
 RECALL_TITLES = {
@@ -203,8 +193,8 @@ def trial_cells(search: SearchResult) -> tuple[list[str], list[list[str]]]:
     if with_acc:
         header.append(f"ACC % (uses labels,\n{'used' if search.uses_labels else 'not used'} to choose)")
     lines = [
-        [f"{t.trial}{' (best)' if t.trial == search.best else ''}", *(plain(t.settings.get(n)) for n in names),
-         t.status, plain(t.epochs), number("score", t.score), plain(t.rank),
+        [f"{t.trial}{' (best)' if t.trial == search.best else ''}", *(as_typed(t.settings.get(n)) for n in names),
+         t.status, as_typed(t.epochs), number("score", t.score), as_typed(t.rank),
          *([number("acc", t.metrics.get("acc"))] if with_acc else [])]
         for t in trials
     ]  # fmt: skip

@@ -7,13 +7,17 @@ pyplot and no global state. Only the report's functions import this module, so t
 import io
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 INK = "#757f8c"  # text and lines: a contrast of 4 to white and to the page's dark background
 GRID = "#757f8c50"
@@ -40,12 +44,17 @@ def pngs(figure: Figure, all_colours: bool = False) -> list[bytes]:
     image, panels = _rendered(figure), [ax for ax in figure.axes if ax.get_title(loc="left")]
     if len(panels) < 2:
         return [_bytes(image, all_colours)]
-    boxes: list[Any] = [ax.get_tightbbox() for ax in panels] + [each.get_window_extent() for each in figure.legends]
-    frames = [(box.x0 - 5, image.height - box.y1 - 5, box.x1 + 5, image.height - box.y0 + 5) for box in boxes]
-    return [_bytes(each, all_colours) for each in (image, *(image.crop([round(e) for e in frame]) for frame in frames))]
+    boxes = [box for ax in panels if (box := ax.get_tightbbox()) is not None]
+    boxes += [each.get_window_extent() for each in figure.legends]
+    height = image.height
+    cut = [
+        image.crop((round(box.x0 - 5), round(height - box.y1 - 5), round(box.x1 + 5), round(height - box.y0 + 5)))
+        for box in boxes
+    ]
+    return [_bytes(each, all_colours) for each in (image, *cut)]
 
 
-def _rendered(figure: Figure) -> Any:
+def _rendered(figure: Figure) -> "Image.Image":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -58,7 +67,7 @@ def _rendered(figure: Figure) -> Any:
     return Image.fromarray(np.asarray(canvas.buffer_rgba()).copy())
 
 
-def _bytes(image: Any, all_colours: bool) -> bytes:
+def _bytes(image: "Image.Image", all_colours: bool) -> bytes:
     from PIL import Image
 
     content = io.BytesIO()
@@ -92,7 +101,7 @@ def style(ax: Axes, title: str = "", *, frame: Sequence[str] = ("left", "bottom"
     return ax
 
 
-def heatmap(figure: Figure, values: Any, title: str = "", **look: Any) -> tuple[Axes, AxesImage]:
+def heatmap(figure: Figure, values: NDArray[np.number], title: str = "", **look: Any) -> tuple[Axes, AxesImage]:
     """Axes without a grid that show a matrix; `look` is passed to `imshow`."""
     ax = style(figure.add_subplot(), title, frame=(), grid=False)
     return ax, ax.imshow(values, **look)
@@ -111,14 +120,10 @@ def colour_bar(image: AxesImage, label: str, **look: Any) -> Axes:
 
 def name_point(ax: Axes, x: float, y: float, text: str) -> None:
     """A bold name at a point, readable on any ground."""
-    look: dict[str, Any] = {
-        "fontsize": text_size(ax.figure),
-        "fontweight": "bold",
-        "ha": "center",
-        "va": "center",
-        "zorder": 5,
-    }
-    ax.text(x, y, text, color=DARK, path_effects=HALO, **look)
+    size = text_size(ax.figure)
+    ax.text(
+        x, y, text, color=DARK, path_effects=HALO, fontsize=size, fontweight="bold", ha="center", va="center", zorder=5
+    )
 
 
 def panels(count: int, height: float = 2.6) -> tuple[Figure, list[Axes]]:
@@ -134,12 +139,7 @@ def legend(figure: Figure, ax: Axes) -> None:
     """One legend for all panels, below them, so that it covers no data."""
     handles, names = ax.get_legend_handles_labels()
     if names:
+        ncols, size = 2 if figure.get_figwidth() > 6 else 1, text_size(figure)
         figure.legend(
-            handles,
-            names,
-            loc="outside lower center",
-            ncols=2 if figure.get_figwidth() > 6 else 1,
-            frameon=False,
-            fontsize=text_size(figure),
-            labelcolor=INK,
+            handles, names, loc="outside lower center", ncols=ncols, frameon=False, fontsize=size, labelcolor=INK
         )

@@ -10,12 +10,10 @@ import zipfile
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ops.atomic_io import replacing
+from ops.atomic_io import Arrays, replacing
 from ops.errors import DataError
 
 SAMPLE, MORE, PICTURES, ASSIGNMENTS = "figures.npz", "more.npz", "pictures.npz", "assignments.npz"
@@ -23,12 +21,11 @@ PARTS_OF = "parts"  # of an npz file: into how many files its rows were written 
 EPOCHS = "epochs.npz"  # the clusters of every epoch that was scored, to score them by other labels
 AGAIN = "the file is damaged, run it again with --fresh"
 KINDS = {"float": np.floating, "int": np.integer, "byte": np.uint8, "text": np.str_}
-Arrays = dict[str, NDArray[Any]]
-Layout = Mapping[str, str]  # an array's name -> "KIND AXIS AXIS ...", see `check_arrays`
+ArrayLayout = Mapping[str, str]  # an array's name -> "KIND AXIS AXIS ...", see `check_arrays`
 ROWS = {"before": "float n f", "after": "float n d", "cluster": "int n"}
 MORE_ROWS = {"more_rows": "int m", "more_before": "int m 3", "more_after": "int m 3", "more_cluster": "int m"}
 MAP = {"map_umatrix": "float r c", "map_hits": "int r*c", "map_unit_clusters": "int r*c", "map_errors": "float 2"}
-PARTS: dict[str, Layout] = {  # of pictures.npz; each may be missing
+PARTS: dict[str, ArrayLayout] = {  # of pictures.npz; each may be missing
     "near": {"near": "byte k m 3 s t", "near_count": "int k", "near_cluster": "int k", "near_size": "int k"},
     "pair": {"pair": "byte p 2 3 s t", "pair_cluster": "int p 2", "pair_value": "float p"},
     "confusion": {"confusion": "int l k", "confusion_order": "int k"},
@@ -50,7 +47,7 @@ def read_arrays(path: Path, prefix: str = "", axis: int = 0) -> Arrays:
     return arrays | {name: np.concatenate([each[name] for each in read], axis) for name in (read[0] if read else ())}
 
 
-def write_table(path: Path, columns: Mapping[str, Any]) -> None:
+def write_table(path: Path, columns: Mapping[str, object]) -> None:
     """Write columns as a Parquet file, whole or not at all. Raises ResourceError on a full disk."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -79,7 +76,7 @@ def _read(path: Path, prefix: str, also: Collection[str] = ()) -> Arrays:
         raise DataError(f"{path}: is not a readable npz file; {AGAIN}") from error
 
 
-def check_arrays(path: Path, arrays: Arrays, layout: Layout) -> None:
+def check_arrays(path: Path, arrays: Arrays, layout: ArrayLayout) -> None:
     """Check arrays that are each described as "KIND AXIS AXIS ...", e.g. {"after": "float n d"}.
 
     An axis is a size, a name or a product of names; axes of one name have the same size. Raises DataError for arrays

@@ -4,7 +4,6 @@ Axes: n rows, F features.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ class ColumnStatistics:
     def __init__(self) -> None:
         self.count = 0
 
-    def add(self, x: NDArray[np.floating]) -> None:
+    def add(self, x: NDArray[np.number]) -> None:
         """Count in the rows `x` [n, F]; no array of the size of `x` is made."""
         for first in range(0, len(x), BLOCK):
             block = x[first : first + BLOCK].astype(np.float64)
@@ -63,7 +62,7 @@ def statistics_of(x: NDArray[np.floating]) -> ColumnStatistics:
     return statistics
 
 
-def looked_at(read: Callable[[slice], NDArray[Any]], total: int) -> tuple[ColumnStatistics, bool]:
+def looked_at(read: Callable[[slice], NDArray[np.number]], total: int) -> tuple[ColumnStatistics, bool]:
     """(statistics of the columns, whether all rows are the same) of `total` rows that `read` gives piece by piece.
 
     Of pixels (bytes) there are no statistics.
@@ -116,10 +115,7 @@ def _sentence(
     name = f"column {column}" + (f" ({names[column]!r})" if names else "")
     here, before = (
         f"mean {middle if abs(middle) > 1e-6 * width else 0:.4g}, deviation {width:.4g}"
-        for middle, width in (
-            (rows.mean[column], np.sqrt(rows.variance[column])),
-            (mean[column], deviation[column]),
-        )
+        for middle, width in ((rows.mean[column], np.sqrt(rows.variance[column])), (mean[column], deviation[column]))
     )
     others = f" ({number:,} of {len(mean):,} columns differ so)" if number > 1 else ""
     return (f"the features are of another scale than in training: {name} has {here}, in training {before}{others}; "

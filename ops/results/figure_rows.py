@@ -3,11 +3,12 @@
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.atomic_io import Arrays
 from ops.rng import generator
 
 FIGURE_ROWS = 2000  # of which t-SNE is computed
@@ -18,17 +19,20 @@ BATCH = 512
 THUMBNAILS, SHEET = 300_000, 50  # bytes of all thumbnails, and how many stand beside each other
 
 
+T = TypeVar("T", bound=np.generic)
+
+
 @dataclass(frozen=True)
-class Rows:
+class Rows(Generic[T]):
     """Some rows of a table of `total` rows, read by their numbers: what an array gives, without the array."""
 
     total: int
-    read: Callable[[NDArray[np.int64]], NDArray[Any]]
+    read: Callable[[NDArray[np.int64]], NDArray[T]]
 
     def __len__(self) -> int:
         return self.total
 
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[T]:
         return self.read(rows)
 
 
@@ -40,12 +44,12 @@ def figure_rows(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def figure_arrays(
-    x: NDArray[Any] | Rows,
-    embedding: NDArray[np.float32] | Rows,
-    assignment: NDArray[np.int64] | Rows,
+    x: NDArray[np.number] | Rows[np.number],
+    embedding: NDArray[np.float32] | Rows[np.float32],
+    assignment: NDArray[np.int64] | Rows[np.int64],
     labels: NDArray[np.int64] | None,
     pixels: NDArray[np.uint8] | None = None,
-) -> dict[str, NDArray[Any]]:
+) -> Arrays:
     """At most 2,000 rows of the input [N, F] (50 principal columns) and the embedding [N, D], with their clusters.
 
     `feature_columns` [c] are at most 24 features, those that vary most, and `features` [n, c] their values. Of larger
@@ -68,8 +72,8 @@ def figure_arrays(
         columns = np.sort(np.argsort(-drawn.var(axis=0), kind="stable")[:count])
         sample |= {"feature_columns": columns, "features": drawn[:, columns].astype(np.float32)}
         if len(more):
-            batches = [x[more[i : i + BATCH]][:, columns] for i in range(0, len(more), BATCH)]
-            sample["more_features"] = np.concatenate(batches).astype(np.float32)
+            blocks = [x[more[i : i + BATCH]][:, columns] for i in range(0, len(more), BATCH)]
+            sample["more_features"] = np.concatenate(blocks).astype(np.float32)
     if pixels is not None:
         sample["thumbnails"] = _thumbnails(pixels[rows])
     if labels is None:
@@ -77,7 +81,7 @@ def figure_arrays(
     return sample | {"label": labels[rows]} | ({"more_label": labels[more]} if len(more) else {})
 
 
-def _principal(centred: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+def _principal(centred: NDArray[np.floating]) -> NDArray[np.floating]:
     """The 50 directions [F, 50] in which rows [n, F] with mean 0 vary most, by the smaller of both Gram matrices."""
     wide = centred.shape[1] > len(centred)
     vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)[1][:, ::-1][:, :50]
@@ -88,7 +92,7 @@ def _principal(centred: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     return np.where(lengths > 1e-4 * lengths.max(initial=0), axes / np.maximum(lengths, 1e-30), 0)  # else only rounding
 
 
-def _nearest(x: NDArray[Any], drawn: NDArray[Any]) -> NDArray[np.int64]:
+def _nearest(x: NDArray[np.number], drawn: NDArray[np.floating]) -> NDArray[np.int64]:
     """The places [b, 3] among `drawn` [n, D] of the rows nearest to each of x [b, D]."""
     return np.argpartition(np.square(drawn).sum(1) - 2 * x @ drawn.T, NEAR, axis=1)[:, :NEAR].astype(np.int64)
 

@@ -4,12 +4,10 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.config.settings import LaunchSettings
 from ops.data.load import load, prepared
 from ops.data.types.graph import AttributedGraph
 from ops.data.types.hetero import Ids
@@ -54,19 +52,18 @@ class TrainedNodes:
         return replace(self, source=self.source.model_copy(update={"spec": spec, "knn": knn}))
 
 
-def location(launch: LaunchSettings) -> dict[str, Any]:
+def location(dataset: str) -> str:
     """What `result.json` keeps of where the data is: paths made absolute."""
-    path = os.path.expanduser(launch.dataset)
-    spec = os.path.abspath(path) if os.path.exists(path) else launch.dataset
-    return {"spec": spec, **prepared(launch)}
+    path = os.path.expanduser(dataset)
+    return os.path.abspath(path) if os.path.exists(path) else dataset
 
 
-def settings_of_run(address: str) -> dict[str, Any]:
+def settings_of_run(address: str) -> dict[str, object]:
     """The settings of a finished run by name, which a warm start goes on from. Raises DataError for anything else."""
     return {key: setting.value for key, setting in read_result(local_folder(address)).settings.items()}
 
 
-def open_run(address: str) -> tuple[StoredModel, TrainedNodes]:
+def open_finished(address: str) -> tuple[StoredModel, TrainedNodes]:
     """The model of a finished run (of the best one of a search) and its nodes. Raises DataError for anything else."""
     folder = local_folder(address)
     result = read_result(folder)

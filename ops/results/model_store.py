@@ -1,6 +1,5 @@
 """A trained model as it lies in a run's `model/` folder: tensors, settings, and what it was trained on."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from ops.data.types.scaling import Scaling
 from ops.device import send
 from ops.errors import DataError, ResourceError, SettingsError
 from ops.graph.sampling.dataset import PartitionedGraph
-from ops.results.feature_scale import ColumnStatistics, statistics_of, unlike
+from ops.results.feature_scale import ColumnStatistics, unlike
 from ops.results.schema import StoredJson
 
 
@@ -49,7 +48,7 @@ class _EncodingOfModel(StoredJson):
     made: MadeFeatures = "none"
 
 
-class _ModelFile(StoredJson):
+class ModelFile(StoredJson):
     """settings.json of a model: the method's settings and the keys ABOUT."""
 
     method: str
@@ -57,39 +56,45 @@ class _ModelFile(StoredJson):
     data: str | None = None
     n_features: int | None = None
     feature_names: list[str] | None = None
-    columns: dict[Literal["mean", "deviation", "low", "high"], list[float]] | None = None
+    columns: dict[str, list[float]] | None = None
     scaling: _ScalingOfModel | None = None
     encoding: _EncodingOfModel | None = None
     graph: _GraphOfModel | None = None
     pixels: list[int] | None = Field(None, min_length=2)
 
+    @property
+    def scaler(self) -> Scaling | None:
+        """How the training scaled its features."""
+        return Scaling.of(self.scaling.plain() if self.scaling else None)
 
-ABOUT = tuple(_ModelFile.model_fields)  # keys of settings.json that are no settings
+
+ABOUT = tuple(ModelFile.model_fields)  # keys of settings.json that are no settings
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """`settings` are the method's own; `about` has the keys ABOUT, as far as they were stored."""
+    """`settings` are the method's own; `about` says what was stored besides."""
 
     folder: Path
     tensors: dict[str, Tensor]
     settings: dict[str, Any]
-    about: dict[str, Any]
+    about: ModelFile
 
     @property
     def encoding(self) -> Encoding:
         """How the training's table was read; nothing is left out or encoded of what was none."""
-        return Encoding.of(self.about.get("encoding")) or Encoding(categories={})
+        given = self.about.encoding
+        return Encoding.of(given.plain() if given else None) or Encoding(categories={})
 
     @property
     def method(self) -> str:
         """The trainer's name."""
-        return str(self.about["method"])
+        return self.about.method
 
     def remarks(self, rows: ColumnStatistics) -> list[str]:
         """What to warn of when the model places rows of these features."""
-        training = self.about.get("columns")
-        sentence = unlike(training, rows, self.about.get("feature_names")) if training else None
+        training = self.about.columns
+        sentence = unlike(training, rows, self.about.feature_names) if training else None
         return [sentence] if sentence else []
 
     def checked(self, method: AnyMethod) -> "StoredModel":
@@ -107,26 +112,19 @@ class StoredModel:
         """The model with its tensors on a device, where its method then places rows."""
         return replace(self, tensors={name: send(x, device) for name, x in self.tensors.items()})
 
-    def digest(self) -> str:
-        """SHA-256 of the tensors' file."""
-        with (self.folder / "model.safetensors").open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
-
-def describe(method: str, data: Data, x: NDArray[Any] | ColumnStatistics) -> dict[str, Any]:
+def describe(method: str, data: Data, columns: ColumnStatistics) -> dict[str, object]:
     """What `settings.json` says beside the settings: the method, the data's name and hash, its columns.
 
-    `x` [n, F] are its features, whose means, deviations and ranges are kept, or these, or bytes of pixels.
-    Of images also height and width, and their bits a channel where they had more than 8. Of a partitioned graph also
-    its relations, reverse ones too, and the types at the ends of the predicted ones.
+    Of `columns` means, deviations and ranges are kept. Of images also height and width, and their bits a channel
+    where they had more than 8. Of a partitioned graph also its relations, reverse ones too, and the types at the ends
+    of the predicted ones.
     """
     names = None if data.feature_names is None else list(data.feature_names)
-    about: dict[str, Any] = {"method": method, "dataset": data.name, "data": data.digest(),
+    about: dict[str, object] = {"method": method, "dataset": data.name, "data": data.digest(),
                              "n_features": data.n_features, "feature_names": names}  # fmt: skip
-    if isinstance(x, np.ndarray) and data.n_features and x.dtype.kind == "f":
-        x = statistics_of(x)
-    if data.n_features and isinstance(x, ColumnStatistics) and x.count:
-        about["columns"] = x.plain()
+    if data.n_features and columns.count:
+        about["columns"] = columns.plain()
     if isinstance(data, AttributedGraph) and data.scaling is not None:
         about["scaling"] = data.scaling.plain()
     if isinstance(data, AttributedGraph) and data.encoding and data.encoding.plain() != Encoding().plain():
@@ -144,7 +142,7 @@ def read_model(folder: Path) -> StoredModel:
     path = folder / "settings.json"
     if not path.is_file():
         raise DataError(f"{folder}: holds no model (no settings.json in it); give a finished run")
-    stored = _ModelFile.read(path).plain()
+    stored = ModelFile.read(path)
     try:
         tensors = load_file(folder / "model.safetensors")
     except OSError as error:
@@ -157,28 +155,21 @@ def read_model(folder: Path) -> StoredModel:
             f"{folder}: tensor {bad!r} of the model holds NaN or infinity; train it again with a lower --lr"
         )
     # The name becomes an import: only a plain word may pass, never a dotted path out of a file.
-    if not re.fullmatch(r"[a-z][a-z0-9]*", stored["method"]):
-        raise DataError(f"{path}: method is {stored['method']!r}; it must be one lower-case word")
-    about = {k: stored[k] for k in ABOUT if k in stored}
-    names, width, scaling = about.get("feature_names"), about.get("n_features"), about.get("scaling")
-    if scaling and not (len(scaling["centre"]) == len(scaling["width"]) == width and all(scaling["width"])):
+    if not re.fullmatch(r"[a-z][a-z0-9]*", stored.method):
+        raise DataError(f"{path}: method is {stored.method!r}; it must be one lower-case word")
+    names, width, scaling = stored.feature_names, stored.n_features, stored.scaling
+    if scaling and not (len(scaling.centre) == len(scaling.width) == width and all(scaling.width)):
         raise DataError(f"{path}: scaling does not fit the {width} features; the file is damaged")
     if names is not None and width is not None and len(names) != width:
         raise DataError(f"{path}: {len(names)} feature names for {width} features; the file is damaged")
-    return StoredModel(folder, tensors, {k: v for k, v in stored.items() if k not in ABOUT}, about)
-
-
-def stored_about(folder: Path) -> dict[str, Any]:
-    """What `settings.json` of a `model/` folder says, nothing where there is none. Raises DataError for damage."""
-    path = folder / "settings.json"
-    return _ModelFile.read(path).plain() if path.is_file() else {}
+    return StoredModel(folder, tensors, stored.model_extra or {}, stored)
 
 
 def as_trained(
     x: NDArray[np.float32], names: Sequence[str] | None, model: StoredModel, origin: str
 ) -> NDArray[np.float32]:
     """`x` [n, F] as the model's training had it: columns in its order, on its scale. Raises DataError."""
-    x, scaling = _in_order(x, names, model, origin), Scaling.of(model.about.get("scaling"))
+    x, scaling = _in_order(x, names, model, origin), model.about.scaler
     return x if scaling is None else scaling(x)
 
 
@@ -189,7 +180,7 @@ def _in_order(
 
     Raises DataError where columns are missing or too many.
     """
-    wanted, f = model.about.get("feature_names"), model.about.get("n_features")
+    wanted, f = model.about.feature_names, model.about.n_features
     if names and wanted and list(names) != wanted:
         difference = {"lacks": [c for c in wanted if c not in names],
                       "has besides": [c for c in names if c not in wanted]}  # fmt: skip

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.atomic_io import save_arrays
+from ops.atomic_io import Arrays, save_arrays
 from ops.clustering.owners import Owners
 from ops.distributed.process_group import ProcessGroup
-from ops.results.arrays import PARTS_OF, Arrays, part_path
+from ops.results.arrays import PARTS_OF, part_path
 
 
 def save_rows(

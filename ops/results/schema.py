@@ -2,14 +2,14 @@
 
     result.json of a run       RunResult      result.json of seed-S/   SeedResult
     trials.json of a search    SearchResult   trial.json of a trial    TrialResult
-    auto.json                  CountSweep     explain.json             Explanation, in explanation.py
+    auto.json                  CountSweep     explain.json             Explanation, in stored_run.py
 
 Only keys that were set are written. Keys that a later version added are kept.
 """
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -21,7 +21,7 @@ GROUPS = ("last", "consensus", "selected", "oracle")  # always in this order: th
 M = TypeVar("M", bound="StoredJson")
 
 
-def _finite(value: object) -> Any:
+def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -34,7 +34,7 @@ class StoredJson(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """The value as it stands in the file."""
         return self.model_dump(by_alias=True, exclude_unset=True)
 
@@ -250,7 +250,7 @@ class TrialResult(StoredJson):
     """One trial of a search; `score` is its objective, `rank` the panel's mean rank among the finished trials."""
 
     trial: str
-    settings: dict[str, Any] = {}
+    settings: dict[str, object] = {}
     status: str = "-"
     epochs: int | None = None
     metrics: Numbers = {}
@@ -274,7 +274,7 @@ class SearchResult(StoredJson):
     asked: int = 0
     given: dict[str, str] = {}
     pruned: bool = True
-    start: dict[str, Any] = {}
+    start: dict[str, object] = {}
     finished: str | None = None
 
     @property

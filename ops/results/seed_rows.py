@@ -9,11 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from ops.atomic_io import inside
+from ops.atomic_io import Arrays, inside
 from ops.errors import DataError
-from ops.results.arrays import ASSIGNMENTS, Arrays, part_path, read_arrays, write_table
+from ops.graph.partition.executors import BuildTask
+from ops.results.arrays import ASSIGNMENTS, part_path, read_arrays, write_table
 from ops.storage import object_store as s3
 
 
@@ -47,7 +47,7 @@ class SeedRows:
                 s3.download(there, local)
             return _read(local, str(there))
 
-    def write(self, name: str, part: int, columns: Mapping[str, Any]) -> None:
+    def write(self, name: str, part: int, columns: Mapping[str, object]) -> None:
         """Write one part of the table NAME of the run. Raises ResourceError on a full disk, ServiceError."""
         path = self.folder / f"{name}.parquet"
         path = path if self.parts == 1 else part_path(path, part)
@@ -58,7 +58,7 @@ class SeedRows:
             write_table(Path(folder) / path.name, columns)
             s3.upload(Path(folder) / path.name, self.place / path.relative_to(self.folder).as_posix())
 
-    def tasks(self, function: Callable[..., Any], *arguments: Any) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
+    def tasks(self, function: Callable[..., object], *arguments: object) -> list[BuildTask]:
         """A task a part: `function(rows, part, *arguments)`."""
         return [(function, (self, part, *arguments)) for part in range(self.parts)]
 

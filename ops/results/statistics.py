@@ -2,21 +2,36 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
+from ops.api import Record
 from ops.evaluation.model_selection import PANEL, panel
-from ops.results.schema import Number, Scores, SeedResult, Spread
+from ops.results.schema import Number, Numbers, Scores, SeedResult, Spread
 
 SCORE = ("cluster/", "eval/", "tune/")
 ALIKE = "all rows have the same features"
 COLLAPSED_SHARE = 0.95  # of the rows in one cluster
 TINY = 0.05  # of the mean size of a cluster
-History = Sequence[Mapping[str, Any]]
+History = Sequence[Record]
 
 
-def evaluated(history: History) -> list[Mapping[str, Any]]:
+class Figures(TypedDict):
+    """What a `SeedResult` says of a seed's history."""
+
+    last: Numbers
+    selected: Numbers
+    selected_by: str
+    oracle: Numbers | None
+
+
+def numbers(record: Mapping[str, Number]) -> Record:
+    """A record as it was before JSON made None of what is not finite."""
+    return {key: math.nan if value is None else value for key, value in record.items()}
+
+
+def evaluated(history: History) -> list[Record]:
     """The records at which clusters were scored, without the untrained start (epoch -1)."""
     return [r for r in history if "cluster/size_max" in r and r["epoch"] >= 0]
 
@@ -33,22 +48,22 @@ def shrunken(history: History, rows: int, k: int) -> str:
     )
 
 
-def short(record: Mapping[str, Any]) -> dict[str, Any]:
+def short(record: Mapping[str, float]) -> Record:
     """A record's scores without their group: `eval/acc` -> `acc`; with the epoch."""
     return {k.split("/")[1]: v for k, v in record.items() if k.startswith(SCORE)} | {"epoch": int(record["epoch"])}
 
 
-def figures_of(history: History) -> dict[str, Any]:
+def figures_of(history: History) -> Figures:
     """last, selected (by the label-free panel) and oracle (by ACC, or None without labels), with their epochs."""
     records = evaluated(history)
     choice = panel([short(r) for r in records])
     labelled = [r for r in history if "eval/acc" in r]  # the released code counts the untrained start too
     best = max(labelled, key=lambda r: r["eval/acc"]) if labelled else None
     return {
-        "last": short(records[-1]),
-        "selected": short(records[choice.chosen]),
+        "last": dict(short(records[-1])),
+        "selected": dict(short(records[choice.chosen])),
         "selected_by": choice.sentence(),
-        "oracle": short(best) if best else None,
+        "oracle": dict(short(best)) if best else None,
     }
 
 
@@ -67,7 +82,7 @@ def over_seeds(each: Sequence[Mapping[str, Number] | None], *, chosen: bool = Fa
     present = [e for e in each if e]
     if not present:
         return None
-    table: dict[str, Any] = {k: spread([e.get(k) for e in present]) for k in present[0] if k != "epoch"}
+    table: dict[str, object] = {k: spread([e.get(k) for e in present]) for k in present[0] if k != "epoch"}
     if epochs := [int(e["epoch"] or 0) for e in present if "epoch" in e]:
         table["epochs"] = epochs
     if chosen:

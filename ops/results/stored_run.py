@@ -9,10 +9,18 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from ops.atomic_io import Arrays
 from ops.errors import DataError
-from ops.results.arrays import Arrays, read_map, read_pictures, read_sample
-from ops.results.explanation import ExplainedCluster, Explanation
-from ops.results.schema import CountSweep, Numbers, RunResult, SeedResult, problem
+from ops.evaluation.explain import ExplainedCluster
+from ops.results.arrays import read_map, read_pictures, read_sample
+from ops.results.schema import CountSweep, Numbers, RunResult, SeedResult, StoredJson, problem
+
+
+class Explanation(StoredJson):
+    """explain.json: what sets each cluster of the model's seed apart."""
+
+    seed: int | None = None
+    clusters: list[ExplainedCluster]
 
 
 @dataclass(frozen=True)

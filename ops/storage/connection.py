@@ -9,12 +9,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ops.errors import ServiceError, SettingsError
 from ops.masking import mask, shown
 from ops.storage.location import Location
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+    from pyarrow.fs import S3FileSystem
 
 _DENIED = ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled")
 
@@ -35,7 +39,7 @@ def _environment() -> frozenset[tuple[str, str]]:
 
 
 @cache
-def _client(pid: int, settings: frozenset[tuple[str, str]], patient: bool) -> Any:
+def _client(pid: int, settings: frozenset[tuple[str, str]], patient: bool) -> "BaseClient":
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
@@ -54,13 +58,13 @@ def _client(pid: int, settings: frozenset[tuple[str, str]], patient: bool) -> An
         raise SettingsError(f"AWS settings: {' '.join(mask(str(error)).split())}; correct them") from None
 
 
-def client(patient: bool = True) -> Any:
+def client(patient: bool = True) -> "BaseClient":
     """This process's boto3 client; without `patient` it tries once and gives up soon. Raises SettingsError."""
     return _client(os.getpid(), _environment(), patient)
 
 
 @cache
-def _filesystem(pid: int, settings: frozenset[tuple[str, str]], bucket: str, patient: bool) -> Any:
+def _filesystem(pid: int, settings: frozenset[tuple[str, str]], bucket: str, patient: bool) -> "S3FileSystem":
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
 
     meta = client(patient).meta
@@ -75,7 +79,7 @@ def _filesystem(pid: int, settings: frozenset[tuple[str, str]], bucket: str, pat
     )  # fmt: skip
 
 
-def file_system(location: Location, patient: bool = True) -> Any:
+def file_system(location: Location, patient: bool = True) -> "S3FileSystem":
     """This process's `pyarrow.fs` file system for a bucket, patient or not as `client`. Raises SettingsError."""
     return _filesystem(os.getpid(), _environment(), location.bucket, patient)
 

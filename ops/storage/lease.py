@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from ops.atomic_io import atomic_write
 from ops.errors import ServiceError, SettingsError
@@ -38,7 +37,7 @@ class Lost(ServiceError):
 class Entry:
     """A lease in the bucket: what it says of its holder, its ETag ("": none is there), seconds since it was written."""
 
-    holder: dict[str, Any] = field(default_factory=dict)
+    holder: dict[str, object] = field(default_factory=dict)
     etag: str = ""
     age: float = 0.0
 
@@ -157,7 +156,7 @@ def _read(place: Location, patient: bool = True) -> Entry:
         return Entry()
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     age = (parsedate_to_datetime(date) - answer["LastModified"]).total_seconds() if date else 0.0
-    holder: Any = None
+    holder = None
     with suppress(ValueError):
         holder = json.loads(data)
     return Entry(holder if isinstance(holder, dict) else {}, str(answer["ETag"]), max(age, 0.0))

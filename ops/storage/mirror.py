@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from ops.atomic_io import inside, name_fault, read_json, write_json
 from ops.errors import ServiceError
@@ -24,8 +23,8 @@ from ops.storage.run_dir import MARK_FILE
 MARKERS = ("checksums.json", "result.json", "trial.json", "trials.json")
 LOCAL_ONLY = ("*.tmp", "*.part")
 
-State = tuple[int, int]  # a file's size and the ns of its last change
-UNKNOWN: State = (-1, 0)  # of an object that no file here is the same as
+FileState = tuple[int, int]  # a file's size and the ns of its last change
+UNKNOWN: FileState = (-1, 0)  # of an object that no file here is the same as
 
 
 def is_marker(name: str) -> bool:
@@ -33,7 +32,7 @@ def is_marker(name: str) -> bool:
     return name.rpartition("/")[2] in MARKERS
 
 
-def push_order(local: Mapping[str, State], sent: Mapping[str, State]) -> list[str]:
+def push_order(local: Mapping[str, FileState], sent: Mapping[str, FileState]) -> list[str]:
     """The names that differ between the folder and what was sent, in the order in which a push deals with them.
 
     Markers to be removed (outermost first), files to send, markers to send (innermost first), files to be removed.
@@ -69,7 +68,7 @@ def _skipped(part: str, skip: Collection[str]) -> bool:
     return any(fnmatch.fnmatch(part, p) for p in skip)
 
 
-def local_files(folder: Path, skip: Collection[str]) -> dict[str, State]:
+def local_files(folder: Path, skip: Collection[str]) -> dict[str, FileState]:
     """The mirrored files of a folder with their states."""
     files = {}
     for path in folder.rglob("*"):
@@ -81,7 +80,7 @@ def local_files(folder: Path, skip: Collection[str]) -> dict[str, State]:
     return files
 
 
-def _state(path: Path) -> State:
+def _state(path: Path) -> FileState:
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
 
@@ -96,9 +95,9 @@ class Mirror:
         self.folder, self.place, self.skip = folder, place, tuple(skip)
         self._warn, self._lease = warn, lease
         self._failed = False
-        stored: dict[str, Any] = read_json(folder / MARK_FILE) or {}
+        stored = read_json(folder / MARK_FILE) or {}
         self._id = str(stored.get("id") or uuid.uuid4().hex)
-        self._sent: dict[str, State] = {
+        self._sent: dict[str, FileState] = {
             n: (int(size), int(changed)) for n, (size, changed) in stored.get("sent", {}).items() if not name_fault(n)
         }
 
@@ -163,7 +162,7 @@ class Mirror:
         finally:
             self._save()
 
-    def _send(self, name: str, state: State, patient: bool) -> None:
+    def _send(self, name: str, state: FileState, patient: bool) -> None:
         try:
             object_store.upload(inside(self.folder, name), self.place / name, patient=patient)
         except ServiceError:  # it may be there all the same, its answer lost: it is sent again, or removed

@@ -4,12 +4,16 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ops.atomic_io import name_fault, replacing
 from ops.errors import DataError
 from ops.storage.connection import Conflict, Missing, client, endpoint, failure, file_system, translated
 from ops.storage.location import Location, is_s3, parse
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+    from pyarrow.fs import FileInfo
 
 __all__ = ("Conflict", "Location", "Missing", "Stored", "endpoint", "is_s3", "parse")  # with the functions below
 
@@ -24,11 +28,11 @@ class Stored:
     stamp: str
 
 
-def _reader(location: Location, patient: bool = True) -> Any:
+def _reader(location: Location, patient: bool = True) -> "NativeFile":
     return file_system(location, patient).open_input_file(location.path)
 
 
-def _writer(location: Location, patient: bool = True) -> Any:
+def _writer(location: Location, patient: bool = True) -> "NativeFile":
     return file_system(location, patient).open_output_stream(location.path)
 
 
@@ -37,7 +41,7 @@ def _stored(size: int, written: str) -> Stored:
     return Stored(size, f"{size} bytes of {written}")
 
 
-def _of_info(info: Any) -> Stored:
+def _of_info(info: "FileInfo") -> Stored:
     return _stored(info.size, "" if info.mtime is None else info.mtime.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
@@ -66,7 +70,7 @@ def listing(location: Location, *, start: str = "", deep: bool = True, patient: 
     """
     from pyarrow.fs import FileSelector, FileType
 
-    infos: list[Any] = []
+    infos: list["FileInfo"] = []
     with suppress(Missing), translated(location):
         infos = file_system(location, patient).get_file_info(FileSelector(location.path, recursive=deep))
     objects = {}

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
@@ -55,7 +54,7 @@ def _is_in(out: str, place: str) -> bool:
     return file == folder or file.startswith(f"{folder}/")
 
 
-def write_pieces(out: str, pieces: Iterable[Mapping[str, Any]]) -> None:
+def write_pieces(out: str, pieces: Iterable[Mapping[str, object]]) -> None:
     """Write columns (arrays by name, as many rows each; the same names in every piece) to a path or s3://...
 
     Raises SettingsError where the place cannot be written, ResourceError on a full disk, ServiceError for S3.
@@ -69,21 +68,21 @@ def write_pieces(out: str, pieces: Iterable[Mapping[str, Any]]) -> None:
         upload(Path(temporary) / place.name, place)
 
 
-def _write(out: Path, pieces: Iterable[Mapping[str, Any]]) -> None:
+def _write(out: Path, pieces: Iterable[Mapping[str, object]]) -> None:
     with replacing(out) as temporary:
         if out.suffix.lower() == ".npy":
             with temporary.open("wb") as file:  # np.save would add a suffix to the name
-                np.save(file, np.concatenate([columns["cluster"] for columns in pieces]))
+                np.save(file, np.concatenate([np.asarray(columns["cluster"]) for columns in pieces]))
         else:
             _write_table(temporary, pieces, out.suffix.lower() == ".csv")
 
 
-def _write_table(path: Path, pieces: Iterable[Mapping[str, Any]], csv: bool) -> None:
+def _write_table(path: Path, pieces: Iterable[Mapping[str, object]], csv: bool) -> None:
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
 
-    writer: Any = None
+    writer = None
     try:
         for columns in pieces:
             left_out = {"vector"} if csv else ()  # CSV has no lists

@@ -12,7 +12,7 @@ from ops.atomic_io import inside
 from ops.errors import DataError, SettingsError, naming
 from ops.storage import object_store
 from ops.storage.location import Location, is_s3, parse
-from ops.storage.mirror import State, local_files, mirrored, push_order
+from ops.storage.mirror import FileState, local_files, mirrored, push_order
 from ops.storage.run_dir import RAY, TRIAL, refuse_links, scratch
 
 RESULTS = ("result.json", "trials.json")
@@ -26,7 +26,7 @@ class RunCopy:
 
     folder: Path
     place: Location | None
-    files: dict[str, State]  # as they came
+    files: dict[str, FileState]  # as they came
 
     def shown(self, path: Path) -> str:
         """A path in the folder as the user knows it."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import reduce
 from operator import truediv
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import IO, Protocol, runtime_checkable
 
 from ops.atomic_io import read_json, write_json
 from ops.errors import SettingsError, naming
@@ -36,17 +36,17 @@ class Launch(Protocol):
     scratch: str
 
 
-def identity(method: str, settings: Mapping[str, Any], digest: str) -> dict[str, Any]:
+def identity(method: str, settings: Mapping[str, object], digest: str) -> dict[str, object]:
     """What makes two runs the same but for the seed: method, resolved settings, hash of features and edges."""
     return {"method": method, "settings": dict(settings), "data": digest}
 
 
-def fingerprint(value: Mapping[str, Any]) -> str:
+def fingerprint(value: Mapping[str, object]) -> str:
     """SHA-256 of an identity, hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def default_name(method: str, dataset: str, value: Mapping[str, Any]) -> str:
+def default_name(method: str, dataset: str, value: Mapping[str, object]) -> str:
     """METHOD-DATASET-first 8 characters of the identity."""
     clean = re.sub(r"[^a-z0-9_.]+", "-", dataset.lower()).strip("-.") or "data"
     return f"{method}-{clean[:40]}-{fingerprint(value)[:8]}"
@@ -168,7 +168,7 @@ def refuse_links(folder: Path) -> None:
                 raise SettingsError(f"{path}: is a symbolic link, which no run's folder may hold; remove it")
 
 
-def claim(folder: Path, value: Mapping[str, Any], *, fresh: bool, name: str = "") -> None:
+def claim(folder: Path, value: Mapping[str, object], *, fresh: bool, name: str = "") -> None:
     """Write the identity into a new folder, or check it against the one there; `fresh` empties the folder first.
 
     Raises SettingsError naming the keys that differ where the name belongs to another run; `name`: what messages call
@@ -178,7 +178,7 @@ def claim(folder: Path, value: Mapping[str, Any], *, fresh: bool, name: str = ""
         _claim(folder, value, fresh=fresh)
 
 
-def _claim(folder: Path, value: Mapping[str, Any], *, fresh: bool) -> None:
+def _claim(folder: Path, value: Mapping[str, object], *, fresh: bool) -> None:
     run_file = folder / RUN_FILE
     files = [p for p in folder.iterdir() if p.name not in _NO_FILES_OF_THE_RUN]
     if files and not run_file.exists():  # not even `fresh` may empty what is no run's
@@ -193,12 +193,13 @@ def _claim(folder: Path, value: Mapping[str, Any], *, fresh: bool) -> None:
             raise SettingsError(f"{run_file}: is damaged; give another --name, or --fresh")
         write_json(run_file, value)
         return
-    if there == json.loads(json.dumps(value)):
+    now = json.loads(json.dumps(value))
+    if there == now:
         return
-    old, new = there.get("settings", {}), value["settings"]
+    old, new = there["settings"], now["settings"]
     none = "not set"
     keys = [f"{k} ({old.get(k, none)} there, {new.get(k, none)} now)" for k in old | new if old.get(k) != new.get(k)]
-    keys += [k for k in ("method", "data", "warm") if there.get(k) != value.get(k)]
+    keys += [k for k in ("method", "data", "warm") if there.get(k) != now.get(k)]
     raise SettingsError(f"{folder}: is another run: {', '.join(keys)} differ; give another --name, or --fresh")
 
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from ops.atomic_io import read_json, write_json
 from ops.errors import Interrupted, TesseraError
@@ -17,7 +17,16 @@ from ops.errors import Interrupted, TesseraError
 STATUS, HISTORY = "status.json", "history.jsonl"
 FIELDS = {"id": str, "name": str, "params": dict, "tags": dict, "state": str, "started": int, "ended": int | None}
 Status = dict[str, Any]
-State = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
+RunState = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
+
+
+class Ending(TypedDict, total=False):
+    """What work leaves: `metrics` at `step`, the name under which its `model` is registered, further `tags`."""
+
+    metrics: Mapping[str, float | None]
+    step: int
+    model: str
+    tags: dict[str, str]
 
 
 def begin(folder: Path, name: str, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
@@ -31,24 +40,21 @@ def begin(folder: Path, name: str, params: Mapping[str, object], tags: Mapping[s
     write_json(folder / STATUS, old | {"name": name, "state": "RUNNING", "ended": None, "params": params, "tags": tags})
 
 
-def end(folder: Path, state: State, **outcome: Any) -> None:
-    """Note how work on `folder` ended, with what `recorded` takes as its outcome; raises as `begin` does."""
+def end(folder: Path, state: RunState, **outcome: Unpack[Ending]) -> None:
+    """Note how work on `folder` ended and what it left; raises as `begin` does."""
     old = _read(folder / STATUS) or {}
-    tags = old.get("tags", {}) | outcome.pop("tags", {})
-    write_json(folder / STATUS, old | outcome | {"state": state, "ended": _now(), "tags": tags})
+    tags = old.get("tags", {}) | outcome.get("tags", {})
+    write_json(folder / STATUS, {**old, **outcome, "state": state, "ended": _now(), "tags": tags})
 
 
 @contextmanager
-def recorded(
-    folder: Path, name: str, params: Mapping[str, object], tags: Mapping[str, str]
-) -> Iterator[dict[str, Any]]:
+def recorded(folder: Path, name: str, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[Ending]:
     """The folder is RUNNING while inside, then FINISHED, KILLED (by a signal or a scheduler) or FAILED.
 
-    What the caller puts into the yielded dictionary is noted with FINISHED: `metrics` (values by name) at `step`, the
-    name under which the `model` is registered, further `tags`.
+    What the caller puts into the yielded dictionary is noted with FINISHED.
     """
     begin(folder, name, params, tags)
-    outcome: dict[str, Any] = {}
+    outcome: Ending = {}
     try:
         yield outcome
     except BaseException as error:

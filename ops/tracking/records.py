@@ -12,11 +12,17 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ops.atomic_io import digest
 from ops.storage.status import HISTORY, Status, linked
 from ops.tracking.store import Refused
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Metric, Run
+
+EpochMetrics = dict[str, float | None]  # an epoch's metrics; JSON has null for what is not finite
 
 LIMIT = 6000  # characters of a parameter; a tag may have 8,000
 PARAMS, METRICS = 100, 1000  # what MLflow takes in one call
@@ -30,7 +36,7 @@ REQUIREMENTS = ["mlflow", "numpy", "pandas", "safetensors", "torch"]  # MLflow w
 SENT, DIGEST = "tessera.sent", "tessera.digest"  # tags of a run and of a model
 
 
-def sent(run: Any) -> dict[str, str]:
+def sent(run: "Run | None") -> dict[str, str]:
     """The digest of each part of a folder's record that its MLflow run was sent; `run` is None where there is none."""
     return dict(json.loads(run.data.tags.get(SENT, "{}"))) if run else {}
 
@@ -64,7 +70,7 @@ def _mark(path: Path) -> str:
     return _digest(_stats(path)) if large(path) else digest(path)
 
 
-def send(client: Any, run: Any, part: str, folder: Path, status: Status) -> None:
+def send_part(client: "MlflowClient", run: "Run", part: str, folder: Path, status: Status) -> None:
     """Send one part. Raises Refused for what is not the folder's; whatever MLflow raises passes."""
     run_id, path = run.info.run_id, folder / part
     if path.exists() and linked(path, folder):
@@ -89,15 +95,15 @@ def send(client: Any, run: Any, part: str, folder: Path, status: Status) -> None
         client.log_artifact(run_id, str(path))
 
 
-def _settings(client: Any, run: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+def _settings(client: "MlflowClient", run: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
     """Log parameters, tags and, where the parameters name it, the data set as the run's input."""
     from mlflow.entities import Dataset, DatasetInput, Param, RunTag
     from mlflow.exceptions import MlflowException
 
-    rows = [Param(key, fit(value)) for key, value in params.items()]
+    rows = [Param(key, shortened(value)) for key, value in params.items()]
     for first in range(0, len(rows), PARAMS):
         client.log_batch(run, params=rows[first : first + PARAMS])
-    client.log_batch(run, tags=[RunTag(key, fit(value)) for key, value in tags.items()])
+    client.log_batch(run, tags=[RunTag(key, shortened(value)) for key, value in tags.items()])
     if {"data", "dataset"} <= params.keys():
         dataset = Dataset(params["dataset"][:500], params["data"][:36], "local", params["dataset"])
         inputs = [DatasetInput(dataset, [])]
@@ -109,7 +115,7 @@ def _settings(client: Any, run: str, params: Mapping[str, str], tags: Mapping[st
             client.log_inputs(run, datasets=inputs)
 
 
-def _epochs(client: Any, run_id: str, history: Path, started: int) -> None:
+def _epochs(client: "MlflowClient", run_id: str, history: Path, started: int) -> None:
     """Log the epochs behind the last one that MLflow has; those that a resumed training repeats keep their values.
 
     They go whole and in order, so that one metric tells which are there.
@@ -125,23 +131,23 @@ def _epochs(client: Any, run_id: str, history: Path, started: int) -> None:
     for first in range(0, len(records), at_once):
         metrics = []
         for record in records[first : first + at_once]:
-            epoch, at = int(record.pop("epoch")), int(1000 * (record.pop(CLOCK, None) or started / 1000))
+            epoch, at = int(record.pop("epoch") or 0), int(1000 * (record.pop(CLOCK, None) or started / 1000))
             metrics += _metrics(record, epoch, at)
         client.log_batch(run_id, metrics=metrics)
 
 
-def _corrected(client: Any, run_id: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _corrected(client: "MlflowClient", run_id: str, records: list[EpochMetrics]) -> list[EpochMetrics]:
     """The scores by labels of `records`, which MLflow has, if the labels have been corrected since: newer values."""
     scores = [{k: v for k, v in record.items() if k.startswith(BY_LABELS)} for record in records]
-    newest: dict[str, Any] = next((each for each in reversed(scores) if each), {})
+    newest: EpochMetrics = next((each for each in reversed(scores) if each), {})
     latest = client.get_run(run_id).data.metrics if newest else {}
     if all(value is None or latest.get(key) == value for key, value in newest.items()):
         return []
     return [{"epoch": r["epoch"], CLOCK: time.time(), **each} for r, each in zip(records, scores, strict=True) if each]
 
 
-def _metrics(values: Mapping[str, float | None], step: int, at: int) -> list[Any]:
-    """MLflow's metrics, with the characters that it takes in names; JSON has null for what is not finite."""
+def _metrics(values: EpochMetrics, step: int, at: int) -> list["Metric"]:
+    """MLflow's metrics, with the characters that it takes in names."""
     from mlflow.entities import Metric
 
     numbers = {
@@ -150,7 +156,7 @@ def _metrics(values: Mapping[str, float | None], step: int, at: int) -> list[Any
     return [Metric(name, number, at, step) for name, number in numbers.items()]
 
 
-def _model(client: Any, run: Any, folder: Path, name: str) -> None:
+def _model(client: "MlflowClient", run: "Run", folder: Path, name: str) -> None:
     """Log the folder as a pyfunc from code, register it, move the aliases; each step looks first at what there is."""
     from mlflow.exceptions import MlflowException
 
@@ -162,12 +168,16 @@ def _model(client: Any, run: Any, folder: Path, name: str) -> None:
         _upload(client, run_id, folder, model)
     with suppress(MlflowException):  # there is one
         client.create_registered_model(name)
-    source, more = f"models:/{model.model_id}", {"await_creation_for": 30, "model_id": model.model_id}
+    source = f"models:/{model.model_id}"
     versions = [each for each in client.search_model_versions(f"name = '{name}'") if each.source == source]
     before = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = client.tracking_uri  # where a registry in a database looks for the run
     try:
-        version = versions[0] if versions else client.create_model_version(name, source, run_id, **more)
+        version = (
+            versions[0]
+            if versions
+            else client.create_model_version(name, source, run_id, await_creation_for=30, model_id=model.model_id)
+        )
     finally:
         os.environ.pop("MLFLOW_TRACKING_URI")
         os.environ |= {"MLFLOW_TRACKING_URI": before} if before else {}
@@ -175,7 +185,7 @@ def _model(client: Any, run: Any, folder: Path, name: str) -> None:
         client.set_registered_model_alias(name, alias, version.version)
 
 
-def _upload(client: Any, run_id: str, folder: Path, model: Any) -> None:
+def _upload(client: "MlflowClient", run_id: str, folder: Path, model: "LoggedModel") -> None:
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model, ModelSignature
@@ -183,12 +193,10 @@ def _upload(client: Any, run_id: str, folder: Path, model: Any) -> None:
 
     # of the output only: MLflow refuses whole numbers where a signature of the input says decimal ones
     signature = ModelSignature(outputs=Schema([ColSpec("long", "cluster"), ColSpec("float", "confidence")]))
-    where = {"artifact_path": model.artifact_location, "model_uuid": model.model_id, "model_id": model.model_id}
+    described = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
     files = {"python_model": str(WRAPPER), "artifacts": {"model": str(folder)}, "pip_requirements": REQUIREMENTS}
     with tempfile.TemporaryDirectory() as scratch:
-        mlflow.pyfunc.save_model(
-            f"{scratch}/m", mlflow_model=Model(run_id=run_id, **where), signature=signature, **files
-        )
+        mlflow.pyfunc.save_model(f"{scratch}/m", mlflow_model=described, signature=signature, **files)
         client.log_model_artifacts(model.model_id, f"{scratch}/m")
     outputs = client.get_run(run_id).outputs
     if model.model_id not in [each.model_id for each in (outputs.model_outputs if outputs else [])]:
@@ -196,11 +204,11 @@ def _upload(client: Any, run_id: str, folder: Path, model: Any) -> None:
     client.finalize_logged_model(model.model_id, "READY")
 
 
-def fit(value: str) -> str:
+def shortened(value: str) -> str:
     """The value within MLflow's limit, saying so where it was cut."""
     note = f" ... [cut, {len(value)} characters]"
     return value if len(value) <= LIMIT else value[: LIMIT - len(note)] + note
 
 
-def _digest(*values: Any) -> str:
+def _digest(*values: object) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

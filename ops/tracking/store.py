@@ -5,11 +5,14 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ops.atomic_io import locked
 from ops.config.tracking_uri import sqlite_file
 from ops.masking import mask, shown
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a request that is repeated blindly could create a run twice
@@ -57,7 +60,7 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", module="mlflow|sqlalchemy|alembic")
 
 
-def connect(uri: str, experiment: str) -> tuple[Any, str]:
+def connect(uri: str, experiment: str) -> tuple["MlflowClient", str]:
     """A client and the experiment's id; creates what is missing. Raises Away, also where the experiment is deleted."""
     prepare()
     from mlflow import MlflowClient
@@ -76,7 +79,8 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
         if client.get_experiment_by_name(experiment) is None:
             with suppress(MlflowException):  # another process has created it in between
                 client.create_experiment(experiment, (file.parent / "mlartifacts").as_uri() if file else None)
-        existing: Any = client.get_experiment_by_name(experiment)
+        existing = client.get_experiment_by_name(experiment)
+        assert existing is not None, "it has just been created"
         if existing.lifecycle_stage == "deleted":
             restore = f"`mlflow experiments restore --experiment-id {existing.experiment_id}`"
             other = "or give another in MLFLOW_EXPERIMENT_NAME"

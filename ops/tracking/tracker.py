@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ops.config.tracking_uri import check_uri
 from ops.distributed.apart import apart
 from ops.errors import ResourceError, ServiceError
 from ops.masking import shown
 from ops.storage.status import Status, folders
-from ops.tracking.records import SENT, UPLOADS, large, parts, send, sent
+from ops.tracking.records import SENT, UPLOADS, large, parts, send_part, sent
 from ops.tracking.store import Away, Refused, connect, translated
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 PATIENCE = 10.0  # seconds that a required server gets to answer
 LAST = 60.0  # seconds that sending goes on behind the work; ten times as many where MLflow is required and answers
@@ -61,7 +64,7 @@ class Sender:
         self.tried, self.closing = threading.Event(), threading.Event()
         self.deadline = self.grace = float("inf")  # from when nothing is sent, and MLflow that is away not waited for
         self.client: Any = None
-        self.runs: dict[str, Any] = {}  # MLflow's, by the id of a folder's status
+        self.runs: dict[str, "Run"] = {}  # MLflow's, by the id of a folder's status
         self.away = ""  # why MLflow takes nothing; empty while it does
         self.refused: dict[str, str] = {}  # what it does not take -> why
         self.reported: set[str] = set()  # causes, without what differs from file to file
@@ -122,7 +125,7 @@ class Sender:
                 self.warn(f"{self.where} is back; the records that waited are being sent")
             self.away = ""
         self.refused = {}
-        runs: dict[Path, Any] = {}
+        runs: dict[Path, "Run"] = {}
         for folder, status in folders(self.root):
             try:
                 with translated(self.where):
@@ -134,7 +137,7 @@ class Sender:
                 if sent(run).get(part) != digest and time.monotonic() < self.deadline:
                     self._send(folder, status, run, part, digest)
 
-    def _run(self, folder: Path, status: Status, parent: Any) -> Any:
+    def _run(self, folder: Path, status: Status, parent: "Run | None") -> "Run":
         """The folder's run, created unless MLflow has it. Raises Refused where it, or the one above it, is deleted."""
         from mlflow.entities import ViewType
 
@@ -154,15 +157,15 @@ class Sender:
             raise Refused(f"the run is deleted: restore it with `mlflow runs restore --run-id {run.info.run_id}`")
         return run
 
-    def _send(self, folder: Path, status: Status, run: Any, part: str, digest: str) -> None:
+    def _send(self, folder: Path, status: Status, run: "Run", part: str, digest: str) -> None:
         """Send a part; what is refused does not hold up the others. Raises Away where MLflow itself is."""
         try:
             if part in UPLOADS and large(folder / part):  # its bytes and its copies are another process's
                 request = self.uri, self.experiment, run.info.run_id, part, folder, status
-                apart(upload, *request, over=lambda: time.monotonic() > self.deadline)
+                apart(send_apart, *request, over=lambda: time.monotonic() > self.deadline)
             else:
                 with translated(f"the artifact store of {self.where}" if part in UPLOADS else self.where):
-                    send(self.client, run, part, folder, status)
+                    send_part(self.client, run, part, folder, status)
             with translated(self.where):
                 digests = json.dumps(sent(run) | {part: digest}, sort_keys=True)
                 self.client.set_tag(run.info.run_id, SENT, digests)
@@ -187,8 +190,8 @@ class Sender:
             self.warn(f"MLflow does not take {what} ({reason}); it waits, the same command sends it again")
 
 
-def upload(uri: str, experiment: str, run_id: str, part: str, folder: Path, status: Status) -> None:
+def send_apart(uri: str, experiment: str, run_id: str, part: str, folder: Path, status: Status) -> None:
     """Send one part as a process of its own. Raises Away and Refused."""
     client, _ = connect(uri, experiment)
     with translated(f"the artifact store of MLflow at {shown(uri)}"):
-        send(client, client.get_run(run_id), part, folder, status)
+        send_part(client, client.get_run(run_id), part, folder, status)

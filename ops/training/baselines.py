@@ -1,28 +1,27 @@
 """The scores of baselines: of a seed by the ranks that own the rows, else of all seeds at the end of a run."""
 
 from dataclasses import replace
-from typing import Any
 
 from ops.api import AnyExperiment
 from ops.atomic_io import plain
 from ops.datamodules import datamodule_of
 from ops.results import statistics
-from ops.results.schema import Scores, SeedResult
+from ops.results.schema import Numbers, Scores, SeedResult
 from ops.training.experiment import judges_of
 from ops.training.seed_run import Judges, SeedRun
 
 
-def baselines_of_seed(experiment: AnyExperiment, run: SeedRun) -> dict[str, Any]:
-    """The scores of each baseline drawn by this seed, as `SeedResult` has them: from the rows that ranks own.
+def baselines_of_seed(experiment: AnyExperiment, run: SeedRun) -> dict[str, Numbers] | None:
+    """The scores of each baseline drawn by this seed, from the rows that ranks own; all ranks call it.
 
-    All ranks call it. Nothing where rank 0 has all rows, and of a trial's seed.
+    None where rank 0 has all rows, and of a trial's seed.
     """
     if run.judges is None or datamodule_of(experiment.method).offsets(experiment.data) is None:
-        return {}
+        return None
     if run.seed not in experiment.seeds:
-        return {}
+        return None
     alone = replace(experiment, request=experiment.request.with_launch(first_seed=run.seed, seeds=1))
-    return {"baselines": {name: plain(scores[0]) for name, scores in _scored(alone, run.judges).items()}}
+    return {name: plain(scores[0]) for name, scores in _scored(alone, run.judges).items()}
 
 
 def baselines_of(experiment: AnyExperiment, each: list[SeedResult]) -> dict[str, Scores | None]:

@@ -6,7 +6,6 @@ their share through Ray Train, to a folder that all of them see or to S3. Two ar
 with a warning for the one before it.
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -14,7 +13,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 from safetensors import SafetensorError
@@ -22,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ops.api import State
-from ops.atomic_io import atomic_write, inside, sync, unwritable
+from ops.atomic_io import atomic_write, inside, sha256, sync, unwritable
 from ops.errors import ResourceError, ServiceError, TesseraError
 from ops.results.model_store import plain_tensors
 from ops.storage import object_store as s3
@@ -225,7 +223,7 @@ def _write_files(folder: Path, state: State, *, shared: bool) -> dict[str, str]:
         save_file(plain_tensors(arrays), folder / f"part-{part:05d}.safetensors")
     for path in folder.iterdir():
         sync(path)
-    return {path.name: _digest(path) for path in sorted(folder.iterdir())}
+    return {path.name: sha256(path) for path in sorted(folder.iterdir())}
 
 
 def _load(path: Path, files: set[str], needs: Callable[[str], bool]) -> State:
@@ -234,14 +232,13 @@ def _load(path: Path, files: set[str], needs: Callable[[str], bool]) -> State:
     if not isinstance(sums, dict) or {*sums, _CHECKSUMS} != files:
         raise ValueError("its files are not those of its checksums")
     for name in filter(needs, sums):
-        if _digest(path / name) != sums[name]:
+        if sha256(path / name) != sums[name]:
             raise ValueError(f"checksum of {name} differs")
     head = json.loads((path / "shared.json").read_text())
     if not isinstance(head, dict) or not isinstance(head["shared"], dict):
         raise ValueError("shared.json is no checkpoint's")
-    shared: dict[str, Any] = head["shared"] | load_file(path / "shared.safetensors")
     parts = {_part(name): load_file(path / name) for name in sorted(sums) if name.startswith("part-") and needs(name)}
-    return State(int(head["epoch"]), shared, parts)
+    return State(int(head["epoch"]), head["shared"] | load_file(path / "shared.safetensors"), parts)
 
 
 def _part(file: str) -> int:
@@ -257,8 +254,3 @@ def _refused(place: Place, error: OSError | SafetensorError) -> TesseraError:
     if isinstance(error, OSError):
         return unwritable(place, error)
     return ResourceError(f"{place}: {error}; free some space and start the same command again")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

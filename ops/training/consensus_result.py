@@ -1,15 +1,15 @@
 """The consensus of a finished seed: clusters of many k-means draws on its last embedding, a result beside `last`."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ops.api import AnyExperiment
+from ops.atomic_io import Arrays
 from ops.clustering.consensus import DRAWS, consensus
 from ops.errors import SettingsError
 from ops.evaluation.labelled import LABELLED, Evaluator
+from ops.results.schema import Numbers
 from ops.training.experiment import judges_of
 
 LARGEST_ROWS, LARGEST_K = 20_000, 100  # beyond, draws would take minutes
@@ -31,7 +31,7 @@ def check_result(experiment: AnyExperiment) -> None:
 
 def consensus_of(
     experiment: AnyExperiment, seed: int, embedding: NDArray[np.float32]
-) -> tuple[dict[str, NDArray[Any]], dict[str, float] | None]:
+) -> tuple[Arrays, dict[str, float] | None]:
     """(arrays `consensus` and `agreement` [N], scores) of the last embedding [N, D]; nothing where none applies."""
     if not applies(experiment):
         return {}, None
@@ -41,8 +41,6 @@ def consensus_of(
     return {"consensus": clusters, "agreement": agreement}, judges.unlabelled(clusters, {}) | judges.evaluator(clusters)
 
 
-def scored_again(
-    scores: dict[str, Any], clusters: NDArray[np.int64], labels: NDArray[np.int64] | None
-) -> dict[str, Any]:
+def scored_again(scores: Numbers, clusters: NDArray[np.int64], labels: NDArray[np.int64] | None) -> Numbers:
     """The scores of a consensus by other labels [N]."""
     return {k: v for k, v in scores.items() if k not in LABELLED} | Evaluator(labels)(clusters)

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Generic
+from typing import Generic
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ def _settle_k(experiment: Experiment[S, D]) -> Experiment[S, D]:
         say(f"choosing the number of clusters of {data.name} without labels ...")
         _tell(experiment.console, data.notes)  # before K is chosen by what they warn of
         choice = datamodule_of(experiment.method).choose_k(data)
-        k, source = int(choice["chosen"]), "auto"
+        k, source = choice["chosen"], "auto"
         say(f"K = {k}: {choice['reason']}")
     else:
         k, source = asked, experiment.request.sources.get("n_clusters", "default")
@@ -95,7 +95,7 @@ def _classes(labels: NDArray[np.int64]) -> int:
     return int(np.sum(seen >= 0))
 
 
-def identity(experiment: Experiment[S, D]) -> dict[str, Any]:
+def identity(experiment: Experiment[S, D]) -> dict[str, object]:
     """What makes two runs the same but for their seeds: method, settings, data and the model of a warm start."""
     value = run_dir.identity(experiment.method.name, flat(experiment.settings), experiment.data.digest())
     return value if experiment.warm is None else value | {"warm": experiment.warm.digest}

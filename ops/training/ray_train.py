@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,8 +27,11 @@ from ops.results.schema import SeedResult
 from ops.storage import object_store as s3
 from ops.storage import run_dir
 from ops.training.checkpoint import FOLDER, Place, WorkerCheckpoints, drop
-from ops.training.rank_zero import Follower, reporter
+from ops.training.rank_zero import Event, Follower, reporter
 from ops.training.train_seed import Hooks, Worker, finish_run, open_run
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
 
 MAX_FAILURES = 3  # restarts of the group before the run ends with Ray's error
 POLL_SECONDS = 0.2
@@ -47,7 +50,7 @@ def train_on_workers(experiment: AnyExperiment, workers: Workers, folder: Path, 
     place = _on_s3(experiment, folder) if workers.cluster else None
     follower = Follower(folder, place, skip=() if isinstance(experiment.launch, SearchSettings) else (PARTS,))
     trainer = _trainer(experiment, workers, seed, folder, place)
-    ended: list[Any] = []
+    ended: list[object] = []
     thread = threading.Thread(target=_fit, args=(trainer, ended), daemon=True)
     thread.start()
     newest, asked, over = float("-inf"), False, False
@@ -109,7 +112,7 @@ def _on_s3(experiment: AnyExperiment, folder: Path) -> s3.Location | None:
     return run_dir.remote(launch, *folder.relative_to(run_dir.local_out(launch).absolute()).parts)
 
 
-def _show(event: Mapping[str, Any], console: Console, workers: Workers) -> None:
+def _show(event: Event, console: Console, workers: Workers) -> None:
     """What rank 0 wants to have said."""
     kind = event["kind"]
     if kind == "lost":
@@ -122,7 +125,7 @@ def _show(event: Mapping[str, Any], console: Console, workers: Workers) -> None:
         console.warn(event["text"])
 
 
-def _fit(trainer: Any, ended: list[Any]) -> None:
+def _fit(trainer: Any, ended: list[object]) -> None:
     try:
         ended.append(trainer.fit().return_value)
     except BaseException as error:
@@ -135,7 +138,7 @@ def _send(folder: Path, place: s3.Location) -> None:
         s3.upload(path, place / path.relative_to(folder).as_posix())
 
 
-def _outcome(ended: Any) -> SeedResult:
+def _outcome(ended: object) -> SeedResult:
     """The summary that rank 0 has returned; else raises the reason why there is none."""
     if isinstance(ended, str):
         raise Interrupted(ended)
@@ -148,7 +151,9 @@ def _outcome(ended: Any) -> SeedResult:
     raise ResourceError(f"the workers ended without a result: {lines[-1] if lines else 'no word from Ray'}")
 
 
-def _trainer(experiment: AnyExperiment, workers: Workers, seed: int, folder: Path, place: s3.Location | None) -> Any:
+def _trainer(
+    experiment: AnyExperiment, workers: Workers, seed: int, folder: Path, place: s3.Location | None
+) -> "TorchTrainer":
     """Ray Train's trainer, whose storage is the folder of the seed's checkpoints."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -190,7 +195,7 @@ def _ending() -> Any:
     from ray.train import UserCallback
 
     class Ending(UserCallback):
-        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
             """What is raised here ends the run without another try."""
             for error in worker_exceptions.values():
                 cause = getattr(error, "_base_exc", error)
@@ -200,7 +205,7 @@ def _ending() -> Any:
     return Ending()
 
 
-def _environment(workers: Workers) -> dict[str, Any] | None:
+def _environment(workers: Workers) -> dict[str, dict[str, str]] | None:
     """What a cluster's nodes, which were started before, do not inherit from this process. Never secrets: Ray logs it.
 
     A worker imports torch for Ray's sake before it imports us.

@@ -7,17 +7,16 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.api import AnyExperiment
-from ops.atomic_io import atomic_write, plain, save_arrays, write_json
+from ops.api import AnyExperiment, Record
+from ops.atomic_io import atomic_write, plain, save_arrays
 from ops.evaluation.labelled import Evaluator
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.results import arrays, statistics
-from ops.results.model_store import stored_about
+from ops.results.model_store import ModelFile
 from ops.results.schema import SeedResult
 from ops.results.stored_run import read_history
 from ops.storage.status import HISTORY, end
@@ -34,13 +33,13 @@ def given(experiment: AnyExperiment) -> dict[str, str]:
     labels = () if experiment.labels is None else (experiment.labels, np.array(classes or (), dtype=np.str_))
     names = () if data.feature_names is None else (np.array(data.feature_names, dtype=np.str_),)
     if isinstance(data, PartitionedGraph):
-        ids: tuple[Iterable[NDArray[Any]], ...] = (map(data.part_ids, range(data.parts)),)
+        ids: tuple[Iterable[NDArray[np.generic]], ...] = (map(data.part_ids, range(data.parts)),)
     else:
         ids = () if data.ids is None else ((data.ids,),)
     return {"ids": _digest(ids), "names": _digest((each,) for each in names), "labels": _digest((x,) for x in labels)}
 
 
-def _digest(columns: Iterable[Iterable[NDArray[Any]]]) -> str:
+def _digest(columns: Iterable[Iterable[NDArray[np.generic]]]) -> str:
     """Of columns in pieces, however they are cut."""
     total, block = hashlib.sha256(), 4096
     for pieces in columns:
@@ -81,7 +80,7 @@ def rescored(experiment: AnyExperiment, folder: Path) -> SeedResult:
     return summary
 
 
-def score_history(folder: Path, labels: NDArray[np.int64] | None) -> list[dict[str, Any]]:
+def score_history(folder: Path, labels: NDArray[np.int64] | None) -> list[Record]:
     """Write a seed's history with its scores by `labels` [N], computed from the clusters of each epoch that was kept.
 
     Returns it. Epochs whose clusters were not kept (of trials that were ended early) have no such scores.
@@ -95,7 +94,7 @@ def score_history(folder: Path, labels: NDArray[np.int64] | None) -> list[dict[s
             record |= {f"eval/{k}": v for k, v in evaluator(clusters[int(record["epoch"])]).items()}
         history.append(record)
     atomic_write(folder / HISTORY, "".join(json.dumps(plain(record)) + "\n" for record in history))
-    return [{k: float("nan") if v is None else v for k, v in record.items()} for record in history]
+    return [statistics.numbers(record) for record in history]
 
 
 def _clusters(folder: Path) -> dict[int, NDArray[np.int64]]:
@@ -110,9 +109,9 @@ def _clusters(folder: Path) -> dict[int, NDArray[np.int64]]:
 
 
 def _rename_columns(model: Path, names: tuple[str, ...] | None) -> None:
-    settings = stored_about(model)
-    if settings:
-        write_json(model / "settings.json", settings | {"feature_names": None if names is None else list(names)})
+    if stored := ModelFile.read_optional(model / "settings.json"):
+        stored.feature_names = None if names is None else list(names)
+        stored.write(model / "settings.json")
 
 
 def _label_sample(path: Path, labels: NDArray[np.int64] | None) -> None:

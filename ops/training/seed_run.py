@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,14 +23,14 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from ops import memory
-from ops.api import Arrays, Judge, Record, State, Warm
-from ops.atomic_io import atomic_write, plain, write_json
+from ops.api import Judge, Record, State, Warm
+from ops.atomic_io import Arrays, atomic_write, plain, write_json
 from ops.clustering.owners import Owners
 from ops.config.console import Clock, Console
 from ops.device import Precision
 from ops.errors import DivergedError, Interrupted
 from ops.evaluation.labelled import Evaluator
-from ops.results.statistics import COLLAPSED_SHARE
+from ops.results.statistics import COLLAPSED_SHARE, numbers
 from ops.storage.status import HISTORY
 from ops.training.checkpoint import FOLDER, Checkpoints, WorkerCheckpoints
 
@@ -39,6 +39,8 @@ COLLAPSED_TIMES = 3
 ASSIGNMENTS = "run.assignments"  # int32 [E n], of a part's rows
 BRANCH = "branch/"  # embeddings of this name are other clusters of the same rows, int64 [N], scored beside
 COLLAPSED_STD = 0.1  # of `collapse/std`: 1 where projections of unit length point everywhere, 0 where all point one way
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ class SeedRun:
             state = State(state.epoch, state.shared, parts)
         if self.rank == 0:
             spent = self.spent()
-            extra: dict[str, Any] = {
+            extra: dict[str, object] = {
                 "run.history": plain(self.history),
                 "run.threads": self._threads,
                 "run.precision": self.precision,
@@ -247,7 +249,7 @@ class SeedRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         if state is not None:
             kept = {k: v for k, v in state.shared.items() if k.startswith("run.")}
-            self.history = [{k: float("nan") if v is None else v for k, v in r.items()} for r in kept["run.history"]]
+            self.history = [numbers(record) for record in kept["run.history"]]
             self._before, self.warnings = kept["run.spent"], kept["run.warnings"]
             self._collapsed = kept["run.collapsed"]
             write_json(self.folder / "resumed.json", [*self.resumed_from, state.epoch])
@@ -269,7 +271,7 @@ class SeedRun:
         atomic_write(self.folder / HISTORY, lines)
 
 
-def _without_run(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_run(values: Mapping[str, V]) -> dict[str, V]:
     """What a method has stored, without what the run itself has."""
     return {name: value for name, value in values.items() if not name.startswith("run.")}
 

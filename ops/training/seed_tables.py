@@ -1,25 +1,31 @@
-"""The clusters of all seeds as one table, and how far the seeds agree, from tables of counts that parts add up to.
+"""The clusters of all seeds as one table, how far the seeds agree by counts that parts add up to, what explains them.
 
 Axes: n rows of a part, S seeds, K clusters.
 """
 
 from collections.abc import Mapping
 from functools import reduce
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.api import AnyExperiment
+from ops.data.types.hetero import Ids
+from ops.datamodules import datamodule_of
 from ops.evaluation.labelled import adjusted_rand
 from ops.graph.partition.executors import RunTasks
 from ops.results.seed_rows import SeedRows
+from ops.results.stored_run import Explanation
+from ops.rng import generator
 
 CONFIDENCE = {"last": "confidence", "consensus": "agreement"}  # of each result
 TABLE = "assignments"
+EXPLAINED = 1 << 20  # rows in parts, of more a sample
 
 
 def write_assignments(
-    rows: SeedRows, run: RunTasks, chosen: int, result: str, n_clusters: int, ids: NDArray[Any] | None
+    rows: SeedRows, run: RunTasks, chosen: int, result: str, n_clusters: int, ids: Ids | None
 ) -> float | None:
     """`assignments.parquet`: seed, id (the user's own), cluster, confidence of the last epoch; returns the stability.
 
@@ -61,9 +67,7 @@ def _numbers(table: NDArray[np.int64]) -> NDArray[np.int64]:
     return numbers
 
 
-def _write(
-    rows: SeedRows, part: int, result: str, numbers: Mapping[int, NDArray[np.int64]], ids: NDArray[Any] | None
-) -> None:
+def _write(rows: SeedRows, part: int, result: str, numbers: Mapping[int, NDArray[np.int64]], ids: Ids | None) -> None:
     """One part of the table."""
     stored = {seed: rows.read(seed, part) for seed in rows.seeds}
     ids = next(iter(stored.values()))["id"] if ids is None else ids
@@ -73,3 +77,26 @@ def _write(
         "cluster": np.concatenate([numbers[seed][each[result]] for seed, each in stored.items()]),
         "confidence": np.concatenate([each[CONFIDENCE[result]] for each in stored.values()]),
     })  # fmt: skip
+
+
+def write_explanation(experiment: AnyExperiment, rows: SeedRows, seed: int, sizes: list[int]) -> None:
+    """Write which features set the clusters of the model's seed apart, where the data has features that can.
+
+    Of rows in parts at most EXPLAINED, drawn by a key, are looked at.
+    """
+    module, result = datamodule_of(experiment.method), experiment.launch.result
+    if rows.parts == 1:
+        explained = module.explain(experiment, rows.read(seed, 0)[result])
+    else:
+        offsets, total = module.offsets(experiment.data), experiment.data.n_rows
+        assert offsets is not None, "only then rows lie in parts"
+        numbers = np.sort(generator(0, "explained").choice(total, min(total, EXPLAINED), replace=False))
+        ends = np.searchsorted(numbers, offsets)
+        pieces = [
+            rows.read(seed, part)[result][numbers[a:b] - offsets[part]] for part, (a, b) in enumerate(pairwise(ends))
+        ]
+        explained = module.explain(experiment, np.concatenate(pieces), numbers)
+        for each in explained or ():
+            each["rows"] = sizes[each["cluster"]]
+    if explained is not None:
+        Explanation(seed=seed, clusters=explained).write(rows.folder / "explain.json")

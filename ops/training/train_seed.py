@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,13 +27,13 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Worker:
-    """Which of `count` workers of Ray Train this process is, and where they keep checkpoints."""
+    """Which of `count` workers of Ray Train this process is (0: none), and where they keep checkpoints."""
 
     rank: int
     count: int
     threads: int
     device: torch.device
-    checkpoints: WorkerCheckpoints
+    checkpoints: WorkerCheckpoints | None
 
 
 def open_run(experiment: AnyExperiment, folder: Path, seed: int, hooks: Hooks, worker: Worker | None = None) -> SeedRun:
@@ -43,19 +42,16 @@ def open_run(experiment: AnyExperiment, folder: Path, seed: int, hooks: Hooks, w
     `experiment.data` is the data as the method gets it. `hooks.record` hears of the epochs of earlier processes too.
     """
     if worker is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        where: dict[str, Any] = {"threads": experiment.threads, "device": device}
-    else:
-        where = {"threads": worker.threads, "device": worker.device, "workers": worker.count, "rank": worker.rank,
-                 "checkpoints": worker.checkpoints}  # fmt: skip
-    kind = torch.device(where["device"]).type
-    precision = precision_on(kind, experiment.launch.precision, experiment.method.precisions)
-    group = ProcessGroup() if worker is None else ProcessGroup(worker.rank, worker.count)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        worker = Worker(0, 0, experiment.threads, device, None)
+    precision = precision_on(worker.device.type, experiment.launch.precision, experiment.method.precisions)
+    group = ProcessGroup(worker.rank, max(worker.count, 1))
     run = SeedRun(
         folder, seed, experiment.settings.epochs, judges_of(experiment, group),
         experiment.console, stop=hooks.stop, on_record=hooks.record, on_checkpoint=hooks.saved, warm=experiment.warm,
         stop_on_collapse=experiment.launch.stop_on_collapse, cure=experiment.method.avoid_collapse,
-        precision=precision, **where,
+        precision=precision, threads=worker.threads, device=worker.device, workers=worker.count, rank=worker.rank,
+        checkpoints=worker.checkpoints,
     )  # fmt: skip
     try:
         for record in run.history:

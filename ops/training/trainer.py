@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,10 +25,11 @@ from ops.errors import Interrupted
 from ops.graph.partition.executors import on_ray
 from ops.masking import shown
 from ops.results.schema import RunResult, SeedResult
+from ops.results.statistics import numbers
 from ops.results.stored_run import read_history
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
-from ops.storage.status import HISTORY, finished, recorded
+from ops.storage.status import HISTORY, Ending, finished, recorded
 from ops.tracking.tensorboard import board
 from ops.tracking.tracker import tracked
 from ops.training.consensus_result import check_result
@@ -57,11 +57,12 @@ def run_experiment(experiment: Experiment[S, D], out: Path, study: Path | None =
             place, by_way = run_dir.shown(experiment.launch, folder), f" by way of {folder}" if mirror else ""
             uri = shown(tracking_uri(experiment.launch))
             experiment.console.say(f"  results in {place}{by_way}, records in MLflow at {uri}")
-            with _recorded(experiment, folder, study) as record, stop_signals() as stop:
-                for seed in experiment.seeds:
-                    fit(experiment, session, folder, seed, stop)
-                    if stop():  # asked after the seed's last report
-                        raise Interrupted(f"stopped after seed {seed}; its results are kept")
+            with _recorded(experiment, folder, study) as record:
+                with stop_signals() as stop:
+                    for seed in experiment.seeds:
+                        fit(experiment, session, folder, seed, stop)
+                        if stop():  # asked after the seed's last report
+                            raise Interrupted(f"stopped after seed {seed}; its results are kept")
                 result, shown_of_it = _summed_up(experiment, folder, planned)
                 record.update(shown_of_it)
     return folder, result
@@ -107,7 +108,7 @@ def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None
     return stored
 
 
-def _summed_up(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[RunResult, dict[str, Any]]:
+def _summed_up(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[RunResult, Ending]:
     """`collect` and `outcome` of what the seeds have left; behind workers that own rows in a process of its own."""
     if not has_workers(experiment.launch) or datamodule_of(experiment.method).offsets(experiment.data) is None:
         result = collect(experiment, folder, planned)
@@ -115,7 +116,7 @@ def _summed_up(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[R
     return apart(_in_new_process, replace(experiment, labels=None), folder, planned)
 
 
-def _in_new_process(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[RunResult, dict[str, Any]]:
+def _in_new_process(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[RunResult, Ending]:
     """The labels of rows that ranks own lie in files, which what is hidden names; a cluster's nodes do parts' tasks."""
     experiment = replace(experiment, labels=getattr(experiment.hidden, "labels", None))
     torch.set_num_threads(experiment.threads)
@@ -139,7 +140,7 @@ def _session(experiment: Experiment[S, D], folder: Path, mirror: Mirror | None) 
 
 
 @contextmanager
-def _recorded(experiment: AnyExperiment, folder: Path, study: Path | None) -> Iterator[dict[str, Any]]:
+def _recorded(experiment: AnyExperiment, folder: Path, study: Path | None) -> Iterator[Ending]:
     """The run's status and, unless a study's tracker is at work, its way to MLflow; yields what MLflow shows of it."""
     launch, data = experiment.launch, experiment.data
     params = flat(experiment.settings) | {"dataset": data.name, "data": data.digest()[:16]} | prepared(launch)
@@ -175,7 +176,7 @@ def fit(
     if summary is not None:  # killed behind its results
         drop_checkpoints(experiment, session.workers, seed_folder)
         for epoch in read_history(seed_folder / HISTORY):
-            on_record({k: float("nan") if v is None else v for k, v in epoch.items()})
+            on_record(numbers(epoch))
         if finished(seed_folder):
             return
     params = flat(experiment.settings) | {"seed": seed, "threads": experiment.threads, "dataset": data.name}
@@ -196,12 +197,12 @@ def fit(
             else:
                 summary = train_on_workers(served, session.workers, seed_folder, seed, hooks)
         assert summary is not None, "rank 0 of a process or of workers returns one"
-        record.update(metrics=summary.figures(), step=experiment.settings.epochs - 1)
+        record.update({"metrics": summary.figures(), "step": experiment.settings.epochs - 1})
     session.saved()
 
 
 @contextmanager
-def stop_signals() -> Iterator[Any]:
+def stop_signals() -> Iterator[Callable[[], bool]]:
     """While inside, SIGTERM and SIGINT ask for a stop at the next report; a second one stops at once."""
     asked: list[int] = []
 

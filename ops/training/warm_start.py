@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.api import D, Experiment, S, Warm
+from ops.atomic_io import sha256
 from ops.config.settings import MethodSettings
 from ops.data.io.incremental import known_rows
 from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError, SettingsError
-from ops.results.finished_run import open_run
+from ops.results.finished_run import open_finished
 
 
 def with_warm_start(experiment: Experiment[S, D]) -> Experiment[S, D]:
@@ -30,7 +31,7 @@ def load_warm(run: str, method: str, shaped: Iterable[str], settings: MethodSett
     `shaped` are the settings that must be the run's. Raises DataError for a folder that is no finished run, other
     columns, or data that shares no node with it; SettingsError for another method or other `shaped` settings.
     """
-    model, before = open_run(run)
+    model, before = open_finished(run)
     if model.method != method:
         raise SettingsError(f"--warm-start {run}: is a run of {model.method}; give one of {method}")
     for key in shaped:
@@ -38,11 +39,9 @@ def load_warm(run: str, method: str, shaped: Iterable[str], settings: MethodSett
         if there != here:
             flag = key.replace("_", "-")
             raise SettingsError(f"--{flag} {here}: {run} was trained with {there}; a warm start needs the same")
-    names, wanted = data.feature_names, model.about.get("feature_names")
-    if data.n_features != model.about.get("n_features", data.n_features):
-        raise DataError(
-            f"{data.name}: has {data.n_features} features, {run} was trained on {model.about['n_features']}"
-        )
+    names, wanted = data.feature_names, model.about.feature_names
+    if data.n_features != (before_width := model.about.n_features) and before_width is not None:
+        raise DataError(f"{data.name}: has {data.n_features} features, {run} was trained on {before_width}")
     if names is not None and wanted is not None and list(names) != wanted:
         at = next(i for i, (a, b) in enumerate(zip(names, wanted, strict=True)) if a != b)
         raise DataError(f"{data.name}: column {at} is {names[at]!r}, in {run} {wanted[at]!r}; columns must be the same")
@@ -52,7 +51,7 @@ def load_warm(run: str, method: str, shaped: Iterable[str], settings: MethodSett
     if (rows < 0).all():
         raise DataError(f"{data.name}: none of its ids is known to {run} (its first: {_first(before.ids)})")
     assert before.clusters is not None
-    digest = hashlib.sha256(model.digest().encode())
+    digest = hashlib.sha256(sha256(model.folder / "model.safetensors").encode())
     for array in (rows, before.clusters):
         digest.update(np.ascontiguousarray(array).data)
     return Warm(run, model.tensors, rows, before.clusters, digest.hexdigest(), by_number=data.ids is None)

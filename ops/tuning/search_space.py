@@ -5,13 +5,13 @@ from typing import Any
 
 from ops.api import AnyExperiment, AnyMethod
 from ops.config.cli import Request
-from ops.config.settings import LaunchSettings, MethodSettings, SearchSettings, fields, flat, nearest, search_domain
+from ops.config.settings import LaunchSettings, MethodSettings, SearchSettings, fields, flat, nearby, search_domain
 from ops.errors import SettingsError
 from ops.storage import run_dir
 from ops.storage.run_dir import TRIAL
 
 
-def searched(method: AnyMethod, request: Request[MethodSettings, SearchSettings]) -> tuple[str, ...]:
+def searched_settings(method: AnyMethod, request: Request[MethodSettings, SearchSettings]) -> tuple[str, ...]:
     """The settings to search: those of --search, or the method's own choice.
 
     Raises SettingsError for one without a domain, or one that other settings of the command exclude.
@@ -22,7 +22,7 @@ def searched(method: AnyMethod, request: Request[MethodSettings, SearchSettings]
     for key in keys:
         if key not in can:
             raise SettingsError(
-                f"--search {key}: has no search domain{nearest(key, can)}; can be searched: {', '.join(can)}"
+                f"--search {key}: has no search domain{nearby(key, can)}; can be searched: {', '.join(can)}"
             )
     chosen = keys or method.searched
     for key in chosen:
@@ -44,10 +44,14 @@ def _check_ends(request: Request[MethodSettings, SearchSettings], key: str, keys
             raise SettingsError(f"--search {key}: {error}; search without it (--search {others})") from None
 
 
-def identity(experiment: AnyExperiment, launch: SearchSettings, keys: tuple[str, ...]) -> dict[str, Any]:
+def identity(experiment: AnyExperiment, launch: SearchSettings, keys: tuple[str, ...]) -> dict[str, object]:
     """What makes two searches the same; what was added to it later stands only where it is not the default."""
     fixed = {k: v for k, v in flat(experiment.settings).items() if k not in keys}
-    space = {"search_seed": launch.search_seed, "objective": launch.objective, "searched": ",".join(keys)}
+    space: dict[str, object] = {
+        "search_seed": launch.search_seed,
+        "objective": launch.objective,
+        "searched": ",".join(keys),
+    }
     if not launch.prune:  # ended trials of a pruned search may have been ended early
         space["prune"] = False
     if launch.first_seed:  # of the trials
@@ -58,7 +62,7 @@ def identity(experiment: AnyExperiment, launch: SearchSettings, keys: tuple[str,
     return run_dir.identity(experiment.method.name, fixed | space, experiment.data.digest())
 
 
-def start(request: Request[MethodSettings, LaunchSettings], key: str) -> Any:
+def start(request: Request[MethodSettings, LaunchSettings], key: str) -> object:
     """What the first trial takes: the user's value or the default, never a preset's, which was chosen with labels."""
     if request.sources.get(key, "").startswith("preset"):
         return type(request.settings).model_fields[key].default
@@ -81,7 +85,7 @@ def trial_name(experiment: AnyExperiment, digest: str) -> str:
     return f"{TRIAL}{run_dir.fingerprint(value)[:8]}"
 
 
-def trial_names(experiment: AnyExperiment) -> Callable[[Mapping[str, Any]], str]:
+def trial_names(experiment: AnyExperiment) -> Callable[[Mapping[str, object]], str]:
     """The name of a trial of the experiment by its settings; the data are hashed once for all of them."""
     digest = experiment.data.digest()
     return lambda settings: trial_name(experiment.with_settings("trial", **settings), digest)

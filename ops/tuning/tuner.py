@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ops import memory
-from ops.api import AnyExperiment, AnyMethod
+from ops.api import AnyExperiment, AnyMethod, Record
 from ops.atomic_io import now, read_json
 from ops.config.cli import Request
 from ops.config.console import Console
@@ -27,12 +27,12 @@ from ops.distributed.resources import Share, Workers, on_cluster
 from ops.errors import Interrupted, SettingsError
 from ops.masking import shown
 from ops.results.schema import RunResult, SearchResult, TrialResult
-from ops.results.statistics import evaluated, short
+from ops.results.statistics import evaluated, numbers, short
 from ops.results.stored_run import read_history
 from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.run_dir import RAY, TRIAL
-from ops.storage.status import HISTORY, STATUS, State, begin, end, finished, recorded
+from ops.storage.status import HISTORY, STATUS, Ending, RunState, begin, end, finished, recorded
 from ops.tracking.tracker import tracked
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
 from ops.training.ray_train import KEPT_BY_WORKERS, left_to_workers
@@ -43,9 +43,12 @@ from ops.tuning.ranking import best_trial, rank
 from ops.tuning.remote_trials import followed
 from ops.tuning.signals import interruptible, was_interrupted
 
+if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
+
 REDUCTION = 2  # ASHA keeps the better half at each rung
 ENDED = ("finished", "stopped")
-ENDS: dict[str, State] = {"failed": "FAILED", "interrupted": "KILLED"}  # how MLflow calls them
+ENDS: dict[str, RunState] = {"failed": "FAILED", "interrupted": "KILLED"}  # how MLflow calls them
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def run_search(
         raise SettingsError(
             f"--warm-start {launch.warm_start}: only train.py takes it; train the found setting with it"
         )
-    searched = search_space.searched(method, request)
+    searched = search_space.searched_settings(method, request)
     experiment = build_experiment(method, request, console)
     if launch.objective.startswith("last/") and experiment.labels is None:
         raise SettingsError(
@@ -90,7 +93,7 @@ def run_search(
         return folder, _search(Study(experiment, launch, folder.absolute(), searched), mirror, value)
 
 
-def _search(study: Study, mirror: Mirror | None, value: Mapping[str, Any]) -> SearchResult:
+def _search(study: Study, mirror: Mirror | None, value: Mapping[str, object]) -> SearchResult:
     experiment, launch, folder = study.experiment, study.launch, study.folder
     place, uri, console = run_dir.shown(launch, folder), tracking_uri(launch), experiment.console
     run_dir.claim(folder, value, fresh=launch.fresh, name=place)
@@ -130,7 +133,8 @@ def _run(study: Study, each: Share) -> SearchResult:
         trials.start = {key: search_space.start(experiment.request, key) for key in study.searched}
         trials.finished, trials.given = now(), given(experiment)
         trials.write(folder / "trials.json")
-        record.update(metrics={"tune/score": best.metrics["score"] or 0.0}, step=experiment.settings.epochs - 1)
+        score, last = best.metrics["score"] or 0.0, experiment.settings.epochs - 1
+        record.update({"metrics": {"tune/score": score}, "step": last})
         if launch.report:
             from ops.reporting.html import try_report
 
@@ -201,7 +205,7 @@ def _tune(study: Study, each: Share) -> None:
         raise Interrupted("the search was stopped; finished trials and the checkpoints of the others are kept")
 
 
-def _scheduler(epochs: int, *, prune: bool) -> Any:
+def _scheduler(epochs: int, *, prune: bool) -> "TrialScheduler":
     """Which trials go on: ASHA's better half at each rung, or all."""
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
@@ -214,10 +218,8 @@ def _scheduler(epochs: int, *, prune: bool) -> Any:
     )  # fmt: skip
 
 
-def _trial(config: dict[str, Any], study: Study) -> None:
+def _trial(config: dict[str, object], study: Study) -> None:
     """One trial inside its (reused) actor: trains one seed, or tells the stored curve of an ended one."""
-    from ray import tune
-
     experiment, launch = study.experiment.with_settings("trial", **config), study.launch
     experiment = replace(experiment, request=experiment.request.with_launch(seeds=0))  # no seed of a run's results
     memory.preload()
@@ -240,11 +242,11 @@ def _trial(config: dict[str, Any], study: Study) -> None:
         if stored and stored.status in ENDED:
             _rescore(experiment, folder, seed, stored)
             for record in read_history(folder / f"seed-{seed}" / HISTORY):
-                _report(tune, name, record)
+                _report(name, numbers(record))
             return
         begin(folder, name, config, {"method": experiment.method.name})
         try:
-            fit(experiment, session, folder, seed, lambda: False, partial(_report, tune, name))
+            fit(experiment, session, folder, seed, lambda: False, partial(_report, name))
             ending.status = "finished"
         except SystemExit:  # how Ray Tune stops a function whose trial the scheduler has ended; it must pass on
             ending.status = "interrupted" if was_interrupted(root, there) else "stopped"
@@ -271,17 +273,19 @@ def _rescore(experiment: AnyExperiment, folder: Path, seed: int, stored: TrialRe
 
 def _end_trial(folder: Path, seed: int, ending: TrialResult) -> None:
     path = folder / f"seed-{seed}" / HISTORY
-    records = evaluated(read_history(path)) if path.is_file() else []
-    outcome: dict[str, Any] = {}
+    records = evaluated([numbers(record) for record in read_history(path)])
+    outcome: Ending = {}
     if records:
         ending.epochs = int(records[-1]["epoch"]) + 1
-        ending.metrics = short(records[-1])
+        ending.metrics = dict(short(records[-1]))
         metrics = {k: v for k, v in records[-1].items() if k not in ("epoch", "sys/time")}
         outcome = {"metrics": metrics, "step": int(records[-1]["epoch"])}
     ending.write(folder / "trial.json")
     end(folder, ENDS.get(ending.status, "FINISHED"), **outcome)
 
 
-def _report(tune: Any, name: str, record: Mapping[str, Any]) -> None:
+def _report(name: str, record: Record) -> None:
+    from ray import tune
+
     if "tune/score" in record and record["epoch"] >= 0:
         tune.report({"score": record["tune/score"], "epoch": int(record["epoch"]) + 1, "trial": name})

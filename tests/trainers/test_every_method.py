@@ -29,6 +29,7 @@ RESUMED = [
       for g in ("standard", "accumulate")
       for w, s in (("paper", "float"), ("paper", "uint16"), ("paper", "recompute"), ("stale", "float"),
                    ("stale", "uint16"))),
+    ("hsan", {"gradients": 0.5, "lr_decay": "cosine", "ema": 0.5}),
     *(("hsan", words) for words in ({"batch_nodes": 20}, PARTS, {"parts": 6, "blocks": 4, "partition": "hash"})),
     *(("caegcn", words) for words in ({"warmup_epochs": 3}, VARIANTS["text"], PARTS)),
     *((method, words) for method in ("ns4gc", "dmon") for words in ({}, PARTS)),

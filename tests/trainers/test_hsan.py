@@ -15,6 +15,7 @@ from ops.data.synthetic.planted_partition import planted_graph
 from ops.evaluation.labelled import scores
 from trainers.hsan import predict, train
 from trainers.hsan.model import Encoders
+from trainers.hsan.training import HsanTrainer
 
 made, small_graph, trained = of("hsan")
 
@@ -81,6 +82,31 @@ def test_two_epochs_equal_a_dense_implementation(activation, storage):
         for ours, theirs in ((run.states[0], g), (run.states[1], g + grad1[name])):
             found = of(ours, "gradient.")[name].double()
             assert (found - theirs).abs().max() <= 1e-4 * theirs.abs().max(), name
+
+
+def test_a_leak_stands_between_cleared_and_accumulated_gradients():
+    """Sums after the second step, whose own gradient all three share: the first step's is in them by its share."""
+    runs = {gradients: Recorder() for gradients in ("accumulate", 0.75, 0.25)}
+    for gradients, run in runs.items():
+        train(made(gradients=gradients, epochs=2, lr=1e-12), small_graph()[0], run)
+    first = of(runs[0.25].states[0], "gradient.")
+    sums = {gradients: of(run.states[1], "gradient.") for gradients, run in runs.items()}
+    for name, gradient in first.items():
+        scale = 1e-4 * gradient.abs().max()
+        assert (sums["accumulate"][name] - sums[0.75][name] - 0.25 * gradient).abs().max() <= scale, name
+        assert (sums[0.75][name] - sums[0.25][name] - 0.5 * gradient).abs().max() <= scale, name
+    with pytest.raises(ValueError, match=r"--gradients 1: allowed are standard \(0\), accumulate \(1\) or a number"):
+        made(gradients=1.0)
+
+
+def test_the_learning_rate_falls_by_a_cosine_and_stays_without_one():
+    trainer = HsanTrainer(made(epochs=4, lr=0.1, lr_decay="cosine"), small_graph()[0], PlainRun())
+    rates = []
+    for epoch in range(4):
+        trainer.epoch(epoch)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1, 0.0853553, 0.05, 0.0146447], rel=1e-5)
+    assert made(lr=0.1).lr_at(3) == 0.1
 
 
 def test_recovers_planted_clusters_where_the_features_alone_do_not():

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from commands import TINY, Shell
 
-from workflows import auto, compare, generate_graph, main, partition_graph, predict, report, train, tune
+from workflows import auto, compare, features, generate_graph, main, partition_graph, predict, report, train, tune
 
 PROJECT = Path(__file__).parents[2]
 TUTORIALS = PROJECT / "workflows" / "tutorials"
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "trainers").glob("*/README.md")), *sorted(TUTORIALS.glob("*.md"))]
 ENDS = ("ops.training.trainer.run_training", "ops.tuning.tuner.run_search", "workflows.predict.run_prediction",
         "workflows.partition_graph.run_partition", "workflows.generate_graph.generate", "workflows.compare.fetched",
-        "workflows.report.fetched", "ops.training.experiment.build_experiment")  # fmt: skip
+        "workflows.report.fetched", "ops.training.experiment.build_experiment",
+        "ops.data.images.backbones.load_backbone")  # fmt: skip
 
 
 class Reached(Exception):
@@ -125,7 +126,7 @@ def commands():
 def test_every_command_of_the_pages_parses(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     modules = {"auto": auto, "train": train, "predict": predict, "compare": compare, "report": report, "tune": tune,
-               "partition_graph": partition_graph, "generate_graph": generate_graph}  # fmt: skip
+               "partition_graph": partition_graph, "generate_graph": generate_graph, "features": features}  # fmt: skip
     program, *argv = words
     name = Path(program).stem
     if name.startswith("tune_"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -24,7 +25,12 @@ class Settings(TileSettings):
     confidence: float = setting(0.9, "share tau of rows to trust", ge=0, le=1, search={"uniform": [0.1, 0.95]})
     beta: float = setting(1.0, "focusing factor of the pair weights", gt=0, le=20, search={"uniform": [0.5, 6.0]})
     update_every: int = setting(10, "epochs between updates of the pair weights", ge=1)
-    gradients: Literal["standard", "accumulate"] = setting("accumulate", "accumulate: never clear them (released code)")
+    gradients: Literal["standard", "accumulate"] | float = setting(
+        "accumulate",
+        "share of the earlier steps' summed gradients that a step adds to its own: standard 0, accumulate 1 (released "
+        "code), or a number between",
+    )
+    lr_decay: Literal["none", "cosine"] = setting("none", "cosine: the learning rate falls to 0 over the epochs")
     weights: Literal["paper", "stale"] = setting("paper", "stale: an update leaves pairs outside H as they were")
     kmeans: Literal["euclidean", "spherical", "released"] = setting("spherical", "which k-means makes the clusters")
     kmeans_starts: int = setting(10, "k-means++ starts, the lowest inertia wins", ge=1, le=1000)
@@ -40,6 +46,23 @@ class Settings(TileSettings):
     def largest_step(self, n_nodes: int) -> int:
         """Nodes of the largest step; drawn batches differ by one."""
         return -(-n_nodes // -(-n_nodes // self.batch_nodes)) if self.batch_nodes else super().largest_step(n_nodes)
+
+    @property
+    def leak(self) -> float:
+        """The share of the earlier steps' summed gradients that a step adds to its own."""
+        return self.gradients if isinstance(self.gradients, float) else float(self.gradients == "accumulate")
+
+    def lr_at(self, epoch: int) -> float:
+        """Adam's learning rate in an epoch: of the epoch alone, so that a resumed run goes on with it."""
+        return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2 if self.lr_decay == "cosine" else self.lr
+
+    @model_validator(mode="after")
+    def _leak(self) -> Settings:
+        if isinstance(self.gradients, float) and not 0 < self.gradients < 1:
+            raise ValueError(
+                f"--gradients {self.gradients:g}: allowed are standard (0), accumulate (1) or a number between"
+            )
+        return self
 
     @model_validator(mode="after")
     def _storage(self) -> Settings:

@@ -95,6 +95,7 @@ class HsanTrainer:
     def epoch(self, epoch: int) -> dict[str, float]:
         """One epoch: a step over all pairs or one a batch; its metrics, means over the steps."""
         before = self.group.counters
+        self.optimizer.param_groups[0]["lr"] = self.settings.lr_at(epoch)
         steps = self._batches(epoch) if self.in_batches else [self._all_pairs(epoch)]
         with torch.no_grad():
             for name, mean in self.average.items():
@@ -132,8 +133,11 @@ class HsanTrainer:
             loss = hard_infonce(z, e, self.model.alpha, weights, self.settings.temperature, self.cache, self.alpha)
         except OverflowError as error:
             raise DivergedError(f"epoch {epoch}: {error}; {REMEDY}") from None
-        accumulate = self.settings.gradients == "accumulate"
-        gradient_step(loss, list(self.model.parameters()), self.optimizer, self.group, accumulate=accumulate)
+        leak, parameters = self.settings.leak, list(self.model.parameters())
+        for parameter in parameters if 0 < leak < 1 else ():
+            if parameter.grad is not None:  # the sum of the earlier steps
+                parameter.grad.mul_(leak)
+        gradient_step(loss, parameters, self.optimizer, self.group, accumulate=leak > 0)
         return loss.detach()
 
     @torch.no_grad()
@@ -193,7 +197,7 @@ class HsanTrainer:
         if self.labels is not None and self.trusted is not None:
             shared |= {"pseudo.labels": self.labels, "pseudo.trusted": self.trusted}
         shared |= {f"average.{name}": mean for name, mean in self.average.items()}
-        packed = pack_training(self.model, self.optimizer, gradients=self.settings.gradients == "accumulate")
+        packed = pack_training(self.model, self.optimizer, gradients=self.settings.leak > 0)
         return State(epoch, packed | shared, {self.group.rank: tiles} if tiles else {})
 
     def _load(self, start: State) -> None:

@@ -1,7 +1,8 @@
 """python -m ops.data.catalog.fetch NAME FOLDER: a data set of torch_geometric or torchvision as files in FOLDER.
 
 Only this module touches the data sets of these libraries, which read files by pickle, and only in a process of its own
-(`ops.data.catalog.download`). A graph becomes FOLDER/graph.npz, images FOLDER/arrays/{pixels,labels}.npy.
+(`ops.data.catalog.download`). A graph becomes FOLDER/graph.npz, images FOLDER/arrays/{pixels,labels}.npy, and
+torchvision's weights (NAME is weights:NETWORK:VERSION) FOLDER/weights.safetensors.
 Axes: N nodes or images, E directed edges, H x W pixels.
 """
 
@@ -85,9 +86,27 @@ def to_arrays(name: str, parts: list[Any]) -> tuple[NDArray[np.uint8], NDArray[n
     return np.ascontiguousarray(pixels), np.array(SUPER, np.int64)[labels] if name == "cifar20" else labels
 
 
+def fetch_weights(name: str, folder: Path) -> None:
+    """Download a network's weights into FOLDER/files and write its tensors."""
+    from safetensors.torch import save_file
+    from torchvision.models import get_model_weights
+
+    _, network, version = name.split(":")
+    state = get_model_weights(network)[version].get_state_dict(
+        progress=False, check_hash=True, model_dir=str(folder / "files"), weights_only=True
+    )
+    save_file({key: value.contiguous().clone() for key, value in state.items()}, folder / "weights.safetensors")
+
+
+def fetch(name: str, folder: Path) -> None:
+    """What NAME stands for, into `folder`."""
+    kind = fetch_graph if name in SOURCES else fetch_weights if name.startswith("weights:") else fetch_images
+    kind(name, folder)
+
+
 if __name__ == "__main__":
     try:
-        (fetch_graph if sys.argv[1] in SOURCES else fetch_images)(sys.argv[1], Path(sys.argv[2]))
+        fetch(sys.argv[1], Path(sys.argv[2]))
     # the caller prints one line whatever happens; the class tells a refused connection from a changed file
     except Exception as error:
         sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -242,10 +242,10 @@ def _coloured(image: Image, changed: set[str]) -> Image:
     return full.convert("RGB")
 
 
-def common_size(sample: Iterator[Encoded]) -> int:
+def common_size(sample: Iterator[Encoded], largest: int) -> int:
     """The side at which images like the `sample` are decoded.
 
-    Square images of one size up to 96 stay as they are; otherwise the median shorter side, in 32 ... 96.
+    Square images of one size up to `largest` stay as they are; otherwise the median shorter side, in 32 ... `largest`.
     """
     sides: list[tuple[Any, ...]] = []
     with warnings.catch_warnings(action="ignore"):
@@ -258,6 +258,6 @@ def common_size(sample: Iterator[Encoded]) -> int:
                         sides.append(opened.size)
             except Exception:  # noqa: S112  # a damaged one is named when it is decoded
                 continue
-    if len(set(sides)) == 1 and sides[0][0] == sides[0][1] <= 96:
+    if len(set(sides)) == 1 and sides[0][0] == sides[0][1] <= largest:
         return int(sides[0][0])
-    return int(np.clip(np.median([min(s) for s in sides]), 32, 96)) if sides else 32
+    return int(np.clip(np.median([min(s) for s in sides]), 32, largest)) if sides else 32

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ops import memory
 from ops.data.images.sources import images_copy
 from ops.data.io.builder import Raw
-from ops.data.io.ids import find_rows
-from ops.data.io.readers import read_npy
+from ops.data.io.ids import check_unique, find_rows, flat, ids_of
+from ops.data.io.labels import label_values
+from ops.data.io.readers import read_npy, reading
 from ops.data.io.tables import feature_table
 from ops.data.io.validate import check_features
 from ops.data.types.images import ImageSet
@@ -71,5 +73,43 @@ def _read(path: Path, origin: str) -> Raw:
         if array.ndim != 2:
             raise DataError(f"{path}: features must have two dimensions (images, features), found {array.shape}")
         return Raw(path.stem, origin, check_features(array, origin=origin))
-    table = feature_table(path)
+    table = (_vectors(path) if path.suffix.lower() == ".parquet" else None) or feature_table(path)
     return replace(table, origin=origin, x=check_features(table.x, feature_names=table.feature_names, origin=origin))
+
+
+def _vectors(path: Path) -> Raw | None:
+    """A Parquet table whose features are one column of lists, beside `id` and `label`; None where no column is.
+
+    Raises DataError for several such columns, or lists of different lengths.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    def at(row: int) -> str:
+        return f"{path}, row {row}"
+
+    with reading(path), pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        lists = [f.name for f in schema if pa.types.is_list(f.type) or pa.types.is_fixed_size_list(f.type)]
+        if not lists:
+            return None
+        if len(lists) > 1:
+            raise DataError(f"{path}: has several columns of vectors ({', '.join(lists)}); leave the one to train on")
+        memory.check_load(
+            2 * sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)), at(0)
+        )
+        beside = [name for name in ("id", "label") if name in schema.names]
+        table = file.read(columns=[*beside, lists[0]])
+        vectors = flat(table.column(lists[0]))
+        lengths = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy()
+        if not lengths.all() or (lengths != lengths[0]).any():
+            row = int(np.argmax((lengths == 0) | (lengths != lengths[0])))
+            raise DataError(f"{at(row)}: the vector in {lists[0]!r} has {lengths[row]} values, that of row 0 "
+                            f"{lengths[0]}; give all the same number")  # fmt: skip
+        x = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
+        ids = ids_of(table.column("id"), at) if "id" in beside else None
+        labels = label_values(table.column("label"), at) if "label" in beside else None
+    if ids is not None:
+        check_unique(ids, at)
+    return Raw(path.stem, str(path), x, labels=labels, ids=ids)

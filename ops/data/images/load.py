@@ -28,6 +28,8 @@ from ops.data.types.images import ImageSet
 from ops.errors import DataError, SettingsError, naming
 from ops.storage.object_store import is_s3
 
+LARGEST = 96  # pixels a side of images whose size nobody gave
+
 
 @dataclass(frozen=True)
 class LoadedImages:
@@ -39,9 +41,10 @@ class LoadedImages:
 
 
 def read_images(
-    spec: str, *, size: int | None = None, backbone: str = "", skip_damaged: bool = False, depth: int | None = None
-) -> LoadedImages:
-    """Load a data set of images at `size` pixels a side (None: its own).
+    spec: str, *, size: int | None = None, backbone: str = "", skip_damaged: bool = False, depth: int | None = None,
+    largest: int = LARGEST,
+) -> LoadedImages:  # fmt: skip
+    """Load a data set of images at `size` pixels a side (None: its own, up to `largest`).
 
     `spec`: a listed name (`cifar10`, `stl10`, `digits` ...; write `./cifar10` for a folder of that name), a folder of
     images (its sub-folders are the classes), a Parquet file or a folder of them (column `image`), either also as
@@ -63,7 +66,7 @@ def read_images(
         images = _encoded(spec, path)
         if images.count == 0:
             raise DataError(f"{images.origin}: holds no images")
-        data, rows = _decoded(images, size, skip_damaged, depth)
+        data, rows = _decoded(images, size or images.side or common_size(images.sample(), largest), skip_damaged, depth)
     if path is not None and is_s3(spec):  # what is left out is named as the user knows it
         data = replace(data, notes=tuple(note.replace(str(path), spec.rstrip("/")) for note in data.notes))
     if table is not None:
@@ -115,12 +118,8 @@ def _encoded(spec: str, path: Path | None) -> EncodedImages:
     return of_path(path)
 
 
-def _decoded(
-    images: EncodedImages, size: int | None, skip: bool, depth: int | None
-) -> tuple[ImageSet, NDArray[np.int64]]:
+def _decoded(images: EncodedImages, size: int, skip: bool, depth: int | None) -> tuple[ImageSet, NDArray[np.int64]]:
     """The images that are not damaged, and which of all those are."""
-    if size is None:
-        size = images.side or common_size(images.sample())
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in images.name)[:40] or "images"
     pixels, tally, file = decoded(images.blocks, images.count, size, name, images.stamped, depth)
     notes, damaged = [*images.notes, *tally.notes(size)], tally.damaged

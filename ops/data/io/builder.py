@@ -48,7 +48,7 @@ def check_knn(knn: int, metric: str) -> None:
         raise SettingsError(f"--knn-metric {metric} must be one of: {', '.join(METRICS)}")
 
 
-def finish(
+def finished_graph(
     raw: Raw, knn: int, metric: str, scale: Scale = "none", make_features: MadeFeatures = "none", k_given: bool = True
 ) -> tuple[AttributedGraph, NDArray[np.int64] | None]:
     """Check all of it; scale the columns; build the k-NN graph of a feature table (`knn` > 0).

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.io.ids import At, flat, is_text
+from ops.data.io.ids import At, is_text, unchunked
 from ops.data.io.schema import is_number
 from ops.data.types.encoding import MISSING, Encoding
 
@@ -23,7 +23,7 @@ def words_of(column: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = flat(column)
+    column = unchunked(column)
     words = pc.utf8_trim_whitespace(column if is_text(column) else column.cast(pa.string()))
     return pc.if_else(pc.is_in(pc.utf8_lower(words), pa.array(MISSING, words.type)), None, words)
 
@@ -70,7 +70,7 @@ def word_columns(tables: Sequence[Any], names: Sequence[str], places: Sequence[A
         for name in (n for n in names if n not in first):
             row = _first_word(table.column(name))
             if row is not None:
-                column = flat(table.column(name))
+                column = unchunked(table.column(name))
                 times = f"{column.type} values, not numbers (times: write them as seconds)"
                 said = f"{str(column[row])[:40]!r}, which is no number" if is_text(column) else times
                 first[name] = f"{at(row)}: column {name!r} holds {said}"
@@ -81,7 +81,7 @@ def _first_word(column: Any) -> int | None:
     """The first row of a column of words that is no number (nor one with a decimal comma, which is another mistake)."""
     import pyarrow as pa
 
-    column = flat(column)
+    column = unchunked(column)
     if not is_text(column):
         return 0 if pa.types.is_temporal(column.type) else None
     words = words_of(column)
@@ -106,7 +106,7 @@ def no_categories(tables: Sequence[Any], values: Mapping[str, Sequence[str]]) ->
     import pyarrow as pa
 
     rows = sum(table.num_rows for table in tables)
-    times = [n for n in values if any(pa.types.is_temporal(flat(table.column(n)).type) for table in tables)]
+    times = [n for n in values if any(pa.types.is_temporal(unchunked(table.column(n)).type) for table in tables)]
     return [n for n, each in values.items() if n in times or len(each) > min(MOST, max(FEW, rows // 2))]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.io.dtypes import features_of, times_of, weights_of
+from ops.data.io.dtypes import feature_columns, times_of, weights_of
 from ops.data.io.ids import At, ids_of, whole_numbers
 from ops.data.io.readers import DataFile, opened, read_bytes, reading
 from ops.data.io.schema import HEADER_BYTES, Columns, node_columns
@@ -90,7 +90,7 @@ def read_node_table(chunk: Chunk) -> tuple[Ids, NDArray[np.float32] | None]:
         ids = ids_of(table.column(columns.named("id")), at)
         if not columns.features:
             return ids, None
-        x = features_of(table, columns, chunk.width, at)
+        x = feature_columns(table, columns, chunk.width, at)
         if not len(ids):  # blank lines at the end of a file
             return ids, x.astype(np.float32)
         names = columns.features if len(columns.features) == chunk.width else None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.io.categories import Encoder, words_of
-from ops.data.io.ids import At, flat, is_text
+from ops.data.io.ids import At, is_text, unchunked
 from ops.data.io.schema import Columns, is_number
 from ops.errors import DataError
 
@@ -19,7 +19,7 @@ def numbers_of(column: Any, name: str, at: At) -> NDArray[Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = flat(column)
+    column = unchunked(column)
     kind = column.type
     if pa.types.is_null(kind):
         return np.full(len(column), np.nan)
@@ -47,7 +47,7 @@ def times_of(column: Any, name: str, at: At) -> NDArray[np.int64]:
     """An Arrow column of whole seconds, or of timestamps, as int64 seconds. DataError names what is neither."""
     import pyarrow as pa
 
-    column = flat(column)
+    column = unchunked(column)
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
     values = numbers_of(column, name, at)
@@ -74,7 +74,7 @@ def weights_of(column: Any, name: str, at: At) -> NDArray[np.float32]:
     return weight
 
 
-def features_of(table: Any, columns: Columns, width: int, at: At, encoder: Encoder | None = None) -> NDArray[Any]:
+def feature_columns(table: Any, columns: Columns, width: int, at: At, encoder: Encoder | None = None) -> NDArray[Any]:
     """The features of an Arrow table as numbers [N, width], unchecked: NaN where one is missing.
 
     Columns that `encoder` has categories of become a column a value.
@@ -92,7 +92,7 @@ def _listed(column: Any, name: str, width: int, at: At) -> NDArray[np.float64]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = flat(column)
+    column = unchunked(column)
     column = pc.split_pattern(column, ":") if is_text(column) else column
     if not pa.types.is_nested(column.type):
         raise DataError(f"{at(0)}: column {name!r} must hold lists of numbers, found {column.type}")

@@ -17,7 +17,7 @@ from ops.data.io.graph_files import edge_table_alone
 from ops.data.io.ids import Lookup, as_keys, check_ids, find_rows, joined_ids
 from ops.data.io.labels import label_table
 from ops.data.io.npz import Npz, features_npz
-from ops.data.io.readers import file_at, read_npy, reading, shown
+from ops.data.io.readers import escaped, file_at, read_npy, reading
 from ops.data.io.tables import edge_table, end_rows, feature_table
 from ops.data.types.encoding import Encoding
 from ops.data.types.hetero import Ids
@@ -48,7 +48,7 @@ def read_folder(
     features, edges, labels = parts.values()
     if features is None and edges is None:
         names = ", ".join(p.name for p in files[:5]) or "nothing"
-        raise DataError(f"{path}: no features: needs features.{{npy,npz,parquet,csv}}; found {shown(names)}")
+        raise DataError(f"{path}: no features: needs features.{{npy,npz,parquet,csv}}; found {escaped(names)}")
     table = _features(features, encoding) if features is not None else _nodes(edges, path)
     if table.x.ndim != 2:
         raise DataError(f"{features}: features must be a table [N, F], found shape {table.x.shape}")
@@ -62,8 +62,8 @@ def read_folder(
         y = _labels(labels, table)
     left = [p for p in files if p not in parts.values() and p.name[0] != "_"]
     unread = [*unread, *(f"{p.name}/" if p.is_dir() else p.name for p in left)]
-    notes += [f"files not read: {shown(', '.join(unread[:5]))}{' ...' if unread[5:] else ''}"] if unread else []
-    name = shown(path.resolve().name)
+    notes += [f"files not read: {escaped(', '.join(unread[:5]))}{' ...' if unread[5:] else ''}"] if unread else []
+    name = escaped(path.resolve().name)
     return replace(
         table, name=name, origin=str(path), edges=ends, weights=weights, labels=y, notes=[*table.notes, *notes]
     )

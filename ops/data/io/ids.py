@@ -25,7 +25,7 @@ def ids_of(column: Any, at: At, what: str = "id") -> Ids:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = flat(column)
+    column = unchunked(column)
     kind = column.type
     if pa.types.is_nested(kind):
         raise DataError(f"{at(0)}: {what} must be numbers or words, found {kind}")
@@ -81,7 +81,7 @@ def whole_numbers(column: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = flat(column)
+    column = unchunked(column)
     plain = pc.utf8_trim_whitespace(column)
     try:
         numbers = plain.cast(pa.int64())
@@ -90,7 +90,7 @@ def whole_numbers(column: Any) -> Any:
     return numbers if pc.all(pc.equal(numbers.cast(plain.type), plain), min_count=0).as_py() else column
 
 
-def flat(column: Any) -> Any:
+def unchunked(column: Any) -> Any:
     """One array of a chunked or dictionary column of Arrow."""
     import pyarrow as pa
 

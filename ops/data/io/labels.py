@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.io.chunks import Files, chunks_of, place_of, read_table
-from ops.data.io.ids import At, Lookup, flat, ids_of
+from ops.data.io.ids import At, Lookup, ids_of, unchunked
 from ops.data.io.readers import reading
 from ops.data.io.schema import is_number, label_columns
 from ops.data.io.validate import count
@@ -23,7 +23,7 @@ def label_values(column: Any, at: At) -> NDArray[Any]:
     """An Arrow column of labels: numbers (NaN where one is missing), or words with None. DataError for lists."""
     import pyarrow as pa
 
-    column = flat(column)
+    column = unchunked(column)
     if pa.types.is_nested(column.type):
         raise DataError(f"{at(0)}: labels must be numbers or words, found {column.type}")
     return np.asarray(column.to_numpy(zero_copy_only=False))

@@ -4,7 +4,6 @@ nodes/user.parquet   nodes/note/part-0.csv ...   edges/user__follow_note__note.t
 user_node_0.txt      follow_note_edge_0.txt      (the original's: a flat folder, headers like id:int64)
 """
 
-import difflib
 import fnmatch
 import re
 from dataclasses import dataclass, replace
@@ -13,10 +12,10 @@ from typing import Any
 
 from ops.data.io.chunks import Files
 from ops.data.io.plain_yaml import load_yaml
-from ops.data.io.readers import DataFile, is_folder, listing, place_name, read_bytes, reading, shown
+from ops.data.io.readers import DataFile, escaped, files_below, is_folder, place_name, read_bytes, reading
 from ops.data.io.schema import header_line
 from ops.data.types.hetero import Relation, check_type_name, relation_name, relation_of
-from ops.errors import DataError
+from ops.errors import DataError, did_you_mean
 
 MAPPING = "graph.yaml"
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
@@ -46,7 +45,7 @@ class Layout:
     def notes(self) -> tuple[str, ...]:
         """Which files of the folder are not read, if any."""
         more = " ..." if self.unread[5:] else ""
-        return (f"files not read: {shown(', '.join(self.unread[:5]))}{more}",) if self.unread else ()
+        return (f"files not read: {escaped(', '.join(self.unread[:5]))}{more}",) if self.unread else ()
 
 
 def find_layout(place: str, types: tuple[str, ...] = ()) -> Layout | None:
@@ -58,7 +57,7 @@ def find_layout(place: str, types: tuple[str, ...] = ()) -> Layout | None:
     """
     if not is_folder(place):
         return None
-    files = listing(place)
+    files = files_below(place)
     if MAPPING in files:
         layout = _mapped(place, files)
     elif any(name.startswith(("nodes/", "edges/")) for name in files):
@@ -181,9 +180,8 @@ def _yaml(file: DataFile) -> dict[str, Any]:
         raise DataError(f"{file.uri}: must hold keys, allowed: {', '.join(_KEYS)}")
     for key in given:
         if key not in _KEYS:
-            near = difflib.get_close_matches(str(key), _KEYS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise DataError(f"{file.uri}: unknown key {key!r}; allowed: {', '.join(_KEYS)}{hint}")
+            allowed = f"{', '.join(_KEYS)}{did_you_mean(str(key), _KEYS)}"
+            raise DataError(f"{file.uri}: unknown key {key!r}; allowed: {allowed}")
     return given
 
 
@@ -219,12 +217,9 @@ def _checked(layout: Layout, types: tuple[str, ...]) -> Layout:
 
     def need(kind: str, files: Files, what: str) -> None:
         if kind not in layout.nodes and kind not in types:
-            near = difflib.get_close_matches(kind, layout.nodes, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise DataError(
-                f"{files[0].uri}: {what} the node type {kind!r}, which has no nodes (there are: "
-                f"{', '.join(dict.fromkeys([*layout.nodes, *types]))}){hint}"
-            )
+            there = f"(there are: {', '.join(dict.fromkeys([*layout.nodes, *types]))})"
+            raise DataError(f"{files[0].uri}: {what} the node type {kind!r}, which has no nodes {there}"
+                            f"{did_you_mean(kind, layout.nodes)}")  # fmt: skip
 
     for relation, files in layout.edges.items():
         for end in (relation[0], relation[2]):

@@ -65,17 +65,17 @@ def cache_file(name: str) -> Path:
 def is_folder(place: str) -> bool:
     """Whether `place` is a folder, or a prefix on S3 with something below it."""
     if s3.is_s3(place):
-        return bool(s3.listing(s3.parse(place), deep=False)) or bool(listing(place))
+        return bool(s3.listing(s3.parse(place), deep=False)) or bool(files_below(place))
     return os.path.isdir(os.path.expanduser(place))
 
 
 def place_name(place: str) -> str:
     """What a graph read from there is called: the last part of the path."""
     name = s3.parse(place).name if s3.is_s3(place) else Path(place).expanduser().resolve().name
-    return shown(name) or "graph"
+    return escaped(name) or "graph"
 
 
-def listing(place: str) -> dict[str, DataFile]:
+def files_below(place: str) -> dict[str, DataFile]:
     """The files below a folder by relative name, sorted; hidden ones and those deeper than nodes/TYPE/FILE left out.
 
     Raises DataError for a folder that cannot be listed, ServiceError where storage cannot be asked.
@@ -86,8 +86,8 @@ def listing(place: str) -> dict[str, DataFile]:
     else:
         with reading(place):
             files = dict(_walk(Path(os.path.expanduser(place)), "", _DEPTH))
-    shown = {n: f for n, f in files.items() if n.count("/") < _DEPTH and not any(p[0] in "._" for p in n.split("/"))}
-    return dict(sorted(shown.items()))
+    visible = {n: f for n, f in files.items() if n.count("/") < _DEPTH and not any(p[0] in "._" for p in n.split("/"))}
+    return dict(sorted(visible.items()))
 
 
 def _walk(folder: Path, above: str, depth: int) -> Iterator[tuple[str, DataFile]]:
@@ -112,10 +112,10 @@ def read_bytes(file: DataFile, first: int = 0, count: int | None = None) -> byte
 def check_name(path: str | Path) -> None:
     """DataError where a path holds bytes that are no UTF-8: no record of a run could name it."""
     if any("\ud800" <= character <= "\udfff" for character in str(path)):
-        raise DataError(f"{shown(str(path))}: the name is not UTF-8 text; rename it")
+        raise DataError(f"{escaped(str(path))}: the name is not UTF-8 text; rename it")
 
 
-def shown(name: str) -> str:
+def escaped(name: str) -> str:
     """A file's name as it can be written: bytes that are no UTF-8 as \\xe9."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ops.data.io.chunks import Chunk, line_end, read_table
 from ops.data.io.dtypes import numbers_of, times_of
 from ops.data.io.ids import Lookup, check_unique, ids_of
-from ops.data.io.readers import DataFile, listing
+from ops.data.io.readers import DataFile, files_below
 from ops.data.io.schema import Columns, header_line, is_number
 from ops.data.io.validate import make_hetero
 from ops.data.types.hetero import Edges, HeteroGraph, Ids, Nodes, Relation
@@ -48,7 +48,7 @@ def find_atomic(place: str) -> dict[str, DataFile] | None:
 
     Raises DataError where there are several data sets in one folder.
     """
-    files = {n: f for n, f in listing(place).items() if "/" not in n and f.suffix in (".inter", ".user", ".item")}
+    files = {n: f for n, f in files_below(place).items() if "/" not in n and f.suffix in (".inter", ".user", ".item")}
     kinds: dict[str, DataFile] = {}
     for file in files.values():
         other = kinds.setdefault(file.suffix[1:], file)

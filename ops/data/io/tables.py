@@ -16,8 +16,8 @@ from ops import memory
 from ops.data.io.builder import UNSCALED, Raw
 from ops.data.io.categories import Encoder, advice, no_categories, values_of, word_columns
 from ops.data.io.chunks import Chunk, chunks_of, place_of, read_edge_table, read_table
-from ops.data.io.dtypes import features_of
-from ops.data.io.ids import Lookup, check_unique, flat, ids_of, is_text, joined_ids
+from ops.data.io.dtypes import feature_columns
+from ops.data.io.ids import Lookup, check_unique, ids_of, is_text, joined_ids, unchunked
 from ops.data.io.labels import joined_labels, label_values
 from ops.data.io.readers import DataFile, check_kind, file_at, read_npy, reading
 from ops.data.io.schema import Columns, edge_columns, node_columns
@@ -29,7 +29,7 @@ from ops.errors import DataError
 # two columns of such names, the first repeated, are a table in long form: one row a value, not one a node
 _LONG = re.compile(r"(.*[_ ])?(id|idx|index|node|user|item|row|feature|column|col|variable|attribute|key)s?", re.I)
 FEW = 30  # rows that may look like a grid of values by chance
-Split = tuple[NDArray[Any], Ids | None, NDArray[Any] | None]  # features [n, F], ids [n], labels [n] of some rows
+TableColumns = tuple[NDArray[Any], Ids | None, NDArray[Any] | None]  # features [n, F], ids [n], labels [n] of some rows
 
 
 def feature_table(path: Path, encoding: Encoding | None = None) -> Raw:
@@ -93,7 +93,7 @@ def _feature_chunks(path: Path, encoding: Encoding | None = None) -> tuple[Chunk
     return chunks_of((file,), [columns], "the table", len(columns.features))
 
 
-def _split(chunk: Chunk, table: Any, first: int = 0, encoder: Encoder | None = None) -> Split:
+def _split(chunk: Chunk, table: Any, first: int = 0, encoder: Encoder | None = None) -> TableColumns:
     """Features, ids and labels of the rows of a chunk from its row `first` on. Raises DataError."""
     columns, place = chunk.columns, place_of(chunk)
     label, name = columns.named("label"), columns.named("id")
@@ -103,7 +103,7 @@ def _split(chunk: Chunk, table: Any, first: int = 0, encoder: Encoder | None = N
 
     with reading(chunk.uri):
         return (
-            features_of(table, columns, chunk.width, at, encoder),
+            feature_columns(table, columns, chunk.width, at, encoder),
             None if name is None else ids_of(table.column(name), at),
             None if label is None else label_values(table.column(label), at),
         )
@@ -185,7 +185,7 @@ def _long_form(path: Path, columns: Columns, tables: Sequence[Any]) -> list[str]
         f"pandas.read_csv(FILE).pivot_table(index={names[0]!r}, columns={names[1]!r}{value})"
         ".fillna(0).rename_axis('id').to_csv(NEW_FILE)"
     )
-    words = any(is_text(flat(table[name])) for table in tables for name in names[: 1 if named else 2])
+    words = any(is_text(unchunked(table[name])) for table in tables for name in names[: 1 if named else 2])
     grid = max(nodes, others) <= rows / 2 and rows >= FEW and not pairs.duplicated().any()
     by_name = all(_LONG.fullmatch(name) for name in names[:2])
     if by_name or (named and names[2:] and 3 * nodes <= 2 * rows) or (grid and words):

@@ -175,7 +175,7 @@ def planted_communities(parameters: str | Planted = "") -> tuple[HeteroGraph, di
     of the benchmark, or a Planted. Raises SettingsError for what is unknown or out of range, ResourceError for more
     than fits the memory.
     """
-    p = (parse(parameters) if isinstance(parameters, str) else parameters).check()
+    p = (parse_user_item(parameters) if isinstance(parameters, str) else parameters).check()
     size = sum(p.counts.values()) * (8 * p.features + 24) + int(80 * p.users * p.mean_edges)
     memory.check_load(size, f"planted:users={p.users}")
     nodes: dict[str, Nodes] = {}
@@ -201,7 +201,7 @@ def _joined(pieces: list[Edges]) -> Edges:
     return Edges(column("src"), column("dst"), column("weight"), column("time"))
 
 
-def parse(parameters: str) -> Planted:
+def parse_user_item(parameters: str) -> Planted:
     """`users=1000,notes=600` as Planted; "bench" stands for the benchmark's users, notes and clusters."""
     values: dict[str, str] = {}
     for part in filter(None, (s.strip() for s in parameters.split(","))):

@@ -82,12 +82,12 @@ class ImageSet:
         return main
 
     def digest(self) -> str:
-        """SHA-256 over pixels and features; names, ids, notes and labels do not enter."""
+        """SHA-256 over what a method trains on, features or pixels; names, ids, notes and labels do not enter."""
         return self._digest
 
     @cached_property
     def _digest(self) -> str:
-        return digest_of(self.pixels, self.features)
+        return digest_of(self.pixels if self.features is None else None, self.features)
 
     def with_notes(self, *notes: str) -> "ImageSet":
         """The same images with more notes."""

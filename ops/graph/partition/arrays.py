@@ -18,7 +18,7 @@ from ops.errors import DataError
 FACTS = "facts.json"
 
 
-def save_arrays(
+def write_arrays(
     folder: Path, arrays: Mapping[str, NDArray[Any] | None], facts: Mapping[str, Any] | None = None
 ) -> None:
     """Write NAME.npy for every array (None ones are left out) and JSON `facts`; a rename lets all appear at once.
@@ -66,7 +66,7 @@ def open_arrays(folder: Path) -> dict[str, NDArray[Any]]:
     return {path.stem: map_array(path) for path in sorted(folder.glob("*.npy"))}
 
 
-def read_run(folder: Path, part: int) -> dict[str, NDArray[Any]]:
+def read_rows_of_part(folder: Path, part: int) -> dict[str, NDArray[Any]]:
     """One part's rows of all arrays, copied; the array `bounds` [P + 1] says where the rows of each part begin."""
     arrays = open_arrays(folder)
     bounds = arrays.pop("bounds")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ops.data.types.hetero import Relation
 from ops.graph.partition import tasks
-from ops.graph.partition.arrays import open_arrays, save_arrays
+from ops.graph.partition.arrays import open_arrays, write_arrays
 from ops.graph.partition.csr import Csr, build_csr, index_dtype, number_nodes
 from ops.graph.partition.executors import RunTasks, run_missing
 from ops.graph.partition.fennel import fennel_stream, fennel_waves, part_dtype
@@ -74,7 +74,7 @@ def _blocks(
     if not numbers.exists():
         links = sum(open_arrays(folder("edges", r, i))["src"].size * (2 - symmetric[r]) for r, i in chunks)
         count = min(max(min(BLOCKS, n // BLOCK_NODES), -(-links // BLOCK_LINKS), 1), n)
-        save_arrays(numbers, number_nodes(np.arange(n, dtype=np.int64) * count // n, count))  # ranges: numbers stay
+        write_arrays(numbers, number_nodes(np.arange(n, dtype=np.int64) * count // n, count))  # ranges: numbers stay
     bounds = np.asarray(open_arrays(numbers)["offsets"])
     blocks = [(plan.work / "blocks" / f"{b:06d}", (tasks.make_block, (plan, b))) for b in range(bounds.size - 1)]
     if not all(path.exists() for path, _ in blocks):
@@ -119,7 +119,7 @@ def _waves(
         mean: NDArray[Any],
     ) -> list[NDArray[Any]]:  # fmt: skip
         before = folder / f"wave.{now:03d}.{wave[0]:06d}"
-        save_arrays(before, {"part": part})
+        write_arrays(before, {"part": part})
         jobs = [(tasks.place, (blocks[b], before, int(bounds[b]), ends, load, room, mean, request.seed, now))
                 for b, room in zip(wave, rooms, strict=True)]  # fmt: skip
         placed = dict(run("", jobs))
@@ -127,7 +127,7 @@ def _waves(
         return [placed[int(bounds[b])] for b in wave]
 
     def keep(now: int, part: NDArray[Any]) -> None:
-        save_arrays(folder / f"round.{now:03d}", {"part": part})
+        write_arrays(folder / f"round.{now:03d}", {"part": part})
         shutil.rmtree(folder / f"round.{now - 1:03d}", ignore_errors=True)
 
     return fennel_waves(start, turn, degree, bounds, ends, request.parts, place, keep, say)

@@ -120,11 +120,11 @@ def edge_print(edges: Columns) -> list[int]:
 
     A relation within one type whose first and third sum agree equals its transpose (an accident: 2^-64).
     """
-    from ops.graph.kernels.digests import fingerprint
+    from ops.graph.kernels.digests import edge_sums
 
     weight, time = edges.get("weight"), edges.get("time")
     bits = np.empty(0, dtype=np.uint32) if weight is None else np.ascontiguousarray(weight).view(np.uint32)
-    sums = fingerprint(edges["src"], edges["dst"], bits, np.empty(0, dtype=np.int64) if time is None else time)
+    sums = edge_sums(edges["src"], edges["dst"], bits, np.empty(0, dtype=np.int64) if time is None else time)
     return [int(edges["src"].size), *(int(value) for value in sums)]
 
 

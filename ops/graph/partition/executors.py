@@ -6,8 +6,8 @@ from typing import Any
 
 from ops.errors import ServiceError, TesseraError
 
-Task = tuple[Callable[..., Any], tuple[Any, ...]]
-RunTasks = Callable[[str, Sequence[Task]], Iterator[Any]]  # (name of the stage, tasks) -> their results as they end
+BuildTask = tuple[Callable[..., Any], tuple[Any, ...]]
+RunTasks = Callable[[str, Sequence[BuildTask]], Iterator[Any]]  # (name of the stage, tasks) -> results as they end
 Report = Callable[[str, int, int, int], None]  # (stage, tasks done, all tasks, bytes that the last one took at most)
 
 
@@ -18,7 +18,7 @@ def _silent(stage: str, done: int, count: int, size: int) -> None:
 def in_process(report: Report = _silent) -> RunTasks:
     """Run tasks one after another in this process, with a report after each."""
 
-    def run(stage: str, tasks: Sequence[Task]) -> Iterator[Any]:
+    def run(stage: str, tasks: Sequence[BuildTask]) -> Iterator[Any]:
         for i, task in enumerate(tasks):
             result, size = _measured(*task)
             report(stage, i + 1, len(tasks), size)
@@ -36,7 +36,7 @@ def on_ray(count: int, report: Report = _silent) -> RunTasks:
 
     remote = ray.remote(num_cpus=1, max_retries=2)(_measured)
 
-    def run(stage: str, tasks: Sequence[Task]) -> Iterator[Any]:
+    def run(stage: str, tasks: Sequence[BuildTask]) -> Iterator[Any]:
         waiting, done = list(reversed(tasks)), 0
         running: list[Any] = []
         while waiting or running:
@@ -59,7 +59,7 @@ def on_ray(count: int, report: Report = _silent) -> RunTasks:
     return run
 
 
-def run_missing(run: RunTasks, stage: str, tasks: Sequence[tuple[Path, Task]]) -> None:
+def run_missing(run: RunTasks, stage: str, tasks: Sequence[tuple[Path, BuildTask]]) -> None:
     """Run the tasks whose folder is not there yet."""
     for _ in run(stage, [task for folder, task in tasks if not folder.exists()]):
         pass

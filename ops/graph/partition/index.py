@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.graph.partition.arrays import open_arrays, read_facts, save_arrays
+from ops.graph.partition.arrays import open_arrays, read_facts, write_arrays
 from ops.graph.partition.csr import index_dtype
 
 
@@ -31,7 +31,7 @@ def write_index(folder: Path, ids: NDArray[Any]) -> NDArray[np.int64] | None:
         table = np.full(int(ranked[-1]) - low + 1, -1, dtype=rows.dtype)
         table[ranked - low] = rows
         arrays = {"table": table}
-    save_arrays(folder, arrays, {"low": low, "dtype": ids.dtype.str})
+    write_arrays(folder, arrays, {"low": low, "dtype": ids.dtype.str})
     return None
 
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from ops.data.types.hetero import REVERSE, HeteroGraph, Relation, relation_name
 from ops.errors import DataError, SettingsError
 from ops.graph.partition import tasks
-from ops.graph.partition.arrays import open_arrays, read_facts, save_arrays
+from ops.graph.partition.arrays import open_arrays, read_facts, write_arrays
 from ops.graph.partition.assign import Say, assign_parts
 from ops.graph.partition.csr import add_prints, graph_digest, number_nodes
-from ops.graph.partition.executors import RunTasks, Task, in_process, run_missing
+from ops.graph.partition.executors import BuildTask, RunTasks, in_process, run_missing
 from ops.graph.partition.manifest import WORK, EdgeInfo, Manifest, NodeInfo, has_manifest, turned, write_manifest
 from ops.graph.partition.report import summary
 from ops.graph.partition.tables import StoredTables, store_graph
@@ -100,7 +100,7 @@ def _relations(symmetric: Mapping[Relation, bool]) -> dict[Relation, Relation | 
 def _number(plan: BuildPlan, sizes: Mapping[str, int], part: NDArray[np.int64]) -> None:
     """Owners and new numbers of all nodes on disk; what led to them goes."""
     for kind, (first, last) in zip(sizes, pairwise(np.cumsum([0, *sizes.values()])), strict=True):
-        save_arrays(plan.work / "numbers" / kind, number_nodes(part[first:last], plan.request.parts))
+        write_arrays(plan.work / "numbers" / kind, number_nodes(part[first:last], plan.request.parts))
     for name in ("links", "blocks", "rounds"):
         shutil.rmtree(plan.work / name, ignore_errors=True)
 
@@ -108,7 +108,7 @@ def _number(plan: BuildPlan, sizes: Mapping[str, int], part: NDArray[np.int64]) 
 def _route(plan: BuildPlan, counts: Mapping[str, Sequence[int]], run: RunTasks) -> None:
     """Runs by owner of all chunks on disk."""
     folder = plan.stored.folder
-    jobs: list[tuple[Path, Task]] = []
+    jobs: list[tuple[Path, BuildTask]] = []
     for kind, rows in counts.items():
         firsts = np.cumsum([0, *rows]).tolist()
         jobs += [(folder("routed", kind, i), (tasks.route_nodes, (plan, kind, i, firsts[i]))) for i in range(len(rows))]

@@ -59,7 +59,7 @@ def tables(manifest: Manifest) -> tuple[list[list[str]], list[list[str]]]:
     return nodes, edges
 
 
-def headline(manifest: Manifest) -> str:
+def cut_headline(manifest: Manifest) -> str:
     """Parts, edge cut and balance in one line."""
     report, stored = manifest.report, manifest.report["stored"]["parts"]
     return (f"{manifest.name}: {manifest.parts} parts by {manifest.partitioner.get('method', 'given')}, edge cut "
@@ -79,7 +79,7 @@ def remarks(manifest: Manifest) -> list[str]:
 
 def text(manifest: Manifest) -> str:
     """The report as lines for a terminal."""
-    lines = [headline(manifest)]
+    lines = [cut_headline(manifest)]
     for table in tables(manifest):
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         for name, *numbers in table:

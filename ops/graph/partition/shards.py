@@ -11,7 +11,6 @@ edge lies with the owner of its destination; every relation has its reverse as a
 Axes: N nodes of a type, M edges of a relation, P parts, n nodes and m edges of a part, F features.
 """
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.atomic_io import inside, sync, unwritable
+from ops.atomic_io import inside, sha256, sync, unwritable
 from ops.data.io.csr import check_csr
 from ops.data.types.hetero import Relation, relation_name
 from ops.errors import DataError
@@ -32,7 +31,7 @@ from ops.storage import object_store as s3
 
 
 @dataclass(frozen=True)
-class Shard:
+class GraphPart:
     """One part, mapped from disk: original ids [n] and features [n, F] by node type, edges into its nodes by relation.
 
     Row i of type t is the number `manifest.nodes[t].offsets[part] + i` of the whole graph.
@@ -42,11 +41,6 @@ class Shard:
     ids: dict[str, NDArray[Any]]
     features: dict[str, NDArray[Any]]
     relations: dict[Relation, Csr]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_part(folder: Path, part: int, arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, Any]]:
@@ -64,7 +58,7 @@ def write_part(folder: Path, part: int, arrays: Mapping[str, NDArray[Any]]) -> d
             path = temporary / f"{name}.npy"
             np.save(path, np.ascontiguousarray(array), allow_pickle=False)
             sync(path)
-            files[f"{final.name}/{name}.npy"] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            files[f"{final.name}/{name}.npy"] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
         sync(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
@@ -74,7 +68,7 @@ def write_part(folder: Path, part: int, arrays: Mapping[str, NDArray[Any]]) -> d
     return files
 
 
-def open_shard(folder: Path, manifest: Manifest, part: int, verify: bool = True) -> Shard:
+def open_shard(folder: Path, manifest: Manifest, part: int, verify: bool = True) -> GraphPart:
     """Map part `part` of a folder of shards; with `verify` every byte is read and checked first.
 
     Raises DataError naming the file that is missing or damaged, ValueError for a part out of range.
@@ -94,7 +88,7 @@ def open_shard(folder: Path, manifest: Manifest, part: int, verify: bool = True)
             shape = int(n.offsets[part + 1] - n.offsets[part]), manifest.nodes[r[0]].count
             origin = f"{folder}/{part_name(part)}/{name}"
             check_csr(origin, arrays[f"{name}.indptr"], arrays[f"{name}.indices"], shape)
-        return Shard(
+        return GraphPart(
             part,
             {kind: arrays[f"ids.{kind}"] for kind in manifest.nodes},
             {kind: arrays[f"feat.{kind}"] for kind, info in manifest.nodes.items() if info.features},
@@ -113,7 +107,7 @@ def _check_file(path: Path, stored: Mapping[str, Any], verify: bool) -> None:
         raise DataError(
             f"{path}: is damaged ({path.stat().st_size} bytes, the manifest says {stored['bytes']}); {again}"
         )
-    if verify and _sha256(path) != stored["sha256"]:
+    if verify and sha256(path) != stored["sha256"]:
         raise DataError(f"{path}: is damaged (its checksum is not the manifest's); {again}")
 
 
@@ -155,7 +149,7 @@ def fetch_shards(place: str, folder: Path, parts: Sequence[int] | None = None) -
         path = inside(Path(folder), name)
         if name.partition("/")[0] not in wanted:
             continue
-        if path.is_file() and path.stat().st_size == stored["bytes"] and _sha256(path) == stored["sha256"]:
+        if path.is_file() and path.stat().st_size == stored["bytes"] and sha256(path) == stored["sha256"]:
             continue
         try:
             s3.download(s3.parse(place) / name, path)

@@ -15,7 +15,7 @@ from ops.data.io.chunks import Chunk, place_of, read_edge_table, read_node_table
 from ops.data.io.ids import joined_ids
 from ops.data.types.hetero import HeteroGraph, Ids, Relation, relation_name
 from ops.errors import DataError
-from ops.graph.partition.arrays import open_arrays, save_arrays
+from ops.graph.partition.arrays import open_arrays, write_arrays
 from ops.graph.partition.csr import edge_print, index_dtype
 from ops.graph.partition.executors import RunTasks, run_missing
 from ops.graph.partition.index import open_index, write_index
@@ -80,7 +80,7 @@ def store_graph(graph: HeteroGraph, work: Path) -> StoredTables:
                           {kind: table.names for kind, table in nodes.items()},
                           {kind: _id_dtype(table.ids) for kind, table in nodes.items()})  # fmt: skip
     for kind, table in nodes.items():
-        save_arrays(stored.folder("nodes", kind), {"ids": table.ids, "x": table.x})
+        write_arrays(stored.folder("nodes", kind), {"ids": table.ids, "x": table.x})
     for r, edges in graph.edges.items():
         dtype = index_dtype(max(nodes[r[0]].count, nodes[r[2]].count))
         ends = edges.src.astype(dtype), edges.dst.astype(dtype)
@@ -90,7 +90,7 @@ def store_graph(graph: HeteroGraph, work: Path) -> StoredTables:
 
 def _take_nodes(folder: Path, chunk: Chunk) -> None:
     ids, x = read_node_table(chunk)
-    save_arrays(folder, {"ids": ids, "x": x})
+    write_arrays(folder, {"ids": ids, "x": x})
 
 
 def _take_edges(folder: Path, index: Path, relation: Relation, chunk: Chunk) -> None:
@@ -118,7 +118,7 @@ def save_edges(
     """A chunk of edges by rows, with its print."""
     columns = {"src": src, "dst": dst, "weight": weight, "time": time}
     there = {name: column for name, column in columns.items() if column is not None}
-    save_arrays(folder, there, {"print": edge_print(there)})
+    write_arrays(folder, there, {"print": edge_print(there)})
 
 
 def _index(stored: StoredTables, kind: str, chunks: Sequence[Chunk]) -> str:

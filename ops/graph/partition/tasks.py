@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ops.data.types.hetero import Relation, relation_name
 from ops.errors import DataError
-from ops.graph.partition.arrays import open_arrays, read_run, save_arrays
+from ops.graph.partition.arrays import open_arrays, read_rows_of_part, write_arrays
 from ops.graph.partition.csr import Columns, build_csr, by_part, node_print, part_counts, route_edges
 from ops.graph.partition.shards import write_part
 from ops.graph.partition.tables import StoredTables
@@ -77,7 +77,7 @@ def link_blocks(plan: BuildPlan, relation: Relation, number: int, bases: Mapping
                 for end, kind in (("src", relation[0]), ("dst", relation[2])))  # fmt: skip
     if both:
         src, dst = np.concatenate([src, dst]), np.concatenate([dst, src])
-    save_arrays(plan.stored.folder("links", relation, number), route_edges({"src": src, "dst": dst}, blocks, blocks))
+    write_arrays(plan.stored.folder("links", relation, number), route_edges({"src": src, "dst": dst}, blocks, blocks))
 
 
 def make_block(plan: BuildPlan, block: int) -> None:
@@ -85,7 +85,7 @@ def make_block(plan: BuildPlan, block: int) -> None:
     offsets = open_arrays(plan.work / "blocks.numbers")["offsets"]
     edges = _gather([folder for r in plan.stored.edges for folder in plan.stored.folders("links", r)], block)
     csr, _ = build_csr(edges, int(offsets[block + 1] - offsets[block]), int(offsets[-1]), merge=False)
-    save_arrays(plan.work / "blocks" / f"{block:06d}", csr.columns())
+    write_arrays(plan.work / "blocks" / f"{block:06d}", csr.columns())
 
 
 def place(
@@ -111,7 +111,7 @@ def route_nodes(plan: BuildPlan, kind: str, number: int, first: int) -> None:
         raise DataError(f"{plan.stored.name}, {kind} nodes from {first} on: a feature is beyond float16's range "
                         "(65,504); rescale, or --feature-dtype float32")  # fmt: skip
     arrays = {"bounds": bounds, "ids": ids.astype(plan.stored.id_dtype[kind], copy=False)[order], "x": narrow}
-    save_arrays(plan.stored.folder("routed", kind, number), arrays, {"print": node_print(ids, x, first)})
+    write_arrays(plan.stored.folder("routed", kind, number), arrays, {"print": node_print(ids, x, first)})
 
 
 def route_relation(plan: BuildPlan, relation: Relation, number: int) -> None:
@@ -121,7 +121,7 @@ def route_relation(plan: BuildPlan, relation: Relation, number: int) -> None:
     if origin is not None:
         edges["src"], edges["dst"] = edges["dst"], edges["src"]
     source, target = (open_arrays(plan.work / "numbers" / kind) for kind in (relation[0], relation[2]))
-    save_arrays(plan.stored.folder("routed", relation, number), route_edges(edges, source, target))
+    write_arrays(plan.stored.folder("routed", relation, number), route_edges(edges, source, target))
 
 
 def make_part(plan: BuildPlan, out: Path, part: int) -> int:
@@ -139,11 +139,11 @@ def make_part(plan: BuildPlan, out: Path, part: int) -> int:
         csrs[relation] = csr, _ = build_csr(edges, int(rows[1] - rows[0]), int(offsets[relation[0]][-1]))
         arrays |= {f"{relation_name(relation)}.{column}": array for column, array in csr.columns().items()}
     facts = {"counts": part_counts(csrs, offsets, part), "files": write_part(out, part, arrays)}
-    save_arrays(plan.stored.folder("parts", "part", part), {}, facts)
+    write_arrays(plan.stored.folder("parts", "part", part), {}, facts)
     return part
 
 
 def _gather(folders: Sequence[Path], part: int) -> Columns:
     """The rows of one part (or block) in many folders, one after the other."""
-    runs = [read_run(folder, part) for folder in folders]
+    runs = [read_rows_of_part(folder, part) for folder in folders]
     return {name: np.concatenate([run.pop(name) for run in runs]) for name in list(runs[0])}

@@ -21,7 +21,7 @@ from ops.data.io.readers import cache_file
 from ops.data.types.hetero import Relation
 from ops.graph.partition.csr import index_dtype
 from ops.graph.partition.manifest import Manifest
-from ops.graph.partition.shards import Shard, fetch_shards, open_shard
+from ops.graph.partition.shards import GraphPart, fetch_shards, open_shard
 from ops.rng import generator
 from ops.storage.object_store import is_s3
 
@@ -70,7 +70,7 @@ class PartService:
         self._order: tuple[Any, NDArray[np.int64]] | None = None
 
     @cached_property
-    def shard(self) -> Shard:
+    def shard(self) -> GraphPart:
         """The part's arrays, mapped from its files."""
         folder, manifest, part, verify = self._source
         return open_shard(cached(folder, [part]) if is_s3(folder) else Path(folder), manifest, part, verify)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ops.clustering import lloyd as module
 from ops.clustering import shards
-from ops.clustering.lloyd import assign, farthest, nearest_two, prepare, rows_at, step
+from ops.clustering.lloyd import assign, assign_starts, farthest, nearest_two, prepare, rows_at, step
 from ops.clustering.shards import Shard
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
@@ -161,6 +161,14 @@ def test_confidence_at_its_ends():
     assert nearest_two(z, z[:1])[1].tolist() == [1.0] * 3
     assert nearest_two(z, z[[0, 0]])[1].tolist() == [0.0] * 3  # two clusters at one place
     assert nearest_two(z[:0], z)[0].shape == (0,)
+
+
+def test_sums_by_products_and_by_rows_are_the_same_bits(monkeypatch):
+    points, centres = points_of(torch.randn(700, 300)), torch.randn(4, 16, 300)
+    by_products = assign_starts(points, centres)
+    monkeypatch.setattr(module, "PRODUCT_CLUSTERS", 0)
+    for products, rows in zip(by_products, assign_starts(points, centres), strict=True):
+        assert torch.equal(products.sums, rows.sums)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

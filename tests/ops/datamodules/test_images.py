@@ -30,6 +30,7 @@ from ops.inference.placement import Prediction
 from ops.inference.predict import predict, run_prediction
 from ops.reporting.tables import summary_table
 from ops.results.arrays import read_pictures
+from ops.results.feature_scale import statistics_of
 from ops.results.model_store import describe, read_model, save_model
 from ops.training.experiment import build_experiment
 from ops.training.seed_run import Judges, SeedRun
@@ -166,7 +167,7 @@ def test_features_of_a_frozen_backbone_need_no_images(places):
     rows = list(ImageData().baselines(experiment_of(METHOD, settings, data, seeds=2)))
     assert [(name, judge(clusters)["acc"]) for name, clusters, _ in rows] == [("k-means on features", 1.0)] * 2
     found = pixel_method.train(settings, data, PlainRun())
-    save_model(places / "model", found.model, describe("pixel", data, data.features) | flat(settings))
+    save_model(places / "model", found.model, describe("pixel", data, statistics_of(data.features)) | flat(settings))
     model = read_model(places / "model")
     np.save(places / "new.npy", x[15:25] + 0.01)
     request = PredictSettings(data=str(places / "new.npy"), out=str(places / "out.parquet"))
@@ -226,7 +227,7 @@ def test_new_images_get_clusters(finished, places):
 def test_a_data_frame_of_images_gets_clusters(finished):
     folder, _, _ = finished
     model = read_model(folder / "model")
-    assert model.about["pixels"] == [16, 16]
+    assert model.about.pixels == [16, 16]
     made, kinds = contents(6, seed=6, size=20)
     frame = pd.DataFrame({"image": [made[0], *({"bytes": m, "path": None} for m in made[1:])]})
     data = from_frame(frame, model)

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from ops.data.types.images import ImageSet
 from ops.datamodules.images import ImageData
-from ops.datamodules.images_results import CLUSTERS, NEAREST, confusion, pictures
+from ops.datamodules.images_results import CLUSTERS, NEAREST, class_counts, pictures
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 from ops.reporting.html import write_report
@@ -60,7 +60,7 @@ def test_many_clusters_and_small_ones_are_drawn():
     assert made["near_cluster"][0] == 0
     assert made["near_count"].tolist() == [NEAREST, *[1] * (CLUSTERS - 1)]
     assert "pair" not in made
-    table = confusion(np.array([2, 2, 0, 1]), np.array([0, 0, 1, 1]), 4)
+    table = class_counts(np.array([2, 2, 0, 1]), np.array([0, 0, 1, 1]), 4)
     assert table["confusion_order"].tolist()[:2] == [2, 0]
     assert table["confusion"].tolist() == [[2, 0, 0, 0], [0, 1, 1, 0]]
 

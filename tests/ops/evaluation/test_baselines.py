@@ -37,6 +37,14 @@ def test_every_baseline_for_every_seed():
     assert accuracy["m-s2cag"] > 0.9 > accuracy["degree+kmeans"]
 
 
+def test_a_large_table_takes_the_centres_of_a_sample_of_its_rows(monkeypatch):
+    monkeypatch.setattr("ops.evaluation.baselines.LARGE_TABLE", 400)  # 25 rows of 8 values
+    graph, labels = planted_graph(300, 3, 8, seed=0, separation=6.0)
+    clusters = {name: clusters for name, _, clusters in baselines(graph, 3, [0], order=3)}
+    assert len(clusters["kmeans"]) == 300
+    assert scores(labels, clusters["kmeans"])["acc"] > 0.9
+
+
 def test_a_linear_method_stands_at_the_order_and_treatment_that_the_panel_chooses():
     graph, _ = planted_graph(60, 3, 4, seed=1)
     rows = {name: clusters for name, _, clusters in baselines(graph, 3, [0], order=0)}

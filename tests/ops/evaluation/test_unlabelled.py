@@ -161,3 +161,13 @@ def test_the_judge_looks_at_one_fixed_space():
     assert {k: v for k, v in found.items() if k != "score"} == expected
     assert found["score"] == tune_score(found)
     assert found["empty"] == 1
+
+
+def test_the_space_of_a_large_table_is_a_projection_that_keeps_the_indices(monkeypatch):
+    graph, labels = planted_graph(300, 3, 900, seed=0, separation=3.0)
+    exact = GraphJudge(graph, 3)(labels)
+    monkeypatch.setattr(module, "LARGE_TABLE", 1000)
+    assert module.fixed_space(graph).shape == (300, 512)
+    projected = GraphJudge(graph, 3)(labels)
+    assert projected["modularity"] == exact["modularity"]
+    assert projected["silhouette"] == pytest.approx(exact["silhouette"], rel=0.1)

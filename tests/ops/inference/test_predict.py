@@ -16,6 +16,7 @@ from ops.data.synthetic.planted_partition import planted_graph
 from ops.errors import DataError
 from ops.inference.placement import Prediction
 from ops.inference.predict import predict
+from ops.results.feature_scale import statistics_of
 from ops.results.finished_run import TrainedNodes
 from ops.results.model_store import describe, read_model, save_model
 from ops.results.schema import DataRecord
@@ -36,7 +37,7 @@ def folder(tmp_path_factory):
     data = make_graph("scaled", SCALED, GRAPH.edge_index, ids=IDS, feature_names=NAMES)
     result = method.train(settings, data, PlainRun())
     folder = tmp_path_factory.mktemp("model")
-    save_model(folder, result.model, describe("hsan", data, data.x) | flat(settings))
+    save_model(folder, result.model, describe("hsan", data, statistics_of(data.x)) | flat(settings))
     return folder
 
 

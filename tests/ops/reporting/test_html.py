@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -251,7 +252,7 @@ def test_what_sets_clusters_apart_is_on_their_cards_and_its_absence_is_said(
     x = np.zeros((60, 2), dtype=np.float32)
     x[:20, 0], x[:, 1] = 1, 7
     clusters = explain(x, np.repeat([0, 1], [20, 40]), 3, ["word <b>", "constant"])
-    (folder / "explain.json").write_text(json.dumps({"seed": 0, "clusters": clusters}))
+    (folder / "explain.json").write_text(json.dumps({"seed": 0, "clusters": [asdict(each) for each in clusters]}))
     main([str(folder)])
     assert not capsys.readouterr().err
     html = (folder / "report.html").read_text()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 
 import pytest
 from hetero_graphs import hetero
@@ -10,7 +11,7 @@ from s3_world import BUCKET
 
 from ops.atomic_io import inside, name_fault
 from ops.data.images.sources import images_copy
-from ops.data.io.readers import listing
+from ops.data.io.readers import files_below
 from ops.data.io.remote import cached_copy, local_copy
 from ops.errors import DataError
 from ops.graph.partition.manifest import MANIFEST, read_manifest
@@ -87,7 +88,8 @@ def readers(tmp_path):
         (tmp_path / "study").mkdir(exist_ok=True)
         Trials(tmp_path / "study", object_store.parse(address)).pull()
 
-    return [read, pull, search, local_folder, listing, local_copy, images_copy, lambda a: images_copy(a, tables=True)]
+    tables = partial(images_copy, tables=True)
+    return [read, pull, search, local_folder, files_below, local_copy, images_copy, tables]
 
 
 def state(tmp_path):

@@ -18,7 +18,7 @@ from ops.config.tracking_uri import default_uri
 from ops.errors import ServiceError
 from ops.storage.status import HISTORY, STATUS, begin, end
 from ops.tracking import records, tracker
-from ops.tracking.records import fit
+from ops.tracking.records import shortened
 from ops.tracking.tracker import tracked
 
 METRICS = "select key, step, timestamp from metrics order by key, step, timestamp"
@@ -241,7 +241,7 @@ def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(
     """Those that are large, here the model, are sent by a process of its own, and are held to the same."""
     by_this_process = []
     monkeypatch.setattr(records, "LARGE", 50)
-    monkeypatch.setattr(tracker, "send", lambda *each: (by_this_process.append(each[2]), records.send(*each)))
+    monkeypatch.setattr(tracker, "send", lambda *each: (by_this_process.append(each[2]), records.send_part(*each)))
     uri, study = default_uri(out), Study(out).start().epochs(2).model()
     (out / "mlartifacts").write_text("where files cannot go")
     (study.root / "result.json").write_text("{}")
@@ -404,6 +404,6 @@ def test_closing_does_not_wait_long_for_a_server_that_is_away(tmp_path: Path, mo
 
 
 def test_a_long_value_says_that_it_was_cut() -> None:
-    assert fit("x" * 6000) == "x" * 6000
-    assert fit("x" * 6001).endswith("x ... [cut, 6001 characters]")
-    assert len(fit("x" * 6001)) == 6000
+    assert shortened("x" * 6000) == "x" * 6000
+    assert shortened("x" * 6001).endswith("x ... [cut, 6001 characters]")
+    assert len(shortened("x" * 6001)) == 6000

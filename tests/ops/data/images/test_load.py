@@ -256,6 +256,14 @@ def test_features_alone_are_a_data_set_too(places):
         load_images(spec)
     with pytest.raises(DataError, match=r"x.npy: is a table of features, but --backbone names .*t.parquet"):
         load_images(spec, backbone=f"frozen:{places / 't.parquet'}")
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel().astype(np.float32)), 3)
+    for kind in (vectors.type, pa.list_(pa.float64())):
+        pq.write_table(pa.table({"label": [*"xxyy"], "z": vectors.cast(kind), "c": [*"abcd"]}), places / "v.parquet")
+        data, labels = load_images(str(places / "v.parquet"), backbone=f"frozen:{places / 'v.parquet'}")
+        assert (data.features.tolist(), labels.tolist()) == (x.tolist(), [0, 0, 1, 1])
+    pq.write_table(pa.table({"z": [[1.0, 2.0], [3.0]]}), places / "v.parquet")
+    with pytest.raises(DataError, match=r"v.parquet, row 1: the vector in 'z' has 1 values, that of row 0 2; give all"):
+        load_images(str(places / "v.parquet"), backbone=f"frozen:{places / 'v.parquet'}")
     np.save(places / "cube.npy", np.zeros((2, 3, 4)))
     with pytest.raises(DataError, match=r"cube.npy: features must have two dimensions \(images, features\), found \(2"):
         load_images(str(places / "cube.npy"), backbone=f"frozen:{places / 'cube.npy'}")

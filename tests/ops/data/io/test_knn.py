@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
-from ops.data.io.builder import Raw, finish
+from ops.data.io.builder import Raw, finished_graph
 from ops.data.io.knn import knn_graph
 from ops.errors import DataError, SettingsError
 
@@ -102,4 +102,4 @@ def test_bad_arguments_are_one_line():
         knn_graph(x, 4)
     for knn, metric, said in ((-1, "dot", "--knn -1 must be >= 0"), (1, "manhattan", "--knn-metric manhattan must be")):
         with pytest.raises(SettingsError, match=f"^{said}"):
-            finish(Raw("x", "x", x), knn, metric)
+            finished_graph(Raw("x", "x", x), knn, metric)

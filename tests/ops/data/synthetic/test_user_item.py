@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ops.data.hetero_load import load_hetero
 from ops.data.synthetic import user_item
 from ops.data.synthetic.draws import Shuffle, degrees, distinct, group_sizes, ranks
-from ops.data.synthetic.user_item import Planted, parse, planted_communities
+from ops.data.synthetic.user_item import Planted, parse_user_item, planted_communities
 from ops.errors import DataError, SettingsError
 
 
@@ -97,9 +97,9 @@ def test_a_homogeneous_graph_has_both_directions_once():
 
 
 def test_names():
-    assert parse("bench") == Planted(users=100_000, notes=50_000, clusters=100)
-    assert parse("bench, seed=3").seed == 3
-    assert parse("homogeneous=0").homogeneous is False
+    assert parse_user_item("bench") == Planted(users=100_000, notes=50_000, clusters=100)
+    assert parse_user_item("bench, seed=3").seed == 3
+    assert parse_user_item("homogeneous=0").homogeneous is False
     graph, groups = load_hetero("planted:users=40,notes=30,clusters=2,features=0,mean_edges=3")
     assert (graph.name, sorted(groups)) == ("planted", ["note", "user"])
     assert graph.nodes["user"].x is None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ops.data.hetero_load import open_graph
 from ops.data.types.hetero import Edges, HeteroGraph
 from ops.errors import DataError
-from ops.graph.partition.arrays import forget_after_reboot, open_arrays, read_facts, read_run, save_arrays
+from ops.graph.partition.arrays import forget_after_reboot, open_arrays, read_facts, read_rows_of_part, write_arrays
 from ops.graph.partition.executors import in_process
 from ops.graph.partition.index import open_index, write_index
 from ops.graph.partition.manifest import part_name, write_manifest
@@ -214,13 +214,13 @@ def test_an_index_finds_what_is_there_and_nothing_else(ids, asked, seed):
 def test_arrays_are_whole_or_not_there(tmp_path):
     path = tmp_path / "p"
     arrays = {"bounds": np.array([0, 3, 7]), "a": np.arange(7), "b": None, "c": np.empty((7, 0), np.float32)}
-    save_arrays(path, arrays, {"n": 1})
+    write_arrays(path, arrays, {"n": 1})
     stored = open_arrays(path)
     assert sorted(stored) == ["a", "bounds", "c"]
     assert read_facts(path) == {"n": 1}
     stored["a"][0] = 9  # copy-on-write
-    assert {k: v.tolist() for k, v in read_run(path, 0).items()} == {"a": [0, 1, 2], "c": [[]] * 3}
-    save_arrays(path, {"a": np.arange(2)})  # another attempt of the task: what is there stays
+    assert {k: v.tolist() for k, v in read_rows_of_part(path, 0).items()} == {"a": [0, 1, 2], "c": [[]] * 3}
+    write_arrays(path, {"a": np.arange(2)})  # another attempt of the task: what is there stays
     assert open_arrays(path)["a"].tolist() == list(range(7))
     assert [p.name for p in tmp_path.iterdir()] == ["p"]
 
@@ -228,7 +228,7 @@ def test_arrays_are_whole_or_not_there(tmp_path):
 def test_arrays_of_before_a_reboot_are_forgotten(tmp_path):
     work = tmp_path / "work"
     forget_after_reboot(work)
-    save_arrays(work / "p", {})
+    write_arrays(work / "p", {})
     forget_after_reboot(work)
     assert (work / "p").exists()
     (work / "boot").write_text("another")

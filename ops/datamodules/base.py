@@ -1,0 +1,91 @@
+"""What a run does differently for one kind of data; each kind has a module of its own beside this one."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Generic, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.api import D, Experiment, Judge, Result, Run, S, Sweep
+from ops.atomic_io import Arrays
+from ops.config.settings import LaunchSettings
+from ops.distributed.process_group import ProcessGroup
+from ops.distributed.resources import Workers
+from ops.errors import SettingsError
+from ops.evaluation.explain import ExplainedCluster
+from ops.graph.partition.executors import RunTasks
+from ops.results.schema import RecallTable, Scores
+from ops.results.seed_rows import SeedRows
+
+
+class Extras(TypedDict, total=False):
+    """The fields of a `RunResult` that only some kinds of data have."""
+
+    embeddings: str
+    recall: RecallTable
+    links: Scores | None
+    map: Scores
+
+
+class DataModule(Generic[S, D]):
+    """What a run does differently for one kind of data: how it is loaded, judged, described, served and finished."""
+
+    def load(self, launch: LaunchSettings, settings: S) -> tuple[D, NDArray[np.int64] | None, object]:
+        """The data that a method may see, the labels of its rows (or None), and what else only judges may see."""
+        raise NotImplementedError
+
+    def describe(self, data: D) -> str:
+        """Its sizes in words, for the plan."""
+        raise NotImplementedError
+
+    def describe_labels(self, labels: NDArray[np.int64] | None, hidden: Any) -> list[str]:
+        """What the plan says of the labels [N] and of what else only judges may see; the method never sees it."""
+        return []
+
+    def choose_k(self, data: D) -> Sweep:
+        """The choice of K without labels (`--n-clusters auto`); SettingsError where this kind of data has none."""
+        raise SettingsError(f"--n-clusters auto: is for attributed graphs; give --n-clusters K for {data.name}")
+
+    def offsets(self, data: D, array: str = "") -> NDArray[np.int64] | None:
+        """The first row of each part of the rows [P + 1] of which part p belongs to rank p % W; None: rank 0 has all.
+
+        `array`: of that name in a `Result`, whose rows may be others. Data in parts gives the `part_ids` of its rows.
+        """
+        return None
+
+    def judge(self, experiment: Experiment[S, D], group: ProcessGroup) -> Judge:
+        """A function that scores an assignment, and embeddings where there are any, without labels.
+
+        With `offsets` all ranks of the `group` make one and call it, each with its own rows; rank 0's scores count.
+        """
+        raise NotImplementedError
+
+    def features(self, data: D, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.number]:
+        """The input [N, F] of the rows (or of some of them), for figures: float32, or pixels as bytes."""
+        raise NotImplementedError
+
+    def baselines(
+        self, experiment: Experiment[S, D], group: ProcessGroup
+    ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
+        """Name, assignment int64 [N] and embeddings of every baseline, one a seed; with `offsets` of a rank's rows."""
+        raise NotImplementedError
+
+    def explain(
+        self, experiment: Experiment[S, D], clusters: NDArray[np.int64], rows: NDArray[np.int64] | slice = slice(None)
+    ) -> list[ExplainedCluster] | None:
+        """Which features set each cluster of these rows apart; None where features explain nothing."""
+        return None
+
+    def serve(self, experiment: Experiment[S, D], workers: Workers | None) -> AbstractContextManager[D]:
+        """The data as a method gets it, while it is served; by default it travels through Ray's object store."""
+        return nullcontext(experiment.data)
+
+    def finish_seed(self, experiment: Experiment[S, D], run: Run, folder: Path, result: Result) -> None:
+        """Write what `finish` needs of a seed to its `folder`; with `offsets` all ranks call it with their rows."""
+
+    def finish(self, experiment: Experiment[S, D], rows: SeedRows, seed: int, run: RunTasks) -> Extras:
+        """Write what only this kind of data leaves in a run's folder, embeddings of the model's `seed`, by tasks that
+        `run` does; returns what `result.json` says of it."""
+        return {}
