@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ops.api import Experiment, Judge
 from ops.atomic_io import Arrays
 from ops.clustering.kmeans import START_ROWS, kmeans
+from ops.clustering.temi import temi
 from ops.config.data_settings import ImageSettings
 from ops.config.settings import LaunchSettings
 from ops.data.images.load import read_images
@@ -34,6 +35,7 @@ OWN_SPACE = "indices are taken in the trial's own projections: they compare epoc
 
 NAMED = 12  # classes that the plan names
 LARGE, SAMPLED = 1 << 29, 1 << 27  # values of a table whose k-means works on a sample, and values of the sample
+LINEAR_SEEDS = 3  # of the linear head, which takes seconds each
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
     def baselines(
         self, experiment: Experiment[ImageSettings, ImageSet], group: ProcessGroup
     ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
-        """k-means on pixels, and on the features where the backbone is frozen.
+        """k-means on pixels, and where the backbone is frozen k-means and TEMI's linear head on the features.
 
         Only their sizes and scores by labels count: indices would be of other spaces than the method's.
         """
@@ -126,6 +128,9 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         for name, space in spaces.items():
             for seed in experiment.seeds:
                 yield name, _kmeans(space, experiment.k, seed), {}
+        if data.features is not None:
+            for seed in experiment.seeds[:LINEAR_SEEDS]:
+                yield "linear head on features", temi(data.features, experiment.k, seed), {}
 
     def finish(
         self, experiment: Experiment[ImageSettings, ImageSet], rows: SeedRows, seed: int, run: RunTasks

@@ -202,11 +202,12 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
         if experiment.hidden is None:
             return
         users = user_rows(experiment.data, experiment.hidden, group)
-        ranks: dict[str, Any] = {"shard": users.owners.shard, "group": group, "start_rows": START_ROWS}
+        k, shard = experiment.k, users.owners.shard
         spaces = ({} if users.x is None else {"kmeans": users.x}) | {"filter+kmeans": users.space}
         for name, space in spaces.items():
             for seed in experiment.seeds:
-                clusters = kmeans(torch.from_numpy(space), experiment.k, (seed,), **ranks).labels.numpy()
+                x = torch.from_numpy(space)
+                clusters = kmeans(x, k, (seed,), shard=shard, group=group, start_rows=START_ROWS).labels.numpy()
                 yield name, clusters, {"embedding": space}
 
     def explain(
@@ -216,10 +217,7 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
         data = experiment.data
         if not data.n_features:
             return None
-        explained = explain(self.features(data, rows), clusters, experiment.k, data.feature_names)
-        for each in (each for cluster in explained for each in cluster["far"]):
-            each["row"] = int(np.arange(data.n_rows)[rows][each["row"]])
-        return explained
+        return explain(self.features(data, rows), clusters, experiment.k, data.feature_names)
 
     def serve(self, experiment: UserExperiment, workers: Workers | None) -> AbstractContextManager[PartitionedGraph]:
         """Files in process without workers, else one Ray actor a part.

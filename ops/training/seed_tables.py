@@ -4,6 +4,7 @@ Axes: n rows of a part, S seeds, K clusters.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
 
@@ -96,7 +97,9 @@ def write_explanation(experiment: AnyExperiment, rows: SeedRows, seed: int, size
             rows.read(seed, part)[result][numbers[a:b] - offsets[part]] for part, (a, b) in enumerate(pairwise(ends))
         ]
         explained = module.explain(experiment, np.concatenate(pieces), numbers)
-        for each in explained or ():
-            each["rows"] = sizes[each["cluster"]]
+        explained = explained and [
+            replace(each, rows=sizes[each.cluster], far=[replace(f, row=int(numbers[f.row])) for f in each.far])
+            for each in explained
+        ]
     if explained is not None:
         Explanation(seed=seed, clusters=explained).write(rows.folder / "explain.json")

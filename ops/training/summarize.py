@@ -81,9 +81,8 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     spent = run.spent()
     summary = SeedResult(
         seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
-        sizes=sizes.tolist(), alike=alike, given=given(experiment), warnings=run.warnings,
+        sizes=sizes.tolist(), alike=alike, given=given(experiment), warnings=run.warnings, precision=run.precision,
         seconds=spent["seconds"], cpu_seconds=spent["cpu_seconds"], peak_memory_gib=spent["peak_memory_gib"],
-        precision=run.precision,
     )  # fmt: skip
     _add_optional(summary, drawn_scores, baselines, None if run.warm is None else run.warm.kept(last))
     summary.write(run.folder / "result.json")
@@ -179,7 +178,7 @@ def collect(
         settings=_settings(experiment),
         seeds=seeds,
         command=experiment.request.command,
-        made_by=_made_by(experiment.threads),
+        made_by=_versions(experiment.threads),
         last=last,
         result=shown,
         baselines=baselines,
@@ -208,12 +207,6 @@ def _write_files(experiment: AnyExperiment, rows: SeedRows, chosen: int, sizes: 
         CountSweep.model_validate(experiment.k_choice).write(rows.folder / "auto.json")
     if experiment.launch.explain:
         write_explanation(experiment, rows, chosen, sizes)
-
-
-def _made_by(threads: int) -> str:
-    """Versions of what has trained, and with how many threads."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("tessera", "torch", "ray", "numpy", "scikit-learn"))
-    return f"{versions}, Python {platform.python_version()}, {threads} threads"
 
 
 def _add_seeds(result: RunResult, each: list[SeedResult]) -> None:
@@ -247,6 +240,12 @@ def warm_start(warm: Warm, each: list[SeedResult]) -> WarmStart:
     known = warm.n_known
     new, gone = len(warm.rows) - known, len(warm.clusters) - known
     return WarmStart(run=warm.run, known=known, new=new, gone=gone, kept=[e.kept or 0.0 for e in each])
+
+
+def _versions(threads: int) -> str:
+    packages = ("tessera", "torch", "ray", "numpy", "scikit-learn")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return f"{versions}, Python {platform.python_version()}, {threads} threads"
 
 
 def _dataset(experiment: AnyExperiment) -> DataRecord:

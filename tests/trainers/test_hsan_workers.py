@@ -14,7 +14,7 @@ from trainers import hsan
 from trainers.hsan.training import HsanTrainer
 
 pytestmark = pytest.mark.slow
-made, small_graph, _ = of("hsan")
+settings_of, small_graph, _ = of("hsan")
 VARIANTS = [
     {},
     {"pair_storage": "recompute", "beta": 2.5, "activation": "sigmoid"},
@@ -29,7 +29,7 @@ VARIANTS = [
 def first_gradients(rank, world, words, epochs):
     """(loss, gradients) of one step after `epochs` epochs trained."""
     data, _ = small_graph()
-    training = HsanTrainer(made(**words), data, Worker(rank, world))
+    training = HsanTrainer(settings_of(**words), data, Worker(rank, world))
     for epoch in range(epochs):
         training.epoch(epoch)
         if epoch % training.settings.update_every == 0:
@@ -42,10 +42,10 @@ def gathered(rank, world, n, views, width):
     """A gather and the gradient of a weighted sum that differs by rank."""
     group = ProcessGroup(rank, world)
     full = torch.arange(views * n * width, dtype=torch.float64).view(views, n, width)
-    own = full[:, group.shard(n)].clone().requires_grad_()
-    rows = group.gather(own, n)
+    local = full[:, group.shard(n)].clone().requires_grad_()
+    rows = group.gather(local, n)
     (rows * (rank + 1) * torch.arange(1.0, len(rows) + 1)[:, None]).sum().backward()
-    return rows.detach().numpy(), own.grad.numpy(), (group.gathered, group.sent_since())
+    return rows.detach().numpy(), local.grad.numpy(), (group.gathered, group.sent_since())
 
 
 def loss_of_doubles(rank, world, z, e, labels, trusted, alpha, options):
@@ -151,7 +151,7 @@ def test_what_a_step_sends_is_what_the_plan_says(both):
     for i, words in zip(calls(first_gradients), VARIANTS, strict=True):
         if "parts" in words or "batch_nodes" in words:  # the plan takes the largest batch, the step its own
             continue
-        planned = hsan.exchanged(made(**words), data, world)
+        planned = hsan.exchanged(settings_of(**words), data, world)
         assert planned > 0
         assert {several[rank][i][0]["sys/sent_bytes"] for rank in range(world)} == {float(planned)}
 
@@ -164,7 +164,7 @@ def test_a_team_of_one_needs_no_group_and_sends_nothing():
     assert group.broadcast_(x) is x
     assert group.gather(torch.ones(2, 3, 1), 3).shape == (6, 1)
     assert (group.gathered, group.reduced) == (0, 0)
-    assert hsan.exchanged(made(), small_graph()[0], 1) == 0
+    assert hsan.exchanged(settings_of(), small_graph()[0], 1) == 0
 
 
 @pytest.mark.parametrize("n", [1, 5, 12, 13])

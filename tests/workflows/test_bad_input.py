@@ -135,9 +135,9 @@ def test_a_searchs_wrong_input(shell, tmp_path, line, message):
 def test_a_full_disk_under_the_output(shell, tmp_path):
     (tmp_path / "small").mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tessera-test", str(tmp_path / "small")]
-    made = subprocess.run(command, check=False, capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"cannot mount a small file system here: {made.stderr.strip()}")
+    completed = subprocess.run(command, check=False, capture_output=True, text=True)
+    if completed.returncode:
+        pytest.skip(f"cannot mount a small file system here: {completed.stderr.strip()}")
     try:
         free = os.statvfs(tmp_path / "small")
         (tmp_path / "small" / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize))
@@ -189,9 +189,9 @@ def test_json_finished_runs_and_taken_names(nursery, shell, tmp_path):
     )
     quiet = shell(f"{TINY} --name one --json --quiet")
     assert (quiet.code, json.loads(quiet.out), quiet.err) == (0, stored, "")
-    told = shell(f"{TINY} --name one --json")
-    assert json.loads(told.out) == stored
-    assert "finished on" in told.err
+    summary = shell(f"{TINY} --name one --json")
+    assert json.loads(summary.out) == stored
+    assert "finished on" in summary.err
 
     other = shell(f"{TINY} --name one --beta 2 --lr 0.5")
     assert other.code == 2

@@ -28,9 +28,9 @@ def cluster(s3_server):
     probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
     if not sys.platform.startswith("linux") or probe.returncode:
         pytest.skip("a second node needs a mount namespace of its own, which only root may make")
-    made = Cluster(2, 2, extra=s3_server.environment)
-    yield made
-    made.stop()
+    started = Cluster(2, 2, extra=s3_server.environment)
+    yield started
+    started.stop()
 
 
 def test_a_search_is_spread_over_the_nodes_and_ends_in_the_bucket(cluster, s3):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ops import memory
 from ops.data.images.sources import images_copy
 from ops.data.io.builder import Raw
-from ops.data.io.ids import check_unique, find_rows, flat, ids_of
+from ops.data.io.ids import check_unique, find_rows, ids_of, unchunked
 from ops.data.io.labels import label_values
 from ops.data.io.readers import read_npy, reading
 from ops.data.io.tables import feature_table
@@ -101,7 +101,7 @@ def _vectors(path: Path) -> Raw | None:
         )
         beside = [name for name in ("id", "label") if name in schema.names]
         table = file.read(columns=[*beside, lists[0]])
-        vectors = flat(table.column(lists[0]))
+        vectors = unchunked(table.column(lists[0]))
         lengths = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy()
         if not lengths.all() or (lengths != lengths[0]).any():
             row = int(np.argmax((lengths == 0) | (lengths != lengths[0])))

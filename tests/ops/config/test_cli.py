@@ -39,11 +39,11 @@ def refused(text, presets, launch=LaunchSettings):
 def test_each_source_overrides_the_weaker_ones_and_is_recorded(presets, tmp_path):
     config = tmp_path / "my.yaml"
     config.write_text("lr: 0.25\nbeta: 4\nlow-pass-order: 5\nseeds: 7\n")
-    found = resolved(f"--dataset cora --config {config} --beta 2 --embedding-dim 8", presets)
-    settings = found.settings
+    request = resolved(f"--dataset cora --config {config} --beta 2 --embedding-dim 8", presets)
+    settings = request.settings
     assert (settings.temperature, settings.epochs, settings.lr, settings.beta) == (1.0, 11, 0.25, 2.0)
-    assert (settings.low_pass_order, settings.embedding_dim, found.launch.seeds) == (5, 8, 7)
-    assert found.sources == {
+    assert (settings.low_pass_order, settings.embedding_dim, request.launch.seeds) == (5, 8, 7)
+    assert request.sources == {
         "epochs": "preset hsan-cora",
         "lr": str(config),
         "low_pass_order": str(config),
@@ -56,10 +56,10 @@ def test_each_source_overrides_the_weaker_ones_and_is_recorded(presets, tmp_path
 
 
 def test_defaults_alone_have_no_source(presets):
-    found = resolved("", presets)
-    assert found.settings == hsan.Settings()
-    assert found.launch == LaunchSettings()
-    assert found.sources == {}
+    request = resolved("", presets)
+    assert request.settings == hsan.Settings()
+    assert request.launch == LaunchSettings()
+    assert request.sources == {}
 
 
 def test_the_environment_is_no_source(presets, monkeypatch):
@@ -69,13 +69,13 @@ def test_the_environment_is_no_source(presets, monkeypatch):
 
 
 def test_what_a_protocol_derives_is_said_so(presets):
-    found = resolved("--protocol published --weights stale", presets)
-    assert {k: found.sources[k] for k in hsan.PUBLISHED if k in found.sources} == {
+    request = resolved("--protocol published --weights stale", presets)
+    assert {k: request.sources[k] for k in hsan.PUBLISHED if k in request.sources} == {
         "ema": "protocol",
         "kmeans": "protocol",
         "weights": "flag",
     }
-    assert found.settings.gradients == "accumulate"
+    assert request.settings.gradients == "accumulate"
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_a_wrong_yaml_is_one_line_naming_the_file(presets, tmp_path, content, me
     for text in (f"--config {config}", f"--preset {config}"):
         if b"preset" in content and "--preset" in text:
             continue
-        found = refused(text, presets).replace("preset my: ", f"{config}: ")  # how a preset's value is named
-        assert re.search(pattern, found), found
+        request = refused(text, presets).replace("preset my: ", f"{config}: ")  # how a preset's value is named
+        assert re.search(pattern, request), request
 
 
 @pytest.mark.parametrize("content", [b"", b"# nothing\n", b"---\n", b"{}"])
@@ -191,16 +191,16 @@ def test_an_empty_yaml_changes_nothing(presets, tmp_path, content):
 def test_yaml_takes_dashes_and_its_own_types(presets, tmp_path):
     config = tmp_path / "my.yaml"
     config.write_text("n-clusters: auto\nlr: 1e-4\nepochs: 20\nreport: false\njson: true\n")
-    found = resolved(f"--config {config}", presets)
-    assert (found.settings.n_clusters, found.settings.lr, found.settings.epochs) == ("auto", 1e-4, 20)
-    assert (found.launch.report, found.launch.json_output) == (False, True)
+    request = resolved(f"--config {config}", presets)
+    assert (request.settings.n_clusters, request.settings.lr, request.settings.epochs) == ("auto", 1e-4, 20)
+    assert (request.launch.report, request.launch.json_output) == (False, True)
 
 
 def test_booleans_are_pairs_of_flags_and_override_yaml(presets, tmp_path):
     config = tmp_path / "my.yaml"
     config.write_text("report: false\nquiet: true\n")
-    found = resolved(f"--config {config} --report --no-quiet --json", presets).launch
-    assert (found.report, found.quiet, found.json_output, found.fresh) == (True, False, True, False)
+    request = resolved(f"--config {config} --report --no-quiet --json", presets).launch
+    assert (request.report, request.quiet, request.json_output, request.fresh) == (True, False, True, False)
 
 
 @pytest.mark.parametrize("launch", [LaunchSettings, SearchSettings])
@@ -222,33 +222,33 @@ def test_help_is_printed_and_ends_with_0(presets, capsys):
 
 
 def test_a_trial_is_the_strongest_source_and_is_validated(presets):
-    found = resolved("--dataset cora --beta 2", presets).with_settings("trial", beta=4.5)
-    assert found.settings.beta == 4.5
-    assert found.settings.epochs == 11
-    assert found.sources["beta"] == "trial"
+    request = resolved("--dataset cora --beta 2", presets).with_settings("trial", beta=4.5)
+    assert request.settings.beta == 4.5
+    assert request.settings.epochs == 11
+    assert request.sources["beta"] == "trial"
     with pytest.raises(SettingsError, match=r"^trial: beta: got 99; allowed: number in \(0, 20\]$"):
-        found.with_settings("trial", beta=99)
+        request.with_settings("trial", beta=99)
 
 
 def test_launching_otherwise_leaves_the_settings(presets):
-    found = resolved("--beta 2", presets)
-    other = found.with_launch(name="best", seeds=3)
+    request = resolved("--beta 2", presets)
+    other = request.with_launch(name="best", seeds=3)
     assert (other.launch.name, other.launch.seeds) == ("best", 3)
-    assert (other.settings, other.launch.out) == (found.settings, found.launch.out)
+    assert (other.settings, other.launch.out) == (request.settings, request.launch.out)
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_each_shipped_preset_is_valid_and_holds_only_what_differs(path):
     method, _, dataset = path.stem.partition("-")
-    own = "--preset " + ("auto" if method == "hsan" else path.stem)
-    found = resolved(f"--dataset {dataset} {own}", PRESETS, method=METHODS[method])
+    local = "--preset " + ("auto" if method == "hsan" else path.stem)
+    request = resolved(f"--dataset {dataset} {local}", PRESETS, method=METHODS[method])
     stored = yaml.safe_load(path.read_text())
     default = resolved(f"--dataset {dataset} --preset none", PRESETS, method=METHODS[method])
     assert "WITH labels" in stored.pop("remark")  # the plan and the report say how a preset was chosen
-    assert found.remarks
+    assert request.remarks
     assert stored
     for key, value in stored.items():
-        assert found.sources[key] == f"preset {path.stem}"
+        assert request.sources[key] == f"preset {path.stem}"
         owner = default.settings if key in fields(METHODS[method].settings) else default.launch
         assert getattr(owner, key) != value, f"{key} is the default"
 

@@ -29,8 +29,8 @@ def parts(tmp_path):
 
 def test_the_graph_comes_back_in_the_order_of_its_parts(parts):
     graph, part, folder = parts
-    data, labels, held = GraphData().load(LaunchSettings(dataset=str(folder)), hsan.Settings())
-    assert (labels, held) == (None, None)
+    data, labels, hidden = GraphData().load(LaunchSettings(dataset=str(folder)), hsan.Settings())
+    assert (labels, hidden) == (None, None)
     order = np.argsort(part, kind="stable")
     assert np.array_equal(data.ids, order)
     assert np.array_equal(data.x, graph.x[order])
@@ -57,8 +57,8 @@ def test_another_partition_is_another_run(parts):
     request, others = PartitionRequest(6, "given"), folder.parent / "others"
     partition_in_memory(from_homogeneous(graph), others, request, {"node": np.sort(part)})
     folders = (folder, folder.parent / "others")
-    found = [GraphData().load(LaunchSettings(dataset=str(f)), hsan.Settings())[0] for f in folders]
-    assert found[0].digest() != found[1].digest()
+    actual = [GraphData().load(LaunchSettings(dataset=str(f)), hsan.Settings())[0] for f in folders]
+    assert actual[0].digest() != actual[1].digest()
 
 
 def test_what_is_no_attributed_graph_is_one_line(parts):

@@ -215,6 +215,8 @@ def test_features_of_a_frozen_backbone_come_along(places):
     assert np.array_equal(data.features, x)
     assert (data.n_features, data.size) == (5, (32, 32))
     assert data.digest() != load_images(str(root))[0].digest()
+    alone, _ = load_images(str(places / "x.npy"), backbone=f"frozen:{places / 'x.npy'}")
+    assert data.digest() == alone.digest(), "so that predict with the features alone knows the rows"
     assert labels is not None
     ids = [*data.ids[::-1]]
     columns = {"id": ids} | {f"f{i}": x[::-1, i] for i in range(5)}
