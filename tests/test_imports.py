@@ -197,16 +197,13 @@ def test_importing_a_trainer_does_no_work(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("workflow", "argv"),
-    [
-        ("train", ["hsan", "--help"]),
-        ("train", ["--help"]),
-        ("tune_hsan", ["--help"]),
-        ("tune_hgt", ["--help"]),
-        ("tune_caegcn", ["--help"]),
-    ],
-)
+@pytest.mark.parametrize(("workflow", "argv"), [
+    ("train", ["hsan", "--help"]),
+    ("train", ["--help"]),
+    ("tune_hsan", ["--help"]),
+    ("tune_hgt", ["--help"]),
+    ("tune_caegcn", ["--help"]),
+])  # fmt: skip
 def test_help_needs_nothing_heavy(tmp_path, workflow, argv):
     code = (
         f"import contextlib\nfrom workflows.{workflow} import main\nwith contextlib.suppress(SystemExit): main({argv})"

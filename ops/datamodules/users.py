@@ -241,14 +241,12 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
 
     def finish_seed(self, experiment: UserExperiment, run: Run, folder: Path, result: Result) -> None:
         """The seed's rows of the recall table and its link scores, by the ranks that own the users; not a trial's."""
-        from ops.datamodules.users_results import SCORED, score_seed
+        from ops.datamodules.users_results import score_seed
 
         if experiment.hidden is not None and run.seed in experiment.seeds:
             group, first = ProcessGroup(run.rank, run.world), run.seed == experiment.seeds[0]
             arrays: Arrays = {"last": result.assignment, "embedding": result.embedding, **result.more}
-            scored = score_seed(experiment, group, run.seed, arrays, fixed=first)
-            if run.rank == 0:
-                scored.write(folder / SCORED)
+            score_seed(experiment, group, run.seed, arrays, folder, fixed=first)
 
     def finish(self, experiment: UserExperiment, rows: SeedRows, seed: int, run: RunTasks) -> Extras:
         """The recall table, link scores and the embeddings as Parquet (`users_results.py`)."""

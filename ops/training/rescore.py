@@ -64,7 +64,8 @@ def rescored(experiment: AnyExperiment, folder: Path) -> SeedResult:
     _rename_columns(folder / "model", experiment.data.feature_names)
     if summary.given.get("labels") != now["labels"]:
         history = score_history(folder, experiment.labels)
-        for key, value in statistics.figures_of(history).items():
+        taken = int(summary.last["epoch"] or 0) if summary.taken else None
+        for key, value in statistics.figures_of(history, taken).items():
             setattr(summary, key, value)
         if not (folder / arrays.EPOCHS).is_file():
             summary.oracle = None

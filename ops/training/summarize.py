@@ -59,7 +59,7 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     if judges is None:  # rank 0 has all rows
         return None
     module, data, owners = datamodule_of(experiment.method), experiment.data, judges.owners
-    figures = statistics.figures_of(run.history) if run.rank == 0 else None
+    figures = statistics.figures_of(run.history, result.epoch) if run.rank == 0 else None
     chosen = int(owners.group.broadcast_(torch.tensor(int(figures["selected"]["epoch"] or 0) if figures else 0)))
     drawn, drawn_scores = consensus_of(experiment, run.seed, result.embedding)
     sizes = cluster_sizes(last, owners)
@@ -71,7 +71,6 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     run.publish()
     if figures is None:
         return None
-    _tell_shrunken(experiment, run, owners.total)
     columns, alike = looked_at(partial(module.features, data), owners.total)
     words = describe(experiment.method.name, data, columns) | flat(experiment.settings)
     save_model(run.folder / "model", result.model, words)
@@ -84,6 +83,7 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
         sizes=sizes.tolist(), alike=alike, given=given(experiment), warnings=run.warnings, precision=run.precision,
         seconds=spent["seconds"], cpu_seconds=spent["cpu_seconds"], peak_memory_gib=spent["peak_memory_gib"],
     )  # fmt: skip
+    _tell_shrunken(experiment, run, owners.total, result.epoch, summary)
     _add_optional(summary, drawn_scores, baselines, None if run.warm is None else run.warm.kept(last))
     summary.write(run.folder / "result.json")
     run.drop_checkpoints()
@@ -102,11 +102,15 @@ def _add_optional(
         summary.kept = kept
 
 
-def _tell_shrunken(experiment: AnyExperiment, run: SeedRun, rows: int) -> None:
-    """Warn of a cluster that has shrunk to almost nothing."""
-    if shrunken := statistics.shrunken(run.history, rows, experiment.k):
-        run.warnings.append(f"seed {run.seed}: {shrunken}")
-        experiment.console.warn(run.warnings[-1])
+def _tell_shrunken(
+    experiment: AnyExperiment, run: SeedRun, rows: int, taken: int | None, summary: SeedResult
+) -> None:  # fmt: skip
+    """Warn of a cluster that has shrunk to almost nothing; with an epoch that was taken the summary says why."""
+    if shrunken := statistics.shrunken(run.history, rows, experiment.k, taken):
+        summary.warnings = [*run.warnings, f"seed {run.seed}: {shrunken}"]
+        experiment.console.warn(summary.warnings[-1])
+        if taken is not None:
+            summary.taken = shrunken
 
 
 def _for_figures(local: NDArray[T], owners: Owners) -> NDArray[T] | Rows[T]:
@@ -172,27 +176,16 @@ def collect(
     _write_files(experiment, rows, chosen, each[seeds.index(chosen)].sizes)
     last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), baselines_of(experiment, each)
     result = RunResult(
-        schema=1,
-        method=experiment.method.name,
-        dataset=_dataset(experiment),
-        settings=_settings(experiment),
-        seeds=seeds,
-        command=experiment.request.command,
-        made_by=_versions(experiment.threads),
-        last=last,
-        result=shown,
-        baselines=baselines,
-        **module.finish(experiment, rows, chosen, run),
-        stability=stability,
-        planned_memory_gib=planned / 2**30,
-        model_seed=chosen,
-        finished=now(),
+        schema=1, method=experiment.method.name, dataset=_dataset(experiment), settings=_settings(experiment),
+        seeds=seeds, command=experiment.request.command, made_by=_versions(experiment.threads), last=last, result=shown,
+        baselines=baselines, **module.finish(experiment, rows, chosen, run), stability=stability,
+        planned_memory_gib=planned / 2**30, model_seed=chosen, finished=now(),
         paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": rows.table(TABLE), **PATHS},
-        verdict="; ".join([*statistics.faults(each, experiment.k), statistics.verdict(last, baselines)]),
     )  # fmt: skip
     _add_seeds(result, each)
     if experiment.warm is not None:
         result.warm = warm_start(experiment.warm, each)
+    result.verdict = "; ".join([*statistics.faults(each, experiment.k), *_verdicts(result)])
     result.write(folder / "result.json")
     return result
 
@@ -220,6 +213,8 @@ def _add_seeds(result: RunResult, each: list[SeedResult]) -> None:
     result.peak_memory_gib = max(e.peak_memory_gib for e in each)
     result.precision = ", ".join(sorted({e.precision or "float32" for e in each}))
     result.warnings = [w for e in each for w in e.warnings]
+    if taken := {str(e.seed): e.taken for e in each if e.taken}:
+        result.taken = taken
 
 
 def _rescored(experiment: AnyExperiment, rows: SeedRows, seed: int) -> SeedResult:
@@ -233,6 +228,13 @@ def _rescored(experiment: AnyExperiment, rows: SeedRows, seed: int) -> SeedResul
 
 def _ids(experiment: AnyExperiment) -> Ids:
     return np.arange(experiment.data.n_rows) if experiment.data.ids is None else np.asarray(experiment.data.ids)
+
+
+def _verdicts(result: RunResult) -> list[str]:
+    """By labels where there are any, and of users by their hidden notes rather than by those that chose the epoch."""
+    by_recall = statistics.recall_verdict(result.recall_line, result.strongest)
+    by_scores = statistics.verdict(result.last, result.baselines)
+    return [by_scores, by_recall] if by_recall and result.has_labels else [by_recall or by_scores]
 
 
 def warm_start(warm: Warm, each: list[SeedResult]) -> WarmStart:

@@ -149,19 +149,16 @@ def test_predicts_the_training_graph_by_the_graph_branch_and_lone_rows_by_the_co
     assert 0 < sure[0] <= 1
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ({"widths": "500,x"}, r"^--widths 500,x: give whole numbers"),
-        ({"head_dim": 0}, r"^--head-dim 0: allowed are auto, layer or"),
-        ({"pos_weight": -1.0}, r"^--pos-weight -1: allowed are balanced or a number above 0"),
-        ({"decoder": False}, r"^--no-decoder: --graph-mse above 0 needs the decoder"),
-        ({"decoder": False, "graph_mse": 0, "structure_from": "last"}, r"^--no-decoder: --structure-from last needs"),
-        ({"blocks": 2}, r"^--blocks 2 must be at most --parts, which is 0"),
-        ({"warmup_epochs": 4, "epochs": 4}, r"^--warmup-epochs 4 must be below --epochs, which is 4: lower it"),
-        ({"gamma": 1.5}, r"gamma.*got 1.5; allowed: number in \[0, 1\]"),
-    ],
-)
+@pytest.mark.parametrize(("words", "message"), [
+    ({"widths": "500,x"}, r"^--widths 500,x: give whole numbers"),
+    ({"head_dim": 0}, r"^--head-dim 0: allowed are auto, layer or"),
+    ({"pos_weight": -1.0}, r"^--pos-weight -1: allowed are balanced or a number above 0"),
+    ({"decoder": False}, r"^--no-decoder: --graph-mse above 0 needs the decoder"),
+    ({"decoder": False, "graph_mse": 0, "structure_from": "last"}, r"^--no-decoder: --structure-from last needs"),
+    ({"blocks": 2}, r"^--blocks 2 must be at most --parts, which is 0"),
+    ({"warmup_epochs": 4, "epochs": 4}, r"^--warmup-epochs 4 must be below --epochs, which is 4: lower it"),
+    ({"gamma": 1.5}, r"gamma.*got 1.5; allowed: number in \[0, 1\]"),
+])  # fmt: skip
 def test_wrong_settings_are_one_line(words, message):
     with pytest.raises(SettingsError, match=message):
         build(Settings, words, {})

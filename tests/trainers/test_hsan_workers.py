@@ -14,7 +14,7 @@ from trainers import hsan
 from trainers.hsan.training import HsanTrainer
 
 pytestmark = pytest.mark.slow
-settings_of, small_graph, _ = of("hsan")
+settings_of, small_graph, trained = of("hsan")
 VARIANTS = [
     {},
     {"pair_storage": "recompute", "beta": 2.5, "activation": "sigmoid"},
@@ -69,6 +69,15 @@ def loss_case(options):
     return z, e, rng.integers(0, 3, 35), rng.random(35) < 0.7, 1.2, options
 
 
+def collapsing(rank, world):
+    """A training whose last evaluation alone counts as collapsed, by rank 0; the others think the contrary."""
+    answers = iter(answer == (rank == 0) for answer in (False, False, True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainers.before_collapse.is_collapsed", lambda *sizes: next(answers))
+        result, _ = trained(run=Worker(rank, world))
+    return result.epoch, result.assignment, result.embedding
+
+
 LOSSES = [
     {"beta": 2.0, "mode": "paper", "storage": "float", "cache": 0},
     {"beta": 0.7, "mode": "paper", "storage": "recompute", "cache": 5000},
@@ -78,6 +87,7 @@ CALLS = [
     *((whole, ("hsan", words)) for words in VARIANTS),
     *((loss_of_doubles, loss_case(options)) for options in LOSSES),
     *((gathered, (n, 2, 3)) for n in (1, 2, 7, 12)),
+    (collapsing, ()),
 ]
 
 
@@ -130,6 +140,15 @@ def test_every_worker_ends_with_the_same_bits_and_one_process_finds_the_same_clu
         assert assignments.keys() == one[i][1].keys()
         assert scores(one[i][2], last)["acc"] > 0.95  # the last bits may number clusters otherwise
         close(embedding, one[i][3], 1e-3)
+
+
+def test_the_workers_go_back_to_the_same_epoch_before_a_collapse(both):
+    world, one, several = both
+    (i,) = calls(collapsing)
+    assert [several[rank][i][0] for rank in range(world)] == [one[i][0]] * world == [2] * world
+    for rank in range(world):
+        assert np.array_equal(several[rank][i][1], several[0][i][1])
+        close(several[rank][i][2], one[i][2], 1e-3)
 
 
 def test_a_row_is_gathered_in_node_order_and_its_gradient_comes_home(both):

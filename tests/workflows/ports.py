@@ -5,8 +5,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from processes import marked
-
 LISTEN = "0A"  # a socket's state in /proc/net/tcp
 
 
@@ -28,10 +26,10 @@ def listening() -> dict[str, str]:
     return result
 
 
-def open_ports(mark: str) -> set[tuple[str, str]]:
-    """(title, address) of the listening sockets of all processes with `mark` in their environment."""
+def open_ports(processes: dict[int, str]) -> set[tuple[str, str]]:
+    """(title, address) of the listening sockets of processes {pid: title}."""
     result = set()
-    for pid, title in marked(mark).items():
+    for pid, title in processes.items():
         with suppress(OSError):
             links = {os.readlink(handle) for handle in Path(f"/proc/{pid}/fd").iterdir()}
             sockets = listening()  # after the links: a socket that is closed in between is missed, not mistaken

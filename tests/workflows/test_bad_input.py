@@ -108,22 +108,19 @@ def test_wrong_input_is_one_line_and_its_exit_code(shell, tmp_path, code, line, 
     assert (tmp_path / "file").read_text() == "x"
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("--trails 3", r"--trails: unknown flag or value; nearest known: --trials; "),
-        ("--trials 0", r"--trials: got '0'; allowed: whole number in \[1, 100000\]$"),
-        (
-            "--search temperatur",
-            r"--search temperatur: has no search domain; nearest known: temperature; can be searched: ",
-        ),
-        ("--search weights", r"--search weights: has no search domain"),
-        (
-            "--dataset planted:nodes=60,clusters=3 --objective last/speed",
-            r"--objective: got 'last/speed'; allowed: tune/score or last/acc ",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("line", "message"), [
+    ("--trails 3", r"--trails: unknown flag or value; nearest known: --trials; "),
+    ("--trials 0", r"--trials: got '0'; allowed: whole number in \[1, 100000\]$"),
+    (
+        "--search temperatur",
+        r"--search temperatur: has no search domain; nearest known: temperature; can be searched: ",
+    ),
+    ("--search weights", r"--search weights: has no search domain"),
+    (
+        "--dataset planted:nodes=60,clusters=3 --objective last/speed",
+        r"--objective: got 'last/speed'; allowed: tune/score or last/acc ",
+    ),
+])  # fmt: skip
 def test_a_searchs_wrong_input(shell, tmp_path, line, message):
     ended = shell(line, tune_hsan.main, "workflows/tune_hsan.py")
     assert len(ended.errors) == 1, ended.err

@@ -26,7 +26,7 @@ from ops.datamodules.images import OWN_SPACE, ClassNames, ImageData
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError, SettingsError
 from ops.evaluation.labelled import LABELLED, Evaluator
-from ops.inference.images import from_frame
+from ops.inference.images import images_from_frame
 from ops.inference.placement import Prediction
 from ops.inference.predict import predict, run_prediction
 from ops.reporting.tables import summary_table
@@ -178,7 +178,7 @@ def test_features_of_a_frozen_backbone_need_no_images(places):
     summary = predict(Prediction("run", model, None, request, METHOD), quiet)
     assert summary["sizes"] == [5, 5]
     assert (summary["known"], summary["new"], summary["changed"]) == (0, 10, None)
-    assert from_frame(pd.DataFrame(x), model).n_rows == 40
+    assert images_from_frame(pd.DataFrame(x), model).n_rows == 40
     np.save(places / "wide.npy", np.zeros((3, 4)))
     with pytest.raises(DataError, match=r"wide.npy: 4 features, the model was trained on 12; give the same"):
         predict(Prediction("run", model, None, request, METHOD).on(str(places / "wide.npy")), quiet)
@@ -233,14 +233,14 @@ def test_a_data_frame_of_images_gets_clusters(finished):
     assert model.about.pixels == [16, 16]
     encoded, kinds = contents(6, seed=6, size=20)
     frame = pd.DataFrame({"image": [encoded[0], *({"bytes": m, "path": None} for m in encoded[1:])]})
-    data = from_frame(frame, model)
+    data = images_from_frame(frame, model)
     assert data.size == (16, 16)
     clusters, _ = pixel_method.predict(model.tensors, model.settings, data)
     assert adjusted_rand_score(clusters, kinds) == 1.0
     with pytest.raises(DataError, match=r"predict: image of row 1: is empty \(1 damaged\); leave it out"):
-        from_frame(pd.DataFrame({"image": [encoded[0], b""]}), model)
+        images_from_frame(pd.DataFrame({"image": [encoded[0], b""]}), model)
     with pytest.raises(DataError, match=r"needs a column image of encoded images .* has a, b"):
-        from_frame(pd.DataFrame({"a": [1], "b": [2]}), model)
+        images_from_frame(pd.DataFrame({"a": [1], "b": [2]}), model)
 
 
 def test_what_images_do_not_take_is_one_line(places):

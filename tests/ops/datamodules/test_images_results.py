@@ -16,7 +16,7 @@ from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 from ops.reporting.html import write_report
 from ops.results.arrays import read_pictures
-from ops.results.schema import SearchResult
+from ops.results.search_schema import SearchResult
 
 
 def test_images_are_judged_in_their_projections():

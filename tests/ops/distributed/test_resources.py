@@ -67,16 +67,13 @@ def test_workers_are_as_many_as_asked_for():
     assert cluster_workers(LaunchSettings(workers=3, threads=2), cluster(8), {"CPU": 8.0}).threads == 2
 
 
-@pytest.mark.parametrize(
-    ("settings", "concurrent", "threads", "resources"),
-    [
-        ({"trials": 100}, 16, 1, {"cpu": 1}),
-        ({"trials": 4}, 4, 4, {"cpu": 4}),
-        ({"trials": 100, "threads": 4}, 4, 4, {"cpu": 4}),
-        ({"trials": 100, "concurrent": 2}, 2, 8, {"cpu": 8}),
-        ({"trials": 100, "concurrent": 50}, 16, 1, {"cpu": 1}),
-    ],
-)
+@pytest.mark.parametrize(("settings", "concurrent", "threads", "resources"), [
+    ({"trials": 100}, 16, 1, {"cpu": 1}),
+    ({"trials": 4}, 4, 4, {"cpu": 4}),
+    ({"trials": 100, "threads": 4}, 4, 4, {"cpu": 4}),
+    ({"trials": 100, "concurrent": 2}, 2, 8, {"cpu": 8}),
+    ({"trials": 100, "concurrent": 50}, 16, 1, {"cpu": 1}),
+])  # fmt: skip
 def test_trials_follow_the_clusters_cpus(settings, concurrent, threads, resources):
     nodes = cluster(0, 8, 8)
     result = cluster_share(SearchSettings(**settings), nodes, unused(nodes))

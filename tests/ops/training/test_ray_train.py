@@ -169,15 +169,12 @@ def test_labels_go_to_rank_0_only_and_passwords_to_nobody(tmp_path, monkeypatch)
     assert not snapshot.exists(), "Ray Train would go on with an earlier start's checkpoints"
 
 
-@pytest.mark.parametrize(
-    ("ended", "error", "words"),
-    [
-        ("stopped after epoch 3", Interrupted, "stopped after epoch 3"),
-        (SimpleNamespace(controller_failure=DivergedError("lower --lr")), DivergedError, "lower --lr"),
-        (RuntimeError("first\nlast line\n"), ResourceError, "the workers ended without a result: last line"),
-        (None, ResourceError, "no word from Ray"),
-    ],
-)
+@pytest.mark.parametrize(("ended", "error", "words"), [
+    ("stopped after epoch 3", Interrupted, "stopped after epoch 3"),
+    (SimpleNamespace(controller_failure=DivergedError("lower --lr")), DivergedError, "lower --lr"),
+    (RuntimeError("first\nlast line\n"), ResourceError, "the workers ended without a result: last line"),
+    (None, ResourceError, "no word from Ray"),
+])  # fmt: skip
 def test_how_a_training_ends(ended, error, words):
     with pytest.raises(error, match=words):
         ray_train._outcome(ended)
