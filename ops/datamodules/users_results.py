@@ -4,7 +4,6 @@ Every row is a mean over seeds, from the embeddings of each seed's last epoch an
 own the users score a seed when it ends (`score_seed`), the run brings its seeds together (`finish`).
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,14 @@ from ops.datamodules.user_rows import UserRows, user_rows
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation import link_prediction, recall, recommenders
 from ops.evaluation.boost import boosted as boosted_rows
-from ops.results.arrays import ASSIGNMENTS, read_arrays, read_map, seed_arrays, write_table
+from ops.graph.partition.executors import RunTasks
+from ops.results.arrays import ASSIGNMENTS, MORE, read_arrays, read_map, seed_arrays
 from ops.results.schema import RecallLine, RecallTable, Scores, StoredJson
+from ops.results.seed_rows import SeedRows
 from ops.results.statistics import over_seeds, paired, spread
 from ops.rng import generator
 
-EMBEDDINGS, SCORED = "embeddings.parquet", "scored.json"  # the latter: a seed's SeedScores
+EMBEDDINGS, SCORED = "embeddings", "scored.json"  # the latter: a seed's SeedScores
 RECALLS = "recalls.npz"  # beside it `rows` and `fixed` [rows Q]: recall@50 of every user that was asked
 BOOST_QUERIES = 2000  # validation users by whom the boost is chosen: each is searched among all users
 PAIRS = 20_000  # hidden test pairs whose links are scored: a keyed sample of more
@@ -84,12 +85,12 @@ def _scored(experiment: AnyExperiment, seed: int, folder: Path, *, fixed: bool) 
     return stored, rows, alike
 
 
-def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> Extras:
+def finish(experiment: AnyExperiment, seed_rows: SeedRows, chosen: int, run: RunTasks) -> Extras:
     """Write embeddings.parquet of seed `chosen`; returns what `result.json` says of recall, links and the map."""
-    data = experiment.data
-    offsets = np.asarray(data.manifest.nodes[data.rows].offsets)
-    table = write_embeddings(folder / EMBEDDINGS, data.ids, seed_arrays(folders[chosen]), offsets)
-    contents: Extras = {"embeddings": table}
+    data, folders = experiment.data, {seed: seed_rows.seed(seed) for seed in seed_rows.seeds}
+    for _ in run(EMBEDDINGS, seed_rows.tasks(write_embeddings, chosen, data.ids if seed_rows.parts == 1 else None)):
+        pass
+    contents: Extras = {"embeddings": seed_rows.table(EMBEDDINGS)}
     if all(maps := [read_map(seed_folder) for seed_folder in folders.values()]):
         quantisation, topographic = zip(*(each["map_errors"].tolist() for each in maps), strict=True)
         contents["map"] = Scores.model_validate(
@@ -104,6 +105,7 @@ def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path],
         quick, with_users = recommenders.rows(task, check)
         fixed = fixed + [_row(row) for row in quick]
         for rows, seed_folder in zip(of_seeds, folders.values(), strict=True):
+            seed_rows.bring(f"{seed_folder.name}/{Path(ASSIGNMENTS).stem}")
             clusters = read_arrays(seed_folder / ASSIGNMENTS, "last")["last"]
             whose = f"{experiment.method.name}'s"
             rows += [_row(recommenders.inside(task, model, clusters, whose)) for model in with_users]
@@ -120,18 +122,20 @@ def _tasks(users: UserRows) -> tuple[recall.Task, recall.Task]:
     return task, recall.make_task(users.train, users.valid, max_queries=BOOST_QUERIES, owners=users.owners)
 
 
-def write_embeddings(path: Path, ids: Ids, arrays: Arrays, offsets: NDArray[np.int64] | None = None) -> str:
-    """One row a user: id (the user's own), vector float32 [D], cluster, confidence; returns the name of the table."""
+def write_embeddings(rows: SeedRows, part: int, seed: int, ids: Ids | None = None) -> None:
+    """A part of the table: one row a user: id (the user's own), vector float32 [D], cluster, confidence.
+
+    `ids`: of rows in one part.
+    """
     import pyarrow as pa
 
-    z = np.ascontiguousarray(arrays["embedding"], np.float32)
-
-    def columns(rows: slice) -> dict[str, object]:
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(z[rows].ravel()), z.shape[1])
-        last = {"cluster": arrays["last"][rows], "confidence": arrays["confidence"][rows]}
-        return {"id": ids[rows], "vector": vectors, **last}
-
-    return write_table(path, offsets, columns)
+    last, z = rows.read(seed, part), np.ascontiguousarray(rows.read(seed, part, MORE)["embedding"], np.float32)
+    rows.write(EMBEDDINGS, part, {
+        "id": last["id"] if ids is None else ids,
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(z.ravel()), z.shape[1]),
+        "cluster": last["last"],
+        "confidence": last["confidence"],
+    })  # fmt: skip
 
 
 def _rows_of(

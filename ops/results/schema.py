@@ -233,7 +233,7 @@ class RunResult(StoredJson):
 class SeedResult(StoredJson):
     """What one seed comes to; `sizes` [K] are those of its last epoch's clusters, `given` as in `DataRecord`.
 
-    `alike`: all rows had the same features.
+    `alike`: all rows had the same features. `baselines`: their scores, where ranks that own rows have made them.
     """
 
     seed: int | None = None
@@ -255,6 +255,7 @@ class SeedResult(StoredJson):
     precision: str | None = None
     warnings: list[str] = []
     kept: float | None = None
+    baselines: dict[str, Numbers] | None = None
 
     def figures(self) -> dict[str, Number]:
         """All its scores by names such as `last/acc`, `selected/nmi`."""

@@ -6,7 +6,6 @@ from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from ops.api import Record
 from ops.clustering.collapse import is_collapsed
@@ -162,11 +161,3 @@ def recall_verdict(ours: RecallLine | None, strongest: RecallLine | None) -> str
         f"{ours.name} is {word} the strongest row without its training ({strongest.name}) in Recall@50: "
         f"{-100 * gain.mean:+.1f} points, 95 % interval by user {low:+.1f} to {high:+.1f}"
     )
-
-
-def stability(assignments: Sequence[NDArray[np.int64]]) -> float | None:
-    """Mean adjusted Rand index between the seeds' last assignments; None for a single seed."""
-    from sklearn.metrics import adjusted_rand_score
-
-    pairs = [(a, b) for i, a in enumerate(assignments) for b in assignments[:i]]
-    return float(np.mean([adjusted_rand_score(a, b) for a, b in pairs])) if pairs else None

@@ -79,7 +79,7 @@ class HsanTrainer:
         self.part = part_of(settings, data)
         self.in_batches = bool(settings.batch_nodes or settings.parts)
         self.rows = rows_of(x, self.a, self.group, run.device)
-        self.x = x if self.in_batches else x[:0]  # of all pairs a worker needs its rows only
+        self.x = x if self.in_batches else x.new_empty(0)  # of all pairs a worker needs its rows only: X~ is freed
         self.tile_rows = _tile_rows(settings, run)
         self.weights = self._weights(1 if self.in_batches else data.n_nodes)  # a batch makes weights of its rows
         self.labels: Int64[Tensor, "N"] | None = None

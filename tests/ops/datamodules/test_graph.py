@@ -11,6 +11,7 @@ from ops.config.settings import LaunchSettings
 from ops.data.synthetic.planted_partition import planted_graph
 from ops.data.types.hetero import from_homogeneous
 from ops.datamodules.graph import GraphData
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError, SettingsError
 from ops.graph.partition.metis import partition
 from ops.graph.partition.pipeline import partition_in_memory
@@ -74,7 +75,7 @@ def test_a_method_that_trains_has_its_untrained_network_beside_it(name):
     graph, _ = planted_graph(60, 3)
     method = METHODS[name]
     settings = method.settings(n_clusters=3, **({} if name == "ssgc" else {"epochs": 2}))
-    every = GraphData().baselines(experiment_of(method, settings, graph, seeds=1))
+    every = GraphData().baselines(experiment_of(method, settings, graph, seeds=1), ProcessGroup())
     rows = [clusters for row, clusters, _ in every if row == "untrained"]
     if name == "ssgc":
         assert rows == []

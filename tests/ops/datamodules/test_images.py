@@ -23,6 +23,7 @@ from ops.config.settings import LaunchSettings, PredictSettings, flat
 from ops.data.types.images import ImageSet
 from ops.datamodules import images
 from ops.datamodules.images import OWN_SPACE, ClassNames, ImageData
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError, SettingsError
 from ops.evaluation.labelled import LABELLED, Evaluator
 from ops.inference.images import images_from_frame
@@ -164,7 +165,7 @@ def test_features_of_a_frozen_backbone_need_no_images(places):
     assert labels is None
     assert ImageData().describe(data) == "40 images, 12 features of a frozen backbone"
     judge = Evaluator(np.repeat([0, 1], 20))
-    rows = list(ImageData().baselines(experiment_of(METHOD, settings, data, seeds=2)))
+    rows = list(ImageData().baselines(experiment_of(METHOD, settings, data, seeds=2), ProcessGroup()))
     assert [(name, judge(clusters)["acc"]) for name, clusters, _ in rows] == [("k-means on features", 1.0)] * 2 + [
         ("linear head on features", 1.0)
     ] * 2
@@ -190,7 +191,7 @@ def test_the_baseline_of_a_large_table_clusters_a_sample(monkeypatch):
     pixels = np.random.default_rng(1).integers(0, 50, (60, 3, 16, 16)) + np.array(COLOURS)[kinds][:, :, None, None]
     settings = hadis.Settings(n_clusters=3, backbone="small", epochs=1)
     data = ImageSet("shades", pixels=pixels.astype(np.uint8))
-    ((_, clusters, _),) = ImageData().baselines(experiment_of(hadis.METHOD, settings, data))
+    ((_, clusters, _),) = ImageData().baselines(experiment_of(hadis.METHOD, settings, data), ProcessGroup())
     assert Evaluator(kinds)(clusters)["acc"] == 1.0
 
 

@@ -1,13 +1,12 @@
 """Stored arrays: read back whole, or one line that says what is wrong."""
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from fabricate import MAP
 
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
-from ops.results.arrays import read_arrays, read_map, read_pictures, read_sample, table_path, write_table
+from ops.results.arrays import read_arrays, read_map, read_pictures, read_sample
 from ops.results.rows_by_rank import save_rows
 
 ONES = np.ones((3, 2))
@@ -71,11 +70,6 @@ def test_rows_are_read_alike_from_parts_and_from_one_file(tmp_path, offsets):
     assert set(both) == {"z", "shift"}
     assert np.array_equal(both["z"], z)
     assert np.array_equal(read_arrays(tmp_path / "e.npz", axis=1)["clusters"], epochs)
-    name = write_table(
-        tmp_path / "rows.parquet", offsets, lambda rows: {"seed": np.zeros(5)[rows], "id": epochs[0][rows]}
-    )
-    assert table_path(tmp_path, "rows") == tmp_path / name
-    assert pq.read_table(tmp_path / name)["id"].to_pylist() == epochs[0].tolist()
     if len(offsets) > 2:
         (tmp_path / "m" / "part-00001.npz").unlink()
         with pytest.raises(DataError, match=r"part-00001\.npz: this part of the results is missing"):

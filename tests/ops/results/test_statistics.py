@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ops.results.schema import Interval, RecallLine, Scores
-from ops.results.statistics import evaluated, figures_of, over_seeds, paired, recall_verdict, spread, stability, verdict
+from ops.results.statistics import evaluated, figures_of, over_seeds, paired, recall_verdict, spread, verdict
 
 
 def record(epoch, acc=None, **cluster):
@@ -45,12 +45,6 @@ def test_spread_has_ddof_one_and_none_for_a_single_seed():
     scores = over_seeds(each, chosen=True)
     assert (scores.epochs, scores.indices, list(scores.metrics)) == ([3, 9], ["silhouette"], ["acc", "silhouette"])
     assert over_seeds(each).indices == []
-
-
-def test_stability_is_one_for_renumbered_clusters():
-    a = np.array([0, 0, 1, 1, 2])
-    assert stability([a, (a + 1) % 3]) == 1.0
-    assert stability([a]) is None
 
 
 def over_scores(mean, std):
