@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WHEELS := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help setup lock fuzz demo check test test-cluster check-k8s chart kubeflow results bench test-gpu bench-gpu docs clean
+.PHONY: help setup lock fuzz demo lint types check test all-tests test-cluster check-k8s chart kubeflow results bench test-gpu bench-gpu docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -40,14 +40,20 @@ demo: setup ## search, train and report on scikit-learn's digits: about two minu
 	$(BIN)/python workflows/tune_hsan.py --dataset digits --trials 4 --epochs 120 --first-seed 5 --seeds 3 --no-prune \
 		--name demo
 
-check: setup ## lint, types and unit tests: some minutes
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: setup
 	$(BIN)/mypy
+
+check: lint types ## lint, types and unit tests: some minutes
 	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not slow and not cluster and not fuzz' -n 2 --dist loadfile
 
-test: check ## check, then the tests that start servers, kill runs and search with Ray
-	$(ONE_THREAD) $(BIN)/python -m pytest -m 'slow and not cluster' -n 2 --dist loadfile --no-loadscope-reorder
+test: lint types all-tests ## lint, types and all tests, those too that start servers, kill runs and search with Ray; with -j2: at once
+
+all-tests: setup
+	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not cluster and not fuzz' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-cluster: setup ## nodes of a Ray cluster that die in mid-run, Kubernetes' Pods in namespaces: as root; KUBE_APISERVER=URL: a real server
 	$(ONE_THREAD) KUBE_APISERVER=$(KUBE_APISERVER) $(BIN)/python -m pytest -v --durations=0 -m cluster

@@ -97,10 +97,9 @@ class Run(Protocol):
     ) -> None:  # fmt: skip
         """Tell one epoch's metrics; called equally often by all ranks.
 
-        `assignment` [N] comes at update epochs and is scored by the run, outside the method, with the `embeddings` by
-        name where the method has any to score. Of users (`DataModule.offsets`) every rank gives those of its own
-        rows [n]; else all have the same and rank 0's count. `state` is called only when a checkpoint is due. A stop
-        (scheduler, signal) arrives as an exception from this call.
+        `assignment` [N] comes at update epochs and is scored by the run, outside the method, with any `embeddings` by
+        name. Of users (`DataModule.offsets`) every rank gives its own rows [n]; else all have the same and rank 0's
+        count. `state` is called only when a checkpoint is due. A stop (scheduler, signal) arrives as an exception.
         """
 
 
@@ -110,7 +109,7 @@ class Result:
 
     Shapes: assignment int64 [N] in [0, K); confidence float32 [N] in [0, 1]; embedding float32 [N, D];
     `model` holds tensors only (safetensors), enough for the method's `predict`. `more`: further arrays by name, for
-    the run to score and draw (other embeddings, a map's units).
+    the run to score and draw (other embeddings, a map's units). `epoch`: an earlier one than the last that all is of.
     """
 
     assignment: NDArray[np.int64]
@@ -118,6 +117,7 @@ class Result:
     embedding: NDArray[np.float32]
     model: dict[str, Tensor]
     more: Arrays = field(default_factory=dict)
+    epoch: int | None = None
 
 
 class PlainRun:

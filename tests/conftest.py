@@ -28,8 +28,8 @@ settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(items):
-    """Workflows first: their files take longest, and what is long must not begin when another process has no more."""
-    items.sort(key=lambda item: "workflows" not in item.path.parts)
+    """Workflows first, then trainers: what is long must not begin when another process has no more."""
+    items.sort(key=lambda item: ("workflows" not in item.path.parts, "trainers" not in item.path.parts))
 
 
 @pytest.fixture(scope="session")
@@ -70,10 +70,13 @@ def untracked(monkeypatch):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_linear_baseline():
-    """Of the linear methods tables have the first only, for each costs seconds; `test_baselines` takes them all."""
+def quick_trainings():
+    """One linear method in tables, for each costs seconds (`test_baselines` takes them all), and a prepared MLflow."""
+    import quick_mlflow
+
     from ops.evaluation import baselines
 
+    quick_mlflow.install()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baselines, "KINDS", baselines.KINDS[:1])
         yield

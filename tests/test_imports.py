@@ -57,7 +57,7 @@ def tree(path):
 @cache
 def imports(module, at_import_only=False):
     """Every module that `module` imports, wherever in the file; names of our own modules resolved fully."""
-    found = set()
+    result = set()
 
     def visit(node):
         for child in ast.iter_child_nodes(node):
@@ -66,20 +66,20 @@ def imports(module, at_import_only=False):
             if at_import_only and isinstance(child, ast.If) and getattr(child.test, "id", "") == "TYPE_CHECKING":
                 continue
             if isinstance(child, ast.Import):
-                found.update(alias.name for alias in child.names)
+                result.update(alias.name for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
                 assert child.level == 0, f"{module}: relative import"
                 names = {f"{child.module}.{alias.name}" for alias in child.names}
-                found.update(names)
+                result.update(names)
                 if names - set(MODULES):  # else only modules of a package are imported
-                    found.add(child.module)
+                    result.add(child.module)
             elif isinstance(child, ast.Call) and module not in BY_NAME:
                 name = getattr(child.func, "attr", getattr(child.func, "id", ""))
                 assert name not in ("import_module", "__import__"), f"{module}:{child.lineno}: imports by name"
             visit(child)
 
     visit(tree(MODULES[module]))
-    return frozenset(found)
+    return frozenset(result)
 
 
 def ours(names):
@@ -181,13 +181,13 @@ def test_importing_a_trainer_or_a_workflow_imports_nothing_heavy():
 def loaded_by(code, tmp_path):
     """The top-level modules that a fresh Python has loaded after `code`."""
     code += "\nimport sys; print('LOADED', *{m.split('.')[0] for m in sys.modules}, file=sys.stderr)"
-    made = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True,
         env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    line = next(line for line in made.stderr.splitlines() if line.startswith("LOADED"))
+    line = next(line for line in completed.stderr.splitlines() if line.startswith("LOADED"))
     assert list(tmp_path.iterdir()) == [], "an import wrote files"
-    return set(line.split()[1:]), made.stdout
+    return set(line.split()[1:]), completed.stdout
 
 
 def test_importing_a_trainer_does_no_work(tmp_path):
@@ -197,16 +197,13 @@ def test_importing_a_trainer_does_no_work(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("workflow", "argv"),
-    [
-        ("train", ["hsan", "--help"]),
-        ("train", ["--help"]),
-        ("tune_hsan", ["--help"]),
-        ("tune_hgt", ["--help"]),
-        ("tune_caegcn", ["--help"]),
-    ],
-)
+@pytest.mark.parametrize(("workflow", "argv"), [
+    ("train", ["hsan", "--help"]),
+    ("train", ["--help"]),
+    ("tune_hsan", ["--help"]),
+    ("tune_hgt", ["--help"]),
+    ("tune_caegcn", ["--help"]),
+])  # fmt: skip
 def test_help_needs_nothing_heavy(tmp_path, workflow, argv):
     code = (
         f"import contextlib\nfrom workflows.{workflow} import main\nwith contextlib.suppress(SystemExit): main({argv})"
@@ -258,3 +255,9 @@ def test_the_page_of_the_rooms_names_files_that_there_are():
     missing = [n for n in names if not any((PROJECT / root / n).is_file() for root in ("", "ops", "ops/evaluation"))]
     assert missing == []
     assert all(f"`{room}`" in page or f"`{room}.py`" in page for room in ROOMS)
+
+
+def test_any_is_rare_where_records_pass():
+    rooms = {"datamodules", "inference", "reporting", "results", "storage", "tracking", "training", "tuning"}
+    texts = [path.read_text(encoding="utf-8") for path in FILES if path.parent.name in rooms]
+    assert sum(bool(re.search(r"\bAny\b", line)) for text in texts for line in text.splitlines()) <= 60

@@ -74,12 +74,12 @@ def lines(path):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A finished run for each kind of labels: name -> (job, folder)."""
-    place, found = tmp_path_factory.mktemp("wall"), {}
+    place, jobs = tmp_path_factory.mktemp("wall"), {}
     for name in LABELS:
         job = job_on(place, name)
         # as part of a study: which would send its records to MLflow, which is no part of this test
-        found[name] = job, run_experiment(job, place / name / "runs", place / name)[0]
-    return found
+        jobs[name] = job, run_experiment(job, place / name / "runs", place / name)[0]
+    return jobs
 
 
 @pytest.fixture(params=[name for name in LABELS if name != "true"])

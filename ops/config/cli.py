@@ -18,11 +18,11 @@ from ops.config.settings import (
     allowed,
     build,
     check_keys,
+    domain_words,
     fields,
     flag,
     flat,
     nearby,
-    searched,
 )  # fmt: skip
 from ops.data.catalog.graphs import canonical
 from ops.data.images.catalog import canonical_images
@@ -109,7 +109,7 @@ def parser(
     groups = {title: flags.add_argument_group(title) for title in SECTIONS}
     section = {key: title for title, keys in SECTIONS.items() for key in keys}
     for key, (info, model) in fields(*models).items():
-        domain = f"; searched over {words}" if (words := searched(model, key)) else ""
+        domain = f"; searched over {words}" if (words := domain_words(model, key)) else ""
         text = f"{info.description} [{allowed(info)}; default: {info.default}{domain}]".replace("%", "%%")
         kind = {"action": argparse.BooleanOptionalAction} if info.annotation is bool else {"metavar": key.upper()}
         title = section.get(key, "the method's own settings" if issubclass(model, MethodSettings) else "results")

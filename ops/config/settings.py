@@ -248,7 +248,7 @@ def search_domain(model: type[Settings], key: str) -> Mapping[str, Any] | None:
     return extra.get("search") if isinstance(extra, dict) else None  # type: ignore[return-value]
 
 
-def searched(model: type[Settings], key: str) -> str:
+def domain_words(model: type[Settings], key: str) -> str:
     """The declared search domain in words, "" where there is none."""
     return ", ".join(f"{kind} {values}" for kind, values in (search_domain(model, key) or {}).items())
 
@@ -264,6 +264,6 @@ def docs_table(*models: type[Settings]) -> str:
     rows = ["| flag | default | allowed | meaning | searched over |", "|---|---|---|---|---|"]
     for key, (info, model) in fields(*models).items():
         default = "" if info.default is None else str(info.default)
-        words = (f"`{flag(key)}`", default, allowed(info), str(info.description), searched(model, key))
+        words = (f"`{flag(key)}`", default, allowed(info), str(info.description), domain_words(model, key))
         rows.append(f"| {' | '.join(words)} |")
     return "\n".join(rows)

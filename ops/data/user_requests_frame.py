@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PLAIN = ("relation", "weight", "time")
 
 
-def from_frame(frame: pd.DataFrame, model: Vocabulary) -> Arrived:
+def users_from_frame(frame: pd.DataFrame, model: Vocabulary) -> Arrived:
     """Users in the order in which they first stand there; columns as `ops.inference.mlflow_pyfunc` describes them.
 
     Raises DataError for columns or values that do not fit, and as `ops.data.user_requests.read_new` does.

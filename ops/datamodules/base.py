@@ -1,6 +1,6 @@
 """What a run does differently for one kind of data; each kind has a module of its own beside this one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Generic, TypedDict
@@ -15,7 +15,9 @@ from ops.distributed.process_group import ProcessGroup
 from ops.distributed.resources import Workers
 from ops.errors import SettingsError
 from ops.evaluation.explain import ExplainedCluster
+from ops.graph.partition.executors import RunTasks
 from ops.results.schema import RecallTable, Scores
+from ops.results.seed_rows import SeedRows
 
 
 class Extras(TypedDict, total=False):
@@ -49,7 +51,7 @@ class DataModule(Generic[S, D]):
     def offsets(self, data: D, array: str = "") -> NDArray[np.int64] | None:
         """The first row of each part of the rows [P + 1] of which part p belongs to rank p % W; None: rank 0 has all.
 
-        `array`: of that name in a `Result`, whose rows may be others.
+        `array`: of that name in a `Result`, whose rows may be others. Data in parts gives the `part_ids` of its rows.
         """
         return None
 
@@ -64,12 +66,16 @@ class DataModule(Generic[S, D]):
         """The input [N, F] of the rows (or of some of them), for figures: float32, or pixels as bytes."""
         raise NotImplementedError
 
-    def baselines(self, experiment: Experiment[S, D]) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
-        """Name, assignment int64 [N] and embeddings of every baseline, one a seed."""
+    def baselines(
+        self, experiment: Experiment[S, D], group: ProcessGroup
+    ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
+        """Name, assignment int64 [N] and embeddings of every baseline, one a seed; with `offsets` of a rank's rows."""
         raise NotImplementedError
 
-    def explain(self, experiment: Experiment[S, D], clusters: NDArray[np.int64]) -> list[ExplainedCluster] | None:
-        """Which features set each cluster apart; None where features explain nothing."""
+    def explain(
+        self, experiment: Experiment[S, D], clusters: NDArray[np.int64], rows: NDArray[np.int64] | slice = slice(None)
+    ) -> list[ExplainedCluster] | None:
+        """Which features set each cluster of these rows apart; None where features explain nothing."""
         return None
 
     def serve(self, experiment: Experiment[S, D], workers: Workers | None) -> AbstractContextManager[D]:
@@ -79,8 +85,7 @@ class DataModule(Generic[S, D]):
     def finish_seed(self, experiment: Experiment[S, D], run: Run, folder: Path, result: Result) -> None:
         """Write what `finish` needs of a seed to its `folder`; with `offsets` all ranks call it with their rows."""
 
-    def finish(
-        self, experiment: Experiment[S, D], folder: Path, folders: Mapping[int, Path], model_seed: int
-    ) -> Extras:
-        """Write what only this kind of data leaves in a run's `folder`; returns what `result.json` says of it."""
+    def finish(self, experiment: Experiment[S, D], rows: SeedRows, seed: int, run: RunTasks) -> Extras:
+        """Write what only this kind of data leaves in a run's folder, embeddings of the model's `seed`, by tasks that
+        `run` does; returns what `result.json` says of it."""
         return {}

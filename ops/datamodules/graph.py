@@ -77,7 +77,7 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
         return data.x[rows]
 
     def baselines(
-        self, experiment: Experiment[MethodSettings, AttributedGraph]
+        self, experiment: Experiment[MethodSettings, AttributedGraph], group: ProcessGroup
     ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
         """k-means on X, the filtered X and the degree; the quick linear methods; rows of the untrained network."""
         method, settings, seeds = experiment.method, experiment.settings, experiment.seeds
@@ -92,8 +92,9 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
                 yield "untrained", kmeans(rows, experiment.k, (seed, 0)).labels.numpy(), {}
 
     def explain(
-        self, experiment: Experiment[MethodSettings, AttributedGraph], clusters: NDArray[np.int64]
-    ) -> list[ExplainedCluster] | None:
+        self, experiment: Experiment[MethodSettings, AttributedGraph], clusters: NDArray[np.int64],
+        rows: NDArray[np.int64] | slice = slice(None),
+    ) -> list[ExplainedCluster] | None:  # fmt: skip
         """Features by their difference between a cluster and the rest."""
         data = experiment.data
-        return explain(data.x, clusters, experiment.k, data.feature_names, scaling=data.scaling)
+        return explain(data.x[rows], clusters, experiment.k, data.feature_names, scaling=data.scaling)

@@ -5,10 +5,9 @@ Axes: N images, C = 3 channels, S the side, D projection width, K clusters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,8 @@ from ops.distributed.process_group import ProcessGroup
 from ops.distributed.ray_session import in_object_store
 from ops.distributed.resources import Workers
 from ops.evaluation.unlabelled import feature_indices, size_indices
+from ops.graph.partition.executors import RunTasks
+from ops.results.seed_rows import SeedRows
 from ops.rng import generator
 
 OWN_SPACE = "indices are taken in the trial's own projections: they compare epochs and trials of one backbone only"
@@ -112,7 +113,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         return data.pixels.reshape(data.n_rows, -1)[rows]
 
     def baselines(
-        self, experiment: Experiment[ImageSettings, ImageSet]
+        self, experiment: Experiment[ImageSettings, ImageSet], group: ProcessGroup
     ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
         """k-means on pixels, and where the backbone is frozen k-means and TEMI's linear head on the features.
 
@@ -132,13 +133,12 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
                 yield "linear head on features", temi(data.features, experiment.k, seed), {}
 
     def finish(
-        self, experiment: Experiment[ImageSettings, ImageSet], folder: Path, folders: Mapping[int, Path],
-        model_seed: int,
-    ) -> Extras:  # fmt: skip
+        self, experiment: Experiment[ImageSettings, ImageSet], rows: SeedRows, seed: int, run: RunTasks
+    ) -> Extras:
         """The pictures of the report and the embeddings as Parquet (`images_results.py`)."""
         from ops.datamodules.images_results import finish
 
-        return finish(experiment, folder, folders, model_seed)
+        return finish(experiment, rows, seed)
 
 
 def _kmeans(space: NDArray[np.number], k: int, seed: int) -> NDArray[np.int64]:

@@ -4,9 +4,6 @@ Pictures are stored as pixels of the model's seed, so that a report is drawn aga
 Axes: N images, K clusters, M images of a cluster, P pairs, S the side, D projection width, L classes.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,26 +12,27 @@ from ops.atomic_io import Arrays, save_arrays
 from ops.datamodules.base import Extras
 from ops.datamodules.users_results import EMBEDDINGS, write_embeddings
 from ops.results.arrays import PICTURES, seed_arrays
+from ops.results.seed_rows import SeedRows
 
 NEAREST, CLUSTERS, PAIRS = 10, 30, 12  # images of a cluster, clusters, and pairs that are shown
 SHOWN_SIDE = 96  # larger images are thinned to this side
 
 
-def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> Extras:
+def finish(experiment: AnyExperiment, rows: SeedRows, chosen: int) -> Extras:
     """Write pictures.npz and embeddings.parquet of seed `chosen`; returns what `result.json` says of them."""
-    arrays = seed_arrays(folders[chosen])
+    arrays = seed_arrays(rows.seed(chosen))
     stored = {} if experiment.data.pixels is None else pictures(experiment.data.pixels, arrays)
     if experiment.labels is not None:
         stored |= class_counts(arrays["last"], experiment.labels, experiment.k)
         if experiment.hidden is not None and experiment.hidden.classes is not None:
             stored["classes"] = np.array(experiment.hidden.classes, dtype=np.str_)
     if stored:
-        save_arrays(folder / PICTURES, seed=np.array(chosen), **stored)
+        save_arrays(rows.folder / PICTURES, seed=np.array(chosen), **stored)
     if "embedding" not in arrays:
         return {}
     ids = np.arange(experiment.data.n_rows) if experiment.data.ids is None else experiment.data.ids
-    write_embeddings(folder / EMBEDDINGS, ids, arrays)
-    return {"embeddings": EMBEDDINGS}
+    write_embeddings(rows, 0, chosen, ids)
+    return {"embeddings": rows.table(EMBEDDINGS)}
 
 
 def pictures(pixels: NDArray[np.uint8], arrays: Arrays) -> Arrays:

@@ -7,7 +7,7 @@ Axes: U users (the rows), O notes (the other end), M hidden pairs, F features.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -40,12 +40,14 @@ from ops.evaluation import recall
 from ops.evaluation.explain import ExplainedCluster, explain
 from ops.evaluation.projection import projection_modularity
 from ops.evaluation.unlabelled import feature_indices, size_indices
+from ops.graph.partition.executors import RunTasks
 from ops.graph.partition.manifest import MANIFEST, Manifest, has_manifest, read_manifest
 from ops.graph.partition.pipeline import partition_in_memory
 from ops.graph.partition.tasks import PartitionRequest
 from ops.graph.sampling.batches import PARTITION_SEED
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.graph.sampling.part_service import cached
+from ops.results.seed_rows import SeedRows
 from ops.storage import object_store as s3
 from ops.storage import run_dir
 from ops.storage.object_store import is_s3
@@ -193,22 +195,29 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
             return np.zeros((len(numbers), 1), np.float32)
         return data.connect().features(data.rows, numbers)
 
-    def baselines(self, experiment: UserExperiment) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
+    def baselines(
+        self, experiment: UserExperiment, group: ProcessGroup
+    ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
         """k-means on the users' features, and on the fixed space (features at none and two steps)."""
         if experiment.hidden is None:
             return
-        users = user_rows(experiment.data, experiment.hidden, ProcessGroup())
+        users = user_rows(experiment.data, experiment.hidden, group)
+        k, shard = experiment.k, users.owners.shard
         spaces = ({} if users.x is None else {"kmeans": users.x}) | {"filter+kmeans": users.space}
         for name, space in spaces.items():
             for seed in experiment.seeds:
                 x = torch.from_numpy(space)
-                clusters = kmeans(x, experiment.k, (seed,), start_rows=START_ROWS).labels.numpy()
+                clusters = kmeans(x, k, (seed,), shard=shard, group=group, start_rows=START_ROWS).labels.numpy()
                 yield name, clusters, {"embedding": space}
 
-    def explain(self, experiment: UserExperiment, clusters: NDArray[np.int64]) -> list[ExplainedCluster] | None:
+    def explain(
+        self, experiment: UserExperiment, clusters: NDArray[np.int64], rows: NDArray[np.int64] | slice = slice(None)
+    ) -> list[ExplainedCluster] | None:
         """Features of users by their difference between a cluster and the rest; None where they have none."""
         data = experiment.data
-        return explain(self.features(data), clusters, experiment.k, data.feature_names) if data.n_features else None
+        if not data.n_features:
+            return None
+        return explain(self.features(data, rows), clusters, experiment.k, data.feature_names)
 
     def serve(self, experiment: UserExperiment, workers: Workers | None) -> AbstractContextManager[PartitionedGraph]:
         """Files in process without workers, else one Ray actor a part.
@@ -232,17 +241,15 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
 
     def finish_seed(self, experiment: UserExperiment, run: Run, folder: Path, result: Result) -> None:
         """The seed's rows of the recall table and its link scores, by the ranks that own the users; not a trial's."""
-        from ops.datamodules.users_results import SCORED, score_seed
+        from ops.datamodules.users_results import score_seed
 
         if experiment.hidden is not None and run.seed in experiment.seeds:
             group, first = ProcessGroup(run.rank, run.world), run.seed == experiment.seeds[0]
             arrays: Arrays = {"last": result.assignment, "embedding": result.embedding, **result.more}
-            scored = score_seed(experiment, group, run.seed, arrays, fixed=first)
-            if run.rank == 0:
-                scored.write(folder / SCORED)
+            score_seed(experiment, group, run.seed, arrays, folder, fixed=first)
 
-    def finish(self, experiment: UserExperiment, folder: Path, folders: Mapping[int, Path], model_seed: int) -> Extras:
+    def finish(self, experiment: UserExperiment, rows: SeedRows, seed: int, run: RunTasks) -> Extras:
         """The recall table, link scores and the embeddings as Parquet (`users_results.py`)."""
         from ops.datamodules.users_results import finish
 
-        return finish(experiment, folder, folders, model_seed)
+        return finish(experiment, rows, seed, run)

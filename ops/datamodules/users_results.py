@@ -4,14 +4,13 @@ Every row is a mean over seeds, from the embeddings of each seed's last epoch an
 own the users score a seed when it ends (`score_seed`), the run brings its seeds together (`finish`).
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ops.api import AnyExperiment
-from ops.atomic_io import Arrays
+from ops.atomic_io import Arrays, replacing
 from ops.clustering.owners import Owners
 from ops.data.types.hetero import Ids
 from ops.datamodules.base import Extras
@@ -19,15 +18,19 @@ from ops.datamodules.user_rows import UserRows, user_rows
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation import link_prediction, recall, recommenders
 from ops.evaluation.boost import boosted as boosted_rows
-from ops.results.arrays import ASSIGNMENTS, read_arrays, read_map, seed_arrays, write_table
+from ops.graph.partition.executors import RunTasks
+from ops.results.arrays import ASSIGNMENTS, MORE, read_arrays, read_map, seed_arrays
 from ops.results.schema import RecallLine, RecallTable, Scores, StoredJson
-from ops.results.statistics import over_seeds, spread
+from ops.results.seed_rows import SeedRows
+from ops.results.statistics import over_seeds, paired, spread
 from ops.rng import generator
 
-EMBEDDINGS, SCORED = "embeddings.parquet", "scored.json"  # the latter: a seed's SeedScores
+EMBEDDINGS, SCORED = "embeddings", "scored.json"  # the latter: a seed's SeedScores
+RECALLS = "recalls.npz"  # beside it `rows` and `fixed` [rows Q]: recall@50 of every user that was asked
 BOOST_QUERIES = 2000  # validation users by whom the boost is chosen: each is searched among all users
 PAIRS = 20_000  # hidden test pairs whose links are scored: a keyed sample of more
 Numbers = dict[str, float | None]
+Rows = list[tuple["SeedRow", NDArray[np.float64]]]  # with recall@50 of every user that was asked [Q]
 
 
 class SeedRow(StoredJson):
@@ -49,24 +52,45 @@ class SeedScores(StoredJson):
     left_out: int
 
 
-def score_seed(experiment: AnyExperiment, group: ProcessGroup, seed: int, arrays: Arrays, *, fixed: bool) -> SeedScores:
-    """The scores of a seed by the `arrays` of the rows that this rank owns; all ranks of `group` call it."""
+def score_seed(
+    experiment: AnyExperiment, group: ProcessGroup, seed: int, arrays: Arrays, folder: Path, *, fixed: bool
+) -> None:
+    """Score a seed by the `arrays` of the rows that this rank owns; all ranks of `group` call it, the first writes."""
     users = user_rows(experiment.data, experiment.hidden, group)
     task, check = _tasks(users)
-    return SeedScores(
-        rows=[_row(row) for row in _rows_of(experiment, task, check, seed, arrays)],
-        fixed=[_row(row) for row in (recall.popularity(task), recall.user_knn(task))] if fixed else [],
+    rows = _rows_of(experiment, task, check, seed, arrays)
+    alike = [recall.popularity(task), recall.user_knn(task)] if fixed else []
+    scores = SeedScores(
+        rows=[_row(row)[0] for row in rows],
+        fixed=[_row(row)[0] for row in alike],
         links=dict(_links(experiment, users, arrays)),
         queries=len(task.queries), users=task.users, left_out=task.left_out,
     )  # fmt: skip
+    if group.rank == 0:
+        with replacing(folder / RECALLS) as temporary, temporary.open("wb") as file:
+            each = [np.array([row.recalls for row in table]) for table in (rows, alike)]
+            np.savez_compressed(file, rows=each[0], fixed=each[1])
+        scores.write(folder / SCORED)
 
 
-def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path], chosen: int) -> Extras:
+def _scored(experiment: AnyExperiment, seed: int, folder: Path, *, fixed: bool) -> tuple[SeedScores, Rows, Rows]:
+    """What was written of a seed, with its rows and the fixed ones; scored now if it was a search's trial, or an
+    earlier version's."""
+    stored = SeedScores.read_optional(folder / SCORED)
+    if stored is None or not (folder / RECALLS).is_file() or (fixed and not stored.fixed):
+        score_seed(experiment, ProcessGroup(), seed, seed_arrays(folder), folder, fixed=fixed)
+        stored = SeedScores.read(folder / SCORED)
+    each = read_arrays(folder / RECALLS)
+    rows, alike = (list(zip(a, each[n], strict=True)) for n, a in (("rows", stored.rows), ("fixed", stored.fixed)))
+    return stored, rows, alike
+
+
+def finish(experiment: AnyExperiment, seed_rows: SeedRows, chosen: int, run: RunTasks) -> Extras:
     """Write embeddings.parquet of seed `chosen`; returns what `result.json` says of recall, links and the map."""
-    data = experiment.data
-    offsets = np.asarray(data.manifest.nodes[data.rows].offsets)
-    table = write_embeddings(folder / EMBEDDINGS, data.ids, seed_arrays(folders[chosen]), offsets)
-    contents: Extras = {"embeddings": table}
+    data, folders = experiment.data, {seed: seed_rows.seed(seed) for seed in seed_rows.seeds}
+    for _ in run(EMBEDDINGS, seed_rows.tasks(write_embeddings, chosen, data.ids if seed_rows.parts == 1 else None)):
+        pass
+    contents: Extras = {"embeddings": seed_rows.table(EMBEDDINGS)}
     if all(maps := [read_map(seed_folder) for seed_folder in folders.values()]):
         quantisation, topographic = zip(*(each["map_errors"].tolist() for each in maps), strict=True)
         contents["map"] = Scores.model_validate(
@@ -74,25 +98,21 @@ def finish(experiment: AnyExperiment, folder: Path, folders: Mapping[int, Path],
         )
     if experiment.hidden is None:
         return contents
-    scored: list[SeedScores] = []
-    for seed, seed_folder in folders.items():
-        stored, first = SeedScores.read_optional(seed_folder / SCORED), not scored
-        if stored is None or (first and not stored.fixed):  # a search's trial, or of an earlier version
-            stored = score_seed(experiment, ProcessGroup(), seed, seed_arrays(seed_folder), fixed=first)
-        scored.append(stored)
-    fixed, of_seeds = scored[0].fixed, [s.rows for s in scored]
+    scored = [_scored(experiment, seed, each, fixed=i == 0) for i, (seed, each) in enumerate(folders.items())]
+    (counts, _, fixed), of_seeds = scored[0], [rows for _, rows, _ in scored]
     if recommenders.applies(data.count(data.others)):  # by one process
         task, check = _tasks(user_rows(data, experiment.hidden, ProcessGroup()))
-        fixed = fixed + [_row(row) for row in recommenders.rows(task, check)]
-        factors = recommenders.user_factors(task.train)
-        title = f"singular vectors of the interactions, {experiment.method.name}'s clusters"
+        quick, with_users = recommenders.rows(task, check)
+        fixed = fixed + [_row(row) for row in quick]
         for rows, seed_folder in zip(of_seeds, folders.values(), strict=True):
+            seed_rows.bring(f"{seed_folder.name}/{Path(ASSIGNMENTS).stem}")
             clusters = read_arrays(seed_folder / ASSIGNMENTS, "last")["last"]
-            rows.append(_row(recall.u2u2i(task, factors, clusters, title)))
-    lines = [_over_seeds([row]) for row in fixed] + [_over_seeds(list(rows)) for rows in zip(*of_seeds, strict=True)]
-    counts = {"queries": scored[0].queries, "users": scored[0].users, "left_out": scored[0].left_out}
-    contents["recall"] = RecallTable(rows=lines, **counts)
-    contents["links"] = over_seeds([each.links for each in scored])
+            whose = f"{experiment.method.name}'s"
+            rows += [_row(recommenders.inside(task, model, clusters, whose)) for model in with_users]
+    ours = np.stack([rows[0][1] for rows in of_seeds])
+    lines = [_line([row], ours) for row in fixed] + [_line(list(rows), ours) for rows in zip(*of_seeds, strict=True)]
+    contents["recall"] = RecallTable(rows=lines, queries=counts.queries, users=counts.users, left_out=counts.left_out)
+    contents["links"] = over_seeds([each.links for each, _, _ in scored])
     return contents
 
 
@@ -102,18 +122,20 @@ def _tasks(users: UserRows) -> tuple[recall.Task, recall.Task]:
     return task, recall.make_task(users.train, users.valid, max_queries=BOOST_QUERIES, owners=users.owners)
 
 
-def write_embeddings(path: Path, ids: Ids, arrays: Arrays, offsets: NDArray[np.int64] | None = None) -> str:
-    """One row a user: id (the user's own), vector float32 [D], cluster, confidence; returns the name of the table."""
+def write_embeddings(rows: SeedRows, part: int, seed: int, ids: Ids | None = None) -> None:
+    """A part of the table: one row a user: id (the user's own), vector float32 [D], cluster, confidence.
+
+    `ids`: of rows in one part.
+    """
     import pyarrow as pa
 
-    z = np.ascontiguousarray(arrays["embedding"], np.float32)
-
-    def columns(rows: slice) -> dict[str, object]:
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(z[rows].ravel()), z.shape[1])
-        last = {"cluster": arrays["last"][rows], "confidence": arrays["confidence"][rows]}
-        return {"id": ids[rows], "vector": vectors, **last}
-
-    return write_table(path, offsets, columns)
+    last, z = rows.read(seed, part), np.ascontiguousarray(rows.read(seed, part, MORE)["embedding"], np.float32)
+    rows.write(EMBEDDINGS, part, {
+        "id": last["id"] if ids is None else ids,
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(z.ravel()), z.shape[1]),
+        "cluster": last["last"],
+        "confidence": last["confidence"],
+    })  # fmt: skip
 
 
 def _rows_of(
@@ -130,15 +152,16 @@ def _rows_of(
     ]
 
 
-def _row(row: recall.RecallRow) -> SeedRow:
-    return SeedRow(name=row.name, note=row.note, metrics=dict(row.metrics))
+def _row(row: recall.RecallRow) -> tuple[SeedRow, NDArray[np.float64]]:
+    return SeedRow(name=row.name, note=row.note, metrics=dict(row.metrics)), row.recalls
 
 
-def _over_seeds(rows: list[SeedRow]) -> RecallLine:
-    """The line of a row of each seed."""
-    notes = dict.fromkeys(row.note for row in rows if row.note)
-    metrics = over_seeds([row.metrics for row in rows]) or Scores()
-    return RecallLine(name=rows[0].name, note="; ".join(notes), metrics=metrics)
+def _line(rows: Rows, ours: NDArray[np.float64]) -> RecallLine:
+    """The line of a row of each seed, against recall@50 of the method's clusters [seeds Q]."""
+    notes = dict.fromkeys(row.note for row, _ in rows if row.note)
+    metrics = over_seeds([row.metrics for row, _ in rows]) or Scores()
+    gain = paired(np.stack([recalls for _, recalls in rows]), ours)
+    return RecallLine(name=rows[0][0].name, note="; ".join(notes), metrics=metrics, gain=gain)
 
 
 def _links(experiment: AnyExperiment, users: UserRows, arrays: Arrays) -> dict[str, float]:

@@ -54,4 +54,4 @@ def _tried(
     task: Task, similar: Similar, clusters: NDArray[np.int64], boosts: Sequence[float]
 ) -> Iterator[tuple[float, float]]:
     for b in boosts:
-        yield b, list_metrics(lists_of(task, similar, b, clusters), task)["recall@50"]
+        yield b, float(np.mean(list_metrics(lists_of(task, similar, b, clusters), task)["recall@50"]))

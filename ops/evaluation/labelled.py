@@ -53,7 +53,7 @@ def table_scores(table: NDArray[np.int64]) -> dict[str, float]:
     hits[classes] = table[classes, columns]
     either = of_class.astype(np.float64)
     either[classes] += of_cluster[columns]
-    both = {"acc": float(hits.sum() / n), "f1": float(np.mean(2 * hits / either)), "ari": _rand(table)}
+    both = {"acc": float(hits.sum() / n), "f1": float(np.mean(2 * hits / either)), "ari": adjusted_rand(table)}
     if 1 in table.shape:
         return both | dict.fromkeys(("nmi", "ami"), float(table.shape == (1, 1)))
     information = mutual_info_score(None, None, contingency=table)
@@ -63,8 +63,8 @@ def table_scores(table: NDArray[np.int64]) -> dict[str, float]:
     return both | {"nmi": float(information / entropy), "ami": float(gap / whole)}
 
 
-def _rand(table: NDArray[np.int64]) -> float:
-    """The adjusted Rand index (Hubert & Arabie 1985) from counts of pairs, in whole numbers of any size."""
+def adjusted_rand(table: NDArray[np.int64]) -> float:
+    """The adjusted Rand index (Hubert & Arabie 1985) of a table of counts, by pairs in whole numbers of any size."""
     n, together = int(table.sum()), sum(v * v for v in table.ravel().tolist())
     in_class, in_cluster = (sum(v * v for v in table.sum(axis).tolist()) for axis in (1, 0))
     a, b, c = together - n, in_class - together, in_cluster - together

@@ -13,7 +13,7 @@ notes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,12 +65,11 @@ class Task:
 @dataclass(frozen=True)
 class RecallRow:
     """One line of the recall table: means over the queries by name (`recall@50`, `ndcg@50`, `hit_rate@50`, `scanned`,
-    `coverage`, `gini`), how many queries of how many users, and a remark."""
+    `coverage`, `gini`), recall@50 of every query [Q], alike on all workers, and a remark."""
 
     name: str
     metrics: dict[str, float]
-    queries: int
-    users: int
+    recalls: NDArray[np.float64] = field(compare=False, repr=False)
     note: str = ""
 
 
@@ -120,13 +119,14 @@ def _binary(matrix: Any) -> sp.csr_array:
 
 
 def u2u2i(
-    task: Task, z: Float[np.ndarray, "n D"], clusters: Int64[np.ndarray, "n"] | None, name: str, n: int = NEIGHBOURS
-) -> RecallRow:
+    task: Task, z: Float[np.ndarray, "n D"], clusters: Int64[np.ndarray, "n"] | None, name: str, n: int = NEIGHBOURS,
+    note: str = "",
+) -> RecallRow:  # fmt: skip
     """The row of embeddings `z` searched inside `clusters` (None: exact search over all users).
 
     Users without training notes are nobody's neighbours.
     """
-    return similar_row(task, near(task, z, clusters, n), name)
+    return similar_row(task, near(task, z, clusters, n), name, note)
 
 
 def near(
@@ -256,16 +256,17 @@ def scored_lists(task: Task, lists: NDArray[np.int64], name: str, scanned: NDArr
     """The row of the lists [q L] of this worker's queries, for which it `scanned` [q] users each."""
     everywhere = np.zeros(len(task.queries))
     everywhere[task.asked] = scanned
-    metrics = list_metrics(lists, task) | {"scanned": float(task.owners.sum_(everywhere).mean())}
-    return RecallRow(name, metrics, len(task.queries), task.users, note)
+    values = list_metrics(lists, task)
+    means = {key: float(np.mean(each)) for key, each in values.items()} | _shown(lists, task)
+    metrics = means | {"scanned": float(task.owners.sum_(everywhere).mean())}
+    return RecallRow(name, metrics, values[f"recall@{SPREAD_AT}"], note)
 
 
-def list_metrics(lists: Int64[np.ndarray, "q L"], task: Task) -> dict[str, float]:
-    """Means over queries, T_u the hidden notes of user u, hit_j whether the j-th listed note is one of them.
+def list_metrics(lists: Int64[np.ndarray, "q L"], task: Task) -> dict[str, NDArray[np.float64]]:
+    """Values [Q] of all workers' queries, T_u the hidden notes of user u, hit_j whether the j-th listed note is one.
 
     recall@K = |first K and T_u| / |T_u|; ndcg@K = sum_{j<=K} hit_j / log2(j + 1) over the same sum for
-    min(K, |T_u|) hits at the top; hit_rate@K: any hit. Of all lists' first 50 notes: coverage = share of the N notes
-    that stand on any list; gini = inequality of how often the N notes are listed (0 alike, 1 all lists show one note).
+    min(K, |T_u|) hits at the top; hit_rate@K: any hit.
     """
     n_notes, answers = task.hidden.shape[1], task.hidden[task.asked_rows]
     wanted = np.diff(answers.indptr)
@@ -281,8 +282,13 @@ def list_metrics(lists: Int64[np.ndarray, "q L"], task: Task) -> dict[str, float
         each[f"hit_rate@{k}"] = np.any(first, axis=1)
     values = np.zeros((len(each), len(task.queries)))
     values[:, task.asked] = list(each.values())
-    means = dict(zip(each, (float(np.mean(row)) for row in task.owners.sum_(values)), strict=True))
-    shown = lists[:, :SPREAD_AT]
+    return dict(zip(each, task.owners.sum_(values), strict=True))
+
+
+def _shown(lists: NDArray[np.int64], task: Task) -> dict[str, float]:
+    """Of all lists' first 50 notes: coverage = share of the N notes that stand on any list; gini = inequality of how
+    often the N notes are listed (0 alike, 1 all lists show one note)."""
+    n_notes, shown = task.hidden.shape[1], lists[:, :SPREAD_AT]
     times = np.sort(task.owners.sum_(np.bincount(shown[shown >= 0], minlength=n_notes))).astype(np.float64)
     gini = np.sum((2 * np.arange(1, n_notes + 1) - n_notes - 1) * times) / (n_notes * max(times.sum(), 1.0))
-    return means | {"coverage": float(np.mean(times > 0)), "gini": float(gini)}
+    return {"coverage": float(np.mean(times > 0)), "gini": float(gini)}

@@ -88,7 +88,7 @@ def _by_pieces(data: ImageSet, prediction: Prediction) -> Iterator[PlacedColumns
         yield {"cluster": cluster, "confidence": confidence}
 
 
-def from_frame(frame: "pd.DataFrame", model: StoredModel) -> ImageSet:
+def images_from_frame(frame: "pd.DataFrame", model: StoredModel) -> ImageSet:
     """The images of a data frame: a column `image` of encoded images (bytes, or {bytes, path}), or features.
 
     Raises DataError for a frame without that column, for damaged images (naming the row), and for other features.

@@ -63,19 +63,19 @@ class ClusterModel(PythonModel):
             warnings.warn(remark, stacklevel=3)
 
     def _images(self, frame: pd.DataFrame) -> pd.DataFrame:
-        from ops.inference.images import from_frame
+        from ops.inference.images import images_from_frame
 
-        images = from_frame(frame, self.model)
+        images = images_from_frame(frame, self.model)
         self._warn(images.features)
         cluster, confidence = self.method.predict(self.model.tensors, self.model.settings, images)
         return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=frame.index)
 
     def _users(self, frame: pd.DataFrame) -> pd.DataFrame:
-        from ops.data.user_requests_frame import from_frame
+        from ops.data.user_requests_frame import users_from_frame
         from ops.inference.users import vocabulary
 
         words = vocabulary(self.model, self.method, "the model")
-        new = from_frame(frame, words)
+        new = users_from_frame(frame, words)
         self._warn(new.rows.x)
         placed = self.method.predict(self.model.tensors, self.model.settings, new.rows)
         name = "src" if words.rows == words.others else words.rows

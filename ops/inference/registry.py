@@ -6,7 +6,7 @@ from pathlib import Path
 from ops.config.tracking_uri import check_uri, default_uri, sqlite_file
 from ops.errors import DataError, ServiceError
 from ops.masking import shown
-from ops.tracking.store import Away, Refused, prepare, translated
+from ops.tracking.store import Away, Refused, quiet_mlflow, translated
 
 
 def download_model(uri: str, tracking_uri: str | None) -> Path:
@@ -18,7 +18,7 @@ def download_model(uri: str, tracking_uri: str | None) -> Path:
     file = sqlite_file(address)
     if file is not None and not file.exists():  # MLflow would create an empty one
         raise DataError(f"{uri}: there is no MLflow database {file}; give --tracking-uri or MLFLOW_TRACKING_URI")
-    prepare()
+    quiet_mlflow()
     try:
         with warnings.catch_warnings(action="ignore"), translated(f"MLflow at {shown(address)}"):
             import mlflow

@@ -1,7 +1,8 @@
 """The first sentences of a report: what a run comes to, and what to do."""
 
 from ops.reporting.tables import BASELINES, number
-from ops.results.schema import RunResult, SearchResult
+from ops.results.schema import RunResult
+from ops.results.search_schema import SearchResult
 
 CHANCE = {"auc": 0.55, "agreement": 0.05}
 TITLES = {"acc": "ACC", "score": "tune/score"}
@@ -12,7 +13,7 @@ SLIGHT = 0.005  # a difference that decides nothing between methods that cost se
 def answer(result: RunResult, search: SearchResult | None = None) -> list[str]:
     """Sentences that a decision can be made on, the most important first."""
     faults = [part for part in result.verdict.split("; ") if "no clustering" in part or "no method" in part]
-    sentences = [f"{part[:1].upper()}{part[1:]}: do not use it." for part in faults] or [_against_baselines(result)]
+    sentences = [f"{part[:1].upper()}{part[1:]}: do not use it." for part in faults] or _against_simpler(result)
     auc = result.links.means.get("auc") if result.links else None
     if auc is not None and auc < CHANCE["auc"]:
         sentences.append(
@@ -33,6 +34,24 @@ def answer(result: RunResult, search: SearchResult | None = None) -> list[str]:
     if search is not None and _best_is_default(search):
         sentences.append("The best trial is the one with the default settings: the search has brought nothing.")
     return [sentence for sentence in sentences if sentence]
+
+
+def _against_simpler(result: RunResult) -> list[str]:
+    """By labels against baselines, and of users by the hidden notes that each finds; without either by the score."""
+    ours, best = result.recall_line, result.strongest
+    if ours is None or best is None or best.gain is None:
+        return [_against_baselines(result)]
+    here, there = (number("recall@50", line.metrics.means.get("recall@50")) for line in (ours, best))
+    figures, gain = f"Recall@50 {here} against {there} %", best.gain
+    if gain.low > 0:
+        by_recall = (f"{best.name} finds more hidden notes than {ours.name} without its training ({figures}): use that "
+                     "for recall, and this for clusters.")  # fmt: skip
+    elif gain.high < 0:
+        by_recall = f"{ours.name} finds more hidden notes than {best.name} ({figures}): use these vectors and clusters."
+    else:
+        by_recall = (f"{ours.name} and {best.name} find as many hidden notes ({figures}; the difference is within its "
+                     f"95 % interval): for recall use {best.name}, which costs less.")  # fmt: skip
+    return [_against_baselines(result), by_recall] if result.has_labels else [by_recall]
 
 
 def _against_baselines(result: RunResult) -> str:

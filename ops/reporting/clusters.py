@@ -75,7 +75,7 @@ def oddest(stored: Assignments | None) -> list[tuple[str, int, float]]:
     return [(str(stored.ids[i]), int(stored.clusters[i]), float(stored.confidence[i])) for i in rows]
 
 
-def farthest(run: StoredRun, stored: Assignments | None) -> list[tuple[str, int, float]]:
+def farthest_rows(run: StoredRun, stored: Assignments | None) -> list[tuple[str, int, float]]:
     """Id, cluster, and distance from its mean in median ones, of the rows that are like no cluster: at most ten."""
     far = [(each.row, c.cluster, each.times) for c in run.explained for each in c.far]
     far = sorted((each for each in far if stored and each[0] < len(stored.ids)), key=lambda each: -each[2])[:ODD]

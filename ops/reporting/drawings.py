@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from ops.atomic_io import Arrays, save_arrays
 from ops.errors import DataError
 from ops.reporting.points import Coordinates
-from ops.reporting.tables import BASELINES, searched
+from ops.reporting.tables import BASELINES, searched_names
 from ops.results.arrays import read_arrays
-from ops.results.schema import LABELLED, SearchResult
+from ops.results.schema import LABELLED
+from ops.results.search_schema import SearchResult
 from ops.results.stored_run import StoredRun
 
 if TYPE_CHECKING:
@@ -67,9 +68,10 @@ def run_drawings(run: StoredRun, points: Coordinates | None) -> dict[str, list[b
             drawn["tsne"] = plots.embedding(*points, sample["cluster"], sample.get("label"))
         drawn["similarity"] = plots.similarity(sample["after"], sample["cluster"])
     selected, lines = {seed: result.selected_epoch for seed, result in run.seeds.items()}, baseline_lines(run)
+    taken = next((int(one.last["epoch"] or 0) for s, one in run.seeds.items() if s == run.seed and one.taken), None)
     if max(map(len, run.histories.values()), default=0) > 1:  # a linear method has one epoch, which is no curve
         for name, titles in (("curves", curve_titles(run)), ("scores", plots.SCORES), ("hard", plots.HARD)):
-            drawn[name] = plots.curves(run.histories, titles, selected, run.seed, lines)
+            drawn[name] = plots.curves(run.histories, titles, selected, run.seed, lines, taken)
     drawn["sizes"] = plots.sizes(run.sizes) if run.sizes else None
     drawn["head"] = plots.sizes_over_time(run.histories.get(run.seed, []))
     drawn["auto"] = plots.auto_sweep(run.sweep) if run.sweep else None
@@ -81,7 +83,7 @@ def search_drawings(search: SearchResult) -> dict[str, list[bytes]]:
     """The search's figure: every searched setting against the objective."""
     from ops.reporting.figures import search_settings
 
-    return _drawn({"trials": search_settings(search, searched(search))})
+    return _drawn({"trials": search_settings(search, searched_names(search))})
 
 
 def _drawn(figures: "dict[str, Figure | None]") -> dict[str, list[bytes]]:

@@ -23,7 +23,8 @@ from ops.reporting.theme import (
     panels,
     style,
 )
-from ops.results.schema import CountSweep, Numbers, SearchResult
+from ops.results.schema import CountSweep, Numbers
+from ops.results.search_schema import SearchResult
 
 Epochs = Sequence[Numbers]
 Points = NDArray[np.floating]
@@ -107,10 +108,11 @@ def similarity(after: Points, cluster: NDArray[np.int64]) -> Figure:
 
 def curves(
     histories: Mapping[int, Epochs], metrics: Mapping[str, str], selected: Mapping[int, int | None] | None = None,
-    strong: int | None = None, baselines: Mapping[str, Mapping[str, float]] | None = None,
+    strong: int | None = None, baselines: Mapping[str, Mapping[str, float]] | None = None, taken: int | None = None,
 ) -> Figure | None:  # fmt: skip
     """One panel a metric over epochs: the seed `strong` (else the first) strong, the others thin; epochs marked.
 
+    `taken`: the epoch that is this seed's result, where it is not the last one.
     `histories` and `selected` (chosen epoch) are by seed, `baselines` (values that are lines) by metric and name.
     Metrics without a value are left out; None if all are.
     """
@@ -122,7 +124,7 @@ def curves(
     for ax, (metric, title) in zip(axes, present.items(), strict=True):
         style(ax, title).set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        _curve(ax, histories[first], metric, f"seed {first}", (selected or {}).get(first))
+        _curve(ax, histories[first], metric, f"seed {first}", (selected or {}).get(first), taken)
         for seed, other in histories.items():
             if seed != first:
                 ax.plot(*_points(other, metric), color=INK, linewidth=0.9, alpha=0.8, zorder=2)
@@ -152,13 +154,15 @@ def _points(history: Epochs, metric: str) -> tuple[list[int], list[float]]:
     return [e for e, _ in pairs], [v for _, v in pairs]
 
 
-def _curve(ax: Axes, history: Epochs, metric: str, name: str, chosen: int | None) -> None:
+def _curve(ax: Axes, history: Epochs, metric: str, name: str, chosen: int | None, taken: int | None) -> None:
     epochs, values = _points(history, metric)
     if not epochs:
         return
     ax.plot(epochs, values, color=MAIN, linewidth=1.9, zorder=4, label=name)
-    if epochs[-1] == int(history[-1]["epoch"] or 0):  # some values exist at update epochs only
-        ax.plot(epochs[-1], values[-1], "o", color=MAIN, markersize=7, zorder=5, label="last epoch (the result)")
+    result, label = (int(history[-1]["epoch"] or 0), "last epoch") if taken is None else (taken, f"epoch {taken}")
+    if result in epochs:  # some values exist at update epochs only
+        at = values[epochs.index(result)]
+        ax.plot(result, at, "o", color=MAIN, markersize=7, zorder=5, label=f"{label} (the result)")
     if chosen is not None:
         ax.axvline(chosen, color=MARK, linewidth=1.1, linestyle="--", zorder=3, label=f"selected epoch ({chosen})")
         if epochs[0] <= chosen <= epochs[-1]:

@@ -10,10 +10,10 @@ from ops.atomic_io import atomic_write
 from ops.config.console import as_typed
 from ops.reporting import tables
 from ops.reporting.answer import answer
-from ops.reporting.clusters import cards, farthest, oddest, read_assignments
+from ops.reporting.clusters import cards, farthest_rows, oddest, read_assignments
 from ops.reporting.drawings import coordinates, run_drawings, search_drawings
 from ops.reporting.points import map_data, points_of, write_points
-from ops.results.schema import SearchResult
+from ops.results.search_schema import SearchResult
 from ops.results.stored_run import is_search, read_run
 
 TEMPLATES = Path(__file__).parent
@@ -35,7 +35,7 @@ def write_report(folder: Path) -> Path:
         places, assignments = coordinates(run), read_assignments(run)
         drawings = run_drawings(run, places)
         shown |= {"cards": cards(run, assignments), "answer": answer(run.result)}
-        shown |= {"odd": oddest(assignments), "far": farthest(run, assignments)}
+        shown |= {"odd": oddest(assignments), "far": farthest_rows(run, assignments)}
         if points := points_of(run, places, assignments):
             write_points(points, best / "map.parquet")
             shown["map"] = map_data(points)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ops.config.console import NOTHING, as_typed, printable
-from ops.results.schema import LABELLED, RecallTable, RunResult, Scores, SearchResult, Spread
+from ops.results.schema import LABELLED, RecallLine, RecallTable, RunResult, Scores, Spread
+from ops.results.search_schema import SearchResult
 
 Metrics = Mapping[str, Spread]
 TITLES = {
@@ -22,6 +23,11 @@ RECALL_TITLES = {
     "recall@10": "Recall@10 %", "recall@20": "@20", "recall@50": "@50", "recall@100": "@100", "ndcg@50": "NDCG@50 %",
     "hit_rate@50": "hit rate@50 %", "scanned": "users scanned", "coverage": "coverage %", "gini": "Gini",
 }  # fmt: skip
+GAIN_TITLE = "@50 less the\nclusters', 95 %"
+GAIN_LEGEND = (
+    "@50 less the clusters': percentage points of Recall@50 above that of the method's clusters for the same users, "
+    "with a 95 % interval over users and seeds; where 0 lies in it, the two cannot be told apart"
+)
 LINK_TITLES = {"auc": "AUC", "mrr": "MRR", "hits@1": "Hits@1", "hits@10": "Hits@10"}
 PERCENT = {*LABELLED, *HIDDEN[:2], "recall_at_50", *RECALL_TITLES} - {"scanned", "gini"}
 DIGITS = {"calinski_harabasz": 1, "scanned": 0}  # else three, or one of percent
@@ -77,7 +83,8 @@ def cell(metrics: Metrics, key: str) -> str:
 
 def result_rows(result: RunResult) -> list[Row]:
     """The rows of a result in their fixed order; the oracle stands only where there are labels."""
-    rows = [Row("last", "last", "the last epoch: the result", result.last.metrics)]
+    before = f", or the last before a collapse{_epochs(result.last)}" if result.taken else ""
+    rows = [Row("last", "last", f"the last epoch{before}: the result", result.last.metrics)]
     if result.consensus:
         rows.append(Row("consensus", "consensus", "of many draws of k-means on it", result.consensus.metrics))
     if selected := result.selected:
@@ -163,9 +170,20 @@ def result_text(result: RunResult) -> str:
 def recall_text(recall: RecallTable) -> str:
     """The recall table: means over queries, ± over seeds, and below it what the columns mean and who was asked."""
     lines = [[row.name, *(cell(row.metrics.metrics, key) for key in RECALL_TITLES)] for row in recall.rows]
-    table = text_table(["", *RECALL_TITLES.values()], lines)
+    header, legends = ["", *RECALL_TITLES.values()], [RECALL_LEGEND]
+    if recall.has_gains:
+        lines = [[name, gain(row), *cells] for row, (name, *cells) in zip(recall.rows, lines, strict=True)]
+        header, legends = ["", GAIN_TITLE, *header[1:]], [GAIN_LEGEND, RECALL_LEGEND]
     remarks = [f"{row.name}: {row.note}" for row in recall.rows if row.note]
-    return "\n".join([table, RECALL_LEGEND, *remarks, f"asked: {asked(recall)}"])
+    return "\n".join([text_table(header, lines), *legends, *remarks, f"asked: {asked(recall)}"])
+
+
+def gain(row: RecallLine) -> str:
+    """A row's recall@50 less that of the method's clusters, in points with its interval; a dash for these."""
+    if row.gain is None or row.gain.low == row.gain.high:
+        return NOTHING
+    mean, low, high = (f"{100 * value:+.1f}" for value in (row.gain.mean, row.gain.low, row.gain.high))
+    return f"{mean} ({low} to {high})"
 
 
 def asked(recall: RecallTable) -> str:
@@ -180,14 +198,14 @@ def links_line(links: Scores) -> str:
     return f"links: hidden edges against 100 drawn ones each: {', '.join(each)}"
 
 
-def searched(search: SearchResult) -> list[str]:
+def searched_names(search: SearchResult) -> list[str]:
     """The names of the searched settings, in the order the trials give them."""
     return list(dict.fromkeys(name for trial in search.trials for name in trial.settings))
 
 
 def trial_cells(search: SearchResult) -> tuple[list[str], list[list[str]]]:
     """Header and lines of a search's table; the ACC column stands last, marked, and only with labels."""
-    names, trials = searched(search), search.trials
+    names, trials = searched_names(search), search.trials
     header = ["trial", *names, "status", "epochs", search.objective, "panel rank"]
     with_acc = any(t.metrics.get("acc") is not None for t in trials)
     if with_acc:

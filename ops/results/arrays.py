@@ -8,12 +8,10 @@ Axes: n rows, r x c units of a map, k clusters, m images of a cluster, p pairs, 
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Mapping
-from itertools import pairwise
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ops.atomic_io import Arrays, replacing
 from ops.errors import DataError
@@ -49,19 +47,13 @@ def read_arrays(path: Path, prefix: str = "", axis: int = 0) -> Arrays:
     return arrays | {name: np.concatenate([each[name] for each in read], axis) for name in (read[0] if read else ())}
 
 
-def write_table(path: Path, offsets: NDArray[np.int64] | None, columns: Callable[[slice], Mapping[str, object]]) -> str:
-    """Write a Parquet table whose rows lie in parts, NAME/part-00000.parquet ... each, or NAME.parquet where there is
-    one part; returns the name that was written. `columns(rows)` are those of a part's rows. Whole files or none.
-    """
+def write_table(path: Path, columns: Mapping[str, object]) -> None:
+    """Write columns as a Parquet file, whole or not at all. Raises ResourceError on a full disk."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    first = [] if offsets is None or len(offsets) == 2 else offsets.tolist()
-    parts = {part_path(path, p): slice(a, b) for p, (a, b) in enumerate(pairwise(first))} or {path: slice(None)}
-    for part, rows in parts.items():
-        with replacing(part) as temporary:
-            pq.write_table(pa.table(columns(rows)), temporary)
-    return path.stem if first else path.name
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(dict(columns)), temporary)
 
 
 def table_path(folder: Path, name: str) -> Path:
@@ -132,7 +124,7 @@ def read_map(folder: Path) -> Arrays:
     The errors are the quantisation error and the topographic error.
     """
     path = folder / MORE
-    arrays = read_arrays(path, "map_")
+    arrays = _read(path, "map_")  # in parts are other arrays
     if arrays:
         check_arrays(path, arrays, MAP)
     return arrays

@@ -1,8 +1,8 @@
-"""What a finished run or search keeps as JSON: one pydantic model a file, through which it is written and read.
+"""What a finished run keeps as JSON: one pydantic model a file, through which it is written and read.
 
     result.json of a run       RunResult      result.json of seed-S/   SeedResult
-    trials.json of a search    SearchResult   trial.json of a trial    TrialResult
     auto.json                  CountSweep     explain.json             Explanation, in stored_run.py
+    (of a search: `search_schema.py`)
 
 Only keys that were set are written. Keys that a later version added are kept.
 """
@@ -125,12 +125,21 @@ class SettingRecord(StoredJson):
     source: str = "unknown"
 
 
+class Interval(StoredJson):
+    """A difference with its 95 % interval, `low` to `high`."""
+
+    mean: float
+    low: float
+    high: float
+
+
 class RecallLine(StoredJson):
-    """One line of the recall table."""
+    """One line of the recall table; `gain`: its recall@50 less that of the method's clusters for the same users."""
 
     name: str
     note: str
     metrics: Scores
+    gain: Interval | None = None
 
 
 class RecallTable(StoredJson):
@@ -140,6 +149,11 @@ class RecallTable(StoredJson):
     queries: int
     users: int
     left_out: int
+
+    @property
+    def has_gains(self) -> bool:
+        """Whether its lines were compared with that of the method's clusters."""
+        return any(row.gain for row in self.rows)
 
 
 class WarmStart(StoredJson):
@@ -155,7 +169,7 @@ class WarmStart(StoredJson):
 class RunResult(StoredJson):
     """All that a finished run says of itself; `last` is the result, `oracle` uses labels and is none.
 
-    `consensus` stands beside `last`; `result` says which of the two `assignments.parquet` has.
+    `result`: `assignments.parquet` has `last` or `consensus`; `taken`: why the `last` of a seed is of an earlier epoch.
     """
 
     version: int = Field(default=1, alias="schema")
@@ -168,6 +182,7 @@ class RunResult(StoredJson):
     made_by: str | None = None
     result: str = "last"
     consensus: Scores | None = None
+    taken: dict[str, str] = {}
     resumed_from: dict[str, list[int]] = {}
     selected: Scores | None = None
     oracle: Scores | None = None
@@ -202,6 +217,13 @@ class RunResult(StoredJson):
         return next((line for line in lines if line.name.startswith(f"{self.method} + ")), None)
 
     @property
+    def strongest(self) -> RecallLine | None:
+        """The line of the highest recall@50 among those that need neither the method's vectors nor its clusters."""
+        lines = [line for line in (self.recall.rows if self.recall else [])
+                 if not line.name.startswith(self.method) and not line.name.endswith(" clusters")]  # fmt: skip
+        return max(lines, key=lambda line: line.metrics.means.get("recall@50", 0.0), default=None)
+
+    @property
     def hidden_scores(self) -> dict[str, Spread]:
         """All scores on hidden test edges: `test/recall_at_50`, ..., `links/auc`; empty where none were hidden."""
         line = self.recall_line
@@ -211,7 +233,7 @@ class RunResult(StoredJson):
 class SeedResult(StoredJson):
     """What one seed comes to; `sizes` [K] are those of its last epoch's clusters, `given` as in `DataRecord`.
 
-    `alike`: all rows had the same features.
+    `alike`: all rows had the same features. `baselines`: their scores, where ranks that own rows have made them.
     """
 
     seed: int | None = None
@@ -219,6 +241,7 @@ class SeedResult(StoredJson):
     finished: str | None = None
     resumed_from: list[int] = []
     last: Numbers = {}
+    taken: str = ""
     consensus: Numbers | None = None
     selected: Numbers | None = None
     selected_by: str = ""
@@ -232,6 +255,7 @@ class SeedResult(StoredJson):
     precision: str | None = None
     warnings: list[str] = []
     kept: float | None = None
+    baselines: dict[str, Numbers] | None = None
 
     def figures(self) -> dict[str, Number]:
         """All its scores by names such as `last/acc`, `selected/nmi`."""
@@ -243,48 +267,6 @@ class SeedResult(StoredJson):
         """The epoch that was chosen without labels."""
         epoch = (self.selected or {}).get("epoch")
         return None if epoch is None else int(epoch)
-
-
-class TrialResult(StoredJson):
-    """One trial of a search; `score` is its objective, `rank` the panel's mean rank among the finished trials."""
-
-    trial: str
-    settings: dict[str, object] = {}
-    status: str = "-"
-    epochs: int | None = None
-    metrics: Numbers = {}
-    score: Number = None
-    rank: Number = None
-    given: dict[str, str] = {}
-    error: str | None = None
-    code: int = 1
-
-
-class SearchResult(StoredJson):
-    """All trials of a search, the best first; `start`: the settings of the first trial, which are the defaults."""
-
-    method: str
-    dataset: str
-    objective: str = "tune/score"
-    trials: list[TrialResult]
-    best: str | None = None
-    agreement: str = ""
-    command: str | None = None
-    asked: int = 0
-    given: dict[str, str] = {}
-    pruned: bool = True
-    start: dict[str, object] = {}
-    finished: str | None = None
-
-    @property
-    def uses_labels(self) -> bool:
-        """Whether the objective is a score by labels."""
-        return self.objective.split("/")[-1] in LABELLED
-
-    def scored_by(self, metric: str) -> bool:
-        """Whether `tune/score` ranks and is made of this metric: `recall_at_50` of users, `agreement` of images."""
-        scored = [t.metrics for t in self.trials if t.metrics]
-        return self.objective == "tune/score" and bool(scored) and all(metric in metrics for metrics in scored)
 
 
 class CountSweep(StoredJson):

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float
 
 from ops.api import Record
+from ops.clustering.collapse import is_collapsed
 from ops.evaluation.model_selection import PANEL, panel
-from ops.results.schema import Number, Numbers, Scores, SeedResult, Spread
+from ops.results.schema import Interval, Number, Numbers, RecallLine, Scores, SeedResult, Spread
 
 SCORE = ("cluster/", "eval/", "tune/")
 ALIKE = "all rows have the same features"
 COLLAPSED_SHARE = 0.95  # of the rows in one cluster
-TINY = 0.05  # of the mean size of a cluster
 History = Sequence[Record]
 
 
@@ -37,15 +37,19 @@ def evaluated(history: History) -> list[Record]:
     return [r for r in history if "cluster/size_max" in r and r["epoch"] >= 0]
 
 
-def shrunken(history: History, rows: int, k: int) -> str:
-    """A sentence where the last epoch has a cluster of almost no rows that an earlier epoch had not; "" elsewhere."""
-    scored, tiny = evaluated(history), TINY * rows / k
-    sound = [int(r["epoch"]) for r in scored if r["cluster/size_min"] >= tiny]
-    if not sound or scored[-1]["cluster/size_min"] >= tiny:
+def shrunken(history: History, rows: int, k: int, taken: int | None = None) -> str:
+    """A sentence where the last epoch has a cluster of almost no rows that an earlier epoch had not; "" elsewhere.
+
+    `taken`: the epoch that the result is of, where a method has taken one from before that.
+    """
+    scored = evaluated(history)
+    sound = [int(r["epoch"]) for r in scored if not is_collapsed(r["cluster/size_min"], rows, k)]
+    if not sound or sound[-1] == scored[-1]["epoch"]:
         return ""
+    what = f"--epochs {sound[-1] + 1} ends before that" if taken is None else f"the result is that of epoch {taken}"
     return (
         f"a cluster has shrunk to {scored[-1]['cluster/size_min']:.0f} rows (the mean is {rows / k:,.0f}) since epoch "
-        f"{sound[-1]}: --epochs {sound[-1] + 1} ends before that"
+        f"{sound[-1]}: {what}"
     )
 
 
@@ -54,14 +58,17 @@ def short(record: Mapping[str, float]) -> Record:
     return {k.split("/")[1]: v for k, v in record.items() if k.startswith(SCORE)} | {"epoch": int(record["epoch"])}
 
 
-def figures_of(history: History) -> Figures:
-    """last, selected (by the label-free panel) and oracle (by ACC, or None without labels), with their epochs."""
+def figures_of(history: History, taken: int | None = None) -> Figures:
+    """last, selected (by the label-free panel) and oracle (by ACC, or None without labels), with their epochs.
+
+    `taken`: the epoch that stands for the last one, where a method has taken another.
+    """
     records = evaluated(history)
     choice = panel([short(r) for r in records])
     labelled = [r for r in history if "eval/acc" in r]  # the released code counts the untrained start too
     best = max(labelled, key=lambda r: r["eval/acc"]) if labelled else None
     return {
-        "last": dict(short(records[-1])),
+        "last": dict(short(next(r for r in reversed(records) if taken is None or r["epoch"] == taken))),
         "selected": dict(short(records[choice.chosen])),
         "selected_by": choice.sentence(),
         "oracle": dict(short(best)) if best else None,
@@ -126,9 +133,31 @@ def verdict(last: Scores, baselines: Mapping[str, Scores | None]) -> str:
     return f"last is {word} the strongest baseline ({best}) in {name}: {gap:+.{digits}f}"
 
 
-def stability(assignments: Sequence[NDArray[np.int64]]) -> float | None:
-    """Mean adjusted Rand index between the seeds' last assignments; None for a single seed."""
-    from sklearn.metrics import adjusted_rand_score
+def paired(theirs: Float[np.ndarray, "T Q"], ours: Float[np.ndarray, "S Q"]) -> Interval:
+    """Mean over Q users and S seeds of `theirs - ours` with its 95 % interval; T is S or 1, what no seed changes.
 
-    pairs = [(a, b) for i, a in enumerate(assignments) for b in assignments[:i]]
-    return float(np.mean([adjusted_rand_score(a, b) for a, b in pairs])) if pairs else None
+    The variance is that of users (a seed's, the mean over seeds: averaging over seeds earns nothing) and, of several
+    seeds, that of their means, each over its count; the normal quantile.
+    """
+    each = theirs.astype(np.float64) - ours
+    seeds, users = each.shape
+    variance = np.mean(np.var(each, axis=1, ddof=1)) / users if users > 1 else 0.0
+    variance += np.var(each.mean(axis=1), ddof=1) / seeds if seeds > 1 else 0.0
+    mean, reach = float(np.mean(each)), 1.959964 * math.sqrt(variance)
+    return Interval(mean=mean, low=mean - reach, high=mean + reach)
+
+
+def recall_verdict(ours: RecallLine | None, strongest: RecallLine | None) -> str:
+    """One sentence: the method's clusters against the strongest line that needs no training, "" where one is lacking.
+
+    Neither is called better where the interval of the difference has 0 in it.
+    """
+    if ours is None or strongest is None or strongest.gain is None:
+        return ""
+    gain = strongest.gain
+    word = "below" if gain.low > 0 else "above" if gain.high < 0 else "not told apart from"
+    low, high = sorted((-100 * gain.low, -100 * gain.high))
+    return (
+        f"{ours.name} is {word} the strongest row without its training ({strongest.name}) in Recall@50: "
+        f"{-100 * gain.mean:+.1f} points, 95 % interval by user {low:+.1f} to {high:+.1f}"
+    )

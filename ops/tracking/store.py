@@ -51,7 +51,7 @@ def translated(where: str) -> Iterator[None]:
         raise Away(f"{where} cannot be reached ({reason})") from None
 
 
-def prepare() -> None:
+def quiet_mlflow() -> None:
     """Set how MLflow behaves in this process: short answers, no telemetry, no progress bars, no notices."""
     os.environ.update(ENVIRONMENT)
     import mlflow  # noqa: F401
@@ -62,7 +62,7 @@ def prepare() -> None:
 
 def connect(uri: str, experiment: str) -> tuple["MlflowClient", str]:
     """A client and the experiment's id; creates what is missing. Raises Away, also where the experiment is deleted."""
-    prepare()
+    quiet_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

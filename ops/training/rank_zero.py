@@ -110,10 +110,13 @@ def reporter(folder: Path, place: s3.Location | None) -> Iterator[Reporter]:
 
 
 class Follower:
-    """The driver's end: reads what rank 0 tells. `place`: where the seed's folder is on S3, if rank 0 writes there."""
+    """The driver's end: reads what rank 0 tells. `place`: where the seed's folder is on S3, if rank 0 writes there.
 
-    def __init__(self, folder: Path, place: s3.Location | None) -> None:
-        self._folder, self._place = folder, place
+    Files of the patterns `skip` stay there.
+    """
+
+    def __init__(self, folder: Path, place: s3.Location | None, skip: tuple[str, ...] = ()) -> None:
+        self._folder, self._place, self._skip = folder, place, (*NOT_COPIED, *skip)
         self._read: dict[str, int] = {}  # how many bytes of each file
         self._copied: dict[str, s3.Stored] = {}
         self._looked = time.monotonic()
@@ -159,7 +162,7 @@ class Follower:
 
     def _copy(self, place: s3.Location, *, patient: bool) -> None:
         """Copy what rank 0 has sent, but no checkpoints; results behind the files that they vouch for."""
-        stored = {n: s for n, s in s3.listing(place, patient=patient).items() if mirrored(n, NOT_COPIED)}
+        stored = {n: s for n, s in s3.listing(place, patient=patient).items() if mirrored(n, self._skip)}
         for name in sorted(stored, key=lambda n: (is_marker(n), n)):
             if self._copied.get(name) != stored[name]:
                 with suppress(s3.Missing):

@@ -18,7 +18,7 @@ import torch
 from ops import memory
 from ops.api import AnyExperiment
 from ops.config.console import Console
-from ops.config.settings import LaunchSettings
+from ops.config.settings import LaunchSettings, SearchSettings
 from ops.datamodules import datamodule_of
 from ops.distributed.rendezvous import torch_config
 from ops.distributed.resources import Workers, on_cluster
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MAX_FAILURES = 3  # restarts of the group before the run ends with Ray's error
 POLL_SECONDS = 0.2
 KEPT_BY_WORKERS = (f"*/{FOLDER}/*",)  # of a run on S3
+PARTS = "*/part-*"  # of rows that ranks own, in the files of seeds and in the tables of a run
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # by which Ray Train would go on with checkpoints of an earlier start
 
 
@@ -47,7 +48,7 @@ def train_on_workers(experiment: AnyExperiment, workers: Workers, folder: Path, 
     """
     folder = folder.absolute()
     place = _on_s3(experiment, folder) if workers.cluster else None
-    follower = Follower(folder, place)
+    follower = Follower(folder, place, skip=() if isinstance(experiment.launch, SearchSettings) else (PARTS,))
     trainer = _trainer(experiment, workers, seed, folder, place)
     ended: list[object] = []
     thread = threading.Thread(target=_fit, args=(trainer, ended), daemon=True)
@@ -79,8 +80,20 @@ def train_on_workers(experiment: AnyExperiment, workers: Workers, folder: Path, 
 
 
 def left_to_workers(launch: LaunchSettings) -> tuple[str, ...]:
-    """What a mirror of the run must skip: workers of a cluster keep their checkpoints on S3 themselves."""
-    return KEPT_BY_WORKERS if on_cluster() and launch.workers != 0 else ()
+    """What a mirror of the run must skip: workers of a cluster keep checkpoints and rows in parts on S3 themselves.
+
+    Of a search's trials the rows are copied, for the best one is a run's first seed too.
+    """
+    if not on_cluster() or launch.workers == 0:
+        return ()
+    return KEPT_BY_WORKERS if isinstance(launch, SearchSettings) else (*KEPT_BY_WORKERS, PARTS)
+
+
+def rows_on_s3(launch: LaunchSettings, folder: Path) -> s3.Location | None:
+    """Where the rows in parts of a run's `folder` are if its workers keep them on S3, else None."""
+    if PARTS not in left_to_workers(launch) or run_dir.remote(launch) is None:
+        return None
+    return run_dir.remote(launch, *folder.absolute().relative_to(run_dir.local_out(launch).absolute()).parts)
 
 
 def drop_checkpoints(experiment: AnyExperiment, workers: Workers | None, folder: Path) -> None:

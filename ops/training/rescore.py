@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ops.api import AnyExperiment, Record
 from ops.atomic_io import atomic_write, plain, save_arrays
 from ops.evaluation.labelled import Evaluator
+from ops.graph.sampling.dataset import PartitionedGraph
 from ops.results import arrays, statistics
 from ops.results.model_store import ModelFile
 from ops.results.schema import SeedResult
@@ -31,16 +32,21 @@ def given(experiment: AnyExperiment) -> dict[str, str]:
     data, classes = experiment.data, getattr(experiment.hidden, "classes", None)
     labels = () if experiment.labels is None else (experiment.labels, np.array(classes or (), dtype=np.str_))
     names = () if data.feature_names is None else (np.array(data.feature_names, dtype=np.str_),)
-    ids = () if data.ids is None else (data.ids,)
-    return {"ids": _digest(ids), "names": _digest(names), "labels": _digest(labels)}
+    if isinstance(data, PartitionedGraph):
+        ids: tuple[Iterable[NDArray[np.generic]], ...] = (map(data.part_ids, range(data.parts)),)
+    else:
+        ids = () if data.ids is None else ((data.ids,),)
+    return {"ids": _digest(ids), "names": _digest((each,) for each in names), "labels": _digest((x,) for x in labels)}
 
 
-def _digest(columns: Iterable[NDArray[np.generic]]) -> str:
+def _digest(columns: Iterable[Iterable[NDArray[np.generic]]]) -> str:
+    """Of columns in pieces, however they are cut."""
     total, block = hashlib.sha256(), 4096
-    for column in columns:
-        for first in range(0, len(column), block):
-            words = "\0".join(map(str, column[first : first + block].tolist()))
-            total.update(words.encode("utf-8", "surrogatepass") + b"\0")
+    for pieces in columns:
+        for piece in pieces:
+            for first in range(0, len(piece), block):
+                words = "\0".join(map(str, piece[first : first + block].tolist()))
+                total.update(words.encode("utf-8", "surrogatepass") + b"\0")
         total.update(b"\1")
     return total.hexdigest()[:16]
 
@@ -58,7 +64,8 @@ def rescored(experiment: AnyExperiment, folder: Path) -> SeedResult:
     _rename_columns(folder / "model", experiment.data.feature_names)
     if summary.given.get("labels") != now["labels"]:
         history = score_history(folder, experiment.labels)
-        for key, value in statistics.figures_of(history).items():
+        taken = int(summary.last["epoch"] or 0) if summary.taken else None
+        for key, value in statistics.figures_of(history, taken).items():
             setattr(summary, key, value)
         if not (folder / arrays.EPOCHS).is_file():
             summary.oracle = None
@@ -66,6 +73,8 @@ def rescored(experiment: AnyExperiment, folder: Path) -> SeedResult:
             clusters = arrays.read_arrays(folder / arrays.ASSIGNMENTS)["consensus"]
             summary.consensus = scored_again(summary.consensus, clusters, experiment.labels)
         _label_sample(folder / arrays.SAMPLE, experiment.labels)
+        if summary.baselines is not None:
+            summary.baselines = None
     summary.given = now
     summary.write(folder / "result.json")
     end(folder, "FINISHED", metrics=summary.figures())

@@ -19,8 +19,10 @@ from ops.config.tracking_uri import default_uri, ui_command
 from ops.data.load import prepared
 from ops.datamodules import datamodule_of
 from ops.distributed.apart import apart
-from ops.distributed.ray_session import check_seen, crew, has_workers
+from ops.distributed.ray_session import check_seen, cluster_session, crew, has_workers
+from ops.distributed.resources import nodes, on_cluster
 from ops.errors import Interrupted
+from ops.graph.partition.executors import on_ray
 from ops.masking import shown
 from ops.results.schema import RunResult, SeedResult
 from ops.results.statistics import numbers
@@ -32,7 +34,7 @@ from ops.tracking.tensorboard import board
 from ops.tracking.tracker import tracked
 from ops.training.consensus_result import check_result
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
-from ops.training.ray_train import drop_checkpoints, left_to_workers, train_on_workers
+from ops.training.ray_train import drop_checkpoints, left_to_workers, rows_on_s3, train_on_workers
 from ops.training.rescore import changed, given
 from ops.training.summarize import collect, outcome
 from ops.training.train_seed import Hooks, finish_run, open_run
@@ -98,8 +100,8 @@ def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None
             experiment, request=experiment.request.with_launch(first_seed=stored.seeds[0], seeds=len(stored.seeds))
         )
         with _recorded(of_all, folder, study) as record:
-            stored = collect(of_all, folder, round(stored.planned_memory_gib * 2**30))
-            record.update(outcome(of_all, folder, stored))
+            stored, shown_of_it = _summed_up(of_all, folder, round(stored.planned_memory_gib * 2**30))
+            record.update(shown_of_it)
     elif study is None:
         with tracked(folder, tracking_uri(launch), require=launch.require_tracking, warn=console.warn):
             pass  # MLflow may lack something of it
@@ -115,10 +117,12 @@ def _summed_up(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[R
 
 
 def _in_new_process(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[RunResult, Ending]:
-    """The labels of rows that ranks own lie in files, which what is hidden names."""
+    """The labels of rows that ranks own lie in files, which what is hidden names; a cluster's nodes do parts' tasks."""
     experiment = replace(experiment, labels=getattr(experiment.hidden, "labels", None))
     torch.set_num_threads(experiment.threads)
-    result = collect(experiment, folder, planned)
+    with cluster_session():
+        run = on_ray(int(sum(node.cpus for node in nodes()))) if on_cluster() else None
+        result = collect(experiment, folder, planned, rows_on_s3(experiment.launch, folder), run)
     return result, outcome(experiment, folder, result)
 
 

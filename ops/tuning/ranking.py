@@ -9,7 +9,8 @@ from ops.config.settings import LaunchSettings, SearchSettings
 from ops.errors import TesseraError
 from ops.evaluation.model_selection import panel
 from ops.reporting.tables import result_text, trials_table
-from ops.results.schema import RunResult, SearchResult, TrialResult
+from ops.results.schema import RunResult
+from ops.results.search_schema import SearchResult, TrialResult
 from ops.training.trainer import where
 
 

@@ -36,9 +36,9 @@ class Trials:
             wanted = [n for n in names if mirrored(n, ("checkpoints",)) and "/checkpoints/" not in n]
             wanted = [n for n in wanted if not records or n.rpartition("/")[2] in (HISTORY, STATUS)]
             wanted = [n for n in wanted if self._have.get(f"{trial}/{n}") != names[n]]
-            own = inside(self.folder, trial)
-            own.mkdir(exist_ok=True)
-            with suppress(SettingsError, s3.Missing), lock(own):  # else it has just begun here, or anew elsewhere
+            local = inside(self.folder, trial)
+            local.mkdir(exist_ok=True)
+            with suppress(SettingsError, s3.Missing), lock(local):  # else it has just begun here, or anew elsewhere
                 for name in sorted(wanted, key=lambda n: (is_marker(n), n)):
                     path = inside(self.folder, f"{trial}/{name}")
                     stored = s3.download(self.place / trial / name, path, patient=not records)
@@ -46,10 +46,10 @@ class Trials:
 
     def _is_local(self, trial: str, stamp: str) -> bool:
         if (trial, stamp) not in self._local:
-            mark, own = s3.read(self.place / trial / MARK_FILE), None
+            mark, writer = s3.read(self.place / trial / MARK_FILE), None
             with suppress(OSError, ValueError):
-                own = json.loads((self.folder / trial / MARK_FILE).read_text()).get("id")
-            self._local[trial, stamp] = mark is not None and mark.decode(errors="replace") == own
+                writer = json.loads((self.folder / trial / MARK_FILE).read_text()).get("id")
+            self._local[trial, stamp] = mark is not None and mark.decode(errors="replace") == writer
         return self._local[trial, stamp]
 
 
@@ -65,14 +65,14 @@ def followed(folder: Path, place: s3.Location | None, warn: Callable[[str], None
     trials, over = Trials(folder, place), threading.Event()
 
     def follow() -> None:
-        told = False
+        warned = False
         while not over.wait(EVERY):
             try:
                 trials.pull(records=True)
             except ServiceError as error:
-                if not told:
+                if not warned:
                     warn(f"{error.args[0].rpartition(';')[0]}; the trials go on, MLflow hears of them later")
-                told = True
+                warned = True
 
     thread = threading.Thread(target=follow, name="trials", daemon=True)
     thread.start()

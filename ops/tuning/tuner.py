@@ -26,7 +26,8 @@ from ops.distributed.ray_session import check_seen, cluster_session, in_object_s
 from ops.distributed.resources import Share, Workers, on_cluster
 from ops.errors import Interrupted, SettingsError
 from ops.masking import shown
-from ops.results.schema import RunResult, SearchResult, TrialResult
+from ops.results.schema import RunResult
+from ops.results.search_schema import SearchResult, TrialResult
 from ops.results.statistics import evaluated, numbers, short
 from ops.results.stored_run import read_history
 from ops.storage import run_dir

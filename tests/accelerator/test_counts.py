@@ -79,7 +79,7 @@ def test_a_round_of_the_map_does_not_wait():
 
 
 def test_hgt_copies_its_batches_to_the_device_and_nothing_else(tmp_path):
-    settings = users_small.made("hgt", dropout=0.1, epoch_steps=2, step_batches=2)
+    settings = users_small.settings_of("hgt", dropout=0.1, epoch_steps=2, step_batches=2)
     data = parts_in(tmp_path)
     size = 0
     prepare = HgtTrainer(settings, data, DeviceRun(0)).prepare

@@ -159,8 +159,8 @@ def main(parts=200, users=50_000):
 
         def said(words, began):
             peak.append(private(os.getpid()))
-            made = sum(count for _, count in ray.get([h.state.remote() for h in hosts]))
-            print(f"  {words}: {time.monotonic() - began:.1f} s, {made} parts made so far", flush=True)
+            so_far = sum(count for _, count in ray.get([h.state.remote() for h in hosts]))
+            print(f"  {words}: {time.monotonic() - began:.1f} s, {so_far} parts made so far", flush=True)
 
         chosen = np.random.default_rng(0).choice(parts, DRAWN, replace=False).tolist()
         began = time.monotonic()

@@ -125,8 +125,8 @@ def step_case(backbone):
         marks.append(time.process_time())
         for name, spent in zip(seconds, np.diff(marks), strict=True):
             seconds[name].append(float(spent))
-    found = {name: median(each[1:]) for name, each in seconds.items()}  # the first one warms up
-    return found | {"rate": convolution_rate(), "gflop": work(settings, (32, 32)).step * batch / 1e9, "batch": batch}
+    result = {name: median(each[1:]) for name, each in seconds.items()}  # the first one warms up
+    return result | {"rate": convolution_rate(), "gflop": work(settings, (32, 32)).step * batch / 1e9, "batch": batch}
 
 
 def layout_case(backbone):
@@ -170,16 +170,16 @@ def kmeans_case():
         made.train(x.numpy(), init_centroids=first.numpy())
         return made.obj[-1]
 
-    found = {}
+    result = {}
     for name, cluster in (("ours", ours), ("faiss", theirs)):
         spent = {few: [], many: []}
         for rounds in (few, few, many, few, many, few, many):
             start = time.process_time()
             cluster(rounds)
             spent[rounds].append(time.process_time() - start)
-        found[name] = (median(spent[many]) - median(spent[few])) / (many - few)
-        found[f"{name}_inertia"] = float(cluster(many))
-    return found
+        result[name] = (median(spent[many]) - median(spent[few])) / (many - few)
+        result[f"{name}_inertia"] = float(cluster(many))
+    return result
 
 
 def memory_case(backbone):

@@ -24,8 +24,8 @@ def smooth(count, side):
     """Pictures with low frequencies, as photographs have: JPEG of noise is no measure."""
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (count, side // 4, side // 4, 3), dtype=np.uint8)
-    made = [np.asarray(Image.fromarray(s).resize((side, side), Image.Resampling.BICUBIC)) for s in small]
-    return np.stack(made).transpose(0, 3, 1, 2).copy()
+    resized = [np.asarray(Image.fromarray(s).resize((side, side), Image.Resampling.BICUBIC)) for s in small]
+    return np.stack(resized).transpose(0, 3, 1, 2).copy()
 
 
 def views_case(side, batch):

@@ -26,14 +26,14 @@ def measure(workers, out):
         "--no-report", "--no-explain",
     ]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
-    told = subprocess.run(
+    completed = subprocess.run(
         command, check=True, text=True, capture_output=True, env=environment | {"OMP_NUM_THREADS": "1"}
     )
     folder = Path(out) / f"w{workers}"
     records = [json.loads(line) for line in (folder / "seed-0" / "history.jsonl").read_text().splitlines()]
     plain = [r["sys/epoch_s"] for r in records[1:-1]]
     sent = {r.get("sys/sent_bytes", 0.0) for r in records}
-    plan = next(line for line in told.stdout.splitlines() if "each sends" in line)
+    plan = next(line for line in completed.stdout.splitlines() if "each sends" in line)
     return median(plain), sent, json.loads((folder / "result.json").read_text())["settings"], plan.strip()
 
 

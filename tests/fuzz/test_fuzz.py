@@ -167,7 +167,7 @@ def write(place: Path, name: str, content: bytes) -> Path:
     return place / name
 
 
-def test_tables() -> None:
+def test_tables():
     @EACH
     @given(st.data(), st.sampled_from(FILES), st.sampled_from(WAYS))
     def once(data: st.DataObject, name: str, way: dict[str, Any]) -> None:
@@ -177,7 +177,7 @@ def test_tables() -> None:
     until_the_time_is_over(once)
 
 
-def test_folders() -> None:
+def test_folders():
     @EACH
     @given(st.data(), st.lists(NAMES, min_size=1, max_size=4, unique=True), st.sampled_from(WAYS))
     def once(data: st.DataObject, names: list[str], way: dict[str, Any]) -> None:
@@ -193,7 +193,7 @@ def test_folders() -> None:
     until_the_time_is_over(once)
 
 
-def test_images() -> None:
+def test_images():
     @EACH
     @given(st.data(), st.lists(st.text(string.printable, min_size=1, max_size=5), min_size=1, max_size=5, unique=True))
     def once(data: st.DataObject, names: list[str]) -> None:
@@ -221,7 +221,7 @@ def json_damage(value: object, draw: Callable[..., object]) -> object:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run(tmp_path_factory):
     """Where a finished run is, and a table for it to place."""
     out = tmp_path_factory.mktemp("fuzz")
     with pytest.MonkeyPatch.context() as patch:
@@ -233,7 +233,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield out
 
 
-def test_run_folders(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_folders(run, capsys):
     files = sorted(p.relative_to(run) for p in (run / "a").rglob("*") if p.is_file())
 
     @EACH

@@ -55,9 +55,13 @@ def names() -> list[str]:
 def settings_of(method: str, words: dict[str, Any]) -> Any:
     """Small settings of a method."""
     if method == "hadis":
-        return hadis_small.made(**words)
+        return hadis_small.settings_of(**words)
     few = {"epochs": 2, "epoch_steps": 2, "step_batches": 2}
-    return small.made(method, **words) if method in small.SMALL else users_small.made(method, **(few | words))
+    return (
+        small.settings_of(method, **words)
+        if method in small.SMALL
+        else users_small.settings_of(method, **(few | words))
+    )
 
 
 def data_of(method: str, words: dict[str, Any], users: PartitionedGraph) -> Any:

@@ -35,9 +35,9 @@ def dense_prototypes(q, k, labels, n_clusters, temperature):
             target[c] = target[c] / target[c].norm()
     total = 0.0
     for c, centre in online.items():
-        own = torch.exp(centre @ target[c] / temperature)
+        local = torch.exp(centre @ target[c] / temperature)
         others = sum(torch.exp(centre @ online[o] / temperature) for o in online if o != c)
-        total = total - torch.log(own / (own + others))
+        total = total - torch.log(local / (local + others))
     return total / len(online)
 
 

@@ -33,24 +33,32 @@ def found(rank, world, how, what):
     z = table()[torch.from_numpy(shard.numbers())]
     if what == "pass":
         points = prepare(z, shard, group)
-        made = assign(points, table(7, seed=1))
-        return shard.numbers(), (made.labels, made.nearest), (made.sums, made.counts, torch.tensor(float(made.inertia)))
+        clustering = assign(points, table(7, seed=1))
+        return (
+            shard.numbers(),
+            (clustering.labels, clustering.nearest),
+            (clustering.sums, clustering.counts, torch.tensor(float(clustering.inertia))),
+        )
     if what == "empty":
         first = torch.cat([table(3, seed=1), torch.full((2, WIDTH), 1e3)])  # two centres that no row is nearest to
-        made = kmeans(z, 5, (3,), shard=shard, group=group, first=first, max_iterations=3)
-        return shard.numbers(), (made.labels,), (made.centres, made.sizes)
+        clustering = kmeans(z, 5, (3,), shard=shard, group=group, first=first, max_iterations=3)
+        return shard.numbers(), (clustering.labels,), (clustering.centres, clustering.sizes)
     if what == "som":
-        made = som(z, shard, (4, 5), 3, (1,), group=group, rounds=4)
-        alike = (made.weights, made.hits, made.unit_clusters, made.umatrix)
+        clustering = som(z, shard, (4, 5), 3, (1,), group=group, rounds=4)
+        alike = (clustering.weights, clustering.hits, clustering.unit_clusters, clustering.umatrix)
         return (
-            shard.numbers(), (made.bmu, made.labels, made.confidence),
-            (*alike, torch.tensor([made.quantisation, made.topographic])),
+            shard.numbers(), (clustering.bmu, clustering.labels, clustering.confidence),
+            (*alike, torch.tensor([clustering.quantisation, clustering.topographic])),
         )  # fmt: skip
     rule = {"init": "released"} if what == "released" else {"spherical": what == "spherical"}
     if what != "starts":  # else every start sees all rows of all workers
         rule["start_rows"] = START_ROWS
-    made = kmeans(z, 9, (5, 2), shard=shard, group=group, tolerance=1e-9, max_iterations=8, **rule)
-    return shard.numbers(), (made.labels, made.confidence), (made.centres, torch.tensor(made.inertia), made.sizes)
+    clustering = kmeans(z, 9, (5, 2), shard=shard, group=group, tolerance=1e-9, max_iterations=8, **rule)
+    return (
+        shard.numbers(),
+        (clustering.labels, clustering.confidence),
+        (clustering.centres, torch.tensor(clustering.inertia), clustering.sizes),
+    )
 
 
 def many(rank, world, calls):

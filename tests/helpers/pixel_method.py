@@ -44,17 +44,17 @@ def train(settings, data, run):
     z = (x - middle) @ basis.T
     first = run.start.epoch + 1 if run.start else 0
     for epoch in range(first, settings.epochs):
-        found = kmeans(z, settings.k, (run.seed, epoch))
-        labels = found.labels.numpy()
+        result = kmeans(z, settings.k, (run.seed, epoch))
+        labels = result.labels.numpy()
         copies = {"copy_a": labels, "copy_b": np.roll(labels, epoch)}
         state = State(epoch, {"middle": middle})
         run.report(
             epoch, {"train/loss": 1.0 / (epoch + 1), "collapse/std": 0.9}, labels, lambda state=state: state,
             {"embedding": z.numpy(), **copies},
         )  # fmt: skip
-    model = {"middle": middle, "basis": basis.contiguous(), "centres": found.centres}
+    model = {"middle": middle, "basis": basis.contiguous(), "centres": result.centres}
     far = torch.cdist(z, z)
-    far[found.labels[:, None] == found.labels[None]] = np.inf
+    far[result.labels[:, None] == result.labels[None]] = np.inf
     nearest, other = far.min(1)
     order = nearest.argsort()[:5]
     pairs = torch.stack([order, other[order]], dim=1)

@@ -18,9 +18,9 @@ def ports(count: int) -> list[int]:
 
     All are below those that the system gives to outgoing connections, so that a server that is started again gets them.
     """
-    found: list[int] = []
+    result: list[int] = []
     port = 11_000 + os.getpid() % 1000 * 10
-    while len(found) < count:
+    while len(result) < count:
         port += 1
         with socket.socket() as one, socket.socket() as other:
             try:
@@ -28,8 +28,8 @@ def ports(count: int) -> list[int]:
                 other.bind(("127.0.0.1", port + 10_000))
             except OSError:
                 continue
-        found.append(port)
-    return found
+        result.append(port)
+    return result
 
 
 class S3:

@@ -12,7 +12,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
+def shell(tmp_path):
     built("dev")  # skips where there is no kubectl
     given = os.environ.get("KUBE_APISERVER")
     if given:
@@ -110,7 +109,7 @@ def ok(done: subprocess.CompletedProcess[str]) -> str:
 APPLY = "kubectl apply --server-side -k k8s/overlays/dev"
 
 
-def test_the_steps_in_order_and_again_with_another_image(shell: Shell) -> None:
+def test_the_steps_in_order_and_again_with_another_image(shell):
     ok(shell.run(*commands("# 2  the image", "# 3  the Secrets")))
     ok(shell.run(*commands("# 3  the Secrets", "# 4  check")))
     secrets = {each["metadata"]["name"]: each["data"] for each in shell.get("secrets")["items"]}
@@ -138,7 +137,7 @@ def test_the_steps_in_order_and_again_with_another_image(shell: Shell) -> None:
     assert "NotFound" in shell.run("kubectl get namespace tessera").stderr
 
 
-def test_without_our_scale_strategy_the_operator_has_the_list(shell: Shell) -> None:
+def test_without_our_scale_strategy_the_operator_has_the_list(shell):
     shell.write("base/cluster/raycluster.yaml", "scaleStrategy: {}", "rayStartParams: {}")
     shell.write("base/cluster/raycluster.yaml", "      rayStartParams: {} # the", "      # the")
     ok(shell.run(APPLY))
@@ -148,7 +147,7 @@ def test_without_our_scale_strategy_the_operator_has_the_list(shell: Shell) -> N
     assert 'conflict with "kuberay-operator": .spec.workerGroupSpecs' in done.stderr
 
 
-def test_after_the_autoscaler_the_second_apply_needs_to_force_as_readme_says(shell: Shell) -> None:
+def test_after_the_autoscaler_the_second_apply_needs_to_force_as_readme_says(shell):
     ok(shell.run(APPLY))
     shell.operated()
 
@@ -159,7 +158,7 @@ def test_after_the_autoscaler_the_second_apply_needs_to_force_as_readme_says(she
     assert shell.get(*CLUSTER)["spec"]["workerGroupSpecs"][0]["replicas"] == 1
 
 
-def test_a_job_among_the_manifests_could_not_take_another_image(shell: Shell) -> None:
+def test_a_job_among_the_manifests_could_not_take_another_image(shell):
     job = "k8s/job.yaml"
     (shell.folder / job).write_text(
         "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j, namespace: tessera}\n"

@@ -86,7 +86,7 @@ def rendered(chart: Path, namespace: str, **values: Any) -> list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chart(tmp_path_factory):
     """The chart with the objects that `make chart` writes into it."""
     built("dev")  # skips where there is no kubectl
     folder = tmp_path_factory.mktemp("helm") / "chart"
@@ -96,12 +96,12 @@ def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_helm_renders_each_overlay_as_kustomize_builds_it(chart: Path, overlay: str) -> None:
+def test_helm_renders_each_overlay_as_kustomize_builds_it(chart, overlay):
     assert rendered(chart, "tessera", overlays=[overlay], createNamespace=True) == in_order(built(overlay))
 
 
 @pytest.mark.parametrize("overlay", PATCHES)
-def test_the_same_values_give_the_same_objects(chart: Path, tmp_path: Path, overlay: str) -> None:
+def test_the_same_values_give_the_same_objects(chart, tmp_path, overlay):
     kustomization = {
         "resources": [os.path.relpath(K8S / "overlays" / overlay, tmp_path.resolve())],
         "namespace": "other",
@@ -117,21 +117,18 @@ def test_the_same_values_give_the_same_objects(chart: Path, tmp_path: Path, over
     assert ours != rendered(chart, "other", overlays=[overlay], createNamespace=True)
 
 
-def test_without_createnamespace_the_release_has_no_namespace_among_its_objects(chart: Path) -> None:
+def test_without_createnamespace_the_release_has_no_namespace_among_its_objects(chart):
     kinds = {each["kind"] for each in rendered(chart, "tessera", overlays=["dev", "rayjob-train-hsan"])}
     assert {"RayCluster", "RayJob", "Deployment"} <= kinds
     assert "Namespace" not in kinds
 
 
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"overlays": ["prod"]}, "overlays: prod: is no folder of k8s/overlays; give one"),
-        ({"overlay": "dev"}, "overlay"),
-        ({"groups": {"gpu": {"replicas": "two"}}}, "integer"),
-    ],
-)
-def test_wrong_values_are_refused(chart: Path, values: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("values", "said"), [
+    ({"overlays": ["prod"]}, "overlays: prod: is no folder of k8s/overlays; give one"),
+    ({"overlay": "dev"}, "overlay"),
+    ({"groups": {"gpu": {"replicas": "two"}}}, "integer"),
+])  # fmt: skip
+def test_wrong_values_are_refused(chart, values, said):
     done = helm(chart, "tessera", values)
     assert done.returncode != 0
     assert said in done.stderr

@@ -135,9 +135,7 @@ def kueued(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("rule", "source", "change", "field", "word"), CASES, ids=lambda v: v if isinstance(v, str) else ""
 )
-def test_each_rule_names_file_object_field_and_remedy(
-    rule: str, source: tuple[str, str], change: Change, field: str, word: str
-) -> None:
+def test_each_rule_names_file_object_field_and_remedy(rule, source, change, field, word):
     document = one(*source)
     assert check.check("file.yaml", [document]) == []
     change(document)
@@ -150,16 +148,16 @@ def test_each_rule_names_file_object_field_and_remedy(
     assert "; " in message, "what is wrong; what to do"
 
 
-def test_every_rule_has_a_case() -> None:
+def test_every_rule_has_a_case():
     assert {case[0] for case in CASES} == set(RULES)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_our_manifests_pass(overlay: str) -> None:
+def test_our_manifests_pass(overlay):
     assert check.check(overlay, built(overlay)) == []
 
 
-def test_other_objects_and_versions() -> None:
+def test_other_objects_and_versions():
     deployment = one("dev", "Deployment", "mlflow")
     deployment["spec"]["template"]["spec"]["containers"][0].pop("securityContext")
     lines = check.check("f", [deployment])
@@ -174,7 +172,7 @@ def test_other_objects_and_versions() -> None:
     assert "version: ray.io/v1alpha1 RayJob is not KubeRay 1.7's" in check.check("f", [old])[0]
 
 
-def test_the_pods_have_what_the_operator_adds() -> None:
+def test_the_pods_have_what_the_operator_adds():
     head_pod, worker_pod = pods(one("dev", "RayCluster"))
     assert [c["name"] for c in head_pod["spec"]["containers"]] == ["ray-head", "autoscaler"]
     assert [c["name"] for c in worker_pod["spec"]["initContainers"]] == ["wait-gcs-ready"]
@@ -186,11 +184,11 @@ def test_the_pods_have_what_the_operator_adds() -> None:
     assert [field for field, _ in insecure(list(pods(job))[2]["spec"])] != []
 
 
-def test_quantities() -> None:
+def test_quantities():
     assert [float(amount(q)) for q in ("200m", "1.5", 2, "1Ki", "2G", "many")] == [0.2, 1.5, 2, 1024, 2e9, 0]
 
 
-def test_the_command(tmp_path, monkeypatch, capsys) -> None:
+def test_the_command(tmp_path, monkeypatch, capsys):
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("a: [")
     assert check.main([str(wrong)]) == 2
@@ -218,7 +216,7 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     assert check.main([str(broken)]) == 2
 
 
-def test_only_the_heads_of_the_standing_cluster_reach_redis_and_no_cluster_another() -> None:
+def test_only_the_heads_of_the_standing_cluster_reach_redis_and_no_cluster_another():
     (peer,) = one("dev", "NetworkPolicy", "redis")["spec"]["ingress"][0]["from"]
     assert peer["podSelector"]["matchLabels"] == {"ray.io/cluster": "tessera"}
     assert peer["podSelector"]["matchExpressions"][0]["values"] == ["head", "redis-cleanup"]
@@ -237,7 +235,7 @@ def test_only_the_heads_of_the_standing_cluster_reach_redis_and_no_cluster_anoth
     }
 
 
-def test_kueue_covers_all_that_a_job_requests_and_has_a_flavor_for_its_nodes() -> None:
+def test_kueue_covers_all_that_a_job_requests_and_has_a_flavor_for_its_nodes():
     (group,) = one("kueue-queues", "ClusterQueue")["spec"]["resourceGroups"]
     job = one("rayjob-train-hadis-gpu", "RayJob")
     asked = {key for pod in pods(job) for c in pod["spec"]["containers"] for key in c["resources"]["requests"]}
@@ -248,7 +246,7 @@ def test_kueue_covers_all_that_a_job_requests_and_has_a_flavor_for_its_nodes() -
     assert one("kueue-queues", "LocalQueue")["metadata"]["namespace"] == "tessera"
 
 
-def test_the_dashboard_shows_series_that_ray_has() -> None:
+def test_the_dashboard_shows_series_that_ray_has():
     (program,) = re.findall(r'python -c "(from ray[^"]*)"', (K8S / "README.md").read_text())
     rays = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 

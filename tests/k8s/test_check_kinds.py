@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import check
@@ -36,7 +35,7 @@ def replaced(document: dict[str, Any], keys: tuple[Any, ...], value: Any) -> dic
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source[1])
-def test_no_value_of_another_kind_is_an_exception(source: tuple[str, str, str]) -> None:
+def test_no_value_of_another_kind_is_an_exception(source):
     document = one(*source)
     for i, keys in enumerate(places(document)):
         for value in KINDS[i % 4 :: 4]:  # every kind at a quarter of the places
@@ -48,7 +47,7 @@ def test_no_value_of_another_kind_is_an_exception(source: tuple[str, str, str]) 
                 check.pods_of("f", wrong)
 
 
-def test_a_value_of_the_wrong_kind_is_one_finding_a_rule() -> None:
+def test_a_value_of_the_wrong_kind_is_one_finding_a_rule():
     wrong = replaced(one("rayjob-tune-hsan", "RayJob"), ("spec", "backoffLimit"), "2")
     (line,) = check.check("f", [wrong])
     assert line.startswith(
@@ -59,7 +58,7 @@ def test_a_value_of_the_wrong_kind_is_one_finding_a_rule() -> None:
     assert "kind: kind: is ['Pod']; give" in line
 
 
-def test_null_lists_are_none() -> None:
+def test_null_lists_are_none():
     job = one("rayjob-tune-hsan", "RayJob")
     worker = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]
     worker["volumes"] = worker["containers"][0]["volumeMounts"] = worker["initContainers"] = None
@@ -69,7 +68,7 @@ def test_null_lists_are_none() -> None:
     assert [c["name"] for c in pod["initContainers"]] == ["wait-gcs-ready"]
 
 
-def test_two_groups_of_one_name_are_looked_at_each() -> None:
+def test_two_groups_of_one_name_are_looked_at_each():
     job = one("rayjob-tune-hsan", "RayJob")
     groups = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     groups.append(copy.deepcopy(groups[0]))
@@ -83,7 +82,7 @@ def cron(pod: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "c"}, "spec": {"jobTemplate": template}}
 
 
-def test_pods_and_cronjobs_are_looked_at() -> None:
+def test_pods_and_cronjobs_are_looked_at():
     message = "pod-security: is true; Pod Security restricted needs it"
     assert check.check("f", [POD]) == [f"f: Pod p: spec.hostNetwork: {message}"]
     assert check.check("f", [cron(POD)]) == [
@@ -93,7 +92,7 @@ def test_pods_and_cronjobs_are_looked_at() -> None:
     assert check.check("f", [replicas]) == [f"f: ReplicaSet None: spec.template.spec.hostNetwork: {message}"]
 
 
-def test_lists_are_unfolded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists_are_unfolded(tmp_path, capsys):
     job, file = one("rayjob-tune-hsan", "RayJob"), tmp_path / "list.yaml"
     job["spec"]["submissionMode"] = "typo"
     bare = {key: value for key, value in job.items() if key not in ("apiVersion", "kind")}
@@ -119,7 +118,7 @@ def test_lists_are_unfolded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ("data", "said"),
     [(b"kind: \xff\xfe", "is not UTF-8 (byte 6)"), (b"when: 2026-13-40", "is not YAML (month must be")],
 )
-def test_other_bytes_are_one_line(data: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_bytes_are_one_line(data, said, tmp_path, capsys):
     file = tmp_path / "other.yaml"
     file.write_bytes(data)
     assert check.main([str(file)]) == 2
@@ -127,7 +126,7 @@ def test_other_bytes_are_one_line(data: bytes, said: str, tmp_path: Path, capsys
     assert line.startswith(f"{file}: {said}")
 
 
-def test_no_pods_of_a_wrong_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_pods_of_a_wrong_manifest(tmp_path, capsys):
     wrong, file = one("rayjob-tune-hsan", "RayJob"), tmp_path / "wrong.yaml"
     wrong["metadata"] = {"name": "x"}
     wrong["spec"]["rayClusterSpec"]["workerGroupSpecs"] = 7

@@ -16,7 +16,7 @@ JOBS = [name for name in OVERLAYS if name.startswith("rayjob-")]
 
 
 @pytest.mark.parametrize("overlay", JOBS)
-def test_the_workflow_takes_it(overlay: str) -> None:
+def test_the_workflow_takes_it(overlay):
     job = one(overlay, "RayJob")
     assert job["metadata"]["name"] == overlay
     program, *argv = shlex.split(job["spec"]["entrypoint"].replace("$TESSERA_OUT", "s3://tessera/runs"))[1:]
@@ -30,13 +30,13 @@ def test_the_workflow_takes_it(overlay: str) -> None:
     assert importlib.import_module(f"workflows.{path.stem}").main
 
 
-def test_there_is_one_for_every_search_script_and_none_for_what_is_no_method() -> None:
+def test_there_is_one_for_every_search_script_and_none_for_what_is_no_method():
     tunes = {p.stem.removeprefix("tune_") for p in Path(WORKFLOWS).glob("tune_*.py")}
     assert {f"rayjob-tune-{name}" for name in tunes} <= set(JOBS)
     assert {name.split("-")[2] for name in JOBS} <= set(METHODS)
 
 
-def test_the_weekly_command_is_one_of_the_workflows() -> None:
+def test_the_weekly_command_is_one_of_the_workflows():
     (container,) = one("weekly", "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     command = container["args"][0].rpartition("-- python ")[2].replace("$(date +%G-%V)", "2026-48")
     program, name, *argv = shlex.split(command)

@@ -34,7 +34,7 @@ def ignored(name: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def context(tmp_path_factory):
     """What `docker build .` would send."""
     folder = tmp_path_factory.mktemp("context")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -48,7 +48,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def image(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image(context, tmp_path_factory):
     """WORKDIR after the COPYs."""
     folder = tmp_path_factory.mktemp("tessera")
     for word, rest in LINES:
@@ -73,7 +73,7 @@ def run(image: Path, command: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_the_context_is_small_and_holds_no_results(context: Path) -> None:
+def test_the_context_is_small_and_holds_no_results(context):
     files = [p for p in context.rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files) < 2 << 20
     assert {p.relative_to(context).parts[0] for p in files} == {
@@ -82,7 +82,7 @@ def test_the_context_is_small_and_holds_no_results(context: Path) -> None:
     assert all(ignored(name) for name in ("runs/x", ".git/HEAD", "ops/__pycache__/x.pyc", "tests/k8s/test_image.py"))
 
 
-def test_one_user_who_is_not_root_and_one_file_for_both_devices() -> None:
+def test_one_user_who_is_not_root_and_one_file_for_both_devices():
     assert ["USER", "1000:1000"] in LINES
     assert ["WORKDIR", "/tessera"] in LINES
     assert ["ARG", "TORCH=cpu"] in LINES
@@ -118,9 +118,7 @@ def constraints() -> dict[str, str]:
     ("lock", "extra", "left_out"),
     [("k8s/requirements.lock", "server", {"torch", "torchvision"}), (".ci/requirements.lock", "dev", set())],
 )
-def test_a_lock_has_what_pyproject_asks_for_at_the_versions_of_the_constraints(
-    lock: str, extra: str, left_out: set[str]
-) -> None:
+def test_a_lock_has_what_pyproject_asks_for_at_the_versions_of_the_constraints(lock, extra, left_out):
     project, packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"], locked(ROOT / lock)
     wanted = [*project["dependencies"], *project["optional-dependencies"][extra]]
     assert {re.split(r"[\[>=<]", line)[0].lower() for line in wanted} - packages.keys() == left_out
@@ -128,23 +126,23 @@ def test_a_lock_has_what_pyproject_asks_for_at_the_versions_of_the_constraints(
     assert packages | {n.lower(): pin for n, pin in pins.items() if n.lower() in packages} == packages
 
 
-def test_the_layer_of_dependencies_is_the_lock_by_hash() -> None:
+def test_the_layer_of_dependencies_is_the_lock_by_hash():
     (command,) = (rest for word, rest in LINES if word == "RUN" and "requirements.lock" in rest)
     assert command.startswith("pip install --require-hashes --no-deps -r requirements.lock")
     assert "extra-index-url" not in TEXT
 
 
-def test_the_base_image_is_asked_for_by_its_digest() -> None:
+def test_the_base_image_is_asked_for_by_its_digest():
     assert LINES[:2] == [["ARG", "PYTHON_IMAGE"], ["FROM", "${PYTHON_IMAGE}"]], "no default: a build names the digest"
 
 
-def test_the_constraints_hold_for_every_pin_that_the_manifests_name() -> None:
+def test_the_constraints_hold_for_every_pin_that_the_manifests_name():
     (cluster,) = [d for d in built("dev") if d["kind"] == "RayCluster"]
     assert cluster["spec"]["rayVersion"] == constraints()["ray"], "the operator's checks go by this version"
 
 
 @pytest.mark.slow
-def test_the_code_compiles_and_runs_from_the_working_directory(image: Path) -> None:
+def test_the_code_compiles_and_runs_from_the_working_directory(image):
     command = next(re.search(r"python -m compileall [^|]*", rest)[0] for word, rest in LINES if "compileall" in rest)
     done = run(image, re.sub(r"\S*site-packages", "", command))
     assert done.returncode == 0, done.stderr

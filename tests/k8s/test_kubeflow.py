@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,7 @@ class Api:
 
 
 @pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+def api(tmp_path, monkeypatch):
     (tmp_path / "token").write_text("secret\n")
     stand_in = Api("secret")
     monkeypatch.setenv("TESSERA_KUBERNETES_API", stand_in.url)
@@ -94,7 +93,7 @@ RUNNING, DONE = {"jobDeploymentStatus": "Running"}, {"jobDeploymentStatus": "Com
 BROKEN = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed", "message": "exit code 3"}
 
 
-def test_a_rayjob_is_made_and_followed(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rayjob_is_made_and_followed(api, capsys):
     api.plan = [{}, RUNNING, RUNNING, DONE]
     submit(Job("p-tune", "python workflows/tune_hgt.py"), "rayjob", image=IMAGE, every=0)
     assert capsys.readouterr().out.split("\n") == ["p-tune: New", "p-tune: Running", "p-tune: Complete", ""]
@@ -114,7 +113,7 @@ def test_a_rayjob_is_made_and_followed(api: Api, capsys: pytest.CaptureFixture[s
     assert [method for method, _ in api.asked[asked:]] == ["GET", "DELETE", "GET", "POST", "GET"]
 
 
-def test_a_failure_is_told_and_a_retry_submits_again(api: Api) -> None:
+def test_a_failure_is_told_and_a_retry_submits_again(api):
     api.plan = [RUNNING, BROKEN]
     with pytest.raises(JobFailed, match="p-train: Failed: FAILED AppFailed exit code 3"):
         submit(Job("p-train", "x"), "rayjob", image=IMAGE, every=0)
@@ -127,7 +126,7 @@ def test_a_failure_is_told_and_a_retry_submits_again(api: Api) -> None:
         submit(Job("p-stop", "x"), "rayjob", image=IMAGE, every=0)
 
 
-def test_an_api_server_that_is_away_for_a_while_is_asked_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_server_that_is_away_for_a_while_is_asked_again(api, monkeypatch):
     api.broken, api.plan = 3, [DONE]
     submit(Job("p-tune", "x"), "rayjob", image=IMAGE, every=0)
     monkeypatch.setattr(tessera_jobs, "PATIENCE", 0.0)
@@ -141,7 +140,7 @@ def test_an_api_server_that_is_away_for_a_while_is_asked_again(api: Api, monkeyp
     assert tessera_jobs.main(["tune", "--name", "p", "--graph", "g", "--out", "o", "--image", IMAGE]) == 1
 
 
-def test_the_steps_are_commands_of_the_workflows() -> None:
+def test_the_steps_are_commands_of_the_workflows():
     for step in tessera_jobs.STEPS:
         words = entrypoint(step, **PLAN).split()
         assert (K8S.parent / words[1]).is_file(), words
@@ -155,7 +154,7 @@ def test_the_steps_are_commands_of_the_workflows() -> None:
 
 
 @pytest.mark.parametrize("wrong", [[], ["--image", ""], ["--image", "my image:1"]])
-def test_a_rayjob_is_not_made_without_an_image(wrong: list[str], api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rayjob_is_not_made_without_an_image(wrong, api, capsys):
     with pytest.raises(SystemExit, match="2"):
         tessera_jobs.main(["tune", "--name", "p", "--graph", "g", "--out", "o", *wrong])
     assert "error: argument --image: " in capsys.readouterr().err.splitlines()[-1]
@@ -170,7 +169,7 @@ def kfp_python() -> str:
     return python
 
 
-def test_the_compiled_pipeline_is_the_one_in_the_repository(tmp_path: Path) -> None:
+def test_the_compiled_pipeline_is_the_one_in_the_repository(tmp_path):
     command = [kfp_python(), str(PIPELINE), str(tmp_path / "new.yaml")]
     bare = {key: value for key, value in os.environ.items() if key != "TESSERA_IMAGE"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=bare)
@@ -183,7 +182,7 @@ def test_the_compiled_pipeline_is_the_one_in_the_repository(tmp_path: Path) -> N
     assert new == old, "\n".join(difflib.unified_diff(old, new))
 
 
-def test_compiling_again_keeps_the_image_or_takes_the_one_that_is_given(tmp_path: Path) -> None:
+def test_compiling_again_keeps_the_image_or_takes_the_one_that_is_given(tmp_path):
     python, ours = kfp_python(), PIPELINE.with_suffix(".yaml").read_text()
     copy, compiled = tmp_path / "pipeline.py", tmp_path / "pipeline.yaml"
     shutil.copy(PIPELINE, copy)
@@ -211,12 +210,12 @@ def images(path: Path) -> set[tuple[str, str]]:
     return pairs
 
 
-def test_the_steps_of_the_pipeline_in_the_repository_name_their_image_to_their_rayjobs() -> None:
+def test_the_steps_of_the_pipeline_in_the_repository_name_their_image_to_their_rayjobs():
     ((step, submitter),) = images(PIPELINE.with_suffix(".yaml"))
     assert step == submitter
 
 
-def test_the_pipeline_in_the_repository_is_a_chain_with_retries() -> None:
+def test_the_pipeline_in_the_repository_is_a_chain_with_retries():
     tasks = yaml.safe_load(PIPELINE.with_suffix(".yaml").read_text())["root"]["dag"]["tasks"]
     named = {task["taskInfo"]["name"]: task for task in tasks.values()}
     assert set(named) == set(tessera_jobs.STEPS)
@@ -229,7 +228,7 @@ def test_the_pipeline_in_the_repository_is_a_chain_with_retries() -> None:
 
 
 @pytest.mark.cluster
-def test_the_pipeline_runs_on_a_real_ray_cluster_and_shows_a_failure(tmp_path: Path) -> None:
+def test_the_pipeline_runs_on_a_real_ray_cluster_and_shows_a_failure(tmp_path):
     python = kfp_python()
     cluster = Cluster(3)
 

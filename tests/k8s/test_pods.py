@@ -7,7 +7,6 @@ import json
 import re
 import time
 import urllib.error
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ TRAIN = ("python workflows/train.py hsan --dataset planted:nodes=700,clusters=4 
 
 
 @pytest.fixture(scope="module")
-def platform() -> Iterator[Platform]:
+def platform():
     if reason := missing():
         pytest.skip(reason)
     world = Platform(ROOT)
@@ -34,7 +33,7 @@ def platform() -> Iterator[Platform]:
 
 
 @pytest.fixture(scope="module")
-def ray(platform: Platform) -> Iterator[RayPods]:
+def ray(platform):
     world = RayPods(platform, "rayjob-tune-hsan")
     yield world
     world.close()
@@ -57,7 +56,7 @@ def following(ray: RayPods, identity: str, word: str, seconds: float = 240) -> s
         time.sleep(0.3)
 
 
-def test_nobody_comes_in_without_login_token_or_key(platform: Platform, ray: RayPods) -> None:
+def test_nobody_comes_in_without_login_token_or_key(platform, ray):
     for pod, url in (("mlflow", "http://127.0.0.1:5000/api/2.0/mlflow/experiments/search?max_results=1"),
                      ("head", "http://127.0.0.1:8265/api/jobs/"), ("s3", "http://127.0.0.1:8333/tessera")):  # fmt: skip
         with pytest.raises(urllib.error.HTTPError) as refused:
@@ -69,7 +68,7 @@ def test_nobody_comes_in_without_login_token_or_key(platform: Platform, ray: Ray
     refused.value.close()
 
 
-def test_a_missing_secret_or_bucket_ends_a_job_at_once(platform: Platform, ray: RayPods) -> None:
+def test_a_missing_secret_or_bucket_ends_a_job_at_once(platform, ray):
     job = "missing-bucket"
     submitted = ray.submit(job, "python workflows/tune_hsan.py --dataset digits --out s3://nowhere/runs")
     submitted.wait(200)
@@ -137,9 +136,7 @@ def check_page(platform: Platform, picture: Path) -> None:
     print(f"picture: {picture}")
 
 
-def test_the_search_of_the_manifest_with_mlflow_killed_in_mid_run(
-    platform: Platform, ray: RayPods, tmp_path: Path
-) -> None:
+def test_the_search_of_the_manifest_with_mlflow_killed_in_mid_run(platform, ray, tmp_path):
     submitted = ray.submit("search", ray.job["spec"]["entrypoint"] + SEARCH)
     submitted.until(lambda: platform.rows("SELECT count(*) FROM metrics")[0][0] > 0, 600)
     platform.mlflow.kill()
@@ -158,7 +155,7 @@ def test_the_search_of_the_manifest_with_mlflow_killed_in_mid_run(
     check_page(platform, tmp_path / "compare.png")
 
 
-def test_two_workers_lose_a_node_and_a_job_is_stopped_and_goes_on(platform: Platform, ray: RayPods) -> None:
+def test_two_workers_lose_a_node_and_a_job_is_stopped_and_goes_on(platform, ray):
     submitted = ray.submit("train", TRAIN)
     said = following(ray, "train", "seed 0  epoch 4")
     assert "on 2 workers of 1 thread of the cluster" in said

@@ -27,7 +27,7 @@ def references(node: Any) -> Iterator[tuple[str, str]]:
             yield from references(each)
 
 
-def test_the_one_liner_makes_every_secret() -> None:
+def test_the_one_liner_makes_every_secret():
     secrets = {
         name: set(re.findall(r"--from-literal=([\w-]+)=", words))
         for name, words in re.findall(r"\bs (tessera-[\w-]+)((?: --from-literal=\S+(?: drawn)?)+)", TEXT)
@@ -42,11 +42,11 @@ def test_the_one_liner_makes_every_secret() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"k8s/[\w./-]*\w", TEXT))))
-def test_what_it_names_is_there(path: str) -> None:
+def test_what_it_names_is_there(path):
     assert list(K8S.parent.glob(f"{path}*")), path
 
 
-def test_every_overlay_and_base_has_a_line() -> None:
+def test_every_overlay_and_base_has_a_line():
     for folder in [*(K8S / "base").iterdir()]:
         assert f"base/{folder.name}" in TEXT or folder.name in ("site", "gpu-job"), folder.name
     for name in OVERLAYS:
@@ -54,7 +54,7 @@ def test_every_overlay_and_base_has_a_line() -> None:
         assert any(word in TEXT for word in words), name
 
 
-def test_the_operator_is_let_in_where_the_two_ways_of_installing_it_put_it() -> None:
+def test_the_operator_is_let_in_where_the_two_ways_of_installing_it_put_it():
     policy = one("dev", "NetworkPolicy", "ray-head")
     (peer,) = [p for p in policy["spec"]["ingress"][0]["from"] if "namespaceSelector" in p]
     (names,) = [e["values"] for e in peer["namespaceSelector"]["matchExpressions"]]
@@ -74,7 +74,7 @@ def requested(overlay: str, resource: str) -> float:
     return total / (2**30 if resource == "memory" else 1)
 
 
-def test_the_sizes_are_what_the_manifests_request() -> None:
+def test_the_sizes_are_what_the_manifests_request():
     said = re.findall(r"([\d.]+) CPUs and ([\d.]+) GiB", TEXT)[:3]
     for (cpus, gib), overlay in zip(said, ("dev", "rayjob-train-hsan", "rayjob-train-hadis"), strict=True):
         assert (float(cpus), float(gib)) == pytest.approx(

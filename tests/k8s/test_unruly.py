@@ -4,14 +4,13 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from processes import PROJECT, Nursery, environment, history
-from s3_world import BUCKET, S3
+from processes import PROJECT, environment, history
+from s3_world import BUCKET
 from unruly import Unruly
 
 from ops.graph.partition.shards import fetch_shards
@@ -34,7 +33,7 @@ class Schedule:
 
 
 @pytest.fixture
-def proxied(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Unruly]:
+def proxied(s3, monkeypatch):
     """The proxy, which everything but the test's own client goes through."""
     proxy = Unruly(s3.endpoint, lambda method, path: "")
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -63,9 +62,7 @@ def check_whole(client: Any, run: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_ends_as_if_its_storage_had_behaved(
-    nursery: Nursery, s3: S3, proxied: Unruly, tmp_path: Path
-) -> None:
+def test_a_training_ends_as_if_its_storage_had_behaved(nursery, s3, proxied, tmp_path):
     seen: list[str] = []
     client = s3.client()
 
@@ -104,7 +101,7 @@ def command(program: str, *arguments: str, folder: Path) -> subprocess.Completed
 
 
 @pytest.mark.cluster
-def test_parts_are_whole_before_their_manifest_is_seen(s3: S3, proxied: Unruly, tmp_path: Path) -> None:
+def test_parts_are_whole_before_their_manifest_is_seen(s3, proxied, tmp_path):
     place = "unruly/parts"
 
     def after(method: str, path: str) -> None:
@@ -126,7 +123,7 @@ def test_parts_are_whole_before_their_manifest_is_seen(s3: S3, proxied: Unruly, 
 
 
 @pytest.mark.cluster
-def test_a_search_whose_ray_storage_misbehaves_loses_no_trial(s3: S3, proxied: Unruly, tmp_path: Path) -> None:
+def test_a_search_whose_ray_storage_misbehaves_loses_no_trial(s3, proxied, tmp_path):
     of_ray, others = Schedule({2: "500", 4: "drop", 6: "lost"}, "/ray/"), Schedule({12: "500", 18: "drop"}, "trial-")
     proxied.fault = lambda method, path: of_ray(method, path) or others(method, path)
     argv = ["--dataset", "planted:nodes=60,clusters=3", "--epochs", "6", "--update-every", "2", "--threads", "1",

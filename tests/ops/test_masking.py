@@ -60,18 +60,15 @@ def test_no_secret_is_in_a_command_that_is_shown(uri):
             assert "".join(shlex.split(command(words))).count("://") == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (f"request to https://{S}@host failed", "request to https://***@host failed"),
-        (f"(postgresql://u:it's{S}@h/db).", "(postgresql://***@h/db)."),
-        (f"first\nno postgresql://u:a {S} b@h/db here\nlast", "first\nno postgresql://***\nlast"),
-        (f"mssql+pyodbc:///?odbc_connect=DRIVER={{x y}};PWD=a {S}", "mssql+pyodbc://?***"),
-        (f"connecting with UID=u;PWD={{a {S}}};SERVER=h", "connecting with UID=u;PWD=***;SERVER=h"),
-        (f"GET /store?sv=1&sig={S} 403", "GET /store?sv=1&sig=*** 403"),
-        ("config=3 design=4 --sort-key=x", "config=3 design=4 --sort-key=x"),
-    ],
-)
+@pytest.mark.parametrize(("text", "expected"), [
+    (f"request to https://{S}@host failed", "request to https://***@host failed"),
+    (f"(postgresql://u:it's{S}@h/db).", "(postgresql://***@h/db)."),
+    (f"first\nno postgresql://u:a {S} b@h/db here\nlast", "first\nno postgresql://***\nlast"),
+    (f"mssql+pyodbc:///?odbc_connect=DRIVER={{x y}};PWD=a {S}", "mssql+pyodbc://?***"),
+    (f"connecting with UID=u;PWD={{a {S}}};SERVER=h", "connecting with UID=u;PWD=***;SERVER=h"),
+    (f"GET /store?sv=1&sig={S} 403", "GET /store?sv=1&sig=*** 403"),
+    ("config=3 design=4 --sort-key=x", "config=3 design=4 --sort-key=x"),
+])  # fmt: skip
 def test_texts_of_others_lose_their_secrets_only(text, expected):
     assert mask(text) == expected
 

@@ -18,18 +18,18 @@ MIB = 2**20
 def test_resident_and_peak_follow_what_is_allocated_and_freed():
     memory.reset_peak()
     before = memory.resident()
-    held = torch.ones(256 * MIB // 4)  # large beside what the system reclaims of idle pages meanwhile
+    kept = torch.ones(256 * MIB // 4)  # large beside what the system reclaims of idle pages meanwhile
     assert 192 * MIB < memory.resident() - before < 320 * MIB
     assert memory.peak() >= memory.resident()
-    del held
+    del kept
     assert memory.resident() - before < 64 * MIB
     assert memory.peak() - before > 192 * MIB
 
 
 def test_the_peak_starts_anew():
-    held = torch.ones(64 * MIB // 4)
+    kept = torch.ones(64 * MIB // 4)
     high = memory.peak()
-    del held
+    del kept
     memory.reset_peak()
     if memory.peak() == high:
         pytest.skip("this kernel does not reset the peak")
@@ -53,10 +53,10 @@ def test_freed_arrays_are_given_back():
     before = memory.resident()
     pieces = [np.ones(2**15, np.float32) for _ in range(4000)]  # 128 KiB each: below what glibc maps apart
     keep = pieces[::400]
-    held = memory.resident() - before
+    kept = memory.resident() - before
     del pieces
     memory.give_back()
-    assert held > 400 * MIB
+    assert kept > 400 * MIB
     assert memory.resident() - before < 100 * MIB, len(keep)
 
 

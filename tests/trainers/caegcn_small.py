@@ -53,11 +53,11 @@ def dense_loss(p, data, settings):
     x = torch.from_numpy(data.x).double()
     a, mixing = dense_adjacency(data)
     hidden, opened, h = [], [], x
-    for name, found in (("encoder", hidden), ("decoder", opened)):
+    for name, result in (("encoder", hidden), ("decoder", opened)):
         for layer in range(4):
             h = h @ p[f"content.{name}.{layer}.weight"].T + p[f"content.{name}.{layer}.bias"]
             h = relu(h) if layer < 3 else h
-            found.append(h)
+            result.append(h)
     z = dense_layers(
         p, "encoder", encoder_layers(settings, data.n_features), x, dict(enumerate(hidden)), mixing, settings
     )

@@ -48,7 +48,7 @@ def small_data(words):
     return small_features()[0] if str(words.get("backbone", "")).startswith("frozen:") else small_images()[0]
 
 
-def made(**values):
+def settings_of(**values):
     return Settings.model_validate(SMALL | values)
 
 
@@ -67,7 +67,7 @@ class Everything(Recorder):
 
 def trained(words, seed=0, start=None):
     run = Everything(seed, start)
-    return train(made(**words), small_data(words), run), run
+    return train(settings_of(**words), small_data(words), run), run
 
 
 def shares_of(training, epoch, number, index):
@@ -75,11 +75,11 @@ def shares_of(training, epoch, number, index):
     training.model.train()
     shares, _ = training._learn(epoch, number, index, 1)
     group = training.group
-    found = {}
+    actual = {}
     for name, p in training.model.named_parameters():
         if p.grad is not None:
-            found[name] = group.sum_(p.grad.clone()).numpy()
-    return group.sum_(shares).numpy(), found
+            actual[name] = group.sum_(p.grad.clone()).numpy()
+    return group.sum_(shares).numpy(), actual
 
 
 def equal_states(a, b):
@@ -102,7 +102,7 @@ def one_step(rank, world, name):
     """Loss shares, gradients, and statistics after one part in epoch 0 or 1 with given pseudo labels."""
     words, epoch = STEPS[name]
     data = small_data(words)
-    training = HadisTrainer(made(**words), data, Worker(rank, world))
+    training = HadisTrainer(settings_of(**words), data, Worker(rank, world))
     training.pseudo = torch.arange(data.n_rows) % 3
     index = batches(training.settings, data.n_rows, 3, epoch)[0][0]
     shares, gradients = shares_of(training, epoch, 0, index)
@@ -112,7 +112,7 @@ def one_step(rank, world, name):
 def whole(rank, world, words):
     """A training: history, assignments, result."""
     run = Worker(rank, world)
-    result = train(made(**words), small_data(words), run)
+    result = train(settings_of(**words), small_data(words), run)
     return run.history, run.assignments, result.assignment, result.embedding, result.confidence
 
 
@@ -120,7 +120,7 @@ def labelled(rank, world, cluster):
     """Clusters of 9,000 rows that the workers share, by k-means or a mixture."""
     g = torch.Generator().manual_seed(0)
     z = torch.nn.functional.normalize(torch.randn(9000, 5, generator=g) + 2 * torch.eye(5)[torch.arange(9000) % 5])
-    rows, own = projected(9000, ProcessGroup(rank, world), torch.zeros(0, 5), lambda at: z[at])
-    settings = made(n_clusters=5, cluster=cluster)
-    found, pseudo = clusters_of(own, rows, settings, 0, 7, ProcessGroup(rank, world))
-    return found.labels.numpy(), pseudo.numpy(), found.confidence.numpy()
+    rows, local = projected(9000, ProcessGroup(rank, world), torch.zeros(0, 5), lambda at: z[at])
+    settings = settings_of(n_clusters=5, cluster=cluster)
+    actual, pseudo = clusters_of(local, rows, settings, 0, 7, ProcessGroup(rank, world))
+    return actual.labels.numpy(), pseudo.numpy(), actual.confidence.numpy()

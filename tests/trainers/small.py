@@ -30,7 +30,7 @@ def small_graph(method):
     return planted_graph(nodes, 3, features, degree=degree, seed=0, separation=2.0)
 
 
-def made(method, **values):
+def settings_of(method, **values):
     """Its small settings with some replaced."""
     return METHODS[method].settings.model_validate((HSAN if "protocol" in values else SMALL[method]) | values)
 
@@ -38,12 +38,12 @@ def made(method, **values):
 def trained(method, data=None, seed=0, run=None, **values):
     """(result, run) of a short training."""
     run = run or PlainRun(seed)
-    return METHODS[method].train(made(method, **values), data or small_graph(method)[0], run), run
+    return METHODS[method].train(settings_of(method, **values), data or small_graph(method)[0], run), run
 
 
 def of(method):
     """`made`, `small_graph` and `trained` of one method."""
-    return partial(made, method), partial(small_graph, method), partial(trained, method)
+    return partial(settings_of, method), partial(small_graph, method), partial(trained, method)
 
 
 class Recorder(PlainRun):

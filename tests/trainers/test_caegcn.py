@@ -17,7 +17,7 @@ from trainers.caegcn import CaEGCN, Settings, predict, train
 from trainers.caegcn.model import Model, decoder_layers, encoder_layers
 from trainers.caegcn.training import PARTS, CaegcnTrainer
 
-made, small_graph, trained = of("caegcn")
+settings_of, small_graph, trained = of("caegcn")
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def unsettled(training):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_losses_and_gradients_equal_the_equations_written_out(variant):
     data, _ = small_graph()
-    settings = made(**VARIANTS[variant])
+    settings = settings_of(**VARIANTS[variant])
     training = unsettled(CaegcnTrainer(settings, data, PlainRun()))
     p = {k: v.detach().double().requires_grad_() for k, v in training.model.named_parameters()}
     parts, q, z = dense_loss(p, data, settings)
@@ -78,7 +78,7 @@ def test_the_layers_are_the_papers():
 
 def test_the_heads_first_weights_are_the_least_squares_fit_to_the_target():
     data, _ = small_graph()
-    training = CaegcnTrainer(made(), data, PlainRun())
+    training = CaegcnTrainer(settings_of(), data, PlainRun())
     rows, p = next(training._targets())
     wanted = p.log() - p.log().mean(1, keepdim=True)
     model, group = training.model, training.group
@@ -88,7 +88,7 @@ def test_the_heads_first_weights_are_the_least_squares_fit_to_the_target():
     ridge = 1e-3 * passed.square().sum(0).mean()
     left = passed.T @ (passed @ weight - wanted) + ridge * weight  # the gradient of the ridge regression
     assert left.abs().max() <= 1e-4 * (passed.T @ wanted).abs().max()
-    drawn = CaegcnTrainer(made(head_start="random"), data, PlainRun()).model.encoder.weights
+    drawn = CaegcnTrainer(settings_of(head_start="random"), data, PlainRun()).model.encoder.weights
     assert not torch.allclose(drawn[-1], model.encoder.weights[-1])
     assert torch.equal(drawn[0], model.encoder.weights[0])
 
@@ -111,16 +111,16 @@ def test_recovers_planted_clusters_better_than_the_features_alone(variant):
 def test_the_first_epochs_leave_the_pretrained_codes_where_they_are():
     """Adam's first steps move every weight by the whole rate; by one of eleven parts of it with a warm-up."""
     data, words = small_graph()[0], {"lr": 0.05, "epochs": 11}
-    before = CaegcnTrainer(made(**words), data, PlainRun()).codes()
+    before = CaegcnTrainer(settings_of(**words), data, PlainRun()).codes()
     far = []
     for epochs in (0, 10):
-        training = CaegcnTrainer(made(**words, warmup_epochs=epochs), data, PlainRun())
+        training = CaegcnTrainer(settings_of(**words, warmup_epochs=epochs), data, PlainRun())
         training.epoch(0)
         far.append(float((training.codes() - before).norm()))
     assert far[1] < 0.2 * far[0]
     rates = []
     for epoch in range(4):
-        training = CaegcnTrainer(made(warmup_epochs=2, lr=0.3), data, PlainRun())
+        training = CaegcnTrainer(settings_of(warmup_epochs=2, lr=0.3), data, PlainRun())
         training.epoch(epoch)
         rates.append(training.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.3])
@@ -137,7 +137,7 @@ def test_in_parts_every_node_is_trained_on_once_an_epoch_and_a_result_depends_on
 
 def test_predicts_the_training_graph_by_the_graph_branch_and_lone_rows_by_the_content_branch():
     data, _ = small_graph()
-    model = CaEGCN(3, **{k: v for k, v in made().model_dump().items() if k != "n_clusters"})
+    model = CaEGCN(3, **{k: v for k, v in settings_of().model_dump().items() if k != "n_clusters"})
     labels = model.fit_predict(data.x, data.edge_index)
     assert np.array_equal(model.predict(data.x, data.edge_index), labels)
     assert np.allclose(model.transform(data.x), model.embedding_, atol=1e-6)
@@ -149,19 +149,16 @@ def test_predicts_the_training_graph_by_the_graph_branch_and_lone_rows_by_the_co
     assert 0 < sure[0] <= 1
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ({"widths": "500,x"}, r"^--widths 500,x: give whole numbers"),
-        ({"head_dim": 0}, r"^--head-dim 0: allowed are auto, layer or"),
-        ({"pos_weight": -1.0}, r"^--pos-weight -1: allowed are balanced or a number above 0"),
-        ({"decoder": False}, r"^--no-decoder: --graph-mse above 0 needs the decoder"),
-        ({"decoder": False, "graph_mse": 0, "structure_from": "last"}, r"^--no-decoder: --structure-from last needs"),
-        ({"blocks": 2}, r"^--blocks 2 must be at most --parts, which is 0"),
-        ({"warmup_epochs": 4, "epochs": 4}, r"^--warmup-epochs 4 must be below --epochs, which is 4: lower it"),
-        ({"gamma": 1.5}, r"gamma.*got 1.5; allowed: number in \[0, 1\]"),
-    ],
-)
+@pytest.mark.parametrize(("words", "message"), [
+    ({"widths": "500,x"}, r"^--widths 500,x: give whole numbers"),
+    ({"head_dim": 0}, r"^--head-dim 0: allowed are auto, layer or"),
+    ({"pos_weight": -1.0}, r"^--pos-weight -1: allowed are balanced or a number above 0"),
+    ({"decoder": False}, r"^--no-decoder: --graph-mse above 0 needs the decoder"),
+    ({"decoder": False, "graph_mse": 0, "structure_from": "last"}, r"^--no-decoder: --structure-from last needs"),
+    ({"blocks": 2}, r"^--blocks 2 must be at most --parts, which is 0"),
+    ({"warmup_epochs": 4, "epochs": 4}, r"^--warmup-epochs 4 must be below --epochs, which is 4: lower it"),
+    ({"gamma": 1.5}, r"gamma.*got 1.5; allowed: number in \[0, 1\]"),
+])  # fmt: skip
 def test_wrong_settings_are_one_line(words, message):
     with pytest.raises(SettingsError, match=message):
         build(Settings, words, {})
@@ -171,11 +168,11 @@ def test_the_plan_counts_parameters_as_they_are():
     from trainers.caegcn.cost import parameters
 
     for words in VARIANTS.values():
-        settings = made(**words)
+        settings = settings_of(**words)
         assert parameters(settings, 8) == sum(p.numel() for p in Model(8, settings, 0).parameters())
     data, _ = small_graph()
-    assert caegcn.exchanged(made(), data, 1) == 0
-    assert caegcn.estimate(made(), data) > 0
+    assert caegcn.exchanged(settings_of(), data, 1) == 0
+    assert caegcn.estimate(settings_of(), data) > 0
 
 
 def test_q_and_p_are_scored_beside_the_clusters(tmp_path):
@@ -190,7 +187,7 @@ def test_q_and_p_are_scored_beside_the_clusters(tmp_path):
     judge = GraphJudge(data, 3)
     judges = Judges(lambda clusters, _: judge(clusters), Evaluator(labels), 3, Owners.alone(50))
     run = SeedRun(tmp_path / "run", 0, 3, judges, Console(quiet=True), threads=1)
-    result = train(made(epochs=3), data, run)
+    result = train(settings_of(epochs=3), data, run)
     run.close()
     last = run.history[-1]
     assert last["eval/acc"] == pytest.approx(scores(labels, result.assignment)["acc"])

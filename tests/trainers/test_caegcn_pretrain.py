@@ -13,7 +13,7 @@ from ops.errors import Interrupted
 from trainers.caegcn.model import Content
 from trainers.caegcn.pretrain import key_of, pretrain
 
-made, small_graph, trained = of("caegcn")
+settings_of, small_graph, trained = of("caegcn")
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +36,10 @@ class Stopping(PlainRun):
 
 
 def content(run, **words):
-    settings, data = made(**words), small_graph()[0]
-    found = Content(data.n_features, settings, run.seed)
-    pretrain(found, settings, data, run, ProcessGroup())
-    return {k: v.detach() for k, v in found.named_parameters()}
+    settings, data = settings_of(**words), small_graph()[0]
+    result = Content(data.n_features, settings, run.seed)
+    pretrain(result, settings, data, run, ProcessGroup())
+    return {k: v.detach() for k, v in result.named_parameters()}
 
 
 def same(a, b):
@@ -62,10 +62,10 @@ def test_an_interrupted_one_goes_on_to_the_same_bits(at, cache, tmp_path, monkey
     with pytest.raises(Interrupted):
         content(Stopping(at))
     rest = PlainRun()
-    found = content(rest)
+    result = content(rest)
     monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "other"))
     whole = PlainRun()
-    assert same(found, content(whole))
+    assert same(result, content(whole))
     assert rest.history == whole.history, "what was told before the interruption is told again"
 
 
@@ -92,20 +92,20 @@ def test_without_a_place_for_a_cache_it_trains_all_the_same(tmp_path, monkeypatc
 
 def test_the_key_is_of_data_seed_and_the_stages_own_settings():
     data = small_graph()[0]
-    key = key_of(made(), data, 0)
-    assert key == key_of(made(gamma=0.1, epochs=9, lr=0.5, structure=0.2, heads=1), data, 0)
-    changed = [key_of(made(**w), data, 0) for w in ({"code_dim": 5}, {"widths": "12,10,15"}, {"pretrain_epochs": 4},
-               {"pretrain_lr": 0.5}, {"pretrain_batch": 8}, {"pretrain_keep": "last"}, {"centre_starts": 3},
-               {"n_clusters": 4})]  # fmt: skip
+    key = key_of(settings_of(), data, 0)
+    assert key == key_of(settings_of(gamma=0.1, epochs=9, lr=0.5, structure=0.2, heads=1), data, 0)
+    others = ({"code_dim": 5}, {"widths": "12,10,15"}, {"pretrain_epochs": 4}, {"pretrain_lr": 0.5},
+              {"pretrain_batch": 8}, {"pretrain_keep": "last"}, {"centre_starts": 3}, {"n_clusters": 4})  # fmt: skip
+    changed = [key_of(settings_of(**words), data, 0) for words in others]
     other = [replace(data, x=data.x[:, ::-1].copy()), replace(data, edge_index=data.edge_index[:, 2:])]
     changed += [
-        key_of(made(), data, 1),
-        key_of(made(), data, 0, (2, 1, "cpu")),
-        *(key_of(made(), each, 0) for each in other),
+        key_of(settings_of(), data, 1),
+        key_of(settings_of(), data, 0, (2, 1, "cpu")),
+        *(key_of(settings_of(), each, 0) for each in other),
     ]
     assert len({key, *changed}) == len(changed) + 1
-    last = made(pretrain_keep="last")  # depends on neither edges nor clusters
-    assert key_of(last, data, 0) == key_of(made(pretrain_keep="last", n_clusters=4), other[1], 0)
+    last = settings_of(pretrain_keep="last")  # depends on neither edges nor clusters
+    assert key_of(last, data, 0) == key_of(settings_of(pretrain_keep="last", n_clusters=4), other[1], 0)
 
 
 def test_the_epoch_is_kept_whose_codes_agree_best_with_the_edges(tmp_path, monkeypatch):
@@ -124,12 +124,12 @@ def test_the_epoch_is_kept_whose_codes_agree_best_with_the_edges(tmp_path, monke
 def test_without_edges_the_last_epoch_is_kept(tmp_path, monkeypatch):
     data = small_graph()[0]
     data = replace(data, edge_index=data.edge_index[:, :0])
-    found = []
+    result = []
     for keep in ("modularity", "last"):
-        branch = Content(data.n_features, made(), 0)
-        pretrain(branch, made(pretrain_epochs=12, pretrain_keep=keep), data, PlainRun(), ProcessGroup())
-        found.append({k: v.detach() for k, v in branch.named_parameters()})
-    assert same(*found)
+        branch = Content(data.n_features, settings_of(), 0)
+        pretrain(branch, settings_of(pretrain_epochs=12, pretrain_keep=keep), data, PlainRun(), ProcessGroup())
+        result.append({k: v.detach() for k, v in branch.named_parameters()})
+    assert same(*result)
 
 
 def test_none_at_all_starts_from_the_untrained_branch():

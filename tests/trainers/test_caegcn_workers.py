@@ -24,7 +24,7 @@ from trainers.caegcn.pretrain import pretrain
 from trainers.caegcn.training import CaegcnTrainer
 
 pytestmark = pytest.mark.slow
-made, small_graph, _ = of("caegcn")
+settings_of, small_graph, _ = of("caegcn")
 VARIANTS = [
     {},
     {"structure_from": "last", "attention_at": "all", "depth": "full", "pos_weight": "balanced", "residual": False},
@@ -39,7 +39,7 @@ def first_gradients(rank, world, words, cache, start):
     The rounding of pre-training would differ, and Adam enlarge it. Attention's output is moved off zero.
     """
     os.environ["TESSERA_CACHE"] = cache
-    training = CaegcnTrainer(made(**words), small_graph()[0], Worker(rank, world))
+    training = CaegcnTrainer(settings_of(**words), small_graph()[0], Worker(rank, world))
     if world == 1:
         g = torch.Generator().manual_seed(1)
         with torch.no_grad():
@@ -67,7 +67,7 @@ class Stopping(Worker):
 def pretrained(rank, world, cache, at=None):
     """(history, parameters) of a pre-training whose best epoch is not its last; interrupted at an epoch before."""
     os.environ["TESSERA_CACHE"] = cache
-    data, settings = small_graph()[0], made(pretrain_epochs=40, pretrain_lr=0.003)
+    data, settings = small_graph()[0], settings_of(pretrain_epochs=40, pretrain_lr=0.003)
     runs = [Worker(rank, world)] if at is None else [Stopping(rank, world, at), Worker(rank, world)]
     for run in runs:
         run.seed = 0  # whose best epoch is not the last
@@ -89,10 +89,10 @@ def structure_of_doubles(rank, world, codes, linked, weight):
 def attended(rank, world, rows, heads):
     """Attention of this worker's rows and the gradients that come home, for a sum that all workers make together."""
     group = ProcessGroup(rank, world)
-    own = group.shard(rows.shape[1])
-    q, k, v = (torch.from_numpy(np.ascontiguousarray(x[own])).requires_grad_() for x in rows)
+    local = group.shard(rows.shape[1])
+    q, k, v = (torch.from_numpy(np.ascontiguousarray(x[local])).requires_grad_() for x in rows)
     out = attend(q, k, v, heads, rows.shape[1], scale=0.5, group=group)
-    weight = torch.arange(1.0, rows.shape[1] + 1, dtype=torch.float64)[own, None]
+    weight = torch.arange(1.0, rows.shape[1] + 1, dtype=torch.float64)[local, None]
     (out.square() * weight).sum().backward()
     return out.detach().numpy(), [x.grad.numpy() for x in (q, k, v)]
 
@@ -175,11 +175,11 @@ def test_attention_and_its_gradients_come_home(both):
     for i in places(calls, attended):
         n = calls[i][1][0].shape[1]
         for rank in range(2):
-            own = ProcessGroup(rank, 2).shard(n)
-            found, gradients = several[rank][i]
-            assert np.allclose(found, one[i][0][own], atol=1e-12)
+            local = ProcessGroup(rank, 2).shard(n)
+            result, gradients = several[rank][i]
+            assert np.allclose(result, one[i][0][local], atol=1e-12)
             for ours, theirs in zip(gradients, one[i][1], strict=True):
-                assert np.allclose(ours, theirs[own], rtol=1e-10, atol=1e-10)
+                assert np.allclose(ours, theirs[local], rtol=1e-10, atol=1e-10)
 
 
 def test_both_end_with_the_same_bits_and_one_process_finds_the_same_clusters(both):
@@ -200,5 +200,5 @@ def test_what_a_step_sends_is_what_the_plan_says(both):
     calls, _, several = both
     data, _ = small_graph()
     for i in places(calls, first_gradients)[:3]:
-        planned = caegcn.exchanged(made(**calls[i][1][0]), data, 2)
+        planned = caegcn.exchanged(settings_of(**calls[i][1][0]), data, 2)
         assert {several[rank][i][0]["sys/sent_bytes"] for rank in range(2)} == {float(planned)}

@@ -12,7 +12,7 @@ from ops.graph.adjacency import adjacency
 from trainers.dmon.model import Edges, Network, Whole, modularity_loss
 from trainers.shared import features_of
 
-made, small_graph, _ = of("dmon")
+settings_of, small_graph, _ = of("dmon")
 CPU, ALONE = torch.device("cpu"), ProcessGroup()
 
 
@@ -56,7 +56,7 @@ def test_a_step_of_all_nodes_is_the_whole_graph_and_of_a_part_moves_the_whole_su
 
 
 def test_the_network_is_a_graph_convolution_with_a_skip_connection():
-    data, settings = small_graph()[0], made()
+    data, settings = small_graph()[0], settings_of()
     a = adjacency(data.edge_index, data.n_nodes, self_loops=False)
     network = Network(data.n_features, settings, 0)
     rows, shares = network(features_of(data.x, ALONE, CPU), Edges(a, ALONE, CPU).smoothing, ALONE)

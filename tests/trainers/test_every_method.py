@@ -8,7 +8,7 @@ import pytest
 import torch
 from caegcn_small import VARIANTS
 from gloo import run_in_processes
-from small import SMALL, Recorder, Worker, made, small_graph, trained
+from small import SMALL, Recorder, Worker, settings_of, small_graph, trained
 
 from ops.api import PlainRun, Warm
 from ops.data.io.validate import make_graph
@@ -92,7 +92,7 @@ def test_what_a_run_hears_and_what_is_left(method):
 
 @every_method
 def test_the_training_rows_are_predicted_as_the_run_has_them(method):
-    data, settings = small_graph(method)[0], made(method).model_dump()
+    data, settings = small_graph(method)[0], settings_of(method).model_dump()
     result, _ = trained(method)
     labels, confidence = METHODS[method].predict(result.model, settings, data.x, data.edge_index)
     assert np.array_equal(labels, result.assignment)
@@ -110,7 +110,7 @@ def test_a_warm_start_goes_on_from_the_model_and_keeps_its_cluster_ids(method, t
     again, run = trained(method, run=PlainRun(1, warm=warm), epochs=1, lr=1e-9)
     assert [r["epoch"] for r in run.history] == [0]  # nothing is pre-trained
     assert warm.kept(again.assignment) > 0.9
-    labels, _ = METHODS[method].predict(again.model, made(method).model_dump(), data.x, data.edge_index)
+    labels, _ = METHODS[method].predict(again.model, settings_of(method).model_dump(), data.x, data.edge_index)
     assert np.array_equal(labels, again.assignment)
 
 
@@ -168,7 +168,7 @@ def trainings(rank, world):
     """Of every case the losses, clusters, embedding and gradients of a whole training, and the bytes of a step."""
     said = []
     for method, words in ON_WORKERS:
-        trainer = TRAINERS[method](made(method, **words), small_graph(method)[0], Worker(rank, world))
+        trainer = TRAINERS[method](settings_of(method, **words), small_graph(method)[0], Worker(rank, world))
         records = [trainer.epoch(epoch) for epoch in range(5)]
         gradients = {name: p.grad.numpy() for name, p in trainer.network.named_parameters()}
         result = trainer.result()
@@ -190,4 +190,4 @@ def test_two_workers_compute_what_one_does():
             for name, gradient in gradients.items():
                 assert np.abs(gradient - one[3][name]).max() <= 1e-4 * np.abs(one[3][name]).max(), name
             if "parts" not in words:  # else a step takes another number of nodes than the largest one
-                assert sent == METHODS[method].exchanged(made(method, **words), small_graph(method)[0], 2)
+                assert sent == METHODS[method].exchanged(settings_of(method, **words), small_graph(method)[0], 2)

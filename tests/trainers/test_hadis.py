@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hadis_small import VARIANTS, equal_states, made, small_data, small_features, small_images, trained
+from hadis_small import VARIANTS, equal_states, settings_of, small_data, small_features, small_images, trained
 
 from ops.api import PlainRun
 from ops.data.types.images import ImageSet
@@ -41,8 +41,8 @@ def test_golden_losses(runs, name):
     """No change of the mathematics by accident: losses written down by an earlier version, of the epochs in which the
     rounding of another machine has not grown yet."""
     parts = ("train/loss_dsa", "train/loss_hsd", "train/loss_proto")
-    found = [[record[part] for part in parts] for record in runs[name][1].history[:2]]
-    assert np.allclose(found, json.loads(GOLDEN.read_text())[name], rtol=1e-3, atol=1e-5)
+    actual = [[record[part] for part in parts] for record in runs[name][1].history[:2]]
+    assert np.allclose(actual, json.loads(GOLDEN.read_text())[name], rtol=1e-3, atol=1e-5)
 
 
 def test_a_run_resumed_after_the_last_epoch_has_the_result_again(runs):
@@ -62,7 +62,7 @@ def test_what_a_run_reports_and_leaves(runs, name):
     assert run.history[0]["train/loss_proto"] == 0  # the warm-up
     assert run.history[1]["train/loss_proto"] > 0
     for r in run.history:
-        weights = made(**VARIANTS[name])
+        weights = settings_of(**VARIANTS[name])
         total = r["train/loss_dsa"] + weights.weight_hsd * r["train/loss_hsd"]
         assert r["train/loss"] == pytest.approx(total + weights.weight_proto * r["train/loss_proto"], rel=1e-5)
         assert 0 < r["collapse/std"] <= 1.01
@@ -83,7 +83,7 @@ def test_what_a_run_reports_and_leaves(runs, name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_model_places_the_training_rows_where_they_were(runs, name):
     result, _ = runs[name]
-    settings, data = made(**VARIANTS[name]).model_dump(), small_data(VARIANTS[name])
+    settings, data = settings_of(**VARIANTS[name]).model_dump(), small_data(VARIANTS[name])
     clusters, confidence = predict(result.model, settings, data)
     assert np.array_equal(clusters, result.assignment)
     assert np.allclose(confidence, result.confidence, atol=1e-5)
@@ -95,26 +95,26 @@ def test_the_model_places_the_training_rows_where_they_were(runs, name):
 @pytest.mark.slow
 def test_clusters_of_images_form():
     data, labels = small_images(180)
-    result = train(made(epochs=12), data, PlainRun())
+    result = train(settings_of(epochs=12), data, PlainRun())
     assert scores(labels, result.assignment)["acc"] > 0.95
 
 
 def test_clusters_of_features_form():
     data, labels = small_features(180)
-    result = train(made(backbone="frozen:x.npy", epochs=8), data, PlainRun())
+    result = train(settings_of(backbone="frozen:x.npy", epochs=8), data, PlainRun())
     assert scores(labels, result.assignment)["acc"] > 0.95
 
 
 def test_the_estimator_is_a_training_in_sklearns_words():
     data, _ = small_images()
-    words = made().model_dump()
+    words = settings_of().model_dump()
     model = HaDis(**words, seed=1).fit(data.pixels)
-    direct = train(made(), data, PlainRun(1))
+    direct = train(settings_of(), data, PlainRun(1))
     assert np.array_equal(model.labels_, direct.assignment)
     assert np.array_equal(model.predict(data.pixels), model.labels_)
     assert np.allclose(model.transform(data.pixels[:4]), direct.embedding[:4], atol=1e-5)
     assert model.get_params()["backbone"] == "small"
-    grey = HaDis(**made(epochs=1, warmup_epochs=0).model_dump()).fit(data.pixels[:, 0])
+    grey = HaDis(**settings_of(epochs=1, warmup_epochs=0).model_dump()).fit(data.pixels[:, 0])
     assert grey.labels_.shape == (72,)
     with pytest.raises(DataError, match=r"HaDis: got float32 \(2, 3, 8, 8\); images are uint8 "):
         model.predict(np.zeros((2, 3, 8, 8), np.float32))
@@ -125,13 +125,13 @@ def test_the_estimator_is_a_training_in_sklearns_words():
 def test_features_of_another_width_are_refused(runs):
     wrong = ImageSet("other", features=np.zeros((3, 5), np.float32))
     with pytest.raises(DataError, match="other: has 5; the model takes 12 features"):
-        predict(runs["frozen"][0].model, made(backbone="frozen:x.npy").model_dump(), wrong)
+        predict(runs["frozen"][0].model, settings_of(backbone="frozen:x.npy").model_dump(), wrong)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
     wild = {"backbone": "frozen:x.npy", "lr": 10.0, "weight_decay": 1.0, "batch": 256, "epochs": 200}
     with pytest.raises(DivergedError, match=r"epoch \d+: the loss is nan; lower --lr or raise --warmup-epochs"):
-        train(made(**wild), small_features()[0], PlainRun())
+        train(settings_of(**wild), small_features()[0], PlainRun())
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(words, world, message):
     from trainers.hadis.source import check_batch
 
     if not message:
-        check_batch(made(**words), 72, world)
+        check_batch(settings_of(**words), 72, world)
         return
     with pytest.raises(SettingsError, match=message):
-        check_batch(made(**words), 72, world)
+        check_batch(settings_of(**words), 72, world)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hadis_small import made, small_features, small_images
+from hadis_small import settings_of, small_features, small_images
 from image_losses import dense_hardness, dense_prototypes
 from torch.nn.functional import normalize
 
@@ -25,22 +25,22 @@ from trainers.hadis.training import HadisTrainer
 def source(words=None, seed=0):
     features = "backbone" in (words or {})
     data = (small_features if features else small_images)()[0]
-    return ImageSource(made(**words or {}), data, seed, torch.device("cpu"))
+    return ImageSource(settings_of(**words or {}), data, seed, torch.device("cpu"))
 
 
 def test_the_learning_rate_rises_by_step_and_falls_with_a_cosine_to_its_end():
-    s = made(epochs=10, warmup_epochs=2, lr=0.05, batch=512, lr_end=0.006)
+    s = settings_of(epochs=10, warmup_epochs=2, lr=0.05, batch=512, lr_end=0.006)
     rates = [learning_rate(s, step, 5) for step in range(50)]
     assert rates[:10] == pytest.approx([0.1 * (i + 1) / 10 for i in range(10)])
     assert max(rates) == rates[9] == rates[10] == pytest.approx(0.1)
     assert rates[-1] == pytest.approx(0.006 * 0.1)
     assert rates[30] == pytest.approx(0.1 * (0.006 + 0.994 * (1 + math.cos(math.pi * 20 / 39)) / 2))
-    assert learning_rate(made(epochs=1, warmup_epochs=0), 0, 1) > 0
+    assert learning_rate(settings_of(epochs=1, warmup_epochs=0), 0, 1) > 0
 
 
 def test_the_targets_decay_is_constant_or_rises_to_one():
-    assert {decay(made(epochs=10), step, 5) for step in range(50)} == {0.9}
-    rising = [decay(made(epochs=10, ema_schedule="cosine"), step, 5) for step in range(51)]
+    assert {decay(settings_of(epochs=10), step, 5) for step in range(50)} == {0.9}
+    rising = [decay(settings_of(epochs=10, ema_schedule="cosine"), step, 5) for step in range(51)]
     assert rising[0] == pytest.approx(0.9)
     assert rising[25] == pytest.approx(0.95)
     assert rising[50] == 1
@@ -48,7 +48,7 @@ def test_the_targets_decay_is_constant_or_rises_to_one():
 
 
 def test_the_target_moves_towards_the_online_network_and_keeps_its_own_statistics():
-    model = Model(made(), (8, 8), seed=3)
+    model = Model(settings_of(), (8, 8), seed=3)
     assert all(torch.equal(a, b) for a, b in zip(model.online.parameters(), model.target.parameters(), strict=True))
     with torch.no_grad():
         for p in model.online.parameters():
@@ -62,9 +62,9 @@ def test_the_target_moves_towards_the_online_network_and_keeps_its_own_statistic
 
 
 def test_a_seed_gives_the_same_start_whatever_was_drawn_before():
-    one = Model(made(), (8, 8), seed=1)
+    one = Model(settings_of(), (8, 8), seed=1)
     torch.randn(5)
-    again, other = Model(made(), (8, 8), seed=1), Model(made(), (8, 8), seed=2)
+    again, other = Model(settings_of(), (8, 8), seed=1), Model(settings_of(), (8, 8), seed=2)
     weights = [m.online.encoder[0].weight for m in (one, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -74,7 +74,7 @@ def test_a_seed_gives_the_same_start_whatever_was_drawn_before():
 
 
 def test_an_epoch_has_every_image_once_in_batches_of_equal_parts():
-    s = made(batch=20, accumulate=4)
+    s = settings_of(batch=20, accumulate=4)
     first, again, other = (batches(s, 72, 0, epoch) for epoch in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -90,7 +90,7 @@ def test_resampling_draws_small_clusters_as_often_as_large_ones():
     labels = torch.tensor([0] * 600 + [1] * 40 + [2] * 60)
     chances = inverse_sizes(labels)
     assert [chances[labels == c].sum() for c in range(3)] == pytest.approx([1 / 3] * 3)
-    drawn = np.concatenate([np.ravel(batches(made(), 700, 0, epoch, chances)) for epoch in range(20)])
+    drawn = np.concatenate([np.ravel(batches(settings_of(), 700, 0, epoch, chances)) for epoch in range(20)])
     share = np.bincount(labels.numpy()[drawn]) / len(drawn)
     assert np.abs(share - 1 / 3).max() < 0.02
 
@@ -137,19 +137,23 @@ def test_small_needs_at_most_20_mflop_and_resnets_are_the_published_ones():
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "small"])
 def test_every_backbone_projects_images_of_any_size(backbone):
-    model = Model(made(backbone=backbone), (12, 9)).eval()
+    model = Model(settings_of(backbone=backbone), (12, 9)).eval()
     assert model.online(torch.zeros(2, 3, 12, 9)).shape == (2, 16)
 
 
 def test_the_plan_grows_with_what_it_depends_on():
     data = small_images()[0]
-    base = estimate(made(), data)
-    assert estimate(made(batch=72), data) > base
-    assert estimate(made(batch=72, accumulate=3), data) < estimate(made(batch=72), data)
-    assert estimate(made(batch=72), data, 3) < estimate(made(batch=72), data)
-    assert exchanged(made(), data, 1) == 0
-    assert exchanged(made(batch_norm="local"), data, 2) < exchanged(made(), data, 2) < exchanged(made(), data, 4)
-    said = remarks(made(), data)
+    base = estimate(settings_of(), data)
+    assert estimate(settings_of(batch=72), data) > base
+    assert estimate(settings_of(batch=72, accumulate=3), data) < estimate(settings_of(batch=72), data)
+    assert estimate(settings_of(batch=72), data, 3) < estimate(settings_of(batch=72), data)
+    assert exchanged(settings_of(), data, 1) == 0
+    assert (
+        exchanged(settings_of(batch_norm="local"), data, 2)
+        < exchanged(settings_of(), data, 2)
+        < exchanged(settings_of(), data, 4)
+    )
+    said = remarks(settings_of(), data)
     assert "3 steps of 24 images an epoch" in said[0]
     assert said[1] == "warm-up of 1 epochs, then prototypes and noise"
 
@@ -178,7 +182,7 @@ def test_the_warm_up_is_a_tenth_unless_it_is_given():
 
 @pytest.mark.parametrize("epoch", ["warm-up", "later"])
 def test_the_objective_is_the_papers_written_out_for_both_orders(epoch):
-    settings = made(weight_hsd=0.7, weight_proto=0.3, temperature=0.4, hardness=0.6)
+    settings = settings_of(weight_hsd=0.7, weight_proto=0.3, temperature=0.4, hardness=0.6)
     g = torch.Generator().manual_seed(0)
     values = [torch.randn(12, 6, generator=g, dtype=torch.float64, requires_grad=number < 4) for number in range(6)]
     p, q, k = values[:2], values[2:4], values[4:]
@@ -202,7 +206,7 @@ def test_the_objective_is_the_papers_written_out_for_both_orders(epoch):
 
 
 def test_a_step_passes_each_network_once_a_view_and_moves_the_target_before_the_optimiser():
-    training = HadisTrainer(made(batch=72, epochs=3), small_images()[0], PlainRun())
+    training = HadisTrainer(settings_of(batch=72, epochs=3), small_images()[0], PlainRun())
     model, passes = training.model, []
     for name in ("online", "target", "predictor"):
         getattr(model, name).register_forward_hook(lambda *_, name=name: passes.append(name))
@@ -218,21 +222,23 @@ def test_a_step_passes_each_network_once_a_view_and_moves_the_target_before_the_
 
 
 def test_the_predictor_learns_faster_and_decay_can_spare_norms_and_biases():
-    training = HadisTrainer(made(decay="weights", lr=0.2, batch=128, warmup_epochs=0), small_images()[0], PlainRun())
+    training = HadisTrainer(
+        settings_of(decay="weights", lr=0.2, batch=128, warmup_epochs=0), small_images()[0], PlainRun()
+    )
     groups = training.optimizer.param_groups
     assert [(g["times"], g["weight_decay"]) for g in groups] == [(1, 5e-4), (1, 0), (10, 5e-4), (10, 0)]
     assert all(p.dim() > 1 for g in groups[::2] for p in g["params"])
     assert all(p.dim() == 1 for g in groups[1::2] for p in g["params"])
     training.epoch(0)
     assert [g["lr"] for g in groups] == pytest.approx([0.1, 0.1, 1.0, 1.0])
-    everything = HadisTrainer(made(), small_images()[0], PlainRun()).optimizer.param_groups
+    everything = HadisTrainer(settings_of(), small_images()[0], PlainRun()).optimizer.param_groups
     assert [g["weight_decay"] for g in everything] == [5e-4, 5e-4]
 
 
 def test_an_accumulated_step_is_the_mean_of_its_parts():
-    data, found = small_images()[0], []
+    data, result = small_images()[0], []
     for parts in (1, 2):
-        training = HadisTrainer(made(batch=48, accumulate=parts), data, PlainRun())
+        training = HadisTrainer(settings_of(batch=48, accumulate=parts), data, PlainRun())
         training.model.train()
         index = np.arange(48)
         for number, part in enumerate(np.split(index, 2)):
@@ -244,8 +250,8 @@ def test_an_accumulated_step_is_the_mean_of_its_parts():
                 training._learn(0, number, part, 1)
                 shares.append([p.grad.clone() for p in training.model.predictor.parameters()])
                 training.optimizer.zero_grad()
-            found.append([(a + b) / 2 for a, b in zip(*shares, strict=True)])
+            result.append([(a + b) / 2 for a, b in zip(*shares, strict=True)])
         else:
-            found.append([p.grad for p in training.model.predictor.parameters()])
-    for a, b in zip(*found, strict=True):
+            result.append([p.grad for p in training.model.predictor.parameters()])
+    for a, b in zip(*result, strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-6 * float(b.abs().max()) + 1e-9)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from gloo import run_in_processes
-from hadis_small import STEPS, labelled, made, one_step, small_data, whole
+from hadis_small import STEPS, labelled, one_step, settings_of, small_data, whole
 from small import many
 
 from ops.evaluation.labelled import scores
@@ -87,7 +87,7 @@ def test_the_labels_of_all_rows_are_those_of_one_process(both, how):
 def test_what_a_step_sends_is_what_the_plan_says(both, number):
     words = TRAININGS[number]
     at = place(whole, words)
-    planned = hadis.exchanged(made(**words), small_data(words), WORLD)
-    found = [r["sys/sent_bytes"] for r in both[1][0][at][0]]
-    assert set(found[1:]) == {float(planned)}  # after the warm-up
-    assert 0 < found[0] < planned
+    planned = hadis.exchanged(settings_of(**words), small_data(words), WORLD)
+    result = [r["sys/sent_bytes"] for r in both[1][0][at][0]]
+    assert set(result[1:]) == {float(planned)}  # after the warm-up
+    assert 0 < result[0] < planned

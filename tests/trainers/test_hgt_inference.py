@@ -7,7 +7,7 @@ import pytest
 import torch
 from gloo import run_in_processes
 from small_hetero import small_parts
-from users_small import METHODS, Worker, again, made, parts_in
+from users_small import METHODS, Worker, again, parts_in, settings_of
 
 from ops.api import PlainRun
 from ops.data.hetero_load import load_hetero
@@ -31,17 +31,17 @@ def one(x, numbers, relation, *, rows=None):
 def world(tmp_path_factory):
     """Parts, settings and the result of a short training over whole neighbourhoods."""
     data = parts_in(tmp_path_factory.mktemp("hgt"))
-    settings = made("hgt", fan_out=ALL, epochs=2, batch=256)
+    settings = settings_of("hgt", fan_out=ALL, epochs=2, batch=256)
     return data, settings, hgt.train(settings, data, PlainRun(3))
 
 
 def test_known_users_are_placed_as_in_training(world):
     data, settings, result = world
-    found = hgt.predict(result.model, settings.model_dump(), again(data, np.arange(data.n_rows)))
-    np.testing.assert_allclose(found.vector, result.embedding, atol=1e-5)
-    np.testing.assert_array_equal(found.cluster, result.assignment)
-    np.testing.assert_allclose(found.confidence, result.confidence, atol=1e-4)
-    assert found.evidence.all()
+    placed = hgt.predict(result.model, settings.model_dump(), again(data, np.arange(data.n_rows)))
+    np.testing.assert_allclose(placed.vector, result.embedding, atol=1e-5)
+    np.testing.assert_array_equal(placed.cluster, result.assignment)
+    np.testing.assert_allclose(placed.confidence, result.confidence, atol=1e-4)
+    assert placed.evidence.all()
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_known_users_are_placed_as_in_training(world):
 )
 def test_other_networks_and_clusters_agree_with_training_too(tmp_path, more):
     data = parts_in(tmp_path, 2)
-    settings = made("hgt", epochs=1, batch=512, **more)
+    settings = settings_of("hgt", epochs=1, batch=512, **more)
     result = hgt.train(settings, data, PlainRun(1))
     rows = np.arange(0, data.n_rows, 3)
-    found = hgt.predict(result.model, settings.model_dump(), again(data, rows))
-    np.testing.assert_allclose(found.vector, result.embedding[rows], atol=1e-5)
-    np.testing.assert_array_equal(found.cluster, result.assignment[rows])
+    placed = hgt.predict(result.model, settings.model_dump(), again(data, rows))
+    np.testing.assert_allclose(placed.vector, result.embedding[rows], atol=1e-5)
+    np.testing.assert_array_equal(placed.cluster, result.assignment[rows])
 
 
 def test_nodes_of_one_type_agree_with_training_too(tmp_path):
@@ -66,10 +66,10 @@ def test_nodes_of_one_type_agree_with_training_too(tmp_path):
     place = tmp_path / "parts-2"
     small_parts(tmp_path, 2, graph)
     data = PartitionedGraph("planted", str(place), read_manifest(place), tuple(graph.edges))
-    settings = made("hgt", epochs=1, batch=512, fan_out=ALL, n_clusters=3)
+    settings = settings_of("hgt", epochs=1, batch=512, fan_out=ALL, n_clusters=3)
     result = hgt.train(settings, data, PlainRun(1))
-    found = hgt.predict(result.model, settings.model_dump(), again(data, np.arange(60)))
-    np.testing.assert_allclose(found.vector, result.embedding, atol=1e-5)
+    placed = hgt.predict(result.model, settings.model_dump(), again(data, np.arange(60)))
+    np.testing.assert_allclose(placed.vector, result.embedding, atol=1e-5)
     np.testing.assert_array_equal(result.more["others"], result.embedding)
 
 
@@ -85,12 +85,12 @@ def test_pieces_of_the_rows_are_placed_alike(world):
 def test_without_edges_features_tell_and_without_both_nothing_does(tmp_path):
     data = parts_in(tmp_path, 2)
     x = np.ones((3, data.n_features), np.float32)
-    settings = made("hgt", epochs=1, batch=512)
+    settings = settings_of("hgt", epochs=1, batch=512)
     model = hgt.train(settings, data, PlainRun(0)).model
     relation = ("note", "rev_follow_note", "user")
-    found = hgt.predict(model, settings.model_dump(), one(x, np.empty(0, np.int64), relation))
-    assert found.evidence.all()
-    assert (found.confidence > 0).all()
+    placed = hgt.predict(model, settings.model_dump(), one(x, np.empty(0, np.int64), relation))
+    assert placed.evidence.all()
+    assert (placed.confidence > 0).all()
     bare = {k: v for k, v in model.items() if k != "input.user.weight"}
     nothing = hgt.predict(bare, settings.model_dump(), one(x, np.empty(0, np.int64), relation))
     assert not nothing.evidence.any()
@@ -99,7 +99,7 @@ def test_without_edges_features_tell_and_without_both_nothing_does(tmp_path):
 
 def test_states_can_be_left_out(tmp_path):
     data = parts_in(tmp_path, 2)
-    settings = made("hgt", epochs=1, batch=512, store_states=False)
+    settings = settings_of("hgt", epochs=1, batch=512, store_states=False)
     model = hgt.train(settings, data, PlainRun(0)).model
     assert not [name for name in model if name.startswith(("states.", "ids."))]
     with pytest.raises(ValueError, match="keeps no states of type note"):
@@ -139,16 +139,18 @@ def test_links_count_an_edge_once_and_ways_know_reverse_and_symmetric_relations(
 
 def kept_models(rank, world, folder):
     """The models of both methods as a worker has them."""
-    found = [METHODS[m].train(made(m, epochs=1), parts_in(Path(folder)), Worker(rank, world)).model for m in METHODS]
-    return [{name: values.numpy() for name, values in model.items()} for model in found]
+    placed = [
+        METHODS[m].train(settings_of(m, epochs=1), parts_in(Path(folder)), Worker(rank, world)).model for m in METHODS
+    ]
+    return [{name: values.numpy() for name, values in model.items()} for model in placed]
 
 
 @pytest.mark.slow
 def test_workers_keep_what_one_keeps(tmp_path):
     parts_in(tmp_path)
     alone = kept_models(0, 1, str(tmp_path))
-    for found in run_in_processes(2, kept_models, str(tmp_path)):
-        for one, other in zip(alone, found, strict=True):
+    for placed in run_in_processes(2, kept_models, str(tmp_path)):
+        for one, other in zip(alone, placed, strict=True):
             assert one.keys() == other.keys()
             for name in one:
                 np.testing.assert_array_equal(one[name], other[name], err_msg=name)

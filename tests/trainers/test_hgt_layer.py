@@ -32,12 +32,12 @@ def drawn(seed=0, fanout=3, width=8, relations=RELATIONS):
 
 
 def weights_of(width=8, out=8, heads=2, seed=0, relations=RELATIONS):
-    made = layer_weights(PREFIX, [U, N], relations, (width, out), heads, seed)
+    example = layer_weights(PREFIX, [U, N], relations, (width, out), heads, seed)
     g = torch.Generator().manual_seed(9)
-    for name in made:  # away from the start of ones, which would hide a mistaken prior or skip
+    for name in example:  # away from the start of ones, which would hide a mistaken prior or skip
         if "prior" in name or "skip" in name:
-            made[name] = torch.rand(made[name].shape, generator=g) + 0.5
-    return {name: value.requires_grad_() for name, value in made.items()}
+            example[name] = torch.rand(example[name].shape, generator=g) + 0.5
+    return {name: value.requires_grad_() for name, value in example.items()}
 
 
 def hgt_conv(weights, width, out, heads):

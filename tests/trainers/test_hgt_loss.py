@@ -12,8 +12,8 @@ P, NEG, D = 6, 3, 5
 
 
 def rows(n, seed):
-    made = torch.randn(n, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return normalize(made).requires_grad_()
+    drawn = torch.randn(n, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return normalize(drawn).requires_grad_()
 
 
 def draws(high, shape, seed):
@@ -114,12 +114,12 @@ def test_the_share_of_hard_negatives(hardness, n):
     assert kept.all()
     hard = 0
     for i in range(pairs):
-        own = chosen[i].tolist()
-        assert len(set(own)) == n
+        local = chosen[i].tolist()
+        assert len(set(local)) == n
         by_score = sorted((j for j in range(candidates) if allowed[i, j]), key=lambda j: -float(scores[i, j]))
-        k = next(k for k in range(n, -1, -1) if own[:k] == by_score[:k])
+        k = next(k for k in range(n, -1, -1) if local[:k] == by_score[:k])
         rest = [j for j in range(candidates) if allowed[i, j] and j not in by_score[:k]]
-        assert own[k:] == rest[: n - k]
+        assert local[k:] == rest[: n - k]
         hard += k
         assert math.floor(hardness * n) <= k
     assert hard == pytest.approx(hardness * n * pairs, abs=0.05 * n * pairs)  # a uniform one may be the hardest by luck

@@ -25,7 +25,7 @@ class Sample:
     numbers: dict = field(default_factory=dict)
 
 
-def made(**values):
+def settings_of(**values):
     return Settings.model_validate(
         {"n_clusters": 3, "hidden": 8, "heads": 2, "fan_out": "2,2", "dropout": 0.3} | values
     )
@@ -50,7 +50,7 @@ def sampled(hops=2, fanout=2, seed=0):
 
 
 def test_two_layers_are_two_layers_by_hand():
-    settings, sample = made(), sampled()
+    settings, sample = settings_of(), sampled()
     w = parameters(settings, METADATA, 0)
     got = forward(w, settings, sample)
     h = {
@@ -67,7 +67,7 @@ def test_two_layers_are_two_layers_by_hand():
 
 @pytest.mark.parametrize("fan_out", ["2", "2,2", "2,2,2"])
 def test_every_number_of_layers_reaches_its_weights(fan_out):
-    settings = made(fan_out=fan_out, norm="layer", id_buckets=64)
+    settings = settings_of(fan_out=fan_out, norm="layer", id_buckets=64)
     w = parameters(settings, METADATA, 0)
     z = forward(w, settings, sampled(settings.layers), torch.Generator().manual_seed(0))
     sum((x * torch.arange(8.0)).sum() for x in z.values()).backward()
@@ -78,8 +78,8 @@ def test_every_number_of_layers_reaches_its_weights(fan_out):
 def test_id_rows_tell_nodes_apart_and_unseen_ones_have_none():
     plain = Metadata(METADATA.counts, {}, METADATA.relations)
     with pytest.raises(SettingsError, match=r"no node type has features, .* --id-buckets, e.g. 30 "):
-        parameters(made(), plain, 0)
-    settings, sample = made(id_buckets=25), sampled()
+        parameters(settings_of(), plain, 0)
+    settings, sample = settings_of(id_buckets=25), sampled()
     w = parameters(settings, plain, 0)
     assert w["input.user.ids"].shape == (25, 8)
     assert w["input.note.ids"].shape == (20, 8)
@@ -93,16 +93,16 @@ def test_id_rows_tell_nodes_apart_and_unseen_ones_have_none():
 
 
 def test_starts_depend_on_seed_and_name_alone():
-    one, two = parameters(made(), METADATA, 3), parameters(made(), METADATA, 4)
-    assert all(torch.equal(one[name], value) for name, value in parameters(made(), METADATA, 3).items())
+    one, two = parameters(settings_of(), METADATA, 3), parameters(settings_of(), METADATA, 4)
+    assert all(torch.equal(one[name], value) for name, value in parameters(settings_of(), METADATA, 3).items())
     assert not torch.equal(one["input.user.weight"], two["input.user.weight"])
     more = Metadata({**METADATA.counts, "tag": 5}, METADATA.features, (*METADATA.relations, ("tag", "on", "note")))
-    wider = parameters(made(), more, 3)
+    wider = parameters(settings_of(), more, 3)
     assert all(torch.equal(wider[name], value) for name, value in one.items())
 
 
 def test_a_sample_of_another_depth_or_without_features_is_refused():
-    settings = made()
+    settings = settings_of()
     w = parameters(settings, METADATA, 0)
     with pytest.raises(ValueError, match="a sample of 1 hops for a network of 2 layers"):
         forward(w, settings, sampled(1))
@@ -123,11 +123,11 @@ def test_a_sample_of_another_depth_or_without_features_is_refused():
 )
 def test_settings_that_exclude_each_other(values, words):
     with pytest.raises(ValueError, match=words):
-        made(**values)
+        settings_of(**values)
 
 
 def test_fan_outs_are_read_from_text_and_yaml():
-    assert made(fan_out=[10, 5]).fan_outs == made(fan_out="10, 5").fan_outs == (10, 5)
-    assert made(fan_out=7).layers == 1
-    assert made(label_relations="follow, share").labels == ("follow", "share")
-    assert made().labels == ()
+    assert settings_of(fan_out=[10, 5]).fan_outs == settings_of(fan_out="10, 5").fan_outs == (10, 5)
+    assert settings_of(fan_out=7).layers == 1
+    assert settings_of(label_relations="follow, share").labels == ("follow", "share")
+    assert settings_of().labels == ()

@@ -17,7 +17,7 @@ from trainers.hsan import predict, train
 from trainers.hsan.model import Encoders
 from trainers.hsan.training import HsanTrainer
 
-made, small_graph, trained = of("hsan")
+settings_of, small_graph, trained = of("hsan")
 
 
 def dense_rows(p, x, a, activation="identity"):
@@ -55,7 +55,7 @@ def of(state, part):
 def test_two_epochs_equal_a_dense_implementation(activation, storage):
     """Epoch 0 has weights of 1; epoch 1 those of k-means and H after the first step. Gradients are summed (state)."""
     data, _ = small_graph()
-    settings = made(
+    settings = settings_of(
         activation=activation, gradients="accumulate", pair_storage=storage, temperature=0.5, beta=2.5,
         update_every=1, epochs=2, low_pass_order=2,
     )  # fmt: skip
@@ -80,15 +80,15 @@ def test_two_epochs_equal_a_dense_implementation(activation, storage):
     assert run.history[0]["hard/fraction"] == pytest.approx(float((base[inside] > 0.5).double().mean()), abs=1e-3)
     for name, g in grad0.items():
         for ours, theirs in ((run.states[0], g), (run.states[1], g + grad1[name])):
-            found = of(ours, "gradient.")[name].double()
-            assert (found - theirs).abs().max() <= 1e-4 * theirs.abs().max(), name
+            actual = of(ours, "gradient.")[name].double()
+            assert (actual - theirs).abs().max() <= 1e-4 * theirs.abs().max(), name
 
 
 def test_a_leak_stands_between_cleared_and_accumulated_gradients():
     """Sums after the second step, whose own gradient all three share: the first step's is in them by its share."""
     runs = {gradients: Recorder() for gradients in ("accumulate", 0.75, 0.25)}
     for gradients, run in runs.items():
-        train(made(gradients=gradients, epochs=2, lr=1e-12), small_graph()[0], run)
+        train(settings_of(gradients=gradients, epochs=2, lr=1e-12), small_graph()[0], run)
     first = of(runs[0.25].states[0], "gradient.")
     sums = {gradients: of(run.states[1], "gradient.") for gradients, run in runs.items()}
     for name, gradient in first.items():
@@ -96,17 +96,17 @@ def test_a_leak_stands_between_cleared_and_accumulated_gradients():
         assert (sums["accumulate"][name] - sums[0.75][name] - 0.25 * gradient).abs().max() <= scale, name
         assert (sums[0.75][name] - sums[0.25][name] - 0.5 * gradient).abs().max() <= scale, name
     with pytest.raises(ValueError, match=r"--gradients 1: allowed are standard \(0\), accumulate \(1\) or a number"):
-        made(gradients=1.0)
+        settings_of(gradients=1.0)
 
 
 def test_the_learning_rate_falls_by_a_cosine_and_stays_without_one():
-    trainer = HsanTrainer(made(epochs=4, lr=0.1, lr_decay="cosine"), small_graph()[0], PlainRun())
+    trainer = HsanTrainer(settings_of(epochs=4, lr=0.1, lr_decay="cosine"), small_graph()[0], PlainRun())
     rates = []
     for epoch in range(4):
         trainer.epoch(epoch)
         rates.append(trainer.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.1, 0.0853553, 0.05, 0.0146447], rel=1e-5)
-    assert made(lr=0.1).lr_at(3) == 0.1
+    assert settings_of(lr=0.1).lr_at(3) == 0.1
 
 
 def test_recovers_planted_clusters_where_the_features_alone_do_not():
@@ -122,18 +122,18 @@ def test_clusters_come_from_the_averaged_encoders_and_training_from_the_present_
     """Mean after epoch 0 = the encoders, then ema mean + (1 - ema) encoders; resume keeps it to the bit."""
     data, _ = small_graph()
     plain, averaged = Recorder(), Recorder()
-    train(made(epochs=4), data, plain)
-    found = train(made(epochs=4, ema=0.7), data, averaged)
+    train(settings_of(epochs=4), data, plain)
+    actual = train(settings_of(epochs=4, ema=0.7), data, averaged)
     assert [r["train/loss"] for r in averaged.history] == [r["train/loss"] for r in plain.history]
     encoders = [s.shared["model.attribute_weight"].double() for s in averaged.states]
     mean = encoders[0]
     for each in encoders[1:]:
         mean = 0.7 * mean + 0.3 * each
-    assert torch.allclose(found.model["attribute_weight"].double(), mean, atol=1e-6)
-    assert not torch.allclose(found.model["attribute_weight"].double(), encoders[-1], atol=1e-6)
-    labels, confidence = predict(found.model, made(ema=0.7).model_dump(), data.x, data.edge_index)
-    assert np.array_equal(labels, found.assignment)
-    assert np.allclose(confidence, found.confidence, atol=1e-5)
+    assert torch.allclose(actual.model["attribute_weight"].double(), mean, atol=1e-6)
+    assert not torch.allclose(actual.model["attribute_weight"].double(), encoders[-1], atol=1e-6)
+    labels, confidence = predict(actual.model, settings_of(ema=0.7).model_dump(), data.x, data.edge_index)
+    assert np.array_equal(labels, actual.assignment)
+    assert np.allclose(confidence, actual.confidence, atol=1e-5)
     for state in averaged.states:
-        again = train(made(epochs=4, ema=0.7), data, PlainRun(0, start=state))
-        assert all(torch.equal(again.model[k], found.model[k]) for k in found.model)
+        again = train(settings_of(epochs=4, ema=0.7), data, PlainRun(0, start=state))
+        assert all(torch.equal(again.model[k], actual.model[k]) for k in actual.model)

@@ -22,7 +22,7 @@ from trainers.hsan import Settings, train
 from trainers.hsan.cost import storage_for
 from trainers.hsan.model import prepare
 
-made, small_graph, trained = of("hsan")
+settings_of, small_graph, trained = of("hsan")
 WORDS = {k: v for k, v in SMALL["hsan"].items() if k != "n_clusters"}
 
 
@@ -57,7 +57,7 @@ def gib(pairs_bytes):
 def test_storage_by_budget():
     """96 rows in tiles of 16: 21 upper tiles of 256 pairs."""
     pairs = 21 * 256
-    paper = lambda memory, **v: storage_for(48, made(pair_memory=gib(memory), **v))  # noqa: E731
+    paper = lambda memory, **v: storage_for(48, settings_of(pair_memory=gib(memory), **v))  # noqa: E731
     assert paper(4 * pairs) == ("float", 0)
     assert paper(4 * pairs + 100) == ("float", 100)
     assert paper(4 * pairs - 1) == ("recompute", 4 * pairs - 1)
@@ -81,7 +81,7 @@ def test_storage_by_budget():
 )
 def test_storage_over_the_budget(values, line):
     with pytest.raises(ResourceError, match=line) as caught:
-        storage_for(48, made(pair_memory=0, **values))
+        storage_for(48, settings_of(pair_memory=0, **values))
     assert "\n" not in str(caught.value)
     with pytest.raises(ResourceError):
         trained(pair_memory=0, **values)
@@ -89,7 +89,7 @@ def test_storage_over_the_budget(values, line):
 
 def test_stale_weights_are_never_recomputed():
     with pytest.raises(ValueError, match=r"they have no snapshot.: drop --pair-storage recompute"):
-        made(weights="stale", pair_storage="recompute")
+        settings_of(weights="stale", pair_storage="recompute")
 
 
 @pytest.mark.parametrize(
@@ -121,13 +121,13 @@ def test_batches_that_contradict_other_settings(values, line):
 @pytest.mark.parametrize("values", [{"batch_nodes": 3}, {"parts": 4, "blocks": 4}, {"parts": 4}, {"batch_nodes": 2,
                                     "n_clusters": None}])  # fmt: skip
 def test_batches_that_agree_with_the_other_settings(values):
-    assert made(**values).model_dump() == made().model_dump() | values
+    assert settings_of(**values).model_dump() == settings_of().model_dump() | values
 
 
 def test_the_published_protocol_sets_three_settings_and_counts_the_untrained_start():
     settings = build(Settings, HSAN | {"protocol": "published"}, {})
     assert (settings.gradients, settings.weights, settings.kmeans) == ("accumulate", "stale", "released")
-    assert made().model_dump() | hsan.PUBLISHED | {"protocol": "published"} == settings.model_dump()
+    assert settings_of().model_dump() | hsan.PUBLISHED | {"protocol": "published"} == settings.model_dump()
     data, _ = small_graph()
     run = PlainRun(0)
     train(settings, data, run)
@@ -140,7 +140,9 @@ def test_spherical_clusters():
     data, _ = small_graph()
     result, _ = trained(data, kmeans="spherical")
     assert torch.allclose(result.model["centres"].norm(dim=1), torch.ones(3), atol=1e-5)
-    labels, confidence = hsan.predict(result.model, made(kmeans="spherical").model_dump(), data.x, data.edge_index)
+    labels, confidence = hsan.predict(
+        result.model, settings_of(kmeans="spherical").model_dump(), data.x, data.edge_index
+    )
     assert np.array_equal(labels, result.assignment)
     assert np.array_equal(confidence, result.confidence)
 
@@ -151,12 +153,12 @@ def test_pca_comes_before_the_filter_and_goes_with_the_model():
     assert result.model["attribute_weight"].shape == (2, 4, 12)
     projection = fit_pca(data.x, 4)
     assert np.array_equal(result.model["pca.components"].numpy(), projection.components)
-    x, _ = prepare(made(pca_dim=4), data)
+    x, _ = prepare(settings_of(pca_dim=4), data)
     assert np.array_equal(x.numpy(), low_pass(projection(data.x), data.edge_index, 2))
-    labels, _ = hsan.predict(result.model, made(pca_dim=4).model_dump(), data.x, data.edge_index)
+    labels, _ = hsan.predict(result.model, settings_of(pca_dim=4).model_dump(), data.x, data.edge_index)
     assert np.array_equal(labels, result.assignment)
     with pytest.raises(ValueError, match="x has 3 features, the model was fitted on 10"):
-        hsan.predict(result.model, made(pca_dim=4).model_dump(), data.x[:, :3])
+        hsan.predict(result.model, settings_of(pca_dim=4).model_dump(), data.x[:, :3])
 
 
 def test_as_many_components_as_features_are_no_pca():

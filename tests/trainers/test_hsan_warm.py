@@ -12,7 +12,7 @@ from trainers.hsan import predict, train
 from trainers.hsan.model import Encoders, prepare
 from trainers.hsan.warm import begin_warm, prepare_warm
 
-made, small_graph, trained = of("hsan")
+settings_of, small_graph, trained = of("hsan")
 NEW = 6
 
 
@@ -43,22 +43,24 @@ def warm_of(data, grown, **values) -> Warm:
 
 
 def test_known_nodes_go_on_and_new_ones_start_as_always(data, grown):
-    warm, settings = warm_of(data, grown), made()
+    warm, settings = warm_of(data, grown), settings_of()
     usual, model = (Encoders(grown.n_nodes, grown.n_features, settings, seed=0) for _ in range(2))
     begin_warm(model, warm)
-    known = grown.ids < data.n_nodes
-    assert (known.sum(), (~known).sum()) == (data.n_nodes - 1, NEW)
+    repeated = grown.ids < data.n_nodes
+    assert (repeated.sum(), (~repeated).sum()) == (data.n_nodes - 1, NEW)
     rows = model.structure_weight.detach()
-    torch.testing.assert_close(rows[:, known], warm.model["structure_weight"][:, grown.ids[known]], rtol=0, atol=0)
-    torch.testing.assert_close(rows[:, ~known], usual.structure_weight.detach()[:, ~known], rtol=0, atol=0)
+    torch.testing.assert_close(
+        rows[:, repeated], warm.model["structure_weight"][:, grown.ids[repeated]], rtol=0, atol=0
+    )
+    torch.testing.assert_close(rows[:, ~repeated], usual.structure_weight.detach()[:, ~repeated], rtol=0, atol=0)
     for name in ("attribute_weight", "attribute_bias", "structure_bias", "alpha"):
         torch.testing.assert_close(model.get_parameter(name).detach(), warm.model[name], rtol=0, atol=0)
     begin_warm(usual, None)
-    assert torch.equal(usual.structure_weight[:, ~known], model.structure_weight[:, ~known])
+    assert torch.equal(usual.structure_weight[:, ~repeated], model.structure_weight[:, ~repeated])
 
 
 def test_the_pca_is_the_earlier_one(data, grown):
-    settings = made(pca_dim=4)
+    settings = settings_of(pca_dim=4)
     warm = warm_of(data, grown, pca_dim=4)
     _, projection = prepare_warm(settings, grown, warm)
     assert torch.equal(torch.from_numpy(projection.components), warm.model["pca.components"])
@@ -69,23 +71,23 @@ def test_the_pca_is_the_earlier_one(data, grown):
 
 def test_clusters_have_the_earlier_ids_and_predict_agrees(data, grown):
     warm = warm_of(data, grown)
-    result = train(made(), grown, PlainRun(warm=warm))
+    result = train(settings_of(), grown, PlainRun(warm=warm))
     assert warm.kept(result.assignment) > 0.8
     turned = Warm("b", warm.model, warm.rows, (warm.clusters + 1) % 3, "other")
-    other = train(made(), grown, PlainRun(warm=turned))
+    other = train(settings_of(), grown, PlainRun(warm=turned))
     assert np.array_equal(other.assignment, (result.assignment + 1) % 3)
     assert np.array_equal(other.confidence, result.confidence)
     for each in (result, other):
-        found, _ = predict(each.model, made().model_dump(), grown.x, grown.edge_index)
-        assert np.array_equal(found, each.assignment)
+        placed, _ = predict(each.model, settings_of().model_dump(), grown.x, grown.edge_index)
+        assert np.array_equal(placed, each.assignment)
 
 
 def test_a_warm_training_resumed_from_any_epoch_ends_to_the_bit(data, grown):
     warm = warm_of(data, grown)
     run = Recorder(warm=warm)
-    whole = train(made(), grown, run)
+    whole = train(settings_of(), grown, run)
     assert len(run.states) == 5
     for state in run.states:
-        again = train(made(), grown, PlainRun(start=state, warm=warm))
+        again = train(settings_of(), grown, PlainRun(start=state, warm=warm))
         assert np.array_equal(again.assignment, whole.assignment)
         assert all(torch.equal(again.model[name], tensor) for name, tensor in whole.model.items())

@@ -14,7 +14,7 @@ from trainers import hsan
 from trainers.hsan.training import HsanTrainer
 
 pytestmark = pytest.mark.slow
-made, small_graph, _ = of("hsan")
+settings_of, small_graph, trained = of("hsan")
 VARIANTS = [
     {},
     {"pair_storage": "recompute", "beta": 2.5, "activation": "sigmoid"},
@@ -29,7 +29,7 @@ VARIANTS = [
 def first_gradients(rank, world, words, epochs):
     """(loss, gradients) of one step after `epochs` epochs trained."""
     data, _ = small_graph()
-    training = HsanTrainer(made(**words), data, Worker(rank, world))
+    training = HsanTrainer(settings_of(**words), data, Worker(rank, world))
     for epoch in range(epochs):
         training.epoch(epoch)
         if epoch % training.settings.update_every == 0:
@@ -42,10 +42,10 @@ def gathered(rank, world, n, views, width):
     """A gather and the gradient of a weighted sum that differs by rank."""
     group = ProcessGroup(rank, world)
     full = torch.arange(views * n * width, dtype=torch.float64).view(views, n, width)
-    own = full[:, group.shard(n)].clone().requires_grad_()
-    rows = group.gather(own, n)
+    local = full[:, group.shard(n)].clone().requires_grad_()
+    rows = group.gather(local, n)
     (rows * (rank + 1) * torch.arange(1.0, len(rows) + 1)[:, None]).sum().backward()
-    return rows.detach().numpy(), own.grad.numpy(), (group.gathered, group.sent_since())
+    return rows.detach().numpy(), local.grad.numpy(), (group.gathered, group.sent_since())
 
 
 def loss_of_doubles(rank, world, z, e, labels, trusted, alpha, options):
@@ -69,6 +69,15 @@ def loss_case(options):
     return z, e, rng.integers(0, 3, 35), rng.random(35) < 0.7, 1.2, options
 
 
+def collapsing(rank, world):
+    """A training whose last evaluation alone counts as collapsed, by rank 0; the others think the contrary."""
+    answers = iter(answer == (rank == 0) for answer in (False, False, True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainers.before_collapse.is_collapsed", lambda *sizes: next(answers))
+        result, _ = trained(run=Worker(rank, world))
+    return result.epoch, result.assignment, result.embedding
+
+
 LOSSES = [
     {"beta": 2.0, "mode": "paper", "storage": "float", "cache": 0},
     {"beta": 0.7, "mode": "paper", "storage": "recompute", "cache": 5000},
@@ -78,6 +87,7 @@ CALLS = [
     *((whole, ("hsan", words)) for words in VARIANTS),
     *((loss_of_doubles, loss_case(options)) for options in LOSSES),
     *((gathered, (n, 2, 3)) for n in (1, 2, 7, 12)),
+    (collapsing, ()),
 ]
 
 
@@ -132,6 +142,15 @@ def test_every_worker_ends_with_the_same_bits_and_one_process_finds_the_same_clu
         close(embedding, one[i][3], 1e-3)
 
 
+def test_the_workers_go_back_to_the_same_epoch_before_a_collapse(both):
+    world, one, several = both
+    (i,) = calls(collapsing)
+    assert [several[rank][i][0] for rank in range(world)] == [one[i][0]] * world == [2] * world
+    for rank in range(world):
+        assert np.array_equal(several[rank][i][1], several[0][i][1])
+        close(several[rank][i][2], one[i][2], 1e-3)
+
+
 def test_a_row_is_gathered_in_node_order_and_its_gradient_comes_home(both):
     world, one, several = both
     for i in calls(gathered):
@@ -151,7 +170,7 @@ def test_what_a_step_sends_is_what_the_plan_says(both):
     for i, words in zip(calls(first_gradients), VARIANTS, strict=True):
         if "parts" in words or "batch_nodes" in words:  # the plan takes the largest batch, the step its own
             continue
-        planned = hsan.exchanged(made(**words), data, world)
+        planned = hsan.exchanged(settings_of(**words), data, world)
         assert planned > 0
         assert {several[rank][i][0]["sys/sent_bytes"] for rank in range(world)} == {float(planned)}
 
@@ -164,7 +183,7 @@ def test_a_team_of_one_needs_no_group_and_sends_nothing():
     assert group.broadcast_(x) is x
     assert group.gather(torch.ones(2, 3, 1), 3).shape == (6, 1)
     assert (group.gathered, group.reduced) == (0, 0)
-    assert hsan.exchanged(made(), small_graph()[0], 1) == 0
+    assert hsan.exchanged(settings_of(), small_graph()[0], 1) == 0
 
 
 @pytest.mark.parametrize("n", [1, 5, 12, 13])

@@ -14,7 +14,7 @@ from trainers.ns4gc.loss import similarity_loss
 from trainers.ns4gc.model import Network, smoothing, view
 from trainers.shared import features_of
 
-made, small_graph, _ = of("ns4gc")
+settings_of, small_graph, _ = of("ns4gc")
 CPU = torch.device("cpu")
 
 
@@ -36,7 +36,7 @@ def dense_loss(z1, z2, edges, s):
 @pytest.mark.parametrize("words", [{}, {"threshold": 0.1, "temperature": 0.5, "neighbours": 2.0, "apart": 0.3}])
 @pytest.mark.parametrize("tile_rows", [16, 64])
 def test_value_and_gradients_are_those_of_the_dense_formula(words, tile_rows):
-    data, settings = small_graph()[0], made(tile_rows=tile_rows, **words)
+    data, settings = small_graph()[0], settings_of(tile_rows=tile_rows, **words)
     z1, z2 = unit_views(data.n_nodes)
     links = links_of(adjacency(data.edge_index, data.n_nodes, self_loops=False), ProcessGroup())
     ours = similarity_loss(z1, z2, links, settings, ProcessGroup())
@@ -48,7 +48,7 @@ def test_value_and_gradients_are_those_of_the_dense_formula(words, tile_rows):
 
 @pytest.mark.parametrize("zeros", [0.0, 0.97])
 def test_the_network_is_two_graph_convolutions_on_dense_and_sparse_features(zeros):
-    data, settings = small_graph()[0], made()
+    data, settings = small_graph()[0], settings_of()
     x = np.where(np.random.default_rng(0).random(data.x.shape) < zeros, 0, data.x).astype(np.float32)
     a = adjacency(data.edge_index, data.n_nodes, self_loops=False)
     network, mask = Network(x.shape[1], settings, 0), torch.tensor([1.0, 0.0] * 5)
@@ -63,7 +63,7 @@ def test_the_network_is_two_graph_convolutions_on_dense_and_sparse_features(zero
 def test_views_are_keyed_symmetric_and_lack_the_shares_asked_for():
     data, _ = planted_graph(400, 3, 200, degree=12, seed=0)
     a = adjacency(data.edge_index, data.n_nodes, self_loops=False)
-    settings = made(drop_edges=0.3, mask_features=0.2)
+    settings = settings_of(drop_edges=0.3, mask_features=0.2)
     (first, mask), (again, same), (other, _) = (view(a, 200, settings, 0, key) for key in ((1, 0), (1, 0), (1, 1)))
     assert (first != again).nnz == 0
     assert torch.equal(mask, same)

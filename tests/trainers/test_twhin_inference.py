@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from users_small import made, parts_in
+from users_small import parts_in, settings_of
 
 from ops.api import PlainRun
 from ops.data.io.inductive_batch import NewRows, links, unpack_ids
@@ -16,7 +16,7 @@ BACK = ("note", "rev_follow_note", "user")
 def world(tmp_path_factory):
     """Parts, settings and a trained model."""
     data = parts_in(tmp_path_factory.mktemp("twhin"))
-    settings = made("twhin", epochs=8, lr=0.3, batch=256, step_batches=1)
+    settings = settings_of("twhin", epochs=8, lr=0.3, batch=256, step_batches=1)
     return data, settings, twhin.train(settings, data, PlainRun(3))
 
 
@@ -34,13 +34,13 @@ def test_the_model_keeps_what_fold_in_needs(world):
 def test_a_vector_is_the_mean_of_what_the_edges_say(world):
     _, settings, result = world
     table, shift = result.model["table.note"], result.model["shift.user__follow_note__note"]
-    found = twhin.predict(result.model, settings.model_dump(), users([(0, 4), (0, 9), (2, 4), (2, 4)], 3))
-    np.testing.assert_allclose(found.vector[0], (table[[4, 9]] - shift).mean(0), atol=1e-6)
-    np.testing.assert_allclose(found.vector[2], table[4] - shift, atol=1e-6)
-    assert found.edges.tolist() == [2, 0, 1]
-    assert found.evidence.tolist() == [True, False, True]
-    assert found.confidence[1] == 0
-    assert (found.confidence[[0, 2]] > 0).all()
+    placed = twhin.predict(result.model, settings.model_dump(), users([(0, 4), (0, 9), (2, 4), (2, 4)], 3))
+    np.testing.assert_allclose(placed.vector[0], (table[[4, 9]] - shift).mean(0), atol=1e-6)
+    np.testing.assert_allclose(placed.vector[2], table[4] - shift, atol=1e-6)
+    assert placed.edges.tolist() == [2, 0, 1]
+    assert placed.evidence.tolist() == [True, False, True]
+    assert placed.confidence[1] == 0
+    assert (placed.confidence[[0, 2]] > 0).all()
 
 
 def test_edges_of_other_relations_tell_nothing(world):

@@ -85,8 +85,8 @@ def test_gathered_rows_have_the_gradient_of_the_whole_table():
         terms = loss_terms(gathered, notes, rest[0], local, (places[12:], uniform[1]), 3, 1.0, False)
         loss(*terms).backward()
         for p, first in enumerate((0, 9)):
-            own = (wanted >= first) & (wanted < first + len(parts[p]))
-            step_rows(parts[p], states[p], wanted[own] - first, gathered.grad[own], 0.1)
+            mine = (wanted >= first) & (wanted < first + len(parts[p]))
+            step_rows(parts[p], states[p], wanted[mine] - first, gathered.grad[mine], 0.1)
     torch.testing.assert_close(torch.cat(parts), dense.detach())
     torch.testing.assert_close(torch.cat(states), state)
     untouched = (state == 0).nonzero()[:, 0].tolist()
@@ -101,8 +101,8 @@ def test_repeated_rows_are_summed_in_the_order_given():
     expected = torch.zeros(300, D)
     for i, g in zip(ids.tolist(), gradients, strict=True):
         expected[i] += g
-    own, total = summed(ids, gradients)
-    assert torch.equal(own, torch.arange(300))
+    mine, total = summed(ids, gradients)
+    assert torch.equal(mine, torch.arange(300))
     assert torch.equal(total, expected)
     once, state = adagrad(torch.zeros(300, D), total, torch.zeros(300), 0.1)
     part, kept = torch.zeros(300, D), torch.zeros(300)
@@ -118,6 +118,6 @@ def test_starts_are_keyed_by_seed_type_and_part():
         not torch.equal(one, table(*other, 50, 16)) for other in ((4, "user", 1), (3, "note", 1), (3, "user", 2))
     )
     assert one.square().sum(1).mean() == pytest.approx(1, abs=0.15)
-    made = translations([("user", "share", "note"), ("note", "rev_share", "user")], 16)
-    assert list(made) == ["note__rev_share__user", "user__share__note"]
-    assert not any(value.any() for value in made.values())
+    shifts = translations([("user", "share", "note"), ("note", "rev_share", "user")], 16)
+    assert list(shifts) == ["note__rev_share__user", "user__share__note"]
+    assert not any(value.any() for value in shifts.values())

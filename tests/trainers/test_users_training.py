@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gloo import run_in_processes
 from sklearn.metrics import normalized_mutual_info_score as nmi
-from users_small import METHODS, Worker, made, many, parts_in, planted, trained
+from users_small import METHODS, Worker, many, parts_in, planted, settings_of, trained
 
 from ops.clustering.owners import Owners
 from ops.distributed.process_group import ProcessGroup
@@ -28,9 +28,9 @@ GOLDEN = {  # the losses of the first two epochs, float32 on CPU
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("users")
-    parts_in(made)
-    return made
+    settings_of = tmp_path_factory.mktemp("users")
+    parts_in(settings_of)
+    return settings_of
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ FIRST = {"hgt": 0, "twhin": 3}  # the cases without words
 @pytest.mark.parametrize("method", ["hgt", "twhin"])
 def test_planted_groups_are_found(folder, method):
     run = Worker()
-    result = METHODS[method].train(made(method, epochs=12), parts_in(folder), run)
+    result = METHODS[method].train(settings_of(method, epochs=12), parts_in(folder), run)
     order = np.argsort(np.arange(160) % 3, kind="stable")
     assert nmi(planted()[1][order], result.assignment) > 0.6
     assert run.history[-1]["train/loss"] < run.history[0]["train/loss"]
@@ -85,7 +85,7 @@ def test_three_workers_compute_what_one_does(folder, alone):
 def test_a_resumed_training_ends_bit_identical(folder, alone, case):
     undisturbed, (method, words) = alone(case), CASES[case]
     resumed = Worker(start=copy.deepcopy(undisturbed[-1].states[0]))
-    result = METHODS[method].train(made(method, **words), parts_in(folder), resumed)
+    result = METHODS[method].train(settings_of(method, **words), parts_in(folder), resumed)
     assert [r["train/loss"] for r in resumed.history] == undisturbed[0][1:]
     assert np.array_equal(result.assignment, undisturbed[1])
     assert np.array_equal(result.embedding, undisturbed[3])
@@ -100,7 +100,7 @@ def test_drawing_ahead_in_threads_changes_no_bit(folder, alone, method):
 
 def test_more_workers_than_batches_in_a_step_is_one_line(folder):
     with pytest.raises(SettingsError, match="--workers 5: a step has --step-batches 4 to share; raise it"):
-        METHODS["hgt"].train(made("hgt"), parts_in(folder), Worker(0, 5))
+        METHODS["hgt"].train(settings_of("hgt"), parts_in(folder), Worker(0, 5))
 
 
 @pytest.mark.parametrize(("method", "name"), [("hgt", "model.layer1.out.user.bias"), ("twhin", "shift")])
@@ -108,4 +108,4 @@ def test_a_loss_that_is_not_finite_ends_the_training(folder, alone, method, name
     start = copy.deepcopy(alone(FIRST[method])[-1].states[0])
     start.shared[name].fill_(float("inf"))
     with pytest.raises(DivergedError, match="lower --lr"):
-        METHODS[method].train(made(method), parts_in(folder), Worker(start=start))
+        METHODS[method].train(settings_of(method), parts_in(folder), Worker(start=start))

@@ -51,7 +51,7 @@ def again(data: PartitionedGraph, rows: np.ndarray) -> NewRows:
     return NewRows(data.rows, rows, client.features(data.rows, rows), edges)
 
 
-def made(method: str, **more):
+def settings_of(method: str, **more):
     """Settings of a method."""
     return METHODS[method].Settings(**(COMMON | OWN[method] | more))
 
@@ -72,10 +72,10 @@ class Worker(PlainRun):
 def trained(rank, world, method, folder, words, run=None):
     """A whole training: losses, assignment, confidence, embedding, and the last state's tensors."""
     run = run or Worker(rank, world)
-    result = METHODS[method].train(made(method, **words), parts_in(Path(folder)), run)
+    result = METHODS[method].train(settings_of(method, **words), parts_in(Path(folder)), run)
     last = run.states[max(run.states)]
     tensors = {k: v.numpy() for k, v in last.shared.items()}
-    tensors |= {f"{part}.{k}": v.numpy() for part, own in last.parts.items() for k, v in own.items()}
+    tensors |= {f"{part}.{k}": v.numpy() for part, local in last.parts.items() for k, v in local.items()}
     losses = [record["train/loss"] for record in run.history]
     return losses, result.assignment, result.confidence, result.embedding, tensors
 

@@ -48,5 +48,5 @@ class Shell:
 
 def temporary(folder: Path) -> list[str]:
     """What looks half-written below a folder."""
-    found = [p for p in folder.rglob("*") if p.name.endswith((".tmp", ".part")) or p.name in (".write-test", "tmp")]
-    return [str(p.relative_to(folder)) for p in found]
+    paths = [p for p in folder.rglob("*") if p.name.endswith((".tmp", ".part")) or p.name in (".write-test", "tmp")]
+    return [str(p.relative_to(folder)) for p in paths]

@@ -5,35 +5,33 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from processes import marked
-
 LISTEN = "0A"  # a socket's state in /proc/net/tcp
 
 
 def address(text: str) -> str:
     """An address of /proc/net/tcp or tcp6, whose 32-bit words stand in the machine's order."""
     words = [bytes.fromhex(text[i : i + 8])[::-1] for i in range(0, len(text), 8)]
-    found = ipaddress.ip_address(b"".join(words))
-    return str(getattr(found, "ipv4_mapped", None) or found)
+    result = ipaddress.ip_address(b"".join(words))
+    return str(getattr(result, "ipv4_mapped", None) or result)
 
 
 def listening() -> dict[str, str]:
     """The address of every listening socket of this machine by the socket's number."""
-    found = {}
+    result = {}
     for table in ("tcp", "tcp6"):
         for line in Path("/proc/net", table).read_text().splitlines()[1:]:
             _, local, _, state, *_, inode = line.split()[:10]
             if state == LISTEN:
-                found[inode] = address(local.partition(":")[0])
-    return found
+                result[inode] = address(local.partition(":")[0])
+    return result
 
 
-def open_ports(mark: str) -> set[tuple[str, str]]:
-    """(title, address) of the listening sockets of all processes with `mark` in their environment."""
-    found = set()
-    for pid, title in marked(mark).items():
+def open_ports(processes: dict[int, str]) -> set[tuple[str, str]]:
+    """(title, address) of the listening sockets of processes {pid: title}."""
+    result = set()
+    for pid, title in processes.items():
         with suppress(OSError):
             links = {os.readlink(handle) for handle in Path(f"/proc/{pid}/fd").iterdir()}
             sockets = listening()  # after the links: a socket that is closed in between is missed, not mistaken
-            found |= {(title, sockets[i]) for i in (link[8:-1] for link in links) if i in sockets}
-    return found
+            result |= {(title, sockets[i]) for i in (link[8:-1] for link in links) if i in sockets}
+    return result

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,12 +31,14 @@ from ops import memory
 from ops.distributed.ray_session import ENVIRONMENT
 from ops.evaluation import baselines
 from ops.training import seed_run
-import pyarrow.parquet, sklearn.cluster, torch._dynamo, workflows.train
-import mlflow.artifacts, mlflow.genai, mlflow.store.tracking.sqlalchemy_store
+import pyarrow.pandas_compat, sklearn.cluster, torch._dynamo, workflows.train
+import ops.datamodules.graph, ops.datamodules.users, ops.training.trainer
+import mlflow.artifacts, mlflow.genai, quick_mlflow
 from ops.config.exit_codes import entry
-from ops.tracking.store import prepare
+from trainers import METHODS
 memory.preload()
-prepare()
+list(METHODS.values())
+quick_mlflow.warm_up()
 seed_run.CHECKPOINT_SECONDS = 0
 baselines.KINDS = baselines.KINDS[:1]  # each costs seconds
 lease.LASTS, lease.EVERY = 15.0, 1.0  # instead of a minute; a busy machine must not outlive it
@@ -93,6 +96,7 @@ for line in sys.stdin:
         if order["code"]:
             exec(compile(order["code"], order["program"], "exec"), {"__name__": "__main__"})
         else:
+            quick_mlflow.install()
             entry(importlib.import_module(order["program"].removesuffix(".py").replace("/", ".")).main)
         code = 0
     except SystemExit as end:
@@ -104,6 +108,7 @@ for line in sys.stdin:
         sys.stdout.flush()
         os._exit(code)
 """
+MARK = "TESSERA_TEST_MARK"  # in the environment of a command: all that it starts carries it
 RAY = ("ray.train.torch", "ray.tune")  # what commands import that start it
 
 
@@ -113,7 +118,7 @@ def environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k not in strange}
     # Ray takes a token that lies in the home folder, which a fork does not, as it has imported Ray before
     ours = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1", "RAY_AUTH_MODE": "disabled"}
-    return kept | ours
+    return kept | ours | {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}  # a process that takes two seconds to start
 
 
 @dataclass
@@ -126,12 +131,13 @@ class Ended:
 
 
 class Nursery:
-    """Runs workflows, one command at a time, in forks of a process that has imported everything."""
+    """Runs workflows, one command at a time, in forks of a process that has imported everything and carries `mark`."""
 
-    def __init__(self, folder: Path, **variables: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.mark = folder, uuid.uuid4().hex
         self.pid, self.running = 0, False
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
+        variables = {"PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT}/tests/helpers", MARK: self.mark}
         command = [sys.executable, "-c", NURSERY]
         self.process = subprocess.Popen(command, env=environment() | variables, cwd=folder, **pipes)
 
@@ -286,9 +292,6 @@ def below(root: int) -> dict[int, str]:
 def workers_below(root: int, kind: str = "TrainWorker") -> list[int]:
     """Pids of Ray's workers of a kind below the process `root`."""
     return sorted(pid for pid, title in below(root).items() if title.startswith("ray::") and kind in title)
-
-
-MARK = "TESSERA_TEST_MARK"  # in the environment of a command: all that it starts carries it
 
 
 def marked(mark: str) -> dict[int, str]:

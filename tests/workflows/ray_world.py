@@ -121,9 +121,9 @@ class Cluster:
     def submit(self, *entrypoint: str, options: tuple[str, ...] = ("--working-dir", ".")) -> str:
         """Submit a job; returns its id."""
         done = self.call("submit", "--no-wait", *options, "--", *entrypoint)
-        found = re.search(r"'(raysubmit_\w+)' submitted successfully", done.stdout)
-        assert found, done.stdout + done.stderr
-        return found[1]
+        match = re.search(r"'(raysubmit_\w+)' submitted successfully", done.stdout)
+        assert match, done.stdout + done.stderr
+        return match[1]
 
     def info(self, job: str) -> dict[str, Any]:
         """The job's record: status, driver_exit_code, ..."""

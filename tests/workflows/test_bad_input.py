@@ -108,22 +108,19 @@ def test_wrong_input_is_one_line_and_its_exit_code(shell, tmp_path, code, line, 
     assert (tmp_path / "file").read_text() == "x"
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("--trails 3", r"--trails: unknown flag or value; nearest known: --trials; "),
-        ("--trials 0", r"--trials: got '0'; allowed: whole number in \[1, 100000\]$"),
-        (
-            "--search temperatur",
-            r"--search temperatur: has no search domain; nearest known: temperature; can be searched: ",
-        ),
-        ("--search weights", r"--search weights: has no search domain"),
-        (
-            "--dataset planted:nodes=60,clusters=3 --objective last/speed",
-            r"--objective: got 'last/speed'; allowed: tune/score or last/acc ",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("line", "message"), [
+    ("--trails 3", r"--trails: unknown flag or value; nearest known: --trials; "),
+    ("--trials 0", r"--trials: got '0'; allowed: whole number in \[1, 100000\]$"),
+    (
+        "--search temperatur",
+        r"--search temperatur: has no search domain; nearest known: temperature; can be searched: ",
+    ),
+    ("--search weights", r"--search weights: has no search domain"),
+    (
+        "--dataset planted:nodes=60,clusters=3 --objective last/speed",
+        r"--objective: got 'last/speed'; allowed: tune/score or last/acc ",
+    ),
+])  # fmt: skip
 def test_a_searchs_wrong_input(shell, tmp_path, line, message):
     ended = shell(line, tune_hsan.main, "workflows/tune_hsan.py")
     assert len(ended.errors) == 1, ended.err
@@ -135,9 +132,9 @@ def test_a_searchs_wrong_input(shell, tmp_path, line, message):
 def test_a_full_disk_under_the_output(shell, tmp_path):
     (tmp_path / "small").mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tessera-test", str(tmp_path / "small")]
-    made = subprocess.run(command, check=False, capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"cannot mount a small file system here: {made.stderr.strip()}")
+    completed = subprocess.run(command, check=False, capture_output=True, text=True)
+    if completed.returncode:
+        pytest.skip(f"cannot mount a small file system here: {completed.stderr.strip()}")
     try:
         free = os.statvfs(tmp_path / "small")
         (tmp_path / "small" / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize))
@@ -189,9 +186,9 @@ def test_json_finished_runs_and_taken_names(nursery, shell, tmp_path):
     )
     quiet = shell(f"{TINY} --name one --json --quiet")
     assert (quiet.code, json.loads(quiet.out), quiet.err) == (0, stored, "")
-    told = shell(f"{TINY} --name one --json")
-    assert json.loads(told.out) == stored
-    assert "finished on" in told.err
+    summary = shell(f"{TINY} --name one --json")
+    assert json.loads(summary.out) == stored
+    assert "finished on" in summary.err
 
     other = shell(f"{TINY} --name one --beta 2 --lr 0.5")
     assert other.code == 2

@@ -6,7 +6,7 @@ import pytest
 from processes import RAY
 
 TINY = ["hadis", "--dataset", "digits", "--preset", "demo", "--epochs", "2", "--hidden", "32", "--embedding-dim", "16",
-        "--batch", "256", "--threads", "1", "--no-report"]  # fmt: skip
+        "--batch", "256", "--threads", "1", "--no-report", "--no-explain"]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Jobs on a real Ray cluster of two nodes with tokens on: submitted, refused, killed, stopped and submitted again."""
 
+import io
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import pyarrow.parquet as pq
 import pytest
 from processes import PROJECT, lines
 from ray_world import Cluster
@@ -26,9 +28,9 @@ def cluster(s3_server):
     probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
     if not sys.platform.startswith("linux") or probe.returncode:
         pytest.skip("a second node needs a mount namespace of its own, which only root may make")
-    made = Cluster(2, 2, extra=s3_server.environment)
-    yield made
-    made.stop()
+    started = Cluster(2, 2, extra=s3_server.environment)
+    yield started
+    started.stop()
 
 
 def test_a_search_is_spread_over_the_nodes_and_ends_in_the_bucket(cluster, s3):
@@ -81,6 +83,25 @@ def test_workers_keep_their_run_in_the_bucket(cluster, s3):
     assert {"jobs/run/result.json", "jobs/run/seed-0/result.json", "jobs/run/seed-0/model/model.safetensors"} <= keys
     assert len(s3.get("jobs/run/seed-0/history.jsonl").decode().splitlines()) == 300
     assert not [key for key in keys if "/checkpoints/" in key or "/workers-" in key or key.endswith("/stop")]
+
+
+@pytest.mark.cluster  # two minutes
+def test_rows_of_users_go_from_the_ranks_to_the_bucket(cluster, s3):
+    out = ["--out", f"s3://{BUCKET}/jobs", "--name", "users", "--scratch", str(cluster.own / "users")]
+    small = ["--embedding-dim", "8", "--epochs", "1", "--epoch-steps", "2", "--no-report"]
+    code, said = cluster.wait(cluster.submit(
+        "python", "workflows/train.py", "twhin", "--dataset", "planted:users=200,notes=100,clusters=3",
+        "--n-clusters", "3", "--parts", "2", "--workers", "2", "--threads", "1", "--seeds", "2", *small, *out,
+    ))  # fmt: skip
+    assert code == 0, said
+    keys = {key.removeprefix("jobs/users/") for key in s3.keys("jobs/users/")}
+    for table in ("assignments", "embeddings"):
+        parts = [f"{table}/part-0000{part}.parquet" for part in (0, 1)]
+        tables = [pq.read_table(io.BytesIO(s3.get(f"jobs/users/{part}"))) for part in parts]
+        assert sum(each.num_rows for each in tables) == (400 if table == "assignments" else 200)
+    assert {f"seed-1/more/part-0000{part}.npz" for part in (0, 1)} <= keys
+    here = {path.relative_to(cluster.own).as_posix() for path in (cluster.own / "users").rglob("jobs/users/**/part-*")}
+    assert {name.rpartition("/")[0].rpartition("/")[2] for name in here} == {"assignments"}, "for the report and MLflow"
 
 
 def test_wrong_settings_are_the_drivers_exit_code(cluster):

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from ports import open_ports
-from processes import MARK
+from processes import MARK, marked
 
 CODE = """
 import socket, sys
@@ -21,6 +21,6 @@ def test_an_open_port_is_seen():
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", CODE], env=given, **pipes) as process:
         process.stdout.readline()
-        seen = open_ports("of-the-watch-itself")
+        seen = open_ports(marked("of-the-watch-itself"))
         process.communicate()
     assert {address for _, address in seen} == {"127.0.0.1", "0.0.0.0", "::1", "::"}

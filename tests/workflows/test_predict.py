@@ -74,7 +74,7 @@ def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
 pytestmark = pytest.mark.slow
 
 
-def test_the_training_nodes_get_the_runs_own_clusters(world, shell, tmp_path) -> None:
+def test_the_training_nodes_get_the_runs_own_clusters(world, shell, tmp_path):
     own = trained(world)
     table, told = predicted(shell, f"{world}/runs/a --data {world}/old", tmp_path / "p.parquet")
     same(table, own)
@@ -88,7 +88,7 @@ def test_the_training_nodes_get_the_runs_own_clusters(world, shell, tmp_path) ->
     assert not temporary(tmp_path)
 
 
-def test_new_rows_without_edges_come_in_pieces_each_for_itself(world, shell, tmp_path) -> None:
+def test_new_rows_without_edges_come_in_pieces_each_for_itself(world, shell, tmp_path):
     write_folder(tmp_path / "new", NEW_ROWS)
     whole, told = predicted(shell, f"{world}/runs/a --data new", tmp_path / "whole.parquet")
     assert (told["known"], told["new"], told["filtered_over"]) == (0, len(NEW_ROWS), "no edges")
@@ -103,7 +103,7 @@ def test_new_rows_without_edges_come_in_pieces_each_for_itself(world, shell, tmp
     np.testing.assert_array_equal(from_npy.cluster, whole.cluster)
 
 
-def test_edges_to_known_nodes_count_and_the_whole_grown_graph_says_the_same(world, shell, tmp_path) -> None:
+def test_edges_to_known_nodes_count_and_the_whole_grown_graph_says_the_same(world, shell, tmp_path):
     write_folder(tmp_path / "new", NEW_ROWS, edges_touching(NEW_ROWS))
     beside, told = predicted(shell, f"{world}/runs/a --data new", tmp_path / "new.parquet")
     assert told["filtered_over"] == "their own edges and the training data's"
@@ -118,7 +118,7 @@ def test_edges_to_known_nodes_count_and_the_whole_grown_graph_says_the_same(worl
     assert not np.allclose(alone.confidence, beside.confidence)
 
 
-def test_training_data_that_moved_or_changed(world, shell, tmp_path) -> None:
+def test_training_data_that_moved_or_changed(world, shell, tmp_path):
     write_folder(tmp_path / "new", NEW_ROWS, edges_touching(NEW_ROWS))
     write_folder(tmp_path / "moved", OLD_ROWS, edges_among(OLD_ROWS))
     fewer = edges_among(OLD_ROWS)
@@ -136,7 +136,7 @@ def test_training_data_that_moved_or_changed(world, shell, tmp_path) -> None:
         assert not (tmp_path / "r.parquet").exists()
 
 
-def test_the_registered_model_predicts_the_same(nursery, world, shell, tmp_path) -> None:
+def test_the_registered_model_predicts_the_same(nursery, world, shell, tmp_path):
     uri = f"sqlite:///{world}/runs/mlflow.db"
     write_folder(tmp_path / "new", NEW_ROWS, edges_touching(NEW_ROWS))
     script = f"""
@@ -174,7 +174,7 @@ except Exception as error:
     assert "cannot be reached" in ended.err
 
 
-def test_run_data_and_result_may_be_on_s3(world, shell, tmp_path, s3, monkeypatch) -> None:
+def test_run_data_and_result_may_be_on_s3(world, shell, tmp_path, s3, monkeypatch):
     monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "cache"))
     write_folder(tmp_path / "new", NEW_ROWS, edges_touching(NEW_ROWS))
     expected, _ = predicted(shell, f"{world}/runs/a --data new", tmp_path / "p.parquet")
@@ -197,21 +197,18 @@ def test_run_data_and_result_may_be_on_s3(world, shell, tmp_path, s3, monkeypatc
         assert (ended.code, len(ended.errors), words in ended.err) == (3, 1, True)
 
 
-@pytest.mark.parametrize(
-    ("line", "code", "words"),
-    [
-        ("{run} --data narrow.npy --out o.parquet", 3, "5 features, the model was trained on 8"),
-        ("{run} --data renamed --out o.parquet", 3, "lacks f7 and has besides g"),
-        ("{run} --data far --out o.parquet", 3, "'n999' is not among the "),
-        ("nowhere --data narrow.npy --out o.parquet", 3, "no such folder"),
-        ("{run} --out o.parquet", 2, "--data"),
-        ("{run} --data narrow.npy", 2, "--out"),
-        ("{run} --data narrow.npy --out o.parquet --batch-rows 0", 2, "--batch-rows"),
-        ("{run} --dta x --out o.parquet", 2, "--data"),
-        ("ftp://x/y --data narrow.npy --out o.parquet", 2, "s3://BUCKET/OUT/NAME"),
-    ],
-)
-def test_mistakes_end_in_one_line(world, shell, tmp_path, line, code, words) -> None:
+@pytest.mark.parametrize(("line", "code", "words"), [
+    ("{run} --data narrow.npy --out o.parquet", 3, "5 features, the model was trained on 8"),
+    ("{run} --data renamed --out o.parquet", 3, "lacks f7 and has besides g"),
+    ("{run} --data far --out o.parquet", 3, "'n999' is not among the "),
+    ("nowhere --data narrow.npy --out o.parquet", 3, "no such folder"),
+    ("{run} --out o.parquet", 2, "--data"),
+    ("{run} --data narrow.npy", 2, "--out"),
+    ("{run} --data narrow.npy --out o.parquet --batch-rows 0", 2, "--batch-rows"),
+    ("{run} --dta x --out o.parquet", 2, "--data"),
+    ("ftp://x/y --data narrow.npy --out o.parquet", 2, "s3://BUCKET/OUT/NAME"),
+])  # fmt: skip
+def test_mistakes_end_in_one_line(world, shell, tmp_path, line, code, words):
     np.save(tmp_path / "narrow.npy", GRAPH.x[:, :5])
     folder = write_folder(tmp_path / "renamed", NEW_ROWS)
     text = (folder / "features.csv").read_text()

@@ -84,7 +84,7 @@ def purity(clusters, groups):
 
 
 @pytest.mark.parametrize(("run", "least"), [("h", 0.9), ("t", 0.6)])
-def test_known_users_are_matched_by_id_and_mostly_stay(world, shell, run, least) -> None:
+def test_known_users_are_matched_by_id_and_mostly_stay(world, shell, run, least):
     found, summary = predicted(shell, f"{world}/runs/{run} --data {world}/known --batch-rows 33")
     assert found.columns.tolist() == ["id", "cluster", "confidence", "vector"]
     assert found.id.tolist() == USERS.ids[::2].tolist()
@@ -96,7 +96,7 @@ def test_known_users_are_matched_by_id_and_mostly_stay(world, shell, run, least)
     assert pq.read_schema("out.parquet").field("vector").type.list_size == 16
 
 
-def test_new_users_are_placed_by_their_edges_better_than_by_features_alone(world, shell) -> None:
+def test_new_users_are_placed_by_their_edges_better_than_by_features_alone(world, shell):
     with_edges, told = predicted(shell, f"{world}/runs/h --data {world}/fresh")
     alone, bare = predicted(shell, f"{world}/runs/h --data {world}/alone.parquet")
     assert (told["known"], told["new"], bare["without_edges"]) == (0, 200, 200)
@@ -105,7 +105,7 @@ def test_new_users_are_placed_by_their_edges_better_than_by_features_alone(world
     assert purity(with_edges.cluster, GROUPS["user"]) > purity(alone.cluster, GROUPS["user"])
 
 
-def test_twhin_needs_no_features_and_says_who_has_no_edges(world, shell, tmp_path) -> None:
+def test_twhin_needs_no_features_and_says_who_has_no_edges(world, shell, tmp_path):
     write(tmp_path / "few", np.arange(50), features=False, only=slice(0, 60))
     found, summary = predicted(shell, f"{world}/runs/t --data few")
     none = summary["without_edges"]
@@ -124,13 +124,13 @@ def test_twhin_needs_no_features_and_says_who_has_no_edges(world, shell, tmp_pat
     np.testing.assert_allclose(np.stack(again.vector), np.stack(same.vector), atol=1e-6)
 
 
-def test_the_grown_graph_as_a_whole_is_data_too(world, shell) -> None:
+def test_the_grown_graph_as_a_whole_is_data_too(world, shell):
     _, summary = predicted(shell, f"{world}/runs/t --data {SPEC}")
     assert summary["known"] == 200
     assert "features of users are not used: the model places them by their edges" in summary["said"]
 
 
-def test_the_registered_model_takes_rows_of_edges(nursery, world, shell, tmp_path) -> None:
+def test_the_registered_model_takes_rows_of_edges(nursery, world, shell, tmp_path):
     uri = f"sqlite:///{world}/runs/mlflow.db"
     x = pd.read_csv(world / "known/nodes/user.csv")
     edges = [
@@ -178,7 +178,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line(world, shell, tmp_path, case) -> None:
+def test_bad_input_is_one_line(world, shell, tmp_path, case):
     write(tmp_path / "new", np.arange(0, 200, 2))
     name, text, said = BAD[case]
     (tmp_path / "new" / name).write_text(text)
@@ -193,21 +193,18 @@ def refused(ended, code, said, folder):
     assert temporary(folder) == []
 
 
-@pytest.mark.parametrize(
-    ("line", "code", "said"),
-    [
-        ("{world}/runs/s --data {world}/known", 3, "keeps nothing of known nodes .* --no-store-states"),
-        ("{world}/runs/h --data planted:nodes=50,clusters=2", 3, "has no nodes of the type 'user'"),
-        ("{world}/runs/h --data {world}/known --known {world}/known", 2, "--known: is for attributed graphs"),
-        ("{world}/runs/h --data nowhere.csv", 3, "nowhere.csv: no such file"),
-        ("{world}/runs/h --data nowhere", 3, "nowhere"),
-    ],
-)
-def test_what_cannot_be_done_is_one_line(world, shell, tmp_path, line, code, said) -> None:
+@pytest.mark.parametrize(("line", "code", "said"), [
+    ("{world}/runs/s --data {world}/known", 3, "keeps nothing of known nodes .* --no-store-states"),
+    ("{world}/runs/h --data planted:nodes=50,clusters=2", 3, "has no nodes of the type 'user'"),
+    ("{world}/runs/h --data {world}/known --known {world}/known", 2, "--known: is for attributed graphs"),
+    ("{world}/runs/h --data nowhere.csv", 3, "nowhere.csv: no such file"),
+    ("{world}/runs/h --data nowhere", 3, "nowhere"),
+])  # fmt: skip
+def test_what_cannot_be_done_is_one_line(world, shell, tmp_path, line, code, said):
     refused(shell(f"{line.format(world=world)} --out out.parquet"), code, said, tmp_path)
 
 
-def test_without_a_table_of_users_features_are_missed(world, shell, tmp_path) -> None:
+def test_without_a_table_of_users_features_are_missed(world, shell, tmp_path):
     write(tmp_path / "new", np.arange(10))
     (tmp_path / "new/nodes/user.csv").unlink()
     said = r"has no table of users, and the model places them by 32 features too; give nodes/user.csv"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from commands import Shell
-from processes import Nursery, history, lines, recorded, rows, tree, until
+from processes import history, lines, recorded, rows, tree, until
 
 from ops.storage.status import STATUS
 
@@ -21,25 +21,20 @@ pytestmark = pytest.mark.slow
 DATA = "planted:nodes=200,clusters=4,separation=1.5,mixing=0.4"  # hard enough for clusters to change while training
 EPOCHS, EVERY = 11, 3
 COMMON = ["hsan", "--dataset", DATA, "--preset", "none", "--embedding-dim", "16", "--threads", "1", "--no-report"]
-MODES = [("standard", "paper"), ("accumulate", "stale")]
 
 
 def command(out: Path, *more: str) -> list[str]:
     return [*COMMON, "--out", str(out), "--epochs", str(EPOCHS), "--update-every", str(EVERY), *more]
 
 
-def mode_command(out: Path, mode: tuple[str, str]) -> list[str]:
-    return command(out, "--name", "-".join(mode), "--gradients", mode[0], "--weights", mode[1], "--seeds", "2")
-
-
 @pytest.fixture(scope="module")
-def quiet_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quiet_out(tmp_path_factory):
     """Where the undisturbed runs are."""
     return tmp_path_factory.mktemp("undisturbed")
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(tmp_path_factory):
     """Where the disturbed runs are, with one MLflow database for all."""
     return tmp_path_factory.mktemp("disturbed")
 
@@ -83,43 +78,37 @@ MOMENTS = {
     "behind a seed's results": ("os.rmdir", "seed-0/checkpoints/epoch-00000010"),
     "between the seeds": ("os.mkdir", "seed-1"),
     "while the run's results are written": ("os.rename", "assignments.parquet"),
-    "while the last file is written": ("os.rename", "NAME/result.json"),
-    "behind the results, while they are recorded for MLflow": ("read", "NAME/assignments.parquet"),
+    "while the last file is written": ("os.rename", "killed/result.json"),
+    "behind the results, while they are recorded for MLflow": ("read", "killed/assignments.parquet"),
 }
-PLANS = [(0, 1, 3, 5, 8), (2, 4, 6, 7)]  # one a mode
 
 
-@pytest.mark.parametrize("mode", MODES, ids="-".join)
-def test_killed_runs_end_as_undisturbed_ones(
-    nursery: Nursery, quiet_out: Path, out: Path, tmp_path: Path, mode: tuple[str, str]
-) -> None:
+def test_a_killed_run_ends_as_an_undisturbed_one(nursery, quiet_out, out, tmp_path):
+    """Every mode's bits after any epoch: `trainers/test_every_method.py`."""
     diary = tmp_path / "diary"
     began = time.monotonic()
-    assert nursery.run(mode_command(quiet_out, mode), diary=diary).code == 0
+    assert nursery.run(command(quiet_out, "--name", "killed", "--seeds", "2"), diary=diary).code == 0
     undisturbed = time.monotonic() - began
     changes = diary.read_text().splitlines()
-    rng = random.Random("-".join(mode))
-    again = mode_command(out, mode)
+    rng = random.Random("killed")
+    again = command(out, "--name", "killed", "--seeds", "2")
     # by the clock, from outside: while the data is loaded, or somewhat later
-    for pause in (0.0, 0.01) if mode != MODES[0] else (0.02, rng.uniform(0.1, min(0.4, undisturbed / 3))):
+    for pause in (0.0, 0.02, rng.uniform(0.1, min(0.4, undisturbed / 3))):
         pid = nursery.start(again)
         time.sleep(pause)
         os.kill(pid, signal.SIGKILL)
         assert nursery.wait().code == -signal.SIGKILL
-    folder = out / "-".join(mode)
-    for place in PLANS[MODES.index(mode)]:
-        moment = list(MOMENTS)[place]
-        event, part = MOMENTS[moment]
-        part = part.replace("NAME", folder.name)
+    folder = out / "killed"
+    for number, (moment, (event, part)) in enumerate(MOMENTS.items()):
         assert any(line.startswith(event) and part in line for line in changes), f"never happens: {moment}"
-        if place in (0, 2, 3, 6):  # anywhere too, where so few changes do not lead beyond the moment
+        if number in (0, 2, 3, 6):  # anywhere too, where so few changes do not lead beyond the moment
             ended = nursery.run(again, nth=rng.randrange(1, 13))
             assert ended.code == -signal.SIGKILL, f"before {moment}: {ended}"
         ended = nursery.run(again, event=event, part=part, nth=1)
         assert ended.code == -signal.SIGKILL, f"{moment}: {ended}"
     ended = nursery.run(again)
     assert ended.code == 0, ended.err
-    same_run(folder, quiet_out / "-".join(mode))
+    same_run(folder, quiet_out / "killed")
     result = json.loads((folder / "result.json").read_text())
     assert result["resumed_from"]["0"], "no seed went on from a checkpoint"
     assert all(e % EVERY == 0 or e == EPOCHS - 1 for seed in result["resumed_from"].values() for e in seed)
@@ -150,13 +139,7 @@ def stopped_at(folder: Path, epoch: int) -> None:
     assert states == ["KILLED", "KILLED"]
 
 
-def test_sigterm_checkpoints_the_epoch_and_a_second_start_is_refused(
-    nursery: Nursery,
-    quiet_out: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_sigterm_checkpoints_the_epoch_and_a_second_start_is_refused(nursery, quiet_out, tmp_path, capsys, monkeypatch):
     own = tmp_path / "a folder's runs"  # the command to resume with must survive a shell
     argv = command(own, *LONG, "--name", "long", "--fresh")
     pid = nursery.start(argv)
@@ -182,9 +165,7 @@ def test_sigterm_checkpoints_the_epoch_and_a_second_start_is_refused(
     in_mlflow(own / "long")
 
 
-def test_ctrl_c_stops_after_the_epoch_the_second_at_once_and_other_threads_are_warned_of(
-    nursery: Nursery, out: Path
-) -> None:
+def test_ctrl_c_stops_after_the_epoch_the_second_at_once_and_other_threads_are_warned_of(nursery, out):
     argv = command(out, *LONG, "--name", "ctrl-c")
     path = out / "ctrl-c" / "seed-0" / "history.jsonl"
     pid = nursery.start(argv)
@@ -216,7 +197,7 @@ def test_ctrl_c_stops_after_the_epoch_the_second_at_once_and_other_threads_are_w
 
 
 @pytest.mark.parametrize("part", ["early", "seed-0/result.json", "assignments.parquet"])
-def test_sigterm_outside_the_epochs_is_an_interrupt_too(nursery: Nursery, out: Path, part: str) -> None:
+def test_sigterm_outside_the_epochs_is_an_interrupt_too(nursery, out, part):
     """Before the run's folder is made, while a seed's or the run's results are written."""
     name = "early-" + part.partition("/")[0]
     argv = command(out, "--name", name)
@@ -235,7 +216,7 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_finished_runs_are_shown_extended_refused_and_done_again(nursery: Nursery, tmp_path: Path) -> None:
+def test_finished_runs_are_shown_extended_refused_and_done_again(nursery, tmp_path):
     folder = tmp_path / "one"
     argv = command(tmp_path, "--name", "one", "--seeds", "2")
     assert nursery.run(argv).code == 0

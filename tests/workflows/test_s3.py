@@ -1,5 +1,6 @@
-"""Runs and searches with `--out s3://` against a real server: killed, moved to another machine, doubled, cut off."""
+"""Runs with `--out s3://` against a real server: killed, moved to another machine, doubled, cut off; users in parts."""
 
+import io
 import json
 import os
 import shutil
@@ -10,24 +11,23 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from commands import TINY, Shell
-from processes import RAY, Nursery, history, stopped, until
+from processes import history, stopped, until
 from s3_world import BUCKET, S3
 
 from ops.data.io.builder import Raw
 from ops.data.io.npz import write_npz
 from ops.data.synthetic.planted_partition import planted_graph
-from ops.storage import lease, object_store, run_dir
+from ops.storage import lease, run_dir
 from ops.storage.run_dir import MARK_FILE
-from ops.tuning.remote_trials import Trials
-from workflows import compare, report
 
 pytestmark = pytest.mark.slow
 
-SHAPE = ["--preset", "none", "--embedding-dim", "16", "--threads", "1", "--no-report", "--update-every", "3"]
+SHAPE = ["--preset", "none", "--embedding-dim", "16", "--threads", "1", "--no-report", "--no-explain",
+         "--update-every", "3"]  # fmt: skip
 
 
 @pytest.fixture
-def data(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def data(s3, tmp_path, monkeypatch):
     """A file in the bucket, read through a cache of the test's own."""
     monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "cache"))
     graph, labels = planted_graph(200, 4, separation=1.5, mixing=0.4)
@@ -37,9 +37,7 @@ def data(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def shell(
-    s3: S3, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Shell:  # fmt: skip
+def shell(s3, capsys, monkeypatch, tmp_path):
     (tmp_path / "shell").mkdir()
     return Shell(capsys, monkeypatch, tmp_path / "shell")
 
@@ -65,9 +63,7 @@ def fetched(s3: S3, run: str, folder: Path) -> Path:
     return folder
 
 
-def test_a_killed_run_goes_on_on_another_machine_and_ends_as_undisturbed(
-    s3: S3, nursery: Nursery, data: str, tmp_path: Path
-) -> None:
+def test_a_killed_run_goes_on_on_another_machine_and_ends_as_undisturbed(s3, nursery, data, tmp_path):
     quiet = nursery.run(command(data, str(tmp_path), "quiet", tmp_path / "unused", 31))
     assert quiet.code == 0, quiet.err
     out, scratch = f"s3://{BUCKET}/out", tmp_path / "scratch"
@@ -101,9 +97,7 @@ def test_a_killed_run_goes_on_on_another_machine_and_ends_as_undisturbed(
     assert not [k for k in s3.keys("out/moved/") if k.endswith(lease.LEASE_FILE)]
 
 
-def test_a_second_start_says_who_is_at_work_and_an_interrupt_sends_all(
-    s3: S3, nursery: Nursery, shell: Shell, tmp_path: Path
-) -> None:
+def test_a_second_start_says_who_is_at_work_and_an_interrupt_sends_all(s3, nursery, shell, tmp_path):
     argv = ["planted:nodes=60,clusters=3", f"s3://{BUCKET}/out", "twice"]
     pid = nursery.start(command(*argv, tmp_path / "one", 100_000))
     until(lambda: checkpoints(s3, "out/twice"))
@@ -124,9 +118,7 @@ def test_a_second_start_says_who_is_at_work_and_an_interrupt_sends_all(
     assert f"s3://{BUCKET}/out/twice: is another run: epochs (100000 there, 7 now) differ" in other.errors[0]
 
 
-def test_storage_that_goes_away_stops_no_training_and_the_same_command_sends_all(
-    s3: S3, nursery: Nursery, tmp_path: Path
-) -> None:
+def test_storage_that_goes_away_stops_no_training_and_the_same_command_sends_all(s3, nursery, tmp_path):
     argv = command("planted:nodes=60,clusters=3", f"s3://{BUCKET}/out", "cut", tmp_path / "scratch", 150)
     pid = nursery.start(argv, **AFTER_PUSHES, sent=signal.SIGSTOP)
     until(lambda: stopped(pid))
@@ -153,9 +145,7 @@ def test_storage_that_goes_away_stops_no_training_and_the_same_command_sends_all
     assert "finished on" not in fresh.out
 
 
-def test_storage_that_cannot_be_asked_is_one_line_before_any_work(
-    s3: S3, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_storage_that_cannot_be_asked_is_one_line_before_any_work(s3, shell, tmp_path, monkeypatch):
     line = f"{TINY} --scratch {tmp_path / 'scratch'} --name x"
     ended = shell(f"{line} --out s3://nowhere/out")
     assert (ended.code, len(ended.errors)) == (6, 1)
@@ -185,50 +175,20 @@ def test_storage_that_cannot_be_asked_is_one_line_before_any_work(
     assert "--scratch /proc/tessera-" in ended.errors[0]
 
 
-def test_a_search_ends_in_the_bucket_and_is_read_from_there(
-    s3: S3, nursery: Nursery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, scratch = f"s3://{BUCKET}/out", tmp_path / "scratch"
-    argv = ["--dataset", "planted:nodes=60,clusters=3", "--epochs", "4", "--update-every", "2", "--threads", "1",
-            "--search", "lr", "--trials", "2", "--concurrent", "1", "--seeds", "1", "--embedding-dim", "8",
-            "--name", "study", "--out", out, "--scratch", str(scratch)]  # fmt: skip
+def test_parts_and_embeddings_of_users_are_in_the_bucket(nursery, s3, tmp_path):
+    def run(program, *words):
+        cache = {"TESSERA_CACHE": str(tmp_path / "cache")}
+        ended = nursery.run([*words], program=program, folder=tmp_path, variables=cache)
+        assert ended.code == 0, ended.err
 
-    def run() -> str:
-        ended = nursery.run(argv, program="tune_hsan", imports=RAY, folder=tmp_path)
-        assert ended.code == 0, ended
-        return ended.out
-
-    said = run()
-    assert f"report: {out}/study/report.html" in said
-    trials = json.loads(s3.get("out/study/trials.json"))
-    keys = s3.keys("out/study/")
-    assert len(trials["trials"]) == 2
-    for trial in trials["trials"]:
-        assert trial["status"] == "finished"
-        assert json.loads(s3.get(f"out/study/{trial['trial']}/trial.json"))["metrics"] == trial["metrics"]
-    assert {f"out/study/{name}" for name in ("report.html", "best/result.json", "best/assignments.parquet")} <= set(
-        keys
-    )
-    assert any(k.startswith("out/study/ray/experiment_state") for k in keys)
-    assert not [k for k in keys if k.endswith(lease.LEASE_FILE) or "checkpoints" in k]
-    shutil.rmtree(scratch)
-    assert "finished on" in run(), "another machine knows it"
-    # what the driver copies of trials that ran elsewhere
-    study, there = tmp_path / "driver", object_store.parse(f"{out}/study")
-    study.mkdir()
-    followed = Trials(study, there)
-    followed.pull(records=True)
-    assert {p.name for p in study.rglob("*") if p.is_file()} == {"history.jsonl", "status.json", run_dir.LOCK_FILE}
-    followed.pull()
-    assert len(list(study.glob("trial-*/trial.json"))) == 2
-    local = next(study.glob("trial-*"))  # as if it had run here: what is here is not touched any more
-    mark = s3.get(f"out/study/{local.name}/{run_dir.MARK_FILE}").decode()
-    (local / run_dir.MARK_FILE).write_text(json.dumps({"id": mark}))
-    (local / "trial.json").write_text("newer")
-    Trials(study, there).pull()
-    assert (local / "trial.json").read_text() == "newer"
-    report.main([f"{out}/study"])
-    assert capsys.readouterr().out.strip() == f"{out}/study/report.html"
-    compare.main([f"{out}/study", f"{out}/study/best", "--out", str(tmp_path / "compare.html")])
-    acc = json.loads(s3.get("out/study/best/result.json"))["last"]["acc"]["mean"]
-    assert capsys.readouterr().out.count(f"{100 * acc:.1f}") >= 2
+    out = ["--out", f"s3://{BUCKET}/out", "--scratch", str(tmp_path / "scratch"), "--threads", "1", "--epochs", "2",
+           "--no-report", "--no-explain"]  # fmt: skip
+    run("generate_graph", "--users", "400", "--notes", "200", "--clusters", "4", "--out", str(tmp_path / "g"))
+    run("partition_graph", "--graph", str(tmp_path / "g"), "--parts", "2", "--out", f"s3://{BUCKET}/parts")
+    run("train", "hgt", "--dataset", f"s3://{BUCKET}/parts", "--n-clusters", "4", "--name", "parts", *out)
+    run("train", "twhin", "--dataset", "planted:users=300,clusters=4", "--name", "planted", *out)
+    of_parts = [f"parts/embeddings/part-0000{part}.parquet" for part in (0, 1)]
+    for names, users in ((of_parts, 400), (["planted/embeddings.parquet"], 300)):
+        tables = [pq.read_table(io.BytesIO(s3.get(f"out/{name}"))) for name in names]
+        assert sum(table.num_rows for table in tables) == users
+        assert tables[0].column_names == ["id", "vector", "cluster", "confidence"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from processes import PROJECT, Nursery, history, lines, tree, until
+from processes import PROJECT, history, lines, tree, until
 from searches import EPOCHS, TRIALS, Search, command, write_data
 
 from ops.config.cli import resolve
@@ -37,7 +37,7 @@ class Disturbed:
 
 
 @pytest.fixture(scope="module")
-def disturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
+def disturbed(nursery, tmp_path_factory):
     """A search that is killed after a trial, started again, interrupted after another, and started again."""
     folder = tmp_path_factory.mktemp("disturbed")
     write_data(folder, permuted=False)
@@ -72,7 +72,7 @@ def disturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Dis
     return Disturbed(study, ended.out)
 
 
-def test_disturbed_search_ends_whole(disturbed: Disturbed) -> None:
+def test_disturbed_search_ends_whole(disturbed):
     study = disturbed.study
     stored = json.loads((study / "trials.json").read_text())
     trials = stored["trials"]
@@ -103,7 +103,7 @@ def test_disturbed_search_ends_whole(disturbed: Disturbed) -> None:
     assert trials[0]["trial"] in disturbed.said
 
 
-def test_disturbed_search_is_nested_in_mlflow(disturbed: Disturbed) -> None:
+def test_disturbed_search_is_nested_in_mlflow(disturbed):
     study = disturbed.study
     stored = json.loads((study / "trials.json").read_text())
     runs = tree(study.parent / "mlflow.db")
@@ -124,7 +124,7 @@ def test_disturbed_search_is_nested_in_mlflow(disturbed: Disturbed) -> None:
         assert set(run["metrics"].values()) <= {1}, f"{key}: a metric stands twice"
 
 
-def test_permuted_labels_change_nothing(nursery: Nursery, disturbed: Disturbed, tmp_path: Path) -> None:
+def test_permuted_labels_change_nothing(nursery, disturbed, tmp_path):
     write_data(tmp_path, permuted=True)
     search = Search(nursery, tmp_path, "--seeds", "0", "--no-report")
     ended = nursery.wait()
@@ -139,7 +139,7 @@ def test_permuted_labels_change_nothing(nursery: Nursery, disturbed: Disturbed, 
     assert one["trials"][0]["metrics"]["acc"] != other["trials"][0]["metrics"]["acc"], "the labels are others"
 
 
-def test_tuning_with_labels_is_marked(disturbed: Disturbed, tmp_path: Path) -> None:
+def test_tuning_with_labels_is_marked(disturbed, tmp_path):
     argv = [*command(disturbed.study.parent), "--objective", "last/acc"]
     resolved = resolve(argv, hsan.METHOD, SearchSettings, PROJECT / "workflows" / "presets", "workflows/tune_hsan.py")
     assert isinstance(resolved.launch, SearchSettings)

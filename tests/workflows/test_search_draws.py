@@ -1,11 +1,10 @@
 """What `workflows/tune_hsan.py` draws trials from: keys it refuses, few choices drawn often, more trials asked for."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import RAY, Nursery
+from processes import RAY
 
 from ops.errors import SettingsError
 from workflows import tune_hgt, tune_hsan
@@ -13,14 +12,14 @@ from workflows import tune_hgt, tune_hsan
 pytestmark = pytest.mark.slow
 
 
-def test_a_setting_that_others_exclude_is_not_searched(tmp_path: Path) -> None:
+def test_a_setting_that_others_exclude_is_not_searched(tmp_path):
     argv = ["--dataset", "planted:users=60,clusters=3", "--loss", "softmax", "--out", str(tmp_path), "--name", "none"]
     with pytest.raises(SettingsError, match=r"^--search hardness: .*; search without it .--search temperature,"):
         tune_hgt.main(argv)
     assert not (tmp_path / "none").exists()
 
 
-def test_without_labels_nothing_is_ranked_by_them(tmp_path: Path) -> None:
+def test_without_labels_nothing_is_ranked_by_them(tmp_path):
     np.savez(tmp_path / "plain.npz", x=np.random.default_rng(0).random((40, 5), np.float32))
     argv = ["--dataset", str(tmp_path / "plain.npz"), "--knn", "3", "--n-clusters", "2", "--out", str(tmp_path)]
     with pytest.raises(SettingsError, match="--objective last/acc: plain has no labels to rank by"):
@@ -28,11 +27,11 @@ def test_without_labels_nothing_is_ranked_by_them(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_equal_draws_more_trials_and_other_seeds(nursery: Nursery, tmp_path: Path) -> None:
+def test_equal_draws_more_trials_and_other_seeds(nursery, tmp_path):
     """Eight choices drawn twelve times: fewer folders than trials, a finished study, and a best one that may change."""
     argv = ["--dataset", "planted:nodes=60,clusters=3", "--epochs", "4", "--update-every", "2", "--threads", "1"]
     argv += ["--search", "low-pass-order", "--concurrent", "2", "--seeds", "1", "--no-report", "--name", "draws"]
-    argv += ["--embedding-dim", "8", "--out", str(tmp_path)]
+    argv += ["--no-explain", "--embedding-dim", "8", "--out", str(tmp_path)]
 
     def run(*more: str) -> str:
         ended = nursery.run([*argv, *more], program="tune_hsan", imports=RAY)

@@ -2,20 +2,22 @@
 port but on loopback addresses, from its start to its end."""
 
 import ipaddress
+import json
 import shutil
 import tempfile
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ports import open_ports
 from processes import MARK, RAY, Ended, Nursery, marked
-from s3_world import BUCKET
+from s3_world import BUCKET, KEY, SECRET
 
 from ops.data.synthetic.stream import generate
 from ops.data.synthetic.user_item import Planted
+from ops.storage import lease, object_store, run_dir
+from ops.tuning.remote_trials import Trials
+from workflows import compare, report
 
 pytestmark = pytest.mark.slow
 
@@ -34,27 +36,18 @@ GRAPH = ["--dataset", "planted:nodes=300,clusters=3"]
 
 
 @pytest.fixture
-def ray_folder() -> Iterator[Path]:
+def ray_folder():
     """Ray's sessions with their logs; a short path, for sockets lie in it."""
     folder = Path(tempfile.mkdtemp(prefix="ts-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def marked_nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nursery, str]]:
-    """Commands whose processes, the first included, carry a mark."""
-    mark = uuid.uuid4().hex
-    nursery = Nursery(tmp_path_factory.mktemp("nursery"), **{MARK: mark})
-    yield nursery, mark
-    nursery.close()
-
-
 class Runner:
     """Runs commands with planted secrets in their environment, and looks at what they start while they run."""
 
-    def __init__(self, nursery: Nursery, mark: str, folder: Path, ray_folder: Path) -> None:
-        self.nursery, self.mark, self.ray_folder = nursery, mark, ray_folder
+    def __init__(self, nursery: Nursery, folder: Path, ray_folder: Path) -> None:
+        self.nursery, self.mark, self.ray_folder = nursery, nursery.mark, ray_folder
         self.folder = folder / "w"
         self.folder.mkdir()
 
@@ -65,9 +58,10 @@ class Runner:
         self.nursery.start([*arguments], program=program, variables=given, folder=self.folder, imports=imports)
         ports, commands = set[tuple[str, str]](), set[str]()
         while not self.nursery.ended():
-            ports |= open_ports(self.mark)
-            commands |= set(marked(self.mark).values())
-            time.sleep(0.2)
+            started = marked(self.mark)
+            ports |= open_ports(started)
+            commands |= set(started.values())
+            time.sleep(0.4)  # a look reads all of /proc
         ended = self.nursery.wait()
         (self.folder / "log").write_text(ended.out + ended.err)
         assert [each for each in commands if PLANTED in each] == []
@@ -77,8 +71,8 @@ class Runner:
 
 
 @pytest.fixture
-def run(marked_nursery, tmp_path, ray_folder) -> Runner:
-    return Runner(*marked_nursery, tmp_path, ray_folder)
+def run(nursery, tmp_path, ray_folder):
+    return Runner(nursery, tmp_path, ray_folder)
 
 
 def contents(*folders: Path) -> dict[str, bytes]:
@@ -97,21 +91,53 @@ def logs(ray_folder: Path) -> list[Path]:
     return list(ray_folder.glob("**/logs/*runtime_env*"))
 
 
-def test_a_search_whose_trials_need_the_keys(run, tmp_path, ray_folder, s3):
+def test_a_search_whose_trials_need_the_keys_ends_in_the_bucket_and_is_read_from_there(
+    run, tmp_path, ray_folder, s3, capsys
+):
     """Trials, and the workers that they start, write to the bucket with the keys that they inherit."""
-    from s3_world import KEY, SECRET
-
-    argv = [*GRAPH, *SHORT, "--trials", "2", "--concurrent", "1", "--seeds", "1", "--no-prune", "--no-report",
-            "--workers", "1", "--tracking-uri", QUOTED, "--out", f"s3://{BUCKET}/secret",
-            "--scratch", str(tmp_path / "scratch"), "--name", "study"]  # fmt: skip
+    out, scratch = f"s3://{BUCKET}/secret", tmp_path / "scratch"
+    argv = [*GRAPH, *SHORT, "--trials", "2", "--concurrent", "1", "--seeds", "1", "--no-prune", "--workers", "1",
+            "--search", "lr", "--tracking-uri", QUOTED, "--out", out, "--scratch", str(scratch),
+            "--name", "study"]  # fmt: skip
     empty = {name: "" for name in KEYS if name.startswith("AWS")}  # the server knows no session's token
     ended = run("tune_hsan", *argv, listeners=("TrainWorker", "raylet"), **(empty | s3.environment))
     assert ended.code == 0, ended
     said = ended.out + ended.err
     assert "records in MLflow at http://***@127.0.0.1:1" in said or "MLflow at http://***@127.0.0.1:1 cannot be" in said
-    assert len([key for key in s3.keys("secret/study/trial-") if key.endswith("trial.json")]) == 2
+    assert f"report: {out}/study/report.html" in ended.out
     assert logs(ray_folder)
-    assert_nothing(contents(tmp_path, ray_folder) | {key: s3.get(key) for key in s3.keys("secret/")}, KEY, SECRET)
+    keys = s3.keys("secret/study/")
+    assert_nothing(contents(tmp_path, ray_folder) | {key: s3.get(key) for key in keys}, KEY, SECRET)
+    trials = json.loads(s3.get("secret/study/trials.json"))["trials"]
+    assert [trial["status"] for trial in trials] == ["finished"] * 2
+    for trial in trials:
+        assert json.loads(s3.get(f"secret/study/{trial['trial']}/trial.json"))["metrics"] == trial["metrics"]
+    names = ("report.html", "best/result.json", "best/assignments.parquet")
+    assert {f"secret/study/{name}" for name in names} <= set(keys)
+    assert any(k.startswith("secret/study/ray/experiment_state") for k in keys)
+    assert not [k for k in keys if k.endswith(lease.LEASE_FILE) or "checkpoints" in k]
+    shutil.rmtree(scratch)
+    again = run("tune_hsan", *argv, **(empty | s3.environment))
+    assert "finished on" in again.out, "another machine knows it"
+    # what the driver copies of trials that ran elsewhere
+    study, there = tmp_path / "driver", object_store.parse(f"{out}/study")
+    study.mkdir()
+    followed = Trials(study, there)
+    followed.pull(records=True)
+    assert {p.name for p in study.rglob("*") if p.is_file()} == {"history.jsonl", "status.json", run_dir.LOCK_FILE}
+    followed.pull()
+    assert len(list(study.glob("trial-*/trial.json"))) == 2
+    local = next(study.glob("trial-*"))  # as if it had run here: what is here is not touched any more
+    mark = s3.get(f"secret/study/{local.name}/{run_dir.MARK_FILE}").decode()
+    (local / run_dir.MARK_FILE).write_text(json.dumps({"id": mark}))
+    (local / "trial.json").write_text("newer")
+    Trials(study, there).pull()
+    assert (local / "trial.json").read_text() == "newer"
+    report.main([f"{out}/study"])
+    assert capsys.readouterr().out.strip() == f"{out}/study/report.html"
+    compare.main([f"{out}/study", f"{out}/study/best", "--out", str(tmp_path / "compare.html")])
+    acc = json.loads(s3.get("secret/study/best/result.json"))["last"]["acc"]["mean"]
+    assert capsys.readouterr().out.count(f"{100 * acc:.1f}") >= 2
 
 
 def test_two_workers_and_parts_served_by_actors(run, tmp_path, ray_folder):

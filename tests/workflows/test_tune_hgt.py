@@ -37,6 +37,8 @@ def test_a_search_ranks_by_recall_and_tells_it_everywhere(nursery, tmp_path):
     assert logged["links/auc"] == result["links"]["auc"]["mean"]
     own = next(row for row in result["recall"]["rows"] if row["name"] == "hgt + SOM")
     assert logged["test/recall_at_50"] == own["metrics"]["recall@50"]["mean"]
+    assert all(row["gain"]["low"] <= row["gain"]["mean"] <= row["gain"]["high"] for row in result["recall"]["rows"])
+    assert "hgt + SOM is " in result["verdict"]
     assert "user-kNN on interactions" in comparison_table([study])
     with pytest.raises(SettingsError, match=r"is another run: prune \(False there, not set now\) differ; give another"):
         tune_hgt.main([word for word in argv if word != "--no-prune"])

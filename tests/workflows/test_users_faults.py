@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from processes import RAY, Nursery, below, history, lines, until, workers_below
+from processes import RAY, below, history, lines, until, workers_below
 from ray_world import Cluster
 
 pytestmark = pytest.mark.slow
@@ -33,14 +33,14 @@ def same_results(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(nursery, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed")
     ended = nursery.run([*HGT, "--out", str(out)], imports=RAY)
     assert ended.code == 0, ended.err
     return out / "run"
 
 
-def test_a_killed_actor_and_a_killed_worker_change_nothing(nursery, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_killed_actor_and_a_killed_worker_change_nothing(nursery, undisturbed, tmp_path):
     seen = tmp_path / "run" / "seed-0" / "history.jsonl"
     pid = nursery.start([*HGT, "--out", str(tmp_path)], imports=RAY)
     until(lambda: lines(seen) > 3 or nursery.ended())
@@ -61,7 +61,7 @@ def test_a_killed_actor_and_a_killed_worker_change_nothing(nursery, undisturbed:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path):
+def cluster(tmp_path):
     """A head for the driver and two nodes for all that works."""
     probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
     if not sys.platform.startswith("linux") or probe.returncode:
@@ -72,7 +72,7 @@ def cluster(tmp_path: Path):
 
 
 @pytest.mark.cluster
-def test_a_node_that_dies_changes_nothing(cluster: Cluster, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_node_that_dies_changes_nothing(cluster, undisturbed, tmp_path):
     job = cluster.submit("python", "workflows/train.py", *HGT, "--out", str(tmp_path))
     seen, limit = tmp_path / "run" / "seed-0" / "history.jsonl", time.monotonic() + 400
     while lines(seen) <= 3:

@@ -2,7 +2,6 @@
 
 import json
 import signal
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pandas as pd
 import pytest
 from commands import Shell
 from grown_data import ALL, ALL_ROWS, FLAGS, GRAPH, NAMES, OLD, OLD_ROWS, edges_among, write_folder
-from processes import Ended, Nursery
 
 from workflows import predict
 
@@ -20,13 +18,13 @@ MORE = ["--no-report", *FLAGS.split()]
 
 
 @pytest.fixture(scope="module")
-def run(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ended]:
+def run(nursery, tmp_path_factory):
     """Runs commands in a folder of this module."""
     return partial(nursery.run, folder=tmp_path_factory.mktemp("warm"))
 
 
 @pytest.fixture(scope="module")
-def world(run) -> Path:
+def world(run):
     """old/ and all/ (in another order), runs/a trained on old/ with the PCA that a warm start reuses."""
     folder = run.keywords["folder"]
     write_folder(folder / "old", OLD_ROWS, edges_among(OLD_ROWS))
@@ -46,7 +44,7 @@ def clusters(run: Path) -> pd.Series:
     return pd.read_parquet(run / "assignments.parquet").set_index("id").cluster
 
 
-def test_ids_stay_a_kill_changes_nothing_and_predict_agrees(run, world, capsys, monkeypatch, tmp_path) -> None:
+def test_ids_stay_a_kill_changes_nothing_and_predict_agrees(run, world, capsys, monkeypatch, tmp_path):
     ended = run(warm("b"))
     assert ended.code == 0, ended.err
     assert f"warm start from runs/a: {OLD} known nodes (matched by id), {ALL - OLD} new" in ended.out
@@ -71,7 +69,7 @@ def test_ids_stay_a_kill_changes_nothing_and_predict_agrees(run, world, capsys, 
     assert json.loads(told.out)["changed"] == 0
 
 
-def test_another_model_is_another_run_and_mistakes_end_in_one_line(run, world) -> None:
+def test_another_model_is_another_run_and_mistakes_end_in_one_line(run, world):
     assert run(["hsan", "--dataset", "old", "--out", "runs", "--name", "d", *MORE]).code == 0
     assert run(warm("e")).code == 0
     other = ["runs/d" if word == "runs/a" else word for word in warm("e", "--pca-dim", "6", "--beta", "2")]

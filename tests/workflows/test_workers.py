@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from processes import RAY, Nursery, history, lines, until, workers_below
+from processes import RAY, history, lines, until, workers_below
 
 from trainers import hsan
 
@@ -24,7 +24,7 @@ def command(out: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def undisturbed(nursery, tmp_path_factory):
     """A run of two workers that nobody touches, and what it printed."""
     out = tmp_path_factory.mktemp("undisturbed")
     ended = nursery.run(command(out, "--workers", "2"), imports=RAY)

@@ -28,6 +28,7 @@ from ops.losses.link_bce import structure_loss
 from ops.losses.mse_inplace import squared_error_
 from ops.losses.tiles import tile_rows_on
 from ops.training.optimizer_state import pack_training, unpack_training
+from trainers.before_collapse import BeforeCollapse
 from trainers.caegcn.model import BranchOutputs, GraphRows, Model, clusters, fit_head, rows_of
 from trainers.caegcn.pretrain import pretrain
 from trainers.caegcn.settings import Settings
@@ -41,9 +42,12 @@ Nodes = NDArray[np.int64]
 def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
     """Pre-training, centres, joint training; returns the graph branch's clusters after the last epoch.
 
-    Raises DivergedError on a loss that is not finite.
+    Where a cluster has collapsed by then: after the last evaluation before that. Raises DivergedError on a loss that
+    is not finite.
     """
-    return run_epochs(CaegcnTrainer(settings, data, run), run, settings.epochs)
+    trainer = CaegcnTrainer(settings, data, run)
+    weights = dict(trainer.model.named_parameters())
+    return run_epochs(BeforeCollapse(trainer, weights, settings.k, run), run, settings.epochs)
 
 
 class CaegcnTrainer:

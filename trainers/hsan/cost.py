@@ -32,10 +32,12 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     pairs = 4 * upper_numel(2 * b, tile_rows) // world
     kept = {"float": pairs, "uint16": pairs // 2, "recompute": 0}[storage] + min(pairs, cache)
     rows, parameters = 4 * 2 * b * d, 4 * 2 * (n + f) * d
-    # parameters with gradients and Adam's moments; Z, E, their gradients and what the encoders' backward pass adds
+    # parameters with gradients, Adam's moments and those from before a collapse; Z, E, their gradients and what the
+    # encoders' backward pass adds
+    copies = (4 + settings.guarded) * parameters
     snapshot = 2 * rows if storage == "recompute" else 0
-    training = 4 * parameters + 5.5 * rows + kept + snapshot + 4 * 4 * tile_rows**2
-    clustering = 4 * parameters + 5 * 4 * n * d if b < n else 0  # Z of all nodes, fused and what k-means adds
+    training = copies + 5.5 * rows + kept + snapshot + 4 * 4 * tile_rows**2
+    clustering = copies + 5 * 4 * n * d if b < n else 0  # Z of all nodes, fused and what k-means adds
     preparing = 2 * 8 * n * f + (
         2 * data.x.nbytes if f < data.n_features else 0
     )  # the filter is in float64; PCA copies

@@ -52,6 +52,11 @@ class Settings(TileSettings):
         """The share of the earlier steps' summed gradients that a step adds to its own."""
         return self.gradients if isinstance(self.gradients, float) else float(self.gradients == "accumulate")
 
+    @property
+    def guarded(self) -> bool:
+        """Whether the result is taken from before a collapse; the published protocol's is the last epoch's."""
+        return self.protocol != "published"
+
     def lr_at(self, epoch: int) -> float:
         """Adam's learning rate in an epoch: of the epoch alone, so that a resumed run goes on with it."""
         return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2 if self.lr_decay == "cosine" else self.lr

@@ -25,11 +25,13 @@ from ops.losses.infonce import hard_infonce
 from ops.losses.pair_weights import PairWeights, trusted_rows
 from ops.losses.tiles import tile_rows_on
 from ops.training.optimizer_state import pack_training, unpack_training
+from trainers.before_collapse import BeforeCollapse
 from trainers.hsan.cost import storage_for
 from trainers.hsan.model import ATTRIBUTE, Encoders, batch_rows, fuse, rows_of, structure_matrix
 from trainers.hsan.settings import Settings
 from trainers.hsan.warm import begin_warm, prepare_warm
 from trainers.shared import (
+    EpochTrainer,
     Evaluation,
     check_loss,
     gradient_step,
@@ -44,11 +46,15 @@ REMEDY = "lower --lr or raise --temperature"
 
 
 def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
-    """Algorithm 1 of the paper; returns the clusters of the last epoch.
+    """Algorithm 1 of the paper; returns the clusters of the last epoch, or of the last before a cluster collapsed.
 
-    Raises DivergedError on a loss that is not finite, ResourceError where the pair weights exceed their budget.
+    `--protocol published` keeps those of the last epoch whatever they are. Raises DivergedError on a loss that is not
+    finite, ResourceError where the pair weights exceed their budget.
     """
-    result = run_epochs(HsanTrainer(settings, data, run), run, settings.epochs)
+    trainer = HsanTrainer(settings, data, run)
+    weights = dict(trainer.model.named_parameters()) | trainer.average
+    either: EpochTrainer = BeforeCollapse(trainer, weights, settings.k, run) if settings.guarded else trainer
+    result = run_epochs(either, run, settings.epochs)
     return keep_cluster_ids(result, settings.k, run.warm)
 
 
@@ -73,7 +79,7 @@ class HsanTrainer:
         self.part = part_of(settings, data)
         self.in_batches = bool(settings.batch_nodes or settings.parts)
         self.rows = rows_of(x, self.a, self.group, run.device)
-        self.x = x if self.in_batches else x[:0]  # of all pairs a worker needs its rows only
+        self.x = x if self.in_batches else x.new_empty(0)  # of all pairs a worker needs its rows only: X~ is freed
         self.tile_rows = _tile_rows(settings, run)
         self.weights = self._weights(1 if self.in_batches else data.n_nodes)  # a batch makes weights of its rows
         self.labels: Int64[Tensor, "N"] | None = None

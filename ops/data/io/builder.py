@@ -118,5 +118,5 @@ def _all_missing(raw: Raw, no_edges: bool, no_k: bool) -> str:
     if unscaled := next((note for note in raw.notes if UNSCALED in note), ""):
         sentences.append(unscaled.partition(";")[0])
         flags.insert(0, "--scale standard")
-    told = "; ".join([said, *sentences])
-    return f"{told}. Add: {' '.join([own_flags, *flags]).strip()}" if sentences or raw.missing else told
+    sentence = "; ".join([said, *sentences])
+    return f"{sentence}. Add: {' '.join([own_flags, *flags]).strip()}" if sentences or raw.missing else sentence

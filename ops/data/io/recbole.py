@@ -26,7 +26,7 @@ MANY = 64  # values of a token column beyond which it names rather than describe
 BINS, FEW = 10, 16
 RATINGS = {5: "share_note", 4: "comment_note", 3: "follow_note"}
 _TYPES = ("token", "token_seq", "float", "float_seq")
-Encoded = tuple[NDArray[np.float32], list[str]]  # features [N, width] and what each stands for
+EncodedColumn = tuple[NDArray[np.float32], list[str]]  # features [N, width] and what each stands for
 _KEYS = {"user": "user_id", "item": "item_id"}
 
 
@@ -123,7 +123,7 @@ def _nodes(kind: str, file: DataFile | None, inter: Atomic, notes: list[str]) ->
     return Nodes(ids, np.concatenate(blocks, axis=1) if blocks else None, tuple(names))
 
 
-def _encoded(table: Atomic, name: str, column: Any) -> Encoded | None:
+def _encoded(table: Atomic, name: str, column: Any) -> EncodedColumn | None:
     """A column as features, None where it only names."""
     kind = table.types[name]
     if kind == "float":
@@ -153,7 +153,7 @@ def _numbers(words: list[str]) -> NDArray[np.float64] | None:
     return values if strange <= len(words) / 100 and np.unique(finite).size > FEW else None
 
 
-def _binned(values: NDArray[np.float64]) -> Encoded:
+def _binned(values: NDArray[np.float64]) -> EncodedColumn:
     finite = np.isfinite(values)
     cuts = np.unique(np.quantile(values[finite], np.arange(1, BINS) / BINS))
     x = np.zeros((values.size, cuts.size + 1), dtype=np.float32)
@@ -163,7 +163,7 @@ def _binned(values: NDArray[np.float64]) -> Encoded:
     return x, [f"under {ends[0]}", *between, f"from {ends[-1]}"]
 
 
-def _hot(lists: list[list[str]]) -> Encoded | None:
+def _hot(lists: list[list[str]]) -> EncodedColumn | None:
     names = sorted({w for words in lists for w in words if w})
     if not names or len(names) > MANY:
         return None

@@ -97,7 +97,7 @@ def label_rows(ids: Ids, labels: NDArray[np.int64]) -> Any:
     return pa.table({"id": pa.array(ids), "label": pa.array(labels)})
 
 
-def begin(folder: Path, fresh: bool, recipe: dict[str, Any]) -> bool:
+def begin_folder(folder: Path, fresh: bool, recipe: dict[str, Any]) -> bool:
     """Make `folder` ready; False where it is complete and holds just what `recipe` describes, so nothing is to do.
 
     What an earlier start of the same command left half-written is removed, and all of ours with `fresh`. Raises

@@ -7,13 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from ops.data.io.writer import PartedTable, begin, edge_rows, label_rows, mapping, node_rows, paths, write_mapping
+from ops.data.io.writer import (
+    PartedTable,
+    begin_folder,
+    edge_rows,
+    label_rows,
+    mapping,
+    node_rows,
+    paths,
+    write_mapping,
+)
 from ops.data.synthetic.original import original_blocks
 from ops.data.synthetic.user_item import Block, Planted, blocks, both_ways
 from ops.data.types.hetero import EDGE, relation_name
 from ops.errors import DataError, SettingsError
 
-Rows = tuple[str, str, Any, Any]  # nodes, edges or labels; type or relation; an Arrow table; the node of each row
+TableRows = tuple[str, str, Any, Any]  # nodes, edges or labels; type or relation; an Arrow table; the node of each row
 Say = Callable[[str], None]
 
 
@@ -38,7 +47,7 @@ def generate(
     if original:
         settings = {k: settings[k] for k in ("users", "notes", "seed")} | {"preset": "original"}
     settings |= {"parts": parts}
-    if not begin(folder, fresh, settings):
+    if not begin_folder(folder, fresh, settings):
         return None
     rows: dict[str, int] = {}
     for kind, count in counts.items():
@@ -75,7 +84,7 @@ def _write_type(folder: Path, planted: Planted, kind: str, parts: int, original:
         raise
 
 
-def _rows_of(block: Block, kind: str, homogeneous: bool) -> Iterator[Rows]:
+def _rows_of(block: Block, kind: str, homogeneous: bool) -> Iterator[TableRows]:
     yield "nodes", kind, node_rows(block.ids, block.x), block.ids
     if block.groups.size:
         yield "labels", kind, label_rows(block.ids, block.groups), block.ids

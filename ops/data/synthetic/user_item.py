@@ -1,4 +1,5 @@
-"""Planted users and notes: groups, power-law degrees, three relations with weights and times, features by group.
+"""Planted users and notes: groups, power-law degrees, three relations with weights and times, features by group, and
+if asked for a side relation between users.
 
 Made in blocks of BLOCK nodes, every draw keyed by (seed, purpose, block): the same bytes come out whatever the number
 of parts, and memory is that of a block. The group of a node is its place in a keyed shuffle modulo the number of
@@ -27,6 +28,7 @@ USER, NOTE = "user", "note"
 RELATIONS: dict[Relation, float] = {
     (USER, "follow_note", NOTE): 0.5, (USER, "comment_note", NOTE): 0.3, (USER, "share_note", NOTE): 0.2,
 }  # fmt: skip
+FRIENDS: Relation = (USER, "befriend", USER)
 START, SECONDS = 1_700_000_000, 365 * 86_400
 _ALPHA, _SPREAD = 1.5, 50.0  # degrees: density exponent 2.5, at most 50 times the mean
 _POPULARITY, _HUBS = 0.8, 0.5  # chance of the r-th most popular member of a group: r^-0.8 (notes), r^-0.5 (nodes)
@@ -37,7 +39,8 @@ class Planted(BaseModel):
     """Parameters of a planted graph. `homogeneous`: `users` nodes of one type, `mean_edges` directed edges a node.
 
     `feature_noise`: standard deviation around the group's centre, whose entries are standard normal. Its default
-    makes k-means on the features of 100,000 users in 100 groups reach an NMI of 0.30.
+    makes k-means on the features of 100,000 users in 100 groups reach an NMI of 0.30. `friends`: users that a user
+    befriends on average, of another group with chance `friend_mixing`, without times.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -48,6 +51,8 @@ class Planted(BaseModel):
     mixing: float = Field(0.3, ge=0, le=1)
     features: int = Field(32, ge=0)
     feature_noise: float = Field(2.3, ge=0)
+    friends: float = Field(0.0, ge=0)
+    friend_mixing: float = Field(0.1, ge=0, le=1)
     seed: int = Field(0, ge=0)
     homogeneous: bool = False
 
@@ -59,7 +64,7 @@ class Planted(BaseModel):
     @property
     def relations(self) -> tuple[Relation, ...]:
         """The relations that are planted."""
-        return (EDGE,) if self.homogeneous else tuple(RELATIONS)
+        return (EDGE,) if self.homogeneous else (*RELATIONS, *[FRIENDS] * (self.friends > 0))
 
     @property
     def most(self) -> float:
@@ -82,6 +87,9 @@ class Planted(BaseModel):
             raise SettingsError(
                 f"planted: mean_edges={self.mean_edges:g} must be in [1, {top:g}] for groups of {size} nodes"
             )
+        if self.friends and (self.homogeneous or not 1 <= self.friends <= (most := self.users // self.clusters / 8)):
+            fits = "of a homogeneous graph must be 0" if self.homogeneous else f"must be 0 or in [1, {most:g}]"
+            raise SettingsError(f"planted: friends={self.friends:g} {fits}")
         return self
 
 
@@ -120,6 +128,8 @@ def blocks(p: Planted, kind: str) -> Iterator[Block]:
         edges: dict[Relation, Edges] = {}
         if kind == USER:
             edges = _user_edges(p, number, ids, groups, places[NOTE])
+            if p.friends:
+                edges[FRIENDS] = _friends(p, number, ids, groups, places[USER])
         elif kind == NODE:
             edges = {EDGE: _node_edges(p, number, ids, groups, places[NODE])}
         yield Block(first, groups, x, edges)
@@ -145,6 +155,19 @@ def _user_edges(p: Planted, number: int, ids: Int, groups: Int, notes: Shuffle) 
     drawn = Edges(ids[owner % ids.size], note, weight, time)
     cuts = np.searchsorted(owner, np.arange(kinds + 1) * ids.size)
     return {r: drawn.take(np.arange(cuts[i], cuts[i + 1])) for i, r in enumerate(RELATIONS)}
+
+
+def _friends(p: Planted, number: int, ids: Int, groups: Int, users: Shuffle) -> Edges:
+    """Whom these users befriend: others, each once."""
+    rng = generator(p.seed, "friends", number)
+    degree = degrees(ids.size, p.friends, 4 * p.friends, _ALPHA, rng)
+
+    def draw(owners: Int) -> Int:
+        targets = users.back(members(groups[owners], p.users, p.clusters, _HUBS, p.friend_mixing, rng))
+        return np.where(targets == ids[owners], -1, targets)
+
+    codes = distinct(np.repeat(np.arange(ids.size, dtype=np.int64), degree), draw, p.users)
+    return Edges(ids[codes // p.users], codes % p.users)
 
 
 def _node_edges(p: Planted, number: int, ids: Int, groups: Int, nodes: Shuffle) -> Edges:
@@ -176,7 +199,7 @@ def planted_communities(parameters: str | Planted = "") -> tuple[HeteroGraph, di
     than fits the memory.
     """
     p = (parse_user_item(parameters) if isinstance(parameters, str) else parameters).check()
-    size = sum(p.counts.values()) * (8 * p.features + 24) + int(80 * p.users * p.mean_edges)
+    size = sum(p.counts.values()) * (8 * p.features + 24) + int(80 * p.users * (p.mean_edges + p.friends))
     memory.check_load(size, f"planted:users={p.users}")
     nodes: dict[str, Nodes] = {}
     groups: dict[str, Int] = {}

@@ -21,7 +21,7 @@ def _mix(a: Any, b: Any) -> Any:
 
 
 @njit(cache=True)
-def edge_sums(src: NDArray[Any], dst: NDArray[Any], weight: NDArray[Any], time: NDArray[Any]) -> Any:
+def edge_digest(src: NDArray[Any], dst: NDArray[Any], weight: NDArray[Any], time: NDArray[Any]) -> Any:
     """Three sums modulo 2^64 over edges [M]: two of the edges, one of the edges turned round; order counts nothing.
 
     `weight` holds the bits of the weights (uint32) and may be empty, as `time` (int64).

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ops.data.types.hetero import Relation, merge_repeats, relation_name
 
-Columns = Mapping[str, NDArray[Any]]
+EdgeColumns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def by_part(part: NDArray[Any], parts: int) -> tuple[NDArray[np.int64], NDArray[
     return np.argsort(part.astype(np.int16 if parts <= 2**15 else np.int32), kind="stable"), bounds  # 16 bits: radix
 
 
-def route_edges(edges: Columns, source: Columns, target: Columns) -> dict[str, NDArray[Any]]:
+def route_edges(edges: EdgeColumns, source: EdgeColumns, target: EdgeColumns) -> dict[str, NDArray[Any]]:
     """The map step: edges [M] (ends are rows) sorted by the owner of their destination, otherwise as given.
 
     `source` and `target` are the `number_nodes` of the two ends. Returns "bounds" int64 [P + 1] (part p has the edges
@@ -75,7 +75,7 @@ def route_edges(edges: Columns, source: Columns, target: Columns) -> dict[str, N
     return routed | {"bounds": bounds, "src": source["number"][routed["src"]], "dst": target["local"][routed["dst"]]}
 
 
-def build_csr(edges: Columns, n: int, sources: int, *, merge: bool = True) -> tuple[Csr, int]:
+def build_csr(edges: EdgeColumns, n: int, sources: int, *, merge: bool = True) -> tuple[Csr, int]:
     """The reduce step: edges [m] from `sources` nodes into n rows as CSR, and how many repeats were merged.
 
     `merge`: see `ops.data.types.hetero.merge_repeats`.
@@ -115,16 +115,16 @@ def part_counts(
     return counts
 
 
-def edge_print(edges: Columns) -> list[int]:
+def edge_print(edges: EdgeColumns) -> list[int]:
     """[edges, sum, sum, sum of the edges turned round] of edges [M] by rows; sums of pieces add up modulo 2^64.
 
     A relation within one type whose first and third sum agree equals its transpose (an accident: 2^-64).
     """
-    from ops.graph.kernels.digests import edge_sums
+    from ops.graph.kernels.digests import edge_digest
 
     weight, time = edges.get("weight"), edges.get("time")
     bits = np.empty(0, dtype=np.uint32) if weight is None else np.ascontiguousarray(weight).view(np.uint32)
-    sums = edge_sums(edges["src"], edges["dst"], bits, np.empty(0, dtype=np.int64) if time is None else time)
+    sums = edge_digest(edges["src"], edges["dst"], bits, np.empty(0, dtype=np.int64) if time is None else time)
     return [int(edges["src"].size), *(int(value) for value in sums)]
 
 

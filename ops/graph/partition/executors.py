@@ -1,4 +1,4 @@
-"""Who runs the tasks of a build: this process, or Ray."""
+"""Who runs tasks that files pass on to each other: this process, or Ray."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +11,11 @@ RunTasks = Callable[[str, Sequence[BuildTask]], Iterator[Any]]  # (name of the s
 Report = Callable[[str, int, int, int], None]  # (stage, tasks done, all tasks, bytes that the last one took at most)
 
 
-def in_process(report: Report = lambda stage, done, count, size: None) -> RunTasks:
+def _silent(stage: str, done: int, count: int, size: int) -> None:
+    """Report nothing."""
+
+
+def in_process(report: Report = _silent) -> RunTasks:
     """Run tasks one after another in this process, with a report after each."""
 
     def run(stage: str, tasks: Sequence[BuildTask]) -> Iterator[Any]:
@@ -23,7 +27,7 @@ def in_process(report: Report = lambda stage, done, count, size: None) -> RunTas
     return run
 
 
-def on_ray(count: int, report: Report) -> RunTasks:
+def on_ray(count: int, report: Report = _silent) -> RunTasks:
     """Run them as Ray tasks, at most `count` at a time, within a session. A lost one is tried twice more.
 
     Raises the task's own TesseraError, ServiceError where tasks are lost for good.
@@ -46,8 +50,8 @@ def on_ray(count: int, report: Report) -> RunTasks:
                     raise error.cause from None
                 raise  # a bug of ours, with its traceback
             except ray.exceptions.RayError as error:
-                raise ServiceError(f"a task of the build was lost ({type(error).__name__}); start the same command "
-                                   "again: it goes on; with fewer --tasks each has more memory") from None  # fmt: skip
+                raise ServiceError(f"a task was lost for good ({type(error).__name__}); start the same command again: "
+                                   "it goes on; with fewer tasks at a time each has more memory") from None  # fmt: skip
             done += 1
             report(stage, done, len(tasks), size)
             yield result

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ops.data.types.hetero import Relation, relation_name
 from ops.errors import DataError
 from ops.graph.partition.arrays import open_arrays, read_rows_of_part, write_arrays
-from ops.graph.partition.csr import Columns, build_csr, by_part, node_print, part_counts, route_edges
+from ops.graph.partition.csr import EdgeColumns, build_csr, by_part, node_print, part_counts, route_edges
 from ops.graph.partition.shards import write_part
 from ops.graph.partition.tables import StoredTables
 
@@ -143,7 +143,7 @@ def make_part(plan: BuildPlan, out: Path, part: int) -> int:
     return part
 
 
-def _gather(folders: Sequence[Path], part: int) -> Columns:
+def _gather(folders: Sequence[Path], part: int) -> EdgeColumns:
     """The rows of one part (or block) in many folders, one after the other."""
     runs = [read_rows_of_part(folder, part) for folder in folders]
     return {name: np.concatenate([run.pop(name) for run in runs]) for name in list(runs[0])}

@@ -72,6 +72,11 @@ class PartitionedGraph:
         """The original ids of the clustered nodes."""
         return self.connect().ids(self.rows)
 
+    def part_ids(self, part: int) -> NDArray[Any]:
+        """The same of the nodes of one part."""
+        answers = self.connect().call("ids", {part: (self.rows,)})
+        return np.asarray(answers[part])
+
     @property
     def featured(self) -> list[str]:
         """The types whose nodes have features."""

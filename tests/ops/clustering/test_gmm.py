@@ -39,12 +39,12 @@ def test_it_is_scikit_learns_from_the_same_start():
 def test_it_ends_when_the_likelihood_stands():
     x, y = blobs(n=600, k=4, spread=0.5)
     start = kmeans(x, 4, (0, 0))
-    found = mixture(x, start)
-    likelihood = [float(log_densities(x, m).logsumexp(1).mean()) for m in (mixture(x, start, rounds=0), found)]
+    result = mixture(x, start)
+    likelihood = [float(log_densities(x, m).logsumexp(1).mean()) for m in (mixture(x, start, rounds=0), result)]
     assert likelihood[1] >= likelihood[0]
-    labels = responsibilities(x, found).argmax(1)
+    labels = responsibilities(x, result).argmax(1)
     assert len(set(zip(labels.tolist(), y.tolist(), strict=True))) == 4
-    assert torch.allclose(found.weights.sum(), torch.tensor(1.0))
+    assert torch.allclose(result.weights.sum(), torch.tensor(1.0))
 
 
 def test_a_part_without_rows_keeps_its_place():
@@ -52,10 +52,10 @@ def test_a_part_without_rows_keeps_its_place():
     start = kmeans(torch.cat([x, x[:1] + 100]), 2, (0, 0))
     far = int(start.labels[-1])
     kept = type(start)(start.labels[:-1], start.confidence[:-1], start.centres, 0.0, start.sizes, 1)
-    found = mixture(x, kept, rounds=3)
-    assert torch.isfinite(torch.cat([found.means, found.variances])).all()
-    assert found.weights[far] == 0
-    assert (responsibilities(x, found).argmax(1) != far).all()
+    result = mixture(x, kept, rounds=3)
+    assert torch.isfinite(torch.cat([result.means, result.variances])).all()
+    assert result.weights[far] == 0
+    assert (responsibilities(x, result).argmax(1) != far).all()
 
 
 def test_densities_far_from_the_origin_keep_their_digits():

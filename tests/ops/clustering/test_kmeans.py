@@ -44,17 +44,17 @@ def test_inertia_is_scikit_learns(spread, seed):
 def test_features_far_from_zero(offset, bar):
     """A feature table is not centred: float32 distances lose digits to the squares of the offset, labels do not."""
     x, y = blobs(spread=1.0)
-    found = kmeans(x + offset, 5, (0, 0))
-    assert adjusted_rand_score(y, found.labels.numpy()) == 1.0
-    assert found.inertia == pytest.approx(kmeans(x, 5, (0, 0)).inertia, rel=bar)
+    clustering = kmeans(x + offset, 5, (0, 0))
+    assert adjusted_rand_score(y, clustering.labels.numpy()) == 1.0
+    assert clustering.inertia == pytest.approx(kmeans(x, 5, (0, 0)).inertia, rel=bar)
 
 
 def test_the_result_is_a_fixed_point_of_lloyd():
     x, _ = blobs(spread=4.0, dtype=torch.float64)
-    found = kmeans(x, 6, (3, 0), tolerance=0.0)
-    assert torch.equal(found.labels, squared_distances(x, found.centres).argmin(1))
-    means = torch.stack([x[found.labels == c].mean(0) for c in range(6)])
-    assert torch.allclose(means, found.centres, rtol=0, atol=1e-12)
+    clustering = kmeans(x, 6, (3, 0), tolerance=0.0)
+    assert torch.equal(clustering.labels, squared_distances(x, clustering.centres).argmin(1))
+    means = torch.stack([x[clustering.labels == c].mean(0) for c in range(6)])
+    assert torch.allclose(means, clustering.centres, rtol=0, atol=1e-12)
 
 
 def test_spherical_ignores_length_and_keeps_centres_of_unit_length():
@@ -88,8 +88,8 @@ def test_released_start_follows_the_released_rule():
     x, _ = blobs(n=60, k=3, d=4, spread=3.0, dtype=torch.float64)
     rng = generator(5, "kmeans-released", 7)
     sets = [rng.choice(60, 3, replace=False) for _ in range(20)]
-    found = kmeans(x, 3, (5, 7), init="released")
-    assert np.array_equal(found.labels.numpy(), released_reference(x.numpy(), 3, sets))
+    clustering = kmeans(x, 3, (5, 7), init="released")
+    assert np.array_equal(clustering.labels.numpy(), released_reference(x.numpy(), 3, sets))
 
 
 @pytest.mark.parametrize("init", ["k-means++", "released"])
@@ -156,18 +156,18 @@ def test_a_start_that_empties_a_cluster_recovers(monkeypatch):
     x, y = blobs(n=120, k=3, spread=0.3)
     first = [x[int(np.flatnonzero(y == c)[0])] for c in (0, 1)]
     monkeypatch.setattr(module, "_plus_plus", lambda *_: torch.stack([*first, x[0] + 1e4])[None] - x.mean(0))
-    found = kmeans(x, 3, (0, 0))
-    assert found.labels.unique().tolist() == [0, 1, 2]
-    assert adjusted_rand_score(y, found.labels.numpy()) == 1.0
+    clustering = kmeans(x, 3, (0, 0))
+    assert clustering.labels.unique().tolist() == [0, 1, 2]
+    assert adjusted_rand_score(y, clustering.labels.numpy()) == 1.0
 
 
 def test_ties_go_to_the_lowest_cluster():
     """Fewer distinct rows than clusters: centres coincide, and every run must name the same of them."""
     x = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).repeat(4, 1)
-    found = kmeans(x, 4, (0, 0))
-    assert found.inertia == 0
-    distances = squared_distances(x, found.centres)
-    assert found.labels.tolist() == [int(np.flatnonzero(row == row.min())[0]) for row in distances.numpy()]
+    clustering = kmeans(x, 4, (0, 0))
+    assert clustering.inertia == 0
+    distances = squared_distances(x, clustering.centres)
+    assert clustering.labels.tolist() == [int(np.flatnonzero(row == row.min())[0]) for row in distances.numpy()]
     same = kmeans(torch.ones(6, 3), 3, (0, 0))
     assert (same.labels.tolist(), same.inertia) == ([0] * 6, 0.0)
 
@@ -183,18 +183,18 @@ def test_squared_distances_by_hand(n, k, d, seed, shift):
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(n, d, dtype=torch.float64, generator=g) + shift
     centres = torch.cat([torch.randn(k, d, dtype=torch.float64, generator=g), x[:1]])
-    found = squared_distances(x, centres)
-    assert torch.allclose(found, (x[:, None] - centres).square().sum(2), atol=1e-9)
-    assert found.min() >= 0  # rounding below zero would become NaN under a square root
+    clustering = squared_distances(x, centres)
+    assert torch.allclose(clustering, (x[:, None] - centres).square().sum(2), atol=1e-9)
+    assert clustering.min() >= 0  # rounding below zero would become NaN under a square root
 
 
 @given(n=st.integers(2, 40), d=st.integers(1, 4), seed=st.integers(0, 999), share=st.floats(0, 1))
 def test_any_result_is_consistent(n, d, seed, share):
     x = torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     k = 1 + int(share * (n - 1))
-    found = kmeans(x, k, (seed,), starts=3)
-    assert found.centres.shape == (k, d)
-    assert len(found.labels.unique()) == k  # distinct rows: no cluster stays empty
-    assert torch.equal(found.labels, squared_distances(x, found.centres).argmin(1))
-    assert found.inertia == pytest.approx(inertia(x, found.labels, found.centres), abs=1e-9)
-    assert found.inertia <= float((x - x.mean(0)).square().sum()) + 1e-9
+    clustering = kmeans(x, k, (seed,), starts=3)
+    assert clustering.centres.shape == (k, d)
+    assert len(clustering.labels.unique()) == k  # distinct rows: no cluster stays empty
+    assert torch.equal(clustering.labels, squared_distances(x, clustering.centres).argmin(1))
+    assert clustering.inertia == pytest.approx(inertia(x, clustering.labels, clustering.centres), abs=1e-9)
+    assert clustering.inertia <= float((x - x.mean(0)).square().sum()) + 1e-9

@@ -36,8 +36,8 @@ def test_three_workers_give_the_same_bits_as_one():
     several = run_in_processes(3, lloyd_workers.many, CALLS)
     for i, call in enumerate(CALLS):
         _, each, alike = one[i]
-        for numbers, own, same in (worker[i] for worker in several):
-            for whole, part in zip(each, own, strict=True):
+        for numbers, local, same in (worker[i] for worker in several):
+            for whole, part in zip(each, local, strict=True):
                 assert np.array_equal(whole[numbers], part), call
             for a, b in zip(alike, same, strict=True):
                 assert np.array_equal(a, b), call
@@ -49,16 +49,16 @@ def test_a_pass_by_hand(n, k, d, seed):
     z = torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) * 10.0 ** (seed - 4)
     points = points_of(z)
     centres = points.read(slice(None))[torch.arange(k) % n] * 1.1
-    found = assign(points, centres)
+    result = assign(points, centres)
     distance = (points.read(slice(None)).double()[:, None] - centres.double()).square().sum(2)
-    chosen = distance.gather(1, found.labels[:, None])[:, 0]
+    chosen = distance.gather(1, result.labels[:, None])[:, 0]
     assert torch.allclose(chosen, distance.min(1).values, rtol=1e-4, atol=1e-5 * float(distance.max()))
     for c in range(k):
-        own = points.read(slice(None)).double()[found.labels == c]
-        assert int(found.counts[c]) == len(own)
-        exact = [sum((Fraction(v) for v in column.tolist()), Fraction(0)) for column in own.T]
-        assert [Fraction(v) for v in found.sums[c].tolist()] == exact  # to the last bit
-    assert found.inertia == pytest.approx(float(chosen.sum()), rel=1e-3, abs=1e-5 * float(distance.max()))
+        local = points.read(slice(None)).double()[result.labels == c]
+        assert int(result.counts[c]) == len(local)
+        exact = [sum((Fraction(v) for v in column.tolist()), Fraction(0)) for column in local.T]
+        assert [Fraction(v) for v in result.sums[c].tolist()] == exact  # to the last bit
+    assert result.inertia == pytest.approx(float(chosen.sum()), rel=1e-3, abs=1e-5 * float(distance.max()))
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e-3, 1.0, 1e30])
@@ -131,8 +131,8 @@ def test_an_empty_centre_takes_the_farthest_row():
     z = torch.tensor([[0.0], [1.0], [2.0], [9.0], [30.0]])
     points = points_of(z)
     centres = torch.tensor([[1.0], [500.0], [600.0]]) - points.shift
-    found = assign(points, centres)
-    assert (step(points, found, centres) + points.shift).flatten().tolist() == pytest.approx([8.4, 30.0, 9.0])
+    result = assign(points, centres)
+    assert (step(points, result, centres) + points.shift).flatten().tolist() == pytest.approx([8.4, 30.0, 9.0])
 
 
 def test_no_row_is_away_from_its_centre():

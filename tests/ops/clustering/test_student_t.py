@@ -16,10 +16,10 @@ def draws(*shape):
 @pytest.mark.parametrize("freedom", [0.5, 1.0, 5.0])
 def test_students_t_by_the_formula(freedom):
     z, centres = draws(7, 3), draws(4, 3)
-    found = student_t(z, centres, freedom)
+    memberships = student_t(z, centres, freedom)
     for i in range(7):
         kernel = [(1 + math.dist(z[i], mu) ** 2 / freedom) ** (-(freedom + 1) / 2) for mu in centres]
-        assert found[i].tolist() == pytest.approx([k / sum(kernel) for k in kernel], rel=1e-12)
+        assert memberships[i].tolist() == pytest.approx([k / sum(kernel) for k in kernel], rel=1e-12)
 
 
 def test_far_rows_stay_finite_and_centres_have_a_gradient():

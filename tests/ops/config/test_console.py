@@ -15,15 +15,12 @@ from ops.config.console import Clock, Console
 PROJECT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize(
-    ("quiet", "json_only", "out", "err"),
-    [
-        (False, False, "plan\n", "warning: careful\nepoch 10\n"),
-        (False, True, "", "plan\nwarning: careful\nepoch 10\n"),
-        (True, False, "", "warning: careful\n"),
-        (True, True, "", "warning: careful\n"),
-    ],
-)
+@pytest.mark.parametrize(("quiet", "json_only", "out", "err"), [
+    (False, False, "plan\n", "warning: careful\nepoch 10\n"),
+    (False, True, "", "plan\nwarning: careful\nepoch 10\n"),
+    (True, False, "", "warning: careful\n"),
+    (True, True, "", "warning: careful\n"),
+])  # fmt: skip
 def test_where_each_word_goes(capsys, quiet, json_only, out, err):
     console = Console(quiet, json_only)
     console.say("plan")
@@ -96,15 +93,12 @@ def test_a_line_can_be_made_for_any_epoch(first, last, epoch):
     assert "\n" not in line
 
 
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("\x1b[2J\x07red", r"\x1b[2J\x07red"),
-        ("two\nlines\r", r"two\nlines\r"),
-        ("\u202eevil\u2028\x9b1m", r"\u202eevil\u2028\x9b1m"),
-        ("caf\udce9", r"caf\udce9"),  # a file's name that is not UTF-8
-    ],
-)
+@pytest.mark.parametrize(("name", "shown"), [
+    ("\x1b[2J\x07red", r"\x1b[2J\x07red"),
+    ("two\nlines\r", r"two\nlines\r"),
+    ("\u202eevil\u2028\x9b1m", r"\u202eevil\u2028\x9b1m"),
+    ("caf\udce9", r"caf\udce9"),  # a file's name that is not UTF-8
+])  # fmt: skip
 def test_control_characters_of_names_are_escaped(capsys, name, shown):
     console = Console()
     console.say(f"  {name}")

@@ -18,22 +18,15 @@ def ending(monkeypatch, capsys, error, argv=("train.py",)):
     return caught.value.code, capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "words"),
-    [
-        (DataError("a: b"), 3, "error: a: b"),
-        (ResourceError("a: b"), 4, "error: a: b"),
-        (MemoryError(), 4, "error: out of memory"),
-        (
-            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
-            4,
-            "error: out of memory",
-        ),
-        (RuntimeError("CUDA out of memory. Tried to allocate"), 4, "error: out of memory"),
-        (OSError(28, "No space left on device", "x"), 4, "error: x: No space left on device"),
-        (KeyboardInterrupt(), 130, "interrupted"),
-    ],
-)
+@pytest.mark.parametrize(("error", "code", "words"), [
+    (DataError("a: b"), 3, "error: a: b"),
+    (ResourceError("a: b"), 4, "error: a: b"),
+    (MemoryError(), 4, "error: out of memory"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 4, "error: out of memory"),
+    (RuntimeError("CUDA out of memory. Tried to allocate"), 4, "error: out of memory"),
+    (OSError(28, "No space left on device", "x"), 4, "error: x: No space left on device"),
+    (KeyboardInterrupt(), 130, "interrupted"),
+])  # fmt: skip
 def test_each_ending_has_its_code(monkeypatch, capsys, error, code, words):
     found, text = ending(monkeypatch, capsys, error)
     assert found == code
@@ -49,13 +42,10 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch, capsys):
         entry(main)
 
 
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "http://me:secret@host:5000", "postgresql://me:it's secret@host/db", "mysql://host/db?passwd=secret",
-        "mssql+pyodbc:///?odbc_connect=DRIVER={ODBC Driver 18};SERVER=host;PWD=my secret",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("uri", [
+    "http://me:secret@host:5000", "postgresql://me:it's secret@host/db", "mysql://host/db?passwd=secret",
+    "mssql+pyodbc:///?odbc_connect=DRIVER={ODBC Driver 18};SERVER=host;PWD=my secret",
+])  # fmt: skip
 @pytest.mark.parametrize("form", ["--tracking-uri {}", "--tracking-uri={}"])
 def test_no_ending_shows_a_password(monkeypatch, capsys, uri, form):
     argv = ("train.py", "--fresh", *form.replace(" ", "\0").format(uri).split("\0"))
@@ -67,16 +57,13 @@ def test_no_ending_shows_a_password(monkeypatch, capsys, uri, form):
         assert "secret" not in ending(monkeypatch, capsys, error)[1]
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "shown"),
-    [
-        ("TESSERA_DATA", "/data sets", "with TESSERA_DATA='/data sets' in the environment,\nresume with: "),
-        ("AWS_PROFILE", "work", "with AWS_PROFILE=work in the environment,\nresume with: python train.py"),
-        ("MLFLOW_TRACKING_URI", "http://host:5000", "with MLFLOW_TRACKING_URI=http://host:5000 in the environment,"),
-        ("MLFLOW_TRACKING_URI", "http://me:secret@host:5000", "interrupted\nresume with: python train.py"),
-        ("AWS_SECRET_ACCESS_KEY", "secret", "interrupted\nresume with: python train.py"),
-    ],
-)
+@pytest.mark.parametrize(("name", "value", "shown"), [
+    ("TESSERA_DATA", "/data sets", "with TESSERA_DATA='/data sets' in the environment,\nresume with: "),
+    ("AWS_PROFILE", "work", "with AWS_PROFILE=work in the environment,\nresume with: python train.py"),
+    ("MLFLOW_TRACKING_URI", "http://host:5000", "with MLFLOW_TRACKING_URI=http://host:5000 in the environment,"),
+    ("MLFLOW_TRACKING_URI", "http://me:secret@host:5000", "interrupted\nresume with: python train.py"),
+    ("AWS_SECRET_ACCESS_KEY", "secret", "interrupted\nresume with: python train.py"),
+])  # fmt: skip
 def test_the_command_to_resume_with_carries_what_it_needs(monkeypatch, capsys, name, value, shown):
     for needed in VARIABLES:
         monkeypatch.delenv(needed, raising=False)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from refusals import one_line
 
 from ops.config.settings import (
     LaunchSettings,
@@ -98,9 +99,9 @@ def agreeing(values):
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: f"{m.__module__}.{m.__name__}")
 @given(data=st.data())
 def test_valid_settings_come_back_from_their_json_form(model, data):
-    made = build(model, data.draw(any_valid(model)), {})
-    assert build(model, flat(made), {}) == made
-    assert set(flat(made)) == set(fields(model))
+    settings = build(model, data.draw(any_valid(model)), {})
+    assert build(model, flat(settings), {}) == settings
+    assert set(flat(settings)) == set(fields(model))
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: f"{m.__module__}.{m.__name__}")
@@ -136,9 +137,9 @@ def test_a_search_domain_lies_within_the_bounds(pair):
         assert kind != "loguniform" or low > 0
         values = [low, high - 1] if kind == "randint" else [low, high]
     for value in values:
-        made = build(model, {key: value}, {})
-        assert flat(made)[key] == value
-        assert type(flat(made)[key]) is type(fields(model)[key][0].default)
+        settings = build(model, {key: value}, {})
+        assert flat(settings)[key] == value
+        assert type(flat(settings)[key]) is type(fields(model)[key][0].default)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
@@ -156,36 +157,29 @@ def test_numbers_that_are_none_are_refused(pair):
         high < math.inf
     )
     for value in wrong:
-        with pytest.raises(SettingsError) as caught:
-            build(model, {key: value}, {key: "flag"})
-        text = str(caught.value)
-        assert "\n" not in text
+        text = one_line(SettingsError, build, model, {key: value}, {key: "flag"})
         assert text == f"--{key.replace('_', '-')}: got {value!r}; allowed: {allowed(fields(model)[key][0])}"
 
 
 @pytest.mark.parametrize("pair", EVERY, ids=names)
 def test_a_wrong_type_names_source_key_value_and_what_is_allowed(pair):
     model, key = pair
-    with pytest.raises(SettingsError) as caught:
-        build(model, {key: ["x"]}, {key: "my.yaml"})
-    assert str(caught.value) == f"my.yaml: {key}: got ['x']; allowed: {allowed(fields(model)[key][0])}"
+    text = one_line(SettingsError, build, model, {key: ["x"]}, {key: "my.yaml"})
+    assert text == f"my.yaml: {key}: got ['x']; allowed: {allowed(fields(model)[key][0])}"
 
 
-@pytest.mark.parametrize(
-    ("key", "words"),
-    [
-        ("epochs", "whole number in [1, 1e+06]"),
-        ("lr", "number in (0, 1]"),
-        ("n_clusters", "whole number or auto"),
-        ("knn", "whole number in [0, inf)"),
-        ("knn_metric", "euclidean or cosine or heat or dot"),
-        ("workers", "auto or whole number"),
-        ("quiet", "true or false"),
-        ("out", "text"),
-        ("name", "text"),
-        ("weights", "paper or stale"),
-    ],
-)
+@pytest.mark.parametrize(("key", "words"), [
+    ("epochs", "whole number in [1, 1e+06]"),
+    ("lr", "number in (0, 1]"),
+    ("n_clusters", "whole number or auto"),
+    ("knn", "whole number in [0, inf)"),
+    ("knn_metric", "euclidean or cosine or heat or dot"),
+    ("workers", "auto or whole number"),
+    ("quiet", "true or false"),
+    ("out", "text"),
+    ("name", "text"),
+    ("weights", "paper or stale"),
+])  # fmt: skip
 def test_allowed_in_words(key, words):
     assert allowed(fields(*MODELS)[key][0]) == words
 
@@ -198,14 +192,14 @@ def test_settings_cannot_be_changed_and_take_no_unknown_key():
 
 
 def test_published_sets_its_rules_and_contradicts_others():
-    made = build(hsan.Settings, {"protocol": "published"}, {})
-    assert {k: getattr(made, k) for k in hsan.PUBLISHED} == hsan.PUBLISHED
+    settings = build(hsan.Settings, {"protocol": "published"}, {})
+    assert {k: getattr(settings, k) for k in hsan.PUBLISHED} == hsan.PUBLISHED
     for key, fixed in hsan.PUBLISHED.items():
         info = fields(hsan.Settings)[key][0]
         for value in get_args(info.annotation):
             values = {"protocol": "published", key: value}
             if value == fixed:
-                assert build(hsan.Settings, values, {}) == made
+                assert build(hsan.Settings, values, {}) == settings
                 continue
             with pytest.raises(SettingsError, match=f"^--protocol published sets {key}={fixed}: got {key}='{value}'"):
                 build(hsan.Settings, values, {})

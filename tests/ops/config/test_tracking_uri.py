@@ -1,7 +1,5 @@
 """Tracking URIs: which are taken, and how they are shown."""
 
-from pathlib import Path
-
 import pytest
 
 from ops.config.tracking_uri import check_uri, default_uri, ui_command
@@ -11,12 +9,12 @@ from ops.errors import SettingsError
 @pytest.mark.parametrize(
     "uri", ["./mlruns", "file:///tmp/mlruns", "ftp://host/x", "sqlite:///", "sqlite:///:memory:", "http:host", ""]
 )
-def test_a_uri_of_no_known_kind_is_refused(uri: str) -> None:
+def test_a_uri_of_no_known_kind_is_refused(uri):
     with pytest.raises(SettingsError, match="sqlite:////absolute"):
         check_uri(uri)
 
 
-def test_a_database_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="cannot be made"):
         check_uri(f"sqlite:///{tmp_path}/file/mlflow.db")
@@ -24,7 +22,7 @@ def test_a_database_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         check_uri(f"sqlite:///{tmp_path}")
 
 
-def test_the_default_uri_and_the_line_that_opens_the_ui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_uri_and_the_line_that_opens_the_ui(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     uri = default_uri(tmp_path / "a b")
     assert uri == f"sqlite:///{tmp_path}/a b/mlflow.db"

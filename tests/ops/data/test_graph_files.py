@@ -93,16 +93,13 @@ def test_spectral_features_tell_communities_apart_and_are_the_same_again(tmp_pat
     assert graph.digest() == again.digest()
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        ("g.edgelist", "a b 1 2\n", "4 values in a line; an edge list has two ends"),
-        ("g.edgelist", "a b x\n", "holds 'x', which is no number"),
-        ("g.csv", "source,target,weight\na,b,-1\n", "weight is -1; weights are finite numbers >= 0"),
-        ("g.gml", "graph [ node [ id 0", "cannot be read"),
-        ("g.graphml", "<graphml", "cannot be read"),
-    ],
-)
+@pytest.mark.parametrize(("name", "text", "said"), [
+    ("g.edgelist", "a b 1 2\n", "4 values in a line; an edge list has two ends"),
+    ("g.edgelist", "a b x\n", "holds 'x', which is no number"),
+    ("g.csv", "source,target,weight\na,b,-1\n", "weight is -1; weights are finite numbers >= 0"),
+    ("g.gml", "graph [ node [ id 0", "cannot be read"),
+    ("g.graphml", "<graphml", "cannot be read"),
+])  # fmt: skip
 def test_a_file_that_is_none_is_one_line(tmp_path, name, text, said):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=said):

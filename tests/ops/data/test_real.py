@@ -12,16 +12,13 @@ DATA = Path(os.environ.get("TESSERA_DATA") or Path(__file__).parents[3] / ".." /
 
 
 @pytest.mark.skipif(not (DATA / "cora.npz").is_file(), reason="real data: set TESSERA_DATA")
-@pytest.mark.parametrize(
-    ("name", "nodes", "features", "edges", "classes", "notes"),
-    [
-        ("cora", 2708, 1433, 5278, 7, ()),
-        ("citeseer", 3327, 3703, 4552, 6, ("124 self loops kept", "48 isolated nodes", "15 all-zero feature rows")),
-        ("bat", 131, 81, 1003, 4, ("71 self loops kept",)),
-        ("amap", 7650, 745, 119081, 8, ("115 isolated nodes",)),
-        ("acm", 3025, 1870, 13128, 3, ("561 isolated nodes",)),
-    ],
-)
+@pytest.mark.parametrize(("name", "nodes", "features", "edges", "classes", "notes"), [
+    ("cora", 2708, 1433, 5278, 7, ()),
+    ("citeseer", 3327, 3703, 4552, 6, ("124 self loops kept", "48 isolated nodes", "15 all-zero feature rows")),
+    ("bat", 131, 81, 1003, 4, ("71 self loops kept",)),
+    ("amap", 7650, 745, 119081, 8, ("115 isolated nodes",)),
+    ("acm", 3025, 1870, 13128, 3, ("561 isolated nodes",)),
+])  # fmt: skip
 def test_real_graphs(monkeypatch, name, nodes, features, edges, classes, notes):
     monkeypatch.setenv("TESSERA_DATA", str(DATA))
     graph, labels = load(name)

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import one_line
 
 from ops.data.user_requests import Vocabulary, read_new
-from ops.data.user_requests_frame import from_frame
+from ops.data.user_requests_frame import users_from_frame
 from ops.errors import DataError
 
 FOLLOW, BACK = ("user", "follow_note", "note"), ("note", "rev_follow_note", "user")
@@ -93,23 +94,17 @@ def test_a_directed_relation_of_one_type_has_two_ways(tmp_path):
         read_new(spec, TRUSTS)
 
 
-@pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        ({"nodes__user": "id\n1\n", "edges__user__follow_note__note": "src,dst\n1,z\n"},
-         "row 0: dst 'z' is not among the 3 notes that runs/a knows; leave the edge out, or train again with it"),
-        ({"nodes__user": "id\n1\n", "edges__user__follow_note__note": "src,dst\n2,x\n"},
-         "row 0: src 2 is not among the 1 users given here; add it to their table"),
-        ({"nodes__user": "id\n1\n", "edges__user__like_note__note": "src,dst\n1,x\n"},
-         "user__like_note__note is no relation of the model, which has note__about__topic, user__follow_note__note"),
-        ({"edges__note__about__topic": "src,dst\nx,t\n"}, "has no table of users; give nodes/user.csv with their ids"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("files", "said"), [
+    ({"nodes__user": "id\n1\n", "edges__user__follow_note__note": "src,dst\n1,z\n"},
+     "row 0: dst 'z' is not among the 3 notes that runs/a knows; leave the edge out, or train again with it"),
+    ({"nodes__user": "id\n1\n", "edges__user__follow_note__note": "src,dst\n2,x\n"},
+     "row 0: src 2 is not among the 1 users given here; add it to their table"),
+    ({"nodes__user": "id\n1\n", "edges__user__like_note__note": "src,dst\n1,x\n"},
+     "user__like_note__note is no relation of the model, which has note__about__topic, user__follow_note__note"),
+    ({"edges__note__about__topic": "src,dst\nx,t\n"}, "has no table of users; give nodes/user.csv with their ids"),
+])  # fmt: skip
 def test_what_does_not_fit_is_named(tmp_path, files, said):
-    with pytest.raises(DataError) as error:
-        read_new(put(tmp_path, **files), MODEL)
-    assert said in str(error.value)
-    assert "\n" not in str(error.value)
+    assert said in one_line(DataError, read_new, put(tmp_path, **files), MODEL)
 
 
 def frame(**columns):
@@ -120,7 +115,7 @@ def test_a_frame_has_one_row_an_edge_and_users_in_order():
     rows = frame(
         user=["new", "10", "new", "z"], note=["y", "x", "7", None], relation=["follow", "share_note", "follow", None]
     )
-    new = from_frame(rows, MODEL)
+    new = users_from_frame(rows, MODEL)
     assert new.ids.tolist() == ["new", "10", "z"]
     assert new.rows.numbers.tolist() == [-1, 0, -1]
     assert edges_of(new, BACK) == [(0, 1), (0, 2)]
@@ -129,27 +124,21 @@ def test_a_frame_has_one_row_an_edge_and_users_in_order():
 
 def test_a_frames_features_are_those_of_the_first_row_and_one_relation_needs_no_name():
     rows = frame(src=[9, 9, 5], dst=[5.0, 7.0, np.nan], b=[1, 8, 2], a=[3, 8, 4])
-    new = from_frame(rows, SAME)
+    new = users_from_frame(rows, SAME)
     assert new.rows.x.tolist() == [[1, 3], [2, 4]]
     assert edges_of(new, ("node", "edge", "node")) == [(0, 0), (0, 2)]
 
 
-@pytest.mark.parametrize(
-    ("rows", "model", "said"),
-    [
-        (frame(user=[1]), MODEL, "has no column note; give one row an edge"),
-        (frame(user=[1], note=["x"]), MODEL, "has no column relation; the model has follow_note, share_note"),
-        (frame(user=[1, 2], note=["x", "x"], relation=["follow", "like"]), MODEL, "row 1: relation 'like' is none of"),
-        (frame(user=[1, None], note=["x", "x"], relation="follow"), MODEL, "row 1: user is missing"),
-        (frame(user=[1, 2], note=[None, "q"], relation="follow"), MODEL, "row 1: dst 'q' is not among the 3 notes"),
-        (frame(src=[1], dst=[5], a=[1]), SAME, "1 features a node, the model was trained on 2"),
-        (frame(src=[1], dst=[5], a=[1], b=["w"]), SAME, "a feature is not a number"),
-        (frame(src=[1], dst=[5], a=[1], b=[np.nan]), SAME, "NaN or infinite"),
-        (frame(user=[], note=[], relation=[]), MODEL, "has no rows"),
-    ],
-)
+@pytest.mark.parametrize(("rows", "model", "said"), [
+    (frame(user=[1]), MODEL, "has no column note; give one row an edge"),
+    (frame(user=[1], note=["x"]), MODEL, "has no column relation; the model has follow_note, share_note"),
+    (frame(user=[1, 2], note=["x", "x"], relation=["follow", "like"]), MODEL, "row 1: relation 'like' is none of"),
+    (frame(user=[1, None], note=["x", "x"], relation="follow"), MODEL, "row 1: user is missing"),
+    (frame(user=[1, 2], note=[None, "q"], relation="follow"), MODEL, "row 1: dst 'q' is not among the 3 notes"),
+    (frame(src=[1], dst=[5], a=[1]), SAME, "1 features a node, the model was trained on 2"),
+    (frame(src=[1], dst=[5], a=[1], b=["w"]), SAME, "a feature is not a number"),
+    (frame(src=[1], dst=[5], a=[1], b=[np.nan]), SAME, "NaN or infinite"),
+    (frame(user=[], note=[], relation=[]), MODEL, "has no rows"),
+])  # fmt: skip
 def test_a_frame_that_does_not_fit_is_named(rows, model, said):
-    with pytest.raises(DataError) as error:
-        from_frame(rows, model)
-    assert said in str(error.value)
-    assert "\n" not in str(error.value)
+    assert said in one_line(DataError, users_from_frame, rows, model)

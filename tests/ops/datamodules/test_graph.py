@@ -11,6 +11,7 @@ from ops.config.settings import LaunchSettings
 from ops.data.synthetic.planted_partition import planted_graph
 from ops.data.types.hetero import from_homogeneous
 from ops.datamodules.graph import GraphData
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError, SettingsError
 from ops.graph.partition.metis import partition
 from ops.graph.partition.pipeline import partition_in_memory
@@ -29,8 +30,8 @@ def parts(tmp_path):
 
 def test_the_graph_comes_back_in_the_order_of_its_parts(parts):
     graph, part, folder = parts
-    data, labels, held = GraphData().load(LaunchSettings(dataset=str(folder)), hsan.Settings())
-    assert (labels, held) == (None, None)
+    data, labels, hidden = GraphData().load(LaunchSettings(dataset=str(folder)), hsan.Settings())
+    assert (labels, hidden) == (None, None)
     order = np.argsort(part, kind="stable")
     assert np.array_equal(data.ids, order)
     assert np.array_equal(data.x, graph.x[order])
@@ -57,8 +58,8 @@ def test_another_partition_is_another_run(parts):
     request, others = PartitionRequest(6, "given"), folder.parent / "others"
     partition_in_memory(from_homogeneous(graph), others, request, {"node": np.sort(part)})
     folders = (folder, folder.parent / "others")
-    found = [GraphData().load(LaunchSettings(dataset=str(f)), hsan.Settings())[0] for f in folders]
-    assert found[0].digest() != found[1].digest()
+    actual = [GraphData().load(LaunchSettings(dataset=str(f)), hsan.Settings())[0] for f in folders]
+    assert actual[0].digest() != actual[1].digest()
 
 
 def test_what_is_no_attributed_graph_is_one_line(parts):
@@ -74,7 +75,7 @@ def test_a_method_that_trains_has_its_untrained_network_beside_it(name):
     graph, _ = planted_graph(60, 3)
     method = METHODS[name]
     settings = method.settings(n_clusters=3, **({} if name == "ssgc" else {"epochs": 2}))
-    every = GraphData().baselines(experiment_of(method, settings, graph, seeds=1))
+    every = GraphData().baselines(experiment_of(method, settings, graph, seeds=1), ProcessGroup())
     rows = [clusters for row, clusters, _ in every if row == "untrained"]
     if name == "ssgc":
         assert rows == []

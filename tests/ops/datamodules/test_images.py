@@ -23,9 +23,10 @@ from ops.config.settings import LaunchSettings, PredictSettings, flat
 from ops.data.types.images import ImageSet
 from ops.datamodules import images
 from ops.datamodules.images import OWN_SPACE, ClassNames, ImageData
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError, SettingsError
 from ops.evaluation.labelled import LABELLED, Evaluator
-from ops.inference.images import from_frame
+from ops.inference.images import images_from_frame
 from ops.inference.placement import Prediction
 from ops.inference.predict import predict, run_prediction
 from ops.reporting.tables import summary_table
@@ -44,17 +45,17 @@ def contents(count=60, seed=0, size=16):
     """Noisy pictures of three colours, encoded, and which colour each has."""
     rng = np.random.default_rng(seed)
     kinds = rng.integers(0, 3, count)
-    made = []
+    encoded = []
     for kind in kinds:
         pixels = np.clip(np.array(COLOURS[kind]) + rng.normal(0, 25, (size, size, 3)), 0, 255).astype(np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
-        made.append(buffer.getvalue())
-    return made, kinds
+        encoded.append(buffer.getvalue())
+    return encoded, kinds
 
 
-def table(path, made, labels=None, ids=None):
-    columns = {"image": made} | ({} if labels is None else {"label": labels}) | ({} if ids is None else {"id": ids})
+def table(path, encoded, labels=None, ids=None):
+    columns = {"image": encoded} | ({} if labels is None else {"label": labels}) | ({} if ids is None else {"id": ids})
     pq.write_table(pa.table(columns), path)
     return path
 
@@ -74,9 +75,9 @@ def trained(places, *flags):
 def finished(tmp_path_factory):
     """Folder, result and data of one run, with its report; tests leave it as it is."""
     places = tmp_path_factory.mktemp("pixels")
-    made, kinds = contents()
+    encoded, kinds = contents()
     names = np.array(["red", "green", "blue"])[kinds].tolist()
-    path = table(places / "shades.parquet", made, names, [f"p{i}" for i in range(60)])
+    path = table(places / "shades.parquet", encoded, names, [f"p{i}" for i in range(60)])
     return *trained(places, "--dataset", str(path)), path
 
 
@@ -110,48 +111,48 @@ def test_a_run_leaves_scores_pictures_and_a_report(finished):
 @pytest.mark.slow
 def test_pictures_are_those_of_the_clusters(finished):
     folder, _, _ = finished
-    found = read_pictures(folder)
+    actual = read_pictures(folder)
     last = pq.read_table(folder / "assignments.parquet")["cluster"].to_numpy()
-    assert found["near_cluster"].tolist() == [0, 1, 2]
-    assert found["near_size"].tolist() == np.bincount(last).tolist()
-    shade = found["near"].mean((1, 3, 4))  # of each cluster's images together
+    assert actual["near_cluster"].tolist() == [0, 1, 2]
+    assert actual["near_size"].tolist() == np.bincount(last).tolist()
+    shade = actual["near"].mean((1, 3, 4))  # of each cluster's images together
     assert sorted(shade.argmax(1).tolist()) == [0, 1, 2]
-    assert found["pair"].shape == (5, 2, 3, 16, 16)
-    assert (found["pair_cluster"][:, 0] != found["pair_cluster"][:, 1]).all()
-    assert found["classes"].tolist() == ["blue", "green", "red"]
-    assert np.array_equal(found["confusion"], np.diag(np.diag(found["confusion"])))
+    assert actual["pair"].shape == (5, 2, 3, 16, 16)
+    assert (actual["pair_cluster"][:, 0] != actual["pair_cluster"][:, 1]).all()
+    assert actual["classes"].tolist() == ["blue", "green", "red"]
+    assert np.array_equal(actual["confusion"], np.diag(np.diag(actual["confusion"])))
 
 
 def test_what_a_method_gets_has_no_labels(places):
-    made, kinds = contents(20)
-    found = []
+    encoded, kinds = contents(20)
+    actual = []
     for name, labels in (("a", kinds), ("b", np.roll(kinds, 7)), ("c", None)):
-        path = table(places / f"{name}.parquet", made, labels)
+        path = table(places / f"{name}.parquet", encoded, labels)
         launch = LaunchSettings(dataset=str(path))
-        found.append(ImageData().load(launch, pixel_method.Settings()))
-    assert len({data.digest() for data, _, _ in found}) == 1
-    assert all(vars(data)["notes"] == (OWN_SPACE,) for data, _, _ in found)
-    assert found[2][1] is None
-    assert found[0][2].classes is None
+        actual.append(ImageData().load(launch, pixel_method.Settings()))
+    assert len({data.digest() for data, _, _ in actual}) == 1
+    assert all(vars(data)["notes"] == (OWN_SPACE,) for data, _, _ in actual)
+    assert actual[2][1] is None
+    assert actual[0][2].classes is None
 
 
 @pytest.mark.slow
 def test_labels_change_no_result(tmp_path):
     """Other labels or none: the same model, clusters, scores without labels, and pictures."""
-    made, kinds = contents(30)
-    found = []
+    encoded, kinds = contents(30)
+    actual = []
     for name, labels in (("a", kinds), ("b", np.roll(kinds, 7)), ("c", None)):
         (tmp_path / name).mkdir()
-        path = table(tmp_path / name / "x.parquet", made, labels)
+        path = table(tmp_path / name / "x.parquet", encoded, labels)
         folder, result = trained(tmp_path / name, "--dataset", str(path), "--n-clusters", "3", "--no-report")
         with np.load(folder / "pictures.npz", allow_pickle=False) as stored:
             pictures = {k: stored[k].tobytes() for k in stored.files if not k.startswith(("confusion", "classes"))}
         model = (folder / "model" / "model.safetensors").read_bytes()
         assignments = (folder / "assignments.parquet").read_bytes()
         indices = {k: v for k, v in result.last.metrics.items() if k not in LABELLED}
-        found.append((model, assignments, indices, pictures))
+        actual.append((model, assignments, indices, pictures))
         assert ("acc" in result.last.metrics) == (labels is not None)
-    assert found[0] == found[1] == found[2]
+    assert actual[0] == actual[1] == actual[2]
 
 
 def test_features_of_a_frozen_backbone_need_no_images(places):
@@ -164,12 +165,12 @@ def test_features_of_a_frozen_backbone_need_no_images(places):
     assert labels is None
     assert ImageData().describe(data) == "40 images, 12 features of a frozen backbone"
     judge = Evaluator(np.repeat([0, 1], 20))
-    rows = list(ImageData().baselines(experiment_of(METHOD, settings, data, seeds=2)))
+    rows = list(ImageData().baselines(experiment_of(METHOD, settings, data, seeds=2), ProcessGroup()))
     assert [(name, judge(clusters)["acc"]) for name, clusters, _ in rows] == [("k-means on features", 1.0)] * 2 + [
         ("linear head on features", 1.0)
     ] * 2
-    found = pixel_method.train(settings, data, PlainRun())
-    save_model(places / "model", found.model, describe("pixel", data, statistics_of(data.features)) | flat(settings))
+    actual = pixel_method.train(settings, data, PlainRun())
+    save_model(places / "model", actual.model, describe("pixel", data, statistics_of(data.features)) | flat(settings))
     model = read_model(places / "model")
     np.save(places / "new.npy", x[15:25] + 0.01)
     request = PredictSettings(data=str(places / "new.npy"), out=str(places / "out.parquet"))
@@ -177,7 +178,7 @@ def test_features_of_a_frozen_backbone_need_no_images(places):
     summary = predict(Prediction("run", model, None, request, METHOD), quiet)
     assert summary["sizes"] == [5, 5]
     assert (summary["known"], summary["new"], summary["changed"]) == (0, 10, None)
-    assert from_frame(pd.DataFrame(x), model).n_rows == 40
+    assert images_from_frame(pd.DataFrame(x), model).n_rows == 40
     np.save(places / "wide.npy", np.zeros((3, 4)))
     with pytest.raises(DataError, match=r"wide.npy: 4 features, the model was trained on 12; give the same"):
         predict(Prediction("run", model, None, request, METHOD).on(str(places / "wide.npy")), quiet)
@@ -190,7 +191,7 @@ def test_the_baseline_of_a_large_table_clusters_a_sample(monkeypatch):
     pixels = np.random.default_rng(1).integers(0, 50, (60, 3, 16, 16)) + np.array(COLOURS)[kinds][:, :, None, None]
     settings = hadis.Settings(n_clusters=3, backbone="small", epochs=1)
     data = ImageSet("shades", pixels=pixels.astype(np.uint8))
-    ((_, clusters, _),) = ImageData().baselines(experiment_of(hadis.METHOD, settings, data))
+    ((_, clusters, _),) = ImageData().baselines(experiment_of(hadis.METHOD, settings, data), ProcessGroup())
     assert Evaluator(kinds)(clusters)["acc"] == 1.0
 
 
@@ -210,8 +211,8 @@ def test_new_images_get_clusters(finished, places):
     assert pq.read_table(out).column_names == ["id", "cluster", "confidence"]
     new = places / "new"
     new.mkdir()
-    made, kinds = contents(9, seed=5, size=40)  # of another size
-    for i, content in enumerate(made):
+    encoded, kinds = contents(9, seed=5, size=40)  # of another size
+    for i, content in enumerate(encoded):
         (new / f"{i}.png").write_bytes(content)
     summary = asked(new)
     assert (summary["known"], summary["new"]) == (0, 9)
@@ -230,16 +231,16 @@ def test_a_data_frame_of_images_gets_clusters(finished):
     folder, _, _ = finished
     model = read_model(folder / "model")
     assert model.about.pixels == [16, 16]
-    made, kinds = contents(6, seed=6, size=20)
-    frame = pd.DataFrame({"image": [made[0], *({"bytes": m, "path": None} for m in made[1:])]})
-    data = from_frame(frame, model)
+    encoded, kinds = contents(6, seed=6, size=20)
+    frame = pd.DataFrame({"image": [encoded[0], *({"bytes": m, "path": None} for m in encoded[1:])]})
+    data = images_from_frame(frame, model)
     assert data.size == (16, 16)
     clusters, _ = pixel_method.predict(model.tensors, model.settings, data)
     assert adjusted_rand_score(clusters, kinds) == 1.0
     with pytest.raises(DataError, match=r"predict: image of row 1: is empty \(1 damaged\); leave it out"):
-        from_frame(pd.DataFrame({"image": [made[0], b""]}), model)
+        images_from_frame(pd.DataFrame({"image": [encoded[0], b""]}), model)
     with pytest.raises(DataError, match=r"needs a column image of encoded images .* has a, b"):
-        from_frame(pd.DataFrame({"a": [1], "b": [2]}), model)
+        images_from_frame(pd.DataFrame({"a": [1], "b": [2]}), model)
 
 
 def test_what_images_do_not_take_is_one_line(places):

@@ -16,7 +16,7 @@ from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 from ops.reporting.html import write_report
 from ops.results.arrays import read_pictures
-from ops.results.schema import SearchResult
+from ops.results.search_schema import SearchResult
 
 
 def test_images_are_judged_in_their_projections():
@@ -27,13 +27,13 @@ def test_images_are_judged_in_their_projections():
         experiment_of(METHOD, Settings(n_clusters=2), ImageSet("a", np.zeros((2, 3, 4, 4), np.uint8))),
         ProcessGroup(),
     )
-    found = scored(clusters, {"embedding": 5 * z, "copy_a": clusters, "copy_b": np.roll(clusters, 3)})
+    result = scored(clusters, {"embedding": 5 * z, "copy_a": clusters, "copy_b": np.roll(clusters, 3)})
     silhouette = silhouette_score(z, clusters, metric="cosine")
     agreement = adjusted_rand_score(clusters, np.roll(clusters, 3))
-    assert found["silhouette"] == pytest.approx(silhouette, abs=1e-5)
-    assert found["agreement"] == agreement
-    assert found["score"] == pytest.approx((silhouette + agreement) / 2, abs=1e-5)
-    assert found["size_max"] == 30
+    assert result["silhouette"] == pytest.approx(silhouette, abs=1e-5)
+    assert result["agreement"] == agreement
+    assert result["score"] == pytest.approx((silhouette + agreement) / 2, abs=1e-5)
+    assert result["size_max"] == 30
     assert "score" not in scored(clusters, {"embedding": z})
     assert set(scored(clusters, {})) == {"size_min", "size_max", "size_gini", "empty"}
 
@@ -55,11 +55,11 @@ def test_many_clusters_and_small_ones_are_drawn():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (90, 3, 200, 120), dtype=np.uint8)
     clusters = np.concatenate([np.arange(40), np.zeros(50, np.int64)])
-    made = pictures(pixels, {"last": clusters, "confidence": rng.random(90, dtype=np.float32)})
-    assert made["near"].shape == (CLUSTERS, NEAREST, 3, 67, 40)
-    assert made["near_cluster"][0] == 0
-    assert made["near_count"].tolist() == [NEAREST, *[1] * (CLUSTERS - 1)]
-    assert "pair" not in made
+    stored = pictures(pixels, {"last": clusters, "confidence": rng.random(90, dtype=np.float32)})
+    assert stored["near"].shape == (CLUSTERS, NEAREST, 3, 67, 40)
+    assert stored["near_cluster"][0] == 0
+    assert stored["near_count"].tolist() == [NEAREST, *[1] * (CLUSTERS - 1)]
+    assert "pair" not in stored
     table = class_counts(np.array([2, 2, 0, 1]), np.array([0, 0, 1, 1]), 4)
     assert table["confusion_order"].tolist()[:2] == [2, 0]
     assert table["confusion"].tolist() == [[2, 0, 0, 0], [0, 1, 1, 0]]

@@ -30,29 +30,29 @@ def planted():
 
 def loaded(folder, graph, groups, **words):
     """What `users.load` gives for the graph as tables."""
-    made = folder / f"{len(list(folder.glob('*')))}"
-    write_graph(graph, made / "graph", 1, groups)
-    launch = LaunchSettings(dataset=str(made / "graph"), out=str(made / "runs"))
+    home = folder / f"{len(list(folder.glob('*')))}"
+    write_graph(graph, home / "graph", 1, groups)
+    launch = LaunchSettings(dataset=str(home / "graph"), out=str(home / "runs"))
     return users.load(launch, hgt.Settings(n_clusters=4, **words))
 
 
 def test_hidden_pairs_are_those_of_the_split_in_the_numbers_of_the_parts(planted, tmp_path):
     graph, groups = planted
-    data, truth, held = loaded(tmp_path, graph, groups, parts=3)
+    data, truth, kept = loaded(tmp_path, graph, groups, parts=3)
     hidden = split(graph)
     client = data.connect()
     names = [client.ids(kind) for kind in ("user", "note")]
-    for pairs, rows in ((held.valid, hidden.valid), (held.test, hidden.test)):
+    for pairs, rows in ((kept.valid, hidden.valid), (kept.test, hidden.test)):
         here = {(names[0][u], names[1][n]) for u, n in pairs.T}
         assert here == {(graph.nodes["user"].ids[u], graph.nodes["note"].ids[n]) for u, n in rows}
     by_id = dict(zip(graph.nodes["user"].ids, groups["user"], strict=True))
     assert np.array_equal(truth, [by_id[i] for i in data.ids])
-    rows = user_rows(data, held, ProcessGroup())
+    rows = user_rows(data, kept, ProcessGroup())
     assert np.array_equal(rows.x, users.features(data))
     trained = {(names[0][u], names[1][n]) for u, n in np.argwhere(rows.train.toarray() > 0)}
     assert len(trained) == rows.train.nnz == hidden.counts["train pairs"]
-    assert {tuple(pair) for pair in np.stack(rows.test).T} == {tuple(pair) for pair in held.test.T}
-    assert not trained & {(names[0][u], names[1][n]) for u, n in np.hstack([held.valid, held.test]).T}
+    assert {tuple(pair) for pair in np.stack(rows.test).T} == {tuple(pair) for pair in kept.test.T}
+    assert not trained & {(names[0][u], names[1][n]) for u, n in np.hstack([kept.valid, kept.test]).T}
 
 
 @pytest.mark.parametrize("empty", [("valid",), ("test",), ("valid", "test")])
@@ -68,14 +68,14 @@ def rewired(graph, cut, rng):
     """The graph whose pairs from `cut` on lead to other notes, which the user has no edge to."""
     taken = {pair for e in graph.edges.values() for pair in zip(e.src.tolist(), e.dst.tolist(), strict=True)}
     edges = {}
-    for relation, own in graph.edges.items():
-        dst = own.dst.copy()
-        for i in np.flatnonzero(own.time >= cut):
-            free = [n for n in rng.permutation(70).tolist() if (int(own.src[i]), n) not in taken]
+    for relation, local in graph.edges.items():
+        dst = local.dst.copy()
+        for i in np.flatnonzero(local.time >= cut):
+            free = [n for n in rng.permutation(70).tolist() if (int(local.src[i]), n) not in taken]
             dst[i] = free[0]
-            taken.add((int(own.src[i]), free[0]))
-        order = np.lexsort((dst, own.src))
-        edges[relation] = replace(own, dst=dst).take(order)
+            taken.add((int(local.src[i]), free[0]))
+        order = np.lexsort((dst, local.src))
+        edges[relation] = replace(local, dst=dst).take(order)
     return replace(graph, edges=edges)
 
 
@@ -83,25 +83,25 @@ def test_what_is_hidden_does_not_reach_what_a_method_gets(planted, tmp_path):
     graph, groups = planted
     cut = split(graph).cuts[0]
     one, other = (rewired(graph, cut, np.random.default_rng(seed)) for seed in (1, 2))
-    found = [loaded(tmp_path, g, groups, parts=2) for g in (one, other)]
+    result = [loaded(tmp_path, g, groups, parts=2) for g in (one, other)]
     assert one.digest() != other.digest()
     assert split(one).cuts == split(other).cuts
-    assert not np.array_equal(found[0][2].test, found[1][2].test)
-    assert found[0][0].digest() == found[1][0].digest()
+    assert not np.array_equal(result[0][2].test, result[1][2].test)
+    assert result[0][0].digest() == result[1][0].digest()
 
 
 def test_groups_alone_change_nothing_at_all(planted, tmp_path):
     graph, groups = planted
-    shuffled = {kind: np.random.default_rng(1).permutation(own) for kind, own in groups.items()}
-    found = [loaded(tmp_path, graph, own)[0].digest() for own in (groups, shuffled, None)]
-    assert len(set(found)) == 1
+    shuffled = {kind: np.random.default_rng(1).permutation(local) for kind, local in groups.items()}
+    result = [loaded(tmp_path, graph, local)[0].digest() for local in (groups, shuffled, None)]
+    assert len(set(result)) == 1
 
 
 def test_another_cut_into_parts_is_another_run(planted, tmp_path):
     graph, groups = planted
-    found = [loaded(tmp_path, graph, groups, **w)[0].digest()
+    result = [loaded(tmp_path, graph, groups, **w)[0].digest()
              for w in ({"parts": 1}, {"parts": 2}, {"parts": 2, "partition": "hash"})]  # fmt: skip
-    assert len(set(found)) == 3
+    assert len(set(result)) == 3
 
 
 def of_parts(folder, graph, parts, **words):
@@ -134,14 +134,14 @@ def test_of_a_graph_partitioned_before_the_same_is_hidden_whatever_the_number_of
     data, edges, pairs = every[1]
     assert {len(p) > 20 for p in pairs} == {True}
     assert not pairs[0] & pairs[1]
-    for r, known in edges.items():
-        assert (r[0] != "user") or not known & (pairs[0] | pairs[1])
-        assert {(b, a) for a, b in known} == edges[data.manifest.reverse(r)]
+    for r, existing in edges.items():
+        assert (r[0] != "user") or not existing & (pairs[0] | pairs[1])
+        assert {(b, a) for a, b in existing} == edges[data.manifest.reverse(r)]
     ids = {kind: nodes.ids for kind, nodes in graph.nodes.items()}
     hidden = split(graph, how)
     if timed:  # else another order of the pairs is drawn
-        for own, of_tables in zip(pairs, (hidden.valid, hidden.test), strict=True):
-            assert own == set(zip(ids["user"][of_tables[:, 0]], ids["note"][of_tables[:, 1]], strict=True))
+        for local, of_tables in zip(pairs, (hidden.valid, hidden.test), strict=True):
+            assert local == set(zip(ids["user"][of_tables[:, 0]], ids["note"][of_tables[:, 1]], strict=True))
         for r, e in hidden.train.edges.items():
             assert edges[r] == set(zip(ids[r[0]][e.src], ids[r[2]][e.dst], strict=True))
     assert len(pairs[1]) == pytest.approx(hidden.counts["test pairs"], rel=0.05)
@@ -162,13 +162,13 @@ def test_parts_are_made_once_and_a_damaged_one_is_named_before_it_trains(planted
     graph, groups = planted
     write_graph(graph, tmp_path / "graph", 1, groups)
     launch = LaunchSettings(dataset=str(tmp_path / "graph"), out=str(tmp_path / "runs"))
-    _, truth, held = users.load(launch, hgt.Settings(n_clusters=4, parts=3))
+    _, truth, kept = users.load(launch, hgt.Settings(n_clusters=4, parts=3))
     path = next((tmp_path / "runs" / "partitions").glob("*/part-00001/user__follow_note__note.indices.npy"))
-    made = path.stat().st_mtime_ns
+    home = path.stat().st_mtime_ns
     again, truth_again, held_again = users.load(launch, hgt.Settings(n_clusters=4, parts=3))
-    assert path.stat().st_mtime_ns == made
+    assert path.stat().st_mtime_ns == home
     assert np.array_equal(truth, truth_again)
-    assert np.array_equal(held.test, held_again.test)
+    assert np.array_equal(kept.test, held_again.test)
     experiment = experiment_of(hgt.METHOD, hgt.Settings(n_clusters=4), again)
     with users.serve(experiment, None) as served:
         assert served is again

@@ -31,8 +31,8 @@ def passed(norm, x, out):
     x = x.clone().requires_grad_()
     y = norm(x)
     (y * out).sum().backward()
-    found = (y, x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var)
-    return [f.detach().numpy() for f in found]
+    result = (y, x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var)
+    return [f.detach().numpy() for f in result]
 
 
 def worker(rank, world, cases):
@@ -45,9 +45,9 @@ def shared(rank, world, offset, dtype):
     group = ProcessGroup(rank, world)
     synced = passed(made(group, True, getattr(torch, dtype)), x, out)
     alone = made(group, sync=False)
-    own = passed(alone, x.double(), out.double())
+    local = passed(alone, x.double(), out.double())
     average_statistics(alone, group)
-    return synced, own, alone.running_mean.numpy(), group.reduced
+    return synced, local, alone.running_mean.numpy(), group.reduced
 
 
 def test_one_process_is_the_definition():
@@ -82,18 +82,18 @@ def test_workers_with_unequal_shares_equal_one_process():
         check([each[number] for each in made_by], offset, dtype, bar)
 
 
-def check(found, offset, dtype, bar):
+def check(result, offset, dtype, bar):
     x, out = inputs(offset, getattr(torch, dtype))
     whole = passed(made(), x.double(), out.double())
     for rank, (first, last) in enumerate(SHARES):
-        y, dx, _, _, mean, var = found[rank][0]
+        y, dx, _, _, mean, var = result[rank][0]
         for ours, theirs in ((y, whole[0][first:last]), (dx, whole[1][first:last]), (mean, whole[4]), (var, whole[5])):
             assert abs(ours - theirs).max() <= bar * abs(theirs).max()
-        assert found[rank][3] >= (2 * 3 + 1) * 8 + 2 * 3 * 4  # one all-reduce forward, one backward
+        assert result[rank][3] >= (2 * 3 + 1) * 8 + 2 * 3 * 4  # one all-reduce forward, one backward
     for place in (2, 3):  # each has the gradient of its own rows: they sum to the whole
-        assert abs(sum(f[0][place] for f in found) - whole[place]).max() <= bar * abs(whole[place]).max()
+        assert abs(sum(f[0][place] for f in result) - whole[place]).max() <= bar * abs(whole[place]).max()
     for rank, (first, last) in enumerate(SHARES):  # without sync each is on its own
         alone = passed(made(sync=False), x[first:last].double(), out[first:last].double())
-        for ours, theirs in zip(found[rank][1][:4], alone[:4], strict=True):
+        for ours, theirs in zip(result[rank][1][:4], alone[:4], strict=True):
             assert abs(ours - theirs).max() <= 1e-9
-        assert abs(found[rank][2] - sum(f[1][4] for f in found) / 3).max() < 1e-9  # until they are averaged
+        assert abs(result[rank][2] - sum(f[1][4] for f in result) / 3).max() < 1e-9  # until they are averaged

@@ -51,6 +51,7 @@ def scored(rank, size):
         lambda u, n: np.einsum("md,md->m", z[u], points[n]), owners=owners,
     )  # fmt: skip
     found = links | {f"{i} {name}": value for i, row in enumerate(rows) for name, value in row.metrics.items()}
+    found["recalls"] = [row.recalls.tolist() for row in rows]
     found |= feature_indices(z, clusters, owners=owners) | size_indices(clusters, K + 1, owners)
     found["modularity"] = projection_modularity(table, clusters, owners)
     return found | Evaluator(labels[own], owners.group)(clusters) | {"b": boosted.b, "users": task.users}

@@ -22,14 +22,14 @@ def test_a_word_of_one_cluster_a_shifted_number_and_noise():
     names = ["word", "noise", "height", "constant", "coin"]
     first, second = explain(x, ROWS, 2, names)
     assert (first.cluster, first.rows, second.rows) == (0, 40, 60)
-    told = {f.feature: f for f in first.features}
-    assert list(told)[:2] in (["word", "height"], ["height", "word"])
-    assert "constant" not in told
-    word = told["word"]
+    summary = {f.feature: f for f in first.features}
+    assert list(summary)[:2] in (["word", "height"], ["height", "word"])
+    assert "constant" not in summary
+    word = summary["word"]
     assert (word.binary, word.inside, word.outside) == (True, 0.75, 0.0)
     assert word.log_odds == pytest.approx(math.log(30.5 * 60.5 / (10.5 * 0.5)))
     assert word.difference == pytest.approx(0.75 / x[:, 0].std(), rel=1e-6)
-    height = told["height"]
+    height = summary["height"]
     assert (height.binary, height.log_odds) == (False, None)
     assert height.inside == pytest.approx(x[:40, 2].astype(float).mean())
     assert height.difference < -1

@@ -73,12 +73,12 @@ def test_the_evaluator_holds_the_labels():
 def test_any_case_against_brute_force_and_scikit_learn(data, n, classes, k):
     draw = lambda high: np.array(data.draw(st.lists(st.integers(0, high - 1), min_size=n, max_size=n)))  # noqa: E731
     labels, clusters = draw(classes), draw(k)
-    found = scores(labels, clusters)
-    assert set(found) == set(LABELLED)
-    assert found["acc"] == pytest.approx(brute_accuracy(labels, clusters))
-    assert found["nmi"] == pytest.approx(metrics.normalized_mutual_info_score(labels, clusters))
-    assert found["ari"] == pytest.approx(metrics.adjusted_rand_score(labels, clusters))
-    assert found["ami"] == pytest.approx(metrics.adjusted_mutual_info_score(labels, clusters))
+    result = scores(labels, clusters)
+    assert set(result) == set(LABELLED)
+    assert result["acc"] == pytest.approx(brute_accuracy(labels, clusters))
+    assert result["nmi"] == pytest.approx(metrics.normalized_mutual_info_score(labels, clusters))
+    assert result["ari"] == pytest.approx(metrics.adjusted_rand_score(labels, clusters))
+    assert result["ami"] == pytest.approx(metrics.adjusted_mutual_info_score(labels, clusters))
     mapping = match(labels, clusters)
     used = mapping[mapping >= 0]
     assert len(used) == len(set(used)) == min(len(np.unique(labels)), len(np.unique(clusters)))
@@ -86,4 +86,4 @@ def test_any_case_against_brute_force_and_scikit_learn(data, n, classes, k):
     for c in np.unique(labels):  # by hand: 2 TP / (predicted + true)
         predicted = mapping[clusters] == c
         f1.append(2 * np.sum(predicted & (labels == c)) / (predicted.sum() + np.sum(labels == c)))
-    assert found["f1"] == pytest.approx(np.mean(f1))
+    assert result["f1"] == pytest.approx(np.mean(f1))

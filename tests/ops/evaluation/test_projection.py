@@ -16,13 +16,13 @@ def test_it_is_newmans_on_the_projection(users, notes, k, seed):
     clusters = rng.integers(k, size=users)
     common = table @ table.T
     np.fill_diagonal(common, 0)
-    found = projection_modularity(sp.csr_array(table * 3), clusters)
+    result = projection_modularity(sp.csr_array(table * 3), clusters)
     if common.sum() == 0:
-        assert found == 0
+        assert result == 0
         return
     degree, total = common.sum(1), common.sum()
     same = clusters[:, None] == clusters
-    assert found == pytest.approx(float(((common - np.outer(degree, degree) / total) * same).sum() / total))
+    assert result == pytest.approx(float(((common - np.outer(degree, degree) / total) * same).sum() / total))
 
 
 def test_a_cluster_a_user_and_entries_given_twice():

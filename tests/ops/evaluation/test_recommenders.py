@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from ops.evaluation.recall import make_task, popularity, u2u2i
-from ops.evaluation.recommenders import applies, ease, factors, item_knn, models, rows, rp3beta, user_factors
+from ops.evaluation.recall import make_task, popularity, scored_row
+from ops.evaluation.recommenders import applies, ease, factors, inside, item_knn, least_squares, models, rows, rp3beta
 
 
 @pytest.fixture
@@ -40,6 +40,17 @@ def test_factors_are_the_leading_singular_vectors(train):
     assert np.allclose(np.abs((v * right).sum(0)), 1, atol=1e-4)
 
 
+def test_least_squares_of_all_pairs(train):
+    x, rng = train.toarray(), np.random.default_rng(3)
+    q, weight, ridge = rng.normal(size=(12, 4)).astype(np.float32), 0.2, 0.05
+    for row, given in zip(x, least_squares(train, q, weight, ridge), strict=True):  # as one regression of stacked rows
+        liked = q[row > 0]
+        size = ridge * (len(liked) + weight * 12)
+        left = np.concatenate([liked, np.sqrt(weight) * q, np.sqrt(size) * np.eye(4)])
+        right = np.concatenate([np.ones(len(liked)), np.zeros(16)])
+        assert np.allclose(given, np.linalg.lstsq(left, right, rcond=None)[0], atol=1e-4)
+
+
 def test_users_with_tastes_are_served_better_than_by_popularity():
     rng = np.random.default_rng(1)
     group = np.arange(200) % 4
@@ -54,8 +65,8 @@ def test_users_with_tastes_are_served_better_than_by_popularity():
         return float(np.take_along_axis(hidden, first, 1).sum() / hidden.sum())
 
     assert applies(train.shape[1])
-    for name, knob, weights in models(train):
-        assert recall(train @ weights) > recall(popular) + 0.05, (name, knob)
+    for model in models(train):
+        assert recall(model.scores(train)) > recall(popular) + 0.05, (model.name, model.knob)
     assert not applies(100_000)
 
 
@@ -66,13 +77,19 @@ def test_the_rows_of_a_task_keep_what_a_user_has_seen_out_and_say_their_knob():
     draws = rng.random(liked.shape)
     train = sp.csr_array((liked & (draws < 0.6)).astype(np.float64))
     task, check = (make_task(train, np.nonzero(liked & (low <= draws) & (draws < low + 0.2))) for low in (0.8, 0.6))
-    every = {row.name: row for row in rows(task, check)}
-    assert list(every) == ["EASE", "item-kNN", "RP3beta", "PureSVD"]
+    listed, with_users = rows(task, check)
+    every = {row.name: row for row in listed}
+    assert list(every) == ["user-kNN, tuned", "EASE", "item-kNN", "RP3beta", "PureSVD", "iALS"]
     for row in every.values():
         assert row.metrics["recall@50"] > popularity(task).metrics["recall@50"] + 0.2
         assert row.note.endswith("chosen on validation pairs")
-    factored = u2u2i(task, user_factors(train), group, "factors")
-    assert factored.metrics["recall@50"] > popularity(task).metrics["recall@50"] + 0.2
+    for model, title in zip(with_users, ("PureSVD users, hgt's clusters", "iALS users, hgt's clusters"), strict=True):
+        row = inside(task, model, group, "hgt's")
+        assert row.name == title
+        assert row.metrics["recall@50"] > popularity(task).metrics["recall@50"] + 0.2
+        assert row.metrics["scanned"] < 41
     hidden = np.nonzero(liked & (draws >= 0.8))
     seen = make_task(train, tuple(np.concatenate(both) for both in zip(train.nonzero(), hidden, strict=True)))
-    assert rows(seen, check)[0].metrics == every["EASE"].metrics, "training notes are neither listed nor asked for"
+    model = next(models(train))
+    again, first = (scored_row(t, lambda users: model.scores(train[users]), "") for t in (seen, task))
+    assert again.metrics == first.metrics, "training notes are neither listed nor asked for"

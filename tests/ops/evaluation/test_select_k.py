@@ -13,10 +13,10 @@ from ops.evaluation.select_k import INDICES, sweep
 @pytest.mark.parametrize(("clusters", "seed"), [(2, 0), (5, 1), (8, 2)])
 def test_a_planted_number_is_found_and_sure(clusters, seed):
     graph, _ = planted_graph(250, clusters, 16, mixing=0.05, separation=6, seed=seed)
-    found = sweep(graph)
-    assert found["chosen"] == clusters
-    assert found["confidence"] >= 0.55
-    assert found["reason"].startswith("sure (")
+    choice = sweep(graph)
+    assert choice["chosen"] == clusters
+    assert choice["confidence"] >= 0.55
+    assert choice["reason"].startswith("sure (")
 
 
 def noise(nodes, seed):
@@ -26,9 +26,9 @@ def noise(nodes, seed):
 
 @pytest.mark.slow
 def test_pure_noise_is_not_sure():
-    found = [sweep(noise(250, seed)) for seed in range(2)]
-    assert np.mean([f["confidence"] for f in found]) < 0.4
-    for reason in [f["reason"] for f in found]:
+    choice = [sweep(noise(250, seed)) for seed in range(2)]
+    assert np.mean([f["confidence"] for f in choice]) < 0.4
+    for reason in [f["reason"] for f in choice]:
         assert reason.startswith("NOT sure (")
         assert "also plausible: " in reason
         assert "the indices order the candidates differently" in reason
@@ -36,22 +36,22 @@ def test_pure_noise_is_not_sure():
 
 def test_panels_that_all_follow_one_index_on_noise_are_not_sure():
     """Ten panels of three choose the same K here by chance; the indices themselves disagree."""
-    found = sweep(noise(100, 1))
+    choice = sweep(noise(100, 1))
     words = "all of the panels of 3 indices choose it, but the indices order the candidates differently (Kendall's W 0."
-    assert words in found["reason"]
-    assert found["confidence"] < 0.4
-    assert found["reason"].startswith("NOT sure (")
+    assert words in choice["reason"]
+    assert choice["confidence"] < 0.4
+    assert choice["reason"].startswith("NOT sure (")
 
 
 def test_what_is_handed_over():
     graph, _ = planted_graph(100, 3, 8, mixing=0.05, separation=6)
-    found = sweep(graph, largest=6)
-    assert found["k"] == [2, 3, 4, 5, 6]
-    assert set(found["indices"]) == set(INDICES) == {*PANEL, "stability"}
-    assert all(len(values) == 5 for values in [*found["indices"].values(), found["rank"]])
-    assert found["k"][int(np.argmin(found["rank"]))] == found["chosen"] == 3
-    assert found["indices"]["stability"][1] == 1.0  # every start finds the planted clusters
-    assert found == sweep(graph, largest=6)
+    choice = sweep(graph, largest=6)
+    assert choice["k"] == [2, 3, 4, 5, 6]
+    assert set(choice["indices"]) == set(INDICES) == {*PANEL, "stability"}
+    assert all(len(values) == 5 for values in [*choice["indices"].values(), choice["rank"]])
+    assert choice["k"][int(np.argmin(choice["rank"]))] == choice["chosen"] == 3
+    assert choice["indices"]["stability"][1] == 1.0  # every start finds the planted clusters
+    assert choice == sweep(graph, largest=6)
 
 
 def test_never_more_clusters_than_the_root_of_n():

@@ -22,28 +22,28 @@ def by_hand(edges, clusters):
     pairs = {(min(u, v), max(u, v)) for u, v in edges.T.tolist() if u != v}
     n, m = len(clusters), max(len(pairs), 1)
     degree = [sum(i in p for p in pairs) for i in range(n)]
-    found = {"modularity": 0.0, "conductance": [], "cut_ratio": [], "coverage": 0.0}
-    found["coverage"] = sum(clusters[u] == clusters[v] for u, v in pairs) / m
+    result = {"modularity": 0.0, "conductance": [], "cut_ratio": [], "coverage": 0.0}
+    result["coverage"] = sum(clusters[u] == clusters[v] for u, v in pairs) / m
     for i in range(n):  # Newman's double sum over ordered pairs of nodes
         for j in range(n):
             if clusters[i] == clusters[j]:
                 linked = (min(i, j), max(i, j)) in pairs
-                found["modularity"] += (linked - degree[i] * degree[j] / (2 * m)) / (2 * m)
+                result["modularity"] += (linked - degree[i] * degree[j] / (2 * m)) / (2 * m)
     for c in sorted(set(clusters.tolist())):
         size = int(np.sum(clusters == c))
         cut = sum((clusters[u] == c) != (clusters[v] == c) for u, v in pairs)
         volume = sum(d for d, k in zip(degree, clusters, strict=True) if k == c)
         side = min(volume, sum(degree) - volume)
-        found["conductance"].append(cut / side if side else 0.0)
-        found["cut_ratio"].append(cut / (size * (n - size)) if size < n else 0.0)
-    if len(found["conductance"]) == 1:  # a single cluster cuts nothing, and is the worst all the same
-        found |= {"conductance": 1.0, "cut_ratio": 1.0}
-    return {k: float(np.mean(v)) for k, v in found.items()}
+        result["conductance"].append(cut / side if side else 0.0)
+        result["cut_ratio"].append(cut / (size * (n - size)) if size < n else 0.0)
+    if len(result["conductance"]) == 1:  # a single cluster cuts nothing, and is the worst all the same
+        result |= {"conductance": 1.0, "cut_ratio": 1.0}
+    return {k: float(np.mean(v)) for k, v in result.items()}
 
 
 def test_collapse_to_one_cluster():
-    found = structure_indices(both(TRIANGLES), np.zeros(6, dtype=np.int64))
-    assert found == {
+    result = structure_indices(both(TRIANGLES), np.zeros(6, dtype=np.int64))
+    assert result == {
         "modularity": 0.0,
         "conductance": 1.0,
         "cut_ratio": 1.0,
@@ -69,9 +69,9 @@ def test_structure_of_any_graph_by_brute_force(data, n, k):
 def test_sizes_and_gini_by_pairs(data, n, k):
     clusters = np.array(data.draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n)))
     size = [int(np.sum(clusters == c)) for c in range(k)]
-    found = size_indices(clusters, k)
+    result = size_indices(clusters, k)
     gini = sum(abs(a - b) for a in size for b in size) / (2 * k * n)  # the mean absolute difference, halved and scaled
-    assert found == pytest.approx(
+    assert result == pytest.approx(
         {"size_min": min(size), "size_max": max(size), "size_gini": gini, "empty": size.count(0)}
     )
 
@@ -80,11 +80,11 @@ def silhouette_by_hand(x, clusters):
     values = []
     for i in range(len(x)):
         far = np.sqrt(((x - x[i]) ** 2).sum(1))
-        own = clusters == clusters[i]
-        if own.sum() == 1:
+        local = clusters == clusters[i]
+        if local.sum() == 1:
             values.append(0.0)
             continue
-        a = far[own].sum() / (own.sum() - 1)
+        a = far[local].sum() / (local.sum() - 1)
         b = min(far[clusters == c].mean() for c in set(clusters.tolist()) - {clusters[i]})
         values.append((b - a) / max(a, b))
     return np.mean(values)
@@ -126,9 +126,9 @@ def test_a_numbering_with_gaps_changes_nothing():
 def test_every_row_its_own_cluster():
     """K = N is a permitted setting; scikit-learn refuses to score singletons, a training must go on."""
     x = np.random.default_rng(0).standard_normal((12, 3)).astype(np.float32)
-    found = feature_indices(x, np.arange(12))
-    assert found["silhouette"] <= 0
-    assert all(np.isfinite(v) for v in found.values())
+    result = feature_indices(x, np.arange(12))
+    assert result["silhouette"] <= 0
+    assert all(np.isfinite(v) for v in result.values())
 
 
 def test_large_inputs_are_sampled_with_a_fixed_draw(monkeypatch):
@@ -155,12 +155,12 @@ def test_tune_score_by_hand_and_clipped():
 
 def test_the_judge_looks_at_one_fixed_space():
     graph, labels = planted_graph(80, 3, 8, seed=3)
-    found = GraphJudge(graph, 4)(labels)
+    result = GraphJudge(graph, 4)(labels)
     space = low_pass(graph.x, graph.edge_index, 2)
     expected = structure_indices(graph.edge_index, labels) | feature_indices(space, labels) | size_indices(labels, 4)
-    assert {k: v for k, v in found.items() if k != "score"} == expected
-    assert found["score"] == tune_score(found)
-    assert found["empty"] == 1
+    assert {k: v for k, v in result.items() if k != "score"} == expected
+    assert result["score"] == tune_score(result)
+    assert result["empty"] == 1
 
 
 def test_the_space_of_a_large_table_is_a_projection_that_keeps_the_indices(monkeypatch):

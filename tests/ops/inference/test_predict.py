@@ -54,7 +54,7 @@ def table(path, x) -> None:
 
 
 @pytest.mark.parametrize(("x", "column"), [(RAW, "income"), (SCALED, None), (SCALED * [1, 1, 50, 1] + 2, "size")])
-def test_rows_of_another_scale_are_warned_of_before_the_result(folder, tmp_path, capsys, x, column) -> None:
+def test_rows_of_another_scale_are_warned_of_before_the_result(folder, tmp_path, capsys, x, column):
     table(tmp_path / "new.csv", x)
     summary = predict(prediction(folder, tmp_path / "new.csv", tmp_path / "o.parquet"), Console(json_only=True))
     said = capsys.readouterr().err
@@ -64,7 +64,7 @@ def test_rows_of_another_scale_are_warned_of_before_the_result(folder, tmp_path,
         assert "another scale than in training" in said
 
 
-def test_a_graph_of_raw_rows_is_warned_of_too(folder, tmp_path, capsys) -> None:
+def test_a_graph_of_raw_rows_is_warned_of_too(folder, tmp_path, capsys):
     np.savez(tmp_path / "new.npz", x=RAW, edge_index=GRAPH.edge_index)
     predict(prediction(folder, tmp_path / "new.npz", tmp_path / "o.parquet"), Console(json_only=True))
     assert "'income'" in capsys.readouterr().err
@@ -74,7 +74,7 @@ def test_a_graph_of_raw_rows_is_warned_of_too(folder, tmp_path, capsys) -> None:
     ("edges", "ids"),
     [([[0, 5], [1, 60]], None), ([[0, 5], [1, 40]], IDS + 50), ([[0, -1], [1, 2]], IDS + 50), ([[0], [40]], IDS)],
 )
-def test_edges_out_of_range_are_refused_as_in_training(folder, tmp_path, edges, ids) -> None:
+def test_edges_out_of_range_are_refused_as_in_training(folder, tmp_path, edges, ids):
     arrays = {"x": SCALED, "edge_index": np.array(edges)} | ({} if ids is None else {"ids": ids})
     np.savez(tmp_path / "new.npz", **arrays)
     with pytest.raises(DataError, match=r"new\.npz: (an )?edge "):
@@ -83,7 +83,7 @@ def test_edges_out_of_range_are_refused_as_in_training(folder, tmp_path, edges, 
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_model_that_is_not_finite_is_refused(folder, tmp_path, value) -> None:
+def test_a_model_that_is_not_finite_is_refused(folder, tmp_path, value):
     tensors = load_file(folder / "model.safetensors")
     name = next(name for name, tensor in tensors.items() if tensor.dtype == torch.float32)
     tensors[name].view(-1)[0] = value
@@ -93,7 +93,7 @@ def test_a_model_that_is_not_finite_is_refused(folder, tmp_path, value) -> None:
         read_model(tmp_path)
 
 
-def test_the_model_keeps_means_and_deviations(folder) -> None:
+def test_the_model_keeps_means_and_deviations(folder):
     stored = json.loads((folder / "settings.json").read_text())["columns"]
     np.testing.assert_allclose(stored["mean"], SCALED.mean(0), atol=1e-5)
     np.testing.assert_allclose(stored["deviation"], SCALED.std(0), rtol=1e-4)

@@ -11,8 +11,8 @@ from ops.losses.hardness import hardest, hardness_loss
 
 
 def gradient(loss, p):
-    (found,) = torch.autograd.grad(loss, p)
-    return found
+    (result,) = torch.autograd.grad(loss, p)
+    return result
 
 
 @pytest.mark.parametrize("scale", [0.05, 1.0])

@@ -30,10 +30,10 @@ def dense(c, a, weight):
 @pytest.mark.parametrize("scale", [1.0, 5.0])
 def test_equals_the_dense_form(weight, tile_rows, scale):
     a, ours, theirs = graph(), codes(scale=scale), codes(scale=scale)
-    found = structure_loss(ours, links_of(a, ProcessGroup()), weight, tile_rows=tile_rows)
+    result = structure_loss(ours, links_of(a, ProcessGroup()), weight, tile_rows=tile_rows)
     expected = dense(theirs, a, weight)
-    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
-    (3 * found).backward()
+    assert float(result.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
+    (3 * result).backward()
     (3 * expected).backward()
     assert (ours.grad - theirs.grad).abs().max() <= 1e-10 * theirs.grad.abs().max()
 
@@ -42,8 +42,8 @@ def test_float32_is_close_at_large_products():
     """Where softplus is straight or nil, as with features that the content loss pulls up."""
     a = graph()
     wide = codes(scale=30.0).detach()
-    found = structure_loss(wide.float(), links_of(a, ProcessGroup()), 4.0)
-    assert float(found) == pytest.approx(float(dense(wide, a, 4.0)), rel=1e-5)
+    result = structure_loss(wide.float(), links_of(a, ProcessGroup()), 4.0)
+    assert float(result) == pytest.approx(float(dense(wide, a, 4.0)), rel=1e-5)
 
 
 def test_the_graphs_own_loops_count_once_and_balance_is_the_ratio():
@@ -72,10 +72,10 @@ def test_the_largest_array_is_a_tile():
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            found = function(*args, **(kwargs or {}))
-            if isinstance(found, torch.Tensor):
-                largest.append(found.numel())
-            return found
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                largest.append(result.numel())
+            return result
 
     n = 2000
     a, c = graph(n, 0.002), codes(n, 3, dtype=torch.float32)

@@ -9,14 +9,14 @@ def test_equals_autograd_in_place():
     g = torch.Generator().manual_seed(0)
     x, h, w = (torch.randn(*s, dtype=torch.float64, generator=g) for s in ((6, 4), (6, 3), (3, 4)))
     ours, theirs = w.clone().requires_grad_(), w.clone().requires_grad_()
-    made = h @ ours
-    place = made.data_ptr()
-    found = squared_error_(made, x, 24)
+    product = h @ ours
+    place = product.data_ptr()
+    result = squared_error_(product, x, 24)
     expected = (h @ theirs - x).square().mean()
-    assert torch.allclose(found, expected, rtol=1e-14)
-    (3 * found).backward()
+    assert torch.allclose(result, expected, rtol=1e-14)
+    (3 * result).backward()
     (3 * expected).backward()
     assert torch.allclose(ours.grad, theirs.grad, rtol=1e-12)
-    assert made.data_ptr() == place
+    assert product.data_ptr() == place
     plain = squared_error_(h @ w, x, 24)  # without a gradient to take
     assert torch.allclose(plain, expected.detach())

@@ -59,11 +59,11 @@ def test_every_update_equals_the_dense_history(mode, storage, beta):
 @pytest.mark.parametrize("tile_rows", [5, 16, 64])
 def test_the_share_of_hard_pairs(storage, tile_rows):
     z, e, alpha, labels, trusted = inputs(0, 0.7, 0.6)
-    found = PairWeights(2 * N, 2, "paper", storage, tile_rows).update(z, e, alpha, labels, trusted)
+    result = PairWeights(2 * N, 2, "paper", storage, tile_rows).update(z, e, alpha, labels, trusted)
     base = dense_weights(z, e, alpha, labels, trusted, 1)
     inside = trusted.repeat(2)[:, None] & trusted.repeat(2)
-    assert found == pytest.approx(float((base[inside] > 0.5).double().mean()), abs=1e-15)
-    assert 0 < found < 1
+    assert result == pytest.approx(float((base[inside] > 0.5).double().mean()), abs=1e-15)
+    assert 0 < result < 1
 
 
 @pytest.mark.parametrize(("mode", "storage"), WAYS)

@@ -15,28 +15,28 @@ def inputs(n, width, dtype=torch.float64):
 
 def dense(q, k, v, heads, scale):
     """From the text: every head's N x N weights."""
-    found = []
+    result = []
     for a, b, c in zip(q.chunk(heads, 1), k.chunk(heads, 1), v.chunk(heads, 1), strict=True):
-        found.append(torch.softmax(scale * a @ b.T, dim=1) @ c)
-    return torch.cat(found, 1)
+        result.append(torch.softmax(scale * a @ b.T, dim=1) @ c)
+    return torch.cat(result, 1)
 
 
 @pytest.mark.parametrize(("heads", "width"), [(1, 5), (2, 8), (8, 80)])
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 def test_equals_the_dense_form(heads, width, scale):
     ours, theirs = inputs(41, width), inputs(41, width)
-    found, expected = attend(*ours, heads, 41, scale=scale), dense(*theirs, heads, scale)
-    assert (found - expected).abs().max() <= 1e-12
+    result, expected = attend(*ours, heads, 41, scale=scale), dense(*theirs, heads, scale)
+    assert (result - expected).abs().max() <= 1e-12
     weight = torch.randn(41, width, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    (found * weight).sum().backward()
+    (result * weight).sum().backward()
     (expected * weight).sum().backward()
     for a, b in zip(ours, theirs, strict=True):
         assert (a.grad - b.grad).abs().max() <= 1e-10 * b.grad.abs().max()
 
 
 def test_the_kernel_is_a_fused_one():
-    found = attend(*inputs(9, 4, torch.float32), 2, 9, scale=1.0)
-    node, names = found.grad_fn, []
+    result = attend(*inputs(9, 4, torch.float32), 2, 9, scale=1.0)
+    node, names = result.grad_fn, []
     while node is not None:
         names.append(node.name())
         node = node.next_functions[0][0] if node.next_functions else None

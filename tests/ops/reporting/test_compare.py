@@ -1,6 +1,5 @@
 import json
 import re
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,7 +15,7 @@ def settings(**changes: object) -> dict[str, dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     return [
         make_run(folder / "first", rows=5),
@@ -27,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
-def test_table_has_each_run_in_the_fixed_order_and_shared_baselines_once(runs: list[Path]) -> None:
+def test_table_has_each_run_in_the_fixed_order_and_shared_baselines_once(runs):
     table = comparison_table(runs[:2])
     kinds = re.findall(r"(?m)^.*?(last|selected|oracle \*|k-means on X|filter \+ k-means)  .*$", table)
     assert kinds == [*("last", "selected", "oracle *") * 2, "k-means on X", "filter + k-means"]
@@ -37,7 +36,7 @@ def test_table_has_each_run_in_the_fixed_order_and_shared_baselines_once(runs: l
     assert "Warning" not in table
 
 
-def test_only_differing_settings_are_listed(runs: list[Path]) -> None:
+def test_only_differing_settings_are_listed(runs):
     listed = comparison_table(runs[:2]).split("Settings that differ\n")[1].splitlines()[2:]
     assert [line.split() for line in listed] == [["temperature", "0.5", "1"]]
 
@@ -45,17 +44,14 @@ def test_only_differing_settings_are_listed(runs: list[Path]) -> None:
 KNN = "edges: {} nearest neighbours of every row ({}), symmetrised"
 
 
-@pytest.mark.parametrize(
-    ("changes", "row"),
-    [
-        ([{"knn": 5}, {"knn": 15}], ["edges", "5 nearest (euclidean)", "15 nearest (euclidean)"]),
-        ([{"knn": 5, "knn_metric": "cosine"}, {"knn": 5}], ["edges", "5 nearest (cosine)", "5 nearest (euclidean)"]),
-        ([{"knn": 5}, {}], ["edges", "5 nearest (euclidean)", "of the data"]),
-        # digits takes 10 by itself
-        ([{"knn": 0, "notes": [KNN.format(10, "euclidean")]}, {"knn": 10}], None),
-    ],
-)
-def test_how_the_graph_was_made_is_compared(tmp_path: Path, changes: list[dict], row: list[str] | None) -> None:
+@pytest.mark.parametrize(("changes", "row"), [
+    ([{"knn": 5}, {"knn": 15}], ["edges", "5 nearest (euclidean)", "15 nearest (euclidean)"]),
+    ([{"knn": 5, "knn_metric": "cosine"}, {"knn": 5}], ["edges", "5 nearest (cosine)", "5 nearest (euclidean)"]),
+    ([{"knn": 5}, {}], ["edges", "5 nearest (euclidean)", "of the data"]),
+    # digits takes 10 by itself
+    ([{"knn": 0, "notes": [KNN.format(10, "euclidean")]}, {"knn": 10}], None),
+])  # fmt: skip
+def test_how_the_graph_was_made_is_compared(tmp_path, changes, row):
     dataset = {"name": "digits", "hash": "3f", "rows": 5}
     runs = [make_run(tmp_path / str(i), rows=5, dataset=dataset | each) for i, each in enumerate(changes)]
     table = comparison_table(runs)
@@ -66,7 +62,7 @@ def test_how_the_graph_was_made_is_compared(tmp_path: Path, changes: list[dict],
         assert [re.split("  +", line.strip()) for line in listed] == [row]
 
 
-def test_other_labels_and_a_warm_start_are_said(tmp_path: Path) -> None:
+def test_other_labels_and_a_warm_start_are_said(tmp_path):
     dataset = {"name": "digits", "hash": "3f", "rows": 5}
     warm = {"run": "runs/old", "known": 3, "new": 2, "gone": 0, "kept": [1.0]}
     runs = [make_run(tmp_path / each, rows=5, dataset=dataset | {"given": {"labels": each}}) for each in "ab"]
@@ -75,7 +71,7 @@ def test_other_labels_and_a_warm_start_are_said(tmp_path: Path) -> None:
     assert re.search(r"warm start +- +runs/old", comparison_table(runs))
 
 
-def test_users_have_recall_and_links_of_the_last_epoch(tmp_path: Path) -> None:
+def test_users_have_recall_and_links_of_the_last_epoch(tmp_path):
     som = make_users_run(tmp_path / "som", rows=5)
     means = make_users_run(tmp_path / "means", rows=5, cluster="kmeans")
     lines = comparison_table([som, means]).splitlines()
@@ -96,20 +92,20 @@ def test_users_have_recall_and_links_of_the_last_epoch(tmp_path: Path) -> None:
     assert html.count("<figure") == 1
 
 
-def test_other_baselines_are_named_by_run(tmp_path: Path, runs: list[Path]) -> None:
+def test_other_baselines_are_named_by_run(tmp_path, runs):
     mine = make_run(tmp_path / "mine", rows=5, seeds=1)
     lines = [line.split() for line in comparison_table([runs[0], mine]).splitlines() if "baseline" in line]
     assert [line[0] for line in lines] == ["first", "mine", "first", "mine"]
 
 
-def test_runs_on_other_data_stand_apart_with_a_warning(runs: list[Path]) -> None:
+def test_runs_on_other_data_stand_apart_with_a_warning(runs):
     table = comparison_table(runs)
     assert table.startswith("Warning: the runs are not on the same data (digits 3f2a91c0d4e5, bat 77aa)")
     other = table[table.index("\nbat, 131 rows") :]
     assert "ACC" not in other.split("\n\n")[0]
 
 
-def test_page_is_one_file_with_the_differences_marked(runs: list[Path], tmp_path: Path) -> None:
+def test_page_is_one_file_with_the_differences_marked(runs, tmp_path):
     page = write_compare(runs, tmp_path / "new" / "page.html")
     html = page.read_text()
     assert page == tmp_path / "new" / "page.html"
@@ -121,19 +117,19 @@ def test_page_is_one_file_with_the_differences_marked(runs: list[Path], tmp_path
     assert write_compare(runs[:1], tmp_path).name == "compare.html"
 
 
-def test_a_search_stands_for_its_best_run(tmp_path: Path, runs: list[Path]) -> None:
+def test_a_search_stands_for_its_best_run(tmp_path, runs):
     table = comparison_table([make_study(tmp_path / "study", rows=5), runs[0]])
     assert re.search(r"(?m)^study +hsan +last", table)
 
 
-def test_equal_folder_names_are_told_apart(tmp_path: Path) -> None:
+def test_equal_folder_names_are_told_apart(tmp_path):
     table = comparison_table([make_run(tmp_path / part / "run", rows=5) for part in ("a", "b")])
     assert "a/run" in table
     assert "b/run" in table
     assert "No setting differs." in table
 
 
-def test_bad_input_is_one_line(tmp_path: Path, runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(tmp_path, runs, capsys):
     with pytest.raises(SettingsError, match="no run given"):
         comparison_table([])
     with pytest.raises(SettingsError, match="given twice"):
@@ -148,14 +144,14 @@ def test_bad_input_is_one_line(tmp_path: Path, runs: list[Path], capsys: pytest.
     assert not capsys.readouterr().out
 
 
-def test_workflow_prints_table_and_page(tmp_path: Path, runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_workflow_prints_table_and_page(tmp_path, runs, capsys):
     out = tmp_path / "page.html"
     main([str(runs[0]), str(runs[1]), "--out", str(out)])
     assert capsys.readouterr().out == f"{comparison_table(runs[:2])}\n\n{out}\n"
     assert json.loads((runs[0] / "result.json").read_text())["method"] == "hsan"
 
 
-def test_how_far_the_clusters_of_two_runs_agree_is_said(tmp_path: Path) -> None:
+def test_how_far_the_clusters_of_two_runs_agree_is_said(tmp_path):
     pairs = [make_run(tmp_path / "a", rows=4), make_run(tmp_path / "b", rows=4)]
     for run, clusters in zip(pairs, ([0, 0, 1, 1], [1, 1, 0, 2]), strict=True):
         columns = {"seed": [0] * 4, "id": list("wxyz"), "cluster": clusters, "confidence": [1.0] * 4}

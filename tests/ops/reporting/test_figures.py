@@ -13,7 +13,8 @@ from PIL import Image
 from ops.reporting import figures, image_figures
 from ops.reporting.drawings import literal
 from ops.reporting.theme import CYCLE, INK, png
-from ops.results.schema import CountSweep, SearchResult
+from ops.results.schema import CountSweep
+from ops.results.search_schema import SearchResult
 
 
 def history(epochs: int = 30, **extra: float) -> list[dict[str, float]]:
@@ -26,7 +27,7 @@ def rows(n: int = 60, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((n, 2)) + 10 * cluster[:, None], cluster
 
 
-def test_png_is_the_same_bytes_each_time_and_leaves_global_settings_alone() -> None:
+def test_png_is_the_same_bytes_each_time_and_leaves_global_settings_alone():
     before = dict(matplotlib.rcParams)
     first, second = (png(figures.sizes([3, 9, 4])) for _ in range(2))
     assert first == second
@@ -40,7 +41,7 @@ def luminance(colour: str) -> float:
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
-def test_a_figure_is_drawn_once_for_light_and_dark_pages() -> None:
+def test_a_figure_is_drawn_once_for_light_and_dark_pages():
     image = Image.open(io.BytesIO(png(figures.sizes([3, 9, 4])))).convert("RGBA")
     assert image.getpixel((0, 0))[3] == 0  # transparent
     page = (Path(figures.__file__).parent / "page.html.j2").read_text()
@@ -50,7 +51,7 @@ def test_a_figure_is_drawn_once_for_light_and_dark_pages() -> None:
             assert (light + 0.05) / (dark + 0.05) > least, (colour, back)
 
 
-def test_embedding_has_a_second_row_only_with_labels() -> None:
+def test_embedding_has_a_second_row_only_with_labels():
     points, cluster = rows()
     assert len(figures.embedding(points, points, cluster).axes) == 2
     figure = figures.embedding(points, points, cluster, cluster)
@@ -60,7 +61,7 @@ def test_embedding_has_a_second_row_only_with_labels() -> None:
     ]
 
 
-def test_labels_take_the_colours_of_the_clusters_that_fit_them() -> None:
+def test_labels_take_the_colours_of_the_clusters_that_fit_them():
     points, cluster = rows()
     figure = figures.embedding(points, points, cluster, (cluster + 2) % 5)
 
@@ -70,14 +71,14 @@ def test_labels_take_the_colours_of_the_clusters_that_fit_them() -> None:
     assert look(figure.axes[0]) == look(figure.axes[2])
 
 
-def test_more_than_ten_clusters_differ_by_shape() -> None:
+def test_more_than_ten_clusters_differ_by_shape():
     points, cluster = rows(300, 20)
     drawn = figures.embedding(points, points, cluster).axes[0].collections
     looks = {(tuple(c.get_facecolor()[0]), c.get_paths()[0].vertices.tobytes()) for c in drawn}
     assert len(looks) == 20
 
 
-def test_similarity_is_sorted_by_cluster_with_a_border_between_clusters() -> None:
+def test_similarity_is_sorted_by_cluster_with_a_border_between_clusters():
     cluster = np.array([1, 0, 1, 0, 2])
     figure = figures.similarity(np.eye(3)[cluster], cluster)
     ax = figure.axes[0]
@@ -86,11 +87,11 @@ def test_similarity_is_sorted_by_cluster_with_a_border_between_clusters() -> Non
     assert sorted({float(line.get_xdata()[0]) for line in ax.lines} - {0.0}) == [1.5, 3.5]
 
 
-def test_similarity_of_zero_rows_and_of_one_cluster() -> None:
+def test_similarity_of_zero_rows_and_of_one_cluster():
     assert png(figures.similarity(np.zeros((4, 3)), np.zeros(4, dtype=np.int64)))
 
 
-def test_curves_mark_the_selected_and_the_last_epoch_of_the_first_seed() -> None:
+def test_curves_mark_the_selected_and_the_last_epoch_of_the_first_seed():
     figure = figures.curves({0: history(), 1: history(20)}, figures.CURVES, {0: 10, 1: 12})
     assert figure is not None
     (ax,) = figure.axes  # only the loss has values
@@ -101,7 +102,7 @@ def test_curves_mark_the_selected_and_the_last_epoch_of_the_first_seed() -> None
     assert list(last.get_xdata()) == [29]
 
 
-def test_a_value_known_at_update_epochs_only_has_no_last_epoch() -> None:
+def test_a_value_known_at_update_epochs_only_has_no_last_epoch():
     record = history(30)
     record[0]["hard/fraction"] = 0.5
     record[10]["hard/fraction"] = 0.4
@@ -111,7 +112,7 @@ def test_a_value_known_at_update_epochs_only_has_no_last_epoch() -> None:
     assert len(figure.axes[0].lines) == 2  # no mark beside the curve
 
 
-def test_curves_leave_out_missing_and_non_finite_values() -> None:
+def test_curves_leave_out_missing_and_non_finite_values():
     rough = [{"epoch": 0, "train/loss": math.nan}, {"epoch": 1, "train/loss": None}, {"epoch": 2, "train/loss": 0.5}]
     figure = figures.curves({0: rough}, figures.CURVES)
     assert figure is not None
@@ -120,13 +121,13 @@ def test_curves_leave_out_missing_and_non_finite_values() -> None:
     assert figures.curves({}, figures.CURVES) is None
 
 
-def test_sizes_are_sorted_with_the_clusters_numbers_below() -> None:
+def test_sizes_are_sorted_with_the_clusters_numbers_below():
     ax = figures.sizes([3, 9, 4]).axes[0]
     assert [patch.get_height() for patch in ax.patches] == [9, 4, 3]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "0"]
 
 
-def test_auto_sweep_marks_the_chosen_number_and_bears_missing_values() -> None:
+def test_auto_sweep_marks_the_chosen_number_and_bears_missing_values():
     sweep = CountSweep(k=[2, 3, 4], rank=[3, 1, 2], indices={"silhouette": [0.1, None, 0.2]}, chosen=3)
     figure = figures.auto_sweep(sweep)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["Average rank (lower)", "Silhouette (higher)"]
@@ -136,7 +137,7 @@ def test_auto_sweep_marks_the_chosen_number_and_bears_missing_values() -> None:
 @pytest.mark.parametrize(
     ("values", "scale"), [([0.1, 1.0, 2.0], "linear"), ([1e-4, 1e-2, 1.0], "log"), (["paper", "stale", None], "linear")]
 )
-def test_search_places_numbers_wide_ranges_and_words(values: list[object], scale: str) -> None:
+def test_search_places_numbers_wide_ranges_and_words(values, scale):
     trials = [
         {"trial": str(i), "settings": {"s": v}, "status": "finished", "score": 0.1 * i} for i, v in enumerate(values)
     ]
@@ -150,19 +151,19 @@ def search(trials: list[dict[str, object]], **more: object) -> SearchResult:
     return SearchResult.model_validate({"method": "hsan", "dataset": "digits", "trials": trials, **more})
 
 
-def test_search_without_a_score_draws_nothing() -> None:
+def test_search_without_a_score_draws_nothing():
     unscored = search([{"trial": "a", "settings": {"s": 1}, "status": "failed", "score": None}])
     assert figures.search_settings(unscored, ["s"]) is None
 
 
-def test_comparison_has_a_dot_a_seed() -> None:
+def test_comparison_has_a_dot_a_seed():
     figure = figures.comparison(["a", "b"], {"ACC %": [[70.0, 72.0], []], "silhouette": [[0.1], [0.2, 0.3]]})
     assert figure is not None
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [2, 1, 0]
     assert png(figure)
 
 
-def test_cluster_sizes_over_time_are_stacked_and_left_out_where_there_are_none() -> None:
+def test_cluster_sizes_over_time_are_stacked_and_left_out_where_there_are_none():
     sizes = [{"epoch": e - 1, "head/size_min": 1.0} | ({"head/size_00": 7.0 - e, "head/size_01": 3.0 + e} if e else {})
             for e in range(4)]  # fmt: skip
     figure = figures.sizes_over_time(sizes)
@@ -175,6 +176,6 @@ def test_cluster_sizes_over_time_are_stacked_and_left_out_where_there_are_none()
 
 
 @pytest.mark.parametrize("name", ["$x_{$", "$\\frac{1}{2}$", "a$b"])
-def test_names_with_dollars_are_no_formulas(name) -> None:
+def test_names_with_dollars_are_no_formulas(name):
     draw = literal(lambda: png(image_figures.confusion(np.eye(2, dtype=np.int64), np.arange(2), [name, "other"])))
     assert draw().startswith(b"\x89PNG")

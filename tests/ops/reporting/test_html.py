@@ -19,7 +19,8 @@ from ops.reporting.drawings import tsne
 from ops.reporting.html import page, try_report, write_report
 from ops.reporting.tables import summary_table, trials_table
 from ops.results.arrays import read_sample
-from ops.results.schema import RunResult, SearchResult
+from ops.results.schema import RunResult
+from ops.results.search_schema import SearchResult
 from workflows.report import main
 
 PICTURES = {"tsne", "similarity", "curves", "scores", "sizes", "hard"}
@@ -38,14 +39,14 @@ def headings(html: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory):
     folder = make_run(tmp_path_factory.mktemp("report") / "run")
     (folder / "auto.json").write_text(json.dumps(AUTO))
     write_report(folder)
     return folder
 
 
-def test_report_is_one_file_that_needs_nothing_else(run: Path) -> None:
+def test_report_is_one_file_that_needs_nothing_else(run):
     html = (run / "report.html").read_text()
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", html)
     assert not re.findall(r"<script src|<link|@import|url\(|https?://", html)
@@ -55,7 +56,7 @@ def test_report_is_one_file_that_needs_nothing_else(run: Path) -> None:
     assert not list(run.rglob("*.tmp"))
 
 
-def test_first_lines_tell_what_was_run_and_the_headline(run: Path) -> None:
+def test_first_lines_tell_what_was_run_and_the_headline(run):
     html = (run / "report.html").read_text()
     head, _, rest = re.sub(r"<[^>]+>", "", html[html.index("<h1>") :]).partition("Scores")
     for part in ("hsan on digits", "Training beat filter + k-means here (ACC 85.8 against 77.8): use these clusters.",
@@ -65,7 +66,7 @@ def test_first_lines_tell_what_was_run_and_the_headline(run: Path) -> None:
         assert part in rest[rest.index("Provenance") :]
 
 
-def test_warnings_notes_and_the_reasons_of_the_choice_are_told(tmp_path: Path) -> None:
+def test_warnings_notes_and_the_reasons_of_the_choice_are_told(tmp_path):
     changes = {
         "warnings": ["seed 0 collapsed"],
         "stability": 0.9,
@@ -79,7 +80,7 @@ def test_warnings_notes_and_the_reasons_of_the_choice_are_told(tmp_path: Path) -
         assert part in html
 
 
-def test_tables_stand_in_the_fixed_order(run: Path) -> None:
+def test_tables_stand_in_the_fixed_order(run):
     html = (run / "report.html").read_text()
     rows = re.findall(r'<th scope="row">(.*?)<small>(.*?)</small>', html)
     assert [name for name, _ in rows] == ["last", "selected", "oracle", "k-means on X", "filter + k-means"]
@@ -88,7 +89,7 @@ def test_tables_stand_in_the_fixed_order(run: Path) -> None:
     assert re.search(r"<td>beta</td>\s*<td[^>]*>2</td>\s*<td[^>]*>preset</td>", html)
 
 
-def test_without_labels_no_label_column_and_no_oracle(tmp_path: Path) -> None:
+def test_without_labels_no_label_column_and_no_oracle(tmp_path):
     folder = make_run(tmp_path / "run", labels=False, seeds=1, baselines={})
     html = write_report(folder).read_text()
     assert drawn(folder) == PICTURES - {"scores"}
@@ -101,7 +102,7 @@ def test_without_labels_no_label_column_and_no_oracle(tmp_path: Path) -> None:
     assert "±" not in table  # one seed has no spread
 
 
-def test_tsne_is_kept_and_renewed_when_its_rows_change(run: Path) -> None:
+def test_tsne_is_kept_and_renewed_when_its_rows_change(run):
     sample, path = read_sample(run / "seed-0"), run / "seed-0" / "tsne.npz"
     cached, written = tsne(sample, path), path.stat().st_mtime_ns
     again = tsne(sample, path)
@@ -118,7 +119,7 @@ def test_tsne_is_kept_and_renewed_when_its_rows_change(run: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [1, 3])
-def test_constant_embeddings_and_one_column_have_coordinates(tmp_path: Path, width: int) -> None:
+def test_constant_embeddings_and_one_column_have_coordinates(tmp_path, width):
     before = np.random.default_rng([0, 2]).standard_normal((12, width)).astype(np.float32)
     sample = {"before": before, "after": np.zeros_like(before), "cluster": np.zeros(12, np.int64)}
     assert np.isfinite(tsne(sample, tmp_path / "tsne.npz")).all()
@@ -132,7 +133,7 @@ def bare(folder: Path, **changes: object) -> Path:
     return folder / "bare"
 
 
-def test_optional_keys_may_be_absent(tmp_path: Path) -> None:
+def test_optional_keys_may_be_absent(tmp_path):
     least = {"method": "hsan", "dataset": {}, "settings": {"lr": {"value": 1}}, "seeds": [0], "last": {"acc": None}}
     (tmp_path / "seed-0").mkdir()
     (tmp_path / "seed-0" / "result.json").write_text("{}")
@@ -141,7 +142,7 @@ def test_optional_keys_may_be_absent(tmp_path: Path) -> None:
     assert summary_table(result_of(tmp_path)).startswith("hsan on unnamed data, 1 seed")
 
 
-def test_markup_in_names_and_values_is_escaped(tmp_path: Path) -> None:
+def test_markup_in_names_and_values_is_escaped(tmp_path):
     dataset = {"name": "<script>alert(1)</script>", "hash": "ab", "rows": 3}
     html = write_report(bare(tmp_path, dataset=dataset)).read_text()
     assert "<script>" not in html
@@ -149,7 +150,7 @@ def test_markup_in_names_and_values_is_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_study_report_has_the_trials_and_the_best_run(tmp_path: Path) -> None:
+def test_study_report_has_the_trials_and_the_best_run(tmp_path):
     study = make_study(tmp_path / "study")
     html = write_report(study).read_text()
     assert headings(html)[0] == "hsan on digits"
@@ -161,13 +162,13 @@ def test_study_report_has_the_trials_and_the_best_run(tmp_path: Path) -> None:
     assert "Tessera run" in (study / "best" / "report.html").read_text()
 
 
-def test_study_without_its_best_training_says_so(tmp_path: Path) -> None:
+def test_study_without_its_best_training_says_so(tmp_path):
     html = write_report(make_study(tmp_path / "study", best=False)).read_text()
     assert "no finished training" in html
     assert "Results" not in html
 
 
-def test_summary_table(run: Path) -> None:
+def test_summary_table(run):
     lines = summary_table(result_of(run)).splitlines()
     assert lines[0] == "hsan on digits, mean ± std over 2 seeds"
     assert lines[1].replace(" %", "").split() == ["ACC", "NMI", "ARI", "F1", "modularity", "silhouette"]
@@ -178,7 +179,7 @@ def test_summary_table(run: Path) -> None:
     assert "85.8 ± 0.7" in lines[3]
 
 
-def test_tables_fit_the_terminal_and_say_what_they_leave_out(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_fit_the_terminal_and_say_what_they_leave_out(run, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "72")
     lines = summary_table(result_of(run)).splitlines()
@@ -187,7 +188,7 @@ def test_tables_fit_the_terminal_and_say_what_they_leave_out(run: Path, monkeypa
     assert "The terminal is too narrow for modularity, silhouette: see result.json." in lines
 
 
-def test_trials_table_is_sorted_and_marks_the_labelled_column(tmp_path: Path) -> None:
+def test_trials_table_is_sorted_and_marks_the_labelled_column(tmp_path):
     study = SearchResult.read(make_study(tmp_path / "study", best=False) / "trials.json")
     lines = trials_table(study).splitlines()
     assert "(uses labels," in lines[0]
@@ -199,7 +200,7 @@ def test_trials_table_is_sorted_and_marks_the_labelled_column(tmp_path: Path) ->
     assert lines[-1] == study.agreement
 
 
-def test_trials_tuned_with_labels_are_marked_so_and_unlabelled_ones_have_no_column() -> None:
+def test_trials_tuned_with_labels_are_marked_so_and_unlabelled_ones_have_no_column():
     trial = {"trial": "a", "settings": {"lr": 1e-5}, "status": "finished", "epochs": 3, "score": 0.5, "rank": 1.5}
     search = {"method": "hsan", "dataset": "x", "trials": [trial]}
     assert "ACC" not in trials_table(SearchResult.model_validate(search))
@@ -211,9 +212,7 @@ def test_trials_tuned_with_labels_are_marked_so_and_unlabelled_ones_have_no_colu
 
 
 @pytest.mark.parametrize("error", [DataError("x.npz: is damaged"), MemoryError("no room")])
-def test_a_report_that_fails_is_a_warning_and_the_result_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_a_report_that_fails_is_a_warning_and_the_result_stays(tmp_path, monkeypatch, error):
     folder, warned = bare(tmp_path), []
     assert try_report(folder, warned.append) == folder / "report.html"
     before = (folder / "result.json").read_bytes()
@@ -228,7 +227,7 @@ def test_a_report_that_fails_is_a_warning_and_the_result_stays(
     assert (folder / "result.json").read_bytes() == before
 
 
-def test_any_text_and_picture_can_be_a_page_in_the_reports_look() -> None:
+def test_any_text_and_picture_can_be_a_page_in_the_reports_look():
     html = page("4 parts <i>", "Cut", "a < b", {"Sizes of the parts": [b"png"]})
     assert "<title>4 parts &lt;i&gt;</title>" in html
     assert "<h2>Cut</h2><pre>a &lt; b</pre>" in html
@@ -236,15 +235,13 @@ def test_any_text_and_picture_can_be_a_page_in_the_reports_look() -> None:
     assert 'alt="Sizes of the parts" width="auto" src="data:image/png;base64,cG5n"' in html
 
 
-def test_workflow_prints_where_the_report_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_workflow_prints_where_the_report_is(tmp_path, capsys):
     folder = bare(tmp_path)
     main([str(folder)])
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
 
 
-def test_what_sets_clusters_apart_is_on_their_cards_and_its_absence_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_sets_clusters_apart_is_on_their_cards_and_its_absence_is_said(tmp_path, capsys):
     folder = make_run(tmp_path / "run")
     main([str(folder)])
     assert "no " + str(folder / "explain.json") in capsys.readouterr().err
@@ -269,7 +266,7 @@ def test_what_sets_clusters_apart_is_on_their_cards_and_its_absence_is_said(
         write_report(folder)
 
 
-def test_all_numbers_of_clusters_are_the_models_seeds(tmp_path: Path) -> None:
+def test_all_numbers_of_clusters_are_the_models_seeds(tmp_path):
     folder = make_run(tmp_path / "run", model_seed=1, stability=0.2, links=None)
     (folder / "seed-0" / "figures.npz").rename(folder / "seed-1" / "figures.npz")
     mine = np.repeat([0, 1, 2], 20)
@@ -292,25 +289,19 @@ def test_all_numbers_of_clusters_are_the_models_seeds(tmp_path: Path) -> None:
     assert "Seed 0" not in html
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        (
-            {"baselines": {"kmeans": spread({"acc": 0.9}, [0, 1])}},
-            "did not beat k-means on X here (ACC 85.8 against 90.5)",
-        ),
-        ({"baselines": {"kmeans": spread({"acc": 0.853}, [0, 1])}}, "The result equals that of k-means on X"),
-        ({"baselines": {}}, "Nothing compares this training to a simpler one"),
-        ({"links": spread({"auc": 0.51}, [0, 1])}, "no better than by chance (AUC 0.52)"),
-        ({"last": spread({"acc": 0.8, "agreement": 0.01}, [0])}, "two views of the same rows agree no better than"),
-    ],
-)
-def test_the_first_sentence_says_what_to_do(changes: dict[str, object], words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"baselines": {"kmeans": spread({"acc": 0.9}, [0, 1])}}, "did not beat k-means on X here (ACC 85.8 against 90.5)"),
+    ({"baselines": {"kmeans": spread({"acc": 0.853}, [0, 1])}}, "The result equals that of k-means on X"),
+    ({"baselines": {}}, "Nothing compares this training to a simpler one"),
+    ({"links": spread({"auc": 0.51}, [0, 1])}, "no better than by chance (AUC 0.52)"),
+    ({"last": spread({"acc": 0.8, "agreement": 0.01}, [0])}, "two views of the same rows agree no better than"),
+])  # fmt: skip
+def test_the_first_sentence_says_what_to_do(changes, words, tmp_path):
     result = result_of(make_run(tmp_path / "run", rows=5, **changes))
     assert words in " ".join(answer(result))
 
 
-def test_a_search_that_brought_nothing_says_so(tmp_path: Path) -> None:
+def test_a_search_that_brought_nothing_says_so(tmp_path):
     study = make_study(tmp_path / "study", rows=5)
     search = SearchResult.read(study / "trials.json")
     result = result_of(study / "best")

@@ -61,13 +61,7 @@ def make_broken(run: Path, **changes: object) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "problem"), BAD.values(), ids=BAD)
-def test_bad_folders_end_with_one_line(
-    tmp_path: Path,
-    spoil: Callable[[Path], object],
-    problem: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_bad_folders_end_with_one_line(tmp_path, spoil, problem, capsys, monkeypatch):
     folder = make_run(tmp_path / "run", rows=20, seeds=1)
     spoil(folder)
     monkeypatch.setattr(sys, "argv", ["report.py", str(folder)])
@@ -80,7 +74,7 @@ def test_bad_folders_end_with_one_line(
     assert not (folder / "report.html").exists()
 
 
-def test_unwritable_place_is_a_settings_error(tmp_path: Path) -> None:
+def test_unwritable_place_is_a_settings_error(tmp_path):
     folder = bare(tmp_path)
     (folder / "report.html").mkdir()
     with pytest.raises(SettingsError, match="cannot be written"):
@@ -89,7 +83,7 @@ def test_unwritable_place_is_a_settings_error(tmp_path: Path) -> None:
     assert not list(folder.glob(".*.tmp"))
 
 
-def test_damaged_study(tmp_path: Path) -> None:
+def test_damaged_study(tmp_path):
     study = make_study(tmp_path / "study", best=False)
     (study / "trials.json").write_text('{"trials": 3}')
     with pytest.raises(DataError, match=r"trials\.json: lacks method, dataset"):

@@ -7,10 +7,11 @@ import pytest
 from fabricate import make_study, make_users_run
 
 from ops.evaluation.recall import SPREAD_AT
+from ops.reporting.answer import answer
 from ops.reporting.drawings import curve_titles
 from ops.reporting.html import write_report
 from ops.reporting.tables import RECALL_LEGEND, recall_text, result_text
-from ops.results.schema import RecallTable, RunResult
+from ops.results.schema import Interval, RecallTable, RunResult, Scores
 from ops.results.stored_run import read_run
 
 
@@ -91,6 +92,21 @@ def test_a_value_that_is_missing_is_a_dash_and_all_who_could_be_asked_are_told()
     lines = recall_text(RecallTable.model_validate(table)).splitlines()
     assert lines[2].split() == ["x", "50.0", *["-"] * 8]
     assert lines[-1].startswith("asked: all 7 users")
+    table["rows"][0]["gain"] = {"mean": 0.02, "low": -0.01, "high": 0.05}
+    lines = recall_text(RecallTable.model_validate(table)).splitlines()
+    assert lines[3].split() == ["x", "+2.0", "(-1.0", "to", "+5.0)", "50.0", *["-"] * 8]
+    assert lines[4].startswith("@50 less the clusters': ")
+
+
+@pytest.mark.parametrize(("low", "high", "said"), [(0.01, 0.05, "EASE finds more hidden notes than hgt + SOM"),
+                                                   (-0.05, -0.01, "hgt + SOM finds more hidden notes than EASE"),
+                                                   (-0.01, 0.05, "hgt + SOM and EASE find as many")])  # fmt: skip
+def test_the_answer_follows_the_interval_of_the_strongest_simpler_row(run, low, high, said):
+    result = RunResult.read(run / "result.json")
+    line = result.recall.rows[0].model_copy(update={"name": "EASE", "gain": Interval(mean=0.02, low=low, high=high)})
+    result.recall.rows.append(line)
+    result.recall.rows[0].metrics = Scores()  # popularity, below
+    assert answer(result)[1].startswith(said)  # after the sentence on labels
 
 
 def test_k_means_and_nothing_hidden_leave_the_sections_out(tmp_path):

@@ -1,7 +1,5 @@
 """A run's report in a real browser, at the width of a desk and of a telephone: nothing spills, the map answers."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +20,7 @@ WORDS = "document.querySelector('#map [data-map={}]').{}"
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(tmp_path_factory):
     folder = make_run(tmp_path_factory.mktemp("page") / "run", rows=120)
     clusters = np.load(folder / "seed-0" / "figures.npz")["cluster"]
     columns = {"seed": 0, "id": [f"row {i}" for i in range(120)], "cluster": clusters, "confidence": 0.5}
@@ -31,7 +29,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page() -> Page:
+def page():
     with browser() as opened:
         yield opened
 
@@ -47,7 +45,7 @@ def on_canvas(page: Page, row: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_fits_and_the_map_answers(report: Path, page: Page, width: int) -> None:
+def test_the_page_fits_and_the_map_answers(report, page, width):
     page.open(report, width)
     assert page.script("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert page.script(SMALL) == []
@@ -79,7 +77,7 @@ def test_the_page_fits_and_the_map_answers(report: Path, page: Page, width: int)
     assert page.errors == []
 
 
-def test_without_javascript_the_static_figure_shows(report: Path, page: Page) -> None:
+def test_without_javascript_the_static_figure_shows(report, page):
     page.open(report, 1280, script=False)
     shown = (
         "[...document.images].filter(e => e.checkVisibility() && e.alt.startsWith('t-SNE')).map(e => e.naturalWidth)"
@@ -88,7 +86,7 @@ def test_without_javascript_the_static_figure_shows(report: Path, page: Page) ->
     assert not page.script("document.querySelector('#map').checkVisibility()")
 
 
-def test_fifty_thousand_points_are_drawn_at_once(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fifty_thousand_points_are_drawn_at_once(page, tmp_path, monkeypatch):
     rng, n = np.random.default_rng(0), 50_000
     group = rng.integers(0, 12, n)
     x = (rng.standard_normal((n, 9)) + 5 * rng.standard_normal((12, 9))[group]).astype(np.float32)

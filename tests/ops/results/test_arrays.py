@@ -1,13 +1,12 @@
 """Stored arrays: read back whole, or one line that says what is wrong."""
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from fabricate import MAP
 
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
-from ops.results.arrays import read_arrays, read_map, read_pictures, read_sample, table_path, write_table
+from ops.results.arrays import read_arrays, read_map, read_pictures, read_sample
 from ops.results.rows_by_rank import save_rows
 
 ONES = np.ones((3, 2))
@@ -40,24 +39,21 @@ def test_a_seed_without_a_map_has_none(tmp_path):
     assert set(read_map(tmp_path)) == set(MAP)
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "problem"),
-    [
-        ("figures.npz", {"after": None, "cluster": None}, "lacks after, cluster"),
-        ("figures.npz", {"after": np.ones((4, 2))}, r"after is float64 \[4, 2\], expected float n d, where n = 3"),
-        ("figures.npz", {"after": ONES * np.nan}, "after holds NaN or infinity"),
-        ("figures.npz", {"before": np.array([{}], dtype=object)}, "not a readable npz"),  # and is not unpickled
-        ("more.npz", {"map_hits": None}, "lacks map_hits; the file is damaged"),
-        ("more.npz", {"map_hits": np.arange(11)}, r"map_hits is int64 \[11\], expected int r\*c, where r = 3, c = 4"),
-        ("more.npz", {"map_unit_clusters": np.zeros(12)}, "map_unit_clusters is float64"),
-        ("more.npz", {"map_errors": np.zeros(3)}, r"map_errors is float64 \[3\], expected float 2"),
-        ("more.npz", {"map_umatrix": np.full((3, 4), np.nan)}, "NaN or infinity"),
-        ("pictures.npz", {"near_count": None}, "lacks near_count"),
-        ("pictures.npz", {"near": np.zeros((2, 3, 3, 4, 5))}, "near is float64"),
-        ("pictures.npz", {"classes": np.array(["a"])}, r"classes is <U1 \[1\], expected text l, where l = 2"),
-        ("pictures.npz", {"seed": None}, "lacks seed"),
-    ],
-)
+@pytest.mark.parametrize(("name", "changes", "problem"), [
+    ("figures.npz", {"after": None, "cluster": None}, "lacks after, cluster"),
+    ("figures.npz", {"after": np.ones((4, 2))}, r"after is float64 \[4, 2\], expected float n d, where n = 3"),
+    ("figures.npz", {"after": ONES * np.nan}, "after holds NaN or infinity"),
+    ("figures.npz", {"before": np.array([{}], dtype=object)}, "not a readable npz"),  # and is not unpickled
+    ("more.npz", {"map_hits": None}, "lacks map_hits; the file is damaged"),
+    ("more.npz", {"map_hits": np.arange(11)}, r"map_hits is int64 \[11\], expected int r\*c, where r = 3, c = 4"),
+    ("more.npz", {"map_unit_clusters": np.zeros(12)}, "map_unit_clusters is float64"),
+    ("more.npz", {"map_errors": np.zeros(3)}, r"map_errors is float64 \[3\], expected float 2"),
+    ("more.npz", {"map_umatrix": np.full((3, 4), np.nan)}, "NaN or infinity"),
+    ("pictures.npz", {"near_count": None}, "lacks near_count"),
+    ("pictures.npz", {"near": np.zeros((2, 3, 3, 4, 5))}, "near is float64"),
+    ("pictures.npz", {"classes": np.array(["a"])}, r"classes is <U1 \[1\], expected text l, where l = 2"),
+    ("pictures.npz", {"seed": None}, "lacks seed"),
+])  # fmt: skip
 def test_damaged_arrays_are_one_line(tmp_path, name, changes, problem):
     arrays, read = READERS[name]
     np.savez(tmp_path / name, **{key: array for key, array in (arrays | changes).items() if array is not None})
@@ -74,11 +70,6 @@ def test_rows_are_read_alike_from_parts_and_from_one_file(tmp_path, offsets):
     assert set(both) == {"z", "shift"}
     assert np.array_equal(both["z"], z)
     assert np.array_equal(read_arrays(tmp_path / "e.npz", axis=1)["clusters"], epochs)
-    name = write_table(
-        tmp_path / "rows.parquet", offsets, lambda rows: {"seed": np.zeros(5)[rows], "id": epochs[0][rows]}
-    )
-    assert table_path(tmp_path, "rows") == tmp_path / name
-    assert pq.read_table(tmp_path / name)["id"].to_pylist() == epochs[0].tolist()
     if len(offsets) > 2:
         (tmp_path / "m" / "part-00001.npz").unlink()
         with pytest.raises(DataError, match=r"part-00001\.npz: this part of the results is missing"):

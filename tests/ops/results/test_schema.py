@@ -7,7 +7,8 @@ import pytest
 from fabricate import make_run, make_users_run
 
 from ops.errors import DataError
-from ops.results.schema import RunResult, Scores, SearchResult, SeedResult
+from ops.results.schema import RunResult, Scores, SeedResult
+from ops.results.search_schema import SearchResult
 from ops.results.stored_run import read_result, read_run
 
 
@@ -33,18 +34,15 @@ def test_scores_are_their_metrics_and_their_epochs():
     assert scores.epochs == [4]
 
 
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"recall": 3}, "recall: Input should be an object, got 3"),
-        ({"recall": {"rows": []}}, "lacks recall.queries, recall.users, recall.left_out"),
-        ({"recall": {"rows": [{"name": "x"}], "queries": 1, "users": 1, "left_out": 0}}, "lacks recall.rows.0.note"),
-        ({"links": {"auc": 0.5}}, "links.auc: Input should be an object, got 0.5"),
-        ({"map": {"quantisation": {"mean": 1.0}}}, "lacks map.quantisation.values"),
-        ({"last": {"acc": {"values": [1], "mean": "high"}}}, "last.acc.mean"),
-        ({"settings": {"lr": {"source": "flag"}}}, "lacks settings.lr.value"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "problem"), [
+    ({"recall": 3}, "recall: Input should be an object, got 3"),
+    ({"recall": {"rows": []}}, "lacks recall.queries, recall.users, recall.left_out"),
+    ({"recall": {"rows": [{"name": "x"}], "queries": 1, "users": 1, "left_out": 0}}, "lacks recall.rows.0.note"),
+    ({"links": {"auc": 0.5}}, "links.auc: Input should be an object, got 0.5"),
+    ({"map": {"quantisation": {"mean": 1.0}}}, "lacks map.quantisation.values"),
+    ({"last": {"acc": {"values": [1], "mean": "high"}}}, "last.acc.mean"),
+    ({"settings": {"lr": {"source": "flag"}}}, "lacks settings.lr.value"),
+])  # fmt: skip
 def test_damaged_results_are_one_line_with_file_and_field(tmp_path, changes, problem):
     run = make_run(tmp_path / "run", rows=5, seeds=1, **changes)
     with pytest.raises(DataError, match=re.escape(f"{run / 'result.json'}: {problem}")) as error:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from ops.results.schema import Scores
-from ops.results.statistics import evaluated, figures_of, over_seeds, spread, stability, verdict
+from ops.results.schema import Interval, RecallLine, Scores
+from ops.results.statistics import evaluated, figures_of, over_seeds, paired, recall_verdict, spread, verdict
 
 
 def record(epoch, acc=None, **cluster):
@@ -47,12 +47,6 @@ def test_spread_has_ddof_one_and_none_for_a_single_seed():
     assert over_seeds(each).indices == []
 
 
-def test_stability_is_one_for_renumbered_clusters():
-    a = np.array([0, 0, 1, 1, 2])
-    assert stability([a, (a + 1) % 3]) == 1.0
-    assert stability([a]) is None
-
-
 def over_scores(mean, std):
     return Scores.model_validate({"acc": {"values": [mean], "mean": mean, "std": std}})
 
@@ -74,3 +68,31 @@ def test_without_a_common_score_the_verdict_says_so():
     sizes = Scores.model_validate({"size_min": {"values": [0.4], "mean": 0.4}})
     assert verdict(score, {"k-means on pixels": sizes}).startswith("without labels nothing compares last to k-means")
     assert verdict(score, {}).startswith("no baseline and no recall")
+
+
+def test_the_paired_interval_is_that_of_differences_by_user():
+    rng = np.random.default_rng(0)
+    ours = rng.random((1, 200))
+    theirs = ours + 0.1 + 0.05 * rng.normal(size=200)  # far apart as means go, close by user
+    interval = paired(theirs, ours)
+    each = (theirs - ours)[0]
+    reach = 1.959964 * each.std(ddof=1) / np.sqrt(200)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx(
+        (each.mean(), each.mean() - reach, each.mean() + reach)
+    )
+    draws = np.mean(rng.choice(each, (4000, 200)), axis=1)  # a bootstrap of users agrees
+    assert np.quantile(draws, [0.025, 0.975]) == pytest.approx([interval.low, interval.high], abs=0.001)
+    seeds = ours + np.array([[0.0], [0.02], [-0.02]])  # seeds that differ widen it, seeds alike do not narrow it
+    assert paired(theirs, seeds).low < interval.low < interval.high < paired(theirs, seeds).high
+    assert paired(theirs, np.repeat(ours, 3, 0)).low == pytest.approx(interval.low)
+
+
+@pytest.mark.parametrize(("gain", "word"), [((0.02, 0.01, 0.03), "below"), ((-0.02, -0.03, -0.01), "above"),
+                                            ((-0.02, -0.05, 0.01), "not told apart from")])  # fmt: skip
+def test_the_verdict_of_recall_follows_the_interval(gain, word):
+    ours = RecallLine(name="hgt + k-means", note="", metrics=Scores())
+    interval = Interval(**dict(zip(("mean", "low", "high"), gain, strict=True)))
+    sentence = recall_verdict(ours, RecallLine(name="EASE", note="", metrics=Scores(), gain=interval))
+    assert sentence.startswith(f"hgt + k-means is {word} the strongest row without its training (EASE) in Recall@50: ")
+    assert sentence.endswith(f"interval by user {-100 * gain[2]:+.1f} to {-100 * gain[1]:+.1f}")
+    assert recall_verdict(ours, None) == ""

@@ -67,8 +67,8 @@ def written(folder: Path, **files: str) -> None:
 
 
 def content(folder: Path) -> dict[str, str]:
-    found = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return {p.relative_to(folder).as_posix(): p.read_text() for p in found}
+    result = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return {p.relative_to(folder).as_posix(): p.read_text() for p in result}
 
 
 class World:

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 from hetero_graphs import hetero
 from plain_bucket import plain_bucket
+from refusals import one_line
 from s3_world import BUCKET
 
 from ops.atomic_io import inside, name_fault
@@ -45,12 +46,9 @@ NAMES = {
 @pytest.mark.parametrize(("name", "fault"), NAMES.items())
 def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path, name, fault):
     assert name_fault(name) == fault
-    with pytest.raises(DataError) as caught:
-        inside(tmp_path, name)
-    assert str(caught.value) == (
-        f"{tmp_path}: the name {name!r} {fault}; names must be FOLDER/FILE and stay inside: rename it"
-    )
-    assert str(caught.value).isprintable()
+    text = one_line(DataError, inside, tmp_path, name)
+    assert text == (f"{tmp_path}: the name {name!r} {fault}; names must be FOLDER/FILE and stay inside: rename it")
+    assert text.isprintable()
     assert not mirrored(name, ())
 
 
@@ -122,9 +120,7 @@ def test_every_reader_refuses_a_bucket_that_holds_such_a_name(bucket, tmp_path, 
     }
     bucket[f"runs/t0/trial-1/{name}"] = b"!"
     for read in readers(tmp_path):
-        with pytest.raises(DataError) as caught:
-            read("s3://tessera/runs/t0")
-        message = str(caught.value)
+        message = one_line(DataError, read, "s3://tessera/runs/t0")
         assert message.startswith("s3://tessera/runs/t0: holds an object whose name there, '")
         assert message.endswith("and backslashes: rename or remove it")
         assert message.isprintable()

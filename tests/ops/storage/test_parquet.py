@@ -1,9 +1,6 @@
 """Where predictions cannot go is said before any work."""
 
-from pathlib import Path
-
 import pytest
-from s3_world import S3
 
 from ops.errors import SettingsError
 from ops.storage.parquet import check_file, write_pieces
@@ -14,12 +11,12 @@ from workflows import compare
 @pytest.mark.parametrize(
     ("out", "told"), [("gs://b/x.parquet", "give a file or s3://BUCKET/KEY"), (".", "is a folder")]
 )
-def test_a_place_that_is_no_file_is_refused(out: str, told: str) -> None:
+def test_a_place_that_is_no_file_is_refused(out, told):
     with pytest.raises(SettingsError, match=f"^--out {out}: {told}"):
         check_file(out)
 
 
-def test_what_is_read_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_read_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run" / "model").mkdir(parents=True)
     (tmp_path / "data").mkdir()
@@ -43,14 +40,14 @@ def test_what_is_read_is_not_replaced(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-def test_an_input_in_a_bucket_is_not_replaced(s3: S3) -> None:
+def test_an_input_in_a_bucket_is_not_replaced(s3):
     s3.put("inputs/features.csv", b"a")
     check_file("s3://tessera/inputs/new.parquet", "", ["s3://tessera/inputs"])
     with pytest.raises(SettingsError, match="is a file of the input s3://tessera/inputs; give another file"):
         check_file("s3://tessera/inputs/features.csv", "", ["s3://tessera/inputs"])
 
 
-def test_a_link_in_the_place_of_a_temporary_file_is_not_written_through(tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_a_temporary_file_is_not_written_through(tmp_path):
     (tmp_path / "victim").write_text("theirs")
     (tmp_path / ".x.parquet.tmp").symlink_to("victim")
     write_pieces(str(tmp_path / "x.parquet"), [{"id": [1]}])
@@ -58,13 +55,13 @@ def test_a_link_in_the_place_of_a_temporary_file_is_not_written_through(tmp_path
     assert not (tmp_path / "x.parquet").is_symlink()
 
 
-def test_a_comparison_is_no_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_is_no_object(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=r"^--out s3://b/compare.html: give a file$"):
         compare.main(["run", "--out", "s3://b/compare.html"])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_relative_scratch_folder_is_this_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_scratch_folder_is_this_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert scratch("scr") == tmp_path / "scr"

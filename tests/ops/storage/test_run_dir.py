@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import one_line
 
 from ops.config.settings import LaunchSettings, fields, flat
 from ops.data.synthetic.planted_partition import planted_graph
@@ -33,20 +35,11 @@ with lock(Path(sys.argv[1])):
 
 
 def hold(folder):
-    return subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder)],
-        cwd=PROJECT,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    command, pipes = [sys.executable, "-c", HOLDER, str(folder)], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=PROJECT, text=True, **pipes)
 
 
-def refused(call, *args, **kwargs):
-    with pytest.raises(SettingsError) as caught:
-        call(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+refused = partial(one_line, SettingsError)
 
 
 def test_identity_holds_the_methods_settings_and_nothing_of_the_launch():
@@ -160,18 +153,15 @@ def test_claim_writes_the_identity_once_and_takes_it_again(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [run_dir.RUN_FILE]
 
 
-@pytest.mark.parametrize(
-    ("other", "keys"),
-    [
-        ({"settings": {"epochs": 4, "lr": 0.1}}, "epochs (3 there, 4 now)"),
-        ({"settings": {"epochs": 4, "lr": 0.2}}, "epochs (3 there, 4 now), lr (0.1 there, 0.2 now)"),
-        ({"settings": {"epochs": 3, "lr": 0.1, "beta": 2}}, "beta (not set there, 2 now)"),
-        ({"settings": {"epochs": 3}}, "lr (0.1 there, not set now)"),
-        ({"data": "xyz"}, "data"),
-        ({"method": "caegcn"}, "method"),
-        ({"method": "caegcn", "data": "x", "settings": {"epochs": 3, "lr": 1}}, "lr (0.1 there, 1 now), method, data"),
-    ],
-)
+@pytest.mark.parametrize(("other", "keys"), [
+    ({"settings": {"epochs": 4, "lr": 0.1}}, "epochs (3 there, 4 now)"),
+    ({"settings": {"epochs": 4, "lr": 0.2}}, "epochs (3 there, 4 now), lr (0.1 there, 0.2 now)"),
+    ({"settings": {"epochs": 3, "lr": 0.1, "beta": 2}}, "beta (not set there, 2 now)"),
+    ({"settings": {"epochs": 3}}, "lr (0.1 there, not set now)"),
+    ({"data": "xyz"}, "data"),
+    ({"method": "caegcn"}, "method"),
+    ({"method": "caegcn", "data": "x", "settings": {"epochs": 3, "lr": 1}}, "lr (0.1 there, 1 now), method, data"),
+])  # fmt: skip
 def test_claim_names_the_keys_that_differ_and_leaves_the_run(tmp_path, other, keys):
     run_dir.claim(tmp_path, VALUE, fresh=False)
     text = refused(run_dir.claim, tmp_path, VALUE | other, fresh=False)

@@ -1,7 +1,6 @@
 """`status.json` says how work on a folder stands, whatever ended it."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +9,7 @@ from ops.errors import DivergedError, Interrupted
 from ops.storage.status import STATUS, begin, finished, recorded
 
 
-def test_a_resumed_run_keeps_its_identity_first_parameters_and_figures(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_identity_first_parameters_and_figures(tmp_path):
     with recorded(tmp_path, "one", {"k": 7}, {"seeds": "1"}) as shown:
         running = read_json(tmp_path / STATUS)
         shown.update(metrics={"last/acc": 0.5}, step=3, tags={"note": "good"})
@@ -30,7 +29,7 @@ def test_a_resumed_run_keeps_its_identity_first_parameters_and_figures(tmp_path:
     assert (again["metrics"], again["ended"]) == ({"last/acc": 0.5}, None)
 
 
-def test_a_new_folder_has_a_new_identity(tmp_path: Path) -> None:
+def test_a_new_folder_has_a_new_identity(tmp_path):
     ids = set()
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -44,7 +43,7 @@ def test_a_new_folder_has_a_new_identity(tmp_path: Path) -> None:
     [(Interrupted("stop"), "KILLED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(), "KILLED"),
      (DivergedError("nan"), "FAILED"), (ValueError("bug"), "FAILED")],
 )  # fmt: skip
-def test_what_ends_the_work_passes_and_is_recorded(tmp_path: Path, error: BaseException, state: str) -> None:
+def test_what_ends_the_work_passes_and_is_recorded(tmp_path, error, state):
     def work() -> None:
         with recorded(tmp_path, "one", {}, {}) as shown:
             shown["metrics"] = {"last/acc": 1.0}
@@ -57,7 +56,7 @@ def test_what_ends_the_work_passes_and_is_recorded(tmp_path: Path, error: BaseEx
     assert (stored["state"], stored.get("metrics")) == (state, None)
 
 
-def test_a_status_that_cannot_be_written_does_not_hide_why_the_work_ended(tmp_path: Path) -> None:
+def test_a_status_that_cannot_be_written_does_not_hide_why_the_work_ended(tmp_path):
     def work() -> None:
         with recorded(tmp_path, "one", {}, {}):
             (tmp_path / STATUS).unlink()

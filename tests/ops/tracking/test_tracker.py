@@ -6,18 +6,18 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow_world import STUDY, MlflowServer, Study, check_whole, load_and_predict, rows
 from processes import Ended, Nursery, until
+from quick_mlflow import empty_database
 
 from ops.atomic_io import read_json, write_json
 from ops.config.tracking_uri import default_uri
 from ops.errors import ServiceError
 from ops.storage.status import HISTORY, STATUS, begin, end
-from ops.tracking import records, tracker
+from ops.tracking import records, store, tracker
 from ops.tracking.records import shortened
 from ops.tracking.tracker import tracked
 
@@ -38,42 +38,27 @@ def content(db: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 @pytest.fixture(autouse=True)
-def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _slow_machine(monkeypatch):
     """What is to be sent is sent in the end, however busy the machine is."""
     monkeypatch.setattr(tracker, "LAST", 600.0)
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database as MLflow makes it; made once, since its migrations take seconds."""
-    out = tmp_path_factory.mktemp("template")
-    assert send(out / "run", default_uri(out)) == []
-    # The experiment knows its place on disk, so each test makes its own.
-    connection = sqlite3.connect(out / "mlflow.db")
-    connection.execute("delete from experiments where name = 'tessera'")
-    connection.commit()
-    connection.close()
-    return out / "mlflow.db"
-
-
 @pytest.fixture
-def out(tmp_path: Path, empty_database: Path) -> Path:
+def out(tmp_path):
     """An output folder with a database, as a user's second run finds it."""
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    (tmp_path / "mlflow.db").write_bytes(empty_database())
     return tmp_path
 
 
 @pytest.fixture
-def server(out: Path) -> Iterator[MlflowServer]:
+def server(out):
     server = MlflowServer(out)
     yield server
     server.kill()
 
 
 @pytest.mark.slow
-def test_a_server_killed_at_the_start_and_in_mid_run_loses_and_doubles_nothing(
-    nursery: Nursery, server: MlflowServer, out: Path
-) -> None:
+def test_a_server_killed_at_the_start_and_in_mid_run_loses_and_doubles_nothing(nursery, server, out):
     said: list[str] = []
     study = Study(out).start()
     with tracked(study.root, server.uri, require=False, warn=said.append):
@@ -141,7 +126,7 @@ def driver(nursery: Nursery, study: Study, uri: str, calls: int, side: str = "be
 
 
 @pytest.mark.slow
-def test_a_driver_killed_at_call_after_call_is_completed_by_the_same_command(nursery: Nursery, out: Path) -> None:
+def test_a_driver_killed_at_call_after_call_is_completed_by_the_same_command(nursery, out):
     study = Study(out).start().epochs(100).model().end(model="tessera-toy", metrics={"last/acc": 0.5}, step=99)
     for calls, side in ((1, "behind"), (2, "behind"), (4, "before"), (6, "behind"), (5, "behind"), (3, "before")):
         ended = driver(nursery, study, default_uri(out), calls, side)
@@ -154,9 +139,8 @@ def test_a_driver_killed_at_call_after_call_is_completed_by_the_same_command(nur
 
 
 @pytest.mark.slow
-def test_two_first_runs_at_once_share_a_database_that_neither_a_race_nor_a_kill_spoils(
-    nursery: Nursery, tmp_path: Path
-) -> None:
+def test_two_first_runs_at_once_share_a_database_that_neither_a_race_nor_a_kill_spoils(nursery, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracker, "connect", store.connect)  # makes it itself
     studies = [Study(tmp_path / name).start().epochs(20).end() for name in "ab"]
     uri = default_uri(tmp_path)
     nursery.start([str(studies[0].root), uri, "0", ""], code=DRIVER)
@@ -172,9 +156,7 @@ def test_two_first_runs_at_once_share_a_database_that_neither_a_race_nor_a_kill_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("deleted", ["experiment", "run"])
-def test_what_was_deleted_in_mlflow_is_said_with_its_remedy_and_sent_once_it_is_restored(
-    out: Path, deleted: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_deleted_in_mlflow_is_said_with_its_remedy_and_sent_once_it_is_restored(out, deleted, monkeypatch):
     from mlflow import MlflowClient
 
     monkeypatch.setattr(tracker, "PATIENCE", 1.0)
@@ -205,9 +187,7 @@ def test_what_was_deleted_in_mlflow_is_said_with_its_remedy_and_sent_once_it_is_
 
 
 @pytest.mark.slow
-def test_an_experiment_deleted_in_mid_run_is_told_and_all_is_sent_once_it_is_restored(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_experiment_deleted_in_mid_run_is_told_and_all_is_sent_once_it_is_restored(out, monkeypatch):
     from mlflow import MlflowClient
 
     monkeypatch.setattr(tracker, "BACKOFF", 0.5)
@@ -226,7 +206,7 @@ def test_an_experiment_deleted_in_mid_run_is_told_and_all_is_sent_once_it_is_res
 
 
 @pytest.mark.slow
-def test_another_experiment_can_be_given(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_experiment_can_be_given(out, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "other")
     study = Study(out).start().epochs(2).end()
     assert send(study.root, default_uri(out)) == []
@@ -235,13 +215,11 @@ def test_another_experiment_can_be_given(out: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(out, monkeypatch):
     """Those that are large, here the model, are sent by a process of its own, and are held to the same."""
     by_this_process = []
     monkeypatch.setattr(records, "LARGE", 50)
-    monkeypatch.setattr(tracker, "send", lambda *each: (by_this_process.append(each[2]), records.send_part(*each)))
+    monkeypatch.setattr(tracker, "send_part", lambda *each: (by_this_process.append(each[2]), records.send_part(*each)))
     uri, study = default_uri(out), Study(out).start().epochs(2).model()
     (out / "mlartifacts").write_text("where files cannot go")
     (study.root / "result.json").write_text("{}")
@@ -264,7 +242,7 @@ def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(
 
 
 @pytest.mark.slow
-def test_a_changed_run_is_one_run_and_a_lost_database_is_filled_again(nursery: Nursery, out: Path) -> None:
+def test_a_changed_run_is_one_run_and_a_lost_database_is_filled_again(nursery, out):
     uri, study = default_uri(out), Study(out).start().epochs(2)
     with (study.seed / HISTORY).open("a") as file:
         file.write(
@@ -296,7 +274,7 @@ def test_a_changed_run_is_one_run_and_a_lost_database_is_filled_again(nursery: N
 
 
 @pytest.mark.slow
-def test_epochs_that_a_resumed_training_repeats_are_not_doubled(out: Path) -> None:
+def test_epochs_that_a_resumed_training_repeats_are_not_doubled(out):
     uri, study = default_uri(out), Study(out).start().epochs(6)
     assert send(study.root, uri) == []
     expected = study.recorded()
@@ -313,7 +291,7 @@ def test_epochs_that_a_resumed_training_repeats_are_not_doubled(out: Path) -> No
 
 
 @pytest.mark.slow
-def test_of_a_summary_that_changed_mlflow_shows_the_last_value(out: Path) -> None:
+def test_of_a_summary_that_changed_mlflow_shows_the_last_value(out):
     folder, uri = out / "run", default_uri(out)
     folder.mkdir()
     latest = "select key, value from latest_metrics order by key"
@@ -326,7 +304,7 @@ def test_of_a_summary_that_changed_mlflow_shows_the_last_value(out: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_fresh_run_is_a_new_mlflow_run_also_under_a_sender_that_knew_the_old_one(out: Path) -> None:
+def test_a_fresh_run_is_a_new_mlflow_run_also_under_a_sender_that_knew_the_old_one(out):
     said: list[str] = []
     first = Study(out).start().epochs(2)
     with tracked(first.root, default_uri(out), require=True, warn=said.append):
@@ -340,7 +318,7 @@ def test_a_fresh_run_is_a_new_mlflow_run_also_under_a_sender_that_knew_the_old_o
 
 
 @pytest.mark.slow
-def test_a_doctored_folder_sends_no_file_from_outside(out: Path) -> None:
+def test_a_doctored_folder_sends_no_file_from_outside(out):
     uri, study = default_uri(out), Study(out).start().epochs(2).end()
     (out / "secret.txt").write_text("geheim")
     (out / "other").mkdir()
@@ -364,7 +342,7 @@ def test_a_doctored_folder_sends_no_file_from_outside(out: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", ['"text"', '{"no": "epoch"}', "not JSON", '{"epoch": 1, "a": "text"}'])
-def test_a_damaged_history_holds_up_nothing_else(out: Path, line: str) -> None:
+def test_a_damaged_history_holds_up_nothing_else(out, line):
     study = Study(out).start().epochs(2).end()
     (study.seed / HISTORY).write_text(line + "\n")
     said = send(study.root, default_uri(out), require=False)
@@ -374,7 +352,7 @@ def test_a_damaged_history_holds_up_nothing_else(out: Path, line: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_required_server_that_is_away_is_exit_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_required_server_that_is_away_is_exit_6(tmp_path, monkeypatch):
     monkeypatch.setattr(tracker, "PATIENCE", 3.0)
     uri = MlflowServer(tmp_path).uri.replace("http://", "http://me:geheim@")
     said: list[str] = []
@@ -390,7 +368,7 @@ def test_a_required_server_that_is_away_is_exit_6(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_closing_does_not_wait_long_for_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_does_not_wait_long_for_a_server_that_is_away(tmp_path, monkeypatch):
     monkeypatch.setattr(tracker, "GRACE", 2.0)
     study = Study(tmp_path).start().epochs(3).end()
     began = time.monotonic()
@@ -403,7 +381,7 @@ def test_closing_does_not_wait_long_for_a_server_that_is_away(tmp_path: Path, mo
     assert said[1] == f"7 records wait for MLflow ({why}); the same command sends them"
 
 
-def test_a_long_value_says_that_it_was_cut() -> None:
+def test_a_long_value_says_that_it_was_cut():
     assert shortened("x" * 6000) == "x" * 6000
     assert shortened("x" * 6001).endswith("x ... [cut, 6001 characters]")
     assert len(shortened("x" * 6001)) == 6000

@@ -51,8 +51,8 @@ def check_passed_over(sound, damage):
         damage(folder / "epoch-00000002")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = load_latest(folder)
-        same(found, small(1))
+            result = load_latest(folder)
+        same(result, small(1))
         assert [str(w.message).startswith(f"{folder / 'epoch-00000002'} is damaged (") for w in caught] == [True]
         assert "\n" not in str(caught[0].message)
 
@@ -151,24 +151,24 @@ def check_newest(folder, before):
     """The newest checkpoint holds what was saved for its epoch, which is not before `before`; its epoch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # one half removed by the kill is passed over
-        found = load_latest(folder)
-    if found is None:
+        result = load_latest(folder)
+    if result is None:
         assert before == -1
         return -1
-    assert found.epoch >= before
-    assert found.shared["n"] == [found.epoch] * 500
-    for each in (found.shared["w"], found.parts[0]["t"], found.parts[1]["t"]):
-        assert torch.equal(each, torch.full((60_000,), found.epoch, dtype=torch.int64))
-    return found.epoch
+    assert result.epoch >= before
+    assert result.shared["n"] == [result.epoch] * 500
+    for each in (result.shared["w"], result.parts[0]["t"], result.parts[1]["t"]):
+        assert torch.equal(each, torch.full((60_000,), result.epoch, dtype=torch.int64))
+    return result.epoch
 
 
 @contextmanager
 def full_disk(folder, kib, left_kib):
     """A real file system of `kib` KiB on `folder`; yields a function that leaves `left_kib` free on it."""
     command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tessera-test", str(folder)]
-    made = subprocess.run(command, check=False, capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"cannot mount a small file system here: {made.stderr.strip()}")
+    completed = subprocess.run(command, check=False, capture_output=True, text=True)
+    if completed.returncode:
+        pytest.skip(f"cannot mount a small file system here: {completed.stderr.strip()}")
     try:
 
         def fill():

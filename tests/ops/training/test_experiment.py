@@ -10,7 +10,7 @@ from ops.training.experiment import build_experiment, plan
 from trainers import METHODS
 
 
-def test_notes_come_before_k_is_chosen_by_what_they_warn_of(tmp_path, capsys) -> None:
+def test_notes_come_before_k_is_chosen_by_what_they_warn_of(tmp_path, capsys):
     rows = [f"{i},{x[0]},{1000 * x[1]}" for i, x in enumerate(GRAPH.x)]
     (tmp_path / "table.csv").write_text("\n".join(["id,small,large", *rows]))
     assert len(rows) == N
@@ -22,7 +22,7 @@ def test_notes_come_before_k_is_chosen_by_what_they_warn_of(tmp_path, capsys) ->
     assert said.index("90 % of the variance") < said.index("K = ")
 
 
-def test_most_nodes_without_an_edge_is_a_warning(tmp_path, capsys) -> None:
+def test_most_nodes_without_an_edge_is_a_warning(tmp_path, capsys):
     np.save(tmp_path / "features.npy", GRAPH.x)
     (tmp_path / "edges.csv").write_text("source,target\n0,1\n")
     argv = ["--dataset", str(tmp_path), "--n-clusters", "2", "--out", str(tmp_path), "--quiet"]

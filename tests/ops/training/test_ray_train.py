@@ -128,20 +128,24 @@ def test_on_s3_the_driver_copies_what_rank_0_sends(s3, tmp_path):
     s3.put("run/seed-0/resumed.json", b"[3]")
     s3.put("run/seed-0/stop", b"")
     s3.put("run/seed-0/checkpoints/epoch-00000003/shared.json", b"{}")
-    follower = Follower(tmp_path, place)
+    follower = Follower(tmp_path, place, skip=(ray_train.PARTS,))
     with reporter(tmp_path, place) as rank_0:
         assert rank_0.folder != tmp_path
         assert (rank_0.folder / "resumed.json").read_text() == "[3]"
         (rank_0.folder / "result.json").write_text("{}")
+        (rank_0.folder / "more").mkdir()
+        (rank_0.folder / "more" / "part-00000.npz").touch()
         rank_0.saved()
     assert list(follower.events(last=True)) == [{"kind": "saved"}]
+    assert not (tmp_path / "more").exists(), "what ranks own stays where they have sent it"
     assert (tmp_path / "result.json").read_text() == "{}"
     assert not (tmp_path / "checkpoints").exists()
     follower.ask_stop()
     assert "run/seed-0/stop" in s3.keys("run/")
     follower.clear()
     assert sorted(s3.keys("run/")) == [
-        "run/seed-0/checkpoints/epoch-00000003/shared.json", "run/seed-0/result.json", "run/seed-0/resumed.json",
+        "run/seed-0/checkpoints/epoch-00000003/shared.json", "run/seed-0/more/part-00000.npz", "run/seed-0/result.json",
+        "run/seed-0/resumed.json",
     ]  # fmt: skip
 
 
@@ -165,15 +169,12 @@ def test_labels_go_to_rank_0_only_and_passwords_to_nobody(tmp_path, monkeypatch)
     assert not snapshot.exists(), "Ray Train would go on with an earlier start's checkpoints"
 
 
-@pytest.mark.parametrize(
-    ("ended", "error", "words"),
-    [
-        ("stopped after epoch 3", Interrupted, "stopped after epoch 3"),
-        (SimpleNamespace(controller_failure=DivergedError("lower --lr")), DivergedError, "lower --lr"),
-        (RuntimeError("first\nlast line\n"), ResourceError, "the workers ended without a result: last line"),
-        (None, ResourceError, "no word from Ray"),
-    ],
-)
+@pytest.mark.parametrize(("ended", "error", "words"), [
+    ("stopped after epoch 3", Interrupted, "stopped after epoch 3"),
+    (SimpleNamespace(controller_failure=DivergedError("lower --lr")), DivergedError, "lower --lr"),
+    (RuntimeError("first\nlast line\n"), ResourceError, "the workers ended without a result: last line"),
+    (None, ResourceError, "no word from Ray"),
+])  # fmt: skip
 def test_how_a_training_ends(ended, error, words):
     with pytest.raises(error, match=words):
         ray_train._outcome(ended)

@@ -39,7 +39,7 @@ def history(out, seed=0) -> list[dict]:
     return [json.loads(line) for line in (out / f"a/seed-{seed}" / HISTORY).read_text().splitlines()]
 
 
-def test_the_same_inputs_change_nothing(out, capsys) -> None:
+def test_the_same_inputs_change_nothing(out, capsys):
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     run_experiment(experiment(out), out)
     said = capsys.readouterr().out
@@ -49,7 +49,7 @@ def test_the_same_inputs_change_nothing(out, capsys) -> None:
 
 
 @pytest.mark.parametrize("labels", [np.where(np.arange(N) < 9, -1, OTHERS), None])
-def test_other_labels_are_scored_and_nothing_is_trained(out, capsys, labels) -> None:
+def test_other_labels_are_scored_and_nothing_is_trained(out, capsys, labels):
     model, before = (out / "a/model/model.safetensors").read_bytes(), history(out)
     first = [json.loads((out / "a" / name).read_text()) for name in ("result.json", "seed-0/result.json")]
     _, result = run_experiment(experiment(out, labels=labels), out)
@@ -78,7 +78,7 @@ def test_other_labels_are_scored_and_nothing_is_trained(out, capsys, labels) -> 
 
 
 @pytest.mark.parametrize("ids", [np.array([f"n{i}" for i in range(N)]), None])
-def test_other_ids_are_written(out, capsys, ids) -> None:
+def test_other_ids_are_written(out, capsys, ids):
     before = pd.read_parquet(out / "a/assignments.parquet")
     run_experiment(experiment(out, ids=ids), out)
     assert "ids changed since" in capsys.readouterr().out
@@ -87,7 +87,7 @@ def test_other_ids_are_written(out, capsys, ids) -> None:
     assert after.cluster.tolist() == before.cluster.tolist()
 
 
-def test_other_column_names_are_in_the_model_and_the_explanation(out) -> None:
+def test_other_column_names_are_in_the_model_and_the_explanation(out):
     run_experiment(experiment(out, names=("e", "f", "g", "h"), explain=True), out)
     assert json.loads((out / "a/model/settings.json").read_text())["feature_names"] == ["e", "f", "g", "h"]
     clusters = json.loads((out / "a/explain.json").read_text())["clusters"]
@@ -95,14 +95,14 @@ def test_other_column_names_are_in_the_model_and_the_explanation(out) -> None:
 
 
 @pytest.mark.slow
-def test_one_more_seed_never_averages_two_label_sets(out) -> None:
+def test_one_more_seed_never_averages_two_label_sets(out):
     _, result = run_experiment(experiment(out, labels=OTHERS, seeds=2), out)
     each = [scores(OTHERS, seed_arrays(out / f"a/seed-{seed}")["last"])["acc"] for seed in (0, 1)]
     assert result.last.metrics["acc"].values == each
 
 
 @pytest.mark.slow
-def test_the_consensus_stands_beside_last_and_is_written_without_training_when_asked_for(out) -> None:
+def test_the_consensus_stands_beside_last_and_is_written_without_training_when_asked_for(out):
     arrays = seed_arrays(out / "a/seed-0")
     for which, clusters, confidence in (("consensus", "consensus", "agreement"), ("last", "last", "confidence")):
         _, result = run_experiment(experiment(out, result=which), out)

@@ -12,11 +12,11 @@ def warm(rows, clusters) -> Warm:
 
 def test_new_clusters_take_the_ids_of_the_old_ones_they_share_most_nodes_with():
     start = warm([0, 1, 2, 3, 4, 5, -1, -1], [2, 2, 0, 0, 1, 1])
-    found = np.array([0, 0, 1, 1, 2, 1, 0, 2])
-    ids = matched_ids(*start.shared(found), 3)
+    result = np.array([0, 0, 1, 1, 2, 1, 0, 2])
+    ids = matched_ids(*start.shared(result), 3)
     assert ids.tolist() == [2, 0, 1]
-    assert start.kept(ids[found]) == pytest.approx(5 / 6)
-    assert start.kept(found) == pytest.approx(1 / 6)
+    assert start.kept(ids[result]) == pytest.approx(5 / 6)
+    assert start.kept(result) == pytest.approx(1 / 6)
     assert sentence(start) == "warm start from runs/a: 6 known nodes (matched by id), 2 new"
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from image_files import folder as image_folder
 from image_files import load_images
+from refusals import one_line
 
 from ops import memory
 from ops.data.hetero_load import load_hetero
@@ -15,13 +16,6 @@ from ops.data.load import load, read_rows
 from ops.errors import DataError, ResourceError
 
 EDGES = [[0, 1], [1, 2]]
-
-
-def line(call, kind=DataError):
-    with pytest.raises(kind) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def zeros(path):
@@ -44,7 +38,7 @@ def test_loading_is_planned_before_it_takes_the_memory(tmp_path, write):
     spec = write(tmp_path)
     assert (tmp_path / spec).stat().st_size < 1e6 if "/" in spec else True
     with memory.loading_within(0.02):
-        said = line(lambda: load(spec, knn=0 if spec.endswith("npz") or "planted" in spec else 1), ResourceError)
+        said = one_line(ResourceError, load, spec, knn=0 if spec.endswith("npz") or "planted" in spec else 1)
     assert said.startswith(f"{spec}: loading it is planned to need ")
     assert "there are 0.02 GiB; give fewer rows or columns, or a larger --memory-limit" in said
 
@@ -53,12 +47,12 @@ def test_edges_are_planned_as_well(tmp_path):
     np.save(tmp_path / "acm_feat.npy", np.eye(2000, 2))
     np.save(tmp_path / "acm_adj.npy", np.ones((2000, 2000), np.int8))
     with memory.loading_within(0.05):
-        said = line(lambda: load(str(tmp_path)), ResourceError)
+        said = one_line(ResourceError, load, str(tmp_path))
         assert said.startswith(f"{tmp_path}/acm_adj.npy: 2,048,000 edges and more: loading it is planned to need")
         (tmp_path / "acm_adj.npy").unlink()
-        said = line(lambda: load(str(tmp_path), knn=1500), ResourceError)
+        said = one_line(ResourceError, load, str(tmp_path), knn=1500)
         assert said.startswith(f"{tmp_path}: --knn 1500: loading it is planned to need 0.13 GiB")
-        said = line(lambda: load_hetero("planted:users=20000000"), ResourceError)
+        said = one_line(ResourceError, load_hetero, "planted:users=20000000")
         assert said.startswith("planted:users=20000000: loading it is planned to need")
 
 
@@ -72,7 +66,7 @@ def test_values_whose_squares_do_not_fit(tmp_path, value, form):
     else:
         pd.DataFrame(x).to_csv(tmp_path / "t.csv", index=False)
     path = tmp_path / f"t.{form}"
-    assert line(lambda: load(str(path), knn=1)).startswith(
+    assert one_line(DataError, load, str(path), knn=1).startswith(
         f"{path}: 1 values are beyond 1e+15, the first at row 2, column 1"
     )
 
@@ -84,40 +78,34 @@ def test_times_are_no_features_in_any_format(tmp_path, times):
     when = pd.to_datetime(frame["when"], format="mixed")
     frame.assign(when=when.dt.time if times[0] == "1" else when).to_parquet(tmp_path / "t.parquet")
     for form in ("csv", "parquet"):
-        said = line(lambda form=form: load(str(tmp_path / f"t.{form}"), knn=1))
+        said = one_line(DataError, load, str(tmp_path / f"t.{form}"), knn=1)
         assert "row 0: column 'when' holds " in said
         assert " values, not numbers (times: write them as seconds)" in said
         assert said.endswith("Add: --ignore when")
 
 
-@pytest.mark.parametrize(
-    ("key", "values", "words"),
-    [
-        ("y", np.array([1j, 2, 3]), "labels must be whole numbers or words, found type complex128"),
-        ("y", np.zeros(3, [("a", int)]), "labels must be whole numbers or words, found type [('a', '<i8')]"),
-        ("ids", np.array([1j, 2, 3]), "ids must be numbers or words, found complex128"),
-        ("ids", np.zeros(3, [("a", int)]), "ids must be numbers or words, found [('a', '<i8')]"),
-    ],
-)
+@pytest.mark.parametrize(("key", "values", "words"), [
+    ("y", np.array([1j, 2, 3]), "labels must be whole numbers or words, found type complex128"),
+    ("y", np.zeros(3, [("a", int)]), "labels must be whole numbers or words, found type [('a', '<i8')]"),
+    ("ids", np.array([1j, 2, 3]), "ids must be numbers or words, found complex128"),
+    ("ids", np.zeros(3, [("a", int)]), "ids must be numbers or words, found [('a', '<i8')]"),
+])  # fmt: skip
 def test_arrays_that_are_no_labels_and_no_ids(tmp_path, key, values, words):
     np.savez(tmp_path / "g.npz", x=np.eye(3), edge_index=EDGES, **{key: values})
-    assert words in line(lambda: load(str(tmp_path / "g.npz")))
+    assert words in one_line(DataError, load, str(tmp_path / "g.npz"))
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("9" * 5000, "a number of 5,000 digits"),
-        ("0x" + "f" * 5000, "a number of 5,002 digits"),
-        ("[" * 3000 + "]" * 3000, "more than 20 levels"),
-        ("{a: " * 3000 + "1" + "}" * 3000, "more than 20 levels"),
-        ("&x [1, *x]", "an alias"),
-        ("!!int x", "invalid literal"),
-    ],
-)
+@pytest.mark.parametrize(("text", "words"), [
+    ("9" * 5000, "a number of 5,000 digits"),
+    ("0x" + "f" * 5000, "a number of 5,002 digits"),
+    ("[" * 3000 + "]" * 3000, "more than 20 levels"),
+    ("{a: " * 3000 + "1" + "}" * 3000, "more than 20 levels"),
+    ("&x [1, *x]", "an alias"),
+    ("!!int x", "invalid literal"),
+])  # fmt: skip
 def test_yaml_that_costs_more_than_its_length(tmp_path, text, words):
     (tmp_path / "graph.yaml").write_text(f"name: {text}\n")
-    said = line(lambda: load_hetero(str(tmp_path)))
+    said = one_line(DataError, load_hetero, str(tmp_path))
     assert said.startswith(f"{tmp_path}/graph.yaml: cannot be read: ")
     assert words in said
 
@@ -133,7 +121,7 @@ def test_names_that_are_not_utf8(tmp_path):
     os.mkdir(odd)
     np.save(f"{odd}/features.npy", np.eye(3))
     for call in (load, load_hetero, read_rows, load_images):
-        assert line(lambda call=call: call(odd)) == f"{tmp_path}/caf\\xe9: the name is not UTF-8 text; rename it"
+        assert one_line(DataError, call, odd) == f"{tmp_path}/caf\\xe9: the name is not UTF-8 text; rename it"
     plain = tmp_path / "plain"
     os.rename(odd, plain)
     np.save(plain / "edges.npy", EDGES)
@@ -143,7 +131,7 @@ def test_names_that_are_not_utf8(tmp_path):
         assert graph.notes[-1].encode() == b"files not read: caf\\xe9.txt"
     pets = image_folder(tmp_path / "pets")
     os.rename(pets / "cat" / "0.png", os.fsencode(str(pets)) + b"/cat/\xff.png")
-    assert line(lambda: load_images(str(pets))) == f"{pets}/cat/\\xff.png: the name is not UTF-8 text; rename it"
+    assert one_line(DataError, load_images, str(pets)) == f"{pets}/cat/\\xff.png: the name is not UTF-8 text; rename it"
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "x\0y", "x" * 255 + "é"])
@@ -155,10 +143,10 @@ def test_names_that_no_file_can_have(tmp_path, monkeypatch, name):
     images += [f"imagenet10:{tmp_path}/train,classes={tmp_path}/ten.txt"]
     for call, given in ((load, specs), (load_hetero, specs), (read_rows, specs), (load_images, specs + images)):
         for spec in given:
-            line(lambda call=call, spec=spec: call(spec))
+            one_line(DataError, call, spec)
     if "\0" not in name:
         for key in ("TESSERA_DATA", "TESSERA_CACHE"):
             monkeypatch.setenv(key, f"{tmp_path}/{name}")
             for call, spec in ((load, "acm"), (load_hetero, "usps")):
-                line(lambda call=call, spec=spec: call(spec))
+                one_line(DataError, call, spec)
             monkeypatch.delenv(key)

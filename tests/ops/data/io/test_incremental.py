@@ -5,7 +5,6 @@ from ops.data.io.builder import Raw
 from ops.data.io.folder import read_folder
 from ops.data.io.incremental import begins_with, grow, known_rows
 from ops.data.io.validate import make_graph
-from ops.data.types.graph import AttributedGraph
 from ops.errors import DataError
 
 X = np.arange(10, dtype=np.float32).reshape(5, 2)
@@ -13,7 +12,7 @@ IDS = np.array(["a", "b", "c", "d", "e"])
 
 
 @pytest.fixture
-def trained() -> AttributedGraph:
+def trained():
     """a - b - c - d - e, a path."""
     return make_graph("known", X, np.array([[0, 1, 2, 3], [1, 2, 3, 4]]), ids=IDS)
 

@@ -42,17 +42,14 @@ def test_arrays_come_from_disk_piece_by_piece(tmp_path):
     assert peak < 2e6
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("id,p\n1,2\n2,3\n1,4\n", "id 1 stands twice"),
-        ("id,p\n1,2\nb,3\nb,4\n", "id 'b' stands twice"),
-        ("p,q\n1,2\n2,3\n3,x\n", "row 2: column 'q' holds 'x', which is no number"),
-        ("p,q\n1,2\n2,3\n3,\n", "features hold 1 NaN values, the first at row 2, column 1"),
-        ("p,q\n", "has no rows"),
-        ("1,2\n2,3\n3,4\n", "the first line .* is data"),
-    ],
-)
+@pytest.mark.parametrize(("text", "words"), [
+    ("id,p\n1,2\n2,3\n1,4\n", "id 1 stands twice"),
+    ("id,p\n1,2\nb,3\nb,4\n", "id 'b' stands twice"),
+    ("p,q\n1,2\n2,3\n3,x\n", "row 2: column 'q' holds 'x', which is no number"),
+    ("p,q\n1,2\n2,3\n3,\n", "features hold 1 NaN values, the first at row 2, column 1"),
+    ("p,q\n", "has no rows"),
+    ("1,2\n2,3\n3,4\n", "the first line .* is data"),
+])  # fmt: skip
 def test_what_no_table_is(tmp_path, text, words):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError, match=words):

@@ -33,22 +33,15 @@ def test_features_tell_the_clusters_apart_by_separation():
     assert purity(0.0) < 0.6
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"clusters": 1}, SettingsError, r"^n_clusters=1 must be >= 2$"),
-        ({"nodes": 4, "clusters": 5}, DataError, r"^n_clusters=5 must be <= n_rows=4$"),
-        ({"features": 0}, SettingsError, r"^planted: features=0 must be >= 1$"),
-        ({"mixing": 1.5}, SettingsError, r"^planted: mixing=1.5 must be in \[0, 1\]$"),
-        (
-            {"degree": 500},
-            SettingsError,
-            r"^planted: degree=500 must be in \[0.002, 110.556\] for clusters of 200 nodes$",
-        ),
-        ({"separation": -1}, SettingsError, r"^planted: separation=-1 must be >= 0$"),
-        ({"seed": -1}, SettingsError, r"^planted: seed=-1 must be >= 0$"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    ({"clusters": 1}, SettingsError, r"^n_clusters=1 must be >= 2$"),
+    ({"nodes": 4, "clusters": 5}, DataError, r"^n_clusters=5 must be <= n_rows=4$"),
+    ({"features": 0}, SettingsError, r"^planted: features=0 must be >= 1$"),
+    ({"mixing": 1.5}, SettingsError, r"^planted: mixing=1.5 must be in \[0, 1\]$"),
+    ({"degree": 500}, SettingsError, r"^planted: degree=500 must be in \[0.002, 110.556\] for clusters of 200 nodes$"),
+    ({"separation": -1}, SettingsError, r"^planted: separation=-1 must be >= 0$"),
+    ({"seed": -1}, SettingsError, r"^planted: seed=-1 must be >= 0$"),
+])  # fmt: skip
 def test_values_out_of_range_are_one_line(arguments, error, message):
     with pytest.raises(error, match=message):
         planted_graph(**arguments)

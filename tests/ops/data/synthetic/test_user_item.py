@@ -96,6 +96,20 @@ def test_a_homogeneous_graph_has_both_directions_once():
     assert (groups["node"][edges.src] != groups["node"][edges.dst]).mean() == pytest.approx(0.3, abs=0.03)
 
 
+def test_friends_are_a_side_relation_that_leaves_all_else_as_it_was():
+    words = "users=800,notes=300,clusters=5,mean_edges=4,features=2"
+    plain, groups = planted_communities(words)
+    graph, same = planted_communities(f"{words},friends=6,friend_mixing=0.2")
+    friends = graph.edges.pop(user_item.FRIENDS)
+    assert {r: e.dst.tolist() for r, e in graph.edges.items()} == {r: e.dst.tolist() for r, e in plain.edges.items()}
+    assert same["user"].tolist() == groups["user"].tolist()
+    pairs = set(zip(friends.src.tolist(), friends.dst.tolist(), strict=True))
+    assert len(pairs) == friends.count == pytest.approx(6 * 800, rel=0.05)
+    assert not any(a == b for a, b in pairs)
+    assert (groups["user"][friends.src] != groups["user"][friends.dst]).mean() == pytest.approx(0.2, abs=0.03)
+    assert friends.time is None
+
+
 def test_names():
     assert parse_user_item("bench") == Planted(users=100_000, notes=50_000, clusters=100)
     assert parse_user_item("bench, seed=3").seed == 3
@@ -114,6 +128,8 @@ def test_names():
     ("clusters=700", DataError, "clusters=700 must be <= 600"), ("mean_edges=80", SettingsError, "must be in"),
     ("mixing=nan", SettingsError, "mixing=nan: .*finite"), ("homogeneous=maybe", SettingsError, "valid boolean"),
     ("features=-1", SettingsError, "features=-1: .* to 0"),
+    ("friends=20", SettingsError, r"friends=20 must be 0 or in \[1, 12.5\]"),
+    ("homogeneous,friends=2", SettingsError, "friends=2 of a homogeneous graph must be 0"),
 ])  # fmt: skip
 def test_wrong_parameters_are_one_line(parameters, kind, said):
     with pytest.raises(kind, match=said):

@@ -160,17 +160,14 @@ def put(row, value):
     return change
 
 
-@pytest.mark.parametrize(
-    ("kind", "piece", "columns", "message"),
-    [
-        ("edges/user__follow__note", 1, {"src": put(4, 10**6)}, r"001.parquet, row 4: 1000000 is not among the ids"),
-        ("edges/user__follow__note", 2, {"dst": put(3, "x7")}, r"002.parquet, row 3: 'x7' is not among the ids"),
-        ("nodes/note", 2, {"id": put(1, "n3")}, r"parquet, row \d+: id 'n3' stands twice \(first in .*parquet, row"),
-        ("edges/user__follow__note", 0, {"weight": put(2, -1.0)}, r"000.parquet.*row 2"),
-        ("edges/user__follow__note", 0, {"weight": put(2, np.inf)}, r"000.parquet.*row 2"),
-        ("nodes/user", 1, {"x1": put(5, np.nan)}, r"001.parquet.*row 5"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("kind", "piece", "columns", "message"), [
+    ("edges/user__follow__note", 1, {"src": put(4, 10**6)}, r"001.parquet, row 4: 1000000 is not among the ids"),
+    ("edges/user__follow__note", 2, {"dst": put(3, "x7")}, r"002.parquet, row 3: 'x7' is not among the ids"),
+    ("nodes/note", 2, {"id": put(1, "n3")}, r"parquet, row \d+: id 'n3' stands twice \(first in .*parquet, row"),
+    ("edges/user__follow__note", 0, {"weight": put(2, -1.0)}, r"000.parquet.*row 2"),
+    ("edges/user__follow__note", 0, {"weight": put(2, np.inf)}, r"000.parquet.*row 2"),
+    ("nodes/user", 1, {"x1": put(5, np.nan)}, r"001.parquet.*row 5"),
+])  # fmt: skip
 def test_bad_input_is_one_line_with_file_and_row(tmp_path, kind, piece, columns, message):
     write_tables(hetero(), tmp_path / "g")
     replaced(tmp_path, kind, piece, **columns)

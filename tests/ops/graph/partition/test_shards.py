@@ -185,14 +185,11 @@ def flip(path):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize(
-    ("harm", "message"),
-    [
-        (lambda path: path.unlink(), "is missing"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-3]), "bytes, the manifest says"),
-        (flip, "its checksum is not the manifest's"),
-    ],
-)
+@pytest.mark.parametrize(("harm", "message"), [
+    (lambda path: path.unlink(), "is missing"),
+    (lambda path: path.write_bytes(path.read_bytes()[:-3]), "bytes, the manifest says"),
+    (flip, "its checksum is not the manifest's"),
+])  # fmt: skip
 def test_a_harmed_file_is_named(folder, harm, message):
     path = folder / "part-00001" / "user__follow__note.indices.npy"
     harm(path)
@@ -209,17 +206,14 @@ def edit(folder, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda f: edit(f, schema=2), "has version 2, this program reads 1"),
-        (lambda f: edit(f, parts=3), "is damaged"),
-        (lambda f: edit(f, nodes={"user": {}}), "is damaged"),
-        (lambda f: (f / "manifest.json").write_text("{"), "no manifest of a partitioned graph"),
-        (lambda f: (f / "manifest.json").write_text("[]"), "no manifest of a partitioned graph"),
-        (lambda f: (f / "manifest.json").unlink(), "not finished"),
-    ],
-)
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda f: edit(f, schema=2), "has version 2, this program reads 1"),
+    (lambda f: edit(f, parts=3), "is damaged"),
+    (lambda f: edit(f, nodes={"user": {}}), "is damaged"),
+    (lambda f: (f / "manifest.json").write_text("{"), "no manifest of a partitioned graph"),
+    (lambda f: (f / "manifest.json").write_text("[]"), "no manifest of a partitioned graph"),
+    (lambda f: (f / "manifest.json").unlink(), "not finished"),
+])  # fmt: skip
 def test_a_manifest_that_cannot_be_used_is_said_so(folder, spoil, message):
     spoil(folder)
     with pytest.raises(DataError, match=message) as error:

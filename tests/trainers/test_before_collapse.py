@@ -1,0 +1,78 @@
+"""A training that ends with a collapsed cluster gives what it would have given had it ended before, to the bit."""
+
+import numpy as np
+import pytest
+import torch
+from small import Recorder, small_graph, trained
+
+from ops.api import PlainRun
+from ops.clustering.collapse import is_collapsed
+from tessera import HSAN
+
+EVALUATED = {"hsan": (0, 2, 4), "caegcn": (0, 2, 3)}
+CASES = [("hsan", {}), ("hsan", {"ema": 0.5, "gradients": 0.5}), ("caegcn", {})]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path))
+
+
+def script(monkeypatch, method, collapsed, after=-1):
+    """The rule's answers at the evaluations behind an epoch: yes at the epochs that are `collapsed`."""
+    answers = iter([epoch in collapsed for epoch in EVALUATED[method] if epoch > after])
+    monkeypatch.setattr("trainers.before_collapse.is_collapsed", lambda *sizes: next(answers))
+
+
+def same(one, other):
+    arrays = all(np.array_equal(getattr(one, a), getattr(other, a)) for a in ("assignment", "confidence", "embedding"))
+    return arrays and all(torch.equal(one.model[name], other.model[name]) for name in other.model)
+
+
+@pytest.mark.parametrize(("method", "words"), CASES)
+@pytest.mark.parametrize("sound", [0, 2])
+def test_the_result_is_that_of_the_last_sound_evaluation_however_often_it_is_resumed(monkeypatch, method, words, sound):
+    collapsed = [epoch for epoch in EVALUATED[method] if epoch > sound]
+    short, _ = trained(method, epochs=sound + 1, **words)
+    script(monkeypatch, method, collapsed)
+    result, whole = trained(method, run=Recorder(), **words)
+    assert (result.epoch, short.epoch) == (sound, None)
+    assert same(result, short)
+    for state in whole.states:
+        script(monkeypatch, method, collapsed, after=state.epoch)
+        again, _ = trained(method, run=PlainRun(start=state), **words)
+        assert again.epoch == sound
+        assert same(again, result)
+
+
+@pytest.mark.parametrize(
+    ("collapsed", "words"),
+    [((0, 2), {}), ((2,), {}), ((0, 2, 4), {}), ((2, 4), {"protocol": "published"})],
+    ids=["the last is sound", "it recovers", "never sound", "published"],
+)
+def test_elsewhere_the_last_epoch_stays_the_result(monkeypatch, collapsed, words):
+    expected, _ = trained("hsan", **words)
+    script(monkeypatch, "hsan", collapsed)
+    result, _ = trained("hsan", **words)
+    assert result.epoch is None
+    assert same(result, expected)
+
+
+def test_a_checkpoint_at_a_sound_evaluation_has_no_copy_of_its_own_weights(monkeypatch):
+    script(monkeypatch, "hsan", [4])
+    _, run = trained("hsan", run=Recorder())
+    copies = {state.epoch: "sound.alpha" in state.shared for state in run.states}
+    assert copies == {0: False, 1: True, 2: False, 3: True, 4: True}
+
+
+def test_an_estimator_warns(monkeypatch):
+    script(monkeypatch, "hsan", [4])
+    data = small_graph("hsan")[0]
+    estimator = HSAN(n_clusters=3, embedding_dim=12, epochs=5, update_every=2)
+    with pytest.warns(UserWarning, match=r"^HSAN: a cluster has collapsed .* the result is that of epoch 2$"):
+        estimator.fit(data.x, data.edge_index)
+
+
+@pytest.mark.parametrize(("smallest", "collapsed"), [(0, True), (47, True), (48, False)])
+def test_a_collapsed_cluster_has_less_than_a_twentieth_of_the_mean(smallest, collapsed):
+    assert is_collapsed(smallest, 7650, 8) is collapsed  # amap: 0.05 * 956.25 = 47.8
