@@ -35,10 +35,8 @@ import pyarrow.pandas_compat, sklearn.cluster, torch._dynamo, workflows.train
 import ops.datamodules.graph, ops.datamodules.users, ops.training.trainer
 import mlflow.artifacts, mlflow.genai, quick_mlflow
 from ops.config.exit_codes import entry
-from ops.tracking.store import prepare
 from trainers import METHODS
 memory.preload()
-prepare()
 list(METHODS.values())
 quick_mlflow.warm_up()
 seed_run.CHECKPOINT_SECONDS = 0

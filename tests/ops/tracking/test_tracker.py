@@ -219,7 +219,7 @@ def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(o
     """Those that are large, here the model, are sent by a process of its own, and are held to the same."""
     by_this_process = []
     monkeypatch.setattr(records, "LARGE", 50)
-    monkeypatch.setattr(tracker, "send", lambda *each: (by_this_process.append(each[2]), records.send_part(*each)))
+    monkeypatch.setattr(tracker, "send_part", lambda *each: (by_this_process.append(each[2]), records.send_part(*each)))
     uri, study = default_uri(out), Study(out).start().epochs(2).model()
     (out / "mlartifacts").write_text("where files cannot go")
     (study.root / "result.json").write_text("{}")
