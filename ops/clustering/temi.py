@@ -24,7 +24,7 @@ from ops.rng import generator, torch_generator
 BETA, TEMPERATURE, NEIGHBOURS, HEADS = 0.6, 0.1, 50, 8  # the paper's, of 50 heads
 COMPONENTS, ROWS = 64, 50_000  # what features are reduced to, and rows of a larger table that heads learn from
 BATCH, STEPS, EPOCHS = 512, 800, 200  # pairs of a step; steps, of small tables so many passes
-RATE, MOMENTUM, MEAN_MOMENTUM, LOSS_MOMENTUM = 3e-2, 0.95, 0.9, 0.98  # of Adam, falling to 0; of what is averaged
+RATE, MOMENTUM, MEAN_MOMENTUM, LOSS_MOMENTUM = 3e-2, 0.95, 0.9, 0.98  # set on features of CIFAR-10, with labels
 
 
 def temi_loss(

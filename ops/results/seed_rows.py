@@ -1,7 +1,7 @@
 """What a run's finished seeds have left of their rows, read a part at a time, and the tables that become of it.
 
-A task reads one part's rows and writes one part of a table, in this process or by Ray on any node: nobody needs more
-than a part. Where ranks have sent their parts to S3 they are read from there, and tables are written there.
+A task reads one part's rows and writes one part of a table: nobody needs more than a part. Where ranks have sent their
+parts to S3 they are read from there, and tables are written there.
 """
 
 from collections.abc import Callable, Mapping

@@ -20,7 +20,7 @@ from ops.datamodules import datamodule_of
 from ops.errors import DivergedError
 from ops.evaluation.model_selection import panel
 from ops.evaluation.unlabelled import cluster_sizes
-from ops.graph.partition.executors import RunTasks, in_process
+from ops.graph.partition.executors import in_process
 from ops.results import arrays, finished_run, statistics
 from ops.results.feature_scale import looked_at
 from ops.results.figure_rows import Rows, T, figure_arrays, figure_rows
@@ -159,14 +159,12 @@ def _watch_result(experiment: AnyExperiment, run: SeedRun, sizes: NDArray[np.int
         experiment.console.warn(text)
 
 
-def collect(
-    experiment: AnyExperiment, folder: Path, planned: int, place: Location | None = None, run: RunTasks | None = None
-) -> RunResult:
+def collect(experiment: AnyExperiment, folder: Path, planned: int, place: Location | None = None) -> RunResult:
     """Write what the finished seeds of `folder` come to together, `result.json` last.
 
-    `place`: where that is on S3 if ranks keep their rows there; `run` does the tasks of parts, by default here.
+    `place`: where that is on S3 if ranks keep their rows there.
     """
-    seeds, shown, run = experiment.seeds, experiment.launch.result, run or in_process()
+    seeds, shown, run = experiment.seeds, experiment.launch.result, in_process()
     module, offsets = datamodule_of(experiment.method), datamodule_of(experiment.method).offsets(experiment.data)
     rows = SeedRows(folder, tuple(seeds), 1 if offsets is None else len(offsets) - 1, place)
     each = [_rescored(experiment, rows, seed) for seed in seeds]

@@ -19,10 +19,8 @@ from ops.config.tracking_uri import default_uri, ui_command
 from ops.data.load import prepared
 from ops.datamodules import datamodule_of
 from ops.distributed.apart import apart
-from ops.distributed.ray_session import check_seen, cluster_session, crew, has_workers
-from ops.distributed.resources import nodes, on_cluster
+from ops.distributed.ray_session import check_seen, crew, has_workers
 from ops.errors import Interrupted
-from ops.graph.partition.executors import on_ray
 from ops.masking import shown
 from ops.results.schema import RunResult, SeedResult
 from ops.results.statistics import numbers
@@ -117,12 +115,10 @@ def _summed_up(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[R
 
 
 def _in_new_process(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[RunResult, Ending]:
-    """The labels of rows that ranks own lie in files, which what is hidden names; a cluster's nodes do parts' tasks."""
+    """The labels of rows that ranks own lie in files, which what is hidden names."""
     experiment = replace(experiment, labels=getattr(experiment.hidden, "labels", None))
     torch.set_num_threads(experiment.threads)
-    with cluster_session():
-        run = on_ray(int(sum(node.cpus for node in nodes()))) if on_cluster() else None
-        result = collect(experiment, folder, planned, rows_on_s3(experiment.launch, folder), run)
+    result = collect(experiment, folder, planned, rows_on_s3(experiment.launch, folder))
     return result, outcome(experiment, folder, result)
 
 

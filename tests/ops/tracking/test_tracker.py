@@ -230,8 +230,6 @@ def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(o
     assert "it waits, the same command sends it again" in said[0]
     assert said[1].startswith("3 records wait for MLflow")
     check_whole(out / "mlflow.db", study)  # what can be sent was sent
-    with pytest.raises(ServiceError, match="3 records wait"):
-        send(study.root, uri)
     (out / "mlartifacts").unlink()
     assert send(study.root, uri) == []
     assert "report.html" in by_this_process
