@@ -95,8 +95,8 @@ def test_a_leak_stands_between_cleared_and_accumulated_gradients():
         scale = 1e-4 * gradient.abs().max()
         assert (sums["accumulate"][name] - sums[0.75][name] - 0.25 * gradient).abs().max() <= scale, name
         assert (sums[0.75][name] - sums[0.25][name] - 0.5 * gradient).abs().max() <= scale, name
-    with pytest.raises(ValueError, match=r"--gradients 1: allowed are standard \(0\), accumulate \(1\) or a number"):
-        settings_of(gradients=1.0)
+    with pytest.raises(ValueError, match=r"--gradients 1.5: allowed are standard \(0\), accumulate \(1\) or a number"):
+        settings_of(gradients=1.5)
 
 
 def test_the_learning_rate_falls_by_a_cosine_and_stays_without_one():

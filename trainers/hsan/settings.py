@@ -63,7 +63,7 @@ class Settings(TileSettings):
 
     @model_validator(mode="after")
     def _leak(self) -> Settings:
-        if isinstance(self.gradients, float) and not 0 < self.gradients < 1:
+        if isinstance(self.gradients, float) and not 0 <= self.gradients <= 1:
             raise ValueError(
                 f"--gradients {self.gradients:g}: allowed are standard (0), accumulate (1) or a number between"
             )

@@ -85,6 +85,8 @@ def agreeing(values):
         dropped |= {"batch_nodes", "parts", "blocks"}
         if values.get("pair_storage") == "recompute":
             dropped.add("pair_storage")
+    if isinstance(values.get("gradients"), float) and not 0 <= values["gradients"] <= 1:
+        dropped.add("gradients")
     if isinstance(values.get("tile_rows"), int) and not 16 <= values["tile_rows"] <= 8192:
         dropped.add("tile_rows")
     k = values.get("n_clusters")
@@ -196,7 +198,8 @@ def test_published_sets_its_rules_and_contradicts_others():
     assert {k: getattr(settings, k) for k in hsan.PUBLISHED} == hsan.PUBLISHED
     for key, fixed in hsan.PUBLISHED.items():
         info = fields(hsan.Settings)[key][0]
-        for value in get_args(info.annotation):
+        kinds = get_args(info.annotation)
+        for value in (get_args(kinds[0]) or kinds) if kinds else ():  # of a name or a number the names
             values = {"protocol": "published", key: value}
             if value == fixed:
                 assert build(hsan.Settings, values, {}) == settings
