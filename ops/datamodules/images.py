@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ops.api import Experiment, Judge
 from ops.atomic_io import Arrays
-from ops.clustering.kmeans import START_ROWS, kmeans
+from ops.clustering.kmeans import START_ROWS
 from ops.clustering.temi import temi
 from ops.config.data_settings import ImageSettings
 from ops.config.settings import LaunchSettings
@@ -25,10 +25,10 @@ from ops.datamodules.base import DataModule, Extras
 from ops.distributed.process_group import ProcessGroup
 from ops.distributed.ray_session import in_object_store
 from ops.distributed.resources import Workers
+from ops.evaluation.baselines import kmeans_clusters
 from ops.evaluation.unlabelled import feature_indices, size_indices
 from ops.graph.partition.executors import RunTasks
 from ops.results.seed_rows import SeedRows
-from ops.rng import generator
 
 OWN_SPACE = "indices are taken in the trial's own projections: they compare epochs and trials of one backbone only"
 
@@ -127,7 +127,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
             spaces["k-means on features"] = data.features
         for name, space in spaces.items():
             for seed in experiment.seeds:
-                yield name, _kmeans(space, experiment.k, seed), {}
+                yield name, kmeans_clusters(space, experiment.k, seed, LARGE, SAMPLED, START_ROWS), {}
         if data.features is not None:
             for seed in experiment.seeds[:LINEAR_SEEDS]:
                 yield "linear head on features", temi(data.features, experiment.k, seed), {}
@@ -139,12 +139,3 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         from ops.datamodules.images_results import finish
 
         return finish(experiment, rows, seed)
-
-
-def _kmeans(space: NDArray[np.number], k: int, seed: int) -> NDArray[np.int64]:
-    """k-means' clusters [N] of rows [N, D]; of a large table the centres are those of a keyed sample."""
-    if space.size <= LARGE:
-        return kmeans(space, k, (seed, 0), start_rows=START_ROWS).labels.numpy()
-    rows = np.sort(generator(seed, "baseline").choice(len(space), SAMPLED // space.shape[1], replace=False))
-    first = kmeans(space[rows], k, (seed, 0), start_rows=START_ROWS).centres
-    return kmeans(space, k, (seed, 0), first=first, max_iterations=1).labels.numpy()

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from ops.clustering.kmeans import kmeans
 from ops.clustering.linear import KINDS
 from ops.clustering.lloyd import nearest_two
+from ops.clustering.shards import BLOCK_ROWS
 from ops.data.types.graph import AttributedGraph
 from ops.evaluation.quick import DEGREE, QuickClusterings, methods
 from ops.evaluation.unlabelled import LARGE_TABLE
@@ -31,11 +32,11 @@ def baselines(
     `kmeans` is on X, `filter+kmeans` on unit rows of X filtered `order` times, `degree+kmeans` on log(1 + degree).
     """
     for seed in seeds:
-        yield "kmeans", seed, _kmeans(data.x, n_clusters, seed)
+        yield "kmeans", seed, kmeans_clusters(data.x, n_clusters, seed, LARGE_TABLE)
     rows = normalize(torch.from_numpy(data.x)).numpy()
     filtered = low_pass(rows, data.edge_index, order, data.weight)
     for seed in seeds:
-        yield "filter+kmeans", seed, _kmeans(filtered, n_clusters, seed)
+        yield "filter+kmeans", seed, kmeans_clusters(filtered, n_clusters, seed, LARGE_TABLE)
     del rows, filtered  # as large as X, each
     quick = QuickClusterings(data, n_clusters)
     for seed in seeds:
@@ -43,15 +44,23 @@ def baselines(
     yield from _linear(quick, seeds[:QUICK_SEEDS])
 
 
-def _kmeans(x: NDArray[np.float32], n_clusters: int, seed: int) -> NDArray[np.int64]:
-    """Clusters [N] of k-means on `x` [N, F]; of a large table by the centres of a keyed sample of its rows."""
-    rows = torch.from_numpy(x)
-    if x.size <= LARGE_TABLE:
-        labels = kmeans(rows, n_clusters, (seed, 0)).labels
-    else:
-        drawn = generator(seed, "baseline").choice(len(x), LARGE_TABLE // 2 // x.shape[1], replace=False)
-        labels, _ = nearest_two(rows, kmeans(rows[np.sort(drawn)], n_clusters, (seed, 0)).centres)
-    return np.asarray(labels)
+def kmeans_clusters(
+    x: NDArray[np.number], n_clusters: int, seed: int, large: int, sampled: int | None = None,
+    start_rows: int | None = None,
+) -> NDArray[np.int64]:  # fmt: skip
+    """Clusters [N] of k-means on `x` [N, F], perhaps a mapped file of any numbers.
+
+    Of a table of more than `large` values the centres are those of a keyed sample with `sampled` (half as many).
+    """
+    in_memory = x.dtype == np.float32 and x.flags.writeable
+    table = torch.from_numpy(x) if in_memory else x  # a tensor is prepared once, an array at every look
+    if x.size <= large:
+        return kmeans(table, n_clusters, (seed, 0), start_rows=start_rows).labels.numpy()
+    rows = (sampled or large // 2) // x.shape[1]
+    drawn = np.sort(generator(seed, "baseline").choice(len(x), rows, replace=False))
+    centres = kmeans(x[drawn], n_clusters, (seed, 0), start_rows=start_rows).centres
+    blocks = (x[first : first + BLOCK_ROWS].astype(np.float32) for first in range(0, len(x), BLOCK_ROWS))
+    return torch.cat([nearest_two(torch.from_numpy(block), centres)[0] for block in blocks]).numpy()
 
 
 def _linear(quick: QuickClusterings, seeds: list[int]) -> Iterator[tuple[str, int, NDArray[np.int64]]]:

@@ -102,9 +102,7 @@ def _add_optional(
         summary.kept = kept
 
 
-def _tell_shrunken(
-    experiment: AnyExperiment, run: SeedRun, rows: int, taken: int | None, summary: SeedResult
-) -> None:  # fmt: skip
+def _tell_shrunken(experiment: AnyExperiment, run: SeedRun, rows: int, taken: int | None, summary: SeedResult) -> None:
     """Warn of a cluster that has shrunk to almost nothing; with an epoch that was taken the summary says why."""
     if shrunken := statistics.shrunken(run.history, rows, experiment.k, taken):
         summary.warnings = [*run.warnings, f"seed {run.seed}: {shrunken}"]
