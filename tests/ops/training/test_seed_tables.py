@@ -56,6 +56,7 @@ def test_the_table_of_all_seeds_and_how_far_they_agree(tmp_path, offsets):
     assert write_assignments(single, in_process(), 3, "last", K, IDS if rows.parts == 1 else None) is None
 
 
+@pytest.mark.slow
 def test_parts_that_ranks_keep_in_a_bucket_are_read_and_written_there(s3, tmp_path):
     from s3_world import BUCKET
 
