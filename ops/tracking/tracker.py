@@ -106,7 +106,9 @@ class Tracking:
             with self._attempt(folder):
                 runs[folder] = self._run(folder, status, runs.get(folder.parent))
             run = runs.get(folder)
-            for part, mark in parts(folder, status).items() if run else ():
+            if run is None:
+                continue
+            for part, mark in parts(folder, status).items():
                 if sent(run).get(part) == mark or time.monotonic() > self.deadline:
                     continue
                 with self._attempt(folder / part):
