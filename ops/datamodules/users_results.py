@@ -17,7 +17,7 @@ from ops.datamodules.base import Extras
 from ops.datamodules.user_rows import UserRows, user_rows
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation import link_prediction, recall, recommenders
-from ops.evaluation.boost import boosted as boosted_rows
+from ops.evaluation.boost import boosted
 from ops.graph.partition.executors import RunTasks
 from ops.results.arrays import ASSIGNMENTS, MORE, read_arrays, read_map, seed_arrays
 from ops.results.schema import RecallLine, RecallTable, Scores, StoredJson
@@ -144,11 +144,10 @@ def _rows_of(
     """A seed's rows: in its clusters, in random ones of equal size, among all, boosted."""
     name, z, clusters = experiment.method.name, arrays["embedding"], arrays["last"]
     means = {"kmeans": "k-means", "som": "SOM"}[experiment.settings.cluster]
-    boosted = boosted_rows(task, check, lambda t: recall.near(t, z, None), clusters, f"{name}, all users")
     return [
         recall.u2u2i(task, z, clusters, f"{name} + {means}"),
         recall.random_clusters(task, z, experiment.k, f"{name}, random clusters", seed),
-        *boosted.rows,
+        *boosted(task, check, lambda t: recall.near(t, z, None), clusters, f"{name}, all users"),
     ]
 
 
