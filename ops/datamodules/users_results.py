@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.api import AnyExperiment
-from ops.atomic_io import Arrays, replacing
+from ops.atomic_io import Arrays, save_arrays
 from ops.clustering.owners import Owners
 from ops.data.types.hetero import Ids
 from ops.datamodules.base import Extras
@@ -67,9 +67,8 @@ def score_seed(
         queries=len(task.queries), users=task.users, left_out=task.left_out,
     )  # fmt: skip
     if group.rank == 0:
-        with replacing(folder / RECALLS) as temporary, temporary.open("wb") as file:
-            each = [np.array([row.recalls for row in table]) for table in (rows, alike)]
-            np.savez_compressed(file, rows=each[0], fixed=each[1])
+        recalls = [np.array([row.recalls for row in table]) for table in (rows, alike)]
+        save_arrays(folder / RECALLS, rows=recalls[0], fixed=recalls[1])
         scores.write(folder / SCORED)
 
 
