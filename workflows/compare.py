@@ -10,7 +10,7 @@ from pathlib import Path
 from ops.config.cli import parser
 from ops.config.exit_codes import entry
 from ops.errors import SettingsError
-from ops.reporting.compare import comparison_table, write_compare
+from ops.reporting.compare import compare, comparison_table, write_compare
 from ops.storage.run_copy import RESULTS, fetched
 
 EXAMPLES = ("runs/A runs/B", "runs/A s3://BUCKET/runs/B --out compare.html")
@@ -31,8 +31,9 @@ def main(argv: list[str], program: str = "workflows/compare.py") -> None:
         raise SettingsError(f"--out {args.out}: give a file")
     with ExitStack() as open_runs:
         folders = [open_runs.enter_context(fetched(run, only=RESULTS)).folder for run in args.runs]
-        print(comparison_table(folders))
-        print(f"\n{write_compare(folders, Path(args.out))}")
+        comparison = compare(folders)
+        print(comparison_table(comparison))
+        print(f"\n{write_compare(comparison, Path(args.out))}")
 
 
 if __name__ == "__main__":
