@@ -71,9 +71,8 @@ def squared_distances(x: Float[Tensor, "N D"], centres: Float[Tensor, "K D"]) ->
 def prepare(z: Table, shard: Shard, group: ProcessGroup, spherical: bool = False) -> Points:
     """The worker's rows `z`, of unit length (`spherical`) or minus the mean of all rows; z itself is not changed.
 
-    The mean is subtracted because |x|^2 - 2 x c + |c|^2 loses its digits far from the origin. A tensor is copied once,
-    an array never. Raises ValueError if z has not as many rows as `shard` says, DataError if a value of any worker is
-    not finite.
+    The mean is subtracted since |x|^2 - 2 x c + |c|^2 cancels far from the origin. A tensor is copied once, an array
+    never. Raises ValueError unless z has as many rows as `shard`, DataError if any value is not finite.
     """
     if z.shape[0] != shard.count:
         raise ValueError(f"{z.shape[0]} rows given, but the pieces hold {shard.count}")
