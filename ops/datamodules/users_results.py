@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.api import AnyExperiment
-from ops.atomic_io import Arrays, replacing
+from ops.atomic_io import Arrays, save_arrays
 from ops.clustering.owners import Owners
 from ops.data.types.hetero import Ids
 from ops.datamodules.base import Extras
 from ops.datamodules.user_rows import UserRows, user_rows
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation import link_prediction, recall, recommenders
-from ops.evaluation.boost import boosted as boosted_rows
+from ops.evaluation.boost import boosted
 from ops.graph.partition.executors import RunTasks
 from ops.results.arrays import ASSIGNMENTS, MORE, read_arrays, read_map, seed_arrays
 from ops.results.schema import RecallLine, RecallTable, Scores, StoredJson
@@ -67,9 +67,8 @@ def score_seed(
         queries=len(task.queries), users=task.users, left_out=task.left_out,
     )  # fmt: skip
     if group.rank == 0:
-        with replacing(folder / RECALLS) as temporary, temporary.open("wb") as file:
-            each = [np.array([row.recalls for row in table]) for table in (rows, alike)]
-            np.savez_compressed(file, rows=each[0], fixed=each[1])
+        recalls = [np.array([row.recalls for row in table]) for table in (rows, alike)]
+        save_arrays(folder / RECALLS, rows=recalls[0], fixed=recalls[1])
         scores.write(folder / SCORED)
 
 
@@ -144,11 +143,10 @@ def _rows_of(
     """A seed's rows: in its clusters, in random ones of equal size, among all, boosted."""
     name, z, clusters = experiment.method.name, arrays["embedding"], arrays["last"]
     means = {"kmeans": "k-means", "som": "SOM"}[experiment.settings.cluster]
-    boosted = boosted_rows(task, check, lambda t: recall.near(t, z, None), clusters, f"{name}, all users")
     return [
         recall.u2u2i(task, z, clusters, f"{name} + {means}"),
         recall.random_clusters(task, z, experiment.k, f"{name}, random clusters", seed),
-        *boosted.rows,
+        *boosted(task, check, lambda t: recall.near(t, z, None), clusters, f"{name}, all users"),
     ]
 
 

@@ -33,19 +33,17 @@ def contingency(
     return np.asarray(group.sum_(torch.from_numpy(table)).view(c, k).numpy())
 
 
-def scores(labels: NDArray[np.int64], clusters: NDArray[np.int64]) -> dict[str, float]:
-    """`table_scores` of rows; those without a label (-1) do not count. Raises ValueError where the lengths differ."""
-    return table_scores(contingency(labels, clusters))
-
-
-def table_scores(table: NDArray[np.int64]) -> dict[str, float]:
-    """ACC, NMI (arithmetic mean), ARI, macro F1 after the ACC map, AMI of a `contingency` [C K].
+def scores(
+    labels: NDArray[np.int64], clusters: NDArray[np.int64], group: ProcessGroup | None = None
+) -> dict[str, float]:
+    """ACC, NMI (arithmetic mean), ARI, macro F1 after the ACC map, AMI; rows as `contingency` takes them.
 
     ACC: the best one-to-one map of clusters to classes; rows of unmatched clusters count as wrong in ACC and F1.
     """
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics.cluster import expected_mutual_information, mutual_info_score
 
+    table = contingency(labels, clusters, group)
     table = table[table.any(1)][:, table.any(0)]
     n, of_class, of_cluster = int(table.sum()), table.sum(1), table.sum(0)
     classes, columns = linear_sum_assignment(table, maximize=True)
@@ -91,11 +89,6 @@ class Evaluator:
     def __init__(self, labels: NDArray[np.int64] | None, group: ProcessGroup | None = None) -> None:
         self._labels, self._group = labels, group
 
-    @property
-    def has_labels(self) -> bool:
-        """Whether scores can be given at all."""
-        return self._labels is not None
-
     def __call__(self, clusters: NDArray[np.int64]) -> dict[str, float]:
         """The scores of an assignment [n], or {} without labels."""
-        return {} if self._labels is None else table_scores(contingency(self._labels, clusters, self._group))
+        return {} if self._labels is None else scores(self._labels, clusters, self._group)

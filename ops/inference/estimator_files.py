@@ -26,9 +26,6 @@ from ops.results.stored_run import Explanation
 
 def save_estimator(estimator: Any, folder: Path) -> Path:
     """A run's folder of a fitted estimator. Raises SettingsError where the folder holds something."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"save: {folder} is there already; give a new folder")
     data, settings, seed = estimator._data, estimator._fit_settings, 0
@@ -38,7 +35,7 @@ def save_estimator(estimator: Any, folder: Path) -> Path:
     seed_folder.mkdir(parents=True)
     clusters, ids = estimator.labels_, np.arange(data.n_rows) if data.ids is None else data.ids
     columns = {"seed": np.zeros(len(ids), dtype=np.int64), "id": ids, "cluster": clusters}
-    pq.write_table(pa.table(columns | {"confidence": estimator.confidence_}), folder / "assignments.parquet")
+    arrays.write_table(folder / "assignments.parquet", columns | {"confidence": estimator.confidence_})
     save_model(folder / "model", estimator.model_, flat(settings) | describe(estimator.method.name, data, statistics))
     sample = figure_arrays(x, estimator.embedding_, clusters, None, getattr(data, "pixels", None))
     save_arrays(seed_folder / arrays.SAMPLE, **sample)

@@ -4,11 +4,9 @@ Of each the whole comes first, then its panels where it has several (`ops.report
 """
 
 import hashlib
-from collections.abc import Callable
 from contextlib import suppress
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,26 +23,10 @@ from ops.results.stored_run import StoredRun
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-P = ParamSpec("P")
-T = TypeVar("T")
 ALL_COLOURS = ("nearest", "pairs", "som")  # photos, and many greys; else 256 of them do
 TSNE_EPOCHS = 750  # 1,800 rows are within 2 % of the loss that 1,000 reach, in two thirds of the time
 
 
-def literal(draw: Callable[P, T]) -> Callable[P, T]:
-    """`draw` with all names as they are: a class `$x_{$` is no formula."""
-
-    @wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
-        from matplotlib import rc_context
-
-        with rc_context({"text.parse_math": False}):
-            return draw(*args, **kwargs)
-
-    return drawn
-
-
-@literal
 def run_drawings(run: StoredRun, points: Coordinates | None) -> dict[str, list[bytes]]:
     """All figures of one run that its stored files allow; `points`: its rows' coordinates (`coordinates`)."""
     from ops.reporting import figures as plots
@@ -78,7 +60,6 @@ def run_drawings(run: StoredRun, points: Coordinates | None) -> dict[str, list[b
     return _drawn(drawn)
 
 
-@literal
 def search_drawings(search: SearchResult) -> dict[str, list[bytes]]:
     """The search's figure: every searched setting against the objective."""
     from ops.reporting.figures import search_settings

@@ -243,6 +243,8 @@ def _positions(ax: Axes, values: Sequence[object]) -> list[float]:
     if len(numbers) == len(values):
         if min(numbers) > 0 and max(numbers) / min(numbers) > 30:
             ax.set_xscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")  # not as formulas, which no figure has
+            ax.xaxis.set_minor_formatter("")
         elif all(isinstance(v, int) for v in numbers):
             ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         return [float(v) for v in numbers]

@@ -57,11 +57,6 @@ def try_report(folder: Path, warn: Callable[[str], None]) -> Path | None:
         return None
 
 
-def page(title: str, heading: str, text: str, drawings: Mapping[str, Sequence[bytes]]) -> str:
-    """A self-contained HTML page in the reports' look: preformatted text, and pictures (PNG) by caption."""
-    return render("page.html.j2", title=title, heading=heading, text=text, drawings=drawings)
-
-
 def render(template: str, **values: object) -> str:
     """A template of this package as HTML; every value is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined

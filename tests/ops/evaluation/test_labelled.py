@@ -63,9 +63,7 @@ def test_many_classes_for_few_rows_do_not_warn():
 
 def test_the_evaluator_holds_the_labels():
     labels = ints(0, 0, 1, 1)
-    assert Evaluator(labels).has_labels
     assert Evaluator(labels)(labels) == scores(labels, labels)
-    assert not Evaluator(None).has_labels
     assert Evaluator(None)(labels) == {}
 
 
