@@ -18,8 +18,7 @@ EXAMPLES = ("runs/A runs/B", "runs/A s3://BUCKET/runs/B --out compare.html")
 
 def flags(program: str) -> argparse.ArgumentParser:
     """The parser of this command."""
-    each = parser(program, "Compare finished runs.", examples=EXAMPLES)
-    each.usage = f"{program} RUN [RUN ...] [--out FILE]"
+    each = parser(program, "Compare finished runs.", takes="RUN [RUN ...] [--out FILE]", examples=EXAMPLES)
     each.add_argument("runs", nargs="+", metavar="RUN", help="a finished run or search: its folder or s3:// URI")
     each.add_argument("--out", default="compare.html", help="the page (default: compare.html)")
     return each

@@ -18,8 +18,7 @@ OF_METHODS = {"train": LaunchSettings, "tune": SearchSettings}  # commands that 
 
 def flags(program: str) -> argparse.ArgumentParser:
     """The parser of this command."""
-    each = parser(program, "Print the completion of tessera.", examples=EXAMPLES)
-    each.usage = f"{program} SHELL > FILE"
+    each = parser(program, "Print the completion of tessera.", takes="SHELL > FILE", examples=EXAMPLES)
     each.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return each
 

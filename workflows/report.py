@@ -17,8 +17,7 @@ EXAMPLES = ("runs/NAME", "s3://BUCKET/runs/NAME")
 
 def flags(program: str) -> argparse.ArgumentParser:
     """The parser of this command."""
-    each = parser(program, "Redraw a run's figures and report.", examples=EXAMPLES)
-    each.usage = f"{program} RUN"
+    each = parser(program, "Redraw a run's figures and report.", takes="RUN", examples=EXAMPLES)
     each.add_argument("run", help="a finished run or search: its folder OUT/NAME, or s3://BUCKET/PREFIX/NAME")
     return each
 

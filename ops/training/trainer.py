@@ -29,7 +29,7 @@ from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.status import HISTORY, Ending, finished, recorded
 from ops.tracking.tensorboard import board
-from ops.tracking.tracker import tracked
+from ops.tracking.tracker import Tracking
 from ops.training.consensus_result import check_result
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
 from ops.training.ray_train import drop_checkpoints, left_to_workers, rows_on_s3, train_on_workers
@@ -101,7 +101,7 @@ def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None
             stored, shown_of_it = _summed_up(of_all, folder, round(stored.planned_memory_gib * 2**30))
             record.update(shown_of_it)
     elif study is None:
-        with tracked(folder, tracking_uri(launch), require=launch.require_tracking, warn=console.warn):
+        with Tracking(folder, tracking_uri(launch), require=launch.require_tracking, warn=console.warn):
             pass  # MLflow may lack something of it
     return stored
 
@@ -143,7 +143,7 @@ def _recorded(experiment: AnyExperiment, folder: Path, study: Path | None) -> It
     # A tag: the same run may be given more seeds, and MLflow refuses another value for a parameter.
     tags = {"method": experiment.method.name, "dataset": data.name, "seeds": str(launch.seeds)}
     uri, require = tracking_uri(launch), launch.require_tracking
-    tracker = nullcontext() if study else tracked(folder, uri, require=require, warn=experiment.console.warn)
+    tracker = nullcontext() if study else Tracking(folder, uri, require=require, warn=experiment.console.warn)
     with tracker, recorded(folder, folder.name, params, tags) as record:
         yield record
 
@@ -177,11 +177,12 @@ def fit(
             return
     params = flat(experiment.settings) | {"seed": seed, "threads": experiment.threads, "dataset": data.name}
     tags = {"method": experiment.method.name, "dataset": data.name}
-    shown = board(seed_folder, experiment.launch.tensorboard and summary is None)
+    shown = board(seed_folder) if experiment.launch.tensorboard and summary is None else nullcontext(None)
     with recorded(seed_folder, f"seed-{seed}", params, tags) as record, shown as show:
 
         def hear(epoch: Record) -> None:
-            show(epoch)
+            if show:
+                show(epoch)
             on_record(epoch)
 
         if summary is None:
