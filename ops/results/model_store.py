@@ -49,7 +49,7 @@ class _EncodingOfModel(StoredJson):
 
 
 class ModelFile(StoredJson):
-    """settings.json of a model: the method's settings and the keys ABOUT."""
+    """settings.json of a model: the method's settings, and these keys, which no method has."""
 
     method: str
     dataset: str | None = None
@@ -66,9 +66,6 @@ class ModelFile(StoredJson):
     def scaler(self) -> Scaling | None:
         """How the training scaled its features."""
         return Scaling.of(self.scaling.plain() if self.scaling else None)
-
-
-ABOUT = tuple(ModelFile.model_fields)  # keys of settings.json that are no settings
 
 
 @dataclass(frozen=True)
