@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # a wheel such as 2.9.0+cpu is taken before 2.9.0
 WHEELS := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
+# where a container sets it, each of hundreds of processes would compile all of our modules anew
+unexport PYTHONDONTWRITEBYTECODE
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
 .PHONY: help setup lock fuzz demo lint types check test all-tests test-cluster check-k8s chart kubeflow results bench test-gpu bench-gpu docs clean

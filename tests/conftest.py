@@ -9,8 +9,8 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import annotations
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
 
 import ops.graph.kernels
 
@@ -18,8 +18,7 @@ for module in pkgutil.iter_modules(ops.graph.kernels.__path__):
     # before the hook: numba compiles what is written, not a checked version
     importlib.import_module(f"ops.graph.kernels.{module.name}")
 
-# an int is welcome where a float is asked for, as everywhere in Python
-install_import_hook(["ops", "trainers"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+annotations.install("ops", "trainers")
 
 # A busy machine is slow, not wrong; `make fuzz` draws for minutes, the tests a few each time.
 unchecked = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
