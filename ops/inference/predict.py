@@ -106,8 +106,8 @@ def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, Trained
     if request.known is None:
         return model, training
     if training is not None:
-        known = {"spec": request.known, "knn": request.knn or training.source.knn}
-        return model, replace(training, source=training.source.model_copy(update=known))
+        moved = {"spec": request.known, "knn": request.knn or training.source.knn}
+        return model, replace(training, source=training.source.model_copy(update=moved))
     scale, encoding = model.about.scaling.kind if model.about.scaling else "none", model.encoding
     source = DataRecord(spec=request.known, knn=request.knn, knn_metric=request.knn_metric, scale=scale,
                         one_hot=bool(encoding.categories), ignore=",".join(encoding.ignored),

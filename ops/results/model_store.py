@@ -43,8 +43,8 @@ class _ScalingOfModel(StoredJson):
 
 
 class _EncodingOfModel(StoredJson):
-    ignored: list[str]
-    categories: dict[str, list[str]]
+    ignored: tuple[str, ...]
+    categories: dict[str, tuple[str, ...]]
     made: MadeFeatures = "none"
 
 
@@ -65,7 +65,8 @@ class ModelFile(StoredJson):
     @property
     def scaler(self) -> Scaling | None:
         """How the training scaled its features."""
-        return Scaling.of(self.scaling.plain() if self.scaling else None)
+        given = self.scaling
+        return None if given is None else Scaling(given.kind, np.array(given.centre), np.array(given.width))
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ class StoredModel:
     def encoding(self) -> Encoding:
         """How the training's table was read; nothing is left out or encoded of what was none."""
         given = self.about.encoding
-        return Encoding.of(given.plain() if given else None) or Encoding(categories={})
+        if given is None:
+            return Encoding(categories={})
+        return Encoding(True, given.ignored, given.categories, given.made)
 
     @property
     def method(self) -> str:
