@@ -1,4 +1,4 @@
-"""The methods that there are: `METHODS[name]` is imported when it is asked for."""
+"""All methods by name. `METHODS[name]` imports a method when it is asked for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAMES = (
     "sagsc",
     "ssgc",
     "twhin",
-)  # a folder of this package each, which has a METHOD
+)  # each is a folder of this package that has a METHOD
 
 
 class _Registry(Mapping[str, "AnyMethod"]):
@@ -47,7 +47,7 @@ METHODS: Mapping[str, AnyMethod] = _Registry()
 
 
 def method_of(argv: list[str]) -> AnyMethod:
-    """The method that a command names first. Raises SettingsError where it is missing or unknown."""
+    """The method that a command names first. Raises SettingsError where the name is missing or unknown."""
     if not argv or argv[0] not in METHODS:
         from ops.config.settings import nearby
 

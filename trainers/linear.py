@@ -49,7 +49,10 @@ class LinearSettings(MethodSettings):
 
 
 def train(settings: LinearSettings, data: AttributedGraph, run: Run) -> Result:
-    """Filter, subspace, clusters of one seed. A run that was stopped behind its report computes the same again."""
+    """Filter, subspace and clusters of one seed.
+
+    A run that was stopped after its report computes the same again.
+    """
     group = ProcessGroup(run.rank, run.world)
     smoothing = smoothing_of(data.edge_index, data.n_nodes, group, run.device, data.weight)
     fit = linear.fit(settings.linear, data.x, smoothing, settings.k, (run.seed, 0))
@@ -93,7 +96,7 @@ def estimate(settings: LinearSettings, data: AttributedGraph, world: int = 1) ->
     method, k, n = settings.linear, settings.k, data.n_nodes
     stored = np.count_nonzero(data.x)
     table = 8 * stored if stored < SPARSE_BELOW * data.x.size else data.x.nbytes
-    edges = 40 * (data.edge_index.shape[1] + n)  # A and S, once in float64
+    edges = 40 * (data.edge_index.shape[1] + n)  # A and S, one of them in float64 too
     widest = max(_width(method, k, data), 256 if method.kind == "m-s2cag" else 0)
     mapped = 12 * n * (1 + k) * (2 + k) // 2 if method.kind == "sagsc" else 0
     inputs = 2 * data.x.nbytes + 2 * data.edge_index.nbytes
@@ -101,7 +104,7 @@ def estimate(settings: LinearSettings, data: AttributedGraph, world: int = 1) ->
 
 
 def exchanged(settings: LinearSettings, data: AttributedGraph, world: int) -> int:
-    """Bytes that one worker sends in the whole computation, k-means apart: the products' rows, from all to all."""
+    """Bytes that one worker sends in the whole computation without k-means: rows of products, from each to all."""
     method, k = settings.linear, settings.k
     if method.kind == "degree":
         return 0
@@ -120,12 +123,12 @@ def exchanged(settings: LinearSettings, data: AttributedGraph, world: int) -> in
 
 
 def _no_filter(settings: LinearSettings) -> int:
-    """The filter of the baseline `filter + k-means`."""
+    """The order of the filter in the baseline `filter + k-means`."""
     return 2
 
 
 def linear_method(name: str, summary: str, settings: type[S], searched: tuple[str, ...]) -> Method[S, AttributedGraph]:
-    """The method of these settings."""
+    """A method with these settings."""
     return Method(
         name=name,
         summary=summary,

@@ -1,4 +1,4 @@
-"""What the trainings of all methods share: the epoch loop, steps summed over workers, batching, checks, first weights.
+"""What the trainings of all methods share: epoch loop, steps summed over workers, batching, checks, first weights.
 
 Axes: N nodes or images, n of them on this worker, D width.
 """
@@ -31,7 +31,7 @@ SPARSE_BELOW = 0.1  # share of features that are not 0, below which products ski
 
 
 class PartSettings(MethodSettings):
-    """The settings of a method that can train a graph in parts, some of them a step."""
+    """The settings of a method that can cut a graph into parts and take some of them in each step."""
 
     parts: int = setting(0, "parts to cut the graph into, some of them a step; 0: none", ge=0)
     blocks: int = setting(1, "parts a step takes, with the edges between them", ge=1)
@@ -67,7 +67,7 @@ class TileSettings(PartSettings):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run scores at an epoch: clusters of all rows [N], arrays to score beside them, and further metrics."""
+    """What a run scores at an epoch: the clusters of all rows [N], further arrays to score, and further metrics."""
 
     assignment: NDArray[np.int64]
     embeddings: Arrays | None = None
@@ -79,20 +79,20 @@ class EpochTrainer(Protocol):
     """Model and optimiser of one seed between two epochs."""
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """Train one epoch; its metrics, means over the steps. Raises DivergedError."""
+        """Train one epoch; returns its metrics, means over the steps. Raises DivergedError."""
 
     def evaluate(self, epoch: int) -> Evaluation | None:
-        """The clusters after an epoch; None where none are due."""
+        """The clusters after an epoch, or None where no evaluation is due."""
 
     def state(self, epoch: int) -> State:
-        """All that a resumed run needs; every draw is keyed, so no generator is part of it."""
+        """All that a resumed run needs. Random draws are keyed, so the state of no generator is part of it."""
 
     def result(self) -> Result:
         """Clusters, confidence, embedding and model after the last epoch."""
 
 
 def run_epochs(trainer: EpochTrainer, run: Run, epochs: int) -> Result:
-    """Train from where the run stands to the last epoch, reporting each one."""
+    """Train from the epoch after the checkpoint, or from the first, to the last one, and report each."""
     for epoch in range(run.start.epoch + 1 if run.start else 0, epochs):
         with products(run.device, run.precision):  # clusters and results are computed in float32
             metrics = trainer.epoch(epoch)
@@ -106,12 +106,12 @@ def run_epochs(trainer: EpochTrainer, run: Run, epochs: int) -> Result:
 
 
 def is_due(epoch: int, every: int, epochs: int) -> bool:
-    """Whether an evaluation every so many epochs, and after the last one, falls on `epoch`."""
+    """Whether there is an evaluation after `epoch`: after every `every`-th epoch and after the last one."""
     return epoch % every == 0 or epoch == epochs - 1
 
 
 def sent_bytes(group: ProcessGroup, before: tuple[int, int, int], steps: int) -> dict[str, float]:
-    """The metric of the bytes that a worker has sent in a step since its counters stood at `before`."""
+    """The metric of the bytes that this worker has sent in each step since its counters stood at `before`."""
     return {"sys/sent_bytes": group.sent_since(*before) / steps} if group.world > 1 else {}
 
 
@@ -123,9 +123,9 @@ def gradient_step(
     *,
     accumulate: bool = False,
 ) -> None:
-    """A step of the optimiser with the gradients of this worker's `loss`, summed over the workers.
+    """Step the optimiser with the gradients of this worker's `loss`, summed over the workers.
 
-    `accumulate` adds them to those of all earlier steps (HSAN's released code).
+    `accumulate` adds them to the gradients of all earlier steps, as the released code of HSAN does.
     """
     if not accumulate:  # before the backward pass, which needs the memory
         optimizer.zero_grad(set_to_none=True)
@@ -137,9 +137,10 @@ def gradient_step(
 
 
 def means(steps: Sequence[Mapping[str, Tensor]], last: Mapping[str, Tensor] | None = None) -> dict[str, float]:
-    """The means of an epoch's steps, and values of its `last` step as they are: the only time the host waits for it.
+    """The means of the metrics over an epoch's steps, and the values of `last`, those of its last step, unchanged.
 
-    Every step has the same names, with a scalar each.
+    This is the only time in an epoch that the host waits for the device. Every step has the same names, each with a
+    scalar.
     """
     last = last or {}
     scalars = [value.double() for step in [*steps, last] for value in step.values()]
@@ -150,14 +151,14 @@ def means(steps: Sequence[Mapping[str, Tensor]], last: Mapping[str, Tensor] | No
 
 
 def check_loss(loss: float, epoch: int, remedy: str, stage: str = "") -> None:
-    """Raise DivergedError, which names the epoch and the remedy, unless the loss is finite."""
+    """Raise DivergedError, which names the epoch and what to do, unless the loss is finite."""
     if not math.isfinite(loss):
         raise DivergedError(f"{stage}epoch {epoch}: the loss is {loss}; {remedy}")
 
 
 @dataclass(frozen=True)
 class Features:
-    """This worker's rows of X, dense or sparse, of the `total` rows that a step has."""
+    """The rows of X that this worker has, dense or sparse, out of the `total` rows of a step."""
 
     x: Float[Tensor, "n F"] | SparseRows
     total: int
@@ -168,7 +169,7 @@ class Features:
 
 
 def features_of(x: NDArray[np.float32], group: ProcessGroup, device: torch.device) -> Features:
-    """This worker's share of X [N, F]; rows of mostly zeros (bags of words) are kept without them."""
+    """The rows of X [N, F] that this worker has. Rows of mostly zeros (bags of words) are stored as sparse rows."""
     local = x[group.shard(len(x))]
     if np.count_nonzero(x) < SPARSE_BELOW * x.size:
         return Features(sparse_rows(sp.csr_array(local), device), len(x))
@@ -176,27 +177,30 @@ def features_of(x: NDArray[np.float32], group: ProcessGroup, device: torch.devic
 
 
 def aggregate(z: Float[Tensor, "n D"], a: SparseRows, n_nodes: int, group: ProcessGroup) -> Float[Tensor, "n D"]:
-    """`A Z` for this worker's rows of A, of the rows Z that all workers have together; differentiable in z."""
+    """`A Z` for this worker's rows of A; Z has the rows `z` of all workers. Differentiable in z."""
     return sparse_product(a, group.gather(z[None], n_nodes)[None])[0]
 
 
 def keep_cluster_ids(result: Result, n_clusters: int, warm: Warm | None) -> Result:
-    """After a warm start the result with the earlier run's cluster ids, in its assignment and the order of centres."""
+    """The result with the cluster ids of the run that a warm start began from; without one the result itself.
+
+    The ids are changed in the assignment and in the order of the centres.
+    """
     if warm is None:
         return result
     ids = matched_ids(*warm.shared(result.assignment), n_clusters)
-    order = torch.from_numpy(np.argsort(ids))  # the new cluster that has id 0, 1, ...
+    order = torch.from_numpy(np.argsort(ids))  # the new clusters in the order of their ids
     model = result.model | {"centres": result.model["centres"][order].contiguous()}
     return replace(result, assignment=ids[result.assignment], model=model)
 
 
 def linear_start(shape: Sequence[int], fan_in: int, draws: torch.Generator) -> Float[Tensor, "*shape"]:
-    """torch.nn.Linear's first weights and biases: uniform within 1 / sqrt(fan_in)."""
+    """The first weights and biases that torch.nn.Linear has: uniform within 1 / sqrt(fan_in)."""
     bound = 1 / math.sqrt(fan_in)
     return torch.empty(tuple(shape)).uniform_(-bound, bound, generator=draws)
 
 
 def glorot_start(shape: Sequence[int], draws: torch.Generator) -> Float[Tensor, "*shape"]:
-    """Uniform within sqrt(6 / (inputs + outputs)), the last two sizes (Glorot & Bengio 2010)."""
+    """Uniform within sqrt(6 / (inputs + outputs)), which are the last two sizes (Glorot & Bengio 2010)."""
     bound = math.sqrt(6 / (shape[-2] + shape[-1]))
     return torch.empty(tuple(shape)).uniform_(-bound, bound, generator=draws)

@@ -7,9 +7,10 @@ import argparse
 from contextlib import ExitStack
 from pathlib import Path
 
+from ops.config.cli import parser
 from ops.config.exit_codes import entry
 from ops.errors import SettingsError
-from ops.reporting.compare import comparison_table, write_compare
+from ops.reporting.compare import compare, comparison_table, write_compare
 from ops.storage.run_copy import RESULTS, fetched
 
 EXAMPLES = ("runs/A runs/B", "runs/A s3://BUCKET/runs/B --out compare.html")
@@ -17,13 +18,10 @@ EXAMPLES = ("runs/A runs/B", "runs/A s3://BUCKET/runs/B --out compare.html")
 
 def flags(program: str) -> argparse.ArgumentParser:
     """The parser of this command."""
-    parser = argparse.ArgumentParser(
-        prog=program, description="Compare finished runs.", formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(["examples:", *(f"  {program} {line}" for line in EXAMPLES)]),
-    )  # fmt: skip
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a finished run or search: its folder or s3:// URI")
-    parser.add_argument("--out", default="compare.html", help="the page (default: compare.html)")
-    return parser
+    each = parser(program, "Compare finished runs.", takes="RUN [RUN ...] [--out FILE]", examples=EXAMPLES)
+    each.add_argument("runs", nargs="+", metavar="RUN", help="a finished run or search: its folder or s3:// URI")
+    each.add_argument("--out", default="compare.html", help="the page (default: compare.html)")
+    return each
 
 
 def main(argv: list[str], program: str = "workflows/compare.py") -> None:
@@ -33,8 +31,9 @@ def main(argv: list[str], program: str = "workflows/compare.py") -> None:
         raise SettingsError(f"--out {args.out}: give a file")
     with ExitStack() as open_runs:
         folders = [open_runs.enter_context(fetched(run, only=RESULTS)).folder for run in args.runs]
-        print(comparison_table(folders))
-        print(f"\n{write_compare(folders, Path(args.out))}")
+        comparison = compare(folders)
+        print(comparison_table(comparison))
+        print(f"\n{write_compare(comparison, Path(args.out))}")
 
 
 if __name__ == "__main__":

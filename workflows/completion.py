@@ -18,11 +18,7 @@ OF_METHODS = {"train": LaunchSettings, "tune": SearchSettings}  # commands that 
 
 def flags(program: str) -> argparse.ArgumentParser:
     """The parser of this command."""
-    each = argparse.ArgumentParser(
-        prog=program, description="Print the completion of tessera.", usage=f"{program} SHELL > FILE",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(["examples:", *(f"  {program} {line}" for line in EXAMPLES)]),
-    )  # fmt: skip
+    each = parser(program, "Print the completion of tessera.", takes="SHELL > FILE", examples=EXAMPLES)
     each.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return each
 

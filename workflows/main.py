@@ -5,13 +5,12 @@ A workflow is imported when it is called, so that `tessera --help` costs nothing
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
 from ops.config.exit_codes import entry
-from ops.errors import SettingsError
+from ops.errors import SettingsError, did_you_mean
 
 SECTIONS = {  # a command: the workflow's module and what it is for; in the order in which a person needs them
     "first steps": {
@@ -44,9 +43,7 @@ def main(argv: list[str]) -> None:
     elif name in MODULES:
         workflow(name).main(argv[1:], program=f"tessera {name}")
     else:
-        close = get_close_matches(name, MODULES, n=1)
-        hint = f"; nearest: {close[0]}" if close else ""
-        raise SettingsError(f"tessera {name}: is no command{hint}; there are {', '.join(MODULES)}")
+        raise SettingsError(f"tessera {name}: is no command of {', '.join(MODULES)}{did_you_mean(name, MODULES)}")
 
 
 def workflow(name: str) -> Any:

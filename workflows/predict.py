@@ -25,8 +25,8 @@ EXAMPLES = (
 
 def flags(program: str) -> argparse.ArgumentParser:
     """The parser of this command."""
-    each = parser(program, "Clusters of known and new rows by a trained model.", PredictSettings, examples=EXAMPLES)
-    each.usage = f"{program} RUN [flags]"
+    about = "Clusters of known and new rows by a trained model."
+    each = parser(program, about, PredictSettings, takes="RUN [flags]", examples=EXAMPLES)
     each.add_argument("run", nargs="?", default=argparse.SUPPRESS, metavar="RUN|models:/NAME@ALIAS",
                       help="folder of a finished run or search (OUT/NAME), or a model in MLflow")  # fmt: skip
     return each

@@ -6,6 +6,7 @@ python workflows/report.py OUT/NAME
 import argparse
 import sys
 
+from ops.config.cli import parser
 from ops.config.exit_codes import entry
 from ops.reporting.html import write_report
 from ops.results.arrays import PICTURES
@@ -16,13 +17,9 @@ EXAMPLES = ("runs/NAME", "s3://BUCKET/runs/NAME")
 
 def flags(program: str) -> argparse.ArgumentParser:
     """The parser of this command."""
-    parser = argparse.ArgumentParser(
-        prog=program, description="Redraw a run's figures and report.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(["examples:", *(f"  {program} {line}" for line in EXAMPLES)]),
-    )  # fmt: skip
-    parser.add_argument("run", help="a finished run or search: its folder OUT/NAME, or s3://BUCKET/PREFIX/NAME")
-    return parser
+    each = parser(program, "Redraw a run's figures and report.", takes="RUN", examples=EXAMPLES)
+    each.add_argument("run", help="a finished run or search: its folder OUT/NAME, or s3://BUCKET/PREFIX/NAME")
+    return each
 
 
 def main(argv: list[str], program: str = "workflows/report.py") -> None:

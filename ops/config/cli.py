@@ -95,15 +95,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(
-    program: str, description: str, *models: type[Settings], examples: Sequence[str] = ()
+    program: str, description: str, *models: type[Settings], examples: Sequence[str] = (), takes: str = "[flags]"
 ) -> argparse.ArgumentParser:
     """An argument parser with one flag a setting; values stay text until the settings validate them.
 
-    `examples`: what may follow `program`, a line of the help each.
+    `takes` follows `program` in its usage, and each of the `examples` in a line of its help.
     """
     flags = _Parser(
         prog=program, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS,
-        usage=f"{program} [flags]", formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=f"{program} {takes}", formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(["examples:", *(f"  {program} {line}" for line in examples)]) if examples else None,
     )  # fmt: skip
     groups = {title: flags.add_argument_group(title) for title in SECTIONS}

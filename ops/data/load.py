@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.data.catalog.graphs import ALIASES, SOURCES, canonical, data_file, read_named
+from ops.data.catalog.download import in_data_folder
+from ops.data.catalog.graphs import ALIASES, SOURCES, canonical, read_named
 from ops.data.io.builder import Raw, check_knn, finished_graph, with_made_features
 from ops.data.io.folder import FIELD, read_folder
 from ops.data.io.graph_files import is_edge_table
@@ -122,7 +123,7 @@ def _read(spec: str, more_ids: NDArray[Any] | None = None, encoding: Encoding | 
 def _read_path(spec: str, bare: bool, more_ids: NDArray[Any] | None, encoding: Encoding | None) -> Raw:
     path = Path(os.path.expanduser(spec)) if spec else None
     if path is None or not os.path.exists(path):
-        path = data_file(spec) if bare else None
+        path = in_data_folder(f"{spec}.npz") if bare else None
     if path is None:
         raise DataError(_unknown(spec, bare))
     return read_folder(path, more_ids, encoding=encoding) if path.is_dir() else read_file(path, encoding)

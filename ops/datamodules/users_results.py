@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.api import AnyExperiment
-from ops.atomic_io import Arrays, replacing
+from ops.atomic_io import Arrays, save_arrays
 from ops.clustering.owners import Owners
 from ops.data.types.hetero import Ids
-from ops.datamodules.base import Extras
+from ops.datamodules.base import Extras, unit_rows
 from ops.datamodules.user_rows import UserRows, user_rows
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation import link_prediction, recall, recommenders
-from ops.evaluation.boost import boosted as boosted_rows
+from ops.evaluation.boost import boosted
 from ops.graph.partition.executors import RunTasks
 from ops.results.arrays import ASSIGNMENTS, MORE, read_arrays, read_map, seed_arrays
 from ops.results.schema import RecallLine, RecallTable, Scores, StoredJson
@@ -67,15 +67,13 @@ def score_seed(
         queries=len(task.queries), users=task.users, left_out=task.left_out,
     )  # fmt: skip
     if group.rank == 0:
-        with replacing(folder / RECALLS) as temporary, temporary.open("wb") as file:
-            each = [np.array([row.recalls for row in table]) for table in (rows, alike)]
-            np.savez_compressed(file, rows=each[0], fixed=each[1])
+        recalls = [np.array([row.recalls for row in table]) for table in (rows, alike)]
+        save_arrays(folder / RECALLS, rows=recalls[0], fixed=recalls[1])
         scores.write(folder / SCORED)
 
 
 def _scored(experiment: AnyExperiment, seed: int, folder: Path, *, fixed: bool) -> tuple[SeedScores, Rows, Rows]:
-    """What was written of a seed, with its rows and the fixed ones; scored now if it was a search's trial, or an
-    earlier version's."""
+    """What was written of a seed, with its rows and the fixed ones; scored now if it was a search's trial."""
     stored = SeedScores.read_optional(folder / SCORED)
     if stored is None or not (folder / RECALLS).is_file() or (fixed and not stored.fixed):
         score_seed(experiment, ProcessGroup(), seed, seed_arrays(folder), folder, fixed=fixed)
@@ -144,11 +142,10 @@ def _rows_of(
     """A seed's rows: in its clusters, in random ones of equal size, among all, boosted."""
     name, z, clusters = experiment.method.name, arrays["embedding"], arrays["last"]
     means = {"kmeans": "k-means", "som": "SOM"}[experiment.settings.cluster]
-    boosted = boosted_rows(task, check, lambda t: recall.near(t, z, None), clusters, f"{name}, all users")
     return [
         recall.u2u2i(task, z, clusters, f"{name} + {means}"),
         recall.random_clusters(task, z, experiment.k, f"{name}, random clusters", seed),
-        *boosted.rows,
+        *boosted(task, check, lambda t: recall.near(t, z, None), clusters, f"{name}, all users"),
     ]
 
 
@@ -168,7 +165,7 @@ def _links(experiment: AnyExperiment, users: UserRows, arrays: Arrays) -> dict[s
     """Hidden test pairs (a keyed sample of many) against drawn ones, scored by the cosine of their ends, or by
     (s + shift) . t."""
     z, others, data = arrays["embedding"], arrays["others"], experiment.data
-    z, others = (z + arrays["shift"], others) if "shift" in arrays else (_unit(z), _unit(others))
+    z, others = (z + arrays["shift"], others) if "shift" in arrays else (unit_rows(z), unit_rows(others))
     notes = Owners(np.asarray(data.manifest.nodes[data.others].offsets), users.owners.group)
     pairs = experiment.hidden.test
     if pairs.shape[1] > PAIRS:
@@ -183,8 +180,3 @@ def _links(experiment: AnyExperiment, users: UserRows, arrays: Arrays) -> dict[s
         return np.asarray(np.einsum("md,md->m", z[u], notes.fetch(others, asked)[place]))
 
     return link_prediction.link_scores((pairs[0], pairs[1]), interactions, score, owners=users.owners)
-
-
-def _unit(z: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
-    return unit

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from ops.clustering.owners import Owners
@@ -23,27 +23,13 @@ HITS = (1, 10)
 CHUNK_PAIRS = 1 << 20
 
 
-def negatives(
-    users: Int64[np.ndarray, "P"], edges: sp.csr_array, count: int, seed: int, position: int = 0
-) -> Int64[np.ndarray, "P S"]:
-    """`count` notes for each of `users`, drawn evenly and with replacement from the notes it has no edge to.
-
-    `edges` [U N] holds every edge, hidden ones as well, with sorted indices. Keyed by (seed, position); nothing is
-    drawn twice to avoid an edge. Raises ValueError for a user with an edge to every note.
-    """
-    draw = _draws(users, _free(edges, users), count, edges.shape[1], seed, position)
-    return _free_notes(edges, users, draw)
-
-
-def _free(edges: sp.csr_array, users: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many notes each of `users` [P] has no edge to."""
-    return np.asarray(edges.shape[1] - np.diff(edges.indptr)[users], dtype=np.int64)
-
-
 def _draws(
     users: NDArray[np.int64], free: NDArray[np.int64], count: int, n_notes: int, seed: int, position: int
 ) -> NDArray[np.int64]:
-    """For each of `users` [P] `count` numbers of its `free` notes."""
+    """For each of `users` [P] `count` numbers of its `free` notes (those it has no edge to), with replacement.
+
+    Keyed by (seed, position). Raises ValueError for a user with an edge to every note.
+    """
     if len(users) and free.min() < 1:
         user = int(users[free.argmin()])
         raise ValueError(f"user {user} has an edge to each of the {n_notes} notes: no negative can be drawn")
@@ -51,7 +37,7 @@ def _draws(
 
 
 def _free_notes(edges: sp.csr_array, users: NDArray[np.int64], draw: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The notes of the free ones' numbers `draw` [P S]."""
+    """The notes of the free ones' numbers `draw` [P S]; `edges` [U N] have sorted indices."""
     n_notes = edges.shape[1]
     # the r-th free note is r + (taken notes before it); the j-th taken one has (its number - j) free notes before it
     rows = np.repeat(np.arange(edges.shape[0]), np.diff(edges.indptr))
@@ -63,13 +49,9 @@ def _free_notes(edges: sp.csr_array, users: NDArray[np.int64], draw: NDArray[np.
 
 
 def link_scores(
-    edges: tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]],
-    all_edges: sp.csr_array,
-    score: Score,
-    seed: int = 0,
-    count: int = NEGATIVES,
-    owners: Owners | None = None,
-) -> dict[str, float]:
+    edges: tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]], all_edges: sp.csr_array, score: Score, seed: int = 0,
+    count: int = NEGATIVES, owners: Owners | None = None,
+) -> dict[str, float]:  # fmt: skip
     """AUC, MRR, hits@1 and hits@10 of hidden `edges` (users, notes) against `count` negatives each.
 
     AUC: all hidden edges against all negatives, the share of pairs in order, ties one half (Mann-Whitney). The rank
@@ -77,6 +59,8 @@ def link_scores(
     of ranks up to K. `all_edges` [n N] of this worker's users hold hidden ones as well; scores have to be finite
     (ValueError). `edges` are the same on every worker; each calls `score` of its own users' pairs, equally often.
     """
+    from sklearn.metrics import roc_auc_score
+
     users, notes = edges
     if not len(users):
         raise ValueError("no hidden edges to score")
@@ -86,7 +70,7 @@ def link_scores(
     rows = owners.shard.positions(users)  # of this worker, -1: another's
     local = rows >= 0
     free = np.zeros(len(users), dtype=np.int64)
-    free[local] = _free(table, rows[local])
+    free[local] = table.shape[1] - np.diff(table.indptr)[rows[local]]
     owners.sum_(free)
     scores = np.zeros((len(users), 1 + count))  # of each edge, then of its negatives
     step = max(1, CHUNK_PAIRS // count)
@@ -100,15 +84,9 @@ def link_scores(
     owners.sum_(scores)
     positive, drawn = np.split(scores, [1], axis=1)
     rank = 1 + (drawn > positive).sum(1) + (drawn == positive).sum(1) / 2
-    means = {"auc": auc(positive.ravel(), drawn.ravel()), "mrr": float(np.mean(1 / rank))}
+    is_edge = np.arange(scores.size) % (1 + count) == 0
+    means = {"auc": float(roc_auc_score(is_edge, scores.ravel())), "mrr": float(np.mean(1 / rank))}
     return means | {f"hits@{k}": float(np.mean(rank <= k)) for k in HITS}
-
-
-def auc(positive: Float[np.ndarray, "P"], negative: Float[np.ndarray, "M"]) -> float:
-    """The share of (positive, negative) pairs where the positive is larger, ties one half."""
-    order = np.sort(negative)
-    below, upto = (np.searchsorted(order, positive, side=side) for side in ("left", "right"))
-    return float(np.mean((below + upto) / 2) / len(negative))
 
 
 def _finite(values: NDArray[Any]) -> NDArray[np.float64]:

@@ -40,7 +40,7 @@ class Task:
 
     `users` (of all workers) have hidden notes and training notes; `queries` are the numbers of those asked, the same
     on every worker (a keyed sample where there are more than allowed). `left_out` users have hidden notes but no
-    training notes; `repeated` hidden pairs were given twice or are training pairs as well, and do not count.
+    training notes. Hidden pairs that were given twice, or are training pairs as well, do not count again.
     """
 
     train: sp.csr_array
@@ -48,7 +48,6 @@ class Task:
     queries: NDArray[np.int64]
     users: int
     left_out: int
-    repeated: int
     owners: Owners
 
     @property
@@ -90,7 +89,7 @@ def make_task(
         raise ValueError(f"hidden pairs lie outside of the {seen.shape} training matrix") from None
     hidden = _binary(hidden - hidden.multiply(seen))
     wanted, active = np.diff(hidden.indptr) > 0, np.diff(seen.indptr) > 0
-    left_out, repeated = owners.sum_(np.array([np.sum(wanted & ~active), len(users) - hidden.nnz])).tolist()
+    left_out = int(owners.sum_(np.array([np.sum(wanted & ~active)]))[0])
     counts = np.zeros(len(owners.offsets), dtype=np.int64)  # of users that can be asked, by part
     for part, rows in owners.slices():
         counts[part + 1] = np.sum((wanted & active)[rows])
@@ -106,7 +105,7 @@ def make_task(
         chosen = (places >= first[part]) & (places < first[part + 1])
         able = np.flatnonzero((wanted & active)[rows])
         queries[chosen] = owners.offsets[part] + able[places[chosen] - first[part]]
-    return Task(seen, hidden, owners.sum_(queries), answerable, left_out, repeated, owners)
+    return Task(seen, hidden, owners.sum_(queries), answerable, left_out, owners)
 
 
 def _binary(matrix: Any) -> sp.csr_array:
@@ -205,7 +204,9 @@ def lists_of(
         scores.sort_indices()
         if touched is not None and clusters is not None:
             keys = np.repeat(clusters[users], np.diff(scores.indptr)) * task.train.shape[1] + scores.indices
-            scores.data = scores.data * np.where(_among(owners, keys, touched), 1 + boost, 1.0)
+            route = Route(owners.group, keys % owners.group.world, keys)
+            is_touched = route.answered(np.isin(route.asked, touched).astype(np.uint8)).astype(bool)
+            scores.data = scores.data * np.where(is_touched, 1 + boost, 1.0)
         scores.data = np.round(scores.data, DIGITS)
         scores = scores - SEEN * task.train[users]
         scores.sort_indices()
@@ -231,25 +232,11 @@ def _ranked(notes: NDArray[Any], scores: NDArray[np.float64], n_notes: int) -> N
 
 
 def _touched(task: Task, clusters: NDArray[np.int64]) -> NDArray[np.int64]:
-    """cluster * N + note of every note that a user of the cluster touched, ascending; worker r has those % W = r."""
+    """cluster * N + note of every note that a user of the cluster touched; worker r has those % W = r."""
     users = np.repeat(clusters, np.diff(task.train.indptr))
     keys: NDArray[np.int64] = np.unique(users * task.train.shape[1] + task.train.indices)
     group = task.owners.group
     return np.unique(Route(group, keys % group.world, keys).asked)
-
-
-def _among(owners: Owners, keys: NDArray[np.int64], touched: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of this worker's `keys` any worker has among its `touched` ones."""
-    route = Route(owners.group, keys % owners.group.world, keys)
-    return route.answered(_member(route.asked, touched).astype(np.uint8)).astype(bool)
-
-
-def _member(keys: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.bool_]:
-    if not len(among):
-        return np.zeros(keys.shape, dtype=bool)
-    place = np.minimum(np.searchsorted(among, keys), len(among) - 1)
-    members: NDArray[np.bool_] = among[place] == keys
-    return members
 
 
 def scored_lists(task: Task, lists: NDArray[np.int64], name: str, scanned: NDArray[Any], note: str = "") -> RecallRow:
@@ -271,7 +258,7 @@ def list_metrics(lists: Int64[np.ndarray, "q L"], task: Task) -> dict[str, NDArr
     n_notes, answers = task.hidden.shape[1], task.hidden[task.asked_rows]
     wanted = np.diff(answers.indptr)
     keys = np.repeat(np.arange(len(lists)), wanted) * n_notes + answers.indices
-    hits = _member(np.arange(len(lists))[:, None] * n_notes + lists, keys) & (lists >= 0)
+    hits = np.isin(np.arange(len(lists))[:, None] * n_notes + lists, keys) & (lists >= 0)
     discount = 1 / np.log2(np.arange(2, lists.shape[1] + 2))
     ideal = np.concatenate([[0.0], np.cumsum(discount)])
     each: dict[str, Any] = {}  # the values of this worker's queries

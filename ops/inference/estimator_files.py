@@ -19,16 +19,13 @@ from ops.graph.sampling.dataset import PartitionedGraph
 from ops.results import arrays
 from ops.results.feature_scale import looked_at
 from ops.results.figure_rows import figure_arrays
-from ops.results.model_store import describe, read_model, save_model
+from ops.results.model_store import describe, save_model
 from ops.results.schema import DataRecord, RunResult, Scores, SeedResult, SettingRecord
 from ops.results.stored_run import Explanation
 
 
 def save_estimator(estimator: Any, folder: Path) -> Path:
     """A run's folder of a fitted estimator. Raises SettingsError where the folder holds something."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"save: {folder} is there already; give a new folder")
     data, settings, seed = estimator._data, estimator._fit_settings, 0
@@ -38,7 +35,7 @@ def save_estimator(estimator: Any, folder: Path) -> Path:
     seed_folder.mkdir(parents=True)
     clusters, ids = estimator.labels_, np.arange(data.n_rows) if data.ids is None else data.ids
     columns = {"seed": np.zeros(len(ids), dtype=np.int64), "id": ids, "cluster": clusters}
-    pq.write_table(pa.table(columns | {"confidence": estimator.confidence_}), folder / "assignments.parquet")
+    arrays.write_table(folder / "assignments.parquet", columns | {"confidence": estimator.confidence_})
     save_model(folder / "model", estimator.model_, flat(settings) | describe(estimator.method.name, data, statistics))
     sample = figure_arrays(x, estimator.embedding_, clusters, None, getattr(data, "pixels", None))
     save_arrays(seed_folder / arrays.SAMPLE, **sample)
@@ -87,14 +84,9 @@ def load_estimator(address: str, class_of: Callable[[str], type[Any]], tracking_
     It has its model, so that it predicts; `labels_`, `confidence_` and `ids_` where the run's clusters are at hand.
     Raises DataError for what is none of these, SettingsError for a method without an estimator.
     """
-    from ops.results.finished_run import open_finished
+    from ops.inference.registry import open_any
 
-    if address.startswith("models:"):
-        from ops.inference.registry import download_model
-
-        model, nodes = read_model(download_model(address, tracking_uri)), None
-    else:
-        model, nodes = open_finished(address)
+    model, nodes = open_any(address, tracking_uri)
     kind = class_of(model.method)
     estimator = kind(**{key: value for key, value in model.settings.items() if value is not None})
     estimator.model_, estimator._fit_settings = model.tensors, estimator.settings

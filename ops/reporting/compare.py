@@ -12,7 +12,6 @@ from ops.config.console import NOTHING, as_typed, printable
 from ops.errors import SettingsError
 from ops.reporting import tables
 from ops.reporting.clusters import read_assignments
-from ops.reporting.drawings import literal
 from ops.reporting.html import render
 from ops.results.schema import DataRecord, RunResult
 from ops.results.stored_run import StoredRun, is_search, read_result
@@ -41,14 +40,11 @@ class Comparison:
     warning: str | None
 
 
-def comparison_table(runs: Sequence[Path]) -> str:
+def comparison_table(comparison: Comparison) -> str:
     """The runs as text, by data set: last, selected and oracle of each, the baselines, costs, differing settings.
 
     Runs on users also have recall and link scores on the edges hidden for the test, of the last epoch.
-
-    Raises DataError for a folder that is no finished run, SettingsError without runs.
     """
-    comparison = compare(runs)
     blocks = [f"Warning: {comparison.warning}"] if comparison.warning else []
     for group in comparison.groups:
         header = ["run", "method", "figures", *(tables.TITLES[c] for c in group.columns), *COSTS.values()]
@@ -69,12 +65,11 @@ def comparison_table(runs: Sequence[Path]) -> str:
     return "\n\n".join(blocks)
 
 
-def write_compare(runs: Sequence[Path], out: Path) -> Path:
+def write_compare(comparison: Comparison, out: Path) -> Path:
     """The comparison as one HTML file at `out` (in it as compare.html where it is a folder); returns its path.
 
-    Raises what `comparison_table` raises, and SettingsError where `out` cannot be written.
+    Raises SettingsError where `out` cannot be written.
     """
-    comparison = compare(runs)
     target = out / "compare.html" if out.is_dir() else out
     drawings = {group.title: png for group in comparison.groups if (png := _drawing(group))}
     atomic_write(target, render("compare.html.j2", comparison=comparison, drawings=drawings, costs=COSTS))
@@ -82,7 +77,10 @@ def write_compare(runs: Sequence[Path], out: Path) -> Path:
 
 
 def compare(runs: Sequence[Path]) -> Comparison:
-    """Read the runs and lay them out; raises as `comparison_table`."""
+    """Read the runs and lay them out.
+
+    Raises DataError for a folder that is no finished run, SettingsError without runs.
+    """
     if not runs:
         raise SettingsError("compare: no run given; name one or more run folders OUT/NAME")
     paths = dict(zip(_names(runs), runs, strict=True))
@@ -197,7 +195,6 @@ def _warning(data: Sequence[DataRecord]) -> str | None:
     return printable(f"the runs are not on the same data ({listed}); compare figures within one data set only")
 
 
-@literal
 def _drawing(group: Group) -> list[bytes] | None:
     from ops.reporting import figures, theme
 

@@ -4,11 +4,9 @@ Of each the whole comes first, then its panels where it has several (`ops.report
 """
 
 import hashlib
-from collections.abc import Callable
 from contextlib import suppress
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,28 +23,12 @@ from ops.results.stored_run import StoredRun
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-P = ParamSpec("P")
-T = TypeVar("T")
 ALL_COLOURS = ("nearest", "pairs", "som")  # photos, and many greys; else 256 of them do
 TSNE_EPOCHS = 750  # 1,800 rows are within 2 % of the loss that 1,000 reach, in two thirds of the time
 
 
-def literal(draw: Callable[P, T]) -> Callable[P, T]:
-    """`draw` with all names as they are: a class `$x_{$` is no formula."""
-
-    @wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
-        from matplotlib import rc_context
-
-        with rc_context({"text.parse_math": False}):
-            return draw(*args, **kwargs)
-
-    return drawn
-
-
-@literal
 def run_drawings(run: StoredRun, points: Coordinates | None) -> dict[str, list[bytes]]:
-    """All figures of one run that its stored files allow; `points`: its rows' coordinates (`coordinates`)."""
+    """All figures of one run that its stored files allow; `points`: its rows' coordinates (`tsne`)."""
     from ops.reporting import figures as plots
     from ops.reporting import image_figures, som_figure
 
@@ -78,7 +60,6 @@ def run_drawings(run: StoredRun, points: Coordinates | None) -> dict[str, list[b
     return _drawn(drawn)
 
 
-@literal
 def search_drawings(search: SearchResult) -> dict[str, list[bytes]]:
     """The search's figure: every searched setting against the objective."""
     from ops.reporting.figures import search_settings
@@ -100,11 +81,6 @@ def baseline_lines(run: StoredRun) -> dict[str, dict[str, float]]:
             group = "eval" if metric in LABELLED else "tune" if metric == "score" else "cluster"
             lines.setdefault(f"{group}/{metric}", {})[BASELINES.get(name, name)] = value
     return lines
-
-
-def coordinates(run: StoredRun) -> Coordinates | None:
-    """t-SNE coordinates of a run's rows before and after training; None where there are too few to draw."""
-    return tsne(run.sample, run.path / f"seed-{run.seed}" / "tsne.npz") if run.sample else None
 
 
 def curve_titles(run: StoredRun) -> dict[str, str]:

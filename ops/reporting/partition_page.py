@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ops.atomic_io import replacing
+from ops.atomic_io import atomic_write
 from ops.graph.partition import report
 from ops.graph.partition.manifest import Manifest
-from ops.reporting.html import page
+from ops.reporting.html import render
 from ops.reporting.theme import CYCLE, INK, legend, panels, pngs, style
 
 
@@ -43,10 +43,9 @@ def picture(manifest: Manifest) -> Figure:
 
 def write_page(manifest: Manifest, picture_file: Path, page_file: Path) -> None:
     """The picture as PNG, and the report with it as one HTML page without any other file."""
-    images = pngs(picture(manifest))
-    title = f"{manifest.name} in {manifest.parts} parts"
-    drawings = {"Sizes, cut and halo of the parts; the line is the mean.": images[1:]}
-    html = page(title, "Parts and relations", report.text(manifest), drawings)
-    for path, content in ((picture_file, images[0]), (page_file, html.encode())):
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
+    whole, *panels_of_it = pngs(picture(manifest))
+    drawings = {"Sizes, cut and halo of the parts; the line is the mean.": panels_of_it}
+    title, heading = f"{manifest.name} in {manifest.parts} parts", "Parts and relations"
+    html = render("page.html.j2", title=title, heading=heading, text=report.text(manifest), drawings=drawings)
+    atomic_write(picture_file, whole)
+    atomic_write(page_file, html)

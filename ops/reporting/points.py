@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.atomic_io import Arrays, replacing
+from ops.atomic_io import Arrays
 from ops.data.types.scaling import Scaling
 from ops.reporting.clusters import Assignments
+from ops.results.arrays import write_table
 from ops.results.figure_rows import SHEET
 from ops.results.stored_run import StoredRun
 from ops.rng import generator
@@ -99,17 +100,9 @@ def _as_given(
 
 def write_points(points: MapPoints, path: Path) -> None:
     """The points as Parquet: id, projection_x, projection_y, cluster, label, confidence and features."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns: dict[str, NDArray[np.generic]] = {
-        "id": points.ids,
-        "projection_x": points.after[:, 0],
-        "projection_y": points.after[:, 1],
-    }
-    columns |= {name: values.astype(str) for name, values in points.groups.items()}  # names, not quantities
-    with replacing(path) as temporary:
-        pq.write_table(pa.table({**points.values, **columns}), temporary)
+    places = {"id": points.ids, "projection_x": points.after[:, 0], "projection_y": points.after[:, 1]}
+    groups = {name: values.astype(str) for name, values in points.groups.items()}  # names, not quantities
+    write_table(path, {**points.values, **places, **groups})
 
 
 def map_data(points: MapPoints) -> dict[str, object]:

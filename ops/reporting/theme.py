@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -31,15 +32,11 @@ NARROW = 5.0  # of figures with one panel; its text can be read where it is 340 
 HALO = [withStroke(linewidth=2.5, foreground=PALE)]  # around dark text on any ground
 
 
-def png(figure: Figure, all_colours: bool = False) -> bytes:
-    """A Figure as PNG bytes, the same bytes for the same Figure (no date inside), in 256 colours or in all."""
-    return pngs(figure, all_colours)[0]
-
-
 def pngs(figure: Figure, all_colours: bool = False) -> list[bytes]:
-    """A Figure, then each of its panels (axes with a title) and its legend apart, if there are several panels.
+    """A Figure as PNG, then each of its panels (axes with a title) and its legend apart, if there are several panels.
 
-    A page puts as many panels beside each other as there is room for: on a telephone one.
+    The same bytes for the same Figure (no date inside), in 256 colours or in all. A page puts as many panels beside
+    each other as there is room for: on a telephone one.
     """
     image, panels = _rendered(figure), [ax for ax in figure.axes if ax.get_title(loc="left")]
     if len(panels) < 2:
@@ -62,6 +59,8 @@ def _rendered(figure: Figure) -> "Image.Image":
     figure.patch.set_alpha(0)
     for ax in figure.axes:
         ax.patch.set_alpha(0)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a class `$x_{$` is no formula
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba()).copy())

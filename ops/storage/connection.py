@@ -135,14 +135,10 @@ def _explained(location: Location, code: str) -> tuple[str, str]:
     if re.search("Connect|Timeout|HTTPClient|SSL|Network", code):
         return "storage cannot be reached", "start it or correct AWS_ENDPOINT_URL, then give the same command again"
     if code in _DENIED or "Credential" in code:
-        if _no_credentials():
+        import boto3
+
+        if boto3.Session().get_credentials() is None:
             return "no credentials are set", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         advice = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their rights on the bucket"
         return f"access denied ({code})", advice
     return f"the server answers {code or 'an error'}", "start the same command again, or ask who runs the server"
-
-
-def _no_credentials() -> bool:
-    import boto3
-
-    return boto3.Session().get_credentials() is None

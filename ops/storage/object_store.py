@@ -1,7 +1,8 @@
 """Objects in a bucket: list, read, write, copy and delete them, by `pyarrow.fs`. Every failure is one line."""
 
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,6 +101,23 @@ def download(location: Location, path: Path, *, patient: bool = True) -> Stored:
         if not complete or (size > BLOCK and etag(location) != about["ETag"].decode()):
             raise failure(location, "was replaced while it was read", "give the same command again")
     return _stored(size, about.get("Last-Modified", b"").decode())
+
+
+@contextmanager
+def opened(location: Location, stamp: str) -> Iterator["NativeFile"]:
+    """The object to read and seek in, by ranges: nothing else of it is fetched. Raises as `read_range` does."""
+    with translated(location):
+        source = _reader(location)
+    try:
+        with source:
+            yield source
+    except OSError as error:
+        if "AWS Error" not in str(error):  # of whoever makes something of the bytes
+            raise
+        with translated(location):
+            raise
+    if stat(location).stamp != stamp:
+        raise Conflict(str(location))
 
 
 def read_range(location: Location, first: int, count: int, *, stamp: str = "") -> bytes:

@@ -175,32 +175,28 @@ def claim(folder: Path, value: Mapping[str, object], *, fresh: bool, name: str =
     the folder.
     """
     with naming(folder, name or str(folder)):
-        _claim(folder, value, fresh=fresh)
-
-
-def _claim(folder: Path, value: Mapping[str, object], *, fresh: bool) -> None:
-    run_file = folder / RUN_FILE
-    files = [p for p in folder.iterdir() if p.name not in _NO_FILES_OF_THE_RUN]
-    if files and not run_file.exists():  # not even `fresh` may empty what is no run's
-        raise SettingsError(f"{folder}: holds files that are no run's ({files[0].name}); give another --name")
-    if fresh:
-        for path in sorted(files, key=lambda p: p == run_file):  # the identity last: a kill leaves a run's folder
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    refuse_links(folder)
-    there = read_json(run_file)
-    if there is None or not isinstance(there.get("settings"), dict):
-        if run_file.exists():
-            raise SettingsError(f"{run_file}: is damaged; give another --name, or --fresh")
-        write_json(run_file, value)
-        return
-    now = json.loads(json.dumps(value))
-    if there == now:
-        return
-    old, new = there["settings"], now["settings"]
-    none = "not set"
-    keys = [f"{k} ({old.get(k, none)} there, {new.get(k, none)} now)" for k in old | new if old.get(k) != new.get(k)]
-    keys += [k for k in ("method", "data", "warm") if there.get(k) != now.get(k)]
-    raise SettingsError(f"{folder}: is another run: {', '.join(keys)} differ; give another --name, or --fresh")
+        run_file = folder / RUN_FILE
+        files = [p for p in folder.iterdir() if p.name not in _NO_FILES_OF_THE_RUN]
+        if files and not run_file.exists():  # not even `fresh` may empty what is no run's
+            raise SettingsError(f"{folder}: holds files that are no run's ({files[0].name}); give another --name")
+        if fresh:
+            for path in sorted(files, key=lambda p: p == run_file):  # the identity last: a kill leaves a run's folder
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        refuse_links(folder)
+        there = read_json(run_file)
+        if there is None or not isinstance(there.get("settings"), dict):
+            if run_file.exists():
+                raise SettingsError(f"{run_file}: is damaged; give another --name, or --fresh")
+            write_json(run_file, value)
+            return
+        now = json.loads(json.dumps(value))
+        if there == now:
+            return
+        old, new = there["settings"], now["settings"]
+        differ = [k for k in old | new if old.get(k) != new.get(k)]
+        keys = [f"{k} ({old.get(k, 'not set')} there, {new.get(k, 'not set')} now)" for k in differ]
+        keys += [k for k in ("method", "data", "warm") if there.get(k) != now.get(k)]
+        raise SettingsError(f"{folder}: is another run: {', '.join(keys)} differ; give another --name, or --fresh")
 
 
 TRIAL, RAY = "trial-", "ray"

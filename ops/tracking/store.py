@@ -1,18 +1,29 @@
-"""The connection to MLflow, and its errors sorted into two kinds."""
+"""MLflow: its connection, the parts of a folder's record, and how each is sent; every call may be made twice.
 
+MLflow keeps with every run what tells the content of each part that it was sent: all is sent once, whoever was killed.
+"""
+
+import hashlib
+import json
 import logging
 import os
+import re
+import tempfile
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ops.atomic_io import locked
+from ops.atomic_io import digest, locked
 from ops.config.tracking_uri import sqlite_file
+from ops.errors import DataError, ServiceError
 from ops.masking import mask, shown
+from ops.storage.status import HISTORY, STATUS, Status, linked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Metric, Run
 
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a request that is repeated blindly could create a run twice
@@ -22,33 +33,18 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 GISTS = ("connection refused", "timed out", "name or service not known", "database is locked")  # of long messages
-REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
+BY_LABELS = "eval/"
+CLOCK, EACH = "sys/time", "sys/epoch_s"  # an epoch's time in seconds since 1970; a metric that every epoch has
+FILES = ("report.html", "figures", "assignments.parquet", "assignments", "trials.json", "result.json", "model")
+WRAPPER = Path(__file__).parents[1] / "inference" / "mlflow_pyfunc.py"
+REQUIREMENTS = ["mlflow", "numpy", "pandas", "safetensors", "torch"]  # MLflow would spend a minute on looking for them
+SENT, DIGEST = "tessera.sent", "tessera.digest"  # tags of a run and of a model
 
 
-class Away(Exception):
-    """MLflow takes nothing now; everything is sent later."""
-
-
-class Refused(Exception):
-    """MLflow does not take this record, others it does; this one is sent again later."""
-
-
-@contextmanager
-def translated(where: str) -> Iterator[None]:
-    """Turn what MLflow (called `where`), its database or its artifact store raises into Away or Refused."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (Away, Refused):
-        raise
-    except Exception as error:
-        text = " ".join(mask(str(error)).split())
-        reason = next((gist for gist in GISTS if gist in text.lower()), text[:200] or type(error).__name__)
-        damaged = isinstance(error, FileNotFoundError | KeyError | TypeError | ValueError)  # a record of ours
-        if damaged or (isinstance(error, MlflowException) and error.error_code in REFUSALS):
-            raise Refused(reason) from None
-        raise Away(f"{where} cannot be reached ({reason})") from None
+def gist(error: Exception) -> str:
+    """What an error of MLflow, its database or its artifact store says, in 200 characters and without secrets."""
+    text = " ".join(mask(str(error)).split())
+    return next((each for each in GISTS if each in text.lower()), text[:200] or type(error).__name__)
 
 
 def quiet_mlflow() -> None:
@@ -60,14 +56,14 @@ def quiet_mlflow() -> None:
     warnings.filterwarnings("ignore", module="mlflow|sqlalchemy|alembic")
 
 
-def connect(uri: str, experiment: str) -> tuple["MlflowClient", str]:
-    """A client and the experiment's id; creates what is missing. Raises Away, also where the experiment is deleted."""
+def connect(uri: str) -> tuple["MlflowClient", str]:
+    """A client and the experiment's id; creates what is missing. Raises ServiceError, also where it is deleted."""
     quiet_mlflow()
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     file, where = sqlite_file(uri), f"MLflow at {shown(uri)}"
-    with translated(where):
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "tessera"
+    try:
         if file is not None:  # migrations spoil a file for good when two run them, or one is killed in them
             with locked(file.with_name(file.name + ".lock")):
                 if not file.exists() or not file.stat().st_size:
@@ -76,13 +72,146 @@ def connect(uri: str, experiment: str) -> tuple["MlflowClient", str]:
                     MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
                     part.replace(file)
         client = MlflowClient(uri, uri)
-        if client.get_experiment_by_name(experiment) is None:
-            with suppress(MlflowException):  # another process has created it in between
-                client.create_experiment(experiment, (file.parent / "mlartifacts").as_uri() if file else None)
-        existing = client.get_experiment_by_name(experiment)
-        assert existing is not None, "it has just been created"
-        if existing.lifecycle_stage == "deleted":
-            restore = f"`mlflow experiments restore --experiment-id {existing.experiment_id}`"
-            other = "or give another in MLFLOW_EXPERIMENT_NAME"
-            raise Away(f"{where}: experiment {experiment!r} is deleted: restore it with {restore}, {other}")
-    return client, str(existing.experiment_id)
+        if client.get_experiment_by_name(name) is None:
+            with suppress(Exception):  # another process has created it in between
+                client.create_experiment(name, (file.parent / "mlartifacts").as_uri() if file else None)
+        experiment = client.get_experiment_by_name(name)
+        assert experiment is not None, "it has just been created"
+    except Exception as error:
+        raise ServiceError(f"{where} cannot be reached ({gist(error)})") from None
+    if experiment.lifecycle_stage == "deleted":
+        restore = f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
+        remedy = f"restore it with {restore}, or give another in MLFLOW_EXPERIMENT_NAME"
+        raise ServiceError(f"{where}: experiment {name!r} is deleted: {remedy}")
+    return client, str(experiment.experiment_id)
+
+
+def sent(run: "Run | None") -> dict[str, str]:
+    """The mark of each part of a folder's record that its MLflow run was sent; `run` is None where there is none."""
+    return dict(json.loads(run.data.tags.get(SENT, "{}"))) if run else {}
+
+
+def parts(folder: Path, status: Status) -> dict[str, str]:
+    """A mark of the content of each part of a folder's record, in the order in which they are sent.
+
+    The mark of a file or folder is of sizes and times: nothing is read. Files are parts once the folder has FINISHED.
+    """
+    marks = {STATUS: hashlib.sha256(json.dumps(status, sort_keys=True).encode()).hexdigest()}
+    whole = status["state"] == "FINISHED" and not (folder / HISTORY).exists()  # a run or study: seeds send no files
+    for path in (folder / name for name in (HISTORY, *(FILES if whole else ()))):
+        stats = [each.stat() for each in (path, *path.rglob("*")) if each.is_file()]
+        if stats and (path.name != "model" or status.get("model")):
+            newest, size = max(stat.st_mtime_ns for stat in stats), sum(stat.st_size for stat in stats)
+            marks[path.name] = f"{len(stats)} files, {size} bytes, {newest}"
+    return marks
+
+
+def send_part(client: "MlflowClient", run: "Run", part: str, folder: Path, status: Status) -> None:
+    """Send one part. Raises DataError for what is not the folder's; whatever MLflow raises passes."""
+    run_id, path = run.info.run_id, folder / part
+    if linked(path, folder):
+        raise DataError("it is or holds a link: only a run's own files are sent")
+    if part == STATUS:
+        _status(client, run_id, status)
+    elif part == HISTORY:
+        _epochs(client, run_id, path, status["started"])
+    elif part == "model":
+        _model(client, run, path, status["model"])
+    elif path.is_dir():
+        client.log_artifacts(run_id, str(path), part)
+    else:
+        client.log_artifact(run_id, str(path))
+
+
+def _status(client: "MlflowClient", run_id: str, status: Status) -> None:
+    """Log parameters, tags, the data set that the parameters name as the run's input, final metrics and the state."""
+    from mlflow.entities import Dataset, DatasetInput, Param, RunTag
+    from mlflow.exceptions import MlflowException
+
+    params, tags = status["params"], status["tags"]
+    rows = [Param(key, value) for key, value in params.items()]  # MLflow cuts what has more than 6,000 characters
+    client.log_batch(run_id, params=rows, tags=[RunTag(key, value) for key, value in tags.items()])
+    if {"data", "dataset"} <= params.keys():
+        dataset = Dataset(params["dataset"][:500], params["data"][:36], "local", params["dataset"])
+        inputs = [DatasetInput(dataset, [])]
+        try:
+            client.log_inputs(run_id, datasets=inputs)
+        except MlflowException as error:  # another run has written the same data set at the same moment
+            if "unique" not in str(error).lower():
+                raise
+            client.log_inputs(run_id, datasets=inputs)
+    if status["ended"] is None:
+        client.update_run(run_id, status["state"])
+        return
+    latest = client.get_run(run_id).data.metrics  # a further seed changes the means: only what is new or changed
+    figures = {k: v for k, v in status.get("metrics", {}).items() if v is not None and latest.get(k) != v}
+    client.log_batch(run_id, metrics=_metrics(figures, status.get("step", 0), status["ended"]))
+    client.set_terminated(run_id, status["state"], status["ended"])
+
+
+def _epochs(client: "MlflowClient", run_id: str, history: Path, started: int) -> None:
+    """Log the epochs behind the last one that MLflow has; those that a resumed training repeats keep their values.
+
+    They go in order and each ends with EACH, so that this metric tells which epochs MLflow has whole.
+    """
+    last = max((metric.step for metric in client.get_metric_history(run_id, EACH)), default=-2)
+    lines = history.read_bytes().rpartition(b"\n")[0].splitlines()  # without one that is still being written
+    every = [json.loads(line) for line in lines]
+    records = [record for record in every if record["epoch"] > last]
+    scored = [record for record in every if any(key.startswith(BY_LABELS) for key in record)]
+    if scored and every[-1]["epoch"] == last:  # MLflow has them all; the labels may have been corrected since
+        scores = [{k: v for k, v in r.items() if k == "epoch" or k.startswith(BY_LABELS)} for r in scored]
+        latest = client.get_run(run_id).data.metrics
+        if any(latest.get(key) != value is not None for key, value in scores[-1].items() if key != "epoch"):
+            records = [{**each, CLOCK: time.time()} for each in scores]
+    metrics: list[Metric] = []
+    for record in records:
+        epoch, seconds = int(record.pop("epoch") or 0), record.pop(CLOCK, None) or started / 1000
+        metrics += _metrics(dict(sorted(record.items(), key=lambda item: item[0] == EACH)), epoch, int(1000 * seconds))
+    client.log_batch(run_id, metrics=metrics)
+
+
+def _metrics(values: dict[str, float | None], step: int, at: int) -> list["Metric"]:
+    """MLflow's metrics, with the characters that it takes in names; JSON has null for what is not finite."""
+    from mlflow.entities import Metric
+
+    return [
+        Metric(re.sub(r"[^\w\-./: ]", "_", key), float("nan" if value is None else value), at, step)
+        for key, value in values.items()
+    ]
+
+
+def _model(client: "MlflowClient", run: "Run", folder: Path, name: str) -> None:
+    """Log the folder as a pyfunc from code, register it, move the aliases; each step looks first at what there is."""
+    run_id, experiment, mark = run.info.run_id, run.info.experiment_id, {DIGEST: digest(folder)}
+    query = f"source_run_id = '{run_id}' AND tags.`{DIGEST}` = '{mark[DIGEST]}'"
+    logged = client.search_logged_models([experiment], query)
+    model = logged[0] if logged else client.create_logged_model(experiment, name, run_id, mark)
+    if str(model.status) != "READY":
+        _upload(client, run_id, folder, model)
+    with suppress(Exception):  # there is one
+        client.create_registered_model(name)
+    source = model.artifact_location
+    versions = [each for each in client.search_model_versions(f"name = '{name}'") if each.source == source]
+    version = versions[0] if versions else client.create_model_version(name, source, run_id, model_id=model.model_id)
+    for alias in ("newest", "last"):
+        client.set_registered_model_alias(name, alias, version.version)
+
+
+def _upload(client: "MlflowClient", run_id: str, folder: Path, model: "LoggedModel") -> None:
+    import mlflow.pyfunc
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    # of the output only: MLflow refuses whole numbers where a signature of the input says decimal ones
+    signature = ModelSignature(outputs=Schema([ColSpec("long", "cluster"), ColSpec("float", "confidence")]))
+    described = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
+    files = {"python_model": str(WRAPPER), "artifacts": {"model": str(folder)}, "pip_requirements": REQUIREMENTS}
+    with tempfile.TemporaryDirectory() as scratch:
+        mlflow.pyfunc.save_model(f"{scratch}/m", mlflow_model=described, signature=signature, **files)
+        client.log_model_artifacts(model.model_id, f"{scratch}/m")
+    outputs = client.get_run(run_id).outputs
+    if model.model_id not in [each.model_id for each in (outputs.model_outputs if outputs else [])]:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    client.finalize_logged_model(model.model_id, "READY")

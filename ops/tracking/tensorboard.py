@@ -10,14 +10,11 @@ from ops.errors import SettingsError
 
 
 @contextmanager
-def board(folder: Path, wanted: bool) -> Iterator[Callable[[Mapping[str, float]], None]]:
+def board(folder: Path) -> Iterator[Callable[[Mapping[str, float]], None]]:
     """Yields what writes an epoch's record to `folder`/tensorboard, which begins anew with every process.
 
     Raises SettingsError where the package is not installed.
     """
-    if not wanted:
-        yield lambda record: None
-        return
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

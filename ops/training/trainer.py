@@ -29,13 +29,13 @@ from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.status import HISTORY, Ending, finished, recorded
 from ops.tracking.tensorboard import board
-from ops.tracking.tracker import tracked
-from ops.training.consensus_result import check_result
-from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
+from ops.tracking.tracker import Tracking
+from ops.training.beside_last import check_result
+from ops.training.experiment import Hooks, Session, build_experiment, identity, plan, tracking_uri
 from ops.training.ray_train import drop_checkpoints, left_to_workers, rows_on_s3, train_on_workers
 from ops.training.rescore import changed, given
 from ops.training.summarize import collect, outcome
-from ops.training.train_seed import Hooks, finish_run, open_run
+from ops.training.train_seed import train_seed
 
 
 def run_training(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> tuple[Path, RunResult]:
@@ -101,7 +101,7 @@ def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None
             stored, shown_of_it = _summed_up(of_all, folder, round(stored.planned_memory_gib * 2**30))
             record.update(shown_of_it)
     elif study is None:
-        with tracked(folder, tracking_uri(launch), require=launch.require_tracking, warn=console.warn):
+        with Tracking(folder, tracking_uri(launch), require=launch.require_tracking, warn=console.warn):
             pass  # MLflow may lack something of it
     return stored
 
@@ -143,7 +143,7 @@ def _recorded(experiment: AnyExperiment, folder: Path, study: Path | None) -> It
     # A tag: the same run may be given more seeds, and MLflow refuses another value for a parameter.
     tags = {"method": experiment.method.name, "dataset": data.name, "seeds": str(launch.seeds)}
     uri, require = tracking_uri(launch), launch.require_tracking
-    tracker = nullcontext() if study else tracked(folder, uri, require=require, warn=experiment.console.warn)
+    tracker = nullcontext() if study else Tracking(folder, uri, require=require, warn=experiment.console.warn)
     with tracker, recorded(folder, folder.name, params, tags) as record:
         yield record
 
@@ -170,42 +170,42 @@ def fit(
     seed_folder, data = folder / f"seed-{seed}", experiment.data
     summary = SeedResult.read_optional(seed_folder / "result.json")
     if summary is not None:  # killed behind its results
-        drop_checkpoints(experiment, session.workers, seed_folder)
         for epoch in read_history(seed_folder / HISTORY):
             on_record(numbers(epoch))
         if finished(seed_folder):
             return
     params = flat(experiment.settings) | {"seed": seed, "threads": experiment.threads, "dataset": data.name}
     tags = {"method": experiment.method.name, "dataset": data.name}
-    shown = board(seed_folder, experiment.launch.tensorboard and summary is None)
+    shown = board(seed_folder) if experiment.launch.tensorboard and summary is None else nullcontext(None)
     with recorded(seed_folder, f"seed-{seed}", params, tags) as record, shown as show:
 
         def hear(epoch: Record) -> None:
-            show(epoch)
+            if show:
+                show(epoch)
             on_record(epoch)
 
         if summary is None:
             served, hooks = replace(experiment, data=session.data), Hooks(stop, hear, session.saved)
             if session.workers is None:
-                with open_run(served, seed_folder, seed, hooks) as run:
-                    result = served.method.train(served.settings, served.data, run)
-                    summary = finish_run(served, run, result)
+                summary = train_seed(served, seed_folder, seed, hooks)
             else:
                 summary = train_on_workers(served, session.workers, seed_folder, seed, hooks)
         assert summary is not None, "rank 0 of a process or of workers returns one"
+        drop_checkpoints(experiment, session.workers, seed_folder)
         record.update({"metrics": summary.figures(), "step": experiment.settings.epochs - 1})
     session.saved()
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """While inside, SIGTERM and SIGINT ask for a stop at the next report; a second one stops at once."""
+def stop_signals(first: Callable[[], None] = lambda: None) -> Iterator[Callable[[], bool]]:
+    """While inside, SIGTERM and SIGINT ask for a stop (`first` is called then); a second one stops at once."""
     asked: list[int] = []
 
     def handler(number: int, frame: object) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
+        first()
 
     old = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -34,7 +34,7 @@ from ops.storage import run_dir
 from ops.storage.mirror import Mirror, shared
 from ops.storage.run_dir import RAY, TRIAL
 from ops.storage.status import HISTORY, STATUS, Ending, RunState, begin, end, finished, recorded
-from ops.tracking.tracker import tracked
+from ops.tracking.tracker import Tracking
 from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
 from ops.training.ray_train import KEPT_BY_WORKERS, left_to_workers
 from ops.training.rescore import given, rescored, score_history
@@ -103,7 +103,7 @@ def _search(study: Study, mirror: Mirror | None, value: Mapping[str, object]) ->
     stored = SearchResult.read_optional(folder / "trials.json")
     if stored and _covers(study, stored) and finished(folder):
         console.say(f"{place}: finished on {stored.finished}, --fresh runs it again")
-        with tracked(folder, uri, require=launch.require_tracking, warn=console.warn):
+        with Tracking(folder, uri, require=launch.require_tracking, warn=console.warn):
             return stored  # MLflow may lack something of it
     with cluster_session():
         if on_cluster() and mirror is None:
@@ -113,7 +113,7 @@ def _search(study: Study, mirror: Mirror | None, value: Mapping[str, object]) ->
         console.say(f"  searching {', '.join(study.searched)}: {launch.trials} trials, ranked by {launch.objective}")
         if mirror is not None:
             console.say(f"  results in {place} by way of {folder}, records in MLflow at {shown(uri)}")
-        with tracked(folder, uri, require=launch.require_tracking, warn=console.warn):
+        with Tracking(folder, uri, require=launch.require_tracking, warn=console.warn):
             return _run(study, each)
 
 
@@ -202,7 +202,7 @@ def _tune(study: Study, each: Share) -> None:
         # Ray puts these into a runtime environment, which it logs for all to read; the trials inherit AWS_*
         class_cache.ENV_VARS_TO_PROPAGATE = {k for k in class_cache.ENV_VARS_TO_PROPAGATE if not k.startswith("AWS_")}
         tuner.fit()
-    if asked:
+    if asked():
         raise Interrupted("the search was stopped; finished trials and the checkpoints of the others are kept")
 
 

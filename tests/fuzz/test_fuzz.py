@@ -36,7 +36,7 @@ from ops.data.load import load
 from ops.errors import TesseraError
 from ops.inference.predict import run_prediction
 from ops.reporting import html
-from ops.reporting.compare import comparison_table
+from ops.reporting.compare import compare, comparison_table
 from ops.storage.run_copy import local_folder
 from ops.training.trainer import run_experiment
 from trainers import METHODS
@@ -250,7 +250,7 @@ def test_run_folders(run, capsys):
             local_folder.cache_clear()
             for act in (
                 lambda: html.write_report(place / "a"),
-                lambda: comparison_table([place / "a"]),
+                lambda: comparison_table(compare([place / "a"])),
                 lambda: run_prediction(str(place / "a"), request, METHODS, Console(quiet=True)),
                 lambda: run_experiment(experiment(place), place),
             ):

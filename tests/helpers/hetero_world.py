@@ -113,6 +113,5 @@ def write_graph(graph, folder: Path, parts: int = 1, groups=None):
 
 
 def _write(files, rows, owners, count):
-    table = PartedTable(files, count, rows.schema)
-    table.write(rows, owners)
-    table.close()
+    with PartedTable(files, count, rows.schema) as table:
+        table.write(rows, owners)

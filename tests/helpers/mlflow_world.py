@@ -97,7 +97,6 @@ def check_whole(db: Path, study: Study) -> None:
     params = dict(rows(db, f"select key, value from params where run_uuid = '{runs['seed-0']}'"))
     assert len(params) == 132
     assert (params["p129"], params["empty"], len(params["long"])) == ("129", "", 6000)
-    assert params["long"].endswith("[cut, 7000 characters]")
 
 
 class MlflowServer:

@@ -19,7 +19,7 @@ connect = store.connect
 def empty_database() -> bytes:
     """A database as MLflow makes it, without our experiment, which knows its place on disk."""
     folder = Path(tempfile.mkdtemp())
-    connect(f"sqlite:///{folder}/mlflow.db", "tessera")
+    connect(f"sqlite:///{folder}/mlflow.db")
     with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
         database.execute("delete from experiments where name = 'tessera'")
     content = (folder / "mlflow.db").read_bytes()
@@ -27,7 +27,7 @@ def empty_database() -> bytes:
     return content
 
 
-def quick_connect(uri: str, experiment: str) -> tuple[Any, str]:
+def quick_connect(uri: str) -> tuple[Any, str]:
     """`connect`, to a copy of the empty database where there is none."""
     file = sqlite_file(uri)
     if file is not None and not file.exists():
@@ -36,7 +36,7 @@ def quick_connect(uri: str, experiment: str) -> tuple[Any, str]:
         with suppress(FileExistsError):
             os.link(part, file)
         part.unlink()
-    return connect(uri, experiment)
+    return connect(uri)
 
 
 def install() -> None:

@@ -39,8 +39,8 @@ def test_help_names_every_command_and_version_says_which_it_is(shell):
     assert all(re.search(rf"^  {name} ", text, re.MULTILINE) for name in main.MODULES)
     assert re.fullmatch(r"tessera \d+\.\d+\.\d+\n", shell("--version").out)
     wrong = shell("trian")
-    assert (wrong.code, wrong.errors) == (2, ["error: tessera trian: is no command; nearest: train; there are "
-                                              + ", ".join(main.MODULES)])  # fmt: skip
+    assert (wrong.code, wrong.errors) == (2, [f"error: tessera trian: is no command of {', '.join(main.MODULES)}; did "
+                                              "you mean train?"])  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(main.MODULES))

@@ -10,7 +10,7 @@ from ops.data.hetero_load import load_hetero
 from ops.errors import SettingsError
 from ops.graph.partition.pipeline import partition_in_memory
 from ops.graph.partition.tasks import PartitionRequest
-from ops.reporting.compare import comparison_table
+from ops.reporting.compare import compare, comparison_table
 from workflows import train, tune_hgt
 
 SPEC = "planted:users=120,notes=80,clusters=4"
@@ -39,7 +39,7 @@ def test_a_search_ranks_by_recall_and_tells_it_everywhere(nursery, tmp_path):
     assert logged["test/recall_at_50"] == own["metrics"]["recall@50"]["mean"]
     assert all(row["gain"]["low"] <= row["gain"]["mean"] <= row["gain"]["high"] for row in result["recall"]["rows"])
     assert "hgt + SOM is " in result["verdict"]
-    assert "user-kNN on interactions" in comparison_table([study])
+    assert "user-kNN on interactions" in comparison_table(compare([study]))
     with pytest.raises(SettingsError, match=r"is another run: prune \(False there, not set now\) differ; give another"):
         tune_hgt.main([word for word in argv if word != "--no-prune"])
 

@@ -1,15 +1,16 @@
 """CaEGCN: cross-attention fusion based enhanced graph convolutional network (Huo et al., TKDE 2023, arXiv 2101.06883).
 
-A content auto-encoder and a graph auto-encoder side by side: between graph layers the two are fused,
-`Y = gamma Z + (1 - gamma) H`, and fused rows attend to all others before they are passed on along the edges,
-`Z' = relu(D^-1/2 (A + I) D^-1/2 R U)`. Both are pulled to one target p, sharpened from the content code's Student-t
-assignment q: `L = MSE(X, X_cae) + a KL(p||q) + b KL(p||z) + c MSE(X, X_gae) + d BCE(A + I, A^)`. The graph branch's
-softmax z is the result. Without attention and decoder it is SDCN (Bo et al., WWW 2020; `--preset sdcn`).
+A content auto-encoder and a graph auto-encoder run side by side. Between graph layers the two are fused, `Y = gamma Z +
+(1 - gamma) H`. The fused rows attend to all others before they pass along the edges, `Z' = relu(D^-1/2 (A + I) D^-1/2 R
+U)`. Both branches are pulled to one target p, sharpened from the Student-t assignment q of the content code: `L =
+MSE(X, X_cae) + a KL(p||q) + b KL(p||z) + c MSE(X, X_gae) + d BCE(A + I, A^)`. The graph branch's softmax z is the
+result. Without attention and graph decoder the model is SDCN (Bo et al., WWW 2020; `--preset sdcn`).
 
 Axes: N nodes, F features, Z width of the content code, K clusters.
 
-Deviations from the paper: A^ is decoded from the K columns before the softmax (`structure_from`), as the decoder's
-last layer cannot fit it; heads of width 64; attention in two places (`attention_at`), scaled. All are settings.
+Deviations from the paper: A^ is decoded from the K columns before the softmax (`structure_from`), as the last layer of
+the decoder cannot fit it; heads have width 64; attention is in two places (`attention_at`) and scaled. All of these are
+settings.
 """
 
 from typing import Any, ClassVar

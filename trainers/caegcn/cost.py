@@ -12,7 +12,7 @@ from trainers.caegcn.settings import Settings
 
 
 def layer_plans(settings: Settings, n_features: int) -> list[LayerPlan]:
-    """All graph layers."""
+    """The plans of all graph layers."""
     return encoder_layers(settings, n_features) + (decoder_layers(settings, n_features) if settings.decoder else [])
 
 
@@ -32,7 +32,7 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     """Peak bytes of one worker above the import baseline; checked against measured peaks by tests/bench/caegcn.py."""
     f, n = data.n_features, settings.largest_step(data.n_nodes)
     local = -(-n // world)
-    width = 2 * (sum(settings.layers) + settings.code_dim)  # of the content branch, kept for the backward pass
+    width = 2 * (sum(settings.layers) + settings.code_dim)  # of the content branch, for its backward pass
     gathered = 0
     for plan in layer_plans(settings, f):
         width += 3 * plan.inputs + plan.outputs
@@ -43,11 +43,11 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     outputs = 5 * f if settings.decoder else 3 * f  # of both decoders, their errors and gradients
     rows = 4 * local * (2 * f + outputs + width) + 4 * n * gathered
     rows += 4 * 4 * local * settings.k * settings.code_dim  # differences to every centre, and their gradients
-    starts = data.n_nodes * settings.centre_starts  # of k-means: labels and distances, and distances to all centres
+    starts = data.n_nodes * settings.centre_starts  # of k-means: labels, distances, and those to all centres
     starts = 12 * starts + 2 * 4 * min(starts * settings.k, CHUNK_VALUES)
     if settings.structure_from == "last" and settings.structure:
         rows += 4 * 2 * n * f
-    copies = 4 * 5 * parameters(settings, f)  # with gradients, Adam's moments and those from before a collapse
+    copies = 4 * 5 * parameters(settings, f)  # with gradients, Adam's moments, the copy from before a collapse
     step = max(rows, starts) + copies + 4 * 4 * tile_rows_on(settings.tile_rows) ** 2
     inputs = data.x.nbytes + 3 * 12 * data.edge_index.shape[1]
     return int(THREADS_AND_KERNELS + inputs + step + data.x.nbytes * (1 if settings.parts else 0))

@@ -1,4 +1,4 @@
-"""A trained CaEGCN at work on rows it may never have seen: the graph branch over edges, the content branch without.
+"""Clusters of new rows by a trained CaEGCN: the graph branch where there are edges, else the content branch.
 
 Axes: n rows, F features, Z width of the content code.
 """
@@ -34,7 +34,7 @@ def embed(
     edge_index: NDArray[np.int64],
     weight: NDArray[np.float32] | None = None,
 ) -> Float[Tensor, "n Z"]:
-    """Content codes of a stored model for features `x` [n, F]; edges do not enter them."""
+    """Content codes of a stored model for features `x` [n, F]; edges have no effect on them."""
     del edge_index, weight
     model = _loaded(tensors, Settings.model_validate(settings), x.shape[1])
     return model.content.encode(send(x, model.centres.device))[-1]
@@ -50,8 +50,8 @@ def predict(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(cluster [n], confidence [n]) of rows `x` [n, F].
 
-    With edges [2, E] the graph branch, as after training, attending over these rows; without any the content branch
-    (the largest q), a row at a time.
+    With edges [2, E] the graph branch assigns all rows together, which attend to each other as in training. Without
+    edges the content branch assigns each row by itself, to its largest q.
     """
     chosen = Settings.model_validate(settings)
     model = _loaded(tensors, chosen, x.shape[1])

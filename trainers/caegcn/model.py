@@ -1,4 +1,4 @@
-"""CaEGCN's two branches: the content auto-encoder, and the graph layers between which fused rows attend to each other.
+"""CaEGCN's two branches: the content auto-encoder, and graph layers between which the fused rows attend to each other.
 
 Axes: N nodes, n of them on this worker, F features, D a layer's width, Z width of the content code, K clusters.
 """
@@ -24,8 +24,8 @@ from ops.rng import torch_generator
 from trainers.caegcn.settings import Settings
 from trainers.shared import aggregate, glorot_start, linear_start
 
-_WIDEST_HEAD = 64  # of `head_dim` auto
-_ROWS = 16384  # on the device at a time, where no gradient is asked for
+_WIDEST_HEAD = 64  # width of a head by `head_dim` auto, at most
+_ROWS = 16384  # rows on the device at a time where no gradient is needed
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class GraphRows:
 
 @dataclass(frozen=True)
 class BranchOutputs:
-    """What the branches make of this worker's rows; `decoded` is None where there is no graph decoder."""
+    """What the branches compute for this worker's rows; `decoded` is None without a graph decoder."""
 
     content: Float[Tensor, "n F"]
     code: Float[Tensor, "n Z"]
@@ -51,7 +51,10 @@ class BranchOutputs:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One graph layer: its widths, the content layer that is fused with its input (None: the first), attention."""
+    """One graph layer: its widths, the content layer that is fused with its input, and whether there is attention.
+
+    `fused` is None for the first layer of a branch.
+    """
 
     inputs: int
     outputs: int
@@ -61,7 +64,7 @@ class LayerPlan:
 
 
 def encoder_layers(settings: Settings, n_features: int) -> list[LayerPlan]:
-    """The graph encoder's layers, F to K; `fused` counts the content encoder's layers."""
+    """The graph encoder's layers, from F to K; `fused` is the number of a layer of the content encoder."""
     inner = [*settings.layers, settings.code_dim]
     kept = list(range(len(inner))) if settings.depth == "full" else [0, len(inner) - 1]
     widths = [n_features, *(inner[i] for i in kept), settings.k]
@@ -74,7 +77,7 @@ def encoder_layers(settings: Settings, n_features: int) -> list[LayerPlan]:
 
 
 def decoder_layers(settings: Settings, n_features: int) -> list[LayerPlan]:
-    """The graph decoder's layers, K to F; `fused` counts the content decoder's layers, -1 is the code."""
+    """The graph decoder's layers, from K to F; `fused` is a layer of the content decoder, or -1, the code."""
     inner = list(reversed(settings.layers))
     full = settings.depth == "full"
     kept = list(range(-1, len(inner))) if full else [0, len(inner) - 1]
@@ -95,7 +98,10 @@ def head_width(settings: Settings, width: int) -> int:
 
 
 class Content(torch.nn.Module):
-    """The content auto-encoder: F - hidden layers - Z - hidden layers - F, ReLU between; Linear's start, keyed."""
+    """The content auto-encoder: F - hidden layers - Z - hidden layers - F, with ReLU between them.
+
+    First weights are those of torch.nn.Linear, keyed by the seed.
+    """
 
     def __init__(self, n_features: int, settings: Settings, seed: int) -> None:
         super().__init__()
@@ -114,14 +120,14 @@ class Content(torch.nn.Module):
 
     @torch.no_grad()
     def codes(self, x: Float[np.ndarray, "n F"]) -> Float[Tensor, "n Z"]:
-        """The codes of rows in main memory, some at a time, on the model's device."""
+        """The codes of rows in main memory, computed in pieces on the model's device."""
         device = next(self.parameters()).device
         rows = (send(x[at : at + _ROWS], device) for at in range(0, max(len(x), 1), _ROWS))
         return torch.cat([self.encode(some)[-1] for some in rows])
 
 
 class GraphLayers(torch.nn.Module):
-    """Graph layers one after the other, each but the first on rows fused with the content branch's."""
+    """Graph layers one after the other; the input of each but the first is fused with the content branch."""
 
     def __init__(self, plans: Sequence[LayerPlan], settings: Settings, seed: int, name: str) -> None:
         super().__init__()
@@ -135,7 +141,7 @@ class GraphLayers(torch.nn.Module):
                 for role in ("query", "key", "value"):
                     self.attention[f"{number}_{role}"] = _glorot(plan.inputs, inside, g)
                 out = _glorot(inside, plan.inputs, g)
-                if settings.residual:  # attention starts from nothing: random, it would add one mean to all rows
+                if settings.residual:  # attention starts at 0: a random start would add one mean to all rows
                     out.data.zero_()
                 self.attention[f"{number}_out"] = out
 
@@ -143,9 +149,10 @@ class GraphLayers(torch.nn.Module):
         self, first: Float[Tensor, "n F"] | None, z: Tensor | None, content: dict[int, Tensor], rows: GraphRows,
         group: ProcessGroup, *, head: bool = True,
     ) -> Float[Tensor, "n D"]:  # fmt: skip
-        """The last layer's output of this worker's rows; `first`: A~ X where the layers begin at the features.
+        """The last layer's output for this worker's rows; `first` is A~ X where the layers begin at the features.
 
-        Without `head` the last layer passes its rows on along the edges only: what its weights are multiplied with.
+        Without `head` the last layer passes rows along the edges without its weights: the result is what they are
+        multiplied with.
         """
         gamma = self.settings.gamma
         for number, plan in enumerate(self.plans):
@@ -166,7 +173,7 @@ class GraphLayers(torch.nn.Module):
     def attend(
         self, number: int, y: Float[Tensor, "n D"], rows: GraphRows, group: ProcessGroup
     ) -> Float[Tensor, "n D"]:
-        """R: the fused rows Y and what they attend to, or Y itself where the layer has no attention."""
+        """R: the fused rows Y with what they attend to, or Y itself where the layer has no attention."""
         if not self.plans[number].attends:
             return y
         width = head_width(self.settings, y.shape[1])
@@ -178,7 +185,7 @@ class GraphLayers(torch.nn.Module):
 
 
 class Model(torch.nn.Module):
-    """Both branches and the K centres of q (zero until they are set)."""
+    """Both branches, and the K centres of q, which are zero until they are set."""
 
     def __init__(self, n_features: int, settings: Settings, seed: int) -> None:
         super().__init__()
@@ -203,9 +210,10 @@ class Model(torch.nn.Module):
 
 @torch.no_grad()
 def fit_head(model: Model, steps: Iterable[tuple[GraphRows, Float[Tensor, "n K"]]], group: ProcessGroup) -> None:
-    """Set the K columns' weights to the ridge regression that comes nearest to log p, row means apart.
+    """Set the weights of the K columns by ridge regression: the columns come nearest to log p, row means apart.
 
-    `steps` has rows with their target p. Softmax is blind to a row's mean, and a softmax at p has no KL to p.
+    `steps` has rows with their target p. A softmax does not change with a row's mean, and a softmax that equals p has
+    no KL to p.
     """
     weight = model.encoder.weights[-1]
     size, k = weight.shape
@@ -225,14 +233,14 @@ def fit_head(model: Model, steps: Iterable[tuple[GraphRows, Float[Tensor, "n K"]
 def propagate(
     z: Float[Tensor, "n D"], weight: Float[Tensor, "D E"], rows: GraphRows, group: ProcessGroup
 ) -> Float[Tensor, "n E"]:
-    """`A~ Z U` for this worker's rows, through the narrower side of U."""
+    """`A~ Z U` for this worker's rows; the product with U comes first where it makes the rows narrower."""
     if weight.shape[0] <= weight.shape[1]:
         return aggregate(z, rows.a, rows.total, group) @ weight
     return aggregate(z @ weight, rows.a, rows.total, group)
 
 
 def rows_of(x: NDArray[np.float32], a: sp.csr_array, group: ProcessGroup, device: torch.device) -> GraphRows:
-    """This worker's share of features `x` [N, F] on the symmetric matrix `a` [N, N], and what is made of both."""
+    """This worker's share of features `x` [N, F] and of the symmetric `a` [N, N], and what is computed from both."""
     shard = group.shard(len(x))
     local_a = sp.csr_array(normalised(a)[shard])
     mixed = send(np.asarray(local_a @ x, dtype=np.float32), device)

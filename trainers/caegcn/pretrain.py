@@ -1,10 +1,10 @@
 """The content branch alone, before the joint training: minibatch Adam on the reconstruction error, kept in a cache.
 
-The cache lies beside the downloads (TESSERA_CACHE), a folder for each (features, edges, settings of this stage, seed,
-numbers of threads and workers: a result must not depend on who filled it), so that trials, seeds of other runs and
-repeated commands share it. It is written like a checkpoint (whole or not there, with checksums), every minute and at
-the end; whoever comes while another process trains the same waits for it. The metrics of its epochs are kept with it
-and reported again, so that every run's history has them.
+The cache lies beside the downloads (TESSERA_CACHE). It has a folder for each combination of features, edges, settings
+of this stage, seed, threads and workers (as a result must not depend on who wrote the folder), so that trials, the
+seeds of other runs and repeated commands share it. A folder is written like a checkpoint (whole or not there, with
+checksums), every minute and at the end. A process that needs what another one is training waits for it. The metrics of
+the epochs are kept too and reported again, so that every run's history has them.
 
 An auto-encoder left to itself first finds the groups and then loses them again in details of single rows. Which epoch
 to keep is decided without labels: by the modularity, on the graph, of the clusters that k-means finds in its codes.
@@ -44,28 +44,31 @@ from trainers.caegcn.settings import Settings
 from trainers.shared import check_loss, gradient_step
 
 SAVE_SECONDS = 60.0
-SCORE_EVERY = 2  # epochs
+SCORE_EVERY = 2  # epochs between two evaluations of the codes
 _MODULARITY = "train/modularity_pretraining"
 
 
 @dataclass
 class _History:
-    """What rank 0 remembers: the metrics of every epoch, and the weights of the one that is kept so far by name."""
+    """What rank 0 keeps: the metrics of every epoch, and the weights, by name, of the epoch that is best so far."""
 
     metrics: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
 
     def kept_epoch(self) -> int:
-        """The epoch of the largest modularity; of equal ones, as without any edges, the last."""
+        """The epoch of the largest modularity; of equal ones the last, which without edges are all."""
         scores = [(each[_MODULARITY], epoch) for epoch, each in enumerate(self.metrics) if _MODULARITY in each]
         return max(scores)[1]
 
 
-_EDITION = 5  # of the draws, the updates and the cache's files: another one has other results
+_EDITION = 5  # of draws, updates and files: another edition has other results
 
 
 def key_of(settings: Settings, data: AttributedGraph, seed: int, rounding: Sequence[int | str] = ()) -> str:
-    """What a pre-trained content branch depends on, as 16 hex digits; `rounding`: what its last bits depend on."""
+    """16 hex digits of all that a pre-trained content branch depends on.
+
+    `rounding` has what only its last bits depend on.
+    """
     names = ["widths", "code_dim", "pretrain_epochs", "pretrain_keep", "pretrain_lr", "pretrain_batch"]
     arrays: list[NDArray[Any]] = [data.x]
     if settings.pretrain_keep == "modularity":
@@ -80,10 +83,10 @@ def key_of(settings: Settings, data: AttributedGraph, seed: int, rounding: Seque
 
 
 def pretrain(content: Content, settings: Settings, data: AttributedGraph, run: Run, group: ProcessGroup) -> None:
-    """Train `content` in place, or take what the cache has of it; `run` hears of epochs -pretrain_epochs ... -1.
+    """Train `content` in place, or take it from the cache; `run` gets reports of the epochs -pretrain_epochs ... -1.
 
-    Of a batch each worker takes its share; rank 0 alone looks at the codes, and reads and writes the cache.
-    Raises DivergedError on a loss that is not finite.
+    Each worker takes its share of a batch. Rank 0 alone evaluates the codes, and reads and writes the cache. Raises
+    DivergedError on a loss that is not finite.
     """
     if not settings.pretrain_epochs:
         return
@@ -95,7 +98,7 @@ def pretrain(content: Content, settings: Settings, data: AttributedGraph, run: R
 
 
 def _folder(key: str) -> Path | None:
-    """The cache's folder, or None where it cannot be made: nothing is kept then."""
+    """The folder in the cache, or None where it cannot be made; then nothing is kept."""
     folder = cache_file("x").parent / "pretrained" / key
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +143,10 @@ def _train(
 def _save(
     folder: Path | None, epoch: int, content: Content, optimizer: torch.optim.Optimizer | None, history: _History
 ) -> None:
-    """Write what goes on after `epoch`; without an optimiser the weights alone, whose training is complete."""
+    """Write what a resumed pre-training needs after `epoch`.
+
+    Without an optimiser write the weights alone: their training is complete.
+    """
     if folder is None:
         return
     if optimizer is None:
@@ -148,13 +154,16 @@ def _save(
     else:
         tensors = pack_training(content, optimizer, gradients=False)
         tensors |= {f"best.{k}": v for k, v in history.best.items()}
-    with suppress(SettingsError):  # the folder cannot be written (any more): training does not need it
+    with suppress(SettingsError):  # the folder cannot be written: the training goes on without it
         checkpoint.save(folder / "epochs", State(epoch, tensors | {"history": history.metrics}))
 
 
 def _score(content: Content, s: Settings, data: AttributedGraph, seed: int, history: _History) -> None:
-    """Add the modularity of the codes' clusters to the newest epoch's metrics; weights as good as any are kept."""
-    clusters = kmeans(content.codes(data.x), s.k, (seed, 0), starts=s.centre_starts)  # keyed as the first centres are
+    """Add the modularity of the codes' clusters to the metrics of the newest epoch.
+
+    Its weights are kept where no earlier epoch was better.
+    """
+    clusters = kmeans(content.codes(data.x), s.k, (seed, 0), starts=s.centre_starts)  # the key of the first centres
     newest = history.metrics[-1]
     newest[_MODULARITY] = structure_indices(data.edge_index, clusters.labels.cpu().numpy())["modularity"]
     kept = history.kept_epoch()
@@ -165,7 +174,7 @@ def _score(content: Content, s: Settings, data: AttributedGraph, seed: int, hist
 
 @torch.no_grad()
 def _take_best(content: Content, history: _History, group: ProcessGroup) -> None:
-    """Rank 0's kept weights for all workers."""
+    """Give the weights that rank 0 kept to all workers."""
     for name, parameter in content.named_parameters():
         if group.rank == 0:
             parameter.copy_(history.best[name])
@@ -173,7 +182,7 @@ def _take_best(content: Content, history: _History, group: ProcessGroup) -> None
 
 
 def _begin(content: Content, optimizer: torch.optim.Optimizer, group: ProcessGroup, stored: State | None) -> int:
-    """Take over rank 0's stored state where it has one, on every worker; returns the first epoch that is left."""
+    """Load rank 0's stored state on every worker where there is one; returns the first epoch still to train."""
     device = next(content.parameters()).device
     has_moments = False
     if stored is not None:
@@ -196,7 +205,7 @@ def _epoch(
     content: Content, optimizer: torch.optim.Optimizer, s: Settings, x: NDArray[np.float32], run: Run,
     group: ProcessGroup, epoch: int,
 ) -> float:  # fmt: skip
-    """Every row once in keyed batches of nearly equal size; the mean error of the epoch, finite."""
+    """Train on every row once, in keyed batches of nearly equal size; returns the mean error of the epoch."""
     n, f = x.shape
     order = generator(run.seed, "caegcn/pretrain", epoch).permutation(n)
     parameters = list(content.parameters())

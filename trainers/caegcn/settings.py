@@ -1,4 +1,4 @@
-"""Hyperparameters of CaEGCN; with its fusion and decoder switched off (`--preset sdcn`) it is SDCN."""
+"""Hyperparameters of CaEGCN; with attention and graph decoder switched off (`--preset sdcn`) it is SDCN."""
 
 from __future__ import annotations
 
@@ -75,17 +75,17 @@ class Settings(TileSettings):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The hidden widths as numbers."""
+        """The hidden widths, as numbers."""
         return tuple(int(word) for word in self.widths.split(","))
 
     @property
     def warmup(self) -> int:
-        """Epochs of rising learning rate."""
+        """The number of epochs in which the learning rate rises."""
         return min(10, self.epochs // 10) if self.warmup_epochs is None else self.warmup_epochs
 
     @property
     def batch_nodes(self) -> int:
-        """Batches are of parts only: attention and the structure loss want neighbours beside each other."""
+        """0: batches consist of whole parts, since attention and structure loss need nodes with their neighbours."""
         return 0
 
     @model_validator(mode="after")

@@ -1,8 +1,9 @@
 """Joint training of CaEGCN: content branch, graph branch with attention, and the target that both are pulled to.
 
-`L = MSE(X, X_cae) + a KL(p||q) + b KL(p||z) + c MSE(X, X_gae) + d BCE(A + I, A^)`; p is made anew every epoch. All
-nodes: one step an epoch. In parts: a step a few parts, attention, structure loss and edges within them, with the
-target's column sums taken over all rows at the epoch's start. Over W workers each owns N / W rows of a step.
+`L = MSE(X, X_cae) + a KL(p||q) + b KL(p||z) + c MSE(X, X_gae) + d BCE(A + I, A^)`, with a new target p every epoch.
+With all nodes there is one step an epoch. In parts, a step takes a few parts: attention, structure loss and edges are
+within them, while the target's column sums are those of all rows at the epoch's start. Each of W workers has N / W rows
+of a step.
 
 Axes: N nodes, n of them on this worker, F features, Z width of the code, K clusters.
 """
@@ -34,7 +35,7 @@ from trainers.caegcn.pretrain import pretrain
 from trainers.caegcn.settings import Settings
 from trainers.shared import Evaluation, check_loss, gradient_step, is_due, run_epochs, sent_bytes
 
-LISTED = 32  # up to this many clusters have a metric of their size each
+LISTED = 32  # up to this many clusters, the size of each is a metric
 PARTS = ("content_mse", "content_kl", "graph_kl", "graph_mse", "structure")
 Nodes = NDArray[np.int64]
 
@@ -42,8 +43,8 @@ Nodes = NDArray[np.int64]
 def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
     """Pre-training, centres, joint training; returns the graph branch's clusters after the last epoch.
 
-    Where a cluster has collapsed by then: after the last evaluation before that. Raises DivergedError on a loss that
-    is not finite.
+    If a cluster has collapsed by then, they are those of the last evaluation before. Raises DivergedError on a loss
+    that is not finite.
     """
     trainer = CaegcnTrainer(settings, data, run)
     weights = dict(trainer.model.named_parameters())
@@ -51,7 +52,7 @@ def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
 
 
 class CaegcnTrainer:
-    """Model and optimiser of one seed between two epochs; `run.start` is taken over where there is one."""
+    """Model and optimiser of one seed between two epochs; continues from `run.start` where there is one."""
 
     def __init__(self, settings: Settings, data: AttributedGraph, run: Run) -> None:
         self.settings, self.seed, self.device = settings, run.seed, run.device
@@ -68,7 +69,7 @@ class CaegcnTrainer:
             unpack_training(run.start.shared, self.model, self.optimizer)
 
     def _begin(self, run: Run, data: AttributedGraph) -> None:
-        """The model of a warm start as it is, or a pre-trained content branch and k-means centres of its code."""
+        """Load the model of a warm start; else pre-train the content branch and set k-means centres of its codes."""
         if run.warm is not None:
             self.model.load_state_dict(run.warm.model)
             return
@@ -83,16 +84,16 @@ class CaegcnTrainer:
 
     @torch.no_grad()
     def _targets(self) -> Iterator[tuple[GraphRows, Float[Tensor, "n K"]]]:
-        """Every row of the first epoch's steps with its target."""
+        """The rows of each step of the first epoch, with their target."""
         sums = self._sums()
         for rows, _ in self._steps(0):
             q = student_t(self.model.content.encode(rows.x)[-1], self.model.centres, self.settings.freedom)
             yield rows, target(q, sums)
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """One epoch's steps; its metrics: losses as means over the steps, cluster sizes as sums."""
+        """The steps of one epoch; returns the losses as means over the steps and the cluster sizes as sums."""
         before, steps = self.group.counters, 0
-        # Adam's first steps move every weight by the whole rate, which would throw the pre-trained codes together
+        # Adam's first steps move every weight by the full rate, which would throw the pre-trained codes together
         rate = self.settings.lr * min(1.0, (epoch + 1) / (self.settings.warmup + 1))
         self.optimizer.param_groups[0]["lr"] = rate
         total = torch.zeros(len(PARTS) + 2 + self.settings.k, dtype=torch.float64, device=self.device)
@@ -111,7 +112,7 @@ class CaegcnTrainer:
         return metrics | sent_bytes(self.group, before, steps)
 
     def _steps(self, epoch: int) -> Iterator[tuple[GraphRows, Nodes | None]]:
-        """What each step of an epoch sees, with its nodes (None: all)."""
+        """The rows of each step of an epoch, with their nodes (None: all nodes)."""
         if self.rows is not None:
             yield self.rows, None
             return
@@ -120,7 +121,7 @@ class CaegcnTrainer:
             yield rows_of(self.x[batch.nodes], inside, self.group, self.device), batch.nodes
 
     def _step(self, rows: GraphRows, sums: Float[Tensor, "K"] | None) -> Float64[Tensor, "_"]:
-        """One step of Adam; returns the weighted losses, their sum, rows on which q and z agree, cluster sizes."""
+        """One step of Adam; returns the weighted losses, their sum, how many rows q and z agree on, cluster sizes."""
         outputs = self.model(rows, self.group)
         losses, q = self.losses(rows, outputs, sums)
         weights = self._weights()
@@ -128,7 +129,7 @@ class CaegcnTrainer:
         gradient_step(loss, list(self.model.parameters()), self.optimizer, self.group)
         labels = outputs.columns.detach().argmax(1)
         parts = torch.stack([w * part.detach().double() for w, part in zip(weights, losses, strict=True)])
-        if self.group.rank:  # the structure loss is whole on every worker
+        if self.group.rank:  # every worker has the whole structure loss: it counts once
             parts[-1] = 0
         rest = [parts.sum()[None], (labels == q.argmax(1)).sum()[None], one_hot(labels, q.shape[1]).sum(0)]
         return self.group.sum_(torch.cat([parts, *rest]))
@@ -136,11 +137,10 @@ class CaegcnTrainer:
     def losses(
         self, rows: GraphRows, outputs: BranchOutputs, sums: Float[Tensor, "K"] | None
     ) -> tuple[list[Float[Tensor, ""]], Float[Tensor, "n K"]]:
-        """The five parts of L without their weights, and q: this worker's share, the structure loss as a whole.
+        """The five parts of L without their weights, and q; this worker's share, but the structure loss as a whole.
 
-        Both reconstructions in `outputs` are overwritten.
-
-        `sums` are the target's column sums; None: of these rows.
+        `sums` are the target's column sums; None takes those of these rows. Both reconstructions in `outputs` are
+        overwritten.
         """
         s, nothing = self.settings, outputs.columns.new_zeros(())
         q = student_t(outputs.code, self.model.centres, s.freedom)
@@ -168,22 +168,25 @@ class CaegcnTrainer:
 
     @torch.no_grad()
     def _sums(self) -> Float[Tensor, "K"]:
-        """The target's column sums over all rows, for an epoch in parts."""
+        """The target's column sums over all rows, which an epoch in parts uses."""
         return column_sums(student_t(self.codes(), self.model.centres, self.settings.freedom))
 
     @torch.no_grad()
     def codes(self) -> Float[Tensor, "N Z"]:
-        """The content code of all rows, on every worker."""
+        """The content codes of all rows, on every worker."""
         local = self.model.content.codes(self.x[self.group.shard(len(self.x))])
         return self.group.gather(local[None], len(self.x))
 
     @torch.no_grad()
     def all_rows(self) -> tuple[Float[Tensor, "N K"], Float[Tensor, "N Z"]]:
-        """(columns before the softmax, codes) of all rows as the model stands; in parts, each among its batch."""
+        """(columns before the softmax, codes) of all rows by the present model.
+
+        In parts each row is computed among the rows of its batch.
+        """
         n, s = len(self.x), self.settings
         columns = torch.empty(n, s.k, device=self.device)
         codes = torch.empty(n, s.code_dim, device=self.device)
-        for rows, nodes in self._steps(0):  # always the first epoch's batches: a result depends on the model alone
+        for rows, nodes in self._steps(0):  # always the batches of epoch 0: the model alone decides the result
             outputs = self.model(rows, self.group)
             at: Int64[Tensor, "B"] | slice = slice(None)
             if nodes is not None:
@@ -194,7 +197,7 @@ class CaegcnTrainer:
 
     @torch.no_grad()
     def evaluate(self, epoch: int) -> Evaluation | None:
-        """The clusters of all rows where they are due, and those of q and p, which are scored beside."""
+        """The clusters of all rows, and those of q and p, which are scored too; None where no evaluation is due."""
         s = self.settings
         if not is_due(epoch, s.evaluate_every, s.epochs):
             return None
@@ -209,7 +212,7 @@ class CaegcnTrainer:
         return State(epoch, dict(pack_training(self.model, self.optimizer, gradients=False)))
 
     def result(self) -> Result:
-        """Clusters, confidence, codes and model as they stand."""
+        """Clusters, confidence, codes and model as they are now."""
         columns, codes = self.all_rows()
         labels, confidence = clusters(columns)
         tensors = {name: p.detach().cpu() for name, p in self.model.named_parameters()}

@@ -1,4 +1,4 @@
-"""k-means on log(degree): nodes by their role, where edges and features show no communities."""
+"""k-means on log(1 + degree): finds the roles of nodes, where edges and features show no communities."""
 
 from ops.clustering.linear import LinearMethod
 from ops.config.settings import setting

@@ -1,7 +1,8 @@
-"""DMoN: deep modularity networks (Tsitsulin, Palowitch, Perozzi & Mueller, JMLR 2023, arXiv 2006.16904).
+"""DMoN: deep modularity networks (Tsitsulin, Palowitch, Perozzi & Müller, JMLR 2023, arXiv 2006.16904).
 
-A graph convolution and a softmax give every node its shares of the K clusters; training raises the modularity of these
-shares, a second term keeps the clusters from becoming one. Nothing is quadratic: a step costs nodes and edges.
+A graph convolution and a softmax give every node its shares of the K clusters. Training raises the modularity of these
+shares; a second term keeps the clusters from becoming one. Nothing is quadratic: the cost of a step is linear in nodes
+and edges.
 
 Axes: N nodes, F features, D embedding width, K clusters.
 """

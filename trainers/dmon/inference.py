@@ -1,4 +1,4 @@
-"""A trained DMoN at work on rows it may never have seen: the network over their edges.
+"""Clusters of new rows by a trained DMoN: the network over their edges.
 
 Axes: n rows, F features, D embedding width, K clusters, E edges.
 """
@@ -42,7 +42,7 @@ def embed(
     edge_index: NDArray[np.int64],
     weight: NDArray[np.float32] | None = None,
 ) -> Float[Tensor, "n D"]:
-    """Rows of a stored model for features `x` [n, F] over `edge_index` [2, E] (perhaps empty) with `weight` [E]."""
+    """Rows of a stored model for features `x` [n, F] over `edge_index` [2, E] (may be empty) with `weight` [E]."""
     return _rows(tensors, settings, x, edge_index, weight)[0]
 
 

@@ -37,19 +37,19 @@ class Network(torch.nn.Module):
     def forward(
         self, features: Features, a: SparseRows, group: ProcessGroup
     ) -> tuple[Float[Tensor, "n D"], Float[Tensor, "n K"]]:
-        """Embeddings and shares of the clusters of this worker's rows; `a` are its rows of A^."""
+        """Embeddings and cluster shares of this worker's rows; `a` has its rows of A^."""
         smoothed = aggregate(features.times(self.weight), a, features.total, group)
         rows = selu(smoothed + features.times(self.skip) + self.bias)
         return rows, torch.softmax(rows @ self.head + self.head_bias, dim=1)
 
 
 def degrees_of(a: sp.csr_array) -> NDArray[np.float32]:
-    """The nodes' degrees [N], or sums of weights, in A [N, N]."""
+    """The degrees of the nodes [N] in A [N, N], or the sums of their edges' weights."""
     return np.asarray(a.sum(axis=1), dtype=np.float32)
 
 
 class Edges:
-    """This worker's rows of a graph: A^ = D^-1/2 A D^-1/2 for the network, A and all degrees for the loss."""
+    """This worker's rows of a graph: A^ = D^-1/2 A D^-1/2 for the network, and A with all degrees for the loss."""
 
     def __init__(
         self, a: sp.csr_array, group: ProcessGroup, device: torch.device, degrees: NDArray[np.float32] | None = None
@@ -63,19 +63,19 @@ class Edges:
         self.weights = send(np.stack((degrees, np.ones_like(degrees))), device)  # [2, N]
 
     def sums(self, shares: Float[Tensor, "N K"]) -> Float[Tensor, "2 K"]:
-        """Degrees and nodes of each cluster, by shares: `d^T C` and `1^T C`."""
+        """The degrees and the nodes of each cluster, summed by shares: `d^T C` and `1^T C`."""
         sums: Tensor = self.weights @ shares
         return sums
 
 
 @dataclass(frozen=True)
 class Whole:
-    """What a step with a part of the graph knows of all of it: its edges and nodes, sums of C at the epoch's start."""
+    """What a step on a part of the graph needs of the whole graph: edges, nodes, and sums of C at the epoch's start."""
 
     total: float
     nodes: int
     sums: Float[Tensor, "2 K"]
-    step_sums: Float[Tensor, "2 K"]  # those of the step's nodes among them
+    step_sums: Float[Tensor, "2 K"]  # of these, the sums of the step's nodes
 
 
 def modularity_loss(
@@ -83,8 +83,9 @@ def modularity_loss(
 ) -> Tensor:
     """This worker's share of eq. 6: `-Tr(C^T B C) / 2m + collapse (sqrt(K) / N |sum_i C_i| - 1)`, B = A - d d^T / 2m.
 
-    `shares` are its rows of C [N, K]; the sum of all workers' is the loss. With `whole` the rows are a step's: its
-    edges stand for all edges, the change of its nodes' sums for the change of all nodes'.
+    `shares` are its rows of C [N, K]; the loss is the sum over all workers. With `whole` the rows are those of a step:
+    its edges stand for all edges, and the change of its nodes' sums since the epoch's start, scaled up, for the change
+    of all nodes' sums.
     """
     n, k = edges.weights.shape[1], shares.shape[1]
     every = group.gather(shares[None], n)

@@ -19,5 +19,5 @@ class Settings(PartSettings):
 
     @property
     def batch_nodes(self) -> int:
-        """Batches are of parts only: modularity is of nodes that have their neighbours beside them."""
+        """0: batches consist of whole parts only, since modularity needs nodes together with their neighbours."""
         return 0

@@ -1,6 +1,6 @@
-"""DMoN's training: the modularity of the network's clusters, one step an epoch, or a step a batch of parts.
+"""DMoN's training: the modularity of the network's clusters, one step an epoch or one step for each batch of parts.
 
-Over W workers each encodes N / W rows of a step; parameters are replicated, their gradients summed.
+Each of W workers encodes N / W rows of a step. Parameters are replicated and their gradients summed.
 
 Axes: N nodes, K clusters.
 """
@@ -39,7 +39,7 @@ def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
 
 
 class DmonTrainer:
-    """Network and optimiser of one seed between two epochs; `run.start` is taken over where there is one."""
+    """Network and optimiser of one seed between two epochs; continues from `run.start` where there is one."""
 
     def __init__(self, settings: Settings, data: AttributedGraph, run: Run) -> None:
         self.settings, self.seed, self.device, self.x = settings, run.seed, run.device, data.x
@@ -49,7 +49,7 @@ class DmonTrainer:
         self.features = features_of(data.x, self.group, run.device)
         self.edges = Edges(self.a, self.group, run.device)
         self.network = Network(data.n_features, settings, run.seed).to(run.device)
-        if run.warm is not None:  # its clusters keep their ids: they are the columns of the last layer
+        if run.warm is not None:  # cluster ids stay: they are the columns of the last layer
             self.network.load_state_dict(run.warm.model)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
@@ -58,7 +58,7 @@ class DmonTrainer:
             unpack_training(run.start.shared, self.network, self.optimizer)
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """One epoch: a step over all nodes, or one a batch of parts; the loss is the mean over the steps."""
+        """One epoch: a step over all nodes, or one for each batch of parts; the loss is the mean over the steps."""
         before, losses = self.group.counters, list[Tensor]()
         if self.part is None:
             losses.append(self._step(self.features, self.edges))
@@ -69,7 +69,7 @@ class DmonTrainer:
         return metrics | sent_bytes(self.group, before, len(losses))
 
     def _batches(self, part: NDArray[np.int64], epoch: int) -> list[Tensor]:
-        """A step a batch of parts, each with the sums that all nodes' shares have as the epoch begins."""
+        """A step for each batch of parts, with the sums over all nodes as they are when the epoch begins."""
         shares, degrees, losses = self._shares(), degrees_of(self.a), list[Tensor]()
         sums = self.edges.sums(shares)
         for batch in epoch_batches(self.settings, len(self.x), part, self.seed, epoch):
@@ -93,18 +93,18 @@ class DmonTrainer:
         return self.group.gather(shares[None], len(self.x))
 
     def evaluate(self, epoch: int) -> Evaluation | None:
-        """Each node's largest share, where clusters are due."""
+        """The cluster of each node, its largest share; None where no evaluation is due."""
         if not is_due(epoch, self.settings.evaluate_every, self.settings.epochs):
             return None
         return Evaluation(self._shares().argmax(1).cpu().numpy())
 
     def state(self, epoch: int) -> State:
-        """All that a resumed run needs; every draw is keyed."""
+        """All that a resumed run needs; random draws are keyed."""
         return State(epoch, dict(pack_training(self.network, self.optimizer, gradients=False)))
 
     @torch.no_grad()
     def result(self) -> Result:
-        """Clusters, their shares as confidence, embedding and model as they stand."""
+        """Clusters, their shares as confidence, embedding and model as they are now."""
         rows, shares = (
             self.group.gather(each[None], len(self.x))
             for each in self.network(self.features, self.edges.smoothing, self.group)

@@ -1,4 +1,4 @@
-"""Projections of all images over the workers, their clusters and their hardest pairs.
+"""Projections of all images, spread over the workers, their clusters and their hardest pairs.
 
 Axes: N images, n of this worker, D width, K clusters, P pairs.
 """
@@ -23,14 +23,17 @@ from ops.distributed.process_group import ProcessGroup
 from ops.rng import generator
 from trainers.hadis.settings import Settings
 
-CHUNK = 512  # images at a time; divides the blocks that workers hold, so that a row's bits do not depend on them
-COPIES = 8192  # images of which augmented copies are clustered
-PAIRS, SEARCHED = 64, 4096  # hardest pairs kept, and images among which they are looked for
+CHUNK = 512  # images at a time; divides the workers' blocks, so that a row's bits do not depend on their number
+COPIES = 8192  # images whose augmented copies are clustered, at most
+PAIRS, SEARCHED = 64, 4096  # hardest pairs that are kept, and images among which they are searched
 
 
 @dataclass(frozen=True)
 class ImageClusters:
-    """Clusters of all images on every worker: labels, confidence [N], k-means' centres [K D], a mixture where asked."""
+    """Clusters of all images, on every worker: labels and confidence [N], and the centres of k-means [K D].
+
+    `mixture` is the Gaussian mixture where the settings ask for one.
+    """
 
     labels: Int64[Tensor, "N"]
     confidence: Float32[Tensor, "N"]
@@ -38,7 +41,7 @@ class ImageClusters:
     mixture: Mixture | None
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `assign` needs of it, by name."""
+        """What `assign` needs, by name."""
         named = {} if self.mixture is None else {f"mixture.{k}": v for k, v in vars(self.mixture).items()}
         return {name: t.cpu() for name, t in ({"centres": self.centres} | named).items()}
 
@@ -46,8 +49,10 @@ class ImageClusters:
 def projected(
     count: int, group: ProcessGroup, nothing: Float[Tensor, "0 D"], project: Callable[[slice], Float[Tensor, "_ D"]]
 ) -> tuple[Shard, Float[Tensor, "n D"]]:
-    """This worker's share of `count` projections; `project` makes those of a slice of all rows, `nothing`
-    is what a worker without rows has."""
+    """This worker's share of `count` projections.
+
+    `project` computes the projections of a slice of all rows; `nothing` is the result of a worker without rows.
+    """
     shard = Shard.even(count, group)
     ((first, size),) = shard.pieces
     pieces = [project(slice(i, min(i + CHUNK, first + size))) for i in range(first, first + size, CHUNK)]
@@ -67,7 +72,7 @@ def kmeans_of(
 def cluster(
     z: Float[Tensor, "n D"], shard: Shard, settings: Settings, seed: int, epoch: int, group: ProcessGroup
 ) -> tuple[ImageClusters, Int64[Tensor, "N"]]:
-    """(clusters to report, k-means' labels [N] to train with); every worker has to call it."""
+    """(the clusters to report, the labels [N] of k-means to train with); every worker has to call it."""
     clusters = kmeans_of(z, shard, settings, seed, epoch, group)
     labels, confidence, mixture = clusters.labels, clusters.confidence, None
     if settings.cluster == "gmm":
@@ -78,7 +83,7 @@ def cluster(
 
 
 def assign(z: Float[Tensor, "n D"], tensors: dict[str, Tensor]) -> tuple[Int64[Tensor, "n"], Float[Tensor, "n"]]:
-    """Clusters and confidences of projections by what a model has stored."""
+    """Clusters and confidences of projections, by the tensors of a stored model."""
     if "mixture.means" not in tensors:
         return nearest_two(normalize(z), tensors["centres"])
     parts = {k.removeprefix("mixture."): v for k, v in tensors.items() if k.startswith("mixture.")}
@@ -87,7 +92,7 @@ def assign(z: Float[Tensor, "n D"], tensors: dict[str, Tensor]) -> tuple[Int64[T
 
 
 def sampled(n: int, count: int, seed: int, purpose: str) -> NDArray[np.int64]:
-    """`count` of n rows (all of fewer) in order; the same in every epoch."""
+    """`count` of n rows in ascending order, the same in every epoch; all rows where there are fewer."""
     if n <= count:
         return np.arange(n)
     return np.sort(generator(seed, purpose).choice(n, count, replace=False, shuffle=False))
@@ -98,7 +103,7 @@ def hard_pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The nearest pairs of images in different clusters [P 2], nearest first, and their distances [P].
 
-    An image is in one pair at most; more than `SEARCHED` images are sampled.
+    An image is in one pair at most. Of more than `SEARCHED` images a sample is searched.
     """
     chosen = torch.from_numpy(sampled(len(z), SEARCHED, seed, "hadis/pairs"))
     rows, clusters = normalize(z[chosen]), labels[chosen]

@@ -22,14 +22,18 @@ from trainers.hadis.settings import Settings
 from trainers.hadis.source import batch_size, steps_of
 
 FLOAT = 4  # bytes
-CORE_FLOPS = 150e9  # a second, of convolutions on one core (tests/bench/hadis.py)
-LONG_HOURS = 24  # above which the plan warns
+CORE_FLOPS = 150e9  # operations a second of convolutions on one core (tests/bench/hadis.py)
+LONG_HOURS = 24  # the plan warns above this
 
 
 @dataclass(frozen=True)
 class Work:
-    """Of one image in one pass: multiply-adds of each part, and the numbers that a backward pass keeps. Of the model:
-    weights that are trained, the target's, and the channels of each BatchNorm, trained and the target's."""
+    """What one image needs in one pass, and the sizes of the model.
+
+    `encoder`, `projector` and `predictor` are multiply-adds; `kept` are the numbers that a backward pass keeps.
+    `weights` are trained, `target_weights` are the target's. `norms` and `target_norms` are the channels of each
+    BatchNorm, trained and of the target.
+    """
 
     encoder: int
     projector: int
@@ -42,15 +46,18 @@ class Work:
 
     @property
     def step(self) -> int:
-        """Operations of an image in a step, two a multiply-add: two views, forward and backward (twice forward) of
-        what is trained, forward of the target."""
+        """Operations of an image in a step, two for each multiply-add.
+
+        There are two views. What is trained runs forward and backward (twice the forward pass), the target forward
+        only.
+        """
         target = self.encoder + self.projector
         return 2 * 2 * (3 * (target + self.predictor) + target)
 
 
 @cache
 def measure(settings: Settings, shape: tuple[int, ...]) -> Work:
-    """Count them on a model without values ("meta")."""
+    """Count the work on a model without values ("meta")."""
     with torch.device("meta"):
         model = Model(settings, shape)
     counts = {"encoder": 0, "projector": 0, "predictor": 0}
@@ -90,7 +97,7 @@ def estimate(settings: Settings, data: ImageSet, world: int = 1) -> int:
     work, n, d = measure(settings, shape), data.n_rows, settings.embedding_dim
     part = -(-batch_size(settings, n) // settings.accumulate // world)
     values = shape[0] if settings.frozen is not None else 3 * shape[0] * shape[1]
-    # weights with gradient and momentum, the target; two views' activations and what the widest layers add
+    # weights with gradients and momentum, and the target; activations of two views, and the widest layers' extra
     model = FLOAT * (3 * work.weights + work.target_weights)
     training = FLOAT * part * (2 * work.kept * 1.2 + 8 * values)
     local = -(-n // world)
@@ -101,22 +108,22 @@ def estimate(settings: Settings, data: ImageSet, world: int = 1) -> int:
 
 
 def exchanged(settings: Settings, data: ImageSet, world: int) -> int:
-    """Bytes that one worker sends in a step after the warm-up: projections there and back, gradients, statistics."""
+    """Bytes that one worker sends in a step after the warm-up: projections, all gradients, statistics."""
     work = measure(settings, shape_of(data.pixels, data.features))
     d, parts = settings.embedding_dim, settings.accumulate
     rows = world * -(-(batch_size(settings, data.n_rows) // parts) // world)
-    views = 2 + 2 * 4 + (2 if settings.batch_norm == "shuffled" else 0)  # k; p and q forward and backward
+    views = 2 + 2 * 4 + (2 if settings.batch_norm == "shuffled" else 0)  # k forward; p and q forward and backward
     gathered = parts * FLOAT * rows * d * views
     reduced = FLOAT * work.weights
     if settings.batch_norm == "sync":
-        # two views: float64 sums and a count of every layer forward, float32 sums of the trained ones backward
+        # two views: forward float64 sums and a count for every layer, backward float32 sums for the trained layers
         forward = sum(8 * (2 * width + 1) for width in (*work.norms, *work.target_norms))
         reduced += parts * 2 * (forward + sum(FLOAT * 2 * width for width in work.norms))
     return traffic(gathered, reduced, world)
 
 
 def remarks(settings: Settings, data: ImageSet) -> list[str]:
-    """What the plan says of the network and its steps."""
+    """What the plan says about the network and its steps."""
     work = measure(settings, shape_of(data.pixels, data.features))
     steps = steps_of(settings, data.n_rows)
     said = [

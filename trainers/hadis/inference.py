@@ -1,4 +1,4 @@
-"""A trained HaDis at work on images it may never have seen: the target's projections and the nearest centre.
+"""Clusters of new images by a trained HaDis: the target's projections and the nearest centre.
 
 Axes: n images, D width.
 """
@@ -40,6 +40,6 @@ def embed(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], data: Imag
 def predict(
     tensors: Mapping[str, Tensor], settings: Mapping[str, Any], data: ImageSet
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(cluster [n], confidence [n]); on the training images these are the run's."""
+    """(cluster [n], confidence [n]); for the training images these are the run's own."""
     labels, confidence = assign(embed(tensors, settings, data), dict(tensors))
     return labels.cpu().numpy(), confidence.float().cpu().numpy()

@@ -1,7 +1,7 @@
-"""HaDis's objective on one part of a batch: `L_dsa + weight_hsd L_hsd + weight_proto L_proto`, mean of both orders.
+"""HaDis' objective on a part of a batch, `L_dsa + weight_hsd L_hsd + weight_proto L_proto`, mean of both view orders.
 
-Every worker computes its share: its anchors of L_dsa and L_hsd, 1 / W of L_proto. The shares and, as rows are
-gathered with their true gradient, the gradients of all workers sum to those of one process.
+Every worker computes its share: its anchors of L_dsa and L_hsd, and 1 / W of L_proto. The shares of all workers sum to
+the loss of one process. So do their gradients, as rows are gathered with their true gradient.
 
 Axes: B rows of the part over all workers, n of this worker, D width, W workers.
 """
@@ -26,7 +26,7 @@ PARTS = ("dsa", "hsd", "proto")
 
 @dataclass(frozen=True)
 class ViewOutputs:
-    """Of this worker's rows of one view: p and q (before normalisation), and the target's rows k."""
+    """This worker's rows of one view: p and q before normalisation, and the target's rows k."""
 
     p: Float[Tensor, "n D"]
     q: Float[Tensor, "n D"]
@@ -41,8 +41,10 @@ def objective(
     settings: Settings,
     pseudo: Int64[Tensor, "B"] | None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "3"], Float[Tensor, "B D"]]:
-    """This worker's share of the loss, the shares of L_dsa, L_hsd and L_proto (0 without `pseudo` labels), and the
-    second view's k of all workers; `total` is B."""
+    """This worker's share of the loss, its shares of L_dsa, L_hsd and L_proto, and the second view's k of all workers.
+
+    `total` is B. Without `pseudo` labels L_proto is 0.
+    """
     shard = group.shard(total)
     with torch.no_grad():
         k = group.gather(normalize(torch.stack([first.k, second.k]), dim=-1), total).view(2, total, -1)

@@ -1,4 +1,4 @@
-"""HaDis's networks: encoder and projector, online and as the target that follows it, and the predictor.
+"""HaDis' networks: encoder and projector, online and as the target that follows them, and the predictor.
 
 Axes: B images or feature rows, H x W pixels, F features, E encoder width, D projection width.
 """
@@ -23,11 +23,11 @@ from trainers.shared import linear_start
 
 Norm = Callable[[int], nn.Module]
 LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
-SMALL_SIDE = 24  # images from here on are halved by the first convolution of `small`
+SMALL_SIDE = 24  # the first convolution of `small` halves images from this side on
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a short cut (He et al., CVPR 2016); the first one halves the image."""
+    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016); the first convolution halves the image."""
 
     def __init__(self, inputs: int, outputs: int, norm: Norm) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class Standardise(nn.Module):
-    """Features of a frozen backbone around 0, with a mean square of 1; columns keep their sizes to each other."""
+    """Features of a frozen backbone, centred, with a mean square of 1; columns keep their relative sizes."""
 
     mean: Tensor
     scale: Tensor
@@ -53,7 +53,7 @@ class Standardise(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def fit(self, mean: Float[Tensor, "F"], deviation: Float[Tensor, "F"]) -> None:
-        """Take over what the training's features have."""
+        """Take the mean and the scale from the moments of the training's features."""
         self.mean.copy_(mean)
         self.scale.copy_(deviation.square().mean().clamp_min(1e-12).rsqrt())
 
@@ -83,7 +83,7 @@ def encoder(settings: Settings, shape: tuple[int, ...], norm: Norm) -> tuple[nn.
 
 
 class Network(nn.Module):
-    """Encoder and projector: images (normalised) or features to projections, of any length."""
+    """Encoder and projector: from normalised images or features to projections of any length."""
 
     def __init__(self, settings: Settings, shape: tuple[int, ...], group: ProcessGroup | None = None) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Network(nn.Module):
 
 
 def head(width: int, settings: Settings, norm: Norm) -> nn.Sequential:
-    """Linear, BatchNorm, ReLU, Linear to D."""
+    """Linear, BatchNorm, ReLU, and Linear to D."""
     hidden = settings.hidden
     return nn.Sequential(
         nn.Linear(width, hidden), norm(hidden), nn.ReLU(), nn.Linear(hidden, settings.embedding_dim)
@@ -106,13 +106,13 @@ def head(width: int, settings: Settings, norm: Norm) -> nn.Sequential:
 
 
 class Model(nn.Module):
-    """Online network, its target, and the predictor; the start is keyed by the seed."""
+    """Online network, its target, and the predictor; first weights are keyed by the seed."""
 
     def __init__(
         self, settings: Settings, shape: tuple[int, ...], group: ProcessGroup | None = None, seed: int = 0
     ) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):  # what torch draws is drawn anew below
+        with torch.random.fork_rng(devices=[]):  # the weights that torch draws here are drawn again below
             self.online = Network(settings, shape, group)
             self.target = Network(settings, shape, group).requires_grad_(False)
             norm: Norm = partial(BatchNorm, group=group, sync=settings.batch_norm == "sync")
@@ -124,7 +124,7 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def follow(self, momentum: float) -> None:
-        """The target's weights move towards the online ones by 1 - momentum; its statistics are not the online ones."""
+        """Move the target's weights towards the online ones by 1 - momentum; its statistics stay its own."""
         targets: list[Tensor] = list(self.target.parameters())
         online: list[Tensor] = list(self.online.parameters())
         torch._foreach_lerp_(targets, online, 1 - momentum)
@@ -132,7 +132,7 @@ class Model(nn.Module):
 
 @torch.no_grad()
 def begin(module: nn.Module, g: torch.Generator, deviation: float | None = None) -> None:
-    """Starting weights: convolutions by He et al. (fan out), linear ones as torch's own or N(0, deviation), bias 0."""
+    """First weights: convolutions by He et al. (fan out), linear layers as torch's own or N(0, deviation), biases 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=g)
@@ -151,7 +151,7 @@ def shape_of(pixels: Any, features: Any) -> tuple[int, ...]:
 
 
 def as_input(rows: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B F"]) -> Float[Tensor, "B *S"]:
-    """Rows as the network takes them, not augmented."""
+    """Rows as the network takes them, without augmentation."""
     if rows.dtype == torch.uint8:
         return normalise(rows).contiguous(memory_format=torch.channels_last)
     return rows

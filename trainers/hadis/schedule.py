@@ -1,4 +1,4 @@
-"""Learning rate and the target's decay by step of the optimiser."""
+"""The learning rate and the target's decay at each step of the optimiser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trainers.hadis.settings import Settings
 
 
 def learning_rate(settings: Settings, step: int, steps: int) -> float:
-    """At `step` (from 0) of a training with `steps` an epoch: a line up to the warm-up's end, then half a cosine."""
+    """The rate at `step` (from 0) with `steps` an epoch: a line up to the warm-up's end, then half a cosine."""
     peak = settings.lr * settings.batch / 256
     warm, total = settings.warmup * steps, settings.epochs * steps
     if step < warm:
@@ -18,7 +18,7 @@ def learning_rate(settings: Settings, step: int, steps: int) -> float:
 
 
 def decay(settings: Settings, step: int, steps: int) -> float:
-    """The target's decay at `step`: constant, or rising to 1 with half a cosine (BYOL)."""
+    """The target's decay at `step`: constant, or rising to 1 by half a cosine (BYOL)."""
     if settings.ema_schedule == "constant":
         return settings.ema_momentum
     passed = step / (settings.epochs * steps)

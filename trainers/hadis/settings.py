@@ -70,12 +70,12 @@ class Settings(ImageSettings):
 
     @property
     def warmup(self) -> int:
-        """Epochs of warm-up."""
+        """The number of epochs of warm-up."""
         return self.epochs // 10 if self.warmup_epochs is None else self.warmup_epochs
 
     @property
     def frozen(self) -> str | None:
-        """The file of features computed elsewhere, where that is the backbone."""
+        """The file of features that were computed elsewhere, where these are the backbone."""
         return self.backbone.removeprefix(FROZEN) if self.backbone.startswith(FROZEN) else None
 
     @model_validator(mode="after")

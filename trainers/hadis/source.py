@@ -1,6 +1,6 @@
-"""What the steps of an epoch see: batches of image numbers, views of images or features, images as they are.
+"""The inputs of an epoch's steps: batches of image numbers, views of images or features, images as they are.
 
-Every draw is keyed by seed, epoch and image: it is the same for any number of workers.
+Random draws are keyed by seed, epoch and image, so that they are the same for any number of workers.
 
 Axes: N images, B of a batch, F features, V views.
 """
@@ -25,7 +25,7 @@ from ops.rng import generator, key64, uniforms
 from trainers.hadis.model import as_input, shape_of
 from trainers.hadis.settings import Settings
 
-JITTER = (0.4, 0.4, 0.4, 0.1)  # of brightness, contrast, saturation and hue, at strength 1
+JITTER = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation and hue at strength 1
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ImageSource:
         return send(values.astype(np.float32), self.device)
 
     def rows(self, index: NDArray[np.int64] | slice) -> Tensor:
-        """Raw rows, uint8 pixels or float32 features; a copy, as memory maps are read-only."""
+        """Raw rows, uint8 pixels or float32 features. They are copied, since memory maps are read-only."""
         table = self.data.pixels if self.data.features is None else self.data.features
         assert table is not None
         rows = np.array(table[index])
@@ -62,7 +62,7 @@ class ImageSource:
         return send(rows, self.device)
 
     def plain(self, index: NDArray[np.int64] | slice) -> Float[Tensor, "B *S"]:
-        """Rows as the network takes them in evaluation."""
+        """Rows as the network takes them in an evaluation."""
         return as_input(self.rows(index))
 
     def view(self, index: NDArray[np.int64], epoch: int, view: int) -> Float[Tensor, "B *S"]:
@@ -83,25 +83,25 @@ class ImageSource:
         draws = uniforms(key64(self.seed, "hadis/features", epoch, view), index, 2 * f).astype(np.float32)
         u = send(draws, x.device)
         mean, deviation = self.moments
-        # uniform noise of the deviation that is asked for
+        # uniform noise of the requested deviation
         noisy = x + (u[:, :f] * 2 - 1) * (3**0.5 * self.settings.feature_noise) * deviation
         return torch.where(u[:, f:] < self.settings.feature_drop, mean, noisy)
 
 
 def batch_size(settings: Settings, n: int) -> int:
-    """Images of a step: the batch, or all of fewer; a multiple of its parts."""
+    """Images of a step: the batch, or all images where they are fewer; a multiple of the parts of a batch."""
     return min(settings.batch, n) // settings.accumulate * settings.accumulate
 
 
 def steps_of(settings: Settings, n: int) -> int:
-    """Steps of an epoch; images left over wait for the next epoch's order."""
+    """Steps of an epoch. Images that fill no step are left out; the next epoch has another order."""
     return min(n // batch_size(settings, n), settings.epoch_steps or n)
 
 
 def batches(
     settings: Settings, n: int, seed: int, epoch: int, weights: NDArray[np.float64] | None = None
 ) -> list[list[NDArray[np.int64]]]:
-    """The parts of every step of an epoch, each image once, or drawn by `weights` [N] (which sum to 1)."""
+    """The parts of every step of an epoch: each image once, or images drawn by `weights` [N], which sum to 1."""
     draws = generator(seed, "hadis/batches", epoch)
     order = draws.permutation(n) if weights is None else draws.choice(n, n, p=weights)
     size, steps = batch_size(settings, n), steps_of(settings, n)
@@ -109,14 +109,14 @@ def batches(
 
 
 def inverse_sizes(labels: Int64[Tensor, "N"]) -> NDArray[np.float64]:
-    """The chance of each image, so that every pseudo cluster is drawn equally often."""
+    """The probability of each image [N], so that every pseudo cluster is drawn equally often."""
     clusters = labels.cpu().numpy()
     weights = 1 / np.bincount(clusters)[clusters]
     return np.asarray(weights / weights.sum())
 
 
 def check_batch(settings: Settings, n: int, world: int) -> None:
-    """Raise SettingsError where a part of a batch leaves a worker, or a loss, without images."""
+    """Raise SettingsError where a part of a batch leaves a worker or a loss without images."""
     part = min(settings.batch, n) // settings.accumulate
     if part < 2:
         raise SettingsError(

@@ -1,6 +1,6 @@
-"""HaDis's training: two views of a batch, three losses, a target that follows, pseudo labels every epoch.
+"""HaDis' training: two views of a batch, three losses, a target that follows, and new pseudo labels every epoch.
 
-Over W workers each has its share of every batch; projections are gathered with their true gradient, parameter
+Each of W workers has its share of every batch. Projections are gathered with their true gradient and parameter
 gradients summed, so that with `batch_norm: sync` W workers compute what one does.
 
 Axes: N images, n of this worker, B of a part of a batch, D width, K clusters.
@@ -33,11 +33,11 @@ from trainers.hadis.settings import Settings
 from trainers.hadis.source import ImageSource, batches, check_batch, inverse_sizes, steps_of
 from trainers.shared import Evaluation, check_loss, is_due, run_epochs, sent_bytes
 
-COPY_VIEWS = (2, 3)  # the views that an evaluation clusters; steps take 0 and 1, or from 4 on where images repeat
+COPY_VIEWS = (2, 3)  # views that an evaluation clusters; steps take 0 and 1, or from 4 on where images repeat
 
 
 def train(settings: Settings, data: ImageSet, run: Run) -> Result:
-    """Train one seed; `run` is the only link to the outside. The clusters are those of the last epoch.
+    """Train one seed; returns the clusters of the last epoch. `run` is the only link to the outside.
 
     Raises DivergedError on a loss that is not finite, SettingsError where a batch cannot be shared.
     """
@@ -45,7 +45,7 @@ def train(settings: Settings, data: ImageSet, run: Run) -> Result:
 
 
 class HadisTrainer:
-    """Networks, optimiser and pseudo labels of one seed between two epochs; `run.start` is taken over."""
+    """Networks, optimiser and pseudo labels of one seed between two epochs; continues from `run.start`."""
 
     def __init__(self, settings: Settings, data: ImageSet, run: Run) -> None:
         check_batch(settings, data.n_rows, run.world)
@@ -61,16 +61,16 @@ class HadisTrainer:
                 network.encoder.fit(*(m.cpu() for m in self.source.moments))
         self.model = model.to(run.device)
         if run.device.type == "cuda":
-            torch.backends.cudnn.deterministic = True  # else a resumed run would not end in the same bits
+            torch.backends.cudnn.deterministic = True  # otherwise a resumed run would not end in the same bits
         self.optimizer = torch.optim.SGD(self._groups(), lr=settings.lr, momentum=settings.momentum)
         self.pseudo: Int64[Tensor, "N"] | None = None
-        self.chances: NDArray[np.float64] | None = None  # of every image, where they are drawn
-        self.evaluated: tuple[ImageClusters, NDArray[np.float32]] | None = None  # clusters, projections of the last one
+        self.chances: NDArray[np.float64] | None = None  # the probability of each image, where images are drawn
+        self.evaluated: tuple[ImageClusters, NDArray[np.float32]] | None = None  # of the last evaluation
         if run.start is not None:
             self._load(run.start)
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Parameters by learning rate (`times` the schedule's) and weight decay."""
+        """Parameters in groups by weight decay and learning rate (`times` the rate of the schedule)."""
         s, groups = self.settings, []
         for part, times in ((self.model.online, 1.0), (self.model.predictor, s.predictor_lr)):
             for decays in (True, False):
@@ -80,7 +80,7 @@ class HadisTrainer:
         return groups
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """The steps of an epoch; means over them."""
+        """The steps of an epoch; returns means over them."""
         self.model.train()
         before = self.group.counters
         total = torch.zeros(1 + len(PARTS), dtype=torch.float64, device=self.device)
@@ -94,7 +94,7 @@ class HadisTrainer:
             self._update(epoch * self.steps + number)
         sent = sent_bytes(self.group, before, self.steps)
         totals = self.group.sum_(total) / (self.steps * self.settings.accumulate)
-        *losses, width = torch.cat([totals, spread.double()[None]]).tolist()  # the one time that the host waits
+        *losses, width = torch.cat([totals, spread.double()[None]]).tolist()  # the only time that the host waits
         check_loss(sum(losses), epoch, "lower --lr or raise --warmup-epochs")
         if self.settings.batch_norm != "sync":
             average_statistics(self.model, self.group)
@@ -104,7 +104,7 @@ class HadisTrainer:
     def _learn(
         self, epoch: int, number: int, index: NDArray[np.int64], parts: int
     ) -> tuple[Float[Tensor, "4"], Float[Tensor, "B D"]]:
-        """Add the gradient of part `number` of the epoch; its shares of the losses, and k of all workers."""
+        """Add the gradient of part `number` of the epoch; returns its shares of the losses and the k of all workers."""
         pseudo = None
         if self.pseudo is not None and epoch >= self.settings.warmup:
             pseudo = self.pseudo[send(index, self.device)]
@@ -115,7 +115,7 @@ class HadisTrainer:
         return torch.cat([loss.detach()[None], shares]).double(), k
 
     def outputs(self, epoch: int, number: int, index: NDArray[np.int64]) -> tuple[ViewOutputs, ViewOutputs]:
-        """Both views of this worker's images of part `index`: one pass of each network a view."""
+        """Both views of this worker's images of the part `index`; each network runs once for each view."""
         s, shard = self.settings, self.group.shard(len(index))
         base = 4 + 2 * number if self.chances is not None else 0  # an image that is drawn again gets other views
         views = [self.source.view(index[shard], epoch, base + v) for v in (0, 1)]
@@ -135,7 +135,7 @@ class HadisTrainer:
     def _targets(
         self, views: list[Tensor], index: NDArray[np.int64], epoch: int, number: int, base: int
     ) -> list[Float[Tensor, "n D"]]:
-        """The target's projections of this worker's images; with `shuffled` others compute them (MoCo)."""
+        """The target's projections of this worker's images; with `shuffled` other workers compute them (MoCo)."""
         if self.settings.batch_norm != "shuffled" or self.group.world == 1:
             return [self.model.target(x) for x in views]
         shard, total = self.group.shard(len(index)), len(index)
@@ -146,7 +146,7 @@ class HadisTrainer:
         return list(everywhere[:, back][:, shard])
 
     def _update(self, step: int) -> None:
-        """Gradients summed over the workers, then a step of SGD."""
+        """Sum the gradients over the workers and make a step of SGD."""
         parameters = [p for options in self.optimizer.param_groups for p in options["params"]]
         if self.group.world > 1:
             flat = self.group.sum_(torch.cat([p.grad.reshape(-1) for p in parameters]))
@@ -160,7 +160,7 @@ class HadisTrainer:
 
     @torch.no_grad()
     def evaluate(self, epoch: int) -> Evaluation | None:
-        """Cluster all images where it is needed; the coming epoch takes the labels as pseudo labels.
+        """Cluster all images where it is needed; the next epoch takes the labels as pseudo labels.
 
         An evaluation also clusters two augmented copies, by whose agreement the run is judged.
         """
@@ -194,7 +194,7 @@ class HadisTrainer:
         return normalize(k.float())
 
     def _copy(self, view: int, epoch: int) -> NDArray[np.int64]:
-        """k-means' clusters of one augmented copy of up to COPIES images."""
+        """The clusters of k-means on one augmented copy of up to COPIES images."""
         index = sampled(self.n, max(COPIES, self.settings.k), self.seed, "hadis/copies")
         shard, z = projected(
             len(index), self.group, torch.zeros(0, self.settings.embedding_dim, device=self.device),
@@ -204,7 +204,7 @@ class HadisTrainer:
         return gather_rows(clusters.labels, shard, self.group).cpu().numpy()
 
     def state(self, epoch: int) -> State:
-        """All that a resumed run needs; every draw is keyed, so nothing else goes on."""
+        """All that a resumed run needs. Random draws are keyed, so the state of no generator is part of it."""
         shared: dict[str, Any] = dict(pack_training(self.model, self.optimizer, gradients=False))
         shared |= {f"buffer.{name}": b for name, b in self.model.named_buffers()}
         if self.pseudo is not None:
@@ -225,8 +225,8 @@ class HadisTrainer:
 
     @torch.no_grad()
     def result(self) -> Result:
-        """Clusters, confidence, projections and model as the last evaluation has them."""
-        if self.evaluated is None:  # resumed from the state of the last epoch: nothing was left to train
+        """Clusters, confidence, projections and model of the last evaluation."""
+        if self.evaluated is None:  # after a resume from the last epoch, when nothing was left to train
             self.evaluate(self.settings.epochs - 1)
         assert self.evaluated is not None
         clusters, embedding = self.evaluated

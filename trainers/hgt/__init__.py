@@ -1,8 +1,9 @@
 """HGT-Cluster: users clustered by embeddings of a heterogeneous graph transformer (Hu et al., WWW 2020).
 
-Two layers of typed attention over sampled neighbourhoods, trained to tell the edges of the label relations from drawn
-ones; then k-means, or a self-organising map whose units are grouped. The edges that a batch predicts are never in its
-neighbourhoods. Users without edges in training keep what their features say.
+Two layers of typed attention over sampled neighbourhoods are trained to tell the edges of the label relations from
+edges that are drawn at random. Then k-means, or a self-organising map whose units are grouped, makes the clusters. The
+edges that a batch predicts are never in its neighbourhoods. Users without edges in the training are embedded by their
+features alone.
 
 Axes: N users, O notes, D embedding width, K clusters.
 """

@@ -1,7 +1,7 @@
-"""Scores and weighted sums over the edges of a block: compiled loops on CPUs, gathers of torch elsewhere.
+"""Scores and weighted sums over the edges of a block: compiled loops on CPUs, torch's gathers elsewhere.
 
-Of targets q and sources k, v: `scores[b, j] = q_b . k_n(b,j)` and `sums[b] = sum_j share[b, j] v_n(b,j)`,
-per head; masked edges score 0 and add nothing. Each is the other's derivative: d sums / d share is a score.
+For targets q and sources k, v, per head: `scores[b, j] = q_b . k_n(b,j)` and `sums[b] = sum_j share[b, j] v_n(b,j)`.
+Masked edges score 0 and add nothing. Each function is the derivative of the other: d sums / d share is a score.
 
 Axes: B targets, F neighbours a target, N sources, A heads of width d.
 """
@@ -32,7 +32,7 @@ def edge_sums(
     share: Float[Tensor, "B F A"], value: Float[Tensor, "N A d"], neighbours: Int64[Tensor, "B F"],
     mask: Bool[Tensor, "B F"],
 ) -> Float[Tensor, "B A d"]:  # fmt: skip
-    """The sums of each target's neighbours by share, edges of mask False left out; differentiable in both."""
+    """The sums of each target's neighbours, weighted by `share`, where the mask is True; differentiable in both."""
     if share.device.type != "cpu":
         return _sums_torch(share, value, neighbours, mask)
     sums: Tensor = _Sums.apply(share, value, neighbours, mask)
@@ -100,7 +100,7 @@ def _dots(query: Tensor, key: Tensor, neighbours: Tensor, mask: Tensor) -> Tenso
 
 
 def _loop(name: str, share: Tensor, rows: Tensor, neighbours: Tensor, mask: Tensor, like: Tensor) -> Tensor:
-    """`gathered` or `scattered` into zeros of the shape of `like`."""
+    """The loop `gathered` or `scattered`, run into zeros of the shape of `like`."""
     from ops.graph.kernels import attention
 
     total = torch.zeros(like.shape, dtype=like.dtype)
@@ -109,5 +109,5 @@ def _loop(name: str, share: Tensor, rows: Tensor, neighbours: Tensor, mask: Tens
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:
-    """Contiguous arrays (the loops are compiled once, for those)."""
+    """Contiguous arrays; the loops are compiled once, for these."""
     return [x.detach().contiguous().numpy() for x in tensors]

@@ -1,4 +1,4 @@
-"""What a training of HGT will take: memory, traffic, and what the plan says of it."""
+"""What a training of HGT will take: memory and traffic, and what the plan says about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEPT = 4  # copies of a gathered key and value that a backward pass has at once,
 
 
 def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
-    """Bytes beyond the imports: weights with gradients and Adam's moments, the largest batch, all embeddings."""
+    """Bytes above the imports: weights with gradients and Adam's moments, the largest batch, all embeddings."""
     check_workers(settings, world)
     nodes = data.manifest.nodes
     reached = {data.rows: settings.batch + 256.0, data.others: settings.batch + 256.0}
@@ -33,7 +33,7 @@ def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
     if settings.store_states:
         kinds = neighbour_types(tuple(data.manifest.edges), data.rows)
         embeddings += 2 * FLOAT * settings.hidden * settings.layers * sum(data.count(kind) for kind in kinds)
-    cached = cache_bytes(data.manifest) if world > 1 else 0  # one process maps the parts
+    cached = cache_bytes(data.manifest) if world > 1 else 0  # a single process maps the parts and caches nothing
     return int(4 * _weights(settings, data) + batch * (1 + settings.prefetch / 8) + embeddings + cached)
 
 
@@ -43,7 +43,7 @@ def exchanged(settings: Settings, data: PartitionedGraph, world: int) -> int:
 
 
 def remarks(settings: Settings, data: PartitionedGraph) -> list[str]:
-    """What is predicted, and over which neighbourhoods."""
+    """What the plan says: which relations are predicted, and over which neighbourhoods."""
     names = ", ".join(r[1] for r in data.labels)
     said = [f"predicts {names}; {settings.fan_out} neighbours a relation, {settings.sampling}"]
     kinds = neighbour_types(tuple(data.manifest.edges), data.rows)

@@ -1,8 +1,8 @@
-"""A trained HGT at work on users it may never have seen, without the graph: what its model keeps, and how it is used.
+"""Clusters of new users by a trained HGT without its graph: what a model stores for that, and how it is used.
 
-A user's state after layer l needs its state and those of its neighbours after layer l - 1. The model keeps the
-latter (`states.TYPE.l`, of every type that neighbours users, l = 0 .. L - 1), taken at the end of training from
-sampled neighbourhoods. A new user's states follow layer by layer from its features and edges.
+A user's state after layer l needs its own state and those of its neighbours after layer l - 1. The model stores the
+neighbours' states (`states.TYPE.l`, of every type that neighbours users, l = 0 .. L - 1), computed at the end of the
+training from sampled neighbourhoods. The states of a new user follow layer by layer from its features and edges.
 
 Axes: n users, N nodes of a type, H hidden width, F neighbours over a relation, K centres or map units.
 """
@@ -37,13 +37,13 @@ from trainers.hgt.loop import parts_of_rank, shard_of
 from trainers.hgt.model import inputs, layer, states
 from trainers.hgt.settings import GraphSettings, Settings
 
-CAP = 64  # neighbours of a user over a relation; a user with more gets as many, drawn
+CAP = 64  # neighbours of a user over a relation; of more, so many are drawn
 ROWS = 2048
-STATE_EPOCH = 2**32 - 2  # the key of the neighbourhoods that states are taken from
+STATE_EPOCH = 2**32 - 2  # keys the neighbourhoods that states are computed from
 
 
 def packed_ids(data: PartitionedGraph, client: Client, kinds: list[str]) -> dict[str, Tensor]:
-    """`ids.TYPE` of the clustered type and of `kinds`, in the order of their numbers (`inductive_batch`)."""
+    """`ids.TYPE` of the clustered type and of `kinds`, in the order of the nodes' numbers (`inductive_batch`)."""
     wanted = sorted({data.rows, *kinds})
     return {f"ids.{kind}": torch.from_numpy(pack_ids(client.ids(kind))) for kind in wanted}
 
@@ -58,10 +58,13 @@ def inductive_tensors(
     seed: int,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """What a model keeps for new users: `states.TYPE.l` float32 [N H] and `ids.TYPE`; every worker has to call it."""
+    """What a model stores for new users: `states.TYPE.l` float32 [N H] and `ids.TYPE`.
+
+    Every worker has to call it.
+    """
     kinds = neighbour_types(tuple(client.manifest.edges), data.rows)
     tensors = packed_ids(data, client, kinds)
-    # the layer next to a user is the last one: the others are what lies behind a neighbour
+    # a user takes the first hop itself; the further hops are those of its neighbours
     fan_outs, key = settings.fan_outs[1:], (seed, STATE_EPOCH)
     for kind in kinds:
         local = [torch.zeros(0, settings.layers, settings.hidden, device=device)]
@@ -76,9 +79,10 @@ def neighbourhoods(
     client: Client, data: PartitionedGraph, group: ProcessGroup, kind: str, settings: Settings, fan_outs: Sequence[int],
     key: tuple[int, int], device: torch.device,
 ) -> Iterator[tuple[int, Sample]]:  # fmt: skip
-    """How many nodes, and their neighbourhood: all nodes of a type in this worker's parts, chunk after chunk.
+    """All nodes of a type in this worker's parts, chunk after chunk: how many there are, and their neighbourhood.
 
-    `key` (seed, a number of the purpose's own in the place of an epoch) keys the draws with part and chunk.
+    `key` keys the draws, together with part and chunk; it has the seed, and a number for the purpose in the place of an
+    epoch.
     """
 
     def draw(part: int, at: int) -> tuple[int, Sample]:
@@ -93,9 +97,9 @@ def neighbourhoods(
 
 
 def predict(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], new: NewRows) -> Placed:
-    """Clusters of users by a stored model; those without edges are placed by their features.
+    """Clusters of users by a stored model; users without edges are placed by their features.
 
-    With neither, confidence is 0. Raises ValueError where the model keeps no states (`--no-store-states`).
+    Without both the confidence is 0. Raises ValueError where the model stores no states (`--no-store-states`).
     """
     chosen = Settings.model_validate(settings)
     z = embed(tensors, chosen, new)
@@ -112,9 +116,9 @@ def placed(
     edges: NDArray[np.int64],
     informed: NDArray[np.bool_],
 ) -> Placed:
-    """Nearest centre, or cluster of the nearest map unit, as training assigns its users.
+    """The nearest centre, or the cluster of the nearest map unit, as the training assigns its users.
 
-    The confidence is 0 where nothing informs of a user.
+    The confidence is 0 for users that are not `informed`, of which nothing is known.
     """
     spherical, centres = settings.kmeans == "spherical", tensors["centres"].float()
     if settings.cluster == "som":
@@ -127,7 +131,7 @@ def placed(
 
 @torch.no_grad()
 def embed(tensors: Weights, settings: Settings, new: NewRows) -> Float32[Tensor, "n H"]:
-    """Embeddings of users, rows of length 1. Raises ValueError where the model keeps no states."""
+    """Embeddings of users, rows of length 1. Raises ValueError where the model stores no states."""
     n, blocks, needed, device = len(new.numbers), {}, {}, tensors["centres"].device
     drawn = {r: draw(links, r, new.first, max(CAP, *settings.fan_outs)) for r, links in sorted(new.edges.items())}
     for kind in sorted({r[0] for r in drawn}):
@@ -137,7 +141,7 @@ def embed(tensors: Weights, settings: Settings, new: NewRows) -> Float32[Tensor,
         flat = np.concatenate([drawn[r][0].ravel() for r in mine])
         needed[kind], places = np.unique(flat, return_inverse=True)
         ends = np.cumsum([drawn[r][0].size for r in mine])[:-1]
-        shift = n if kind == new.kind else 0  # there the users' states come first
+        shift = n if kind == new.kind else 0  # in this type the users' states come first
         for r, at in zip(mine, np.split(places, ends), strict=True):
             blocks[r] = _block(at.reshape(drawn[r][0].shape) + shift, drawn[r][1], device)
     h = inputs(tensors, new.kind, new.numbers, None if new.x is None else send(new.x, device))
@@ -153,9 +157,9 @@ def _block(places: NDArray[np.int64], mask: NDArray[np.bool_], device: torch.dev
 
 
 def draw(links: Links, relation: Relation, first: int, cap: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Numbers of neighbours [n F] and which are there: all of them, for a row with more than `cap` that many distinct.
+    """Numbers of neighbours [n F] and which are real: all of a row, or `cap` distinct ones where it has more.
 
-    Draws are keyed by relation and row number (counted from `first`): pieces of any size draw the same.
+    Draws are keyed by relation and row number (counted from `first`), so that pieces of any size draw the same.
     """
     degrees = links.degrees
     width = int(min(cap, degrees.max(initial=0)))

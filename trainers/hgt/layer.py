@@ -27,12 +27,12 @@ from ops.rng import torch_generator
 from trainers.hgt.attention import edge_scores, edge_sums
 from trainers.shared import glorot_start, linear_start
 
-Weights = Mapping[str, Tensor]  # by readable name, as a safetensors file holds them
-Block = tuple[Int64[Tensor, "_ _"], Bool[Tensor, "_ _"]]  # [B F]: rows of the source type, and False: no edge
+Weights = Mapping[str, Tensor]  # by readable name, as in a safetensors file
+Block = tuple[Int64[Tensor, "_ _"], Bool[Tensor, "_ _"]]  # [B F]: rows of the source type; False where there is no edge
 
 
 def linear_weights(name: str, n_in: int, n_out: int, seed: int) -> dict[str, Tensor]:
-    """`NAME.weight` [n_in n_out] and `NAME.bias` [n_out]: torch.nn.Linear's start, keyed by (seed, name)."""
+    """`NAME.weight` [n_in n_out] and `NAME.bias` [n_out], first as in torch.nn.Linear, keyed by (seed, name)."""
     g, shapes = torch_generator(seed, f"hgt {name}"), {"weight": (n_in, n_out), "bias": (n_out,)}
     return {f"{name}.{k}": linear_start(shape, n_in, g) for k, shape in shapes.items()}
 
@@ -40,11 +40,12 @@ def linear_weights(name: str, n_in: int, n_out: int, seed: int) -> dict[str, Ten
 def layer_weights(
     prefix: str, types: Sequence[str], relations: Sequence[Relation], widths: tuple[int, int], heads: int, seed: int
 ) -> dict[str, Tensor]:
-    """Every weight of a layer under `prefix` (`layer1.`), a dict ordered by name; `widths` (in, out).
+    """Every weight of a layer under `prefix` (`layer1.`), in a dict ordered by name; `widths` is (in, out).
 
-    Per type `key|query|value|out.TYPE.weight|bias` and `skip.TYPE` [] (1 at first); per relation, reverse ones too,
-    `attention|message.RELATION` [A d d] (Glorot uniform) and `prior.RELATION` [A] (1 at first). Each start is keyed
-    by its name, so another type or relation changes no other. Raises ValueError unless heads divide the width.
+    For each type `key|query|value|out.TYPE.weight|bias` and `skip.TYPE` [] (1 at first). For each relation, reverse
+    ones too, `attention|message.RELATION` [A d d] (Glorot uniform) and `prior.RELATION` [A] (1 at first). The first
+    value of each is keyed by its name, so that another type or relation changes no other weight. Raises ValueError
+    unless heads divide the width.
     """
     n_in, n_out = widths
     if n_out % heads:
@@ -64,14 +65,14 @@ def layer_weights(
 
 
 def linear(weights: Weights, name: str, x: Float[Tensor, "N I"]) -> Float[Tensor, "N W"]:
-    """`x W + b` of the linear called `name`."""
+    """`x W + b` of the linear layer called `name`."""
     return torch.addmm(weights[f"{name}.bias"], x, weights[f"{name}.weight"])
 
 
 def dropout(x: Float[Tensor, "*shape"], rate: float, generator: torch.Generator | None) -> Float[Tensor, "*shape"]:
-    """Zero a share `rate` of the entries and scale the others by 1 / (1 - rate); `generator` is of the device of `x`.
+    """Set a share `rate` of the entries to 0 and scale the others by 1 / (1 - rate).
 
-    Without a generator (evaluation) or with rate 0 it returns `x` and draws nothing.
+    `generator` is on the device of `x`. Without one (in an evaluation) or with rate 0 it returns `x` and draws nothing.
     """
     if generator is None or rate == 0:
         return x
@@ -90,8 +91,9 @@ def hgt_layer(
 ) -> dict[str, Float[Tensor, "_ W"]]:
     """New states [B W] of the first `n_targets[type]` rows of `h[type]` [N I], types in alphabetical order.
 
-    The order of relations and types changes nothing, not a bit. A target without neighbours gets the message 0.
-    `rate`, `generator`: dropout of A's output (before the skip), as in the authors' code; HGTConv has none.
+    The order of relations and types does not change a bit of the result. A target without neighbours gets the message
+    0. `rate` and `generator` are for dropout of A's output (before the skip), as in the authors' code; HGTConv has
+    none.
     """
     key, value = (
         {kind: linear(weights, f"{prefix}{role}.{kind}", h[kind]) for kind in sorted({r[0] for r in blocks} & set(h))}
@@ -122,7 +124,10 @@ def _messages(
     query: Float[Tensor, "B W"],
     sources: Mapping[Relation, tuple[Float[Tensor, "_ W"], Float[Tensor, "_ W"], Block]],
 ) -> Float[Tensor, "B W"]:
-    """The attention-weighted sum of messages, heads side by side; `sources`: K, V and the block of each relation."""
+    """The attention-weighted sums of messages, heads side by side.
+
+    `sources` has K, V and the block of each relation.
+    """
     if not sources:
         return torch.zeros_like(query)
     scores, masks = [], []
@@ -146,7 +151,7 @@ def _messages(
 
 
 def _masked_softmax(scores: Float[Tensor, "B S A"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B S A"]:
-    """Softmax over S where the mask is True, 0 elsewhere; a row without any True is 0, value and gradient."""
+    """Softmax over S where the mask is True, 0 elsewhere. A row without any True is 0, also in its gradient."""
     seen = mask[..., None]
     least = torch.finfo(scores.dtype).min  # not -inf: a row of it would be NaN before it is masked
     return scores.masked_fill(~seen, least).softmax(1) * seen

@@ -1,4 +1,4 @@
-"""What HGT and TwHIN share: which batches a worker trains on, clusters of the embeddings, and the way to a result.
+"""What HGT and TwHIN share: which batches a worker trains on, the clusters of the embeddings, and the result.
 
 Axes: N clustered nodes, n of them in this worker's parts, O nodes at the other end, P pairs of a batch, D width, K
 clusters, U map units.
@@ -34,7 +34,7 @@ from trainers.shared import Evaluation, is_due
 
 @dataclass(frozen=True)
 class NodeClusters:
-    """Clusters of this worker's nodes: labels and confidence [n]; centres [K D], or the units [U D] of the `map`."""
+    """Clusters of this worker's nodes: labels and confidence [n], centres [K D] or the units [U D] of the `map`."""
 
     labels: Int64[Tensor, "n"]
     confidence: Float32[Tensor, "n"]
@@ -43,21 +43,21 @@ class NodeClusters:
 
 
 class GraphTrainer(ABC):
-    """A method's model between two epochs, and how its embeddings become clusters (`trainers.shared.EpochTrainer`)."""
+    """The model of a method between two epochs, and the clusters of its embeddings (`trainers.shared.EpochTrainer`)."""
 
     def __init__(self, settings: GraphSettings, data: PartitionedGraph, run: Run) -> None:
         check_workers(settings, run.world)
         self.data, self.seed, self.device = data, run.seed, run.device
         self.group = ProcessGroup(run.rank, run.world)
         self.client = data.connect()
-        self.edges = [sum(sizes[r] for r in data.labels) for sizes in self.client.sizes()]  # to predict, by part
-        self.evaluated: tuple[NodeClusters, dict[str, Any]] | None = None  # clusters and embeddings of the last one
+        self.edges = [sum(sizes[r] for r in data.labels) for sizes in self.client.sizes()]  # edges to predict, by part
+        self.evaluated: tuple[NodeClusters, dict[str, Any]] | None = None  # of the last evaluation
 
     settings: GraphSettings
 
     @abstractmethod
     def epoch(self, epoch: int) -> dict[str, float]:
-        """Train one epoch; its metrics."""
+        """Train one epoch; returns its metrics."""
 
     @abstractmethod
     def embed(self, kind: str) -> Float32[Tensor, "n D"]:
@@ -69,18 +69,18 @@ class GraphTrainer(ABC):
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """The model as it is stored; every worker has to call it."""
+        """The tensors of the stored model; every worker has to call it."""
 
     def link(self) -> dict[str, NDArray[np.float32]]:
-        """What scoring a link needs besides both embeddings: `shift` [D] of (s + shift) . t; {}: it is the cosine."""
+        """What the score of a link needs beside both embeddings: `shift` [D] of (s + shift) . t; {} for the cosine."""
         return {}
 
     def evaluate(self, epoch: int) -> Evaluation | None:
-        """Clusters of this worker's nodes as they are embedded now, and its embeddings of both ends of the labels."""
+        """The clusters of this worker's nodes, and its embeddings of both ends of the label relations."""
         data, group = self.data, self.group
         if not is_due(epoch, self.settings.update_every, self.settings.epochs):
             return None
-        give_back()  # embedding all nodes is the peak: memory that the steps' threads freed must not lie below it
+        give_back()  # embedding all nodes is the peak of memory: what the steps' threads freed is given back first
         shard = shard_of(data, data.rows, group)
         z = self.embed(data.rows)
         if not torch.isfinite(z).all():
@@ -94,12 +94,12 @@ class GraphTrainer(ABC):
 
     def result(self) -> Result:
         """Clusters, confidence, embeddings and model after the last epoch."""
-        if self.evaluated is None:  # resumed from the state of the last epoch: nothing was left to train
+        if self.evaluated is None:  # after a resume from the last epoch, when nothing was left to train
             self.evaluate(self.settings.epochs - 1)
         assert self.evaluated is not None
         clusters, embeddings = self.evaluated
         tensors = self.tensors() | {"centres": clusters.centres.cpu()}
-        # one type at both ends: it stands for the others, too, or nothing would be kept for the scores
+        # where both ends are of one type it also stands for the others, which the scores need
         more = {"others": embeddings.get("others", embeddings["embedding"])} | self.link()
         if clusters.map is not None:
             som = clusters.map
@@ -114,11 +114,14 @@ class GraphTrainer(ABC):
 def steps(
     edges: list[int], settings: GraphSettings, group: ProcessGroup, seed: int, epoch: int, prepare: Callable[..., Any]
 ) -> Iterator[tuple[int, list[Any]]]:
-    """Each step of an epoch: how many batches it has, and those of this worker; threads `prepare` groups ahead."""
+    """Each step of an epoch: how many batches it has in all, and those of this worker.
+
+    Threads `prepare` groups of batches ahead.
+    """
     all_steps = steps_of(edges, settings.batch, seed, epoch, settings.step_batches, settings.epoch_steps)
     shares = [batches[group.rank :: group.world] for batches in all_steps]
     flat = [which for share in shares for which in share]
-    size = max(1, settings.prefetch // 2)  # batches that are asked for together
+    size = max(1, settings.prefetch // 2)  # batches whose neighbourhoods are requested together
     groups = [flat[at : at + size] for at in range(0, len(flat), size)]
     ready = chain.from_iterable(prefetched((partial(prepare, group) for group in groups), min(settings.prefetch, 2)))
     for batches, share in zip(all_steps, shares, strict=True):
@@ -127,8 +130,11 @@ def steps(
 
 @dataclass(frozen=True)
 class Ends:
-    """The nodes of a batch: unique global numbers by type, and as places among those of their type the `pairs` (rows'
-    end, others' end) and, for either end, the nodes that were `drawn` besides."""
+    """The nodes of a batch: unique global numbers by type, in `ids`.
+
+    `pairs` (rows' end, others' end) and, for either end, the nodes that were `drawn` beside them are places among the
+    ids of their type.
+    """
 
     ids: dict[str, NDArray[np.int64]]
     pairs: Int64[Tensor, "2 P"]
@@ -155,16 +161,17 @@ def parts_of_rank(data: PartitionedGraph, group: ProcessGroup) -> list[int]:
 
 
 def shard_of(data: PartitionedGraph, kind: str, group: ProcessGroup) -> Shard:
-    """The rows of a type in those parts."""
+    """The rows of a type in the parts of this worker."""
     return Shard.of_parts(data.manifest.nodes[kind].offsets.tolist(), parts_of_rank(data, group))
 
 
 def cluster(
     z: Float32[Tensor, "n D"], shard: Shard, settings: GraphSettings, seed: int, group: ProcessGroup
 ) -> NodeClusters:
-    """k-means, or a map whose units are grouped into K clusters, of this worker's rows; the same bits on any number.
+    """Clusters of this worker's rows by k-means, or by a map whose units are grouped into K clusters.
 
-    Keyed by the seed alone: epochs differ by their embeddings only.
+    The bits are the same for any number of workers. The draws are keyed by the seed alone: epochs differ by their
+    embeddings only.
     """
     s, spherical = settings, settings.kmeans == "spherical"
     if s.cluster == "kmeans":
@@ -178,7 +185,7 @@ def cluster(
 
 
 def check_workers(settings: GraphSettings, world: int) -> None:
-    """Raise SettingsError where workers would have nothing to do: they share the batches of a step."""
+    """Raise SettingsError where some workers would have no batch of a step."""
     if world > settings.step_batches:
         raise SettingsError(
             f"--workers {world}: a step has --step-batches {settings.step_batches} to share; raise it or take fewer"
@@ -186,5 +193,5 @@ def check_workers(settings: GraphSettings, world: int) -> None:
 
 
 def shares(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors of a state under a prefix, by the rest of their names."""
+    """The tensors of a state whose names begin with a prefix, by the rest of their names."""
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -1,8 +1,8 @@
 """The HGT network: linear inputs by node type, one layer a hop, embeddings of unit length. Tensors in, tensors out.
 
-`h_0 = x W_type + b_type` (a type without features: a learned vector; with `id_buckets`: plus a learned row for
-the node), `h_{l+1} = layer(h_l)` over the blocks from the outermost hop inwards, then rows of length 1. Weights are a
-plain dict by readable name, so that an optimiser, a checkpoint and an all-reduce see the same thing.
+`h_0 = x W_type + b_type`; a type without features has a learned vector instead, and with `id_buckets` a learned row for
+the node is added. `h_{l+1} = layer(h_l)` over the blocks from the outermost hop inwards, then rows of length 1. Weights
+are a plain dict by readable name, so that an optimiser, a checkpoint and an all-reduce see the same thing.
 
 Axes: N nodes of a type at a depth, B roots of a type, H hidden width.
 """
@@ -31,7 +31,7 @@ from trainers.hgt.settings import Settings
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the network's shape depends on: nodes and feature width (0: none) by type, relations with reverse ones."""
+    """What the network's shape depends on: nodes and feature width (0: none) by type, relations and reverse ones."""
 
     counts: Mapping[str, int]
     features: Mapping[str, int]
@@ -40,15 +40,15 @@ class Metadata:
 
 @runtime_checkable  # the tests check every annotation
 class Sample(Protocol):
-    """What the network reads of a Sample: nodes by depth, blocks by hop, the outermost features."""
+    """What the network reads of a Sample: nodes by depth, blocks by hop, features of the outermost nodes."""
 
     @property
     def nodes(self) -> tuple[dict[str, NDArray[np.int64]], ...]:
-        """Node numbers by type, roots first; a depth begins with the nodes of the one before."""
+        """Node numbers by type, roots first; each depth begins with the nodes of the depth before."""
 
     @property
     def blocks(self) -> tuple[dict[Relation, Block], ...]:
-        """`blocks[d]`: a row per node of depth d, entries are positions among the sources of depth d + 1."""
+        """`blocks[d]`: a row for each node of depth d, whose entries are positions among the sources of depth d + 1."""
 
     @property
     def features(self) -> dict[str, Float[Tensor, "_ _"]]:
@@ -56,18 +56,18 @@ class Sample(Protocol):
 
     @property
     def numbers(self) -> dict[str, Int64[Tensor, "_"]]:
-        """The numbers of the nodes of the last depth on the device, where they were sent there."""
+        """The numbers of the nodes of the last depth on the device, where they were sent to it."""
 
 
 def metadata_of(data: PartitionedGraph) -> Metadata:
-    """Those of a partitioned graph."""
+    """The metadata of a partitioned graph."""
     nodes = data.manifest.nodes
     counts, features = {k: n.count for k, n in nodes.items()}, {k: n.features for k, n in nodes.items()}
     return Metadata(counts, features, tuple(data.manifest.edges))
 
 
 def parameters(settings: Settings, metadata: Metadata, seed: int) -> dict[str, Tensor]:
-    """All weights by name, float32, alphabetical, requiring gradients; each start is keyed by (seed, its name).
+    """All weights by name, float32, alphabetical, requiring gradients; first values are keyed by (seed, name).
 
     `input.TYPE.weight` [F H], `input.TYPE.bias` [H], `input.TYPE.ids` [min(nodes, id_buckets) H], then those of every
     layer (`layer_weights`). Raises SettingsError where nothing would tell one node from another.
@@ -89,10 +89,10 @@ def parameters(settings: Settings, metadata: Metadata, seed: int) -> dict[str, T
 def forward(
     weights: Weights, settings: Settings, sample: Sample, generator: torch.Generator | None = None
 ) -> dict[str, Float[Tensor, "_ H"]]:
-    """Embeddings [B H] of the roots by type, rows of length 1; with a `generator` as in training (dropout), else not.
+    """Embeddings [B H] of the roots by type, rows of length 1.
 
-    A node number of -1 (a node that training has not seen) gets no row of `input.TYPE.ids`. A weight that the sample
-    does not reach gets no gradient (`grad` stays None).
+    With a `generator` there is dropout, as in training. A node number of -1 (a node that the training has not seen)
+    gets no row of `input.TYPE.ids`. A weight that the sample does not reach gets no gradient (`grad` stays None).
     """
     if len(sample.blocks) != settings.layers:
         raise ValueError(f"a sample of {len(sample.blocks)} hops for a network of {settings.layers} layers")
@@ -102,9 +102,10 @@ def forward(
 def states(
     weights: Weights, settings: Settings, sample: Sample, generator: torch.Generator | None = None
 ) -> list[dict[str, Float[Tensor, "_ H"]]]:
-    """States by type after 0, 1, ... layers of a sample of as many hops (fewer than the network's are fine).
+    """States by type after 0, 1, ... layers, of a sample that may have fewer hops than the network has layers.
 
-    After l layers there are the nodes of depth `hops - l`, of which the roots are the first. Dropout as in `forward`.
+    After l layers there are the nodes of depth `hops - l`, of which the roots are the first. Dropout is as in
+    `forward`.
     """
     outermost, hops = sample.nodes[-1], len(sample.blocks)
     h = {
@@ -127,7 +128,7 @@ def layer(
     targets: Mapping[str, int],
     generator: torch.Generator | None = None,
 ) -> dict[str, Float[Tensor, "_ H"]]:
-    """Layer `number` (1 .. L) of the network over `blocks`: `hgt_layer`, and the norm where there is one."""
+    """Layer `number` (1 .. L) of the network over `blocks`: `hgt_layer`, then the norm where the settings have one."""
     h = hgt_layer(weights, f"layer{number}.", h, blocks, targets, settings.dropout, generator)
     if settings.norm == "layer":
         h = {kind: torch.nn.functional.layer_norm(x, x.shape[1:]) for kind, x in h.items()}
@@ -142,7 +143,7 @@ def _input_weights(kind: str, count: int, features: int, settings: Settings, see
     if settings.id_buckets:
         free["ids"] = (min(count, settings.id_buckets), settings.hidden)
     for part, shape in free.items():
-        # entries of variance 1/3, like those of a linear on standardised features
+        # entries have variance 1/3, like the outputs of a linear layer on standardised features
         g = torch_generator(seed, f"hgt input.{kind}.{part}")
         weights[f"input.{kind}.{part}"] = torch.empty(shape).uniform_(-1, 1, generator=g)
     return weights
@@ -151,7 +152,7 @@ def _input_weights(kind: str, count: int, features: int, settings: Settings, see
 def inputs(
     weights: Weights, kind: str, ids: NDArray[np.int64] | Int64[Tensor, "N"], x: Float[Tensor, "N F"] | None
 ) -> Float[Tensor, "N H"]:
-    """States of nodes of a type before the first layer; `ids` int64 [N] are their numbers, -1 for unseen ones."""
+    """States of nodes of a type before the first layer; `ids` int64 [N] are their numbers, -1 for nodes not seen."""
     name, bias = f"input.{kind}", weights[f"input.{kind}.bias"]
     if f"{name}.weight" in weights:
         if x is None:

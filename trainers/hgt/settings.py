@@ -10,11 +10,11 @@ from pydantic import field_validator, model_validator
 from ops.config.data_settings import UserSettings
 from ops.config.settings import setting
 
-UNITS_A_CLUSTER = 9  # fewer leave k-means of the units far behind k-means of the rows
+UNITS_A_CLUSTER = 9  # with fewer, k-means of the units is far behind k-means of the rows
 
 
 class GraphSettings(UserSettings):
-    """What every method on a partitioned heterogeneous graph has; a method's own `Settings` derive from it."""
+    """The settings of every method on a partitioned heterogeneous graph; each method's `Settings` derive from it."""
 
     epochs: int = setting(20, "passes over the label relations' edges", ge=1, le=1_000_000)
     batch: int = setting(1024, "edges of the label relations in a step", ge=2, le=1_000_000)
@@ -117,13 +117,13 @@ class Settings(GraphSettings):
 
     @property
     def layers(self) -> int:
-        """L, one per hop."""
+        """L, the number of layers: one for each hop."""
         return len(self.fan_outs)
 
     @field_validator("fan_out", mode="before")
     @classmethod
     def _as_text(cls, value: object) -> object:
-        """YAML's `fan_out: [10, 10]` and `fan_out: 10` mean what they look like."""
+        """Accept YAML's `fan_out: [10, 10]` and `fan_out: 10`."""
         if isinstance(value, list):
             return ",".join(map(str, value))
         return str(value) if isinstance(value, int) else value

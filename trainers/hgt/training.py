@@ -25,8 +25,8 @@ from trainers.hgt.model import forward, metadata_of, parameters
 from trainers.hgt.settings import Settings
 from trainers.shared import check_loss, run_epochs, sent_bytes
 
-POOL = 256  # uniform nodes of each end that a batch's negatives come from: each is embedded once for all its pairs
-EMBED_EPOCH = 2**32 - 1  # the key of the neighbourhoods that embeddings are taken from
+POOL = 256  # uniform nodes of each end, from which all negatives of a batch come: each is embedded only once
+EMBED_EPOCH = 2**32 - 1  # keys the neighbourhoods that embeddings are computed from
 JOINT_RADIUS = 1.0
 
 
@@ -40,13 +40,14 @@ def train(settings: Settings, data: PartitionedGraph, run: Run) -> Result:
 
 @dataclass(frozen=True)
 class NeighbourhoodBatch:
-    """A batch on the device: its neighbourhood, pairs and negatives as rows of the roots by type.
+    """A batch on the device: its neighbourhood, and its pairs and negatives as rows of the roots by type.
 
-    `candidates`: of the others' type for each pair's row, of the rows' type for its other end; `log_q`: of either end,
-    how often it is drawn (for the softmax); `seen`: the distinct rows of `pairs` (for the map).
+    `candidates` are nodes of the others' type for the row of each pair, and of the rows' type for its other end.
+    `log_q` says for either end how often it is drawn (for the softmax). `seen` are the distinct rows of `pairs` (for
+    the map).
     """
 
-    key: tuple[int, int, int]  # pass, part, number
+    key: tuple[int, int, int]  # pass, part, number of the batch
     sample: Sample
     pairs: Int64[Tensor, "2 P"]
     candidates: Int64[Tensor, "2 P C"] | None
@@ -63,7 +64,7 @@ class HgtTrainer(GraphTrainer):
         self.precision = run.precision
         start = parameters(settings, metadata_of(data), run.seed)
         self.weights = {name: w.detach().to(run.device).requires_grad_() for name, w in start.items()}
-        # fused on devices only: on CPUs it rounds otherwise than what earlier results came from
+        # fused on GPUs only: on CPUs it would round differently from earlier results
         fused = run.device.type != "cpu"
         self.optimizer = torch.optim.Adam(list(self.weights.values()), lr=settings.lr, fused=fused)
         self.units: Float[Tensor, "U D"] | None = None
@@ -76,7 +77,7 @@ class HgtTrainer(GraphTrainer):
                 self.units = run.start.shared["map.units"].to(run.device)
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """The steps of an epoch; means over them."""
+        """The steps of an epoch; returns means over them."""
         if self.settings.som_weight:
             self._refresh_map()
         before = self.group.counters
@@ -90,7 +91,7 @@ class HgtTrainer(GraphTrainer):
         return metrics | ({"train/loss_map": mapped} if self.settings.som_weight else {})
 
     def prepare(self, group: list[Which]) -> list[NeighbourhoodBatch]:
-        """Draw batches of a pass: pairs, pools of negatives, neighbourhoods without the pairs' edges."""
+        """Draw batches of a pass: pairs, pools of negatives, and neighbourhoods without the edges of the pairs."""
         s, data = self.settings, self.data
         all_ends, wanted = [], []
         for turn, part, number in group:
@@ -104,7 +105,7 @@ class HgtTrainer(GraphTrainer):
         return [self._sent(*each) for each in zip(group, all_ends, samples, strict=True)]
 
     def _sent(self, key: Which, ends: Ends, sample: Sample) -> NeighbourhoodBatch:
-        """A batch on its way to the device."""
+        """A batch, whose arrays are on their way to the device."""
         c = self.settings
         candidates = log_q = None
         if c.loss == "bpr":
@@ -117,7 +118,7 @@ class HgtTrainer(GraphTrainer):
         return NeighbourhoodBatch(key, sample, send(ends.pairs, self.device), *small)
 
     def _candidates(self, ends: Ends, key: tuple[int, int, int]) -> Int64[Tensor, "2 P C"]:
-        """What each pair's negatives are picked from, out of the batch's pools."""
+        """The candidates of each pair's negatives, drawn from the batch's pools."""
         many = losses.CANDIDATES if self.settings.hardness else self.settings.neg_num
         drawn = []
         for way in (0, 1):
@@ -126,14 +127,14 @@ class HgtTrainer(GraphTrainer):
         return torch.stack(drawn)
 
     def _learn(self, batches: list[NeighbourhoodBatch]) -> Float64[Tensor, "2"]:
-        """Adam's step on the mean loss of all workers' batches of a step; returns (link loss, map loss)."""
+        """Adam's step on the mean loss over all workers' batches of a step; returns (link loss, map loss)."""
         parts = [self.terms(batch) for batch in batches]
         counts = torch.zeros(3, dtype=torch.int64, device=self.device)
         for _, each in parts:
             counts += each
         counts = self.group.sum_(counts)
         weights = list(self.weights.values())
-        # in float64 the order of the sums, which depends on who has which batch, is lost in the rounding to float32
+        # in float64: the order of the sums, which depends on the workers, then vanishes in the rounding to float32
         total = torch.zeros(2 + sum(w.numel() for w in weights), dtype=torch.float64, device=self.device)
         for sums, _ in parts:
             link = losses.mean(sums[:2], counts[:2])
@@ -148,7 +149,7 @@ class HgtTrainer(GraphTrainer):
         return values
 
     def terms(self, batch: NeighbourhoodBatch) -> tuple[Float[Tensor, "3"], Int64[Tensor, "3"]]:
-        """Sums and counts of the loss's terms: both directions of the links, and the map."""
+        """Sums and counts of the terms of the loss: both directions of the links, and the map."""
         s = self.settings
         draws = torch_generator(self.seed, "dropout", *batch.key, device=self.device)
         with autocast(self.device, self.precision):
@@ -170,7 +171,7 @@ class HgtTrainer(GraphTrainer):
         return torch.cat([sums, mapped[None]]), torch.cat([counts, many[None]])
 
     def _negatives(self, batch: NeighbourhoodBatch, users: Tensor, notes: Tensor, way: int) -> Int64[Tensor, "P n"]:
-        """Each pair's negatives out of its candidates: notes for its user (way 0), users for its note (way 1)."""
+        """The negatives of each pair among its candidates: notes for its user (way 0), users for its note (way 1)."""
         assert batch.candidates is not None
         s, candidates = self.settings, batch.candidates[way]
         if not s.hardness:
@@ -184,14 +185,14 @@ class HgtTrainer(GraphTrainer):
 
     @torch.no_grad()
     def embed(self, kind: str) -> Float32[Tensor, "n D"]:
-        """Embeddings of the nodes of this worker's parts, from neighbourhoods with a key of their own."""
+        """Embeddings of the nodes of this worker's parts, from neighbourhoods that have their own key."""
         s, key = self.settings, (self.seed, EMBED_EPOCH)
         samples = neighbourhoods(self.client, self.data, self.group, kind, s, s.fan_outs, key, self.device)
         pieces = (forward(self.weights, s, sample, None)[kind] for _, sample in samples)
         return torch.cat([torch.zeros(0, s.hidden, device=self.device), *pieces])
 
     def _refresh_map(self) -> None:
-        """The map of the joint mode follows the embeddings: rounds of batch SOM at the start of an epoch."""
+        """Let the map of the joint mode follow the embeddings: rounds of batch SOM at the start of an epoch."""
         s = self.settings
         shard = shard_of(self.data, self.data.rows, self.group)
         first, rounds = (None, s.som_iterations) if self.units is None else (self.units, 1)
@@ -201,12 +202,12 @@ class HgtTrainer(GraphTrainer):
         ).weights  # fmt: skip
 
     def state(self, epoch: int) -> State:
-        """Weights, optimiser and map; every draw is keyed, so nothing else goes on."""
+        """Weights, optimiser and map. Random draws are keyed, so the state of no generator is part of it."""
         packed = pack_training(self.weights, self.optimizer, gradients=False)
         return State(epoch, packed | ({} if self.units is None else {"map.units": self.units}))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The network's weights, and what new users are placed by."""
+        """The weights of the network, and what new users are placed by."""
         tensors = {name: w.detach().cpu() for name, w in self.weights.items()}
         if self.settings.store_states:
             tensors |= inductive_tensors(

@@ -21,7 +21,7 @@ from trainers.hsan.training import train
 
 
 def _filter_order(settings: Settings) -> int:
-    """The filter of the baseline `filter + k-means`: the method's own."""
+    """The order of the filter in the baseline `filter + k-means`: that of the method."""
     return settings.low_pass_order
 
 

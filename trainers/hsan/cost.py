@@ -1,4 +1,4 @@
-"""What a training of HSAN needs, told before it starts: how pair weights are held, peak memory, traffic."""
+"""What a training of HSAN needs, computed before it starts: how pair weights are stored, peak memory, traffic."""
 
 from ops.data.types.graph import AttributedGraph
 from ops.distributed.process_group import traffic
@@ -10,16 +10,16 @@ from trainers.hsan.settings import Settings
 
 
 def storage_for(n_nodes: int, settings: Settings, world: int = 1, tile_rows: int | None = None) -> tuple[Storage, int]:
-    """How a worker holds its share of the pair weights within `pair_memory`, and the bytes left for kept tiles.
+    """How a worker stores its share of the pair weights within `pair_memory`, and the bytes that remain for kept tiles.
 
-    `tile_rows`: of the device that holds them; None: of a CPU. Raises ResourceError where no way fits.
+    `tile_rows` are those of the device that stores them; None means a CPU. Raises ResourceError where no way fits.
     """
     pairs = -(-upper_numel(2 * n_nodes, tile_rows or tile_rows_on(settings.tile_rows)) // world)
     return storage_within(settings.pair_memory, pairs, settings.weights, settings.pair_storage)
 
 
 def columns(settings: Settings, data: AttributedGraph) -> int:
-    """F: the columns that reach the encoders."""
+    """F, the number of columns that reach the encoders."""
     return min(settings.pca_dim or data.n_features, data.n_features, data.n_nodes)
 
 
@@ -32,12 +32,12 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     pairs = 4 * upper_numel(2 * b, tile_rows) // world
     kept = {"float": pairs, "uint16": pairs // 2, "recompute": 0}[storage] + min(pairs, cache)
     rows, parameters = 4 * 2 * b * d, 4 * 2 * (n + f) * d
-    # parameters with gradients, Adam's moments and those from before a collapse; Z, E, their gradients and what the
-    # encoders' backward pass adds
+    # parameters with their gradients, Adam's moments and the copy from before a collapse; then Z, E, their gradients
+    # and what the encoders' backward pass adds
     copies = (4 + settings.guarded) * parameters
     snapshot = 2 * rows if storage == "recompute" else 0
     training = copies + 5.5 * rows + kept + snapshot + 4 * 4 * tile_rows**2
-    clustering = copies + 5 * 4 * n * d if b < n else 0  # Z of all nodes, fused and what k-means adds
+    clustering = copies + 5 * 4 * n * d if b < n else 0  # Z of all nodes, its fused rows, and what k-means adds
     preparing = 2 * 8 * n * f + (
         2 * data.x.nbytes if f < data.n_features else 0
     )  # the filter is in float64; PCA copies
@@ -48,7 +48,7 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
 def exchanged(settings: Settings, data: AttributedGraph, world: int) -> int:
     """Bytes that one worker sends in a step: Z and E and their gradients, row totals, parameter gradients.
 
-    Batches differ in size by little, and where weights are updated in a step their range and counts are 32 bytes more.
+    Batches differ little in size. A step that updates the pair weights sends 32 bytes more, their range and counts.
     """
     b, d, f = settings.largest_step(data.n_nodes), settings.embedding_dim, columns(settings, data)
     gathered = 4 * (4 * 2 * world * -(-b // world) * d)

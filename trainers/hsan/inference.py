@@ -1,4 +1,4 @@
-"""A trained HSAN at work on rows it may never have seen: the attribute encoders and the nearest centre.
+"""Clusters of new rows by a trained HSAN: the attribute encoders and the nearest centre.
 
 Axes: n rows, N nodes, F features, D embedding width, K clusters.
 """
@@ -28,10 +28,10 @@ def embed(
     edge_index: NDArray[np.int64],
     weight: NDArray[np.float32] | None = None,
 ) -> Float[Tensor, "N D"]:
-    """Fused rows of a stored model for features `x` [N, F] filtered over `edge_index` [2, E] (which may be empty)."""
+    """Fused rows of a stored model for features `x` [N, F], filtered over `edge_index` [2, E], which may be empty."""
     chosen = Settings.model_validate(settings)
     rows = send(filtered(chosen, x, edge_index, Projection.load(tensors), weight), tensors["centres"].device)
-    # the encoders are the stored ones: a model of one node and one feature tells how rows are made of them
+    # a model of one node and one feature is enough: the weights that encode the rows are the stored ones
     return fuse(Encoders(1, 1, chosen, seed=0).local_attributes(rows, tensors).flatten(0, 1))
 
 

@@ -1,7 +1,7 @@
-"""HSAN's encoders and what goes into them: X~ (eq. 1) and the sparse adjacency matrix.
+"""HSAN's encoders and their inputs: X~ (eq. 1) and the sparse adjacency matrix.
 
-Axes: N nodes, n of them on this worker, B of a batch, F features (after PCA where set), D embedding width,
-M = 2N rows (view 1, then view 2).
+Axes: N nodes, n of them on this worker, B of a batch, F features (after PCA where set), D embedding width, M = 2N rows
+(view 1, then view 2).
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,10 @@ class EncoderRows:
 
 
 class Encoders(torch.nn.Module):
-    """Two attribute and two structure encoders (stacked by view) and alpha; torch.nn.Linear's start, keyed by seed."""
+    """Two attribute and two structure encoders, stacked by view, and alpha.
+
+    First weights are those of torch.nn.Linear, keyed by seed.
+    """
 
     def __init__(self, n_nodes: int, n_features: int, settings: Settings, seed: int) -> None:
         super().__init__()
@@ -54,13 +57,16 @@ class Encoders(torch.nn.Module):
     def attributes(
         self, rows: EncoderRows, group: ProcessGroup, of: Mapping[str, Tensor] | None = None
     ) -> Float[Tensor, "M D"]:
-        """Z of all nodes, both views, rows of unit length; this worker encodes its rows and gathers the others'."""
+        """Z of all nodes, both views, rows of unit length; each worker encodes its own rows and gathers the others."""
         return group.gather(self.local_attributes(rows.x, of), rows.total)
 
     def local_attributes(
         self, x: Float[Tensor, "n F"], of: Mapping[str, Tensor] | None = None
     ) -> Float[Tensor, "2 n D"]:
-        """Both views of rows of X~, of unit length; `of`: other encoders than the present ones, by parameter name."""
+        """Both views of rows of X~, of unit length.
+
+        `of` has the parameters of other encoders than the present ones, by name.
+        """
         weight, bias = (self.get_parameter(name) if of is None else of[name] for name in ATTRIBUTE)
         z = (x @ weight).add_(bias)
         z = unit_rows(z.sigmoid()) if self.activation == "sigmoid" else unit_rows(z, in_place=True)
@@ -76,7 +82,7 @@ class Encoders(torch.nn.Module):
 
 
 def fuse(z: Float[Tensor, "M D"]) -> Float[Tensor, "N D"]:
-    """The mean of the two views (eq. 6's input)."""
+    """The mean of the two views, from which eq. 6 starts."""
     first, second = z.chunk(2)
     return (first + second) / 2
 
@@ -84,7 +90,10 @@ def fuse(z: Float[Tensor, "M D"]) -> Float[Tensor, "N D"]:
 def prepare(
     settings: Settings, data: AttributedGraph, projection: Projection | None = None
 ) -> tuple[Float[Tensor, "N F"], Projection | None]:
-    """X~: PCA where set (`projection`: one that is there already), then the low-pass filter (eq. 1)."""
+    """X~: the features after the PCA where one is set, then after the low-pass filter (eq. 1).
+
+    `projection` is a PCA that was fitted before.
+    """
     if projection is None and 0 < settings.pca_dim < data.n_features:
         projection = fit_pca(data.x, settings.pca_dim)
     return filtered(settings, data.x, data.edge_index, projection, data.weight), projection
@@ -94,7 +103,7 @@ def filtered(
     settings: Settings, x: NDArray[np.float32], edge_index: NDArray[np.int64], projection: Projection | None,
     weight: NDArray[np.float32] | None = None,
 ) -> Float[Tensor, "N F"]:  # fmt: skip
-    """Features as the attribute encoders take them: projected where there is a PCA, filtered over their edges."""
+    """Features as the attribute encoders take them: projected where there is a PCA, then filtered over their edges."""
     return torch.from_numpy(low_pass(projection(x) if projection else x, edge_index, settings.low_pass_order, weight))
 
 
@@ -104,7 +113,7 @@ def structure_matrix(settings: Settings, data: AttributedGraph) -> sp.csr_array:
 
 
 def rows_of(x: Float[Tensor, "N F"], a: sp.csr_array, group: ProcessGroup, device: torch.device) -> EncoderRows:
-    """This worker's share of X~ and A; a slice of one worker is the whole, not a copy."""
+    """This worker's share of X~ and A. With one worker this is the whole, not a copy."""
     shard = group.shard(x.shape[0])
     local = x[shard] if group.world == 1 else x[shard].clone()
     return EncoderRows(local.to(device), sparse_rows(a if group.world == 1 else sp.csr_array(a[shard]), device), len(x))
@@ -113,7 +122,7 @@ def rows_of(x: Float[Tensor, "N F"], a: sp.csr_array, group: ProcessGroup, devic
 def batch_rows(
     x: Float[Tensor, "N F"], a: sp.csr_array, batch: Batch, group: ProcessGroup, device: torch.device
 ) -> EncoderRows:
-    """This worker's share of one batch: its nodes' rows of X~, and of A what the batch sees of it."""
+    """This worker's share of one batch: the rows of X~ of its nodes, and of A the edges that the batch sees."""
     shard = group.shard(len(batch.nodes))
     columns = send(batch.nodes, device) if batch.inside else None
     features = send(x[torch.from_numpy(batch.nodes[shard])], device)

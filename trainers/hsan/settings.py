@@ -44,7 +44,7 @@ class Settings(TileSettings):
     protocol: Literal["honest", "published"] = setting("honest", "published: the released code's rules throughout")
 
     def largest_step(self, n_nodes: int) -> int:
-        """Nodes of the largest step; drawn batches differ by one."""
+        """How many nodes the largest step has; drawn batches differ by one."""
         return -(-n_nodes // -(-n_nodes // self.batch_nodes)) if self.batch_nodes else super().largest_step(n_nodes)
 
     @property
@@ -54,11 +54,11 @@ class Settings(TileSettings):
 
     @property
     def guarded(self) -> bool:
-        """Whether the result is taken from before a collapse; the published protocol's is the last epoch's."""
+        """Whether a collapse makes the result that of an earlier epoch; the published protocol keeps the last epoch."""
         return self.protocol != "published"
 
     def lr_at(self, epoch: int) -> float:
-        """Adam's learning rate in an epoch: of the epoch alone, so that a resumed run goes on with it."""
+        """Adam's learning rate in an epoch. It depends on the epoch alone, so that a resumed run has the same."""
         return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2 if self.lr_decay == "cosine" else self.lr
 
     @model_validator(mode="after")

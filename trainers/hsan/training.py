@@ -1,8 +1,9 @@
 """Algorithm 1 of HSAN: the loss by tiles, pseudo labels and pair weights every `update_every` epochs.
 
-All pairs: one step an epoch, with the pair weights of the last update. In batches: a step a batch of nodes, its pair
-weights computed from the step's rows with the last pseudo labels (the paper has no batches). Each of W workers encodes
-N / W rows of a step and walks an equal share of its tiles; parameters are replicated, their gradients summed.
+With all pairs there is one step an epoch, with the pair weights of the last update. In batches there is a step for each
+batch of nodes; its pair weights are computed from the rows of the step with the last pseudo labels (the paper has no
+batches). Each of W workers encodes N / W rows of a step and walks an equal share of its tiles. Parameters are
+replicated and their gradients summed.
 
 Axes: N nodes, F features (after PCA where set), D embedding width, K clusters, M = 2N rows (view 1, then view 2).
 """
@@ -46,7 +47,7 @@ REMEDY = "lower --lr or raise --temperature"
 
 
 def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
-    """Algorithm 1 of the paper; returns the clusters of the last epoch, or of the last before a cluster collapsed.
+    """Algorithm 1 of the paper; returns the clusters of the last epoch, or of the last one before a cluster collapsed.
 
     `--protocol published` keeps those of the last epoch whatever they are. Raises DivergedError on a loss that is not
     finite, ResourceError where the pair weights exceed their budget.
@@ -59,14 +60,14 @@ def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
 
 
 def _tile_rows(settings: Settings, run: Run) -> int:
-    """Those of the device, or of the state that is resumed, whose tiles may come from another one."""
+    """The rows of a tile: those that suit the device, or those of the checkpoint, which may be from another device."""
     stored = run.start.parts.values() if run.start is not None else ()
     first = next((part["weights.tile.0"] for part in stored if "weights.tile.0" in part), None)
     return tile_rows_on(settings.tile_rows, run.device) if first is None else len(first)
 
 
 class HsanTrainer:
-    """Model, optimiser and pair weights of one seed between two epochs; `run.start` is taken over where there is one.
+    """Model, optimiser and pair weights of one seed between two epochs; continues from `run.start` where there is one.
 
     Every worker builds the same from the same data and keeps its share of the rows.
     """
@@ -79,27 +80,27 @@ class HsanTrainer:
         self.part = part_of(settings, data)
         self.in_batches = bool(settings.batch_nodes or settings.parts)
         self.rows = rows_of(x, self.a, self.group, run.device)
-        self.x = x if self.in_batches else x.new_empty(0)  # of all pairs a worker needs its rows only: X~ is freed
+        self.x = x if self.in_batches else x.new_empty(0)  # with all pairs a worker needs only its rows: X~ is freed
         self.tile_rows = _tile_rows(settings, run)
-        self.weights = self._weights(1 if self.in_batches else data.n_nodes)  # a batch makes weights of its rows
+        self.weights = self._weights(1 if self.in_batches else data.n_nodes)  # a batch makes its own
         self.labels: Int64[Tensor, "N"] | None = None
         self.trusted: Bool[Tensor, "N"] | None = None
         self.clusters: Clustering | None = None  # of the last evaluation
         self.model = Encoders(data.n_nodes, x.shape[1], settings, run.seed).to(run.device)
         begin_warm(self.model, run.warm)
-        # of the attribute encoders, where clusters come from an average of them
+        # the averages of the attribute encoders, where the clusters come from them
         names = ATTRIBUTE if settings.ema else ()
         self.average = {name: self.model.get_parameter(name).detach().clone() for name in names}
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
         if run.start is not None:
             self._load(run.start)
-        self.alpha = float(self.model.alpha.detach())  # as the host has last read it
+        self.alpha = float(self.model.alpha.detach())  # as the host read it last
         if run.start is None and settings.protocol == "published":
-            # its best accuracy starts from the untrained filter + k-means
+            # the released code counts the untrained filter + k-means among the epochs of its best accuracy
             run.report(-1, {}, self.cluster(x.to(run.device), -1).labels.cpu().numpy())
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """One epoch: a step over all pairs or one a batch; its metrics, means over the steps."""
+        """One epoch: a step over all pairs, or one for each batch. Returns the metrics, means over the steps."""
         before = self.group.counters
         self.optimizer.param_groups[0]["lr"] = self.settings.lr_at(epoch)
         steps = self._batches(epoch) if self.in_batches else [self._all_pairs(epoch)]
@@ -148,12 +149,15 @@ class HsanTrainer:
 
     @torch.no_grad()
     def evaluate(self, epoch: int) -> Evaluation | None:
-        """Clusters to report; every `update_every` epochs the pseudo labels and weights of the coming ones first."""
+        """The clusters to report, or None where none are due.
+
+        Every `update_every` epochs the pseudo labels and pair weights of the next epochs are made first.
+        """
         metrics: dict[str, float] = {}
         self.clusters = None
         if epoch % self.settings.update_every == 0:
             self.clusters, metrics = self.update(epoch)
-            if self.average:  # training takes the present encoders' clusters, the report those of the average
+            if self.average:  # training uses the present encoders' clusters, the report those of the averages
                 self.clusters = None
         elif not is_due(epoch, self.settings.update_every, self.settings.epochs):
             return None
@@ -162,9 +166,9 @@ class HsanTrainer:
 
     @torch.no_grad()
     def update(self, epoch: int) -> tuple[Clustering, dict[str, float]]:
-        """Pseudo labels from re-encoded rows, then the weights of the coming epochs (eq. 6-9); no gradient.
+        """Pseudo labels from rows encoded again, then the pair weights of the next epochs (eq. 6-9); no gradient.
 
-        In batches only labels and H are kept: a batch's weights come from its rows, when it is trained on.
+        In batches only labels and H are kept: the weights of a batch are made from its rows when it is trained on.
         """
         if self.in_batches:
             fused = fuse(self.model.attributes(self.rows, self.group))
@@ -184,11 +188,11 @@ class HsanTrainer:
 
     @torch.no_grad()
     def fused(self) -> Float[Tensor, "N D"]:
-        """The fused rows of all nodes that results come from (averaged encoders where set), on every worker."""
+        """The fused rows of all nodes that results are made of (by averaged encoders where set), on every worker."""
         return fuse(self.model.attributes(self.rows, self.group, self.average or None))
 
     def cluster(self, fused: Float[Tensor, "N D"], epoch: int) -> Clustering:
-        """k-means by the settings' rule, over the workers; the draws are keyed by seed and epoch."""
+        """k-means by the rule of the settings, over the workers; its draws are keyed by seed and epoch."""
         s = self.settings
         rule: dict[str, Any] = {"starts": s.kmeans_starts, "spherical": s.kmeans == "spherical"}
         if s.kmeans == "released":
@@ -196,7 +200,7 @@ class HsanTrainer:
         return kmeans_gathered(fused, s.k, (self.seed, epoch + 1), self.group, **rule)
 
     def state(self, epoch: int) -> State:
-        """All that a resumed run needs; the pair weights in parts, each worker's tiles by their number."""
+        """All that a resumed run needs; the pair weights are in parts, the tiles of each worker by their number."""
         stored = {f"weights.{k}": v for k, v in self.weights.tensors().items()}
         tiles = {k: v for k, v in stored.items() if k.startswith("weights.tile.")}
         shared = {k: v for k, v in stored.items() if k not in tiles}
@@ -222,9 +226,9 @@ class HsanTrainer:
 
     @torch.no_grad()
     def result(self) -> Result:
-        """Clusters, confidence, embedding and model as they stand."""
+        """Clusters, confidence, embedding and model as they are now."""
         fused = self.fused()
-        # none where it resumed from the state of the last epoch: nothing was left to train
+        # there are none after a resume from the last epoch, when nothing was left to train
         clusters = self.clusters or self.cluster(fused, self.settings.epochs - 1)
         tensors = {name: p.detach().cpu() for name, p in self.model.named_parameters()}
         tensors |= {name: mean.cpu() for name, mean in self.average.items()}

@@ -1,8 +1,8 @@
 """HSAN from the model of an earlier run (`--warm-start`).
 
-Attribute encoders, alpha and the structure rows of nodes that it had go on from where they were; structure rows of
-new nodes have the usual start. Features pass through the PCA that the encoders were trained behind: another
-one, fitted to the grown data, would turn their input space under them.
+Attribute encoders, alpha, and the structure rows of the nodes that the earlier run had go on from their stored values.
+Structure rows of new nodes start as usual. Features pass through the PCA that the encoders were trained with: a PCA
+that is fitted to the grown data would give the encoders other inputs.
 """
 
 import torch
@@ -19,13 +19,13 @@ from trainers.hsan.settings import Settings
 def prepare_warm(
     settings: Settings, data: AttributedGraph, warm: Warm | None
 ) -> tuple[Float[Tensor, "N F"], Projection | None]:
-    """`prepare`, with the warm model's PCA where there is one."""
+    """`prepare`, with the PCA of the warm model where there is one."""
     return prepare(settings, data, None if warm is None else Projection.load(warm.model))
 
 
 @torch.no_grad()
 def begin_warm(model: Encoders, warm: Warm | None) -> None:
-    """Write the warm model's weights into a new `model`, in place; nothing without one."""
+    """Write the weights of the warm model into a new `model`, in place; without a warm start do nothing."""
     if warm is None:
         return
     rows = torch.from_numpy(warm.rows)

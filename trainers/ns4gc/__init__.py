@@ -1,10 +1,10 @@
 """NS4GC: node-similarity guided contrastive clustering of graphs (Liu et al., TKDE 2024, arXiv 2408.03765).
 
-Two views of the graph, each with other edges dropped and other feature columns masked, pass through one graph
-convolutional network of two layers; Z1 and Z2 are its rows of unit length and `S = Z1 Z2^T` their similarities. The
-loss draws a node to itself and to its neighbours, and makes S sparse everywhere else:
-`L = - mean_i S_ii - a mean_{(i,j) in E} S_ij + b mean_{(i,j) not in E, i != j} sigmoid((S_ij - s) / tau)`.
-k-means of the unmasked graph's rows (Euclidean, as the authors') gives the clusters.
+Two views of the graph, in each of which other edges are dropped and other feature columns masked, pass through one
+graph convolutional network of two layers. Z1 and Z2 are the resulting rows of unit length and `S = Z1 Z2^T` their
+similarities. The loss draws a node to itself and to its neighbours, and makes S sparse everywhere else: `L = - mean_i
+S_ii - a mean_{(i,j) in E} S_ij + b mean_{(i,j) not in E, i != j} sigmoid((S_ij - s) / tau)`. k-means on the rows of the
+unmasked graph (Euclidean, as the authors') gives the clusters.
 
 Axes: N nodes, F features, H hidden width, D embedding width, K clusters.
 """

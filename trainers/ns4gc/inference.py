@@ -1,4 +1,4 @@
-"""A trained NS4GC at work on rows it may never have seen: the network over their edges, and the nearest centre.
+"""Clusters of new rows by a trained NS4GC: the network over their edges, and the nearest centre.
 
 Axes: n rows, F features, D embedding width, K clusters.
 """
@@ -28,7 +28,7 @@ def embed(
     edge_index: NDArray[np.int64],
     weight: NDArray[np.float32] | None = None,
 ) -> Float[Tensor, "n D"]:
-    """Rows of a stored model for features `x` [n, F] over `edge_index` [2, E] (which may be empty), of unit length."""
+    """Rows of unit length of a stored model, for features `x` [n, F] over `edge_index` [2, E], which may be empty."""
     del weight
     network = Network(x.shape[1], Settings.model_validate(settings), seed=0)
     network.load_state_dict({name: tensors[name] for name in network.state_dict()})

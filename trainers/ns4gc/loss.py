@@ -28,8 +28,8 @@ def similarity_loss(
 ) -> Float[Tensor, ""]:
     """The loss above, differentiable in both views, whose rows have unit length.
 
-    Over the workers of `group` every one has all rows, walks its share of the tiles and its rows' links, and gets the
-    whole loss; its gradients are of its share and sum over the workers to the gradients of one process.
+    Every worker of `group` has all rows, walks its share of the tiles and the links of its rows, and gets the whole
+    loss. Its gradients are those of its share; their sum over the workers is the gradient of one process.
     """
 
     def compute(with_gradient: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -42,7 +42,7 @@ def similarity_loss(
 
 
 def _weight(links: Links, settings: Settings) -> float:
-    """b / M, 0 where every pair has an edge."""
+    """b / M; 0 where every pair has an edge."""
     return settings.apart / max(links.n_nodes**2 - links.positives, 1)
 
 
@@ -69,7 +69,7 @@ def _all_pairs(
 
 
 def _linked(a: Tensor, b: Tensor, gradients: Gradients, links: Links, settings: Settings) -> Float[Tensor, ""]:
-    """The terms of S_ii and of the edges of this worker's rows, and what `_all_pairs` counts of them too much."""
+    """The terms of S_ii and of the edges of this worker's rows, less what `_all_pairs` has counted for these pairs."""
     n, tau, weight = links.n_nodes, settings.temperature, _weight(links, settings)
     edge_weight = settings.neighbours / max(links.positives - n, 1)
     total = torch.zeros((), dtype=torch.float64, device=a.device)

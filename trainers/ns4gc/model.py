@@ -31,7 +31,7 @@ class Network(torch.nn.Module):
     def forward(
         self, features: Features, a: SparseRows, group: ProcessGroup, mask: Float[Tensor, "F"] | None = None
     ) -> Float[Tensor, "n D"]:
-        """Embeddings of this worker's rows; `a` are its rows of S, `mask` is 0 for columns that a view lacks."""
+        """Embeddings of this worker's rows; `a` has its rows of S; `mask` is 0 for columns that a view lacks."""
         weight = self.weight1 if mask is None else self.weight1 * mask[:, None]
         hidden = selu(aggregate(features.times(weight), a, features.total, group) + self.bias1)
         return unit_rows(aggregate(hidden @ self.weight2, a, features.total, group) + self.bias2)
@@ -45,7 +45,7 @@ def smoothing(a: sp.csr_array, group: ProcessGroup, device: torch.device) -> Spa
 def view(
     a: sp.csr_array, n_features: int, settings: Settings, seed: int, position: tuple[int, ...]
 ) -> tuple[sp.csr_array, Float[Tensor, "F"]]:
-    """(A with a share of its edges dropped in both directions, a 0/1 mask of the columns), keyed by `position`."""
+    """(A with some edges dropped in both directions, a 0/1 mask of the columns); `position` keys the draws."""
     draws = generator(seed, "ns4gc/view", *position)
     mask = draws.random(n_features) >= settings.mask_features
     upper = sp.triu(a, 1).tocoo()

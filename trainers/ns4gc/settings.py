@@ -1,4 +1,4 @@
-"""Hyperparameters of NS4GC; the defaults are those of Cora."""
+"""Hyperparameters of NS4GC; the defaults are the authors' for Cora."""
 
 from ops.config.settings import setting
 from trainers.shared import TileSettings
@@ -34,5 +34,5 @@ class Settings(TileSettings):
 
     @property
     def batch_nodes(self) -> int:
-        """Batches are of parts only: convolutions and the neighbour term want neighbours beside each other."""
+        """0: batches consist of whole parts only, since the convolutions need nodes together with their neighbours."""
         return 0

@@ -1,7 +1,8 @@
-"""NS4GC's training: two views of the graph a step, similarities of all pairs, k-means of the whole graph's rows.
+"""NS4GC's training: two views of the graph in each step, similarities of all pairs, k-means on rows of the whole graph.
 
-All nodes: one step an epoch. In parts: a step a few parts, with the edges and pairs within them. Over W workers each
-encodes N / W rows of a step and walks an equal share of its tiles; parameters are replicated, their gradients summed.
+With all nodes there is one step an epoch. In parts, a step takes a few parts with the edges and pairs within them. Each
+of W workers encodes N / W rows of a step and walks an equal share of its tiles. Parameters are replicated and their
+gradients summed.
 
 Axes: N nodes, D embedding width, K clusters.
 """
@@ -43,7 +44,7 @@ def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
 
 
 class Ns4gcTrainer:
-    """Network and optimiser of one seed between two epochs; `run.start` is taken over where there is one."""
+    """Network and optimiser of one seed between two epochs; continues from `run.start` where there is one."""
 
     def __init__(self, settings: Settings, data: AttributedGraph, run: Run) -> None:
         self.settings, self.seed, self.device, self.x = settings, run.seed, run.device, data.x
@@ -64,7 +65,7 @@ class Ns4gcTrainer:
         self.clusters: Clustering | None = None  # of the last evaluation
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """One epoch: a step over all pairs, or one a batch of parts; the loss is the mean over the steps."""
+        """One epoch: a step over all pairs, or one for each batch of parts; the loss is the mean over the steps."""
         before, losses = self.group.counters, list[Tensor]()
         if self.part is None:
             losses.append(self._step(self.features, self.a, self.links, epoch, 0))
@@ -90,12 +91,12 @@ class Ns4gcTrainer:
 
     @torch.no_grad()
     def embedding(self) -> Float[Tensor, "N D"]:
-        """The rows of the whole graph, nothing dropped or masked, on every worker."""
+        """The rows of the whole graph, with nothing dropped or masked, on every worker."""
         rows = self.network(self.features, self.smoothing, self.group)
         return self.group.gather(rows[None], len(self.x))
 
     def evaluate(self, epoch: int) -> Evaluation | None:
-        """The clusters of all nodes, where they are due."""
+        """The clusters of all nodes, or None where no evaluation is due."""
         s = self.settings
         if not is_due(epoch, s.evaluate_every, s.epochs):
             return None
@@ -104,12 +105,12 @@ class Ns4gcTrainer:
         return Evaluation(self.clusters.labels.cpu().numpy())
 
     def state(self, epoch: int) -> State:
-        """All that a resumed run needs; every draw is keyed."""
+        """All that a resumed run needs; random draws are keyed."""
         return State(epoch, dict(pack_training(self.network, self.optimizer, gradients=False)))
 
     def result(self) -> Result:
-        """Clusters, confidence, embedding and model as they stand."""
-        if self.clusters is None:  # resumed from the state of the last epoch: nothing was left to train
+        """Clusters, confidence, embedding and model as they are now."""
+        if self.clusters is None:  # after a resume from the last epoch, when nothing was left to train
             self.evaluate(self.settings.epochs - 1)
         assert self.clusters is not None
         c, tensors = self.clusters, {name: p.detach().cpu() for name, p in self.network.named_parameters()}

@@ -1,4 +1,4 @@
-"""S2CAG and M-S2CAG: spectral subspace clustering of attributed graphs by a random-walk filter (KDD 2025)."""
+"""S2CAG and M-S2CAG: spectral subspace clustering by a random-walk filter (Lin et al., KDD 2025)."""
 
 from typing import Literal
 

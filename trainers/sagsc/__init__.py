@@ -1,4 +1,4 @@
-"""SAGSC: scalable attributed-graph subspace clustering (Fettal, Labiod & Nadif, WSDM 2023)."""
+"""SAGSC: scalable attributed-graph subspace clustering (Fettal, Labiod & Nadif, AAAI 2023)."""
 
 from ops.clustering.linear import LinearMethod
 from ops.config.settings import setting

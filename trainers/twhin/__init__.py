@@ -1,7 +1,8 @@
 """TwHIN and k-means: users clustered by translating embeddings (El-Kishky et al., KDD 2022), the baseline of HGT.
 
-A vector per node in tables split by part, a translation per relation, score `(s + r) . t`, logistic loss against
-ends of the batch's other edges and uniformly drawn nodes, row-wise Adagrad. Tables live in the training workers.
+Each node has a vector, in tables that are split by part and live in the training workers; each relation has a
+translation. An edge scores `(s + r) . t`. The loss is logistic, against the ends of other edges of the batch and
+against uniformly drawn nodes; the optimiser is row-wise Adagrad.
 
 Axes: N nodes of a type, D embedding width, K clusters.
 """

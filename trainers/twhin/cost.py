@@ -1,4 +1,4 @@
-"""What a training of TwHIN will take: memory, traffic, and what the plan says of it."""
+"""What a training of TwHIN will take: memory and traffic, and what the plan says about it."""
 
 from ops.graph.sampling.dataset import PartitionedGraph
 from trainers.hgt.loop import check_workers
@@ -8,7 +8,7 @@ FLOAT = 4  # bytes
 
 
 def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
-    """Bytes beyond the imports: a worker's share of the tables with their accumulators, a step, all embeddings."""
+    """Bytes above the imports: a worker's share of the tables with their accumulators, a step, all embeddings."""
     check_workers(settings, world)
     d = settings.embedding_dim
     tables = FLOAT * sum(n.count for n in data.manifest.nodes.values()) * (d + 1) / min(world, data.parts)
@@ -21,14 +21,17 @@ def estimate(settings: Settings, data: PartitionedGraph, world: int) -> int:
 
 
 def exchanged(settings: Settings, data: PartitionedGraph, world: int) -> int:
-    """Bytes that a worker sends in a step, about: the numbers of the rows that its batches need, the rows that others
-    need of it, and its batches' gradients; 1 / W of each is its own."""
+    """About how many bytes a worker sends in a step.
+
+    It sends the numbers of the rows that its batches need, the rows that other workers need from it, and the gradients
+    of its batches; of each a share of 1 / W stays with the worker itself.
+    """
     rows = _rows(settings, data, -(-settings.step_batches // world))
     return int((world - 1) / world * rows * (2 * FLOAT * settings.embedding_dim + 16)) if world > 1 else 0
 
 
 def remarks(settings: Settings, data: PartitionedGraph) -> list[str]:
-    """What is predicted, against what."""
+    """What the plan says: which relations are predicted, and against which negatives."""
     names = ", ".join(r[1] for r in data.labels)
     said = [
         f"predicts {names}; {settings.batch_negatives} negatives of the batch, {settings.neg_num} drawn ones an end"
@@ -43,6 +46,6 @@ def remarks(settings: Settings, data: PartitionedGraph) -> list[str]:
 
 
 def _rows(settings: Settings, data: PartitionedGraph, batches: int) -> int:
-    """Rows that so many batches need at most."""
+    """How many rows this number of batches needs at most."""
     ends = (settings.batch + settings.neg_num) * batches
     return min(ends, data.n_rows) + min(ends, data.count(data.others))

@@ -1,7 +1,8 @@
-"""A trained TwHIN at work on users it has never seen: folded in from the nodes at the other ends of their edges.
+"""Clusters of new users by a trained TwHIN: they are folded in from the nodes at the other ends of their edges.
 
-The model keeps the table of those nodes and the translations. A user's vector is the mean of what each edge says of it
-(`t - r`, or `s + r` where it is the destination); `--fold-steps` refines it on those edges, all else fixed.
+The model stores the table of those nodes and the translations. A user's vector is the mean of what each of its edges
+implies (`t - r`, or `s + r` where the user is the destination). `--fold-steps` refines it on those edges while
+everything else is fixed.
 
 Axes: n users, N nodes of the training, M edges, m negatives of each, D width.
 """
@@ -28,16 +29,16 @@ from trainers.hgt.loop import shard_of, shares
 from trainers.twhin.model import fold_in, refine, unseen_ends
 from trainers.twhin.settings import Settings
 
-VALUES = 1 << 24  # of the negatives that a refinement has at once
-NEGATIVES = 64  # nodes of the training that every edge is refined against: the same for all users
+VALUES = 1 << 24  # values of the negatives that a refinement has in memory at once
+NEGATIVES = 64  # nodes of the training, the same for all users, against which every edge is refined
 
 
 def inductive_tensors(
     local: Float32[Tensor, "_ D"], data: PartitionedGraph, client: Client, group: ProcessGroup
 ) -> dict[str, Tensor]:
-    """What a model keeps for new users: `ids.TYPE`, and `table.TYPE` [N D] of the nodes at the other end.
+    """What a model stores for new users: `ids.TYPE`, and `table.TYPE` [N D] of the nodes at the other end.
 
-    `local` are the rows of that table that this worker has; every worker has to call it.
+    `local` are the rows of that table that this worker has. Every worker has to call it.
     """
     kind = data.others
     return packed_ids(data, client, [kind]) | {
@@ -46,9 +47,9 @@ def inductive_tensors(
 
 
 def predict(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], new: NewRows) -> Placed:
-    """Clusters of users, new or of the training, by the given edges alone; without any the confidence is 0.
+    """Clusters of new or training users by the given edges alone; without edges the confidence is 0.
 
-    Raises ValueError where the model keeps no vectors (`--no-store-states`).
+    Raises ValueError where the model stores no vectors (`--no-store-states`).
     """
     chosen = Settings.model_validate(settings)
     n = len(new.numbers)
@@ -66,9 +67,9 @@ def predict(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], new: New
 
 
 def _edges(tensors: Mapping[str, Tensor], new: NewRows) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Of each edge [M], ascending by user: whose it is, its a and b [M D] (`unseen_ends`), and its row of the pools.
+    """For each edge [M], ascending by user: its user, its a and b [M D] (`unseen_ends`), and its row of the pools.
 
-    A row of the pools [R m D] holds the b of drawn nodes, one row for each relation and end.
+    A row of the pools [R m D] has the b of drawn nodes; there is one row for each relation and end.
     """
     nodes: list[Tensor] = []
     a: list[Tensor] = []
@@ -99,13 +100,13 @@ def _edges(tensors: Mapping[str, Tensor], new: NewRows) -> tuple[Tensor, Tensor,
 
 
 def used(tensors: Mapping[str, Tensor], new: NewRows) -> list[tuple[Relation, Relation, bool]]:
-    """(label relation, the one of `new.edges` that brings its edges, whether users are its sources), in fixed order."""
+    """(label relation, relation of `new.edges` that has its edges, whether users are its sources), in fixed order."""
     labels = [relation_of(name) for name in sorted(shares(tensors, "shift."))]
     return [(r, *way) for r in labels for way in ways(r, new.kind, new.edges) if way[0] in new.edges]
 
 
 def _pieces(edges: NDArray[np.int64], many: int) -> Iterator[tuple[slice, slice]]:
-    """Ranges of users, and of their edges, with about `many` edges each."""
+    """Ranges of users and of their edges, with about `many` edges each."""
     ends = np.concatenate([[0], np.cumsum(edges)])
     first = 0
     while first < len(edges):

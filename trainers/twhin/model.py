@@ -1,12 +1,13 @@
 """TwHIN's tables, loss and optimiser (El-Kishky et al., KDD 2022, arXiv 2202.05387). Tensors in, tensors out.
 
-A table of vectors per node type, split by part, and a translation r per relation; `f(s, r, t) = (s + r) . t` (eq. 1),
-divided by a temperature, or the cosine of s + r and t. The loss is logistic on the positives and on pairs with either
-end replaced: by ends of the batch's other edges and by uniformly drawn nodes (eq. 2 and section 4.2); positives and
-negatives weigh the same, whatever their numbers. Row-wise Adagrad keeps one accumulator a row.
+There is a table of vectors for each node type, split by part, and a translation r for each relation. The score is `f(s,
+r, t) = (s + r) . t` (eq. 1) divided by a temperature, or the cosine of s + r and t. The loss is logistic on the
+positives and on pairs in which either end is replaced, by ends of other edges of the batch and by uniformly drawn nodes
+(eq. 2 and section 4.2). Positives and negatives have the same weight, however many there are of each. Row-wise Adagrad
+has one accumulator for each row.
 
-A step gathers the unique rows it needs (`unique`), differentiates the loss with respect to those rows only, and writes
-them back (`step_rows`): no gradient has the size of a table.
+A step gathers the unique rows that it needs (`unique`), differentiates the loss with respect to those rows only, and
+writes them back (`step_rows`): no gradient has the size of a table.
 
 Axes: P edges of one relation in a batch, S and T gathered rows of their ends, U uniform nodes, G edges of a group
 (in-batch negatives), M rows with repeats, n unique rows, D width.
@@ -30,17 +31,17 @@ _EPS = 1e-10
 
 
 def table(seed: int, kind: str, part: int, rows: int, width: int) -> Float[Tensor, "n D"]:
-    """The first vectors of a type's rows in a part, normal with variance 1 / D, keyed by (seed, type, part)."""
+    """The first vectors of the rows of a type in a part: normal with variance 1 / D, keyed by (seed, type, part)."""
     return torch.randn(rows, width, generator=torch_generator(seed, f"twhin {kind}", part)) / math.sqrt(width)
 
 
 def translations(relations: Iterable[Relation], width: int) -> dict[str, Float[Tensor, "D"]]:
-    """The first translation of every relation by its name: 0."""
+    """The first translation of every relation, by its name: zeros."""
     return {relation_name(relation): torch.zeros(width) for relation in sorted(relations)}
 
 
 def unique(ids: Int64[Tensor, "M"]) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "M"]]:
-    """Ascending unique ids and each id's place among them."""
+    """The unique ids, ascending, and the place of each id among them."""
     distinct, places = torch.unique(ids, return_inverse=True)
     return distinct, places
 
@@ -49,7 +50,7 @@ def score(
     source: Float[Tensor, "*P D"], shift: Float[Tensor, "D"], target: Float[Tensor, "*P D"],
     temperature: float = 1.0, normalise: bool = False,
 ) -> Float[Tensor, "*P"]:  # fmt: skip
-    """f of pairs: `(s + r) . t / temperature`, with `normalise` the cosine instead of the product."""
+    """f of pairs: `(s + r) . t / temperature`; with `normalise` the cosine replaces the product."""
     moved, target = _ends(source, shift, target, normalise)
     scores: Tensor = torch.linalg.vecdot(moved, target) / temperature
     return scores
@@ -61,9 +62,10 @@ def loss_terms(
 ) -> tuple[Float[Tensor, "2"], Int64[Tensor, "2"]]:  # fmt: skip
     """(sums, counts) of `softplus(-f)` over the positives and of `softplus(f)` over their negatives.
 
-    `pairs` are rows of `source` and `target`; `uniform`: rows of `source` and of `target` that corrupt that end of
-    every pair. In-batch negatives: consecutive groups of `batch_negatives` + 1 pairs (the last may be smaller), each
-    pair with the targets and with the sources of the others. A negative that is one of `pairs` does not count.
+    `pairs` are rows of `source` and `target`. `uniform` are rows of `source` and of `target` that replace this end of
+    every pair. The in-batch negatives come from consecutive groups of `batch_negatives` + 1 pairs (the last may be
+    smaller): each pair is taken with the targets and with the sources of the others in its group. A negative that is
+    one of `pairs` does not count.
     """
     moved, ends = _ends(source, shift, target, normalise)
     s, t = pairs
@@ -84,14 +86,14 @@ def loss_terms(
 
 
 def loss(sums: Float[Tensor, "2"], counts: Int64[Tensor, "2"]) -> Float[Tensor, ""]:
-    """Mean over the positives plus mean over the negatives; with all workers' counts, this worker's share of it."""
+    """The mean over the positives plus the mean over the negatives; with all workers' counts, this worker's share."""
     return (sums / counts.clamp(min=1)).sum()
 
 
 def summed(ids: Int64[Tensor, "M"], gradients: Float[Tensor, "M D"]) -> tuple[Int64[Tensor, "n"], Float[Tensor, "n D"]]:
-    """Ascending unique ids and the sums of their gradients, added one after the other in the order given.
+    """The unique ids, ascending, and the sums of their gradients, added one after the other in the given order.
 
-    `ids` are the CPU's, wherever the gradients are: how many are distinct is known there without a wait.
+    `ids` are on the CPU wherever the gradients are: there the number of distinct ones is found without a wait.
     """
     distinct, places = (send(each, gradients.device) for each in unique(ids))
     return distinct, gradients.new_zeros(len(distinct), gradients.shape[1]).index_add_(0, places, gradients)
@@ -111,8 +113,8 @@ def step_rows(
 ) -> None:  # fmt: skip
     """Adagrad on the rows `ids` of a part's table and its accumulators, in place; repeated ids are summed first.
 
-    `ids` are the CPU's, the rest is on the table's device.
-    Give the gradients of several batches in one fixed order (part, number): sums of floats depend on it.
+    `ids` are on the CPU, the rest is on the table's device. Give the gradients of several batches in one fixed order
+    (part, number), since sums of floats depend on it.
     """
     rows, gradient = summed(ids, gradients)
     part[rows], state[rows] = adagrad(part[rows], gradient, state[rows], lr)
@@ -121,7 +123,7 @@ def step_rows(
 def unseen_ends(
     shift: Float[Tensor, "D"], others: Float[Tensor, "*M D"], unseen_is_source: bool
 ) -> tuple[Float[Tensor, "*M D"], Float[Tensor, "*M D"]]:
-    """(a, b) such that an edge between an unseen node x and a seen one scores `f = (x + a) . b`, for either end."""
+    """(a, b) for which an edge between an unseen node x and a seen one scores `f = (x + a) . b`, whichever end x is."""
     if unseen_is_source:
         return shift.expand_as(others), others
     return torch.zeros_like(others), others + shift
@@ -130,9 +132,9 @@ def unseen_ends(
 def fold_in(
     nodes: Int64[Tensor, "M"], a: Float[Tensor, "M D"], b: Float[Tensor, "M D"], count: int
 ) -> Float[Tensor, "n D"]:
-    """Vectors of `count` unseen nodes: the mean of b - a over each one's edges (`nodes`: whose edge it is).
+    """Vectors of `count` unseen nodes: the mean of b - a over the edges of each; `nodes` says whose edge each one is.
 
-    That is `t - r` where x is the source and `s + r` where it is the destination; 0 for a node without edges.
+    That is `t - r` where x is the source and `s + r` where it is the destination. A node without edges gets 0.
     """
     total = b.new_zeros(count, b.shape[1]).index_add_(0, nodes, b - a)
     return total / _degrees(nodes, count).clamp(min=1)[:, None]
@@ -142,9 +144,10 @@ def refine(
     x: Float[Tensor, "n D"], nodes: Int64[Tensor, "M"], a: Float[Tensor, "M D"], b: Float[Tensor, "M D"],
     negatives: Float[Tensor, "M m D"], steps: int, lr: float, temperature: float = 1.0, normalise: bool = False,
 ) -> Float[Tensor, "n D"]:  # fmt: skip
-    """`x` after `steps` of row-wise Adagrad on its edges against `negatives` (other b), all other vectors fixed.
+    """`x` after `steps` of row-wise Adagrad on its edges against `negatives` (other b), with all other vectors fixed.
 
-    Each node's loss is the mean over its edges, so that a node's vector does not depend on who else is folded in.
+    The loss of each node is the mean over its edges, so that its vector does not depend on the other nodes that are
+    folded in.
     """
     x, state = x.detach().clone(), x.new_zeros(len(x))
     share = 1 / _degrees(nodes, len(x)).clamp(min=1)[nodes]
@@ -173,10 +176,10 @@ def _grouped(
     moved: Float[Tensor, "S D"], ends: Float[Tensor, "T D"], pairs: Int64[Tensor, "2 P"],
     groups: Int64[Tensor, "2 _ G"], temperature: float,
 ) -> tuple[Float[Tensor, ""], Int64[Tensor, ""]]:  # fmt: skip
-    """Every source of a group against every target of it, but for those that are edges."""
+    """(sum, count) over every source of a group with every target of it, without the pairs that are edges."""
     s, t = groups
     scores = torch.bmm(moved[s], ends[t].transpose(1, 2)) / temperature
-    across = t[:, None].expand_as(scores).reshape(-1, t.shape[1])  # a row a source: the targets of its group
+    across = t[:, None].expand_as(scores).reshape(-1, t.shape[1])  # one row for each source: the targets of its group
     keep = ~is_positive(pairs, s.reshape(-1), across).view_as(scores)
     return (softplus(scores) * keep).sum(), keep.sum()
 
@@ -185,7 +188,7 @@ def _crossed(
     fixed: Float[Tensor, "P D"], drawn: Float[Tensor, "U D"], pairs: Int64[Tensor, "2 P"], anchors: Int64[Tensor, "P"],
     candidates: Int64[Tensor, "U"], temperature: float,
 ) -> tuple[Float[Tensor, ""], Int64[Tensor, ""]]:  # fmt: skip
-    """Every pair's fixed end against all drawn nodes, but for those that are edges."""
+    """(sum, count) over the fixed end of every pair with all drawn nodes, without the pairs that are edges."""
     scores = fixed @ drawn.T / temperature
     keep = ~is_positive(pairs, anchors, candidates.expand_as(scores))
     return (softplus(scores) * keep).sum(), keep.sum()

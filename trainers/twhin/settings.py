@@ -1,4 +1,4 @@
-"""Hyperparameters of TwHIN; those of the graph, the clusters and the evaluation are HGT's too."""
+"""Hyperparameters of TwHIN; those of the graph, the clusters and the evaluation are the same as HGT's."""
 
 from ops.config.settings import setting
 from trainers.hgt.settings import GraphSettings

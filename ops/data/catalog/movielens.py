@@ -2,26 +2,18 @@
 
 import hashlib
 import importlib.util
-import logging
 import os
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
-from ops.atomic_io import replacing
+from ops.data.catalog.download import download
 from ops.data.io.readers import cache_file, file_at
 from ops.data.io.recbole import read_recbole
 from ops.data.types.hetero import HeteroGraph
 from ops.errors import DataError
 
-log = logging.getLogger(__name__)
-
 NAMES = ("ml-100k", "ml_100k", "ml100k")
 NAME, WHEEL = "ml-100k", "recbole==1.2.1"
-_WITHIN = f"dataset_example/{NAME}"
-_TIMEOUT = 300
+WITHIN = f"dataset_example/{NAME}"
 # bytes and SHA-256 of the files in that wheel
 SUMS = {
     "inter": (1979230, "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff"),
@@ -56,45 +48,14 @@ def _folder() -> Path:
         return folder
     spec = importlib.util.find_spec("recbole")
     for place in (spec.submodule_search_locations or []) if spec else []:
-        if (folder := Path(place) / _WITHIN).is_dir():
+        if (folder := Path(place) / WITHIN).is_dir():
             return folder
     cached = cache_file("x").parent / NAME
-    if not all(os.path.isfile(cached / f"{NAME}.{kind}") for kind in SUMS):
-        _download(cached)
+    reason = "" if os.path.isdir(cached) else download(NAME, NAME, cached)
+    if reason:
+        raise DataError(
+            f"{NAME}: the download of {WHEEL} failed ({reason}); pip install {WHEEL} --no-deps, or put {NAME}.inter, "
+            f".item and .user of that package's {WITHIN} into a folder {NAME} and set TESSERA_DATA to the folder above "
+            "it"
+        )
     return cached
-
-
-def _download(folder: Path) -> None:
-    """The three files out of recbole's wheel into `folder`."""
-    log.info("downloading %s for %s", WHEEL, NAME)
-    with tempfile.TemporaryDirectory(prefix="tessera-") as place:
-        wheel = _wheel(Path(place))
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                for kind in SUMS:
-                    with replacing(folder / f"{NAME}.{kind}") as temporary:
-                        temporary.write_bytes(archive.read(f"recbole/{_WITHIN}/{NAME}.{kind}"))
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise DataError(_missing(f"{wheel.name} is not the expected wheel ({error})")) from None
-
-
-def _wheel(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", WHEEL, "--no-deps", "--only-binary", ":all:", "--quiet",
-               "--disable-pip-version-check", "--dest", str(folder)]  # fmt: skip
-    try:
-        # the command is ours, nothing in it is given by the user
-        run = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)  # noqa: S603
-    except subprocess.TimeoutExpired:
-        raise DataError(_missing(f"nothing arrived in {_TIMEOUT} s")) from None
-    wheels = sorted(folder.glob("*.whl"))
-    if run.returncode or not wheels:
-        lines = run.stderr.strip().splitlines() or ["pip failed"]
-        raise DataError(_missing(next((line for line in lines[::-1] if "ERROR" in line), lines[-1])[:200]))
-    return wheels[0]
-
-
-def _missing(why: str) -> str:
-    return (
-        f"{NAME}: the download of {WHEEL} failed ({why}); pip install {WHEEL} --no-deps, or put {NAME}.inter, .item "
-        f"and .user of that package's {_WITHIN} into a folder {NAME} and set TESSERA_DATA to the folder above it"
-    )

@@ -3,7 +3,6 @@
 Whatever a reader trips over becomes one line that names the file (`reading`). No reader runs code from a file.
 """
 
-import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,7 +124,7 @@ def opened(file: DataFile) -> Iterator[BinaryIO]:
     """The file to read and seek in, never fetched as a whole; whatever goes wrong inside is about it (`reading`)."""
     with reading(file.uri):
         if s3.is_s3(file.uri):
-            with io.BufferedReader(_Ranged(file), 1 << 16) as stream:
+            with s3.opened(s3.parse(file.uri), file.stamp) as stream:
                 yield cast(BinaryIO, stream)
             return
         if file.stamp and file_at(file.uri).stamp != file.stamp:
@@ -205,29 +204,3 @@ def read_npy(path: Path, mapped: bool = False) -> NDArray[Any]:
             memory.check_load(path.stat().st_size, str(path))
         array: NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     return array
-
-
-class _Ranged(io.RawIOBase):
-    """An object on S3 as a file that is read by ranges."""
-
-    def __init__(self, file: DataFile) -> None:
-        self._file, self._at = file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = read_bytes(self._file, self._at, len(buffer))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)

@@ -29,7 +29,7 @@ _WRITTEN = re.compile(
 class PartedTable:
     """A table in files, one a range of owners (nodes): rows are written in the order of their owners.
 
-    Each file is whole or not there; `close` writes those that got no rows, too.
+    A context manager: at the end all files are there, those that got no rows too; after an error only whole ones are.
     """
 
     def __init__(self, paths: Sequence[Path], owners: int, schema: Any) -> None:
@@ -46,14 +46,13 @@ class PartedTable:
                 self._out.write_table(table.slice(first, int(end) - first))  # type: ignore[attr-defined]
                 first = int(end)
 
-    def close(self) -> None:
-        """All files are there afterwards."""
-        self._open(len(self._paths) - 1)
-        self._stack.close()
+    def __enter__(self) -> "PartedTable":
+        return self
 
-    def abort(self) -> None:
-        """Remove the file that is being written."""
-        self._stack.pop_all().__exit__(InterruptedError, InterruptedError(), None)
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind is None:
+            self._open(len(self._paths) - 1)
+        self._stack.__exit__(kind, *error)
 
     def _open(self, part: int) -> None:
         import pyarrow.parquet as pq

@@ -1,7 +1,7 @@
 """Planted graphs as a folder of Parquet tables, written block by block: memory is that of a block."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +63,18 @@ def _write_type(folder: Path, planted: Planted, kind: str, parts: int, original:
     """Write the tables of one pass over a node type, opened as they come; yields their rows after every block."""
     tables: dict[tuple[str, str], PartedTable] = {}
     rows: dict[str, int] = {}
-    try:
+    with ExitStack() as stack:
         for block in original_blocks(planted, kind) if original else blocks(planted, kind):
             for top, key, table, owners in _rows_of(block, kind, planted.homogeneous):
                 if not table.num_rows:  # a relation of a tiny graph may stay without edges: then it has no table
                     continue
                 if (top, key) not in tables:
                     files = paths(folder, top, key, parts)
-                    tables[top, key] = PartedTable(files, planted.counts[kind], table.schema)
+                    tables[top, key] = stack.enter_context(PartedTable(files, planted.counts[kind], table.schema))
                 tables[top, key].write(table, owners)
                 if top != "labels":
                     rows[key] = rows.get(key, 0) + table.num_rows
             yield rows
-        for parted in tables.values():
-            parted.close()
-    except BaseException:
-        for parted in tables.values():
-            with suppress(Exception):
-                parted.abort()
-        raise
 
 
 def _rows_of(block: Block, kind: str, homogeneous: bool) -> Iterator[TableRows]:

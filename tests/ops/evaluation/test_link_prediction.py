@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from sklearn.metrics import roc_auc_score
 
 from ops.evaluation import link_prediction as module
-from ops.evaluation.link_prediction import link_scores, negatives
+from ops.evaluation.link_prediction import link_scores
 
 U, N = 20, 15
 
@@ -17,6 +17,12 @@ def world(seed=0):
     table[0] = np.arange(N) != 4  # one note left
     table[1] = False
     return sp.csr_array(table.astype(float)), table
+
+
+def negatives(users, edges, count, seed, position=0):
+    """What `link_scores` draws for users [P]: notes [P count]."""
+    free = (edges.shape[1] - np.diff(edges.indptr)[users]).astype(np.int64)
+    return module._free_notes(edges, users, module._draws(users, free, count, edges.shape[1], seed, position))
 
 
 def test_negatives_are_no_edges_all_of_them_and_even():

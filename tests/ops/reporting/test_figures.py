@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ops.reporting import figures, image_figures
-from ops.reporting.drawings import literal
-from ops.reporting.theme import CYCLE, INK, png
+from ops.reporting.theme import CYCLE, INK, pngs
 from ops.results.schema import CountSweep
 from ops.results.search_schema import SearchResult
 
@@ -29,7 +28,7 @@ def rows(n: int = 60, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
 
 def test_png_is_the_same_bytes_each_time_and_leaves_global_settings_alone():
     before = dict(matplotlib.rcParams)
-    first, second = (png(figures.sizes([3, 9, 4])) for _ in range(2))
+    first, second = (pngs(figures.sizes([3, 9, 4]))[0] for _ in range(2))
     assert first == second
     assert Image.open(io.BytesIO(first)).format == "PNG"
     assert dict(matplotlib.rcParams) == before
@@ -42,7 +41,7 @@ def luminance(colour: str) -> float:
 
 
 def test_a_figure_is_drawn_once_for_light_and_dark_pages():
-    image = Image.open(io.BytesIO(png(figures.sizes([3, 9, 4])))).convert("RGBA")
+    image = Image.open(io.BytesIO(pngs(figures.sizes([3, 9, 4]))[0])).convert("RGBA")
     assert image.getpixel((0, 0))[3] == 0  # transparent
     page = (Path(figures.__file__).parent / "page.html.j2").read_text()
     for back in re.findall(r"--back: (#[0-9a-f]{6})", page):
@@ -88,7 +87,7 @@ def test_similarity_is_sorted_by_cluster_with_a_border_between_clusters():
 
 
 def test_similarity_of_zero_rows_and_of_one_cluster():
-    assert png(figures.similarity(np.zeros((4, 3)), np.zeros(4, dtype=np.int64)))
+    assert pngs(figures.similarity(np.zeros((4, 3)), np.zeros(4, dtype=np.int64)))[0]
 
 
 def test_curves_mark_the_selected_and_the_last_epoch_of_the_first_seed():
@@ -160,7 +159,7 @@ def test_comparison_has_a_dot_a_seed():
     figure = figures.comparison(["a", "b"], {"ACC %": [[70.0, 72.0], []], "silhouette": [[0.1], [0.2, 0.3]]})
     assert figure is not None
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [2, 1, 0]
-    assert png(figure)
+    assert pngs(figure)[0]
 
 
 def test_cluster_sizes_over_time_are_stacked_and_left_out_where_there_are_none():
@@ -177,5 +176,5 @@ def test_cluster_sizes_over_time_are_stacked_and_left_out_where_there_are_none()
 
 @pytest.mark.parametrize("name", ["$x_{$", "$\\frac{1}{2}$", "a$b"])
 def test_names_with_dollars_are_no_formulas(name):
-    draw = literal(lambda: png(image_figures.confusion(np.eye(2, dtype=np.int64), np.arange(2), [name, "other"])))
-    assert draw().startswith(b"\x89PNG")
+    figure = image_figures.confusion(np.eye(2, dtype=np.int64), np.arange(2), [name, "other"])
+    assert pngs(figure)[0].startswith(b"\x89PNG")

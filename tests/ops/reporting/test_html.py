@@ -16,7 +16,7 @@ from ops.evaluation.explain import explain
 from ops.reporting import html as reports
 from ops.reporting.answer import answer
 from ops.reporting.drawings import tsne
-from ops.reporting.html import page, try_report, write_report
+from ops.reporting.html import render, try_report, write_report
 from ops.reporting.tables import summary_table, trials_table
 from ops.results.arrays import read_sample
 from ops.results.schema import RunResult
@@ -229,7 +229,8 @@ def test_a_report_that_fails_is_a_warning_and_the_result_stays(tmp_path, monkeyp
 
 
 def test_any_text_and_picture_can_be_a_page_in_the_reports_look():
-    html = page("4 parts <i>", "Cut", "a < b", {"Sizes of the parts": [b"png"]})
+    drawings = {"Sizes of the parts": [b"png"]}
+    html = render("page.html.j2", title="4 parts <i>", heading="Cut", text="a < b", drawings=drawings)
     assert "<title>4 parts &lt;i&gt;</title>" in html
     assert "<h2>Cut</h2><pre>a &lt; b</pre>" in html
     assert re.findall('<a href="#(.+?)"', html) == re.findall('<section id="(.+?)"', html) == ["text", "pictures"]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ops.reporting.som_figure import _borders, _colours, som_picture
-from ops.reporting.theme import png
+from ops.reporting.theme import pngs
 
 CLUSTERS = np.array([[0, 0, 1], [0, 2, 1]])
 HITS = np.array([[4, 0, 16], [1, 9, 0]])
@@ -53,10 +53,10 @@ def test_neighbouring_clusters_differ_in_colour():
 def test_any_grid_is_drawn_the_same_each_time(shape):
     rng = np.random.default_rng(0)
     given = rng.random(shape), rng.integers(50, size=shape), rng.integers(4, size=shape)
-    first, second = (png(som_picture(*given)) for _ in range(2))
+    first, second = (pngs(som_picture(*given))[0] for _ in range(2))
     assert first == second
     assert max(Image.open(io.BytesIO(first)).size) < 1300
 
 
 def test_a_map_without_distances_or_rows():
-    png(som_picture(np.zeros((2, 2)), np.zeros((2, 2), dtype=np.int64), np.zeros((2, 2), dtype=np.int64)))
+    pngs(som_picture(np.zeros((2, 2)), np.zeros((2, 2), dtype=np.int64), np.zeros((2, 2), dtype=np.int64)))[0]
