@@ -68,6 +68,15 @@ def untracked(monkeypatch):
     monkeypatch.setattr("ops.training.trainer.tracked", lambda *args, **options: nullcontext())
 
 
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are put together but not rendered, which is most of a report's time; a report of a file's is whole."""
+    from ops.reporting import theme
+
+    dot = theme.png(theme.blank(0.1, 0.1))
+    monkeypatch.setattr(theme, "pngs", lambda figure, all_colours=False: [dot])
+
+
 @pytest.fixture(scope="session", autouse=True)
 def quick_trainings():
     """One linear method in tables, for each costs seconds (`test_baselines` takes them all), and a prepared MLflow."""
