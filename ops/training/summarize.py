@@ -26,16 +26,7 @@ from ops.results import arrays, finished_run, statistics
 from ops.results.feature_scale import looked_at
 from ops.results.figure_rows import Rows, T, figure_arrays, figure_rows
 from ops.results.model_store import describe, save_model
-from ops.results.schema import (
-    GROUPS,
-    CountSweep,
-    DataRecord,
-    RunResult,
-    Scores,
-    SeedResult,
-    SettingRecord,
-    WarmStart,
-)
+from ops.results.schema import GROUPS, CountSweep, DataRecord, RunResult, Scores, SeedResult, SettingRecord, WarmStart
 from ops.results.seed_rows import SeedRows, save_rows
 from ops.storage import run_dir
 from ops.storage.location import Location
