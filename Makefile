@@ -19,9 +19,10 @@ setup: $(VENV)/.ready ## make .venv with Tessera and its tools; TORCH=cpu: witho
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		$(if $(LOCKED),--require-hashes --no-deps -r .ci/requirements.lock,-c constraints.txt $(WHEELS) -e '.[dev]')
 	$(if $(LOCKED),$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .)
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # pip does it on one core; some files are of other Pythons
 	@touch $@
 
 # of PyTorch's own index of wheels, which the image takes them from

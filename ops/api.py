@@ -1,6 +1,6 @@
-"""The types that all parts of the program speak in: a method, what a run asks for, and what passes between the two.
+"""The types that all parts of the program share: a method, what a run was asked for, and what passes between the two.
 
-A method is a frozen `Method`; a training gets `(settings, data, run)` and returns a `Result`. `Run` is its only link to
+A method is a frozen `Method`. A training gets `(settings, data, run)` and returns a `Result`. `Run` is its only link to
 the outside: files, Ray, tracking and labels are behind it.
 
 Axes: N rows, D embedding width, K clusters.
@@ -36,10 +36,10 @@ Judge = Callable[[NDArray[np.int64], Arrays], dict[str, float]]
 
 @dataclass(frozen=True)
 class State:
-    """All that a resumed run needs to end bit-identical.
+    """All that a resumed run needs to end with the same bits.
 
-    `shared` maps names to tensors or JSON values and is written by rank 0; `parts` maps a part id to its tensors,
-    by part and never by rank, so that another number of workers can load it.
+    `shared` maps names to tensors or JSON values and is written by rank 0. `parts` maps the number of a part to its
+    tensors. Tensors go by part and never by rank, so that another number of workers can load them.
     """
 
     epoch: int
@@ -51,9 +51,9 @@ class State:
 class Warm:
     """The finished run that a training starts from (`--warm-start`).
 
-    `model` holds its tensors; `rows` int64 [N] has for each node of this data its row in that run, -1 for a new node;
-    `clusters` int64 [N there] are that run's last clusters; `digest` names all three. `by_number`: nodes were matched
-    by row number, as the data has no ids.
+    `model` has its tensors. `rows` int64 [N] has for each node of this data its row in that run, -1 for a new node.
+    `clusters` int64 are the last clusters of that run, one for each of its nodes. `digest` identifies all three.
+    `by_number`: nodes were matched by row number, as the data has no ids.
     """
 
     run: str
@@ -65,7 +65,7 @@ class Warm:
 
     @property
     def n_known(self) -> int:
-        """How many nodes of this data that run knew."""
+        """How many nodes of this data were in that run."""
         return int((self.rows >= 0).sum())
 
     def shared(self, assignment: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -74,14 +74,14 @@ class Warm:
         return assignment[is_shared], self.clusters[self.rows[is_shared]]
 
     def kept(self, assignment: NDArray[np.int64]) -> float:
-        """The share of the shared nodes that are in the cluster they were in."""
+        """The share of the shared nodes that are in the same cluster as before."""
         now, before = self.shared(assignment)
         return float((now == before).mean())
 
 
 @runtime_checkable  # the tests check every annotation
 class Run(Protocol):
-    """What a method sees of its run; a plain object in tests, Ray Train's or Tune's report under Ray."""
+    """What a method sees of its run: a plain object in tests, the reports of Ray Train or Tune under Ray."""
 
     seed: int
     start: State | None
@@ -95,21 +95,22 @@ class Run(Protocol):
         self, epoch: int, metrics: Mapping[str, float], assignment: NDArray[np.int64] | None = None,
         state: Callable[[], State] | None = None, embeddings: Arrays | None = None,
     ) -> None:  # fmt: skip
-        """Tell one epoch's metrics; called equally often by all ranks.
+        """Report the metrics of one epoch; all ranks call it equally often.
 
-        `assignment` [N] comes at update epochs and is scored by the run, outside the method, with any `embeddings` by
-        name. Of users (`DataModule.offsets`) every rank gives its own rows [n]; else all have the same and rank 0's
-        count. `state` is called only when a checkpoint is due. A stop (scheduler, signal) arrives as an exception.
+        `assignment` [N] is given at epochs with an evaluation. The run scores it, outside of the method, together with
+        any `embeddings` by name. For users (`DataModule.offsets`) every rank gives its own rows [n]; otherwise all
+        ranks have the same rows and those of rank 0 count. `state` is called only when a checkpoint is due. A stop (by
+        a scheduler or a signal) arrives as an exception.
         """
 
 
 @dataclass(frozen=True)
 class Result:
-    """What training leaves: the last epoch's clusters and the model; of users the rows [n] that this rank owns.
+    """What a training returns: the clusters of the last epoch and the model; for users the rows [n] that this rank has.
 
-    Shapes: assignment int64 [N] in [0, K); confidence float32 [N] in [0, 1]; embedding float32 [N, D];
-    `model` holds tensors only (safetensors), enough for the method's `predict`. `more`: further arrays by name, for
-    the run to score and draw (other embeddings, a map's units). `epoch`: an earlier one than the last that all is of.
+    Shapes: assignment int64 [N] in [0, K), confidence float32 [N] in [0, 1], embedding float32 [N, D]. `model` has
+    tensors only (safetensors), enough for the method's `predict`. `more`: further arrays by name, which the run scores
+    and draws (other embeddings, the units of a map). `epoch`: the epoch of all these, where it is not the last one.
     """
 
     assignment: NDArray[np.int64]
@@ -148,7 +149,7 @@ class PlainRun:
 
 
 class Sweep(TypedDict):
-    """The choice of K without labels: candidates `k`, each index over them, their mean `rank`, the one `chosen`."""
+    """The choice of K without labels: candidates `k`, each index over them, their mean `rank`, the `chosen` K."""
 
     k: list[int]
     indices: dict[str, list[float]]
@@ -160,10 +161,10 @@ class Sweep(TypedDict):
 
 @dataclass(frozen=True)
 class Experiment(Generic[S, D]):
-    """What was asked for, resolved once: the method, its settings with K, the data, and what only judges may see.
+    """What a run was asked for, resolved once: the method, its settings with K, the data, and what only judges may see.
 
-    `labels` int64 [N] and `hidden` (hidden edges, names of classes) never reach the method; `k_choice` is the sweep
-    behind `--n-clusters auto`; `warm` is the run that `--warm-start` names.
+    `labels` int64 [N] and `hidden` (hidden edges, names of classes) never reach the method. `k_choice` is the sweep
+    behind `--n-clusters auto`. `warm` is the run that `--warm-start` names.
     """
 
     method: Method[S, D]
@@ -183,7 +184,7 @@ class Experiment(Generic[S, D]):
 
     @property
     def launch(self) -> LaunchSettings:
-        """Where and how it runs."""
+        """The launch settings: where and how the run is made."""
         return self.request.launch
 
     @property
@@ -193,11 +194,11 @@ class Experiment(Generic[S, D]):
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds asked for."""
+        """The seeds that were asked for."""
         return list(range(self.launch.first_seed, self.launch.first_seed + self.launch.seeds))
 
     def with_settings(self, source: str, **values: Any) -> Experiment[S, D]:
-        """The same with some of the method's settings replaced, e.g. by a trial."""
+        """The same experiment with some of the method's settings replaced, e.g. by those of a trial."""
         return replace(self, request=self.request.with_settings(source, **values))
 
 
@@ -207,21 +208,23 @@ def _no_remarks(settings: Any, data: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class Method(Generic[S, D]):
-    """A clustering method: its settings, its functions, and the words that a run says of it.
+    """A clustering method: its settings, its functions, and the words that a run says about it.
 
-    `train(settings, data, run)` returns a `Result`. `predict(model, settings, rows...)` places rows by the tensors of
-    a trained model. `estimate(settings, data, world)` is the planned peak in bytes of one of `world` workers,
-    `exchanged` what it sends in a step. `remarks` are sentences for the plan. `searched` are the settings that a search
-    varies by default; `fixed` those that a warm start cannot change. `filter_order` is the order of the baseline
-    filter + k-means. `precisions`: what a GPU's products may be computed in, the choice of `--precision auto`
-    first; `weights` says what weights of edges do. The texts: `new_rows` (how rows that training has not seen are
+    `train(settings, data, run)` returns a `Result`. `predict(model, settings, rows...)` places rows by the tensors of a
+    trained model. `estimate(settings, data, world)` is the planned peak in bytes of one of `world` workers, `exchanged`
+    the bytes that it sends in a step. `remarks` are sentences for the plan. `searched` are the settings that a search
+    varies by default, `fixed` those that a warm start cannot change. `filter_order` is the order of the filter in the
+    baseline filter + k-means. `precisions` are those that a GPU's products may have, first the choice of `--precision
+    auto`.
+
+    The texts: `weights` (what the weights of edges do), `new_rows` (how rows that the training has not seen are
     placed), `save_memory` and `avoid_collapse` (which settings help).
     """
 
     name: str
     summary: str
     settings: type[S]
-    kind: Literal["graph", "images", "users"]  # of data
+    kind: Literal["graph", "images", "users"]  # the kind of data
     train: Callable[[S, D, Run], Result]
     predict: Callable[..., Any]
     estimate: Callable[[S, D, int], int]
@@ -239,7 +242,7 @@ class Method(Generic[S, D]):
     weights: str = "are not used"
 
     def require(self, kind: str, flag: str) -> None:
-        """Raise SettingsError where `flag` is for another kind of data than this method's."""
+        """Raise SettingsError where `flag` is for another kind of data than that of this method."""
         if self.kind != kind:
             titles = {"graph": "attributed graphs", "images": "images", "users": "users of heterogeneous graphs"}
             raise SettingsError(f"{flag}: is for {titles[kind]}; {self.name} does not take it")

@@ -65,7 +65,16 @@ def nursery(tmp_path_factory):
 @pytest.fixture
 def untracked(monkeypatch):
     """Trainings send nothing to MLflow, whose database takes seconds to make."""
-    monkeypatch.setattr("ops.training.trainer.tracked", lambda *args, **options: nullcontext())
+    monkeypatch.setattr("ops.training.trainer.Tracking", lambda *args, **options: nullcontext())
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are put together but not rendered, which is most of a report's time; a report of a file's is whole."""
+    from ops.reporting import theme
+
+    dot = theme.png(theme.blank(0.1, 0.1))
+    monkeypatch.setattr(theme, "pngs", lambda figure, all_colours=False: [dot])
 
 
 @pytest.fixture(scope="session", autouse=True)

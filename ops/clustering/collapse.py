@@ -1,4 +1,4 @@
-"""When a cluster of a training counts as collapsed: a rule on sizes alone, which takes no label.
+"""When a cluster counts as collapsed: a rule on sizes alone, without labels.
 
 Axes: N rows, K clusters.
 """

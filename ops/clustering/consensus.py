@@ -1,8 +1,9 @@
-"""Consensus of many k-means draws: co-association without an N x N array, and how far the draws agree on each row.
+"""Consensus of many k-means draws, without an N x N array, and how far the draws agree on each row.
 
 Which solution a single draw of k-means ends in is chance, and the lowest inertia does not tell the better ones. Rows
-that many draws put together belong together (Fred & Jain 2005): with their one-hot clusters side by side as H [N, R K],
-`H H^T` counts that; its leading eigenvectors are those of the small `H^T H`.
+that many draws put together belong together (Fred & Jain 2005). With the one-hot clusters of all draws side by side as
+H [N, R K], `H H^T` counts how many draws put two rows together. Its leading eigenvectors follow from those of the small
+`H^T H`.
 
 Axes: N rows, D width, K clusters, R draws.
 """
@@ -24,8 +25,9 @@ def consensus(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(clusters int64 [N], agreement float32 [N] in [0, 1]) of `draws` single k-means++ starts on rows z.
 
-    k-means of the K leading eigenvectors of the co-association gives the clusters. A row's agreement is the share of
-    draws that put it among the rows that mostly are in its cluster.
+    The clusters are those of k-means on the K leading eigenvectors of `H H^T`. Each cluster of a draw is assigned to
+    the consensus cluster of most of its rows; the agreement of a row is the share of draws whose cluster is assigned to
+    the row's own.
     """
     runs = np.stack([kmeans(z, n_clusters, (*seed, draw), starts=1).labels.cpu().numpy() for draw in range(draws)], 1)
     n, width = len(runs), draws * n_clusters

@@ -1,6 +1,7 @@
 """A Gaussian mixture with diagonal covariances over workers, from a k-means clustering (EM; Dempster et al. 1977).
 
-Densities and sums are in float64; the sums of all workers are rounded to float32, which leaves nothing of their order.
+Densities and sums are in float64. The sums of all workers are rounded to float32, after which the order of adding
+cannot be seen any more.
 
 Axes: N rows of all workers, n of this one, B of a block, D width, K parts.
 """
@@ -22,7 +23,7 @@ FLOOR = 1e-6  # added to variances, as scikit-learn does
 
 @dataclass(frozen=True)
 class Mixture:
-    """Means and variances of every part, and the parts' shares of the rows."""
+    """Means and variances of every part, and the share of the rows that each part has."""
 
     means: Float[Tensor, "K D"]
     variances: Float[Tensor, "K D"]
@@ -30,7 +31,7 @@ class Mixture:
 
 
 def log_densities(z: Float[Tensor, "B D"], mixture: Mixture) -> Float64[Tensor, "B K"]:
-    """log(weight x density) of each row and part."""
+    """log(weight x density) of each row in each part."""
     x, m, v = z.double(), mixture.means.double(), mixture.variances.double()
     squares = x.square() @ (1 / v).T - 2 * x @ (m / v).T + (m.square() / v).sum(1)
     constant = v.log().sum(1) + z.shape[1] * math.log(2 * math.pi)
@@ -38,7 +39,7 @@ def log_densities(z: Float[Tensor, "B D"], mixture: Mixture) -> Float64[Tensor, 
 
 
 def responsibilities(z: Float[Tensor, "n D"], mixture: Mixture) -> Float64[Tensor, "n K"]:
-    """The share of every part in each row; rows sum to 1."""
+    """The probability of every part for each row; rows sum to 1."""
     shares = [log_densities(piece, mixture).softmax(1) for piece in torch.split(z, 4096)]
     return torch.cat([z.new_zeros(0, len(mixture.means)).double(), *shares])
 
@@ -69,7 +70,7 @@ def fit_gmm(
 def _maximise(
     z: Float[Tensor, "n D"], shard: Shard, shares: Float64[Tensor, "n K"], group: ProcessGroup, last: Mixture | None
 ) -> Mixture:
-    """The mixture that its rows' shares make most likely."""
+    """The mixture of highest likelihood for the given shares of the rows."""
     k, d = shares.shape[1], z.shape[1]
     sums = torch.zeros(k, 2 * d + 1, dtype=torch.float64, device=z.device)
     for block in shard.blocks():

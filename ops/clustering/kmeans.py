@@ -1,7 +1,8 @@
-"""The one k-means of this program: Lloyd over the shards of a table, the same bits for any number of workers.
+"""The k-means of this program: Lloyd's algorithm over the shards of a table, the same bits for any number of workers.
 
 All starts advance together: one pass over the rows assigns them for every start. Starts are k-means++ draws on all
-rows, or for large tables on a sample that every worker sees, of which the best start goes on on all rows.
+rows. For a large table they are draws on a sample that every worker sees, and only the best start continues on all
+rows.
 
 Axes: N rows of all workers, n rows of one worker, D width, K clusters, S starts, m rows of the sample.
 """
@@ -31,7 +32,7 @@ from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.rng import generator
 
-START_ROWS, START_ROWS_A_CENTRE, START_VALUES = 4096, 64, 1 << 25  # the sample: rows, at least as many times K; numbers
+START_ROWS, START_ROWS_A_CENTRE, START_VALUES = 4096, 64, 1 << 25  # of the sample: rows, rows a centre, values
 START_ROUNDS = 15
 RELEASED_SETS, RELEASED_ROUNDS, RELEASED_TOLERANCE = 20, 500, 1e-4
 Init = Literal["k-means++", "released"]
@@ -39,7 +40,7 @@ Init = Literal["k-means++", "released"]
 
 @dataclass(frozen=True)
 class Clustering:
-    """Clusters of a worker's rows: labels and confidence in [0, 1] [n]; centres [K D] and the rest of all rows.
+    """Clusters: labels and confidence in [0, 1] of a worker's rows [n]; centres [K D], inertia and sizes of all rows.
 
     `confidence` is 1 - (distance to the nearest centre) / (distance to the next one). `inertia` is the sum of squared
     distances of all workers' rows (of unit length where `spherical`); `sizes` counts all workers' rows.
@@ -94,7 +95,7 @@ def kmeans(
 def kmeans_gathered(
     z: Float[Tensor, "N D"], n_clusters: int, seed: tuple[int, ...], group: ProcessGroup, **options: Any
 ) -> Clustering:
-    """`kmeans` of rows that every worker has, each of them working on its shard: labels and confidence are of all."""
+    """`kmeans` of rows that every worker has; each works on its shard, and gets labels and confidence of all rows."""
     shard = Shard.even(len(z), group)
     ((first, count),) = shard.pieces
     clusters = kmeans(z[first : first + count], n_clusters, seed, shard=shard, group=group, **options)
@@ -108,10 +109,10 @@ def lloyd(
     max_iterations: int,
     at_rest: Callable[[Float[Tensor, "S K"]], Tensor],
 ) -> tuple[Assignment, Float[Tensor, "K D"], int]:
-    """(assignment, its centres, rounds) of the start that ends with the lowest inertia; a start ends `at_rest`.
+    """(assignment, its centres, rounds) of the start with the lowest inertia at its end.
 
-    `at_rest` says of the squared shifts of each start's centres whether the start has ended; rank 0's answer counts,
-    as workers on unlike hardware must end in the same round.
+    `at_rest` says from the squared shifts of each start's centres whether the start has ended. Rank 0's answer counts,
+    since workers on different hardware must end in the same round.
     """
     best: tuple[Assignment, float, Tensor, int] | None = None
     for iteration in range(1, max_iterations + 1):
@@ -135,7 +136,7 @@ def lloyd(
 
 
 def sample(points: Points, count: int, seed: tuple[int, ...], purpose: str) -> Float[Tensor, "m D"]:
-    """`count` of all rows (or all), drawn by the key, in row order; the same on every worker."""
+    """`count` rows (or all, where there are fewer), drawn by the key, in row order; the same on every worker."""
     total = points.shard.total
     if count >= total:
         return points.read(slice(None)) if points.group.world == 1 else rows_at(points, np.arange(total))

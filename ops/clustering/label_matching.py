@@ -1,4 +1,4 @@
-"""Cluster ids that stay when data is clustered again."""
+"""Cluster ids that are kept when data is clustered again."""
 
 import numpy as np
 from jaxtyping import Int64
@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 
 
 def matched_ids(now: Int64[np.ndarray, "n"], before: Int64[np.ndarray, "n"], n_clusters: int) -> NDArray[np.int64]:
-    """For each of K clusters the id of the earlier cluster that it shares most nodes with: int64 [K].
+    """For each of K clusters the id of the earlier cluster with which it shares most nodes: int64 [K].
 
-    `now` [n] in [0, K) and `before` [n] are the clusters of the shared nodes. One to one: the pairs
-    that keep most nodes in all (the assignment problem on the table of counts). Clusters without a partner take the
-    ids that are left, in order; of earlier ids only those below K are given, as K may have shrunk.
+    `now` [n] in [0, K) and `before` [n] are the clusters of the shared nodes. Each id is given once: the pairs are
+    those that keep most nodes in all (the assignment problem on the table of counts). Clusters without a partner take
+    the remaining ids in order. Of the earlier ids only those below K are used, as K may have become smaller.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -26,7 +26,7 @@ def matched_ids(now: Int64[np.ndarray, "n"], before: Int64[np.ndarray, "n"], n_c
 
 
 def numbered_as(reference: Int64[np.ndarray, "n"], clusters: Int64[np.ndarray, "n"]) -> NDArray[np.int64]:
-    """`clusters` [n] with the numbers of the clusters in `reference` [n] that they share most rows with, one to one."""
+    """`clusters` [n], renumbered one to one as the clusters of `reference` [n] with which they share most rows."""
     k = int(max(reference.max(), clusters.max())) + 1
     ids: NDArray[np.int64] = matched_ids(clusters, reference, k)
     return np.take(ids, clusters)

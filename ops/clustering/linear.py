@@ -1,13 +1,14 @@
-"""Linear clustering of attributed graphs: filter the features, take a subspace, round it. Nothing is trained.
+"""Linear clustering of attributed graphs: filter features, take a subspace, round it to clusters. Nothing is trained.
 
-ssgc     `H = alpha X + (1 - alpha)/T sum_{t=1..T} S^t X`, its leading singular vectors with their values (centred:
-         principal components), k-means of their rows of unit length (Zhu & Koniusz, ICLR 2021).
-sagsc    `H = S^T X`, centred; its K leading left singular vectors, their quadratic feature map divided by the root of
-         its degrees, the K singular vectors after the first of that, k-means (Fettal et al., WSDM 2023).
+ssgc     `H = alpha X + (1 - alpha)/T sum_{t=1..T} S^t X`; its leading singular vectors times their singular values
+         (principal components, where centred); k-means of rows of unit length (Zhu & Koniusz, ICLR 2021).
+sagsc    `H = S^T X` (S to the power T), centred; its K leading left singular vectors; their quadratic feature map
+         divided by the root of its degrees; the K singular vectors after the first of that; k-means (Fettal et al.,
+         AAAI 2023).
 s2cag    `Z = (1 - a)/(1 - a^(T+1)) sum_{t=0..T} a^t P^t X^`, `X^ = X / sqrt(X X^T 1)` row by row; its left singular
-         vectors 2 .. K+1, rounded by SNEM (KDD 2025).
-m-s2cag  the same Z of X as it is, its rows of unit length; the leading eigenvectors of the modularity of `Z Z^T`,
-         k-means of their rows of unit length (ibid.).
+         vectors 2 .. K+1, rounded by SNEM (Lin et al., KDD 2025).
+m-s2cag  the same Z of X as it is, with rows of unit length; the leading eigenvectors of the modularity of `Z Z^T`;
+         k-means of rows of unit length (the same paper).
 degree   k-means on log(1 + degree): roles instead of communities. Features do not count.
 
 Costs are linear in the edges. Axes: N nodes, n rows of another table, F features, D width, K clusters.
@@ -33,12 +34,16 @@ from ops.graph.features import Table, Treatment, fit_treatment, scaled_rows, tre
 from ops.graph.filters import Filtered, Smoothing, smoothing_of, split_rows
 
 Kind = Literal["ssgc", "sagsc", "s2cag", "m-s2cag", "degree"]
-KINDS: tuple[Kind, ...] = get_args(Kind)[:-1]  # those that see the features
+KINDS: tuple[Kind, ...] = get_args(Kind)[:-1]  # the kinds that use the features
 
 
 @dataclass(frozen=True)
 class LinearMethod:
-    """A linear method with its settings; `order` is T, `starts` the k-means starts, `centred` is of ssgc."""
+    """A linear method with its settings.
+
+    `order` is T, `starts` are those of k-means, `alpha`, `components` and `centred` are of ssgc, `decay` is of both
+    s2cag, `gamma` and `rounds` of m-s2cag.
+    """
 
     kind: Kind
     order: int
@@ -70,7 +75,7 @@ class LinearMethod:
 
 @dataclass(frozen=True)
 class Fit:
-    """Clusters [N] with confidence in [0, 1] [N], the rows that were rounded [N D], and the model's tensors."""
+    """Clusters [N], confidence in [0, 1] [N], the rows that were rounded to clusters [N D], and the model's tensors."""
 
     labels: Int64[Tensor, "N"]
     confidence: Float[Tensor, "N"]
@@ -87,7 +92,7 @@ def fit(
 ) -> Fit:
     """Cluster the nodes with features `x` [N, F]; `smoothing` is that of their edges. `seed` keys every draw.
 
-    Raises DataError for negative features where `s2cag` scales by their sums.
+    Raises DataError for negative features where `s2cag` divides by the root of their sums.
     """
     if method.kind == "degree":
         return _rounded(method, {}, _log_degree(smoothing), smoothing, n_clusters, seed)
@@ -108,9 +113,9 @@ def _rounded(
     method: LinearMethod, model: dict[str, Tensor], rows: Float[Tensor, "N D"], smoothing: Smoothing, n_clusters: int,
     seed: tuple[int, ...],
 ) -> Fit:  # fmt: skip
-    """The clusters of the subspace's rows, whose centres go into `model`."""
+    """The clusters of the subspace's rows; their centres are put into `model`."""
     group = smoothing.steps.group
-    if method.kind == "s2cag" and rows.shape[1] == n_clusters:  # fewer where the features are too few
+    if method.kind == "s2cag" and rows.shape[1] == n_clusters:  # not where the features are too few for K columns
         _, model["centres"] = snem(rows, group)
     else:
         options = {"starts": method.starts, "spherical": method.spherical}
@@ -123,7 +128,7 @@ def embed(
     method: LinearMethod, model: Mapping[str, Tensor], x: NDArray[np.float32], edge_index: NDArray[np.int64],
     weight: NDArray[np.float32] | None = None,
 ) -> Float[Tensor, "n D"]:  # fmt: skip
-    """The rows of a fitted model for features `x` [n, F] over `edge_index` [2, E] (perhaps empty) with `weight` [E]."""
+    """Rows of a fitted model for features `x` [n, F] over `edge_index` [2, E] (may be empty) with `weight` [E]."""
     smoothing = smoothing_of(edge_index, len(x), ProcessGroup(), model["centres"].device, weight)
     if method.kind == "degree":
         return _log_degree(smoothing)
@@ -134,7 +139,7 @@ def embed(
 def place(
     method: LinearMethod, model: Mapping[str, Tensor], rows: Float[Tensor, "n D"]
 ) -> tuple[Int64[Tensor, "n"], Float[Tensor, "n"]]:
-    """(cluster, confidence) of a model's rows: of the nearest centre, or by SNEM's scores with `1 - next / best`."""
+    """(cluster, confidence) of a model's rows: by the nearest centre, or by SNEM's scores with `1 - next / best`."""
     if not _by_scores(method, model["centres"]):
         return nearest_two(rows, model["centres"])
     scores = rows @ model["centres"].T
@@ -149,12 +154,12 @@ def _log_degree(smoothing: Smoothing) -> Float[Tensor, "N 1"]:
 
 
 def _by_scores(method: LinearMethod, centres: Float[Tensor, "K D"]) -> bool:
-    """Whether clusters are those of the highest score (SNEM's matrix is square), not of the nearest centre."""
+    """Whether the cluster is that of the highest score (SNEM's matrix is square) and not of the nearest centre."""
     return method.kind == "s2cag" and centres.shape[0] == centres.shape[1]
 
 
 def _filtered(method: LinearMethod, table: Table, model: Mapping[str, Tensor], smoothing: Smoothing) -> Filtered:
-    """Z of treated features [n, F]; what `model` has of the training scales them."""
+    """Z of treated features [n, F], scaled by what `model` stores of the training."""
     if method.kind == "s2cag":
         table = scaled_rows(table, np.sqrt(np.maximum(table @ model["columns"].cpu().numpy(), 0)))
     group, device = smoothing.steps.group, smoothing.root_degree.device

@@ -1,10 +1,10 @@
-"""Lloyd's step over the shards of a table: nearest centres, and sums that no order of adding can change.
+"""Lloyd's step over the shards of a table: nearest centres, and sums whose bits no order of adding can change.
 
-Every sum over rows is exact: rows are rounded to multiples of one power of two, so small against the largest value
-(2^-35 of it at 100,000 rows, 2^-25 at 10^8) that float64 adds all of them without rounding. Neither the order of the
-rows nor the blocks, the number of workers or a GPU's atomics can change a bit (design decision 5; the idea is that of
-reproducible sums: Demmel & Nguyen, ARITH 2013). Distances are taken in blocks that begin at fixed global row numbers,
-since the bits of a matrix product depend on its shape. k-means and the SOM both use this module.
+Every sum over rows is exact. For that, rows are rounded to multiples of a power of two that is so small against the
+largest value (2^-35 of it at 100,000 rows, 2^-25 at 10^8) that float64 adds all of them without rounding. So neither
+the order of the rows nor the blocks, the number of workers or a GPU's atomics can change a bit (design decision 5; the
+idea is that of reproducible sums: Demmel & Nguyen, ARITH 2013). Distances are computed in blocks that begin at fixed
+global row numbers, since the bits of a matrix product depend on its shape. k-means and the SOM both use this module.
 
 Axes: N rows of all workers, n rows of one worker, D width, K centres, S starts, C clusters, m chosen rows, B rows.
 """
@@ -26,19 +26,19 @@ from ops.device import send
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 
-CHUNK_ROWS, CHUNK_VALUES = 2048, 1 << 21  # rows and distances at once: what the caches hold, 8 MB of float32 at most
+CHUNK_ROWS, CHUNK_VALUES = 2048, 1 << 21  # rows and distances at a time: fits the caches, 8 MB of float32 at most
 EXACT_BITS = 52
-PRODUCT_CLUSTERS, PRODUCT_WIDTH = 16, 256  # at most so many, at least so wide: a product adds rows 2 times as fast
+PRODUCT_CLUSTERS, PRODUCT_WIDTH = 16, 256  # up to so many clusters, from this width on, a product adds twice as fast
 
-Table = Float[Tensor, "n D"] | NDArray[Any]  # an array may be a mapped file of any numbers: it is read block by block
+Table = Float[Tensor, "n D"] | NDArray[Any]  # an array may be a mapped file, which is read block by block
 
 
 @dataclass(frozen=True)
 class Points:
-    """A worker's rows as k-means sees them: around the mean or of unit length, on the grid that makes sums exact.
+    """A worker's rows as k-means uses them: centred at the mean, or of unit length, on the grid that makes sums exact.
 
-    `read(index)` gives rows [m D]; `shift` [1 D] was subtracted (0 for spherical); `norms` [n] are squared lengths;
-    `variance` is the mean variance of a column over all rows; `step` is the grid of squared distances.
+    `read(index)` gives rows [m D]. `shift` [1 D] was subtracted (0 for spherical). `norms` [n] are squared lengths.
+    `variance` is the mean variance of a column over all rows. `step` is the grid of squared distances.
     """
 
     read: Callable[[Any], Float[Tensor, "_ D"]]
@@ -53,7 +53,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Nearest centres: labels and squared distances of this worker's rows; sums, counts, inertia of all workers'."""
+    """Nearest centres: labels and squared distances of this worker's rows; sums, counts and inertia of all workers."""
 
     labels: Int64[Tensor, "n"]
     nearest: Float[Tensor, "n"]
@@ -63,16 +63,16 @@ class Assignment:
 
 
 def squared_distances(x: Float[Tensor, "N D"], centres: Float[Tensor, "K D"]) -> Float[Tensor, "N K"]:
-    """Squared Euclidean distances; small negative rounding is clamped to 0."""
+    """Squared Euclidean distances; small negative values from rounding are set to 0."""
     cross = x @ centres.T
     return cross.mul_(-2).add_(x.square().sum(1, keepdim=True)).add_(centres.square().sum(1)).clamp_min_(0)
 
 
 def prepare(z: Table, shard: Shard, group: ProcessGroup, spherical: bool = False) -> Points:
-    """The worker's rows `z` of unit length (`spherical`) or around the mean of all rows; z itself is left alone.
+    """The worker's rows `z`, of unit length (`spherical`) or minus the mean of all rows; z itself is not changed.
 
-    Far from the origin |x|^2 - 2 x c + |c|^2 cancels, hence the mean. A tensor is copied once, an array never.
-    Raises ValueError if z has not as many rows as `shard` says, DataError if any worker's value is not finite.
+    The mean is subtracted since |x|^2 - 2 x c + |c|^2 cancels far from the origin. A tensor is copied once, an array
+    never. Raises ValueError unless z has as many rows as `shard`, DataError if any value is not finite.
     """
     if z.shape[0] != shard.count:
         raise ValueError(f"{z.shape[0]} rows given, but the pieces hold {shard.count}")
@@ -92,7 +92,7 @@ def prepare(z: Table, shard: Shard, group: ProcessGroup, spherical: bool = False
         step = grid(_largest((raw(block) - shift for block in blocks), like, group), shard.total)
 
     def on_grid(index: Any) -> Tensor:
-        return _rounded(raw(index) - shift, step).to(like.dtype)  # fewer bits than before: exact in the narrower type
+        return _rounded(raw(index) - shift, step).to(like.dtype)  # few bits remain: exact in the narrower type
 
     read: Callable[[Any], Tensor] = on_grid
     if isinstance(z, Tensor):
@@ -111,17 +111,17 @@ def prepare(z: Table, shard: Shard, group: ProcessGroup, spherical: bool = False
 
 
 def grid(largest: float, total: int) -> float:
-    """The multiples on which float64 adds `total` values up to `largest` without rounding."""
+    """The step of a grid on which float64 adds `total` values up to `largest` without rounding."""
     return math.ldexp(1.0, max(math.frexp(largest)[1] + total.bit_length() - EXACT_BITS, -1000))
 
 
 def _rounded(values: Tensor, step: float) -> Float64[Tensor, "*shape"]:
-    """`values` to the nearest multiple of `step`."""
+    """`values`, each rounded to the nearest multiple of `step`."""
     return values.to(torch.float64, copy=True).mul_(1 / step).round_().mul_(step)
 
 
 def _largest(blocks: Iterator[Tensor], like: Tensor, group: ProcessGroup) -> float:
-    """The largest absolute value of all workers' blocks. Raises DataError where one is not finite."""
+    """The largest absolute value in the blocks of all workers. Raises DataError where a value is not finite."""
     ends = [torch.stack(block.aminmax()).abs().max().double() for block in blocks if block.numel()]
     largest = torch.stack([like.new_zeros(()).double(), *ends]).nan_to_num(nan=math.inf, posinf=math.inf).max()
     if not math.isfinite(float(group.maximum_(largest))):
@@ -137,26 +137,26 @@ def _mean(blocks: Iterator[Tensor], like: Tensor, shard: Shard, group: ProcessGr
 
 
 def chunks(block: slice, width: int) -> Iterator[slice]:
-    """Pieces of a block of which arrays of `width` columns fit CHUNK_VALUES; they depend on the width alone."""
+    """Pieces of a block, so small that arrays of `width` columns fit CHUNK_VALUES; they depend on the width alone."""
     step = max(1, min(CHUNK_ROWS, CHUNK_VALUES // width))
     for first in range(block.start, block.stop, step):
         yield slice(first, min(first + step, block.stop))
 
 
 def aligned(rows: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-    """The rows at an address that a matrix product treats as any other, wherever the worker holds them."""
+    """The rows at an aligned address, so that a matrix product gives the same bits wherever a worker stores them."""
     return rows.clone() if rows.data_ptr() % 64 else rows
 
 
 def assign(points: Points, centres: Float[Tensor, "K D"]) -> Assignment:
-    """Nearest centre (ties: the lowest) of every row, with sums, counts and inertia over all workers."""
+    """The nearest centre of every row (ties: the lowest), with sums, counts and inertia over all workers."""
     return assign_starts(points, centres[None])[0]
 
 
 def assign_starts(points: Points, centres: Float[Tensor, "S K D"]) -> list[Assignment]:
     """`assign` for S sets of centres at once, with one all-reduce of S (K D + K + 1) numbers.
 
-    argmin |c|^2 / 2 - x c: the length of the row itself is added for the winner only.
+    The nearest centre is argmin |c|^2 / 2 - x c; the squared length of the row is added only for that centre.
     """
     s, k, d = centres.shape
     n, flat = points.shard.count, centres.reshape(s * k, d)
@@ -180,7 +180,7 @@ def assign_starts(points: Points, centres: Float[Tensor, "S K D"]) -> list[Assig
 
 
 def _add_rows(sums: Float64[Tensor, "S K D"], labels: Int64[Tensor, "S B"], rows: Float64[Tensor, "B D"]) -> None:
-    """Add each row to the sum of its cluster, for S labellings; both ways are exact, and give the same bits."""
+    """Add each row to the sum of its cluster, for S labellings; both ways are exact and give the same bits."""
     s, k, d = sums.shape
     if k <= PRODUCT_CLUSTERS and d >= PRODUCT_WIDTH:
         members = rows.new_zeros(s, k, len(rows)).scatter_(1, labels[:, None], 1)
@@ -191,7 +191,7 @@ def _add_rows(sums: Float64[Tensor, "S K D"], labels: Int64[Tensor, "S B"], rows
 
 
 def rows_at(points: Points, numbers: NDArray[np.int64]) -> Float[Tensor, "m D"]:
-    """The rows of these global `numbers` from whichever workers hold them, on every worker."""
+    """The rows with these global `numbers`, whichever worker has them, on every worker."""
     place = points.shard.positions(numbers)
     rows = points.shift.new_zeros(len(numbers), points.shift.shape[1])
     local = send(np.flatnonzero(place >= 0), rows.device)
@@ -200,7 +200,7 @@ def rows_at(points: Points, numbers: NDArray[np.int64]) -> Float[Tensor, "m D"]:
 
 
 def farthest(points: Points, nearest: Float[Tensor, "n"], count: int) -> Float[Tensor, "m D"]:
-    """The m = `count` rows of all workers farthest from their centres, farthest first, ties by row number."""
+    """The `count` = m rows of all workers that are farthest from their centres, farthest first, ties by row number."""
     best = torch.zeros(points.group.world, 2, count, dtype=torch.float64, device=nearest.device)
     local = nearest.argsort(descending=True, stable=True)[:count]
     distances, numbers = best[points.group.rank]
@@ -215,11 +215,11 @@ def farthest(points: Points, nearest: Float[Tensor, "n"], count: int) -> Float[T
 def step(
     points: Points, assignment: Assignment, centres: Float[Tensor, "K D"], has_empty: bool | None = None
 ) -> Float[Tensor, "K D"]:
-    """Lloyd's step: the mean of each centre's rows (of unit length for spherical points), as rank 0 has them.
+    """Lloyd's step: the mean of each centre's rows (scaled to unit length for spherical points), as rank 0 computes it.
 
-    A centre without rows takes the row farthest from its centre (a second one the next farthest); where no row is away
-    from its centre (fewer distinct rows than centres) it stays. `has_empty` says whether there is such a centre, for
-    a caller that knows; else the host waits for the answer.
+    A centre without rows takes the row that is farthest from its centre (a second such centre the next one). Where no
+    row is away from its centre (fewer distinct rows than centres) it stays. `has_empty` says whether there is such a
+    centre, where the caller knows it; otherwise the host waits for the answer.
     """
     moved = (assignment.sums / assignment.counts.clamp_min(1)[:, None]).to(centres.dtype)
     if has_empty is None or has_empty:
@@ -233,15 +233,17 @@ def step(
 def nearest_two(
     z: Float[Tensor, "B D"], centres: Float[Tensor, "K D"], clusters: Int64[Tensor, "K"] | None = None
 ) -> tuple[Int64[Tensor, "B"], Float[Tensor, "B"]]:
-    """The cluster of each row and a confidence in [0, 1]: 1 - a / b, a the distance to the nearest centre and b to the
-    nearest one of another cluster (the simplified silhouette; Hruschka et al. 2006). 1 where there is one cluster only,
-    0 on a border. `clusters` [K] puts several centres into one cluster (the units of a SOM); else each is its own.
+    """The cluster of each row, and a confidence in [0, 1] (the simplified silhouette; Hruschka et al. 2006).
+
+    The confidence is 1 - a / b, with the distance a to the nearest centre and b to the nearest one of another cluster.
+    It is 1 where there is only one cluster, 0 on a border. `clusters` [K] puts several centres into one cluster (the
+    units of a SOM); otherwise each centre is a cluster.
     """
     labels, confidence = [], []
     for piece in chunks(slice(0, len(z)), len(centres)):
         distance = squared_distances(aligned(z[piece]), centres)
         if clusters is not None:
-            by_cluster = torch.full_like(distance, math.inf)  # as wide as there are centres, which bounds the clusters
+            by_cluster = torch.full_like(distance, math.inf)  # one column a centre: as many as clusters at least
             distance = by_cluster.scatter_reduce_(1, clusters.expand(len(distance), -1), distance, "amin")
         label = distance.argmin(1)
         a = distance.gather(1, label[:, None]).sqrt()[:, 0]
@@ -254,6 +256,6 @@ def nearest_two(
 def confidences(
     points: Points, centres: Float[Tensor, "K D"], clusters: Int64[Tensor, "K"] | None = None
 ) -> Float[Tensor, "n"]:
-    """The confidence of `nearest_two` for this worker's rows, by the blocks that do not depend on the workers."""
+    """The confidence of `nearest_two` for this worker's rows, in blocks that do not depend on the workers."""
     pieces = [nearest_two(points.read(block), centres, clusters)[1] for block in points.shard.blocks()]
     return torch.cat([points.norms[:0], *pieces])

@@ -1,9 +1,9 @@
-"""Rows of a table that workers own by parts: sums that no number of workers changes, and rows asked of their owners.
+"""A table whose rows the workers have by parts: sums that do not depend on the number of workers, and rows of others.
 
-Part p has the rows offsets[p] .. offsets[p + 1] - 1, and rank p % W of W has it. All methods are collective: every
-worker has to call them, with arrays of the CPU. A group of one exchanges nothing.
+Part p has the rows offsets[p] .. offsets[p + 1] - 1, and rank p % W of W workers has the part. All methods are
+collective: every worker has to call them, with arrays on the CPU. A group of one exchanges nothing.
 
-Axes: N rows of all workers, n rows of one worker, m numbers that are asked for, C columns, P parts, W workers.
+Axes: N rows of all workers, n rows of one worker, m requested row numbers, C columns, P parts, W workers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,19 +22,19 @@ from ops.distributed.process_group import ProcessGroup
 
 @dataclass(frozen=True)
 class Owners:
-    """Which worker of `group` has which rows; `offsets` int64 [P + 1]."""
+    """Which worker of `group` has which rows; part p begins at row `offsets[p]` (int64 [P + 1])."""
 
     offsets: NDArray[np.int64]
     group: ProcessGroup
 
     @classmethod
     def alone(cls, total: int) -> "Owners":
-        """All rows in one part, which this process has."""
+        """All rows in one part, in this process."""
         return cls(np.array([0, total], dtype=np.int64), ProcessGroup())
 
     @property
     def total(self) -> int:
-        """N."""
+        """N, the number of rows of all workers."""
         return int(self.offsets[-1])
 
     @property
@@ -48,14 +48,14 @@ class Owners:
         return Shard.of_parts(self.offsets.tolist(), self.parts)
 
     def slices(self) -> Iterator[tuple[int, slice]]:
-        """Each part of this worker, and where its rows are among the worker's."""
+        """Each part of this worker, and the slice of its rows among the worker's rows."""
         start = 0
         for part, (_, count) in zip(self.parts, self.shard.pieces, strict=True):
             yield part, slice(start, start + count)
             start += count
 
     def ranks(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The worker that has each of these rows: [m]."""
+        """The worker that has each of these rows [m]."""
         parts = np.searchsorted(self.offsets, numbers, side="right") - 1
         return np.asarray(parts % self.group.world)
 
@@ -65,21 +65,21 @@ class Owners:
         return x
 
     def sum_by_part(self, shape: tuple[int, ...], term: Callable[[slice], NDArray[Any]]) -> NDArray[np.float64]:
-        """The sum of `term(rows of a part)` over all parts in their order: any number of workers adds alike."""
+        """The sum of `term(rows of a part)` over all parts in order, the same for any number of workers."""
         terms = np.zeros((len(self.offsets) - 1, *shape))
         for part, rows in self.slices():
             terms[part] = term(rows)
         return np.asarray(self.sum_(terms).sum(0))
 
     def gather(self, local: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """The rows [m ...] of the same `numbers` on every worker, of each worker's [n ...]."""
+        """The rows [m ...] of the same `numbers` on every worker, out of the rows [n ...] of each."""
         place = self.shard.positions(numbers)
         rows = np.zeros((len(numbers), *local.shape[1:]), local.dtype)
         rows[place >= 0] = local[place[place >= 0]]
         return self.sum_(rows)
 
     def fetch(self, local: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """The rows [m ...] of `numbers`, which each worker chooses, of each worker's [n ...]."""
+        """The rows [m ...] of `numbers`, which differ between workers, out of the rows [n ...] of each."""
         route = Route(self.group, self.ranks(numbers), numbers)
         return route.answered(local[self.shard.positions(route.asked)])
 
@@ -101,10 +101,13 @@ class Owners:
 
 
 class Route:
-    """Questions of this worker to others, and theirs to it: `asked` are the numbers that all workers ask this one."""
+    """Questions of this worker to others, and of others to it.
+
+    `asked` are the numbers that all workers ask this one for.
+    """
 
     def __init__(self, group: ProcessGroup, ranks: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
-        """Ask the worker ranks[i] for `numbers[i]` ([m] or [m C])."""
+        """Ask worker ranks[i] for `numbers[i]` ([m] or [m C])."""
         self._group, self.order = group, np.argsort(ranks, kind="stable")
         self.sent = np.bincount(ranks, minlength=group.world).tolist()
         self.received = group.exchange_lengths(self.sent)
@@ -116,7 +119,7 @@ class Route:
         return exchanged(self._group, rows, *ways)
 
     def answered(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """The answers [m ...] to this worker's questions; `rows` are its own, one for each of `asked`."""
+        """The answers [m ...] to this worker's questions; `rows` are its own answers, one for each of `asked`."""
         answers = self.exchanged(rows, back=True)
         ordered = np.empty_like(answers)
         ordered[self.order] = answers
@@ -131,6 +134,6 @@ def exchanged(group: ProcessGroup, rows: NDArray[Any], sent: Sequence[int], rece
 
 
 def _sums(values: NDArray[np.int64], counts: Sequence[int]) -> list[int]:
-    """The sums of consecutive runs of so many values."""
+    """The sums of consecutive groups of values with the given lengths."""
     ends = np.concatenate([[0], np.cumsum(values)])
     return [int(each) for each in np.diff(ends[np.concatenate([[0], np.cumsum(counts)])])]

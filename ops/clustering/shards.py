@@ -1,4 +1,4 @@
-"""Which rows of a table a worker holds, and all workers' rows together.
+"""Which rows of a table a worker has, and the rows of all workers together.
 
 Axes: N rows of all workers, n rows of one worker, m chosen rows.
 """
@@ -20,8 +20,8 @@ BLOCK_ROWS = 4096
 class Shard:
     """One worker's rows of a table of `total` rows: (first global number, count) of each piece, ascending.
 
-    Results agree to the bit between numbers of workers if the pieces begin at multiples of BLOCK_ROWS (`even`) or are
-    the same parts everywhere (`of_parts`).
+    Results are the same to the bit for any number of workers if the pieces begin at multiples of BLOCK_ROWS (`even`) or
+    are the same parts everywhere (`of_parts`).
     """
 
     total: int
@@ -29,7 +29,7 @@ class Shard:
 
     @classmethod
     def even(cls, total: int, group: ProcessGroup) -> "Shard":
-        """Whole blocks of BLOCK_ROWS rows for each worker, as evenly as they go, in rank order."""
+        """Whole blocks of BLOCK_ROWS rows for each worker, as evenly as possible, in rank order."""
         blocks = -(-total // BLOCK_ROWS)
         each = -(-blocks // group.world) * BLOCK_ROWS
         first = min(group.rank * each, total)
@@ -57,7 +57,7 @@ class Shard:
             start += count
 
     def positions(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The place among the worker's rows of each of these global `numbers`, -1 for other workers' rows: [m]."""
+        """The place of each of these global `numbers` among the worker's rows, -1 for rows of other workers: [m]."""
         places, start = np.full(len(numbers), -1, dtype=np.int64), 0
         for first, count in self.pieces:
             inside = (numbers >= first) & (numbers < first + count)
@@ -66,12 +66,12 @@ class Shard:
         return places
 
     def numbers(self) -> NDArray[np.int64]:
-        """The global number of each of the worker's rows: [n]."""
+        """The global number of each row of the worker: [n]."""
         return np.concatenate([np.arange(f, f + c) for f, c in self.pieces] or [np.zeros(0, np.int64)])
 
 
 def gather_rows(local: Tensor, shard: Shard, group: ProcessGroup) -> Tensor:
-    """All rows on every worker: [N ...] of each worker's [n ...]."""
+    """The rows [N ...] of all workers on every worker, out of the rows [n ...] of each."""
     if group.world == 1:
         return local
     full = local.new_zeros((shard.total, *local.shape[1:]))

@@ -1,11 +1,12 @@
-"""A batch self-organising map (Kohonen 2013, "Essentials of the self-organizing map") of rows that workers hold.
+"""A batch self-organising map (Kohonen 2013, "Essentials of the self-organizing map") of rows that workers share.
 
-A round takes the sums and counts a unit from the pass that k-means takes them from (`lloyd.assign`) and spreads them
-over the grid: w_u = sum_i h(u, bmu_i) z_i / sum_i h(u, bmu_i). h is Gaussian in grid distance and so a product of one
-factor a row of the grid and one a column: a grid of U units costs U (R + C) products, never U^2. Radius 0 is Lloyd.
+A round takes the sums and counts of each unit from the same pass as k-means (`lloyd.assign`) and spreads them over the
+grid: w_u = sum_i h(u, bmu_i) z_i / sum_i h(u, bmu_i). h is Gaussian in the distance on the grid, and so a product of
+one factor for the rows of the grid and one for its columns. For U units that costs U (R + C) products, never U^2. With
+radius 0 a round is Lloyd's step.
 
-Axes: N rows of all workers, n rows of one worker, D width, R rows and C columns of the grid, U = R C units (unit u
-lies at row u // C, column u % C), K clusters.
+Axes: N rows of all workers, n rows of one worker, D width, R rows and C columns of the grid, U = R C units (unit u lies
+at row u // C, column u % C), K clusters.
 """
 
 import math
@@ -40,11 +41,11 @@ SAMPLE_ROWS = 4096
 
 @dataclass(frozen=True)
 class Som:
-    """A map and what it says of a worker's rows.
+    """A map, and what it says about a worker's rows.
 
     Of the worker's rows: `bmu` (best unit), `labels` (its cluster), `confidence` in [0, 1]: 1 - (distance to the best
-    unit) / (distance to the nearest unit of another cluster). Of all workers' rows: `weights` [U D], `hits` a unit,
-    `quantisation` (mean distance to the best unit), `topographic` (share of rows whose two best units are not
+    unit) / (distance to the nearest unit of another cluster). Of all workers' rows: `weights` [U D], `hits` (rows a
+    unit), `quantisation` (mean distance to the best unit), `topographic` (share of rows whose two best units are not
     neighbours), `umatrix` [R C] (mean distance of a unit to its up to 8 neighbours), `unit_clusters` [U].
     """
 
@@ -61,7 +62,7 @@ class Som:
 
 
 def factor(length: int, radius: float) -> Float64[Tensor, "L L"]:
-    """exp(-(i - j)^2 / (2 radius^2)) between the places of one side of the grid; radius 0: the identity."""
+    """exp(-(i - j)^2 / (2 radius^2)) for all places i, j of one side of the grid; the identity for radius 0."""
     place = torch.arange(length, dtype=torch.float64)
     if radius == 0:
         return torch.eye(length, dtype=torch.float64)
@@ -69,7 +70,7 @@ def factor(length: int, radius: float) -> Float64[Tensor, "L L"]:
 
 
 def neighbourhood(grid: Grid, radius: float) -> Float64[Tensor, "U U"]:
-    """h(u, v) of all pairs of units: exp(-|place_u - place_v|^2 / (2 radius^2)); radius 0: the identity."""
+    """h(u, v) for all pairs of units: exp(-|place_u - place_v|^2 / (2 radius^2)); the identity for radius 0."""
     return torch.kron(factor(grid[0], radius), factor(grid[1], radius))
 
 
@@ -83,19 +84,19 @@ def smooth(values: Float64[Tensor, "U X"], grid: Grid, radius: float) -> Float64
 
 
 def radii(grid: Grid, rounds: int, last: float = 1.0) -> list[float]:
-    """From half the grid's longer side to `last` by equal factors; the last round has `last`.
+    """From half the longer side of the grid to `last`, by equal factors; the last round has `last`.
 
-    Equal factors leave more rounds to the small radii than equal steps do: clusters of noisy rows were found better at
+    Equal factors give more rounds to small radii than equal steps do. Clusters of noisy rows then came out better at
     the same topographic error (100 groups, 30 x 30 units, 40 rounds: NMI 0.78 against 0.69).
     """
     first = max(max(grid) / 2, last)
-    if rounds == 1 or last == 0:  # no factor leads to 0
+    if rounds == 1 or last == 0:  # no sequence of factors reaches 0
         return np.linspace(first, last, rounds).tolist() if rounds > 1 else [last]
     return [first * (last / first) ** (i / (rounds - 1)) for i in range(rounds)]
 
 
 def som_step(assignment: Assignment, weights: Float[Tensor, "U D"], grid: Grid, radius: float) -> Float[Tensor, "U D"]:
-    """The weights after one round. A unit that no row reaches (radius 0, or far beyond the radius) stays."""
+    """The weights after one round. A unit that no row reaches (radius 0, or beyond the radius) keeps its weights."""
     sums = smooth(assignment.sums, grid, radius)
     counts = smooth(assignment.counts[:, None], grid, radius)
     return torch.where(counts > 0, sums / counts.clamp_min(1e-300), weights.double()).to(weights.dtype)
@@ -114,13 +115,13 @@ def som(
     last_radius: float = 1.0,
     first: Float[Tensor, "U D"] | None = None,
 ) -> Som:
-    """A map of all workers' rows, of which this one holds `z` (`shard` says which; `group` None: it holds all).
+    """A map of all workers' rows, of which this worker has `z` (`shard` says which; with `group` None it has all).
 
-    `first` are weights to go on from (the joint mode's); else the grid is laid over the plane of the first two
-    principal components of a keyed sample. `rounds` = 0 only reads the map. `spherical` maps rows of unit length.
-    Units are joined to K clusters, weighted by hits; nine units a cluster or more serve well, and a `last_radius` of
-    0.5 follows the rows more closely at the price of the map's order. The same bits for any number of workers, every
-    one of which has to call it. Raises ValueError for an empty grid or K not in 1 .. U, DataError for values that are
+    `first` are weights to continue from (in the joint mode); otherwise the grid is laid over the plane of the first two
+    principal components of a keyed sample. `rounds` = 0 only reads the map. `spherical` maps rows of unit length. Units
+    are grouped into K clusters, weighted by their hits; nine units a cluster or more work well. A `last_radius` of 0.5
+    follows the rows more closely, at the price of the map's order. The bits are the same for any number of workers, and
+    every worker has to call it. Raises ValueError for an empty grid or K not in 1 .. U, DataError for values that are
     not finite.
     """
     units = grid[0] * grid[1]
@@ -142,7 +143,7 @@ def som(
 
 
 def _plane(points: Points, grid: Grid, seed: tuple[int, ...]) -> Float[Tensor, "U D"]:
-    """Weights evenly on the plane of the first two principal components, the longer side along the first."""
+    """Weights evenly spread over the plane of the first two principal components, the longer side along the first."""
     units, (rows, columns) = grid[0] * grid[1], grid
     drawn = sample(points, max(SAMPLE_ROWS, units), seed, "som-pca").double()
     mean = drawn.mean(0)
@@ -150,7 +151,7 @@ def _plane(points: Points, grid: Grid, seed: tuple[int, ...]) -> Float[Tensor, "
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(drawn))
     plane = (vectors * values.clamp_min(0).sqrt()).flip(1)[:, :2]  # one standard deviation along each component
     largest = plane.gather(0, plane.abs().argmax(0, keepdim=True))
-    plane = plane * torch.where(largest < 0, -1.0, 1.0)  # a sign
+    plane = plane * torch.where(largest < 0, -1.0, 1.0)  # a fixed sign
     if plane.shape[1] < 2:
         plane = torch.cat([plane, torch.zeros_like(plane)], 1)
     down, across = (torch.linspace(-1, 1, s, dtype=torch.float64, device=plane.device) * (s > 1) for s in grid)
@@ -163,7 +164,7 @@ def _plane(points: Points, grid: Grid, seed: tuple[int, ...]) -> Float[Tensor, "
 def _errors(points: Points, assignment: Assignment, weights: Float[Tensor, "U D"], grid: Grid) -> tuple[float, float]:
     """Quantisation and topographic error of all workers' rows."""
     size = max(math.sqrt(float(assignment.inertia) / points.shard.total), 1e-30)
-    step = 2.0 ** (math.ceil(math.log2(size)) - 20)  # of a grid, for sums without rounding
+    step = 2.0 ** (math.ceil(math.log2(size)) - 20)  # of a grid on which sums are exact
     sums = torch.zeros(2, dtype=torch.float64, device=points.shift.device)
     sums[0] = (assignment.nearest.sqrt().double() / step).round_().sum() * step
     for block in points.shard.blocks() if len(weights) > 1 else []:
@@ -195,10 +196,10 @@ def umatrix(weights: Float[Tensor, "U D"], grid: Grid) -> Float64[Tensor, "R C"]
 def unit_clusters(
     weights: Float[Tensor, "U D"], hits: Float64[Tensor, "U"], n_clusters: int, seed: tuple[int, ...]
 ) -> Int64[Tensor, "U"]:
-    """K clusters of the units by k-means (scikit-learn's, ten keyed starts), each unit weighing as many rows as hit it.
+    """K clusters of the units by k-means (scikit-learn's, ten keyed starts); a unit weighs as much as it has rows.
 
-    Units without a row pull nothing and join the nearest centre afterwards. With fewer hit units than K the rest of the
-    clusters stays empty.
+    Units without a row have no weight and join the nearest centre afterwards. With fewer hit units than K the other
+    clusters stay empty.
     """
     from sklearn.cluster import KMeans
 
@@ -221,12 +222,12 @@ def som_loss(
 ) -> Float[Tensor, ""]:
     """sum_u h(u, bmu_i) |z_i - w_u|^2, mean over rows (DESOM; Forest et al. 2021), differentiable in z and weights.
 
-    By the split H_b |z - m_b|^2 + sum_u h(u, b) |w_u - m_b|^2 with H_b = sum_u h(u, b) and m_b the h-weighted mean of
-    the weights: n D + U^2 D products, no [n U D] array. `h` = neighbourhood(grid, radius), of z's type.
+    It is computed as H_b |z - m_b|^2 + sum_u h(u, b) |w_u - m_b|^2 with H_b = sum_u h(u, b) and m_b the h-weighted mean
+    of the weights: n D + U^2 D products and no [n U D] array. `h` is neighbourhood(grid, radius), of z's type.
     """
     total = h.sum(0)
     mean = (h.T @ weights) / total[:, None]
-    around = weights.detach().mean(0)  # distances do not move with the origin, rounding does
+    around = weights.detach().mean(0)  # a common origin does not change the distances, but their rounding
     spread = (h * squared_distances(weights - around, mean - around)).sum(0)
     return (total[bmu] * (z - mean[bmu]).square().sum(1) + spread[bmu]).mean()
 
@@ -234,5 +235,5 @@ def som_loss(
 def read_map(
     z: Float[Tensor, "n D"], weights: Float[Tensor, "U D"], clusters: Int64[Tensor, "U"], spherical: bool = False
 ) -> tuple[Int64[Tensor, "n"], Float[Tensor, "n"]]:
-    """Cluster and confidence of rows that the map was not made from (a fold-in's), as in `som`; one worker alone."""
+    """Cluster and confidence, as in `som`, of rows that the map was not made from; in one process."""
     return nearest_two(normalize(z) if spherical else z, weights, clusters)

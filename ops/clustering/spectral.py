@@ -1,6 +1,6 @@
-"""Subspaces of filtered features by randomised SVD, and the rounding of their vectors into clusters.
+"""Subspaces of filtered features by randomised SVD, and the rounding of their vectors to clusters.
 
-Each subspace is given as a matrix W [F, D] with `rows = Z W`, so that rows of another graph have their place in it.
+Each subspace is a matrix W [F, D] with `rows = Z W`, so that rows of another graph can be placed in it.
 
 Axes: N nodes, F features, D width, K clusters, M columns of the feature map.
 """
@@ -14,12 +14,12 @@ from ops.graph.filters import Filtered
 from ops.rng import torch_generator
 
 OVERSAMPLING, POWER_ITERATIONS = 10, 5
-SMALLEST = 1e-5  # of the largest singular value: directions below it are rounding
+SMALLEST = 1e-5  # share of the largest singular value; smaller directions are rounding
 SNEM_ROUNDS = 100
 
 
 def orthonormal(y: Float[Tensor, "N D"], group: ProcessGroup) -> Float[Tensor, "N D"]:
-    """An orthonormal basis of the columns of y, as rank 0 has it."""
+    """An orthonormal basis of the columns of y, as rank 0 computes it."""
     return group.broadcast_(torch.linalg.qr(y).Q.contiguous())
 
 
@@ -64,7 +64,7 @@ def modularity_vectors(
 
 
 def quadratic_map(u: Float[Tensor, "N D"]) -> Float[Tensor, "N M"]:
-    """Rows phi with `phi(u) . phi(v) = (u . v + c)^2`, c = 2^-1/2: a constant, u, squares and products."""
+    """Rows phi with `phi(u) . phi(v) = (u . v + c)^2`, c = 2^-1/2: a constant, u, its squares and products."""
     c, d = 2**-0.5, u.shape[1]
     i, j = torch.triu_indices(d, d, 1, device=u.device)
     constant = torch.full_like(u[:, :1], c)
@@ -72,12 +72,12 @@ def quadratic_map(u: Float[Tensor, "N D"]) -> Float[Tensor, "N M"]:
 
 
 def snem(v: Float[Tensor, "N K"], group: ProcessGroup) -> tuple[Int64[Tensor, "N"], Float[Tensor, "K K"]]:
-    """(clusters, M) of orthonormal vectors v: `argmax v M^T`, from the arg max of each row on until nothing moves.
+    """(clusters, M) of orthonormal vectors v: from the arg max of each row, repeat `argmax v M^T` until nothing moves.
 
-    `M^T = V^T Y C^-1/2`, Y the one-hot clusters and C their sizes: the rounding of S2CAG (KDD 2025).
+    `M^T = V^T Y C^-1/2`, with the one-hot clusters Y and their sizes C: the rounding of S2CAG (KDD 2025).
     """
     k = v.shape[1]
-    signs = torch.where(v.gather(0, v.abs().argmax(0, keepdim=True)) < 0, -1.0, 1.0)  # the longest entry is positive
+    signs = torch.where(v.gather(0, v.abs().argmax(0, keepdim=True)) < 0, -1.0, 1.0)  # the largest entry is positive
     labels = (v * signs).argmax(1)
     m = v.new_zeros(k, k)
     for _ in range(SNEM_ROUNDS):

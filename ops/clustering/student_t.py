@@ -1,4 +1,4 @@
-"""Soft assignments that train themselves: Student's t around centres and the sharpened target (DEC, SDCN).
+"""Soft assignments by Student's t around centres, and the sharpened target that they are trained towards (DEC, SDCN).
 
 Axes: N rows, n of them on this worker, D width, K clusters.
 """
@@ -15,7 +15,7 @@ def student_t(z: Float[Tensor, "n D"], centres: Float[Tensor, "K D"], freedom: f
 
     Differentiable in both (van der Maaten & Hinton 2008; Xie et al. 2016, eq. 1; v is 1 there).
     """
-    distance = (z[:, None] - centres).square().sum(2)  # K is small: no cancellation as in |z|^2 - 2 z mu + |mu|^2
+    distance = (z[:, None] - centres).square().sum(2)  # K is small; |z|^2 - 2 z mu + |mu|^2 would lose digits
     return torch.softmax(-(freedom + 1) / 2 * torch.log1p(distance / freedom), dim=1)
 
 

@@ -21,25 +21,25 @@ from torch.nn.functional import normalize
 from ops.graph.pca import fit_pca
 from ops.rng import generator, torch_generator
 
-BETA, TEMPERATURE, NEIGHBOURS, HEADS = 0.6, 0.1, 50, 8  # the paper's, of 50 heads
-COMPONENTS, ROWS = 64, 50_000  # what features are reduced to, and rows of a larger table that heads learn from
-BATCH, STEPS, EPOCHS = 512, 800, 200  # pairs of a step; steps, of small tables so many passes
+BETA, TEMPERATURE, NEIGHBOURS, HEADS = 0.6, 0.1, 50, 8  # the paper's, which has 50 heads
+COMPONENTS, ROWS = 64, 50_000  # columns that features are reduced to; rows that heads learn from, at most
+BATCH, STEPS, EPOCHS = 512, 800, 200  # pairs of a step; steps, and passes over a small table, at most
 RATE, MOMENTUM, MEAN_MOMENTUM, LOSS_MOMENTUM = 3e-2, 0.95, 0.9, 0.98  # set on features of CIFAR-10, with labels
 
 
 def temi_loss(
     student: Float[Tensor, "2 B H K"], teacher: Float[Tensor, "2 B H K"], mean: Float[Tensor, "H K"], beta: float = BETA
 ) -> Float[Tensor, "H"]:
-    """L of every head: `student` and `teacher` are log-probabilities of the rows of B pairs, `mean` the log of q(c)."""
+    """L of every head; `student` and `teacher` are log-probabilities of B pairs of rows, `mean` is the log of q(c)."""
     weight = (teacher[0] + teacher[1]).exp().sum(2).mean(1)
     crossed = beta * (student + teacher.flip(0)) - mean
     return -(weight[:, None] * crossed.logsumexp(3).sum(0)).mean(0) / 2
 
 
 def temi(x: Float32[np.ndarray, "N F"], n_clusters: int, seed: int) -> NDArray[np.int64]:
-    """Clusters [N] of features; every draw is keyed by the seed. Of more than 50,000 rows the heads see a sample.
+    """Clusters [N] of features; the seed keys every draw. Of more than 50,000 rows the heads see a sample.
 
-    About ten seconds of one core with 10 clusters: 800 steps of 512 pairs, however many rows there are.
+    Takes about ten seconds of one core with 10 clusters: 800 steps of 512 pairs, however many rows there are.
     """
     n = len(x)
     drawn = np.arange(n) if n <= ROWS else np.sort(generator(seed, "temi/rows").choice(n, ROWS, replace=False))
@@ -50,7 +50,7 @@ def temi(x: Float32[np.ndarray, "N F"], n_clusters: int, seed: int) -> NDArray[n
 
 
 def _trained(z: Float[Tensor, "N D"], k: int, seed: int) -> Float[Tensor, "D K"]:
-    """The teacher's directions, of unit length, in the head whose loss is lowest over the last steps."""
+    """The teacher's directions, of unit length, in the head with the lowest loss over the last steps."""
     neighbours = _neighbours(z.numpy(), max(1, min(NEIGHBOURS, len(z) // (2 * k))))
     student = torch.randn(z.shape[1], HEADS, k, generator=torch_generator(seed, "temi/heads")).div_(z.shape[1] ** 0.5)
     teacher, mean, losses = student.clone(), torch.full((HEADS, k), 1 / k), torch.zeros(HEADS)
@@ -82,7 +82,7 @@ def _log_probabilities(rows: Float[Tensor, "2 B D"], heads: Float[Tensor, "D H K
 
 
 def _neighbours(z: Float32[np.ndarray, "N D"], count: int) -> NDArray[np.int64]:
-    """The `count` rows that are nearest to each one, itself mostly the first of them."""
+    """The `count` rows that are nearest to each row; the first of them is mostly the row itself."""
     import faiss
 
     index = faiss.IndexFlatIP(z.shape[1])

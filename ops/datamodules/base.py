@@ -19,6 +19,17 @@ from ops.graph.partition.executors import RunTasks
 from ops.results.schema import RecallTable, Scores
 from ops.results.seed_rows import SeedRows
 
+Integers = NDArray[np.int64]
+Baseline = tuple[str, Integers, Arrays]  # its name, clusters and embeddings
+Explained = list[ExplainedCluster] | None
+ALL = slice(None)
+
+
+def unit_rows(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows [n, D] at unit length, those of zeros as they are."""
+    unit: NDArray[np.float32] = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+    return unit
+
 
 class Extras(TypedDict, total=False):
     """The fields of a `RunResult` that only some kinds of data have."""
@@ -32,7 +43,7 @@ class Extras(TypedDict, total=False):
 class DataModule(Generic[S, D]):
     """What a run does differently for one kind of data: how it is loaded, judged, described, served and finished."""
 
-    def load(self, launch: LaunchSettings, settings: S) -> tuple[D, NDArray[np.int64] | None, object]:
+    def load(self, launch: LaunchSettings, settings: S) -> tuple[D, Integers | None, object]:
         """The data that a method may see, the labels of its rows (or None), and what else only judges may see."""
         raise NotImplementedError
 
@@ -40,7 +51,7 @@ class DataModule(Generic[S, D]):
         """Its sizes in words, for the plan."""
         raise NotImplementedError
 
-    def describe_labels(self, labels: NDArray[np.int64] | None, hidden: Any) -> list[str]:
+    def describe_labels(self, labels: Integers | None, hidden: Any) -> list[str]:
         """What the plan says of the labels [N] and of what else only judges may see; the method never sees it."""
         return []
 
@@ -48,7 +59,7 @@ class DataModule(Generic[S, D]):
         """The choice of K without labels (`--n-clusters auto`); SettingsError where this kind of data has none."""
         raise SettingsError(f"--n-clusters auto: is for attributed graphs; give --n-clusters K for {data.name}")
 
-    def offsets(self, data: D, array: str = "") -> NDArray[np.int64] | None:
+    def offsets(self, data: D, array: str = "") -> Integers | None:
         """The first row of each part of the rows [P + 1] of which part p belongs to rank p % W; None: rank 0 has all.
 
         `array`: of that name in a `Result`, whose rows may be others. Data in parts gives the `part_ids` of its rows.
@@ -62,19 +73,15 @@ class DataModule(Generic[S, D]):
         """
         raise NotImplementedError
 
-    def features(self, data: D, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.number]:
+    def features(self, data: D, rows: Integers | slice = ALL) -> NDArray[np.number]:
         """The input [N, F] of the rows (or of some of them), for figures: float32, or pixels as bytes."""
         raise NotImplementedError
 
-    def baselines(
-        self, experiment: Experiment[S, D], group: ProcessGroup
-    ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
+    def baselines(self, experiment: Experiment[S, D], group: ProcessGroup) -> Iterator[Baseline]:
         """Name, assignment int64 [N] and embeddings of every baseline, one a seed; with `offsets` of a rank's rows."""
         raise NotImplementedError
 
-    def explain(
-        self, experiment: Experiment[S, D], clusters: NDArray[np.int64], rows: NDArray[np.int64] | slice = slice(None)
-    ) -> list[ExplainedCluster] | None:
+    def explain(self, experiment: Experiment[S, D], clusters: Integers, rows: Integers | slice = ALL) -> Explained:
         """Which features set each cluster of these rows apart; None where features explain nothing."""
         return None
 

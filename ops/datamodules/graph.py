@@ -9,25 +9,25 @@ import torch
 from numpy.typing import NDArray
 
 from ops.api import Experiment, Judge, PlainRun, Sweep
-from ops.atomic_io import Arrays
 from ops.clustering.kmeans import kmeans
 from ops.config.settings import LaunchSettings, MethodSettings
 from ops.data.io.validate import make_graph
 from ops.data.load import load as load_graph
 from ops.data.load import prepared, refuse_preparation
 from ops.data.types.graph import AttributedGraph
-from ops.datamodules.base import DataModule
+from ops.datamodules.base import ALL, Baseline, DataModule, Explained, Integers
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 from ops.evaluation.baselines import QUICK_SEEDS
 from ops.evaluation.baselines import baselines as kmeans_baselines
-from ops.evaluation.explain import ExplainedCluster, explain
+from ops.evaluation.explain import explain
 from ops.evaluation.unlabelled import GraphJudge
 from ops.graph.partition.manifest import Manifest, has_manifest, read_manifest
 from ops.graph.partition.shards import to_homogeneous
 from ops.graph.sampling.part_service import cached
 from ops.storage.object_store import is_s3
 
+GraphExperiment = Experiment[MethodSettings, AttributedGraph]
 FILTER_ORDER = 2  # of the baseline filter + k-means, where a method has no filter of its own
 
 
@@ -45,9 +45,7 @@ def _from_parts(spec: str, manifest: Manifest) -> AttributedGraph:
 class GraphData(DataModule[MethodSettings, AttributedGraph]):
     """Attributed graphs: nodes with features."""
 
-    def load(
-        self, launch: LaunchSettings, settings: MethodSettings
-    ) -> tuple[AttributedGraph, NDArray[np.int64] | None, None]:
+    def load(self, launch: LaunchSettings, settings: MethodSettings) -> tuple[AttributedGraph, Integers | None, None]:
         """The graph and its labels; a folder of parts, here or on S3, is read as a whole and keeps its parts."""
         spec = launch.dataset
         if ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec):
@@ -67,18 +65,16 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
 
         return sweep(data)
 
-    def judge(self, experiment: Experiment[MethodSettings, AttributedGraph], group: ProcessGroup) -> Judge:
+    def judge(self, experiment: GraphExperiment, group: ProcessGroup) -> Judge:
         """Indices in the fixed space and on the edges."""
         scored = GraphJudge(experiment.data, experiment.k)
         return lambda clusters, embeddings: scored(clusters)
 
-    def features(self, data: AttributedGraph, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float32]:
+    def features(self, data: AttributedGraph, rows: Integers | slice = ALL) -> NDArray[np.float32]:
         """X."""
         return data.x[rows]
 
-    def baselines(
-        self, experiment: Experiment[MethodSettings, AttributedGraph], group: ProcessGroup
-    ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
+    def baselines(self, experiment: GraphExperiment, group: ProcessGroup) -> Iterator[Baseline]:
         """k-means on X, the filtered X and the degree; the quick linear methods; rows of the untrained network."""
         method, settings, seeds = experiment.method, experiment.settings, experiment.seeds
         order = method.filter_order(settings) if method.filter_order else FILTER_ORDER
@@ -91,10 +87,7 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
                 rows = torch.from_numpy(method.train(untrained, experiment.data, PlainRun(seed)).embedding)
                 yield "untrained", kmeans(rows, experiment.k, (seed, 0)).labels.numpy(), {}
 
-    def explain(
-        self, experiment: Experiment[MethodSettings, AttributedGraph], clusters: NDArray[np.int64],
-        rows: NDArray[np.int64] | slice = slice(None),
-    ) -> list[ExplainedCluster] | None:  # fmt: skip
+    def explain(self, experiment: GraphExperiment, clusters: Integers, rows: Integers | slice = ALL) -> Explained:
         """Features by their difference between a cluster and the rest."""
         data = experiment.data
         return explain(data.x[rows], clusters, experiment.k, data.feature_names, scaling=data.scaling)

@@ -21,7 +21,7 @@ from ops.config.settings import LaunchSettings
 from ops.data.images.load import read_images
 from ops.data.load import refuse_preparation
 from ops.data.types.images import ImageSet
-from ops.datamodules.base import DataModule, Extras
+from ops.datamodules.base import ALL, Baseline, DataModule, Extras, Integers, unit_rows
 from ops.distributed.process_group import ProcessGroup
 from ops.distributed.ray_session import in_object_store
 from ops.distributed.resources import Workers
@@ -30,9 +30,8 @@ from ops.evaluation.unlabelled import feature_indices, size_indices
 from ops.graph.partition.executors import RunTasks
 from ops.results.seed_rows import SeedRows
 
+ImageExperiment = Experiment[ImageSettings, ImageSet]
 OWN_SPACE = "indices are taken in the trial's own projections: they compare epochs and trials of one backbone only"
-
-
 NAMED = 12  # classes that the plan names
 LARGE, SAMPLED = 1 << 29, 1 << 27  # values of a table whose k-means works on a sample, and values of the sample
 LINEAR_SEEDS = 3  # of the linear head, which takes seconds each
@@ -48,9 +47,7 @@ class ClassNames:
 class ImageData(DataModule[ImageSettings, ImageSet]):
     """Images, or features of images."""
 
-    def load(
-        self, launch: LaunchSettings, settings: ImageSettings
-    ) -> tuple[ImageSet, NDArray[np.int64] | None, ClassNames]:
+    def load(self, launch: LaunchSettings, settings: ImageSettings) -> tuple[ImageSet, Integers | None, ClassNames]:
         """The images, at the method's `image_size` and with the features of its frozen `backbone`; labels apart."""
         refuse_preparation(launch, "is for attributed graphs and feature tables; images have neither edges nor columns")
         images = read_images(
@@ -58,9 +55,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         )
         return images.data.with_notes(OWN_SPACE), images.labels, ClassNames(images.classes)
 
-    def serve(
-        self, experiment: Experiment[ImageSettings, ImageSet], workers: Workers | None
-    ) -> AbstractContextManager[ImageSet]:
+    def serve(self, experiment: ImageExperiment, workers: Workers | None) -> AbstractContextManager[ImageSet]:
         """The images, whose file a cluster's nodes that do not have it write of what is in Ray's object store."""
         data = experiment.data
         return nullcontext(in_object_store(data) if workers is not None and workers.cluster else data)
@@ -72,7 +67,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         words += [f"{data.n_features:,} features of a frozen backbone"] if data.features is not None else []
         return ", ".join(words)
 
-    def describe_labels(self, labels: NDArray[np.int64] | None, hidden: ClassNames) -> list[str]:
+    def describe_labels(self, labels: Integers | None, hidden: ClassNames) -> list[str]:
         """The classes by name and number of images: the K that they stand for is then seen to be right."""
         if labels is None:
             return []
@@ -82,7 +77,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
         return [f"{len(words)} classes by the labels: {', '.join(words[:NAMED])}{more}"]
 
-    def judge(self, experiment: Experiment[ImageSettings, ImageSet], group: ProcessGroup) -> Judge:
+    def judge(self, experiment: ImageExperiment, group: ProcessGroup) -> Judge:
         """Indices in the method's projections; `agreement`: ARI between the clusterings of two augmented copies.
 
         `score` is the mean of the cosine silhouette and that agreement. Embeddings: `embedding` [N, D], and where they
@@ -95,9 +90,7 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
         def scored(clusters: NDArray[np.int64], embeddings: Arrays) -> dict[str, float]:
             indices = size_indices(clusters, k)
             if "embedding" in embeddings:
-                z = embeddings["embedding"]
-                unit = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
-                indices |= feature_indices(unit, clusters, metric="cosine")
+                indices |= feature_indices(unit_rows(embeddings["embedding"]), clusters, metric="cosine")
             if "copy_a" in embeddings and "silhouette" in indices:
                 indices["agreement"] = float(adjusted_rand_score(embeddings["copy_a"], embeddings["copy_b"]))
                 indices["score"] = (indices["silhouette"] + indices["agreement"]) / 2
@@ -105,36 +98,29 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
 
         return scored
 
-    def features(self, data: ImageSet, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.number]:
+    def features(self, data: ImageSet, rows: Integers | slice = ALL) -> NDArray[np.number]:
         """The features [N, F], or the pixels as they are, uint8 [N, 3 S S] without a copy."""
         if data.features is not None:
             return data.features[rows]
         assert data.pixels is not None
         return data.pixels.reshape(data.n_rows, -1)[rows]
 
-    def baselines(
-        self, experiment: Experiment[ImageSettings, ImageSet], group: ProcessGroup
-    ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
+    def baselines(self, experiment: ImageExperiment, group: ProcessGroup) -> Iterator[Baseline]:
         """k-means on pixels, and where the backbone is frozen k-means and TEMI's linear head on the features.
 
         Only their sizes and scores by labels count: indices would be of other spaces than the method's.
         """
         data = experiment.data
-        spaces: dict[str, NDArray[np.number]] = {}
-        if data.pixels is not None:
-            spaces["k-means on pixels"] = data.pixels.reshape(data.n_rows, -1)
-        if data.features is not None:
-            spaces["k-means on features"] = data.features
-        for name, space in spaces.items():
-            for seed in experiment.seeds:
-                yield name, kmeans_clusters(space, experiment.k, seed, LARGE, SAMPLED, START_ROWS), {}
+        pixels = None if data.pixels is None else data.pixels.reshape(data.n_rows, -1)
+        for name, space in (("k-means on pixels", pixels), ("k-means on features", data.features)):
+            if space is not None:
+                for seed in experiment.seeds:
+                    yield name, kmeans_clusters(space, experiment.k, seed, LARGE, SAMPLED, START_ROWS), {}
         if data.features is not None:
             for seed in experiment.seeds[:LINEAR_SEEDS]:
                 yield "linear head on features", temi(data.features, experiment.k, seed), {}
 
-    def finish(
-        self, experiment: Experiment[ImageSettings, ImageSet], rows: SeedRows, seed: int, run: RunTasks
-    ) -> Extras:
+    def finish(self, experiment: ImageExperiment, rows: SeedRows, seed: int, run: RunTasks) -> Extras:
         """The pictures of the report and the embeddings as Parquet (`images_results.py`)."""
         from ops.datamodules.images_results import finish
 

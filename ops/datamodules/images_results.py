@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ops.api import AnyExperiment
 from ops.atomic_io import Arrays, save_arrays
-from ops.datamodules.base import Extras
+from ops.datamodules.base import Extras, unit_rows
 from ops.datamodules.users_results import EMBEDDINGS, write_embeddings
 from ops.results.arrays import PICTURES, seed_arrays
 from ops.results.seed_rows import SeedRows
@@ -62,8 +62,7 @@ def nearest_images(cluster: int, clusters: NDArray[np.int64], arrays: Arrays) ->
     """Rows of the M images of a cluster that are most alike its mean (cosine), or without projections the surest."""
     rows = np.flatnonzero(clusters == cluster)
     if "embedding" in arrays:
-        z = arrays["embedding"][rows]
-        z = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+        z = unit_rows(arrays["embedding"][rows])
         close = z @ z.mean(0)
     else:
         close = arrays["confidence"][rows]

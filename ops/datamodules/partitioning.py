@@ -62,7 +62,8 @@ def run_partition(request: PartitionSettings, console: Console) -> dict[str, obj
         if request.fresh:
             _clear(home, bucket)
         source = open_graph(request.graph)
-        job = _job(request, source)
+        settings = request.model_dump(by_alias=True, include={"parts", "method", "fennel", "seed", "feature_dtype"})
+        job: Job = {"version": VERSION, "settings": settings, "inputs": source.digest()}
         finished = _finished(home, bucket, job)
         if finished:
             console.say(f"{request.out}: is finished already; --fresh builds it anew")
@@ -89,12 +90,6 @@ def _open(home: Path, out: str) -> None:
     foreign = [name for name in names if name not in (*FILES, LOCK_FILE) and not name.startswith(("part-", "."))]
     if foreign and JOB not in names:
         raise SettingsError(f"--out {out}: holds files that are no partition's ({foreign[0]}); give another folder")
-
-
-def _job(request: PartitionSettings, source: Tables | HeteroGraph) -> Job:
-    keys = ("parts", "method", "fennel", "seed", "feature_dtype")
-    values = request.model_dump(by_alias=True)
-    return {"version": VERSION, "settings": {k: values[k] for k in keys}, "inputs": source.digest()}
 
 
 def _finished(home: Path, bucket: s3.Location | None, job: Job) -> bool:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ops.atomic_io import replacing
 from ops.data.io.validate import count
 from ops.data.splits import NEVER, How, by_user, check_counts, cut_places, hidden_words, kept, latest
-from ops.data.types.hetero import Edges, Ids, Relation
+from ops.data.types.hetero import Edges, Relation
 from ops.errors import DataError
 from ops.graph.partition.arrays import map_array, open_arrays, write_arrays
 from ops.graph.partition.csr import index_dtype
@@ -76,7 +76,8 @@ class PartsSplit:
     @cached_property
     def ranks(self) -> tuple[Integers, Integers]:
         """The place of every source's and target's id among all of its type."""
-        first, second = (_ranks([s.ids[kind] for s in self.shards()]) for kind in self.labels[0][::2])
+        ids = (np.concatenate([s.ids[kind] for s in self.shards()]) for kind in self.labels[0][::2])
+        first, second = (np.argsort(np.argsort(each, kind="stable")) for each in ids)
         return first, second
 
     def shards(self, *, verify: bool = False) -> Iterator[GraphPart]:
@@ -227,14 +228,6 @@ def hidden_note(words: str, counts: Mapping[str, int]) -> str:
     """How many pairs are hidden, and how they were chosen."""
     return (f"hidden {words}: {counts['valid pairs']:,} pairs for validation, {counts['test pairs']:,} for the test; "
             f"{counts['train pairs']:,} are left to train on")  # fmt: skip
-
-
-def _ranks(ids: list[Ids]) -> Integers:
-    """The place of each id in their order; `ids` by part."""
-    order = np.argsort(np.concatenate(ids), kind="stable")
-    ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = np.arange(len(order))
-    return ranks
 
 
 def _smallest(ordered: list[Integers], place: int) -> int:

@@ -27,8 +27,7 @@ from ops.data.hetero_load import load_hetero
 from ops.data.io.ids import Lookup
 from ops.data.load import refuse_preparation
 from ops.data.splits import How, Split, labels_among, split, usual
-from ops.data.types.hetero import HeteroGraph
-from ops.datamodules.base import DataModule, Extras
+from ops.datamodules.base import ALL, Baseline, DataModule, Explained, Extras, Integers
 from ops.datamodules.split_parts import PartsSplit, check_judged, hidden_note
 from ops.datamodules.user_rows import HiddenEdges, hide, shown_to_judges, user_rows
 from ops.distributed.apart import apart
@@ -37,9 +36,8 @@ from ops.distributed.ray_session import check_seen, has_workers
 from ops.distributed.resources import Workers, on_cluster
 from ops.errors import SettingsError
 from ops.evaluation import recall
-from ops.evaluation.explain import ExplainedCluster, explain
-from ops.evaluation.projection import projection_modularity
-from ops.evaluation.unlabelled import feature_indices, size_indices
+from ops.evaluation.explain import explain
+from ops.evaluation.unlabelled import feature_indices, projection_modularity, size_indices
 from ops.graph.partition.executors import RunTasks
 from ops.graph.partition.manifest import MANIFEST, Manifest, has_manifest, read_manifest
 from ops.graph.partition.pipeline import partition_in_memory
@@ -53,13 +51,8 @@ from ops.storage import run_dir
 from ops.storage.object_store import is_s3
 
 UserExperiment = Experiment[UserSettings, PartitionedGraph]
+Loaded = tuple[PartitionedGraph, Integers | None, HiddenEdges | None]
 SCORE, AT = "recall_at_50", "recall@50"  # as MLflow takes names, and as tables have it
-
-
-def _stored(spec: str, manifest: Manifest, s: UserSettings) -> PartitionedGraph:
-    labels = labels_among(manifest.forward, s.labels)
-    note = "the graph was partitioned before and --holdout is none: nothing is hidden, recall cannot be told"
-    return PartitionedGraph(manifest.name, spec, manifest, labels, (*manifest.notes, note))
 
 
 def _parts_note(manifest: Manifest) -> str:
@@ -70,9 +63,10 @@ def _parts_note(manifest: Manifest) -> str:
             f"edges a part up to {report['stored']['imbalance']:.2f} times the mean")  # fmt: skip
 
 
-def _key(graph: HeteroGraph, s: UserSettings) -> str:
-    words = f"{graph.digest()} {s.parts} {s.partition} {PARTITION_SEED}"
-    return f"{graph.name}-{s.parts}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
+def _parts_folder(launch: LaunchSettings, name: str, parts: int, words: str) -> Path:
+    """The folder of a training graph's parts, by what `words` say of how they are made."""
+    key = f"{name}-{parts}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
+    return run_dir.open_folder(str(run_dir.local_out(launch) / "partitions"), key)
 
 
 def _hidden_pairs(
@@ -95,7 +89,8 @@ def prepare(launch: LaunchSettings, s: UserSettings) -> tuple[PartitionedGraph, 
     with memory.loading_within(launch.memory_limit):
         graph, groups = load_hetero(launch.dataset)
     hidden = split(graph, None if s.holdout == "auto" else s.holdout, label_relations=s.labels)
-    folder = run_dir.open_folder(str(run_dir.local_out(launch) / "partitions"), _key(hidden.train, s))
+    words = f"{hidden.train.digest()} {s.parts} {s.partition} {PARTITION_SEED}"
+    folder = _parts_folder(launch, hidden.train.name, s.parts, words)
     with run_dir.lock(folder, wait=True):  # of two starts on the same graph one writes
         if not has_manifest(folder):
             request = PartitionRequest(s.parts, s.partition, seed=PARTITION_SEED, simple=True)
@@ -116,9 +111,8 @@ def prepare_parts(launch: LaunchSettings, s: UserSettings) -> tuple[PartitionedG
     labels = labels_among(manifest.forward, s.labels)
     how: How = s.holdout if s.holdout in ("time", "user") else usual(manifest.name)
     words = f"{PartitionedGraph(manifest.name, spec, manifest, labels).digest()} {how}"
-    name = f"{manifest.name}-{manifest.parts}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
-    folder = run_dir.open_folder(str(run_dir.local_out(launch) / "partitions"), name)
-    judged = folder.with_name(f"{name}-judged")
+    folder = _parts_folder(launch, manifest.name, manifest.parts, words)
+    judged = folder.with_name(f"{folder.name}-judged")
     with run_dir.lock(folder, wait=True):
         if not has_manifest(folder):
             place = cached(spec, range(manifest.parts)) if is_s3(spec) else Path(spec).expanduser()
@@ -141,15 +135,16 @@ def send_parts(folder: Path, there: s3.Location) -> None:
 class UserData(DataModule[UserSettings, PartitionedGraph]):
     """Users of heterogeneous graphs."""
 
-    def load(
-        self, launch: LaunchSettings, settings: UserSettings
-    ) -> tuple[PartitionedGraph, NDArray[np.int64] | None, HiddenEdges | None]:
+    def load(self, launch: LaunchSettings, settings: UserSettings) -> Loaded:
         """The partitioned training graph, the users' groups where they are known, and what is hidden."""
         refuse_preparation(launch, "is for attributed graphs and feature tables; users come with their edges")
         spec, s = launch.dataset, settings
         in_parts = ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec)
         if in_parts and s.holdout == "none":
-            return _stored(spec, read_manifest(spec), s), None, None
+            manifest = read_manifest(spec)
+            note = "the graph was partitioned before and --holdout is none: nothing is hidden, recall cannot be told"
+            labels, notes = labels_among(manifest.forward, s.labels), (*manifest.notes, note)
+            return PartitionedGraph(manifest.name, spec, manifest, labels, notes), None, None
         make = prepare_parts if in_parts else prepare
         data, hidden = apart(make, launch, s) if has_workers(launch) else make(launch, s)
         return data, hidden.labels, hidden
@@ -160,7 +155,7 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
         edges = ", ".join(f"{data.manifest.edges[r].count:,} {r[1]}" for r in data.manifest.forward)
         return f"{nodes}; {edges}; {data.parts} part{'s' * (data.parts > 1)}"
 
-    def offsets(self, data: PartitionedGraph, array: str = "") -> NDArray[np.int64] | None:
+    def offsets(self, data: PartitionedGraph, array: str = "") -> Integers | None:
         """Ranks own users, and of the array `others` the nodes at the other end; of maps and shifts rank 0 has all."""
         if array == "shift" or array.startswith("map_"):
             return None
@@ -188,16 +183,14 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
 
         return scored
 
-    def features(self, data: PartitionedGraph, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float32]:
+    def features(self, data: PartitionedGraph, rows: Integers | slice = ALL) -> NDArray[np.float32]:
         """The users' own, or a column of zeros where they have none."""
         numbers = np.arange(data.n_rows)[rows]
         if not data.n_features:
             return np.zeros((len(numbers), 1), np.float32)
         return data.connect().features(data.rows, numbers)
 
-    def baselines(
-        self, experiment: UserExperiment, group: ProcessGroup
-    ) -> Iterator[tuple[str, NDArray[np.int64], Arrays]]:
+    def baselines(self, experiment: UserExperiment, group: ProcessGroup) -> Iterator[Baseline]:
         """k-means on the users' features, and on the fixed space (features at none and two steps)."""
         if experiment.hidden is None:
             return
@@ -210,9 +203,7 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
                 clusters = kmeans(x, k, (seed,), shard=shard, group=group, start_rows=START_ROWS).labels.numpy()
                 yield name, clusters, {"embedding": space}
 
-    def explain(
-        self, experiment: UserExperiment, clusters: NDArray[np.int64], rows: NDArray[np.int64] | slice = slice(None)
-    ) -> list[ExplainedCluster] | None:
+    def explain(self, experiment: UserExperiment, clusters: Integers, rows: Integers | slice = ALL) -> Explained:
         """Features of users by their difference between a cluster and the rest; None where they have none."""
         data = experiment.data
         if not data.n_features:

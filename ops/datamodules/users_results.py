@@ -13,7 +13,7 @@ from ops.api import AnyExperiment
 from ops.atomic_io import Arrays, save_arrays
 from ops.clustering.owners import Owners
 from ops.data.types.hetero import Ids
-from ops.datamodules.base import Extras
+from ops.datamodules.base import Extras, unit_rows
 from ops.datamodules.user_rows import UserRows, user_rows
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation import link_prediction, recall, recommenders
@@ -73,8 +73,7 @@ def score_seed(
 
 
 def _scored(experiment: AnyExperiment, seed: int, folder: Path, *, fixed: bool) -> tuple[SeedScores, Rows, Rows]:
-    """What was written of a seed, with its rows and the fixed ones; scored now if it was a search's trial, or an
-    earlier version's."""
+    """What was written of a seed, with its rows and the fixed ones; scored now if it was a search's trial."""
     stored = SeedScores.read_optional(folder / SCORED)
     if stored is None or not (folder / RECALLS).is_file() or (fixed and not stored.fixed):
         score_seed(experiment, ProcessGroup(), seed, seed_arrays(folder), folder, fixed=fixed)
@@ -166,7 +165,7 @@ def _links(experiment: AnyExperiment, users: UserRows, arrays: Arrays) -> dict[s
     """Hidden test pairs (a keyed sample of many) against drawn ones, scored by the cosine of their ends, or by
     (s + shift) . t."""
     z, others, data = arrays["embedding"], arrays["others"], experiment.data
-    z, others = (z + arrays["shift"], others) if "shift" in arrays else (_unit(z), _unit(others))
+    z, others = (z + arrays["shift"], others) if "shift" in arrays else (unit_rows(z), unit_rows(others))
     notes = Owners(np.asarray(data.manifest.nodes[data.others].offsets), users.owners.group)
     pairs = experiment.hidden.test
     if pairs.shape[1] > PAIRS:
@@ -181,8 +180,3 @@ def _links(experiment: AnyExperiment, users: UserRows, arrays: Arrays) -> dict[s
         return np.asarray(np.einsum("md,md->m", z[u], notes.fetch(others, asked)[place]))
 
     return link_prediction.link_scores((pairs[0], pairs[1]), interactions, score, owners=users.owners)
-
-
-def _unit(z: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
-    return unit

@@ -1,11 +1,11 @@
-"""The quick methods over feature treatments and orders, one of them chosen without labels, and how sure that is.
+"""The quick methods over feature treatments and filter orders: one is chosen without labels, with how sure that is.
 
-1. Every candidate clusters the graph once; the panel (an average rank over modularity, conductance, silhouette and
+1. Every candidate clusters the graph once. The panel (the mean rank over modularity, conductance, silhouette and
    Davies-Bouldin in one fixed space) orders them.
-2. The first ones cluster again with other seeds and on random parts of the nodes: the first that finds its clusters
-   again is chosen, or the first of all where none does.
-3. Where no candidate reaches a modularity of 0.3, the edges show no communities (Newman & Girvan 2004): roles are
-   clustered instead, by the degree.
+2. The first candidates cluster again with another seed and on a random part of the nodes. The first one that finds its
+   clusters again is chosen, or the first of all where none does.
+3. Where no candidate reaches a modularity of 0.3, the edges show no communities (Newman & Girvan 2004). The nodes are
+   then clustered by their degree, as roles.
 
 Axes: N nodes.
 """
@@ -24,10 +24,10 @@ from ops.evaluation.quick import DEGREE, Candidate, QuickClusterings, methods
 from ops.graph.features import SPARSE_BELOW, Treatment
 from ops.rng import generator
 
-COMMUNITIES = 0.3  # modularity from which on edges show communities
-STABLE, FAIRLY = 0.8, 0.5  # adjusted Rand index from which on clusters count as the same, and as alike
-SHORT_LIST, SUBSET = 3, 0.8  # candidates that are tried again; share of the nodes of a random part
-LARGE = 20_000  # nodes from which on fewer candidates are tried
+COMMUNITIES = 0.3  # from this modularity on, edges show communities
+STABLE, FAIRLY = 0.8, 0.5  # from this adjusted Rand index on, clusters are the same, and are alike
+SHORT_LIST, SUBSET = 3, 0.8  # candidates that are tried again; share of the nodes in a random part
+LARGE = 20_000  # above this many nodes fewer candidates are tried
 ORDERS: dict[Kind, tuple[int, ...]] = {
     "ssgc": (2, 5, 10), "sagsc": (2, 5, 10), "s2cag": (5, 10), "m-s2cag": (5, 10, 20),
 }  # fmt: skip
@@ -38,8 +38,8 @@ LARGE_ORDERS = (5, 10)
 class Choice:
     """All candidates, the best rank first, the chosen one with its stability, and the reasons in sentences.
 
-    `over_seeds` and `over_parts` are adjusted Rand indices: of two seeds, and of the clusters of a random 80 % of the
-    nodes with those of all.
+    `over_seeds` and `over_parts` are adjusted Rand indices of the chosen clusters: with those of another seed, and with
+    those of a random 80 % of the nodes.
     """
 
     candidates: list[Candidate]
@@ -50,7 +50,7 @@ class Choice:
     reasons: list[str]
 
     def plain(self) -> dict[str, Any]:
-        """As JSON."""
+        """The choice as JSON."""
         rows = [
             {"name": c.name, "rank": rank, "cpu_seconds": c.cpu_seconds, **c.indices}
             for c, rank in zip(self.candidates, self.ranks, strict=True)
@@ -69,7 +69,7 @@ class Choice:
 
 
 def candidates(data: AttributedGraph) -> list[LinearMethod]:
-    """What is tried: all kinds, treatments and orders; on large graphs the treatments and orders that win most."""
+    """The candidates: all kinds, treatments and orders; on large graphs the treatments and orders that win most."""
     if data.n_nodes > LARGE:
         return methods(data, KINDS, orders=LARGE_ORDERS)
     sparse = np.count_nonzero(data.x) < SPARSE_BELOW * data.x.size
@@ -78,7 +78,7 @@ def candidates(data: AttributedGraph) -> list[LinearMethod]:
 
 
 def choose(data: AttributedGraph, n_clusters: int, seed: int = 0) -> Choice:
-    """The clustering for a user who has no labels."""
+    """The best clustering without labels."""
     quick = QuickClusterings(data, n_clusters)
     tried = [quick.candidate(method, seed) for method in candidates(data)]
     verdict = panel([c.indices for c in tried])
@@ -116,7 +116,7 @@ def _stability(quick: QuickClusterings, candidate: Candidate, seed: int) -> tupl
 
 
 def _doubt(tried: Sequence[Candidate], best: int, stable: list[tuple[float, float]], sentence: str, seed: int) -> str:
-    """How sure the choice is, from the panel, the stability, and how far the next candidates agree."""
+    """A sentence on how sure the choice is: from the panel, the stability, and how far the next candidates agree."""
     from sklearn.metrics import adjusted_rand_score
 
     chosen = tried[best].clusters[seed]

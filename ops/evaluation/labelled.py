@@ -7,12 +7,15 @@ rows that each has.
 Axes: n rows of one worker, C classes, K clusters.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ops.distributed.process_group import ProcessGroup
 
+Evaluator = Callable[[NDArray[np.int64]], dict[str, float]]
 LABELLED = ("acc", "nmi", "ari", "f1", "ami")
 
 
@@ -41,6 +44,7 @@ def scores(
     ACC: the best one-to-one map of clusters to classes; rows of unmatched clusters count as wrong in ACC and F1.
     """
     from scipy.optimize import linear_sum_assignment
+    from scipy.stats import entropy
     from sklearn.metrics.cluster import expected_mutual_information, mutual_info_score
 
     table = contingency(labels, clusters, group)
@@ -55,10 +59,10 @@ def scores(
     if 1 in table.shape:
         return both | dict.fromkeys(("nmi", "ami"), float(table.shape == (1, 1)))
     information = mutual_info_score(None, None, contingency=table)
-    entropy = float(np.mean([_entropy(of_class), _entropy(of_cluster)]))
+    mean = float(np.mean([entropy(of_class), entropy(of_cluster)]))
     expected = expected_mutual_information(table, n)
-    gap, whole = (_away_from_zero(each - expected) for each in (information, entropy))
-    return both | {"nmi": float(information / entropy), "ami": float(gap / whole)}
+    gap, whole = (_away_from_zero(each - expected) for each in (information, mean))
+    return both | {"nmi": float(information / mean), "ami": float(gap / whole)}
 
 
 def adjusted_rand(table: NDArray[np.int64]) -> float:
@@ -70,25 +74,14 @@ def adjusted_rand(table: NDArray[np.int64]) -> float:
     return 1.0 if b == c == 0 else 2.0 * (a * d - b * c) / ((a + b) * (b + d) + (a + c) * (c + d))
 
 
-def _entropy(counts: NDArray[np.int64]) -> float:
-    share = counts / counts.sum()
-    return float(-np.sum(share * np.log(share)))
-
-
 def _away_from_zero(value: float) -> float:
     smallest = np.finfo(np.float64).eps
     return float(min(value, -smallest) if value < 0 else max(value, smallest))
 
 
-class Evaluator:
-    """Holds the labels [n] so that nothing else has to; lives outside the method (design decision 9).
+def evaluator(labels: NDArray[np.int64] | None, group: ProcessGroup | None = None) -> Evaluator:
+    """What scores an assignment [n], {} without labels: it holds them, so that nothing else has to.
 
     Of several workers in a `group` each has those of its rows, and all call it.
     """
-
-    def __init__(self, labels: NDArray[np.int64] | None, group: ProcessGroup | None = None) -> None:
-        self._labels, self._group = labels, group
-
-    def __call__(self, clusters: NDArray[np.int64]) -> dict[str, float]:
-        """The scores of an assignment [n], or {} without labels."""
-        return {} if self._labels is None else scores(self._labels, clusters, self._group)
+    return lambda clusters: {} if labels is None else scores(labels, clusters, group)

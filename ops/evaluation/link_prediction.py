@@ -49,13 +49,9 @@ def _free_notes(edges: sp.csr_array, users: NDArray[np.int64], draw: NDArray[np.
 
 
 def link_scores(
-    edges: tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]],
-    all_edges: sp.csr_array,
-    score: Score,
-    seed: int = 0,
-    count: int = NEGATIVES,
-    owners: Owners | None = None,
-) -> dict[str, float]:
+    edges: tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]], all_edges: sp.csr_array, score: Score, seed: int = 0,
+    count: int = NEGATIVES, owners: Owners | None = None,
+) -> dict[str, float]:  # fmt: skip
     """AUC, MRR, hits@1 and hits@10 of hidden `edges` (users, notes) against `count` negatives each.
 
     AUC: all hidden edges against all negatives, the share of pairs in order, ties one half (Mann-Whitney). The rank

@@ -1,4 +1,4 @@
-"""The quick linear methods over feature treatments and orders of the filter, and the choice among them without labels.
+"""The quick linear methods over feature treatments and filter orders, and the choice among them without labels.
 
 Axes: N nodes, C candidates.
 """
@@ -20,13 +20,13 @@ from ops.graph.features import Treatment, table_of
 from ops.graph.filters import smoothing_of
 
 ORDERS = (2, 5, 10, 20)
-SPACE_COLUMNS = 50  # of the space that candidates are judged in
+SPACE_COLUMNS = 50  # columns of the space in which candidates are judged
 DEGREE = LinearMethod("degree", 0, "raw")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method with its clusters [N] of each seed tried so far, its label-free indices and its CPU seconds a seed."""
+    """A method, its clusters [N] by seed, its label-free indices, and its CPU seconds a seed."""
 
     method: LinearMethod
     clusters: dict[int, NDArray[np.int64]]
@@ -35,13 +35,13 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Kind, features and order, e.g. `m-s2cag, tfidf, T = 10`."""
+        """Kind, feature treatment and order, e.g. `m-s2cag, tfidf, T = 10`."""
         if self.method == DEGREE:
             return "k-means on log(degree)"
         return f"{self.method.kind}, {self.method.features}, T = {self.method.order}"
 
     def setting(self) -> tuple[str, dict[str, object]]:
-        """The method of `trainers` that this is, and its settings."""
+        """The name of this method in `trainers`, and its settings there."""
         if self.method == DEGREE:
             return "degree", {}
         kind = self.method.kind
@@ -53,7 +53,7 @@ def methods(
     data: AttributedGraph, kinds: Sequence[Kind] = KINDS, treatments: Sequence[Treatment] = ("tfidf", "l2"),
     orders: Sequence[int] = ORDERS,
 ) -> list[LinearMethod]:  # fmt: skip
-    """Every kind with every treatment and order; `s2cag` only where no feature is below 0."""
+    """Every kind with every treatment and order; `s2cag` only where no feature is negative."""
     negative = bool(data.x.size) and float(data.x.min()) < 0
     return [
         LinearMethod(kind, order, treatment) for kind in kinds for treatment in treatments for order in orders
@@ -63,10 +63,10 @@ def methods(
 
 @dataclass
 class QuickClusterings:
-    """Clusterings of one graph by linear methods, judged in one space that none of them moves.
+    """Clusterings of one graph by linear methods, judged in one space that is the same for all of them.
 
-    The space: TF-IDF (`standard` where a feature is below 0) filtered with t = 2, its 50 leading singular vectors.
-    `judged=False`: they are not judged, which spares it.
+    The space: TF-IDF (`standard` where a feature is negative) filtered with t = 2, and of that the 50 leading singular
+    vectors. With `judged=False` nothing is judged, and the space is not computed.
     """
 
     data: AttributedGraph
@@ -93,12 +93,12 @@ class QuickClusterings:
         return labels
 
     def candidate(self, method: LinearMethod, seed: int = 0) -> Candidate:
-        """The clusters of one seed with their indices."""
+        """The clusters of a method with one seed, and their indices."""
         began = time.process_time()
         clusters = self.cluster(method, seed)
         return Candidate(method, {seed: clusters}, self._judge(clusters), time.process_time() - began)
 
     def chosen(self, candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
-        """The candidate that the panel ranks first without labels, and what the panel says of itself."""
+        """The candidate that the panel ranks first without labels, and how far the panel's indices agree."""
         verdict = panel([c.indices for c in candidates])
         return candidates[verdict.chosen], verdict.sentence()

@@ -1,4 +1,4 @@
-"""Adjacency matrices, the low-pass filter, and a sparse product with gradient.
+"""Adjacency matrices, the low-pass filter, and a sparse product that has a gradient.
 
 Axes: N nodes, n of them, F features, D width, E directed edges, V views.
 """
@@ -20,9 +20,9 @@ from ops.device import send
 def adjacency(
     edge_index: NDArray[np.int64], n_nodes: int, *, self_loops: bool, weight: NDArray[np.float32] | None = None
 ) -> sp.csr_array:
-    """The 0/1 adjacency matrix A [N, N] (CSR float32), or of `weight` [E] in units of its mean.
+    """The 0/1 adjacency matrix A [N, N] (CSR float32), or the matrix of `weight` [E] in units of its mean.
 
-    In these units a loop of A + I weighs as much as an edge on average. `self_loops=False` removes A's own diagonal.
+    In these units a loop of A + I weighs as much as an average edge. `self_loops=False` removes the diagonal of A.
     """
     source, target = edge_index
     if not self_loops:
@@ -36,7 +36,7 @@ def adjacency(
 
 
 def normalised(a: sp.csr_array, *, self_loops: bool = True) -> sp.csr_array:
-    """`D^-1/2 (A + I) D^-1/2` in float64 of a matrix A [N, N] without a diagonal of its own (Kipf & Welling).
+    """`D^-1/2 (A + I) D^-1/2` in float64, of a matrix A [N, N] without a diagonal (Kipf & Welling).
 
     `self_loops=False`: `D^-1/2 A D^-1/2`, in which a node without edges has a row of zeros.
     """
@@ -49,9 +49,10 @@ def normalised(a: sp.csr_array, *, self_loops: bool = True) -> sp.csr_array:
 def low_pass(
     x: NDArray[np.float32], edge_index: NDArray[np.int64], order: int, weight: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """`(D^-1/2 (A + I) D^-1/2)^order X`, A's own diagonal removed first (HSAN eq. 1; SGC). [N, F] -> [N, F].
+    """`(D^-1/2 (A + I) D^-1/2)^order X` [N, F], where the diagonal of A is removed first (HSAN eq. 1; SGC).
 
-    A node without edges keeps its features. Sums run in float64, so the result does not depend on edge order.
+    A node without edges keeps its features. Sums are in float64, so that the result does not depend on the order of the
+    edges.
     """
     step = normalised(adjacency(edge_index, x.shape[0], self_loops=False, weight=weight))
     out = x.astype(np.float64)
@@ -69,7 +70,7 @@ def sparse_matrix(a: sp.csr_array, device: torch.device) -> Tensor:
             send(a.indices.astype(np.int64), device),
             send(np.asarray(a.data, dtype=np.float32), device),
             size=a.shape,
-            check_invariants=False,  # SciPy has just built it
+            check_invariants=False,  # SciPy has just built the matrix
         )
 
 

@@ -1,4 +1,4 @@
-"""How node features enter a linear filter, without labels: as they are, rows of unit length, TF-IDF, or standardised.
+"""How node features enter a linear filter, without labels: raw, as rows of unit length, as TF-IDF, or standardised.
 
 Axes: N nodes, n rows of a new table, F features.
 """
@@ -18,16 +18,17 @@ Table = sp.csr_array | NDArray[np.float32]
 
 
 def table_of(x: Table) -> Table:
-    """`x` [N, F]; sparse where few of its values are not 0 (bags of words), so that products skip the zeros."""
+    """`x` [N, F], sparse where few of its values are not 0 (bags of words), so that products skip the zeros."""
     if isinstance(x, np.ndarray) and np.count_nonzero(x) < SPARSE_BELOW * x.size:
         return sp.csr_array(x)
     return x
 
 
 def fit_treatment(x: Table, treatment: Treatment) -> dict[str, Tensor]:
-    """What `treated` needs of the training's features `x` [N, F]: inverse document frequencies, or mean and deviation.
+    """What `treated` needs of the training's features `x` [N, F]: document frequencies, or mean and deviation.
 
-    `idf_j = ln((1 + N) / (1 + df_j)) + 1`, df_j the rows in which feature j is not 0 (scikit-learn's smooth TF-IDF).
+    `idf_j = ln((1 + N) / (1 + df_j)) + 1`, where df_j counts the rows in which feature j is not 0 (scikit-learn's
+    smooth TF-IDF).
     """
     if treatment == "tfidf":
         if isinstance(x, np.ndarray):
@@ -47,7 +48,7 @@ def fit_treatment(x: Table, treatment: Treatment) -> dict[str, Tensor]:
 
 
 def treated(x: Table, treatment: Treatment, fitted: Mapping[str, Tensor]) -> Table:
-    """`x` [n, F] treated; sparse where few of the features are not 0. Rows of zeros stay so."""
+    """`x` [n, F] after the treatment, sparse where few features are not 0. Rows of zeros stay zeros."""
     if treatment == "standard":
         mean, factors = (fitted[f"features.{each}"].cpu().numpy() for each in ("mean", "scale"))
         return np.asarray((_dense(x) - mean) * factors, dtype=np.float32)
@@ -67,7 +68,7 @@ def _dense(x: Table) -> NDArray[np.float32]:
 
 
 def scaled_rows(x: Table, length: NDArray[np.floating]) -> Table:
-    """The rows of `x` [n, F] divided by `length` [n]; those of length 0 are left alone."""
+    """The rows of `x` [n, F] divided by `length` [n]; rows of length 0 stay as they are."""
     factor = (1 / np.where(length > 0, length, 1)).astype(np.float32)
     if isinstance(x, np.ndarray):
         return x * factor[:, None]

@@ -1,8 +1,9 @@
 """Linear filters of a graph as operators: products with the filtered features, which are never formed.
 
-With `S = D^-1/2 (A + I) D^-1/2` and a polynomial g the filtered features are `Z = g(S) X`, or, for a random walk
-`P = D^-1 (A + I)`, `Z = g(P) X = D^-1/2 g(S) D^1/2 X`. `Z W` and `Z^T Q` cost a product with S for every power and one
-with X: linear in the edges and in the features that are not 0. Of several workers each holds its rows of the matrices.
+With `S = D^-1/2 (A + I) D^-1/2` and a polynomial g the filtered features are `Z = g(S) X`, or for a random walk `P =
+D^-1 (A + I)`, `Z = g(P) X = D^-1/2 g(S) D^1/2 X`. `Z W` and `Z^T Q` cost a product with S for each power and one with
+X, which is linear in the edges and in the features that are not 0. With several workers each has its rows of the
+matrices.
 
 Axes: N nodes, F features, L columns.
 """
@@ -21,25 +22,25 @@ from ops.graph.adjacency import adjacency, normalised, sparse_matrix
 from ops.graph.features import Table
 from ops.rng import torch_generator
 
-EXACT_LENGTHS = 4096  # features up to which the lengths of Z's rows are exact; else of a projection of LENGTH_COLUMNS
+EXACT_LENGTHS = 4096  # up to so many features the lengths of Z's rows are exact, else by a projection
 LENGTH_COLUMNS, BLOCK_COLUMNS = 1024, 256
 
 
 @dataclass(frozen=True)
 class SplitRows:
-    """This worker's rows of a matrix of `total` rows; a product gives the rows of all workers on every worker."""
+    """This worker's rows of a matrix with `total` rows; a product gives the rows of all workers on every worker."""
 
     rows: Tensor
     total: int
     group: ProcessGroup
 
     def __matmul__(self, w: Float[Tensor, "C L"]) -> Float[Tensor, "R L"]:
-        """The whole product."""
+        """The product, with the rows of all workers."""
         return self.group.gather((self.rows @ w)[None], self.total)
 
 
 def split_rows(matrix: Table, group: ProcessGroup, device: torch.device) -> SplitRows:
-    """The share of `matrix` that this worker of `group` holds, on `device`."""
+    """The rows of `matrix` that this worker of `group` has, on `device`."""
     shard, total = group.shard(matrix.shape[0]), matrix.shape[0]
     if isinstance(matrix, np.ndarray):
         return SplitRows(torch.from_numpy(np.ascontiguousarray(matrix[shard])).to(device), total, group)
@@ -58,7 +59,7 @@ def smoothing_of(
     edge_index: NDArray[np.int64], n_nodes: int, group: ProcessGroup, device: torch.device,
     weight: NDArray[np.float32] | None = None,
 ) -> Smoothing:  # fmt: skip
-    """S of the graph `edge_index` [2, E] with `weight` [E]; loops of its own do not count."""
+    """S of the graph `edge_index` [2, E] with `weight` [E]; its self loops do not count."""
     a = adjacency(edge_index, n_nodes, self_loops=False, weight=weight)
     degree = torch.from_numpy(np.asarray(a.sum(axis=1) + 1, dtype=np.float32))[:, None]
     return Smoothing(split_rows(normalised(a), group, device), degree.sqrt().to(device))
@@ -66,9 +67,10 @@ def smoothing_of(
 
 @dataclass(frozen=True)
 class Filtered:
-    """Z [N, F]: features and their transpose, S, the `weights` of S^0, S^1, ... in g, and whether g is of P, not of S.
+    """Z [N, F] as an operator: features and their transpose, S, and the `weights` of S^0, S^1, ... in g.
 
-    `centred`: every column's mean is taken off. `scale` [N, 1]: what the rows are multiplied by.
+    `walk` says that g is of P and not of S. `centred` subtracts the mean of every column. `scale` [N, 1] multiplies the
+    rows.
     """
 
     features: SplitRows
@@ -84,7 +86,7 @@ class Filtered:
         return self._centre(self.raw(w))
 
     def raw(self, w: Float[Tensor, "F L"]) -> Float[Tensor, "N L"]:
-        """`Z W`, not centred."""
+        """`Z W`, without centring."""
         y, root = self.features @ w, self.smoothing.root_degree
         y = self._smooth(y * root) / root if self.walk else self._smooth(y)
         return y if self.scale is None else y * self.scale
@@ -97,8 +99,9 @@ class Filtered:
         return self.transposed @ (self._smooth(q / root) * root if self.walk else self._smooth(q))
 
     def with_unit_rows(self) -> "Filtered":
-        """Z with rows of unit length (not centred). Beyond 4,096 features the lengths are those of 1,024 random signs'
-        projection: within 5 % of them.
+        """Z with rows of unit length, without centring.
+
+        Above 4,096 features the lengths are those of a projection by 1,024 random signs, within 5 % of the exact ones.
         """
         f, like = self.transposed.total, self.smoothing.root_degree
         squares = torch.zeros_like(like)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-EXACT_UP_TO = 4096  # columns: beyond, an F x F eigenproblem costs more than a randomised SVD
+EXACT_UP_TO = 4096  # columns; above, an F x F eigenproblem costs more than a randomised SVD
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Projection:
         """[N, F] -> [N, C]. Raises ValueError where the columns differ from the fitted ones."""
         if x.shape[1] != len(self.mean):
             raise ValueError(f"x has {x.shape[1]} features, the model was fitted on {len(self.mean)}")
-        # mean @ components.T is taken off afterwards: no second copy of a large x
+        # mean @ components.T is subtracted afterwards: no second copy of a large x
         return np.asarray(x @ self.components.T - self.mean @ self.components.T, dtype=np.float32)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -34,14 +34,14 @@ class Projection:
 
     @staticmethod
     def load(tensors: Mapping[str, Tensor]) -> "Projection | None":
-        """The projection stored in a model, or None where it has none."""
+        """The projection that is stored in a model, or None where there is none."""
         if "pca.mean" not in tensors:
             return None
         return Projection(tensors["pca.mean"].cpu().numpy(), tensors["pca.components"].cpu().numpy())
 
 
 def fit_pca(x: NDArray[np.float32], n_components: int) -> Projection:
-    """The leading principal axes of `x` [N, F], at most min(N, F); exact up to 4,096 columns, randomised beyond."""
+    """The leading principal axes of `x` [N, F], at most min(N, F); exact up to 4,096 columns, else randomised."""
     from sklearn.decomposition import PCA
 
     n_components = min(n_components, *x.shape)

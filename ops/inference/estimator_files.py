@@ -19,7 +19,7 @@ from ops.graph.sampling.dataset import PartitionedGraph
 from ops.results import arrays
 from ops.results.feature_scale import looked_at
 from ops.results.figure_rows import figure_arrays
-from ops.results.model_store import describe, read_model, save_model
+from ops.results.model_store import describe, save_model
 from ops.results.schema import DataRecord, RunResult, Scores, SeedResult, SettingRecord
 from ops.results.stored_run import Explanation
 
@@ -84,14 +84,9 @@ def load_estimator(address: str, class_of: Callable[[str], type[Any]], tracking_
     It has its model, so that it predicts; `labels_`, `confidence_` and `ids_` where the run's clusters are at hand.
     Raises DataError for what is none of these, SettingsError for a method without an estimator.
     """
-    from ops.results.finished_run import open_finished
+    from ops.inference.registry import open_any
 
-    if address.startswith("models:"):
-        from ops.inference.registry import download_model
-
-        model, nodes = read_model(download_model(address, tracking_uri)), None
-    else:
-        model, nodes = open_finished(address)
+    model, nodes = open_any(address, tracking_uri)
     kind = class_of(model.method)
     estimator = kind(**{key: value for key, value in model.settings.items() if value is not None})
     estimator.model_, estimator._fit_settings = model.tensors, estimator.settings

@@ -35,6 +35,6 @@ def feature_frame(frame: "pd.DataFrame", model: StoredModel) -> NDArray[np.float
     x = np.concatenate(parts, axis=1) if parts else np.empty((len(frame), 0), dtype=np.float32)
     for note in encoder.notes:
         warnings.warn(note, stacklevel=3)
-    names = model.encoding.expanded([c for c in frame.columns if isinstance(c, str)])
-    x = check_features(x, feature_names=names if len(names) == x.shape[1] else None, origin="predict")
-    return as_trained(x, names if len(names) == x.shape[1] else None, model, "predict")
+    given = model.encoding.expanded([c for c in frame.columns if isinstance(c, str)])
+    names = given if len(given) == x.shape[1] else None
+    return as_trained(check_features(x, feature_names=names, origin="predict"), names, model, "predict")

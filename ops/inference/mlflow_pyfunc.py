@@ -50,25 +50,23 @@ class ClusterModel(PythonModel):
         """
         if self.method.kind == "users":
             return self._users(model_input)
+        rows: tuple[object, ...]
         if self.method.kind == "images":
-            return self._images(model_input)
-        x = feature_frame(model_input, self.model)
+            from ops.inference.images import images_from_frame
+
+            images = images_from_frame(model_input, self.model)
+            x, rows = images.features, (images,)
+        else:
+            x = feature_frame(model_input, self.model)
+            rows = (x, None)
         self._warn(x)
-        cluster, confidence = self.method.predict(self.model.tensors, self.model.settings, x, None)
+        cluster, confidence = self.method.predict(self.model.tensors, self.model.settings, *rows)
         return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=model_input.index)
 
     def _warn(self, x: NDArray[np.float32] | None) -> None:
         """Warn where the features are of another scale than the training's."""
         for remark in [] if x is None else self.model.remarks(statistics_of(x)):
             warnings.warn(remark, stacklevel=3)
-
-    def _images(self, frame: pd.DataFrame) -> pd.DataFrame:
-        from ops.inference.images import images_from_frame
-
-        images = images_from_frame(frame, self.model)
-        self._warn(images.features)
-        cluster, confidence = self.method.predict(self.model.tensors, self.model.settings, images)
-        return pd.DataFrame({"cluster": cluster, "confidence": confidence}, index=frame.index)
 
     def _users(self, frame: pd.DataFrame) -> pd.DataFrame:
         from ops.data.user_requests_frame import users_from_frame

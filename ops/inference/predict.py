@@ -3,10 +3,10 @@
 The kind of data decides how rows are read and placed (`graph_rows`, `users`, `images`); all else is one way.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,14 @@ from ops.config.settings import PredictSettings
 from ops.data.io.remote import local_copy
 from ops.data.load import load, prepared
 from ops.device import device_on
-from ops.errors import DataError, SettingsError, naming
+from ops.errors import DataError, naming
 from ops.inference.graph_rows import place_rows
 from ops.inference.images import place_images
 from ops.inference.placement import Placement, Prediction
+from ops.inference.registry import open_any
 from ops.inference.users import place_users
-from ops.results.finished_run import TrainedNodes, open_finished
-from ops.results.model_store import StoredModel, read_model
+from ops.results.finished_run import TrainedNodes
+from ops.results.model_store import StoredModel
 from ops.results.schema import DataRecord
 from ops.storage.object_store import is_s3
 from ops.storage.parquet import check_file, write_pieces
@@ -100,20 +101,13 @@ def _summary(
 
 
 def open_model(run: str, request: PredictSettings) -> tuple[StoredModel, TrainedNodes | None]:
-    """The model behind RUN or models:/NAME@ALIAS, and the rows it was trained on where they can be told."""
-    if not run.startswith("models:"):
-        model, training = open_finished(run)
-        if request.known is None:
-            return model, training
-        knn = request.knn or training.source.knn
-        return model, training.with_source(request.known, knn)
-    if not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[^/@]+)?", run):
-        raise SettingsError(f"{run}: give models:/NAME@ALIAS or models:/NAME/VERSION")
-    from ops.inference.registry import download_model
-
-    model = read_model(download_model(run, request.tracking_uri))
+    """`open_any` with the training data that `--known` names, whose hash is checked of a model in MLflow."""
+    model, training = open_any(run, request.tracking_uri)
     if request.known is None:
-        return model, None
+        return model, training
+    if training is not None:
+        moved = {"spec": request.known, "knn": request.knn or training.source.knn}
+        return model, replace(training, source=training.source.model_copy(update=moved))
     scale, encoding = model.about.scaling.kind if model.about.scaling else "none", model.encoding
     source = DataRecord(spec=request.known, knn=request.knn, knn_metric=request.knn_metric, scale=scale,
                         one_hot=bool(encoding.categories), ignore=",".join(encoding.ignored),

@@ -1,14 +1,29 @@
 """Models from MLflow's registry."""
 
+import re
 import warnings
 from pathlib import Path
 
 from ops.config.tracking_uri import check_uri, default_uri, sqlite_file
-from ops.errors import DataError, ServiceError
+from ops.errors import DataError, ServiceError, SettingsError
 from ops.masking import shown
+from ops.results.finished_run import TrainedNodes, open_finished
+from ops.results.model_store import StoredModel, read_model
 from ops.tracking.store import gist, quiet_mlflow
 
 UNKNOWN = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")  # MLflow's words for a model that it does not have
+
+
+def open_any(address: str, tracking_uri: str | None) -> tuple[StoredModel, TrainedNodes | None]:
+    """The model of a finished run, or models:/NAME@ALIAS, and the rows it was trained on where they can be told.
+
+    Raises as `open_finished` and `download_model` do, and SettingsError for a malformed models:...
+    """
+    if not address.startswith("models:"):
+        return open_finished(address)
+    if not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[^/@]+)?", address):
+        raise SettingsError(f"{address}: give models:/NAME@ALIAS or models:/NAME/VERSION")
+    return read_model(download_model(address, tracking_uri)), None
 
 
 def download_model(uri: str, tracking_uri: str | None) -> Path:

@@ -1,7 +1,7 @@
 """scikit-learn's words around a method: fit, fit_predict, predict, transform, labels_, get_params, set_params."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -28,14 +28,6 @@ G = TypeVar("G", bound="GraphClusterer")
 M = TypeVar("M", bound="ImageClusterer")
 
 
-def check_parameters(name: str, given: Mapping[str, object], allowed: list[str]) -> None:
-    """Raise SettingsError for a parameter that the estimator `name` does not have, with the one that is meant."""
-    for key in given:
-        if key not in allowed:
-            hint = nearby(key, allowed)
-            raise SettingsError(f"{name}: unknown parameter {key!r}{hint}; it has: {', '.join(allowed)}")
-
-
 def _embed(method: AnyMethod, *given: object) -> NDArray[np.float32]:
     assert method.embed is not None, "every method with an estimator has embeddings"
     return np.asarray(method.embed(*given).cpu())
@@ -53,6 +45,7 @@ class Clusterer:
     """
 
     method: ClassVar[AnyMethod]
+    fit: Callable[..., Any]
     own_parameters: ClassVar[dict[str, object]] = {}
     preset: ClassVar[dict[str, object]] = {}  # hyperparameters that have another default here than in the method
 
@@ -64,7 +57,11 @@ class Clusterer:
     def _resolve(self) -> None:
         """Check the parameters; raises SettingsError."""
         name = type(self).__name__
-        check_parameters(name, self._given, list(self._defaults()))
+        allowed = list(self._defaults())
+        for key in self._given:
+            if key not in allowed:
+                hint = nearby(key, allowed)
+                raise SettingsError(f"{name}: unknown parameter {key!r}{hint}; it has: {', '.join(allowed)}")
         values = {k: v for k, v in (self.preset | self._given).items() if k in fields(self.method.settings)}
         self.settings = build(self.method.settings, values, dict.fromkeys(values, name))
         if self.settings.n_clusters is None:
@@ -113,6 +110,10 @@ class Clusterer:
             self._given = before
             raise
         return self
+
+    def fit_predict(self, *given: object, **named: object) -> NDArray[np.int64]:
+        """`fit`, which takes the same, then `labels_`."""
+        return np.asarray(self.fit(*given, **named).labels_)
 
     def _train(self, data: Data) -> None:
         settings = self.settings
@@ -202,10 +203,6 @@ class GraphClusterer(Clusterer):
         self._table = data if any(note.startswith("edges: ") for note in data.notes) else None
         return self
 
-    def fit_predict(self, X: object, edge_index: object = None, y: object = None) -> NDArray[np.int64]:
-        """`fit`, then `labels_`."""
-        return np.asarray(self.fit(X, edge_index, y).labels_)
-
     def fit_transform(self, X: object, edge_index: object = None, y: object = None) -> NDArray[np.float32]:
         """`fit`, then `embedding_`."""
         return np.asarray(self.fit(X, edge_index, y).embedding_)
@@ -265,10 +262,6 @@ class ImageClusterer(Clusterer):
         del y
         self._train(self._images(X))
         return self
-
-    def fit_predict(self, X: object, y: object = None) -> NDArray[np.int64]:
-        """`fit`, then `labels_`."""
-        return np.asarray(self.fit(X, y).labels_)
 
     def transform(self, X: object) -> NDArray[np.float32]:
         """Projections [n, D] of unit length."""

@@ -8,7 +8,6 @@ from tempfile import mkdtemp
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ops.data.hetero_load import load_hetero
 from ops.data.io.objects import as_array
@@ -47,10 +46,6 @@ class UserClusterer(Clusterer):
         self._train(data)
         self.ids_ = data.connect().ids(data.rows)
         return self
-
-    def fit_predict(self, X: object, y: object = None) -> NDArray[np.int64]:
-        """`fit`, then `labels_`."""
-        return np.asarray(self.fit(X, y).labels_)
 
     def _graph(self, x: Any) -> HeteroGraph:
         name = type(self).__name__

@@ -22,9 +22,10 @@ from torch.nn.functional import relu, softplus
 def hardness_loss(
     k: Float[Tensor, "B D"], p: Float[Tensor, "B D"], tau: float, rows: slice = slice(None)
 ) -> Float[Tensor, ""]:
-    """Sum over the anchors `rows` divided by B: the shares of workers that have all B together sum to the batch's mean.
+    """Sum over the anchors `rows`, divided by B.
 
-    `k` (no gradient) and `p` have rows of unit length.
+    Workers that all have the B rows and share the anchors have shares whose sum is the mean of the batch. `k` (no
+    gradient) and `p` have rows of unit length.
     """
     k = k.detach()
     anchors = k[rows]
@@ -40,13 +41,13 @@ def hardness_loss(
 def hardest(
     k: Float[Tensor, "B D"], p: Float[Tensor, "B D"], rows: slice = slice(None)
 ) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "n"], Bool[Tensor, "n"]]:
-    """Of each anchor of `rows`: its nearest negative, its farthest positive, and whether it has a negative at all."""
+    """For each anchor of `rows`: its nearest negative, its farthest positive, and whether it has a negative at all."""
     anchors = k[rows]
     limit = vector_norm(anchors - p[rows], dim=1, keepdim=True)
     teacher = torch.addmm(k.new_full((1, 1), 2.0), anchors, k.T, alpha=-2).clamp_min_(0).sqrt_()
     negative = teacher > limit
     number = torch.arange(len(anchors), device=k.device)
-    negative[number, number + (rows.start or 0)] = False  # rounding apart, a row's distance to itself is 0
+    negative[number, number + (rows.start or 0)] = False  # a row's distance to itself is 0 but for rounding
     student = torch.mm(anchors, p.T).neg_()  # grows with the distance
     near = student.masked_fill(~negative, torch.inf).argmin(1)
     far = student.masked_fill_(negative, -torch.inf).argmax(1)

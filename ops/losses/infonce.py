@@ -39,13 +39,13 @@ def hard_infonce(
 ) -> Float[Tensor, ""]:
     """The loss above, differentiable in z, e and alpha.
 
-    Rows of `z` and `e` must have unit length (the exponents are bounded by that). `cache_bytes` is how much memory
-    the kept tiles may take; 0 recomputes all of them. `host_alpha` is alpha as the host last read it, from which the
-    precision of the exponentials is chosen; None reads it, for which the host waits. Raises OverflowError if
-    (|alpha| + |1 - alpha|) / T > 600, where even float64 exponentials overflow: the run has diverged.
+    Rows of `z` and `e` must have unit length, which bounds the exponents. `cache_bytes` is how much memory the kept
+    tiles may take; 0 recomputes all tiles. `host_alpha` is alpha as the host read it last, from which the precision of
+    the exponentials is chosen; None reads it, for which the host waits. Raises OverflowError if (|alpha| + |1 - alpha|)
+    / T > 600, where even float64 exponentials overflow: the run has diverged.
 
-    Over the workers of `weights.group` every one has all rows, walks its share of the tiles and gets the whole
-    loss; its gradients are those of its tiles and sum over the workers to the gradients of one process.
+    Every worker of `weights.group` has all rows, walks its share of the tiles and gets the whole loss. Its gradients
+    are those of its tiles; their sum over the workers is the gradient of one process.
     """
 
     def compute(with_gradient: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -59,7 +59,7 @@ def hard_infonce(
 
 
 def _bound(alpha: float, temperature: float) -> float:
-    """The largest exponent that there can be."""
+    """The largest exponent that is possible."""
     bound = (abs(alpha) + abs(1 - alpha)) / temperature
     if not bound <= _FLOAT64_BOUND:
         raise OverflowError(f"(|alpha| + |1 - alpha|) / temperature = {bound:.3g} exceeds {_FLOAT64_BOUND:g}")
@@ -67,7 +67,7 @@ def _bound(alpha: float, temperature: float) -> float:
 
 
 class _Walk:
-    """One loss evaluation: the tiles, their scratch buffers and the kept ones."""
+    """One evaluation of the loss: the tiles, their scratch buffers and the tiles that are kept."""
 
     def __init__(
         self, z: Tensor, e: Tensor, alpha: Float[Tensor, ""], weights: PairWeights, temperature: float,
@@ -92,7 +92,7 @@ class _Walk:
         return p, p if w is None else p * w
 
     def row_totals(self) -> tuple[Tensor, Tensor]:
-        """(loss, r [M] float64); r_i takes the rows of its tiles and, by symmetry, the columns."""
+        """(loss, r [M] float64); a tile adds to the r_i of its rows and, by symmetry, of its columns."""
         totals = torch.zeros(self.z.shape[0], dtype=torch.float64, device=self.z.device)
         for tile in self.tiles:
             p, u = self.pressure(tile)

@@ -25,13 +25,16 @@ from ops.distributed.process_group import ProcessGroup
 from ops.losses.precomputed_grad import with_gradients
 from ops.losses.tiles import TILE_ROWS, TileBuffers, share_of_tiles
 
-_STRAIGHT = 40.0  # from here on softplus(s) is s: exp(-40) is below float64's last bit
-_CHUNK = 2**20  # numbers gathered at a time for the edges
+_STRAIGHT = 40.0  # from here on softplus(s) equals s, as exp(-40) is below float64's last bit
+_CHUNK = 2**20  # values that are gathered at a time for the edges
 
 
 @dataclass(frozen=True)
 class Links:
-    """The entries of A + I in this worker's rows (`source` counts from the first row of all), and how many all have."""
+    """The entries of A + I in this worker's rows.
+
+    `source` counts from the first of all rows; `positives` is how many entries all workers have.
+    """
 
     source: Int64[Tensor, "E"]
     target: Int64[Tensor, "E"]
@@ -45,7 +48,7 @@ class Links:
 
 
 def links_of(a: sp.csr_array, group: ProcessGroup, device: torch.device | None = None) -> Links:
-    """The links of a symmetric matrix A [N, N], whatever its entries and diagonal: A + I."""
+    """The links of a symmetric matrix A [N, N], that is A + I, whatever its values and its diagonal are."""
     n = a.shape[0]
     whole = sp.csr_array(a + sp.eye_array(n, format="csr"))  # a node with a loop has one entry there too
     shard = group.shard(n)
@@ -65,8 +68,8 @@ def structure_loss(
 ) -> Float[Tensor, ""]:
     """The loss above, differentiable in `codes`.
 
-    Over the workers of `group` every one has all rows, walks its share of the tiles and its rows' links, and gets
-    the whole loss; its gradients are of its share and sum over the workers to the gradients of one process.
+    Every worker of `group` has all rows, walks its share of the tiles and the links of its rows, and gets the whole
+    loss. Its gradients are those of its share; their sum over the workers is the gradient of one process.
     """
     group = group or ProcessGroup()
 
@@ -102,7 +105,7 @@ def _all_pairs(c: Float[Tensor, "N D"], gradient: Tensor | None, group: ProcessG
 def _linked(c: Float[Tensor, "N D"], gradient: Tensor | None, links: Links, pos_weight: float) -> Tensor:
     """Sum of (w - 1) softplus(s) - w s over this worker's links; adds W C to `gradient`.
 
-    A + I is symmetric, so a row's links hold all that its gradient takes: no column is credited.
+    A + I is symmetric, so that the links of a row have all of its gradient: nothing is added to the columns.
     """
     total = torch.zeros((), dtype=torch.float64, device=c.device)
     step = max(1, _CHUNK // c.shape[1])

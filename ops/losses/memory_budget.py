@@ -11,8 +11,8 @@ def storage_within(
 ) -> tuple[Storage, int]:
     """(storage, bytes left for kept tiles) for `pairs` weights of the upper tiles within `gib`.
 
-    `auto` takes the exact forms first: float, then recompute; stale weights, which have no snapshot, go on with uint16.
-    Raises ResourceError where what was asked for, or any form for stale weights, needs more.
+    `auto` prefers the exact forms: float, then recompute. Stale weights, which cannot be recomputed, take uint16 after
+    float. Raises ResourceError where the requested form, or every form for stale weights, needs more.
     """
     budget = int(gib * 2**30)
     need: dict[Storage, int] = {"float": 4 * pairs, "uint16": 2 * pairs, "recompute": 0}

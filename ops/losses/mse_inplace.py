@@ -1,4 +1,4 @@
-"""The squared error of a reconstruction in the memory of the reconstruction itself.
+"""The squared error of a reconstruction, computed in the memory of the reconstruction.
 
 Axes: n rows, F columns.
 """
@@ -11,9 +11,10 @@ from ops.losses.precomputed_grad import with_gradients
 
 
 def squared_error_(output: Float[Tensor, "n F"], x: Float[Tensor, "n F"], entries: int) -> Float[Tensor, ""]:
-    """`|output - x|^2 / entries`, differentiable in `output`, which the difference and then its gradient overwrite.
+    """`|output - x|^2 / entries`, differentiable in `output`, whose memory takes the difference and then its gradient.
 
-    For the output of a product or sum that nothing else reads; plain autograd keeps two more arrays of its size.
+    `output` must be the result of a product or sum that nothing else reads. Plain autograd would keep two more arrays
+    of its size.
     """
 
     def compute(with_gradient: bool) -> tuple[Tensor, tuple[Tensor, ...]]:

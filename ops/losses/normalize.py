@@ -1,7 +1,7 @@
-"""Rows of unit length with a backward pass that keeps its output only.
+"""Rows of unit length, with a backward pass that keeps only the output.
 
-`torch.nn.functional.normalize` keeps its input as well; at M x D = 5,416 x 1,500 that is 32 MB a call.
-Axes: M rows (of any number of axes), D width.
+`torch.nn.functional.normalize` keeps its input too, which at M x D = 5,416 x 1,500 is 32 MB a call. Axes: M rows (of
+any number of axes), D width.
 """
 
 from typing import Any
@@ -14,9 +14,10 @@ _EPS = 1e-12
 
 
 def unit_rows(x: Float[Tensor, "*M D"], *, in_place: bool = False) -> Float[Tensor, "*M D"]:
-    """`x_i / max(|x_i|, 1e-12)`, differentiable: dx = (g - y <y, g>) / |x|. A zero row stays zero.
+    """`x_i / max(|x_i|, 1e-12)`, differentiable: dx = (g - y <y, g>) / |x|. A row of zeros stays so.
 
-    `in_place` overwrites `x`: for a sum or product that nothing else reads (torch raises where a backward pass would).
+    `in_place` overwrites `x`, which must be a sum or product that nothing else reads (torch raises where a backward
+    pass would).
     """
     y: Tensor = _UnitRows.apply(x, in_place)
     return y

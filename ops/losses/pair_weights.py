@@ -1,13 +1,14 @@
 """Pair weights of HSAN by tiles: `w_ij = |Q_ij - norm(S_ij)|^beta` inside H x H, 1 elsewhere (Liu et al., eq. 7-9).
 
-Q_ij = 1 where both rows carry the same pseudo label, norm = min-max scaling over the whole S (diagonal included),
-H = the rows whose pseudo label is trusted. Hard pairs (same cluster but dissimilar, other cluster but similar) come
-out heavy, easy pairs light. The weights are constants: no gradient passes through them.
+Q_ij is 1 where both rows have the same pseudo label. norm scales S to 0 .. 1 by the least and largest entry of the
+whole S, diagonal included. H are the rows whose pseudo label is trusted. Hard pairs (same cluster but dissimilar, or
+different clusters but similar) get large weights, easy pairs small ones. The weights are constants: no gradient passes
+through them.
 
-Three ways to store them, each smaller and slower than the one before: `float` tiles (exact), `uint16` tiles, or
-`recompute` (exact): nothing but a snapshot of what they were computed from. uint16 keeps the base |Q - norm(S)| in
-fixed point, 8e-6 at most from the true one, and raises it when served: w itself in fixed point would lose the light
-pairs, whose sum makes most of the gradient once all rows are trusted.
+There are three ways to store them, each smaller and slower than the one before: `float` tiles (exact), `uint16` tiles,
+and `recompute` (exact), which stores only what the weights were computed from. uint16 stores the base |Q - norm(S)| in
+fixed point, at most 8e-6 from the true value, and raises it to beta when it is read. Fixed point of w itself would lose
+the small weights, whose sum makes most of the gradient once all rows are trusted.
 
 Axes: N nodes, M = 2N rows (view 1, then view 2), D width, K clusters, R x C one tile.
 """
@@ -25,11 +26,11 @@ from ops.losses.tiles import TILE_ROWS, Tile, TileBuffers, share_of_tiles, simil
 
 Storage = Literal["float", "uint16", "recompute"]
 _UINT16_MAX = 65535.0
-_HARD = 0.5  # a pair is hard where its scaled similarity lies on the wrong side of one half
+_HARD = 0.5  # a pair is hard where its scaled similarity is on the wrong side of one half
 
 
 def raise_to(base: Float[Tensor, "*any"], beta: float) -> Float[Tensor, "*any"]:
-    """`base ** beta` in place; multiplies (and one root) for whole and half beta, tens of times faster than pow."""
+    """`base ** beta` in place; for whole and half beta by products and one root, tens of times faster than pow."""
     if beta == 1:
         return base
     if 2 * beta == int(2 * beta) and 1 <= beta <= 8:
@@ -43,7 +44,11 @@ def raise_to(base: Float[Tensor, "*any"], beta: float) -> Float[Tensor, "*any"]:
 
 
 def trusted_rows(fused: Float[Tensor, "N D"], centres: Float[Tensor, "K D"], confidence: float) -> Bool[Tensor, "N"]:
-    """H: a row's least softmax over its K squared distances, where at or below the floor(N (1 - tau))-th largest."""
+    """H: the rows that are trusted, those with the most certain cluster.
+
+    A row's value is the least softmax over its K squared distances; it is trusted where this is at or below the floor(N
+    (1 - tau))-th largest.
+    """
     value = squared_distances(fused, centres).softmax(1).min(1).values
     place = math.floor(len(value) * (1 - confidence))
     return value <= value.sort(descending=True).values[max(place - 1, 0)]
@@ -54,11 +59,11 @@ def _one(storage: Storage) -> int:
 
 
 class PairWeights:
-    """The weights of the last update, served tile by tile.
+    """The weights of the last update, read tile by tile.
 
-    `mode="paper"`: an update resets every pair outside H x H to 1. `mode="stale"` (the released code): it overwrites
-    the pairs inside H x H and leaves the others as they were; that history has no snapshot, so `recompute` is refused.
-    Each worker of `group` holds and serves the tiles of its `share`; what an update learns of all pairs (least and
+    `mode="paper"`: an update sets every pair outside H x H to 1. `mode="stale"` (the released code): it overwrites the
+    pairs inside H x H and leaves the others as they were; these cannot be recomputed, so that `recompute` is refused.
+    Each worker of `group` stores and reads the tiles of its `share`. What an update needs of all pairs (least and
     largest similarity, counts) is reduced over the workers.
     """
 
@@ -84,7 +89,7 @@ class PairWeights:
         self._positive: Tensor | None = None
 
     def tile(self, tile: Tile, buffers: TileBuffers) -> Float[Tensor, "R C"] | None:
-        """The weights of one tile, or None while all are 1 (before the first update). Read-only for the caller."""
+        """The weights of one tile, or None while all are 1 (before the first update). Callers only read them."""
         if not self.updated:
             return None
         if self.storage == "recompute":
@@ -96,7 +101,7 @@ class PairWeights:
         return raise_to(buffers.take("weights", tile.shape).copy_(kept).mul_(1 / _UINT16_MAX), self.beta)
 
     def positive(self, like: Tensor) -> Float[Tensor, "N"]:
-        """`w_ii'`, the weight of each node's pair of views."""
+        """`w_ii'`, the weight of the pair of both views of each node."""
         if self._positive is None:
             return torch.ones(self.n_rows // 2, dtype=like.dtype, device=like.device)
         return self._positive
@@ -110,12 +115,12 @@ class PairWeights:
         labels: Int64[Tensor, "N"],
         trusted: Bool[Tensor, "N"],
     ) -> Float64[Tensor, ""]:
-        """Compute the weights anew from re-encoded rows; returns the share of hard pairs among those in H x H.
+        """Compute the weights from rows that were encoded again; returns the share of hard pairs among those in H x H.
 
         A pair is hard where |Q - norm(S)| > 0.5: its similarity contradicts its pseudo labels. NaN if H is empty.
         """
         buffers = TileBuffers(self.tile_rows, z)
-        in_place = self.storage == "float" and self.mode == "paper"  # S is kept where its weights will stand
+        in_place = self.storage == "float" and self.mode == "paper"  # S is computed in the memory of the weights
         if not self._tiles and self.storage != "recompute":
             self._tiles = self._all_ones(z)
         alpha = torch.as_tensor(alpha, dtype=torch.float64, device=z.device)
@@ -124,7 +129,7 @@ class PairWeights:
             "z": z, "e": e, "labels": labels.repeat(2), "trusted": trusted.repeat(2),
             "scalars": torch.stack([alpha, low, high]),
         }  # fmt: skip
-        counts = torch.zeros(2, dtype=torch.int64, device=z.device)  # pairs in H x H, and the hard ones
+        counts = torch.zeros(2, dtype=torch.int64, device=z.device)  # pairs in H x H, and the hard ones among them
         for tile in self.share:
             s = self._tiles[tile.index] if in_place else self._similarity(tile, buffers)
             base, inside = self._base(tile, s, buffers)
@@ -139,7 +144,7 @@ class PairWeights:
         return total[1] / total[0]
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that `load` needs to serve the same weights to the bit; of the tiles, those of this worker's share."""
+        """All that `load` needs to give the same weights to the bit; of the tiles, those of this worker's share."""
         if not self.updated:
             return {}
         assert self._positive is not None
@@ -147,9 +152,10 @@ class PairWeights:
         return {"positive": self._positive} | tiles | {f"snapshot.{k}": v for k, v in self._snapshot.items()}
 
     def load(self, tensors: dict[str, Tensor], device: torch.device | str = "cpu") -> None:
-        """The inverse of `tensors`, also of all workers' together; an empty dict is the state before the first update.
+        """The inverse of `tensors`, also for those of all workers; an empty dict is the state before the first update.
 
-        Takes the tensors over (the next update writes into them): a copy would double the memory of the pairs.
+        The tensors are taken over, not copied (the next update writes into them): a copy would double the memory of the
+        pairs.
         """
         tensors = {k: v.to(device) for k, v in tensors.items()}
         self.updated = bool(tensors)
@@ -165,7 +171,7 @@ class PairWeights:
     def _range(
         self, z: Tensor, e: Tensor, alpha: Tensor, buffers: TileBuffers, in_place: bool
     ) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
-        """Least and largest entry of S over all workers' tiles; `in_place` leaves S in the tiles that are kept."""
+        """The least and largest entry of S over all workers' tiles; `in_place` leaves S in the tiles that are kept."""
         ends = torch.full((2,), -math.inf, dtype=torch.float64, device=z.device)
         for tile in self.share:
             out = self._tiles[tile.index] if in_place else buffers.take("s", tile.shape)
@@ -186,7 +192,7 @@ class PairWeights:
     def _base(
         self, tile: Tile, s: Float[Tensor, "R C"], buffers: TileBuffers
     ) -> tuple[Float[Tensor, "R C"], Bool[Tensor, "R C"]]:
-        """Turn S into |Q - norm(S)| in place; with it the mask of the pairs in H x H."""
+        """Turn S into |Q - norm(S)| in place; returns it with the mask of the pairs in H x H."""
         labels, trusted = self._snapshot["labels"], self._snapshot["trusted"]
         inside = trusted[tile.rows, None] & trusted[None, tile.cols]
         same = buffers.take("rest", tile.shape).copy_(labels[tile.rows, None] == labels[None, tile.cols])

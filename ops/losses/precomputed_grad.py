@@ -1,4 +1,4 @@
-"""Losses that compute their gradients together with their value: nothing of a tile outlives the call."""
+"""Losses that compute their gradients together with their value, so that no tile has to be kept after the call."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ Compute = Callable[[bool], tuple[Tensor, tuple[Tensor, ...]]]
 def with_gradients(compute: Compute, *inputs: Tensor) -> Tensor:
     """The scalar that `compute(with_gradient)` returns, differentiable in `inputs`.
 
-    `compute` returns (value, gradients of `inputs`), the gradients only where they are asked for. The backward pass
-    returns them, scaled by the gradient of the value; a second one raises RuntimeError.
+    `compute` returns (value, gradients of `inputs`); the gradients only where they are requested. The backward pass
+    returns them, scaled by the gradient of the value; a second backward pass raises RuntimeError.
     """
     value: Tensor = _Precomputed.apply(compute, *inputs)
     return value

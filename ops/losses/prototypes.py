@@ -1,8 +1,8 @@
 """Prototypical contrastive loss of ProPos and HaDis (Huang et al., TPAMI 2022; arXiv 2401.14038).
 
-c_q is the mean of a cluster's rows of unit length in the batch, of unit length again; c_k that of the target's rows.
-`-log(exp(c_q . c_k / T) / (exp(c_q . c_k / T) + sum over the other clusters' exp(c_q . c_q' / T)))`, the mean over the
-clusters that the batch has; others enter nowhere.
+c_q is the mean of a cluster's rows of unit length in the batch, scaled to unit length; c_k is the same for the target's
+rows. The loss is `-log(exp(c_q . c_k / T) / (exp(c_q . c_k / T) + sum over the other clusters' exp(c_q . c_q' / T)))`,
+a mean over the clusters that have a row in the batch; the others count nowhere.
 
 Axes: B rows of the global batch, D width, K clusters.
 """
@@ -20,11 +20,11 @@ def prototype_loss(
 ) -> Float[Tensor, ""]:
     """The loss of a batch with pseudo labels in [0, K); `q` and `k` (no gradient) have rows of unit length.
 
-    0 for a batch of one cluster, which has no others.
+    It is 0 for a batch of one cluster, which has no others.
     """
     members = one_hot(labels, n_clusters)
     present = members.any(0)
-    members = members.T.to(q.dtype)  # [K B]; a product adds in the same order every time
+    members = members.T.to(q.dtype)  # [K B]; a matrix product adds in the same order every time
     online, target = normalize(members @ q), normalize(members @ k.detach())
     logits = online @ online.T
     place = torch.arange(n_clusters, device=q.device)

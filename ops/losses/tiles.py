@@ -1,7 +1,7 @@
-"""Symmetric tiles: walk an M x M matrix by its upper triangle without ever holding it.
+"""Symmetric tiles: go through an M x M matrix by its upper triangle without ever storing it.
 
-A symmetric matrix is covered by the tiles with row block <= column block; an off-diagonal tile stands for itself and
-its transpose. Whoever sums over pairs visits each tile once and credits both its rows and its columns.
+A symmetric matrix is covered by the tiles whose row block is not after their column block. A tile off the diagonal
+stands for itself and its transpose. A sum over pairs visits each tile once and adds to both its rows and its columns.
 
 Axes: M rows, R rows of a tile, C columns of a tile, D width.
 """
@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-TILE_ROWS = 512  # 512 x 512 float32 is 1 MiB: fits a core's L2, and its products already run at the matmul peak
-GPU_TILE_ROWS = 8192  # 256 MiB: few kernels to start, each of which fills a GPU
+TILE_ROWS = 512  # 1 MiB of float32 fits a core's L2, and its products already run at the matmul peak
+GPU_TILE_ROWS = 8192  # 256 MiB: few kernels, each of which fills a GPU
 
 
 def tile_rows_on(asked: Literal["auto"] | int, device: torch.device | None = None) -> int:
-    """The rows of a tile: those asked for, or by `auto` what suits the device (None: a CPU)."""
+    """The rows of a tile: those `asked` for, or with `auto` those that suit the device (None: a CPU)."""
     if asked != "auto":
         return asked
     return TILE_ROWS if device is None or device.type == "cpu" else GPU_TILE_ROWS
@@ -27,7 +27,7 @@ def tile_rows_on(asked: Literal["auto"] | int, device: torch.device | None = Non
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile of the upper triangle; `index` numbers it, `diagonal` tells that rows and columns are the same."""
+    """One tile of the upper triangle; `index` is its number, `diagonal` says that rows and columns are the same."""
 
     index: int
     rows: slice
@@ -35,24 +35,24 @@ class Tile:
 
     @property
     def diagonal(self) -> bool:
-        """Whether the tile lies on the diagonal (it then holds both (i, j) and (j, i))."""
+        """Whether the tile is on the diagonal, so that it has both (i, j) and (j, i)."""
         return bool(self.rows.start == self.cols.start)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(R, C)."""
+        """(R, C), rows and columns."""
         return self.rows.stop - self.rows.start, self.cols.stop - self.cols.start
 
     @property
     def numel(self) -> int:
-        """R * C."""
+        """R * C, the number of entries."""
         return self.shape[0] * self.shape[1]
 
 
 def upper_tiles(n_rows: int, tile_rows: int = TILE_ROWS) -> Iterator[Tile]:
-    """The tiles of an `n_rows` x `n_rows` symmetric matrix with row block <= column block, row by row.
+    """The tiles of the upper triangle of a symmetric `n_rows` x `n_rows` matrix, row by row.
 
-    The last block may be ragged. Raises ValueError unless both numbers are positive.
+    The last block may be smaller. Raises ValueError unless both numbers are positive.
     """
     if n_rows < 1 or tile_rows < 1:
         raise ValueError(f"n_rows={n_rows} and tile_rows={tile_rows} must be at least 1")
@@ -70,12 +70,12 @@ def share_of_tiles(n_rows: int, tile_rows: int, rank: int, world: int) -> list[T
 
 
 def upper_numel(n_rows: int, tile_rows: int = TILE_ROWS) -> int:
-    """How many entries the upper tiles hold together: what keeping one value a pair costs."""
+    """How many entries the upper tiles have together, which is what one stored value a pair costs."""
     return sum(tile.numel for tile in upper_tiles(n_rows, tile_rows))
 
 
 class TileBuffers:
-    """Scratch memory for tiles, allocated once: fresh pages cost more than the arithmetic on them."""
+    """Scratch memory for tiles, allocated once, since fresh memory pages cost more than the arithmetic on them."""
 
     def __init__(self, tile_rows: int, like: Tensor) -> None:
         self._flat: dict[str, Tensor] = {}
@@ -83,7 +83,7 @@ class TileBuffers:
         self._like = like
 
     def take(self, name: str, shape: tuple[int, int]) -> Float[Tensor, "R C"]:
-        """The buffer `name` seen as a contiguous [R, C] tensor; its contents are whatever was there last."""
+        """The buffer `name` as a contiguous [R, C] tensor, whose contents are left over from its last use."""
         if name not in self._flat:
             self._flat[name] = torch.empty(self._size, dtype=self._like.dtype, device=self._like.device)
         return self._flat[name][: shape[0] * shape[1]].view(shape)
@@ -98,7 +98,7 @@ def similarity_tile(
 ) -> Float[Tensor, "R C"]:
     """`scales[0] Z Z^T + scales[1] E E^T` on one tile (HSAN eq. 5: alpha and 1 - alpha), written to `out`.
 
-    One side only is scaled: alpha leaves [0, 1] during training, so square roots on both sides would not exist.
+    Only one side is scaled: alpha leaves [0, 1] during training, and then square roots for both sides would not exist.
     """
     torch.mm(z[tile.rows] * scales[0], z[tile.cols].T, out=out)
     return out.addmm_(e[tile.rows] * scales[1], e[tile.cols].T)

@@ -5,6 +5,7 @@ All numbers of clusters are those of the model's seed; clusters of other seeds a
 Axes: N rows.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,25 +85,18 @@ def farthest_rows(run: StoredRun, stored: Assignments | None) -> list[tuple[str,
 
 def cards(run: StoredRun, assignments: Assignments | None) -> list[Card]:
     """A card a cluster, the largest first; of what a run has not stored the cards say nothing."""
-    features = {each.cluster: each for each in run.explained}
-    if assignments is None:
-        counts = {each.cluster: each.rows for each in run.explained}
-        return [Card(c, rows, features=features[c].features) for c, rows in _largest(counts)]
-    counts = dict(zip(*(each.tolist() for each in np.unique(assignments.clusters, return_counts=True)), strict=True))
-    counts |= {c: 0 for c in features if c not in counts}
-    return [
-        _card(assignments, c, rows, features[c].features if c in features else None) for c, rows in _largest(counts)
-    ]
+    features = {each.cluster: each.features for each in run.explained}
+    counts = {each.cluster: each.rows for each in run.explained}
+    if assignments is not None:
+        counts = {**dict.fromkeys(features, 0), **Counter(assignments.clusters.tolist())}
+    largest = sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:CARDS]
+    return [_card(assignments, cluster, rows, features.get(cluster)) for cluster, rows in largest]
 
 
-def _largest(counts: dict[int, int]) -> list[tuple[int, int]]:
-    return sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:CARDS]
-
-
-def _card(stored: Assignments, cluster: int, rows: int, features: list[FeatureDifference] | None) -> Card:
+def _card(stored: Assignments | None, cluster: int, rows: int, features: list[FeatureDifference] | None) -> Card:
+    if stored is None or not rows:
+        return Card(cluster, rows, features=features)
     members = np.flatnonzero(stored.clusters == cluster)
-    if not len(members):
-        return Card(cluster, 0, features=features)
     confidence = stored.confidence[members]
     order = members[np.argsort(-confidence, kind="stable")]
     shares = [float((other[members] == cluster).mean()) for other in stored.others]

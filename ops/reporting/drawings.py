@@ -28,7 +28,7 @@ TSNE_EPOCHS = 750  # 1,800 rows are within 2 % of the loss that 1,000 reach, in 
 
 
 def run_drawings(run: StoredRun, points: Coordinates | None) -> dict[str, list[bytes]]:
-    """All figures of one run that its stored files allow; `points`: its rows' coordinates (`coordinates`)."""
+    """All figures of one run that its stored files allow; `points`: its rows' coordinates (`tsne`)."""
     from ops.reporting import figures as plots
     from ops.reporting import image_figures, som_figure
 
@@ -81,11 +81,6 @@ def baseline_lines(run: StoredRun) -> dict[str, dict[str, float]]:
             group = "eval" if metric in LABELLED else "tune" if metric == "score" else "cluster"
             lines.setdefault(f"{group}/{metric}", {})[BASELINES.get(name, name)] = value
     return lines
-
-
-def coordinates(run: StoredRun) -> Coordinates | None:
-    """t-SNE coordinates of a run's rows before and after training; None where there are too few to draw."""
-    return tsne(run.sample, run.path / f"seed-{run.seed}" / "tsne.npz") if run.sample else None
 
 
 def curve_titles(run: StoredRun) -> dict[str, str]:

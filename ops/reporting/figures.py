@@ -60,12 +60,10 @@ def embedding(
 def _follow(cluster: NDArray[np.int64], label: NDArray[np.int64]) -> dict[int, int]:
     """Colour number of each label: that of the cluster which fits it best, so that both rows read alike."""
     from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics.cluster import contingency_matrix
 
-    clusters, c = np.unique(cluster, return_inverse=True)
-    labels, y = np.unique(label, return_inverse=True)
-    table = np.zeros((len(labels), len(clusters)), dtype=np.int64)
-    np.add.at(table, (y, c), 1)
-    rows, columns = linear_sum_assignment(-table)
+    labels, clusters = np.unique(label), np.unique(cluster)
+    rows, columns = linear_sum_assignment(contingency_matrix(label, cluster), maximize=True)
     matched = {int(labels[r]): int(k) for r, k in zip(rows, columns, strict=True)}
     rest = [int(value) for value in labels if int(value) not in matched]
     return matched | {value: len(clusters) + i for i, value in enumerate(rest)}
@@ -133,18 +131,16 @@ def curves(
             ((0, (1, 1)), (0, (5, 1, 1, 1))), (baselines or {}).get(metric, {}).items(), strict=False
         ):
             ax.axhline(scale * value, color=CYCLE[4], linewidth=1.2, linestyle=look, label=name, zorder=1)
-        _widen(ax, scale)
+        ax.set_ylim(*_widened(*ax.get_ylim(), scale))
     legend(figure, max(axes, key=lambda ax: len(ax.get_legend_handles_labels()[1])))
     return figure
 
 
-def _widen(ax: Axes, scale: float) -> None:
+def _widened(low: float, high: float, scale: float = 0.0) -> tuple[float, float]:
     """A range that does not blow up noise: at least a tenth of the scale, or of the values where they are larger."""
-    low, high = ax.get_ylim()
     least = 0.1 * max(min(scale, 100.0) if max(abs(low), abs(high)) <= scale else 0.0, abs(low), abs(high))
-    if high - low < least:
-        middle = (low + high) / 2
-        ax.set_ylim(middle - least / 2, middle + least / 2)
+    room = max(0.0, least - (high - low)) / 2
+    return low - room, high + room
 
 
 def _points(history: Epochs, metric: str) -> tuple[list[int], list[float]]:
@@ -270,8 +266,6 @@ def comparison(names: Sequence[str], values: Mapping[str, Sequence[Sequence[floa
                 ax.plot(float(np.mean(seeds)), i, "|", color=INK, markersize=16, markeredgewidth=2)
         ax.set_yticks(range(len(names)), [name if len(name) < 19 else f"{name[:16]}..." for name in names])
         ax.tick_params(axis="y", length=0)
-        low, high = ax.get_xlim()
-        room = max(0.0, 0.1 * max(abs(low), abs(high)) - (high - low)) / 2  # noise is not blown up
-        ax.set_xlim(low - room, high + room)
+        ax.set_xlim(*_widened(*ax.get_xlim()))
         ax.set_ylim(len(names) - 0.5, -0.5)
     return figure

@@ -11,7 +11,7 @@ from ops.config.console import as_typed
 from ops.reporting import tables
 from ops.reporting.answer import answer
 from ops.reporting.clusters import cards, farthest_rows, oddest, read_assignments
-from ops.reporting.drawings import coordinates, run_drawings, search_drawings
+from ops.reporting.drawings import run_drawings, search_drawings, tsne
 from ops.reporting.points import map_data, points_of, write_points
 from ops.results.search_schema import SearchResult
 from ops.results.stored_run import is_search, read_run
@@ -32,7 +32,8 @@ def write_report(folder: Path) -> Path:
     drawings = dict[str, list[bytes]]()
     shown = dict[str, object](cards=[], odd=[], far=[], map=None, answer=[], place=best)
     if run:
-        places, assignments = coordinates(run), read_assignments(run)
+        places = tsne(run.sample, best / f"seed-{run.seed}" / "tsne.npz") if run.sample else None
+        assignments = read_assignments(run)
         drawings = run_drawings(run, places)
         shown |= {"cards": cards(run, assignments), "answer": answer(run.result)}
         shown |= {"odd": oddest(assignments), "far": farthest_rows(run, assignments)}

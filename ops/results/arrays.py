@@ -34,7 +34,7 @@ PARTS: dict[str, ArrayLayout] = {  # of pictures.npz; each may be missing
 
 
 def read_arrays(path: Path, prefix: str = "", axis: int = 0) -> Arrays:
-    """The arrays of an npz file and of its parts (`rows_by_rank`) whose names begin with `prefix`; without a file none.
+    """The arrays of an npz file and of its parts (`save_rows`) whose names begin with `prefix`; without a file none.
 
     Raises DataError where a file is missing or damaged or holds pickled objects.
     """

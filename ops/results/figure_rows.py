@@ -13,7 +13,7 @@ from ops.rng import generator
 
 FIGURE_ROWS = 2000  # of which t-SNE is computed
 MAP_ROWS = 50_000  # that the map shows, the further ones near the drawn rows that are most like them
-NEAR = 3
+NEAR, PRINCIPAL = 3, 50
 FEATURES, VALUES = 24, 400_000  # that points can be coloured by, at most: columns, and values of all of them
 BATCH = 512
 THUMBNAILS, SHEET = 300_000, 50  # bytes of all thumbnails, and how many stand beside each other
@@ -57,9 +57,12 @@ def figure_arrays(
     drawn rows are nearest to each in the input and in the embedding. Images (`pixels` [N, 3, S, T]) have `thumbnails`.
     """
     rows, more = figure_rows(len(assignment))
+    from sklearn.utils.extmath import randomized_svd
+
     drawn = x[rows]
     middle = drawn.mean(0, dtype=np.float32)
-    axes = _principal(drawn - middle)
+    count = min(PRINCIPAL, *drawn.shape)
+    axes = randomized_svd(drawn - middle, count, random_state=0)[2].T
     before, after = ((drawn - middle) @ axes).astype(np.float32), embedding[rows]
     sample = {"rows": rows, "before": before, "after": after, "cluster": assignment[rows]}
     if len(more):
@@ -79,17 +82,6 @@ def figure_arrays(
     if labels is None:
         return sample
     return sample | {"label": labels[rows]} | ({"more_label": labels[more]} if len(more) else {})
-
-
-def _principal(centred: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The 50 directions [F, 50] in which rows [n, F] with mean 0 vary most, by the smaller of both Gram matrices."""
-    wide = centred.shape[1] > len(centred)
-    vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)[1][:, ::-1][:, :50]
-    if not wide:
-        return vectors
-    axes = centred.T @ vectors
-    lengths = np.linalg.norm(axes, axis=0)
-    return np.where(lengths > 1e-4 * lengths.max(initial=0), axes / np.maximum(lengths, 1e-30), 0)  # else only rounding
 
 
 def _nearest(x: NDArray[np.number], drawn: NDArray[np.floating]) -> NDArray[np.int64]:

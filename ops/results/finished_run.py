@@ -1,7 +1,7 @@
 """A finished run as a starting point: its model, the nodes it was trained on, and their clusters."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -46,10 +46,6 @@ class TrainedNodes:
                 f"in training it was {self.digest[:8]}); give that data by --known DATASET, or the whole grown graph"
             )
         return graph
-
-    def with_source(self, spec: str, knn: int) -> "TrainedNodes":
-        """The same nodes, their data read from elsewhere (`--known`)."""
-        return replace(self, source=self.source.model_copy(update={"spec": spec, "knn": knn}))
 
 
 def location(dataset: str) -> str:

@@ -43,13 +43,13 @@ class _ScalingOfModel(StoredJson):
 
 
 class _EncodingOfModel(StoredJson):
-    ignored: list[str]
-    categories: dict[str, list[str]]
+    ignored: tuple[str, ...]
+    categories: dict[str, tuple[str, ...]]
     made: MadeFeatures = "none"
 
 
 class ModelFile(StoredJson):
-    """settings.json of a model: the method's settings and the keys ABOUT."""
+    """settings.json of a model: the method's settings, and these keys, which no method has."""
 
     method: str
     dataset: str | None = None
@@ -65,10 +65,8 @@ class ModelFile(StoredJson):
     @property
     def scaler(self) -> Scaling | None:
         """How the training scaled its features."""
-        return Scaling.of(self.scaling.plain() if self.scaling else None)
-
-
-ABOUT = tuple(ModelFile.model_fields)  # keys of settings.json that are no settings
+        given = self.scaling
+        return None if given is None else Scaling(given.kind, np.array(given.centre), np.array(given.width))
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,9 @@ class StoredModel:
     def encoding(self) -> Encoding:
         """How the training's table was read; nothing is left out or encoded of what was none."""
         given = self.about.encoding
-        return Encoding.of(given.plain() if given else None) or Encoding(categories={})
+        if given is None:
+            return Encoding(categories={})
+        return Encoding(True, given.ignored, given.categories, given.made)
 
     @property
     def method(self) -> str:

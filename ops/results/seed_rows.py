@@ -1,4 +1,4 @@
-"""What a run's finished seeds have left of their rows, read a part at a time, and the tables that become of it.
+"""What a run's seeds leave of their rows: written by the ranks that own them, read a part at a time for tables.
 
 A task reads one part's rows and writes one part of a table: nobody needs more than a part. Where ranks have sent their
 parts to S3 they are read from there, and tables are written there.
@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ops.atomic_io import Arrays, inside
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.atomic_io import Arrays, inside, save_arrays
+from ops.clustering.owners import Owners
+from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 from ops.graph.partition.executors import BuildTask
-from ops.results.arrays import ASSIGNMENTS, part_path, read_arrays, write_table
+from ops.results.arrays import ASSIGNMENTS, PARTS_OF, part_path, read_arrays, write_table
 from ops.storage import object_store as s3
 
 
@@ -77,3 +82,31 @@ def _read(path: Path, shown: str) -> Arrays:
     if not path.is_file():
         raise DataError(f"{shown}: this part of the results is missing; run it again with --fresh")
     return read_arrays(path)
+
+
+def save_rows(
+    path: Path,
+    group: ProcessGroup,
+    offsets: Callable[[str], NDArray[np.int64] | None],
+    rows: Mapping[str, NDArray[np.generic]],
+    axis: int = 0,
+) -> None:
+    """Write arrays whose rows along `axis` ranks own by parts, all ranks together: NAME/part-00000.npz ... each.
+
+    `offsets(name)` are the first rows of an array's parts; where there is one part, or None, rank 0 has all of it and
+    writes it to NAME.npz.
+    """
+    whole: Arrays = {}
+    by_part: dict[int, Arrays] = {}
+    for name, array in rows.items():
+        first = offsets(name)
+        if first is None or len(first) == 2:
+            whole[name] = array
+            continue
+        whole[PARTS_OF] = np.array(len(first) - 1)
+        for part, at in Owners(first, group).slices():
+            by_part.setdefault(part, {})[name] = array[at] if axis == 0 else array[:, at]
+    for part, each in by_part.items():
+        save_arrays(part_path(path, part), **each)
+    if group.rank == 0 and whole:
+        save_arrays(path, **whole)

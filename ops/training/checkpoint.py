@@ -33,25 +33,6 @@ DAMAGED = (OSError, ValueError, KeyError, TypeError, SafetensorError, s3.Missing
 Place = Path | s3.Location
 
 
-class Checkpoints:
-    """The checkpoints of a seed that trains in one process, in a folder."""
-
-    def __init__(self, place: Path) -> None:
-        self._folder = place
-
-    def load(self) -> State | None:
-        """See `load_latest`."""
-        return load_latest(self._folder)
-
-    def save(self, state: State) -> None:
-        """See `save`."""
-        save(self._folder, state)
-
-    def drop(self) -> None:
-        """Remove the checkpoints of a seed that has ended."""
-        drop(self._folder)
-
-
 class WorkerCheckpoints:
     """The checkpoints of a seed that `world` workers of Ray Train train together; each has one of these.
 
@@ -113,9 +94,6 @@ class WorkerCheckpoints:
         if self._rank == 0:
             _commit(self._place, name, {file: digest for each in all_sums for file, digest in each.items()})
             _drop_old(self._place)
-
-    def drop(self) -> None:
-        """Nothing: Ray Train still writes there; the driver drops them behind it."""
 
 
 def save(folder: Path, state: State) -> Path:

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ops import memory
-from ops.api import D, Experiment, Method, S
+from ops.api import D, Experiment, Judge, Method, Record, S
 from ops.clustering.owners import Owners
 from ops.clustering.shards import BLOCK_ROWS
 from ops.config.cli import Request
@@ -26,14 +26,47 @@ from ops.distributed import ray_session
 from ops.distributed.process_group import ProcessGroup
 from ops.distributed.resources import Share, Workers, nodes, on_cluster, room
 from ops.errors import DivergedError, SettingsError
-from ops.evaluation.labelled import Evaluator
+from ops.evaluation.labelled import Evaluator, evaluator
 from ops.results.feature_scale import rows_alike
 from ops.results.statistics import ALIKE
 from ops.storage import run_dir
 from ops.training import warm_start
-from ops.training.seed_run import Judges
+from ops.training.checkpoint import WorkerCheckpoints
 
 MOST_WORKERS, LOCAL_WORKERS = 10_000, 64  # of a cluster; of a machine with fewer CPUs than that
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Who scores the assignment of this rank's rows: `unlabelled` gives indices by name, `evaluator` needs labels."""
+
+    unlabelled: Judge
+    evaluator: Evaluator
+    n_clusters: int
+    owners: Owners
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Who hears of a seed: `stop` is asked after each epoch, `record` gets each, `saved` follows a checkpoint.
+
+    A true answer of `stop` writes a checkpoint and raises Interrupted.
+    """
+
+    stop: Callable[[], bool] = lambda: False
+    record: Callable[[Record], None] = lambda record: None
+    saved: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Which of `count` workers of Ray Train this process is (0: none), and where they keep checkpoints."""
+
+    rank: int = 0
+    count: int = 0
+    threads: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    checkpoints: WorkerCheckpoints | None = None
 
 
 @dataclass(frozen=True)
@@ -108,8 +141,8 @@ def judges_of(experiment: Experiment[S, D], group: ProcessGroup | None = None) -
     if offsets is None and group.rank:
         return None
     owners = Owners.alone(experiment.data.n_rows) if offsets is None else Owners(offsets, group)
-    evaluator = Evaluator(None if labels is None else labels[owners.shard.numbers()], owners.group)
-    return Judges(module.judge(experiment, owners.group), evaluator, experiment.k, owners)
+    scored = evaluator(None if labels is None else labels[owners.shard.numbers()], owners.group)
+    return Judges(module.judge(experiment, owners.group), scored, experiment.k, owners)
 
 
 def tracking_uri(launch: LaunchSettings) -> str:

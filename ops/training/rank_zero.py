@@ -44,25 +44,25 @@ class Reporter(Console):
 
     def say(self, text: str = "", *, lines: bool = False) -> None:
         """A line, or several, for standard output."""
-        self._write({"kind": "say", "text": text, "lines": lines})
+        self._write("say", text=text, lines=lines)
 
     def warn(self, text: str) -> None:
         """A warning."""
-        self._write({"kind": "warn", "text": text})
+        self._write("warn", text=text)
 
     def progress(self, text: str, *, milestone: bool, share: float | None = None) -> None:
         """Where the run stands."""
-        self._write({"kind": "progress", "text": text, "milestone": milestone, "share": share})
+        self._write("progress", text=text, milestone=milestone, share=share)
 
     def record(self, record: Record) -> None:
         """An epoch has ended."""
-        self._write({"kind": "record", "record": record})
+        self._write("record", record=record)
         if self._mirror is not None and time.monotonic() - self._pushed > EVERY:
             self._push()
 
     def saved(self) -> None:
         """A checkpoint is on disk."""
-        self._write({"kind": "saved"})
+        self._write("saved")
         if self._mirror is not None:
             self._push()
 
@@ -87,9 +87,9 @@ class Reporter(Console):
         self._mirror.offer()
         self._pushed = time.monotonic()
 
-    def _write(self, event: Event) -> None:
+    def _write(self, kind: str, **words: object) -> None:
         with self._lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
+            file.write(json.dumps({"kind": kind, **words}) + "\n")
 
 
 @contextmanager

@@ -27,8 +27,9 @@ from ops.results.schema import SeedResult
 from ops.storage import object_store as s3
 from ops.storage import run_dir
 from ops.training.checkpoint import FOLDER, Place, WorkerCheckpoints, drop
+from ops.training.experiment import Hooks, Worker
 from ops.training.rank_zero import Event, Follower, reporter
-from ops.training.train_seed import Hooks, Worker, finish_run, open_run
+from ops.training.train_seed import train_seed
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -47,7 +48,7 @@ def train_on_workers(experiment: AnyExperiment, workers: Workers, folder: Path, 
     DivergedError, ...), ResourceError where the cluster cannot place the workers or they keep failing.
     """
     folder = folder.absolute()
-    place = _on_s3(experiment, folder) if workers.cluster else None
+    place = _on_s3(experiment.launch, folder) if workers.cluster else None
     follower = Follower(folder, place, skip=() if isinstance(experiment.launch, SearchSettings) else (PARTS,))
     trainer = _trainer(experiment, workers, seed, folder, place)
     ended: list[object] = []
@@ -74,9 +75,7 @@ def train_on_workers(experiment: AnyExperiment, workers: Workers, folder: Path, 
     follower.clear()
     if error is not None:
         raise error
-    summary = _outcome(ended[0])
-    drop_checkpoints(experiment, workers, folder)
-    return summary
+    return _outcome(ended[0])
 
 
 def left_to_workers(launch: LaunchSettings) -> tuple[str, ...]:
@@ -91,22 +90,19 @@ def left_to_workers(launch: LaunchSettings) -> tuple[str, ...]:
 
 def rows_on_s3(launch: LaunchSettings, folder: Path) -> s3.Location | None:
     """Where the rows in parts of a run's `folder` are if its workers keep them on S3, else None."""
-    if PARTS not in left_to_workers(launch) or run_dir.remote(launch) is None:
-        return None
-    return run_dir.remote(launch, *folder.absolute().relative_to(run_dir.local_out(launch).absolute()).parts)
+    return _on_s3(launch, folder.absolute()) if PARTS in left_to_workers(launch) else None
 
 
 def drop_checkpoints(experiment: AnyExperiment, workers: Workers | None, folder: Path) -> None:
     """Remove the checkpoints of a seed that has ended."""
-    place = _on_s3(experiment, folder.absolute()) if workers is not None and workers.cluster else None
+    place = _on_s3(experiment.launch, folder.absolute()) if workers is not None and workers.cluster else None
     drop(folder / FOLDER)
     if place is not None:
         drop(place / FOLDER)
 
 
-def _on_s3(experiment: AnyExperiment, folder: Path) -> s3.Location | None:
+def _on_s3(launch: LaunchSettings, folder: Path) -> s3.Location | None:
     """Where a folder of the run is on S3, None where the run belongs into a folder."""
-    launch = experiment.launch
     if run_dir.remote(launch) is None:
         return None
     return run_dir.remote(launch, *folder.relative_to(run_dir.local_out(launch).absolute()).parts)
@@ -114,15 +110,10 @@ def _on_s3(experiment: AnyExperiment, folder: Path) -> s3.Location | None:
 
 def _show(event: Event, console: Console, workers: Workers) -> None:
     """What rank 0 wants to have said."""
-    kind = event["kind"]
-    if kind == "lost":
+    if event["kind"] == "lost":
         console.warn(f"a worker was lost; {workers.count} workers start again from the checkpoint")
-    elif kind == "progress":
-        console.progress(event["text"], milestone=event["milestone"], share=event["share"])
-    elif kind == "say":
-        console.say(event["text"], lines=event["lines"])
-    elif kind == "warn":
-        console.warn(event["text"])
+    elif event["kind"] in ("say", "warn", "progress"):
+        getattr(console, event["kind"])(**{name: value for name, value in event.items() if name != "kind"})
 
 
 def _fit(trainer: Any, ended: list[object]) -> None:
@@ -164,6 +155,8 @@ def _trainer(
     else:
         s3.delete(place / FOLDER / SNAPSHOT)
     resources = {"CPU": float(workers.threads)} | ({"GPU": workers.gpus} if workers.gpus else {})
+    # what nodes that were started before do not inherit, and torch needs before us; never secrets: Ray logs it
+    environment = {"env_vars": {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}} if workers.cluster else None
     # only what training needs: nothing that only judges may see, no addresses with passwords
     request = experiment.request.with_launch(tracking_uri=None)
     bare = replace(experiment, request=request, labels=None, hidden=None)
@@ -184,7 +177,7 @@ def _trainer(
             name=FOLDER,
             storage_path=str(folder if place is None else place),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            worker_runtime_env=_environment(workers),  # type: ignore[call-arg]
+            worker_runtime_env=environment,  # type: ignore[call-arg]
             callbacks=[_ending()],
         ),
     )
@@ -203,14 +196,6 @@ def _ending() -> Any:
                     raise cause
 
     return Ending()
-
-
-def _environment(workers: Workers) -> dict[str, dict[str, str]] | None:
-    """What a cluster's nodes, which were started before, do not inherit from this process. Never secrets: Ray logs it.
-
-    A worker imports torch for Ray's sake before it imports us.
-    """
-    return {"env_vars": {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}} if workers.cluster else None
 
 
 def work(config: Mapping[str, Any]) -> SeedResult | str | None:
@@ -248,8 +233,6 @@ def work(config: Mapping[str, Any]) -> SeedResult | str | None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seed-")))
             hooks = Hooks(saved=partial(_send, folder, place))
         try:
-            run = stack.enter_context(open_run(experiment, folder, config["seed"], hooks, worker=worker))
-            result = experiment.method.train(experiment.settings, experiment.data, run)
-            return finish_run(experiment, run, result)
+            return train_seed(experiment, folder, config["seed"], hooks, worker)
         except Interrupted as error:
             return str(error)

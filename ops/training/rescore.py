@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from ops.api import AnyExperiment, Record
 from ops.atomic_io import atomic_write, plain, save_arrays
-from ops.evaluation.labelled import Evaluator
+from ops.evaluation.labelled import evaluator
 from ops.graph.sampling.dataset import PartitionedGraph
 from ops.results import arrays, statistics
 from ops.results.model_store import ModelFile
 from ops.results.schema import SeedResult
 from ops.results.stored_run import read_history
 from ops.storage.status import HISTORY, end
-from ops.training.consensus_result import scored_again
+from ops.training.beside_last import scored_again
 from ops.training.seed_run import BRANCH
 
 NAMED = {"ids": "ids", "names": "column names", "labels": "labels"}
@@ -67,8 +67,6 @@ def rescored(experiment: AnyExperiment, folder: Path) -> SeedResult:
         taken = int(summary.last["epoch"] or 0) if summary.taken else None
         for key, value in statistics.figures_of(history, taken).items():
             setattr(summary, key, value)
-        if not (folder / arrays.EPOCHS).is_file():
-            summary.oracle = None
         if summary.consensus is not None:
             clusters = arrays.read_arrays(folder / arrays.ASSIGNMENTS)["consensus"]
             summary.consensus = scored_again(summary.consensus, clusters, experiment.labels)
@@ -86,27 +84,17 @@ def score_history(folder: Path, labels: NDArray[np.int64] | None) -> list[Record
 
     Returns it. Epochs whose clusters were not kept (of trials that were ended early) have no such scores.
     """
-    evaluator, clusters = Evaluator(labels), _clusters(folder)
+    scored, kept = evaluator(labels), arrays.read_arrays(folder / arrays.EPOCHS, axis=1)
+    clusters = dict(zip(kept["epoch"].tolist(), kept["clusters"].astype(np.int64), strict=True)) if kept else {}
     history = []
     read_history(folder / HISTORY)  # a damaged one is told
     for line in (folder / HISTORY).read_text(encoding="utf-8").splitlines():
         record = {k: v for k, v in json.loads(line).items() if not k.startswith(LABELLED)}
-        if int(record["epoch"]) in clusters:
-            record |= {f"eval/{k}": v for k, v in evaluator(clusters[int(record["epoch"])]).items()}
+        if record["epoch"] in clusters:
+            record |= {f"eval/{k}": v for k, v in scored(clusters[record["epoch"]]).items()}
         history.append(record)
     atomic_write(folder / HISTORY, "".join(json.dumps(plain(record)) + "\n" for record in history))
     return [statistics.numbers(record) for record in history]
-
-
-def _clusters(folder: Path) -> dict[int, NDArray[np.int64]]:
-    """The clusters of each scored epoch; of a run of an earlier version those of the last and the selected one."""
-    kept = arrays.read_arrays(folder / arrays.EPOCHS, axis=1)
-    if kept:
-        return {int(e): c.astype(np.int64) for e, c in zip(kept["epoch"], kept["clusters"], strict=True)}
-    kept, summary = arrays.read_arrays(folder / arrays.ASSIGNMENTS), SeedResult.read_optional(folder / "result.json")
-    if not kept or summary is None or summary.selected_epoch is None:
-        return {}
-    return {summary.selected_epoch: kept["selected"], int(summary.last["epoch"] or 0): kept["last"]}
 
 
 def _rename_columns(model: Path, names: tuple[str, ...] | None) -> None:

@@ -1,6 +1,6 @@
 """One seed of one run on disk: what `run` is for a method, in this process, inside a trial or on a worker of Ray Train.
 
-It scores assignments (indices without labels; labels only through the Evaluator), keeps the history, checkpoints and
+It scores assignments (indices without labels; labels only through the evaluator), keeps the history, checkpoints and
 passes a stop on. The method sees none of it. Of several workers rank 0 keeps the records; the others take part in
 what needs all: the sum of their use of the machine, rank 0's decisions, a checkpoint's parts and, where each has rows
 of its own, the scores.
@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,16 +22,16 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from ops import memory
-from ops.api import Judge, Record, State, Warm
+from ops.api import Record, State, Warm
 from ops.atomic_io import Arrays, atomic_write, plain, write_json
 from ops.clustering.owners import Owners
 from ops.config.console import Clock, Console
 from ops.device import Precision
 from ops.errors import DivergedError, Interrupted
-from ops.evaluation.labelled import Evaluator
 from ops.results.statistics import COLLAPSED_SHARE, numbers
 from ops.storage.status import HISTORY
-from ops.training.checkpoint import FOLDER, Checkpoints, WorkerCheckpoints
+from ops.training.checkpoint import FOLDER, load_latest, save
+from ops.training.experiment import Hooks, Judges, Worker
 
 CHECKPOINT_SECONDS = 60.0
 COLLAPSED_TIMES = 3
@@ -43,42 +42,26 @@ COLLAPSED_STD = 0.1  # of `collapse/std`: 1 where projections of unit length poi
 V = TypeVar("V")
 
 
-@dataclass(frozen=True)
-class Judges:
-    """Who scores the assignment of this rank's rows: `unlabelled` gives indices by name, `evaluator` needs labels."""
-
-    unlabelled: Judge
-    evaluator: Evaluator
-    n_clusters: int
-    owners: Owners
-
-
 class SeedRun:
     """`ops.api.Run` on a folder; `start` is its newest sound checkpoint, or None.
 
-    `stop` is asked at every report: a true answer writes a checkpoint and raises Interrupted. `on_record` hears of
-    every epoch (a search reports to its scheduler there). `cure`: what helps this method against a collapse. Of
-    `workers` (0: this process alone) those without rows of their own need no `judges`; rank 0 keeps the history.
+    `cure`: what helps this method against a collapse. Workers without rows of their own need no `judges`; rank 0 keeps
+    the history.
     """
 
     def __init__(
-        self, folder: Path, seed: int, epochs: int, judges: Judges | None, console: Console, *,
-        threads: int, device: str | torch.device = "cpu", stop: Callable[[], bool] = lambda: False,
-        on_record: Callable[[Record], None] = lambda record: None, on_checkpoint: Callable[[], None] = lambda: None,
-        stop_on_collapse: bool = False, warm: Warm | None = None, workers: int = 0, rank: int = 0,
-        cure: str = "lower --lr", checkpoints: Checkpoints | WorkerCheckpoints | None = None,
+        self, folder: Path, seed: int, epochs: int, judges: Judges | None, console: Console, hooks: Hooks,
+        worker: Worker, *, warm: Warm | None = None, stop_on_collapse: bool = False, cure: str = "lower --lr",
         precision: Precision = "float32",
     ) -> None:  # fmt: skip
-        self.folder, self.seed, self.rank, self.world = folder, seed, rank, max(workers, 1)
-        self.device, self.warm = torch.device(device), warm
+        self.folder, self.seed, self.rank, self.world = folder, seed, worker.rank, max(worker.count, 1)
+        self.device, self.warm = worker.device, warm
         self.history: list[Record] = []
         self.assignments: dict[int, NDArray[np.int64]] = {}
         self.warnings: list[str] = []
-        self.judges, self._console, self._stop = judges, console, stop
-        self._on_checkpoint, self._on_record = on_checkpoint, on_record
-        self._stop_on_collapse, self._threads = stop_on_collapse, [workers, threads]
-        self._checkpoints = checkpoints or Checkpoints(folder / FOLDER)
-        self._collapsed, self._cure = 0, cure
+        self.judges, self._console, self._hooks = judges, console, hooks
+        self._stop_on_collapse, self._threads = stop_on_collapse, [worker.count, worker.threads]
+        self._checkpoints, self._collapsed, self._cure = worker.checkpoints, 0, cure
         self._before = {"seconds": 0.0, "cpu_seconds": 0.0, "peak": 0.0}  # by earlier processes of this seed
         self._began, self._cpu = time.monotonic(), time.process_time()
         self._last_epoch_at = self._began
@@ -93,7 +76,7 @@ class SeedRun:
         )
         if state is not None and judges is not None:
             self.assignments = _stored_assignments(state, judges.owners)
-        if rank == 0:
+        if self.rank == 0:
             self._begin(state)
             self._clock = Clock(self.start.epoch + 1 if self.start else 0, epochs - 1)
             self._history_file = (folder / HISTORY).open("a", encoding="utf-8")
@@ -139,7 +122,7 @@ class SeedRun:
             scores = _score(self.judges, assignment, embeddings or {})
         if self.rank == 0:
             self._record(epoch, metrics, scores)
-            stopping = self._stop()
+            stopping = self._hooks.stop()
             recent = time.monotonic() - self._checkpointed < CHECKPOINT_SECONDS
             saving = state is not None and (stopping or (assignment is not None and not recent))
         stopping, saving = self._agreed(stopping, saving)
@@ -149,7 +132,7 @@ class SeedRun:
             raise Interrupted(f"stopped after epoch {epoch} of seed {self.seed}; the checkpoint is kept")
         self._last_epoch_at = time.monotonic()
         if self.rank == 0:
-            self._on_record(self.history[-1])
+            self._hooks.record(self.history[-1])
 
     def __enter__(self) -> SeedRun:
         """The run; its history file is closed at the end."""
@@ -157,16 +140,8 @@ class SeedRun:
 
     def __exit__(self, *error: object) -> None:
         """Close the history file."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the history file."""
         if self.rank == 0:
             self._history_file.close()
-
-    def drop_checkpoints(self) -> None:
-        """Remove the checkpoints of a seed that has ended."""
-        self._checkpoints.drop()
 
     def _agreed(self, *answers: bool) -> list[bool]:
         """Rank 0's answers, on every rank."""
@@ -178,7 +153,7 @@ class SeedRun:
     def publish(self) -> None:
         """Wait until what each rank has written is where rank 0's files are; ranks with rows of their own call it."""
         if self.rank:
-            self._on_checkpoint()
+            self._hooks.saved()
         if self.judges is not None and self.judges.owners.group.world > 1:
             dist.barrier()
 
@@ -231,15 +206,18 @@ class SeedRun:
                 "run.assignment_epochs": torch.tensor(list(self.assignments), dtype=torch.int64),
             }
             state = State(state.epoch, state.shared | extra, state.parts)
-        self._checkpoints.save(state)
+        if self._checkpoints is None:
+            save(self.folder / FOLDER, state)
+        else:
+            self._checkpoints.save(state)
         self._checkpointed = time.monotonic()
         if self.rank == 0:
-            self._on_checkpoint()
+            self._hooks.saved()
 
     def _load(self) -> State | None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            state = self._checkpoints.load()
+            state = load_latest(self.folder / FOLDER) if self._checkpoints is None else self._checkpoints.load()
         for each in caught:
             self._console.warn(str(each.message))
         return state
@@ -277,12 +255,9 @@ def _without_run(values: Mapping[str, V]) -> dict[str, V]:
 
 
 def _stored_assignments(state: State, owners: Owners) -> dict[int, NDArray[np.int64]]:
-    """The clusters of this rank's rows at each epoch that was scored; an earlier version stored them in one piece."""
+    """The clusters of this rank's rows at each epoch that was scored."""
     epochs = state.shared["run.assignment_epochs"].tolist()
-    if ASSIGNMENTS in state.shared:
-        pieces = [state.shared[ASSIGNMENTS][:, torch.from_numpy(owners.shard.numbers())]]
-    else:
-        pieces = [state.parts[part][ASSIGNMENTS] for part in owners.parts if epochs]
+    pieces = [state.parts[part][ASSIGNMENTS] for part in owners.parts if epochs]
     rows = torch.cat(pieces or [torch.zeros(len(epochs), 0)], 1).numpy().astype(np.int64)
     return dict(zip(epochs, rows, strict=True))
 

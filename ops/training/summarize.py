@@ -5,17 +5,17 @@ import shutil
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ops.api import AnyExperiment, Record, Result, Warm
+from ops.api import AnyExperiment, Result, Warm
 from ops.atomic_io import Arrays, now, plain, replacing, save_arrays
 from ops.clustering.owners import Owners
 from ops.config.settings import flat
 from ops.data.load import prepared
-from ops.data.types.hetero import Ids
 from ops.datamodules import datamodule_of
 from ops.errors import DivergedError
 from ops.evaluation.model_selection import panel
@@ -25,24 +25,12 @@ from ops.results import arrays, finished_run, statistics
 from ops.results.feature_scale import looked_at
 from ops.results.figure_rows import Rows, T, figure_arrays, figure_rows
 from ops.results.model_store import describe, save_model
-from ops.results.rows_by_rank import save_rows
-from ops.results.schema import (
-    GROUPS,
-    CountSweep,
-    DataRecord,
-    Numbers,
-    RunResult,
-    Scores,
-    SeedResult,
-    SettingRecord,
-    WarmStart,
-)
-from ops.results.seed_rows import SeedRows
+from ops.results.schema import GROUPS, CountSweep, DataRecord, RunResult, Scores, SeedResult, SettingRecord, WarmStart
+from ops.results.seed_rows import SeedRows, save_rows
 from ops.storage import run_dir
 from ops.storage.location import Location
 from ops.storage.status import Ending
-from ops.training.baselines import baselines_of, baselines_of_seed
-from ops.training.consensus_result import consensus_of
+from ops.training.beside_last import baselines_of, baselines_of_seed, consensus_of, ids_of
 from ops.training.rescore import given, rescored
 from ops.training.seed_run import SeedRun
 from ops.training.seed_tables import TABLE, write_assignments, write_explanation
@@ -55,6 +43,7 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
 
     All ranks call it; each writes the rows that it owns. None behind rank 0. Raises DivergedError as `_watch_result`.
     """
+    run.measure()
     judges, last = run.judges, result.assignment
     if judges is None:  # rank 0 has all rows
         return None
@@ -77,29 +66,18 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     x = module.features(data) if module.offsets(data) is None else Rows(owners.total, partial(module.features, data))
     pixels = getattr(data, "pixels", None)
     save_arrays(run.folder / arrays.SAMPLE, **figure_arrays(x, z, drawn_clusters, experiment.labels, pixels))
-    spent = run.spent()
+    kept = None if run.warm is None else run.warm.kept(last)
+    of_some: dict[str, Any] = {"consensus": plain(drawn_scores), "baselines": baselines, "kept": kept}
     summary = SeedResult(
         seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
         sizes=sizes.tolist(), alike=alike, given=given(experiment), warnings=run.warnings, precision=run.precision,
-        seconds=spent["seconds"], cpu_seconds=spent["cpu_seconds"], peak_memory_gib=spent["peak_memory_gib"],
+        **{key: value for key, value in (run.spent() | of_some).items() if value is not None},
     )  # fmt: skip
     _tell_shrunken(experiment, run, owners.total, result.epoch, summary)
-    _add_optional(summary, drawn_scores, baselines, None if run.warm is None else run.warm.kept(last))
     summary.write(run.folder / "result.json")
-    run.drop_checkpoints()
+    if summary.kept is not None:
+        experiment.console.say(f"seed {run.seed}: {summary.kept:.1%} of the shared nodes kept their cluster")
     return summary
-
-
-def _add_optional(
-    summary: SeedResult, consensus: Record | None, baselines: dict[str, Numbers] | None, kept: float | None
-) -> None:
-    """Add what only some runs have: a key is only written where it is set."""
-    if consensus is not None:
-        summary.consensus = plain(consensus)
-    if baselines is not None:
-        summary.baselines = baselines
-    if kept is not None:
-        summary.kept = kept
 
 
 def _tell_shrunken(experiment: AnyExperiment, run: SeedRun, rows: int, taken: int | None, summary: SeedResult) -> None:
@@ -168,9 +146,10 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int, place: Locati
     each = [_rescored(experiment, rows, seed) for seed in seeds]
     lasts = [{k: v for k, v in e.last.items() if v is not None} for e in each]
     chosen = seeds[::-1][panel(lasts[::-1]).chosen]  # of equal seeds the first
-    stability = write_assignments(rows, run, chosen, shown, experiment.k, None if rows.parts > 1 else _ids(experiment))
+    ids = None if rows.parts > 1 else ids_of(experiment)
+    stability = write_assignments(rows, run, chosen, shown, experiment.k, ids)
     _write_files(experiment, rows, chosen, each[seeds.index(chosen)].sizes)
-    last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), baselines_of(experiment, each)
+    last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), baselines_of(experiment, rows, each)
     result = RunResult(
         schema=1, method=experiment.method.name, dataset=_dataset(experiment), settings=_settings(experiment),
         seeds=seeds, command=experiment.request.command, made_by=_versions(experiment.threads), last=last, result=shown,
@@ -220,10 +199,6 @@ def _rescored(experiment: AnyExperiment, rows: SeedRows, seed: int) -> SeedResul
         for file in (arrays.EPOCHS, arrays.ASSIGNMENTS):
             rows.bring(f"{folder.name}/{Path(file).stem}")
     return rescored(experiment, folder)
-
-
-def _ids(experiment: AnyExperiment) -> Ids:
-    return np.arange(experiment.data.n_rows) if experiment.data.ids is None else np.asarray(experiment.data.ids)
 
 
 def _verdicts(result: RunResult) -> list[str]:

@@ -30,12 +30,12 @@ from ops.storage.mirror import Mirror, shared
 from ops.storage.status import HISTORY, Ending, finished, recorded
 from ops.tracking.tensorboard import board
 from ops.tracking.tracker import Tracking
-from ops.training.consensus_result import check_result
-from ops.training.experiment import Session, build_experiment, identity, plan, tracking_uri
+from ops.training.beside_last import check_result
+from ops.training.experiment import Hooks, Session, build_experiment, identity, plan, tracking_uri
 from ops.training.ray_train import drop_checkpoints, left_to_workers, rows_on_s3, train_on_workers
 from ops.training.rescore import changed, given
 from ops.training.summarize import collect, outcome
-from ops.training.train_seed import Hooks, finish_run, open_run
+from ops.training.train_seed import train_seed
 
 
 def run_training(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> tuple[Path, RunResult]:
@@ -170,7 +170,6 @@ def fit(
     seed_folder, data = folder / f"seed-{seed}", experiment.data
     summary = SeedResult.read_optional(seed_folder / "result.json")
     if summary is not None:  # killed behind its results
-        drop_checkpoints(experiment, session.workers, seed_folder)
         for epoch in read_history(seed_folder / HISTORY):
             on_record(numbers(epoch))
         if finished(seed_folder):
@@ -188,25 +187,25 @@ def fit(
         if summary is None:
             served, hooks = replace(experiment, data=session.data), Hooks(stop, hear, session.saved)
             if session.workers is None:
-                with open_run(served, seed_folder, seed, hooks) as run:
-                    result = served.method.train(served.settings, served.data, run)
-                    summary = finish_run(served, run, result)
+                summary = train_seed(served, seed_folder, seed, hooks)
             else:
                 summary = train_on_workers(served, session.workers, seed_folder, seed, hooks)
         assert summary is not None, "rank 0 of a process or of workers returns one"
+        drop_checkpoints(experiment, session.workers, seed_folder)
         record.update({"metrics": summary.figures(), "step": experiment.settings.epochs - 1})
     session.saved()
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """While inside, SIGTERM and SIGINT ask for a stop at the next report; a second one stops at once."""
+def stop_signals(first: Callable[[], None] = lambda: None) -> Iterator[Callable[[], bool]]:
+    """While inside, SIGTERM and SIGINT ask for a stop (`first` is called then); a second one stops at once."""
     asked: list[int] = []
 
     def handler(number: int, frame: object) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
+        first()
 
     old = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

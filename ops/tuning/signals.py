@@ -2,44 +2,39 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ops.errors import ServiceError
 from ops.storage import object_store as s3
+from ops.training.trainer import stop_signals
 
 INTERRUPTED = ".interrupted"
 
 
 @contextmanager
-def interruptible(folder: Path, there: s3.Location | None) -> Iterator[list[int]]:
+def interruptible(folder: Path, there: s3.Location | None) -> Iterator[Callable[[], bool]]:
     """A first SIGINT or SIGTERM has Ray Tune end the search (it listens to SIGUSR1), a second one ends it at once.
 
-    Yields the signals so far. Ray Tune ends a trial in the same way as a pruned one; a file in the study's `folder`,
+    Yields whether there was one. Ray Tune ends a trial in the same way as a pruned one; a file in the study's `folder`,
     and `there` where the study is on S3, tells the trial which.
     """
-    asked: list[int] = []
     (folder / INTERRUPTED).unlink(missing_ok=True)
     if there is not None:
         s3.delete(there / INTERRUPTED)
 
-    def handler(number: int, frame: object) -> None:
-        asked.append(number)
+    def first() -> None:
         (folder / INTERRUPTED).touch()
-        if there is not None and len(asked) == 1:
+        if there is not None:
             with suppress(ServiceError):  # trials on other machines take it for the scheduler's end then
                 s3.write(there / INTERRUPTED, b"", patient=False)
-        if len(asked) > 1 or not callable(signal.getsignal(signal.SIGUSR1)):
+        if not callable(signal.getsignal(signal.SIGUSR1)):
             raise KeyboardInterrupt
         os.kill(os.getpid(), signal.SIGUSR1)
 
-    old = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with stop_signals(first) as asked:
         yield asked
-    finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)
 
 
 def was_interrupted(folder: Path, there: s3.Location | None) -> bool:

@@ -202,7 +202,7 @@ def _tune(study: Study, each: Share) -> None:
         # Ray puts these into a runtime environment, which it logs for all to read; the trials inherit AWS_*
         class_cache.ENV_VARS_TO_PROPAGATE = {k for k in class_cache.ENV_VARS_TO_PROPAGATE if not k.startswith("AWS_")}
         tuner.fit()
-    if asked:
+    if asked():
         raise Interrupted("the search was stopped; finished trials and the checkpoints of the others are kept")
 
 

@@ -14,8 +14,8 @@ from ops.config.console import Console
 from ops.config.settings import LaunchSettings
 from ops.device import precision_on, products
 from ops.errors import SettingsError
-from ops.training.checkpoint import FOLDER, Checkpoints
-from ops.training.experiment import build_experiment, plan
+from ops.training.checkpoint import FOLDER, save
+from ops.training.experiment import Hooks, Worker, build_experiment, plan
 from ops.training.seed_run import SeedRun
 from trainers import METHODS
 
@@ -95,11 +95,12 @@ def test_the_plan_names_a_gpus_precision_and_refuses_it_on_cpus(cuda, tmp_path, 
 ])  # fmt: skip
 def test_a_resumed_run_keeps_its_precision_where_the_device_has_it(device, goes_on, words, tmp_path, capsys):
     shared = {"run.history": [], "run.threads": [0, 1], "run.warnings": [], "run.collapsed": 0, "run.precision": "bf16",
-              "run.spent": {"seconds": 1.0, "cpu_seconds": 1.0, "peak": 0.0}, "run.assignments": torch.zeros(1, 3),
+              "run.spent": {"seconds": 1.0, "cpu_seconds": 1.0, "peak": 0.0},
               "run.assignment_epochs": torch.zeros(1, dtype=torch.int64)}  # fmt: skip
-    Checkpoints(tmp_path / FOLDER).save(State(0, shared))
+    save(tmp_path / FOLDER, State(0, shared))
     asked = precision_on(device, "auto", ("tf32", "float32"))
-    run = SeedRun(tmp_path, 0, 9, None, Console(), threads=1, device=device, precision=asked)
-    run.close()
+    worker = Worker(device=torch.device(device))
+    with SeedRun(tmp_path, 0, 9, None, Console(), Hooks(), worker, precision=asked) as run:
+        pass
     assert run.precision == goes_on
     assert words in capsys.readouterr().err

@@ -38,7 +38,7 @@ def test_the_result_is_that_of_the_last_sound_evaluation_however_often_it_is_res
     result, whole = trained(method, run=Recorder(), **words)
     assert (result.epoch, short.epoch) == (sound, None)
     assert same(result, short)
-    for state in whole.states:
+    for state in whole.states if not words else whole.states[1:4]:  # no copy yet, one of another epoch, one of its own
         script(monkeypatch, method, collapsed, after=state.epoch)
         again, _ = trained(method, run=PlainRun(start=state), **words)
         assert again.epoch == sound

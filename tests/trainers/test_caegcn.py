@@ -180,16 +180,16 @@ def test_q_and_p_are_scored_beside_the_clusters(tmp_path):
     """By the run, not the method: its record has their scores where there are labels."""
     from ops.clustering.owners import Owners
     from ops.config.console import Console
-    from ops.evaluation.labelled import Evaluator
+    from ops.evaluation.labelled import evaluator
     from ops.evaluation.unlabelled import GraphJudge
-    from ops.training.seed_run import Judges, SeedRun
+    from ops.training.experiment import Hooks, Judges, Worker
+    from ops.training.seed_run import SeedRun
 
     data, labels = small_graph()
     judge = GraphJudge(data, 3)
-    judges = Judges(lambda clusters, _: judge(clusters), Evaluator(labels), 3, Owners.alone(50))
-    run = SeedRun(tmp_path / "run", 0, 3, judges, Console(quiet=True), threads=1)
-    result = train(settings_of(epochs=3), data, run)
-    run.close()
+    judges = Judges(lambda clusters, _: judge(clusters), evaluator(labels), 3, Owners.alone(50))
+    with SeedRun(tmp_path / "run", 0, 3, judges, Console(quiet=True), Hooks(), Worker()) as run:
+        result = train(settings_of(epochs=3), data, run)
     last = run.history[-1]
     assert last["eval/acc"] == pytest.approx(scores(labels, result.assignment)["acc"])
     centres = result.model["centres"]

@@ -43,11 +43,3 @@ class Encoding:
         """As JSON."""
         categories = {name: list(values) for name, values in (self.categories or {}).items()}
         return {"ignored": list(self.ignored), "categories": categories, "made": self.made}
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any] | None) -> "Encoding | None":
-        """What `plain` has written."""
-        if plain is None:
-            return None
-        categories = {name: tuple(values) for name, values in plain["categories"].items()}
-        return cls(True, tuple(plain["ignored"]), categories, plain["made"])

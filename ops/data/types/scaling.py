@@ -3,7 +3,7 @@
 Axes: n rows, F features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,11 +34,6 @@ class Scaling:
     def plain(self) -> dict[str, Any]:
         """As JSON, to the last bit."""
         return {"kind": self.kind, "centre": self.centre.tolist(), "width": self.width.tolist()}
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any] | None) -> "Scaling | None":
-        """What `plain` has written."""
-        return None if plain is None else cls(plain["kind"], np.array(plain["centre"]), np.array(plain["width"]))
 
 
 def fit_scaling(x: NDArray[np.float32], kind: Scale, categories: Sequence[Sequence[int]] = ()) -> Scaling | None:

@@ -1,7 +1,7 @@
-"""Compiled loops of attention over sampled neighbours, forwards and backwards, one pass over the edges each.
+"""Compiled loops of attention over sampled neighbours, forward and backward, with one pass over the edges each.
 
-Imported where it is used (numba takes a second). Only real edges cost anything, no array has a row per edge and width,
-and sums run in the order of rows and slots on one thread, so that they are the same every time.
+Imported inside functions (numba takes a second). Only real edges cost anything, no array has a row for each edge and
+width, and sums run in the order of rows and slots on one thread, so that they are always the same.
 
 Axes: B targets, f neighbours a target, N sources, A heads of width d.
 """
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-_LOOSE = {"reassoc", "contract", "nsz"}  # lets a dot product run in vector registers; NaN and inf stay what they are
+_LOOSE = {"reassoc", "contract", "nsz"}  # lets a dot product use vector registers; NaN and inf stay
 
 
 @njit(cache=True, nogil=True, fastmath=_LOOSE)
 def dots(query: Array, key: Array, neighbours: Array, mask: Array, scores: Array) -> None:
-    """scores [B f A] = query [B A d] . key [N A d] of each edge, 0 where there is none."""
+    """scores [B f A] = query [B A d] . key [N A d] for each edge; 0 where there is none."""
     width = query.shape[2]
     for i in range(neighbours.shape[0]):
         for j in range(neighbours.shape[1]):
@@ -35,7 +35,7 @@ def dots(query: Array, key: Array, neighbours: Array, mask: Array, scores: Array
 
 @njit(cache=True, nogil=True, fastmath=_LOOSE)
 def gathered(share: Array, value: Array, neighbours: Array, mask: Array, total: Array) -> None:
-    """total [B A d] += share [B f A] times value [N A d], over each target's edges."""
+    """total [B A d] += share [B f A] times value [N A d], summed over the edges of each target."""
     for i in range(neighbours.shape[0]):
         for j in range(neighbours.shape[1]):
             if mask[i, j]:
@@ -48,7 +48,7 @@ def gathered(share: Array, value: Array, neighbours: Array, mask: Array, total: 
 
 @njit(cache=True, nogil=True, fastmath=_LOOSE)
 def scattered(share: Array, gradient: Array, neighbours: Array, mask: Array, total: Array) -> None:
-    """total [N A d] += share [B f A] times gradient [B A d], to the source of each edge."""
+    """total [N A d] += share [B f A] times gradient [B A d], added to the source of each edge."""
     for i in range(neighbours.shape[0]):
         for j in range(neighbours.shape[1]):
             if mask[i, j]:

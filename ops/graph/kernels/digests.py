@@ -1,7 +1,7 @@
-"""Compiled loops of a build's digests, whose sums do not depend on order or chunks. Imported inside functions only.
+"""Compiled loops for the digests of a build, whose sums do not depend on order or chunks.
 
-Index arrays are int32 or int64 alike, so a process compiles each loop once; the results are kept beside this file.
-Axes: M edges, n rows, w words of a row.
+Imported inside functions only. Index arrays may be int32 or int64, so that a process compiles each loop once; the
+compiled loops are stored beside this file. Axes: M edges, n rows, w words of a row.
 """
 
 from typing import Any
@@ -22,9 +22,9 @@ def _mix(a: Any, b: Any) -> Any:
 
 @njit(cache=True)
 def edge_digest(src: NDArray[Any], dst: NDArray[Any], weight: NDArray[Any], time: NDArray[Any]) -> Any:
-    """Three sums modulo 2^64 over edges [M]: two of the edges, one of the edges turned round; order counts nothing.
+    """Three sums modulo 2^64 over edges [M], in any order: two of the edges, and one of the reversed edges.
 
-    `weight` holds the bits of the weights (uint32) and may be empty, as `time` (int64).
+    `weight` has the bits of the weights (uint32) and may be empty; so may `time` (int64).
     """
     one, two, turned = np.uint64(0), np.uint64(0), np.uint64(0)
     for e in range(src.size):

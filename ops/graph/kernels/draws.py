@@ -1,6 +1,7 @@
-"""Compiled loops of neighbour sampling: keyed draws and renumbering. Imported where it is used (numba takes a second).
+"""Compiled loops of neighbour sampling: keyed draws and renumbering. Imported inside functions (numba takes a second).
 
-A draw is a hash of (key, node, slot), so it depends neither on the order of requests nor on who answers them.
+A draw is a hash of (key, node, slot), so that it does not depend on the order of requests or on the process that
+answers them.
 
 Axes: B rows, f fan-out, E stored edges, M ids, P parts.
 """
@@ -11,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-REPLACE, DISTINCT, PADDED = 0, 1, 2  # with replacement; without; without, then circularly repeated up to the fan-out
+REPLACE, DISTINCT, PADDED = 0, 1, 2  # with replacement; without; without, then repeated circularly up to the fan-out
 
 
 @njit(cache=True, inline="always")
@@ -26,14 +27,14 @@ def _mix(x: np.uint64) -> np.uint64:
 
 @njit(cache=True, inline="always")
 def _draw(key: np.uint64, slot: int, below: Any) -> np.int64:
-    """A number in [0, below): the upper 32 bits, scaled (Lemire 2019), whose bias is under below / 2^32."""
+    """A number in [0, below): the upper 32 bits, scaled (Lemire 2019); its bias is less than below / 2^32."""
     bits = _mix(key + np.uint64(slot) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
     return np.int64((bits * np.uint64(below)) >> np.uint64(32))
 
 
 @njit(cache=True, nogil=True)
 def _distinct(key_of_row: np.uint64, degree: int, fanout: int, drawn: NDArray[Any]) -> None:
-    """`fanout` different places below `degree` (Floyd's way: Bentley & Floyd 1987)."""
+    """`fanout` different places below `degree`, by Floyd's method (Bentley & Floyd 1987)."""
     for j in range(fanout):
         top = degree - fanout + j
         pick = _draw(key_of_row, j, top + 1)
@@ -51,7 +52,7 @@ def neighbours(
 ) -> None:  # fmt: skip
     """Draw `fanout` of the stored neighbours of each row: drawn [B f] has source numbers, -1 where there is no edge.
 
-    `rows` [B] index `indptr` (int64 [n + 1]); their nodes' global numbers, rows + `first`, key the draws.
+    `rows` [B] index `indptr` (int64 [n + 1]). The global numbers of their nodes, rows + `first`, key the draws.
     """
     for i in range(len(rows)):
         start = indptr[rows[i]]
@@ -72,9 +73,9 @@ def neighbours(
 
 @njit(cache=True, nogil=True)
 def grouped(offsets: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions [M] of `ids` in order of the part that owns them (stable), and where each part's begin [P + 1].
+    """Positions [M] of `ids` in the order of the parts that have them (stable), and where each part begins [P + 1].
 
-    Part p owns the numbers offsets[p] .. offsets[p + 1] - 1.
+    Part p has the numbers offsets[p] .. offsets[p + 1] - 1.
     """
     parts = len(offsets) - 1
     owner = np.empty(len(ids), np.int32)
@@ -101,7 +102,7 @@ def grouped(offsets: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray
 
 @njit(cache=True, inline="always")
 def _empty(count: int) -> NDArray[np.int64]:
-    """A hash table with room for `count` places: a power of two, at most half full, -1 where nothing is."""
+    """A hash table for `count` places: a power of two in size, at most half full; -1 marks an empty slot."""
     size = 16
     while size < 2 * count:
         size *= 2
@@ -110,7 +111,7 @@ def _empty(count: int) -> NDArray[np.int64]:
 
 @njit(cache=True, inline="always")
 def _slot(slots: NDArray[np.int64], listed: NDArray[np.int64], wanted: np.int64) -> np.uint64:
-    """Where the table has, or would have, the place of `wanted` in `listed`."""
+    """The slot in which the table has, or would have, the place of `wanted` in `listed`."""
     last = np.uint64(len(slots) - 1)
     at = _mix(np.uint64(wanted)) & last
     while slots[at] >= 0 and listed[slots[at]] != wanted:
@@ -120,7 +121,7 @@ def _slot(slots: NDArray[np.int64], listed: NDArray[np.int64], wanted: np.int64)
 
 @njit(cache=True, nogil=True)
 def table_of(listed: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A hash table of the ids `listed` (unique), for `places`."""
+    """A hash table of the unique ids `listed`, for `places`."""
     slots = _empty(len(listed))
     for i in range(len(listed)):
         slots[_slot(slots, listed, listed[i])] = i
@@ -129,7 +130,7 @@ def table_of(listed: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @njit(cache=True, nogil=True)
 def places(slots: NDArray[np.int64], listed: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The place [M] of each of `ids` in `listed`, whose table is `slots`; -1 where it is not there."""
+    """The place [M] of each of `ids` in `listed`, by its table `slots`; -1 where the id is not listed."""
     at = np.empty(len(ids), np.int64)
     for i in range(len(ids)):
         at[i] = slots[_slot(slots, listed, ids[i])]
@@ -140,7 +141,7 @@ def places(slots: NDArray[np.int64], listed: NDArray[np.int64], ids: NDArray[np.
 def renumber(
     first_ids: NDArray[np.int64], ids: NDArray[np.int64], mask: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions int64 [M] of `ids` in a list that begins with `first_ids` (unique) and goes on with new ids as met.
+    """Positions int64 [M] of `ids` in a list that begins with the unique `first_ids`; new ids are appended.
 
     Where `mask` is False the position is 0 and the id is not listed. Returns (positions, the new ids in order).
     """

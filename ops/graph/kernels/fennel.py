@@ -1,4 +1,4 @@
-"""The compiled loop of Fennel: a stream of nodes, each placed where most of its neighbours are and there is room.
+"""The compiled loop of Fennel: places nodes one after another where most neighbours are and there is room.
 
 Imported inside functions only (numba is heavy). Axes: N nodes, P parts, T node types, B nodes of the stream.
 """
@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-_REFRESH = 64  # nodes after which the part with most room is looked up anew
+_REFRESH = 64  # after so many nodes the part with most room is searched again
 
 
 @njit(cache=True)
@@ -20,7 +20,7 @@ def _roomiest(load: NDArray[Any], cap: NDArray[Any], parts: NDArray[Any]) -> Non
 
 @njit(cache=True)
 def _neighbours(node: int, near: NDArray[Any], part: NDArray[Any], count: NDArray[Any], touched: NDArray[Any]) -> int:
-    """How many of the neighbours `near` each part has (`count` [P]), and which parts have any."""
+    """How many of the neighbours `near` are in each part (`count` [P]), and which parts have any."""
     touched_parts = 0
     for k in range(near.size):
         p = part[near[k]]
@@ -37,7 +37,7 @@ def _best(
     touched: NDArray[Any], count: NDArray[Any], strength: float, price: NDArray[Any], load: NDArray[Any],
     cap: NDArray[Any], weight: float, rest: int,
 ) -> int:  # fmt: skip
-    """The part with the best score among `touched` ones with room, and `rest`; clears their `count`."""
+    """The part with the best score among the `touched` ones with room and `rest`; clears their `count`."""
     best = rest
     score = count[rest] - strength * price[rest]
     for p in touched:
@@ -56,9 +56,9 @@ def stream(
 ) -> int:  # fmt: skip
     """Place nodes `order` [B] (rows of the CSR, node = row + `first`) one after another; returns how many moved.
 
-    `part` [N] (-1: not placed yet) and `load` [T, P] (degrees + 1 of the nodes of a type in a part) change in place.
-    A node goes to the part with the highest `neighbours there - strength * (degree + 1) * sqrt(load / mean)` among
-    those whose load stays within `cap` [T, P]. `ends` [T]: one behind the last node of each type.
+    `part` [N] (-1: not placed yet) and `load` [T, P] (degrees + 1 of the nodes of a type in a part) change in place. A
+    node goes to the part with the highest `neighbours in it - strength * (degree + 1) * sqrt(load / mean)` among those
+    whose load stays within `cap` [T, P]. `ends` [T] are one past the last node of each type.
     """
     parts = load.shape[1]
     count = np.zeros(parts, dtype=np.int64)

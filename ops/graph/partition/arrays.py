@@ -1,4 +1,4 @@
-"""Arrays that the tasks of a build hand to each other by way of the disk: a folder of .npy files, whole or absent."""
+"""Arrays that the tasks of a build hand to each other on disk: a folder of .npy files, complete or absent."""
 
 import errno
 import json
@@ -21,11 +21,11 @@ FACTS = "facts.json"
 def write_arrays(
     folder: Path, arrays: Mapping[str, NDArray[Any] | None], facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Write NAME.npy for every array (None ones are left out) and JSON `facts`; a rename lets all appear at once.
+    """Write NAME.npy for every array (None is left out) and JSON `facts`; all appear at once, by a rename.
 
-    Nothing is flushed to disk, so a power cut may damage a folder: `forget_after_reboot`. Where the folder exists,
-    another attempt of the same task was first, and it stays. Raises ResourceError on a full disk, SettingsError where
-    the folder cannot be written.
+    Nothing is flushed to disk, so that a power cut may damage a folder: see `forget_after_reboot`. Where the folder
+    exists, another attempt of the same task was faster, and its folder stays. Raises ResourceError on a full disk,
+    SettingsError where the folder cannot be written.
     """
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -49,7 +49,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def map_array(path: Path) -> NDArray[Any]:
-    """A stored array, mapped copy-on-write: the file never changes, and compiled loops take it as any array.
+    """A stored array, mapped copy-on-write: the file never changes, and compiled loops accept it like any array.
 
     Raises DataError where it cannot be read.
     """
@@ -62,19 +62,19 @@ def map_array(path: Path) -> NDArray[Any]:
 
 
 def open_arrays(folder: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a folder by name, mapped: only what is used is read."""
+    """The arrays of a folder by name, mapped, so that only what is used is read."""
     return {path.stem: map_array(path) for path in sorted(folder.glob("*.npy"))}
 
 
 def read_rows_of_part(folder: Path, part: int) -> dict[str, NDArray[Any]]:
-    """One part's rows of all arrays, copied; the array `bounds` [P + 1] says where the rows of each part begin."""
+    """The rows of one part of all arrays, copied; the array `bounds` [P + 1] says where the rows of each part begin."""
     arrays = open_arrays(folder)
     bounds = arrays.pop("bounds")
     return {name: np.array(array[bounds[part] : bounds[part + 1]]) for name, array in arrays.items()}
 
 
 def forget_after_reboot(work: Path) -> None:
-    """Empty a folder that was written before this machine started: its files may not have reached the disk."""
+    """Empty a folder that was written before this machine started, as its files may not have reached the disk."""
     boot = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,4 +1,4 @@
-"""Which part owns each node, within a build: a keyed hash, METIS, or Fennel as one stream or in waves.
+"""The part of each node, within a build: by a keyed hash, METIS, or Fennel as one stream or in waves.
 
 Axes: N nodes of all types in one numbering (type by type, sorted), P parts, B blocks, M links (edges both ways).
 """
@@ -21,14 +21,14 @@ from ops.graph.partition.metis import fill_empty, metis_by_degree
 from ops.graph.partition.tasks import BuildPlan
 from ops.rng import generator
 
-BLOCKS, BLOCK_NODES, BLOCK_LINKS = 64, 256, 1 << 25  # fewer where they had fewer nodes, more where more links
+BLOCKS, BLOCK_NODES, BLOCK_LINKS = 64, 256, 1 << 25  # blocks; least nodes and most links of each
 Say = Callable[[str], None]
 
 
 def assign_parts(
     plan: BuildPlan, sizes: Mapping[str, int], symmetric: Mapping[Relation, bool], run: RunTasks, say: Say
 ) -> NDArray[np.int64]:
-    """The part of every node [N]; no part is empty (P <= N). `sizes`: nodes by type, sorted."""
+    """The part of every node [N]; no part is empty (P <= N). `sizes` are the nodes by type, sorted."""
     request = plan.request
     if request.parts == 1:
         return np.zeros(sum(sizes.values()), dtype=np.int64)
@@ -51,9 +51,9 @@ def assign_parts(
 
 
 def hash_parts(sizes: Sequence[int], parts: int, seed: int) -> NDArray[np.int64]:
-    """`id % P` behind a keyed permutation of each type's rows: [N], equal to one node in each type.
+    """`id % P` after a keyed permutation of the rows of each type: [N]; sizes differ by at most one node of each type.
 
-    A type begins where the one before it ended, so that P parts of many small types fill up too.
+    Each type begins at the part where the one before it ended, so that parts of many small types fill up too.
     """
     first, assigned = 0, []
     for t, size in enumerate(sizes):
@@ -65,7 +65,7 @@ def hash_parts(sizes: Sequence[int], parts: int, seed: int) -> NDArray[np.int64]
 def _blocks(
     plan: BuildPlan, sizes: Mapping[str, int], symmetric: Mapping[Relation, bool], run: RunTasks
 ) -> NDArray[np.int64]:
-    """The blocks' bounds [B + 1]; their adjacency is on disk then. How many there are depends on the data alone."""
+    """The bounds of the blocks [B + 1], whose adjacency is then on disk. Their number depends on the data alone."""
     n, first = 0, {}
     for kind, size in sizes.items():
         first[kind], n = n, n + size
@@ -86,7 +86,7 @@ def _blocks(
 
 
 def _whole(blocks: Sequence[Path], n: int) -> Csr:
-    """The adjacency of all blocks as one CSR."""
+    """The adjacency of all blocks as one CSR matrix."""
     arrays = [open_arrays(folder) for folder in blocks]
     degrees = np.concatenate([np.diff(block["indptr"]) for block in arrays])
     indices = np.empty(sum(block["indices"].size for block in arrays), dtype=index_dtype(n))
@@ -95,7 +95,7 @@ def _whole(blocks: Sequence[Path], n: int) -> Csr:
 
 
 def _simple(links: Csr) -> Csr:
-    """The adjacency with every edge once and without self loops."""
+    """The adjacency with each edge once and without self loops."""
     n = links.indptr.size - 1
     rows = np.repeat(np.arange(n, dtype=links.indices.dtype), np.diff(links.indptr))
     keep = rows != links.indices
@@ -105,7 +105,7 @@ def _simple(links: Csr) -> Csr:
 def _waves(
     plan: BuildPlan, blocks: Sequence[Path], bounds: NDArray[np.int64], ends: NDArray[np.int64], run: RunTasks, say: Say
 ) -> NDArray[Any]:
-    """Fennel in waves of tasks, which map the parts as they are before the wave; a finished round is kept on disk."""
+    """Fennel in waves of tasks, which map the parts as they were before the wave; finished rounds are stored."""
     folder, request = plan.work / "rounds", plan.request
     degree = np.concatenate([np.diff(open_arrays(block)["indptr"]) for block in blocks])
     sizes = np.diff(ends, prepend=0).tolist()

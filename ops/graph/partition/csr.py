@@ -1,8 +1,8 @@
-"""The pure map and reduce steps of a partition: new numbers, edges to their owners, CSR by destination, digests.
+"""The pure map and reduce steps of a partition: new numbers, edges to the parts of their destinations, CSR, digests.
 
 Nothing here reads or writes files; `ops.graph.partition.tasks` runs these steps. Edges are columns by name: "src" and
-"dst", and "weight" (float32) and "time" (int64 seconds) where the relation has them.
-Axes: N nodes, M edges, P parts, n nodes and m edges of a part, F features.
+"dst", and where the relation has them "weight" (float32) and "time" (int64 seconds). Axes: N nodes, M edges, P parts, n
+nodes and m edges of a part, F features.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ EdgeColumns = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Csr:
-    """The edges into n nodes: sources of row i are indices[indptr[i] : indptr[i + 1]], sorted, each once.
+    """The edges into n nodes: the sources of row i are indices[indptr[i] : indptr[i + 1]], sorted, each once.
 
-    `indptr` int64 [n + 1], `indices` int32 or int64 [m] (numbers in the whole graph), `weight` float32 [m] and `time`
-    int64 [m] (seconds) where the relation has them.
+    `indptr` int64 [n + 1], `indices` int32 or int64 [m] (numbers in the whole graph); where the relation has them,
+    `weight` float32 [m] and `time` int64 [m] (seconds).
     """
 
     indptr: NDArray[np.int64]
@@ -33,7 +33,7 @@ class Csr:
     time: NDArray[np.int64] | None = None
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The arrays that there are, by name."""
+        """The arrays that are not None, by name."""
         return {name: array for name, array in vars(self).items() if array is not None}
 
 
@@ -43,7 +43,7 @@ def index_dtype(count: int) -> np.dtype[Any]:
 
 
 def number_nodes(part: NDArray[Any], parts: int) -> dict[str, NDArray[Any]]:
-    """New numbers of the nodes of one type by their `part` [N] in [0, P): part by part, in a part as given.
+    """New numbers of the nodes of one type by their `part` [N] in [0, P): part by part, within a part as given.
 
     Returns "part" int32 [N], "number" [N], "local" [N] (each row's place within its part) and "offsets" int64 [P + 1],
     the first number of each part. Raises ValueError for a part outside of the range.
@@ -58,17 +58,17 @@ def number_nodes(part: NDArray[Any], parts: int) -> dict[str, NDArray[Any]]:
 
 
 def by_part(part: NDArray[Any], parts: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions [N] in order of `part` [N] in [0, P), stable, and where each part's begin, int64 [P + 1]."""
+    """Positions [N] in the order of `part` [N] in [0, P), stable, and where each part begins, int64 [P + 1]."""
     bounds = np.zeros(parts + 1, dtype=np.int64)
     np.cumsum(np.bincount(part, minlength=parts), out=bounds[1:])
     return np.argsort(part.astype(np.int16 if parts <= 2**15 else np.int32), kind="stable"), bounds  # 16 bits: radix
 
 
 def route_edges(edges: EdgeColumns, source: EdgeColumns, target: EdgeColumns) -> dict[str, NDArray[Any]]:
-    """The map step: edges [M] (ends are rows) sorted by the owner of their destination, otherwise as given.
+    """The map step: edges [M] (ends are rows) sorted by the part of their destination, otherwise in the given order.
 
     `source` and `target` are the `number_nodes` of the two ends. Returns "bounds" int64 [P + 1] (part p has the edges
-    bounds[p] .. bounds[p + 1] - 1), "src" as new numbers, "dst" as rows within the owner, and the other columns.
+    bounds[p] .. bounds[p + 1] - 1), "src" as new numbers, "dst" as rows within the part, and the other columns.
     """
     order, bounds = by_part(target["part"][edges["dst"]], target["offsets"].size - 1)
     routed = {name: column[order] for name, column in edges.items()}
@@ -76,7 +76,7 @@ def route_edges(edges: EdgeColumns, source: EdgeColumns, target: EdgeColumns) ->
 
 
 def build_csr(edges: EdgeColumns, n: int, sources: int, *, merge: bool = True) -> tuple[Csr, int]:
-    """The reduce step: edges [m] from `sources` nodes into n rows as CSR, and how many repeats were merged.
+    """The reduce step: edges [m] from `sources` nodes into n rows, as CSR, and how many repeated edges were merged.
 
     `merge`: see `ops.data.types.hetero.merge_repeats`.
     """
@@ -93,8 +93,8 @@ def part_counts(
 ) -> dict[str, Any]:
     """What the report needs of one part, as JSON: counts of nodes, edges, cut edges, self loops, repeats, the halo.
 
-    `csrs`: the edges of each relation and how many repeats were merged. The halo of a node type: how many of its nodes
-    in other parts have an edge into this one.
+    `csrs` has the edges of each relation and how many repeats were merged. The halo of a node type is the number of its
+    nodes in other parts that have an edge into this one.
     """
     counts: dict[str, Any] = {key: {} for key in ("edges", "cut", "loops", "merged", "halo")}
     counts["nodes"] = {kind: int(bounds[part + 1] - bounds[part]) for kind, bounds in offsets.items()}
@@ -116,9 +116,10 @@ def part_counts(
 
 
 def edge_print(edges: EdgeColumns) -> list[int]:
-    """[edges, sum, sum, sum of the edges turned round] of edges [M] by rows; sums of pieces add up modulo 2^64.
+    """[edges, sum, sum, sum of the reversed edges] over edges [M] by rows; the sums of pieces add up modulo 2^64.
 
-    A relation within one type whose first and third sum agree equals its transpose (an accident: 2^-64).
+    A relation within one type whose first and third sum are equal equals its transpose (by accident with probability
+    2^-64).
     """
     from ops.graph.kernels.digests import edge_digest
 
@@ -129,7 +130,7 @@ def edge_print(edges: EdgeColumns) -> list[int]:
 
 
 def node_print(ids: NDArray[Any], x: NDArray[np.float32] | None, first: int) -> list[int]:
-    """[nodes, sums of their ids and of their features] of rows `first`, `first` + 1, ...; pieces add up likewise."""
+    """[nodes, sums of their ids and of their features] of rows `first`, `first` + 1, ...; pieces add up too."""
     from ops.graph.kernels.digests import row_prints
 
     sums = [int(ids.size)]
@@ -144,11 +145,14 @@ def node_print(ids: NDArray[Any], x: NDArray[np.float32] | None, first: int) -> 
 
 
 def add_prints(prints: list[list[int]]) -> list[int]:
-    """The print of a whole from those of its pieces."""
+    """The print of a whole, from the prints of its pieces."""
     return [sum(values) % 2**64 for values in zip(*prints, strict=True)]
 
 
 def graph_digest(nodes: Mapping[str, list[int]], edges: Mapping[str, list[int]]) -> str:
-    """SHA-256, hexadecimal, of a graph's prints: ids, features and edges whatever their order or chunks; no labels."""
+    """SHA-256, hexadecimal, of a graph's prints: of ids, features and edges, whatever their order or chunks.
+
+    Labels are not part of it.
+    """
     text = json.dumps({"nodes": dict(nodes), "edges": dict(edges)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

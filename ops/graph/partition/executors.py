@@ -1,4 +1,4 @@
-"""Who runs tasks that files pass on to each other: this process, or Ray."""
+"""Two ways to run tasks that pass files to each other: in this process, or on Ray."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 from ops.errors import ServiceError, TesseraError
 
 BuildTask = tuple[Callable[..., Any], tuple[Any, ...]]
-RunTasks = Callable[[str, Sequence[BuildTask]], Iterator[Any]]  # (name of the stage, tasks) -> results as they end
-Report = Callable[[str, int, int, int], None]  # (stage, tasks done, all tasks, bytes that the last one took at most)
+RunTasks = Callable[[str, Sequence[BuildTask]], Iterator[Any]]  # (stage, tasks) -> results as they end
+Report = Callable[[str, int, int, int], None]  # (stage, tasks done, all tasks, peak bytes of the last one)
 
 
 def _silent(stage: str, done: int, count: int, size: int) -> None:
@@ -28,9 +28,9 @@ def in_process(report: Report = _silent) -> RunTasks:
 
 
 def on_ray(count: int, report: Report = _silent) -> RunTasks:
-    """Run them as Ray tasks, at most `count` at a time, within a session. A lost one is tried twice more.
+    """Run the tasks as Ray tasks, at most `count` at a time, within a Ray session. A lost task is tried twice more.
 
-    Raises the task's own TesseraError, ServiceError where tasks are lost for good.
+    Raises the TesseraError of a task, ServiceError where tasks are lost for good.
     """
     import ray
 
@@ -60,13 +60,13 @@ def on_ray(count: int, report: Report = _silent) -> RunTasks:
 
 
 def run_missing(run: RunTasks, stage: str, tasks: Sequence[tuple[Path, BuildTask]]) -> None:
-    """Run the tasks whose folder is not there yet."""
+    """Run the tasks whose folder does not exist yet."""
     for _ in run(stage, [task for folder, task in tasks if not folder.exists()]):
         pass
 
 
 def _measured(task: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, int]:
-    """A task's result, and the most memory it took above what its process had before, in bytes."""
+    """The result of a task, and its peak memory above what its process had before, in bytes."""
     from ops import memory
 
     memory.reset_peak()

@@ -1,4 +1,4 @@
-"""Where the rows of a node type are by their ids: written once, mapped by every task that looks edges up.
+"""The rows of a node type by their ids: written once, and mapped by every task that looks up the ends of edges.
 
 Axes: N ids of a type, M ids that are looked up.
 """
@@ -15,9 +15,9 @@ from ops.graph.partition.csr import index_dtype
 
 
 def write_index(folder: Path, ids: NDArray[Any]) -> NDArray[np.int64] | None:
-    """Store the rows of `ids` [N]; None, or where ids repeat (nothing is stored): the rows of the first repeated one.
+    """Store the rows of `ids` [N]; returns None, or the rows of the first repeated id, in which case nothing is stored.
 
-    Numbers that lie close together become a table, others and text a sorted list.
+    Numbers that lie close together become a table, other numbers and text a sorted list.
     """
     order = np.argsort(ids, kind="stable")
     ranked = ids[order]
@@ -36,7 +36,7 @@ def write_index(folder: Path, ids: NDArray[Any]) -> NDArray[np.int64] | None:
 
 
 def open_index(folder: Path) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """The function from ids [M] to rows [M] (-1: no such node) of a stored index; a word is no number."""
+    """The function from ids [M] to rows [M] (-1: no such node) of a stored index; words do not match numbers."""
     facts, arrays = read_facts(folder), open_arrays(folder)
     numbers = np.dtype(facts["dtype"]).kind == "i"
 
@@ -52,7 +52,7 @@ def open_index(folder: Path) -> Callable[[NDArray[Any]], NDArray[Any]]:
             return rows_in_table(ids)
         keys = ids if numbers else ids.astype(np.str_, copy=False)
         ranked, rows = arrays["ids"], arrays["rows"]
-        # in the width of the index, which would be copied otherwise; what that cuts off is unequal below
+        # in the width of the index, which else would be copied; ids that this cuts off are unequal below
         at = np.minimum(np.searchsorted(ranked, keys.astype(ranked.dtype, copy=False)), ranked.size - 1)
         return np.where(ranked[at] == keys, rows[at], -1).astype(rows.dtype)
 

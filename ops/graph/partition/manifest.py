@@ -1,4 +1,4 @@
-"""manifest.json of a partitioned graph: what its parts hold, who made them, the checksum of every file.
+"""manifest.json of a partitioned graph: what its parts contain, how they were made, and the checksum of every file.
 
 Axes: N nodes of a type, M edges of a relation, P parts.
 """
@@ -20,7 +20,7 @@ from ops.errors import DataError
 from ops.storage import object_store as s3
 
 SCHEMA = 1
-MANIFEST, WORK = "manifest.json", ".work"  # the latter: a build's intermediate files, gone when it is done
+MANIFEST, WORK = "manifest.json", ".work"  # WORK: intermediate files of a build, removed at its end
 AGAIN = "partition the graph again (workflows/partition_graph.py)"
 
 Offsets = Annotated[
@@ -36,9 +36,9 @@ Named = Annotated[
 
 
 class NodeInfo(BaseModel):
-    """A node type: N nodes, of which part p owns the numbers offsets[p] .. offsets[p + 1] - 1; 0 features: none.
+    """A node type of N nodes, of which part p has the numbers offsets[p] .. offsets[p + 1] - 1; 0 features: none.
 
-    `names`: of the features, or none.
+    `names` are those of the features, or none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,9 +51,9 @@ class NodeInfo(BaseModel):
 
 
 class EdgeInfo(BaseModel):
-    """A relation: M edges, whether they have weights and times, the relation it is the reverse of (its name).
+    """A relation of M edges: whether it has weights and times, and the name of the relation that it is the reverse of.
 
-    `symmetric`: equal to its own transpose, so that it has no reverse.
+    `symmetric`: it equals its own transpose, so that it has no reverse.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,7 +65,7 @@ class EdgeInfo(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The manifest; `files`: bytes and SHA-256 of each, `report` as `ops.graph.partition.report.summary` makes it."""
+    """The manifest; `files` has bytes and SHA-256 of each, `report` is that of `ops.graph.partition.report.summary`."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
     version: Annotated[int, Field(alias="schema")] = SCHEMA
@@ -95,11 +95,11 @@ class Manifest(BaseModel):
 
     @property
     def forward(self) -> tuple[Relation, ...]:
-        """The relations of the graph itself, without the reverse ones that were added."""
+        """The relations of the graph itself, without the reverse relations that were added."""
         return tuple(r for r, info in self.edges.items() if info.reverse_of is None)
 
     def reverse(self, relation: Relation) -> Relation:
-        """The relation that holds the same edges turned round: a symmetric one is its own."""
+        """The relation that has the same edges reversed; a symmetric relation is its own."""
         return relation if self.edges[relation].symmetric else turned(relation)
 
 
@@ -115,13 +115,13 @@ def part_name(part: int) -> str:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """The last file of a build: with it the folder is complete."""
+    """Write the last file of a build, which makes the folder complete."""
     content = manifest.model_dump(mode="json", by_alias=True)
     atomic_write(folder / MANIFEST, json.dumps(content, indent=1) + "\n")
 
 
 def has_manifest(place: str | Path) -> bool:
-    """Whether a finished build lies in a folder or below an s3:// prefix."""
+    """Whether there is a finished build in a folder or below an s3:// prefix."""
     text = str(place)
     if s3.is_s3(text):
         return MANIFEST in s3.listing(s3.parse(text), start=MANIFEST, deep=False)
@@ -131,8 +131,8 @@ def has_manifest(place: str | Path) -> bool:
 def read_manifest(place: str | Path) -> Manifest:
     """The manifest of a folder or an s3:// prefix of shards.
 
-    Raises DataError where there is none (no shards, or a build that has not ended), where it is damaged or was written
-    by another version; ServiceError where storage cannot be asked.
+    Raises DataError where there is none (no shards, or a build that has not ended), or where it is damaged or of
+    another version; ServiceError where the storage does not answer.
     """
     path = f"{place}/{MANIFEST}"
     try:

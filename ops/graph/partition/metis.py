@@ -1,4 +1,4 @@
-"""Parts of a graph: METIS for a small edge cut, a keyed hash where any equal parts will do.
+"""Parts of a graph: by METIS for a small edge cut, by a keyed hash where any parts of equal size will do.
 
 Axes: N nodes, E directed edges, P parts.
 """
@@ -19,12 +19,12 @@ Method = Literal["metis", "hash"]
 def partition(edge_index: NDArray[np.int64], n_nodes: int, parts: int, method: Method, seed: int) -> NDArray[np.int64]:
     """The part of every node, int64 [N] in [0, P), the same for the same seed; no part is empty.
 
-    `edge_index` [2, E] holds both directions of every edge; order, repeats and self loops change nothing.
-    `metis`: k-way METIS, parts of nearly equal node counts with few edges between them (what a step costs grows with
-    its nodes, so nodes are balanced and not degrees). Many parts of few nodes come out less equal.
-    `hash`: graph-learn's `id % P` behind a keyed permutation of the ids, because files often list nodes by class or by
-    period; sizes differ by one at most, edges are not looked at, so about (P - 1) / P of them lie between parts.
-    Raises SettingsError for P < 1 or an unknown method, DataError for P > N, ValueError for edges of one direction.
+    `edge_index` [2, E] has both directions of every edge; order, repeats and self loops change nothing. `metis`: k-way
+    METIS, parts of nearly equal node counts with few edges between them. Nodes are balanced and not degrees, as the
+    cost of a step grows with its nodes. Many parts of few nodes are less equal. `hash`: graph-learn's `id % P` after a
+    keyed permutation of the ids, because files often list nodes by class or by period. Sizes differ by one at most. It
+    does not look at edges, so that about (P - 1) / P of them lie between parts. Raises SettingsError for P < 1 or an
+    unknown method, DataError for P > N, ValueError for edges of one direction.
     """
     if method not in ("metis", "hash"):
         raise SettingsError(f"--partition: got {method!r}; allowed: metis or hash")
@@ -42,9 +42,9 @@ def partition(edge_index: NDArray[np.int64], n_nodes: int, parts: int, method: M
 
 
 def cut_share(edge_index: NDArray[np.int64], part: NDArray[np.int64]) -> float:
-    """Share of the undirected edges (self loops apart) whose ends lie in different parts; 0 without edges.
+    """The share of the undirected edges, without self loops, whose ends lie in different parts; 0 without edges.
 
-    `edge_index` [2, E] holds every edge once or every edge in both directions; `part` is int64 [N].
+    `edge_index` [2, E] has every edge once, or every edge in both directions; `part` is int64 [N].
     """
     source, target = edge_index
     edges = np.count_nonzero(source != target)
@@ -52,9 +52,9 @@ def cut_share(edge_index: NDArray[np.int64], part: NDArray[np.int64]) -> float:
 
 
 def metis_by_degree(indptr: NDArray[np.int64], indices: NDArray[Any], parts: int, seed: int) -> NDArray[np.int64]:
-    """The part [N] of every node by k-way METIS, nodes weighing their degree + 1; parts may be empty.
+    """The part [N] of every node by k-way METIS, in which a node weighs its degree + 1; parts may be empty.
 
-    The CSR holds both directions of every edge; self loops are left out, repeats become the edge's weight.
+    The CSR matrix has both directions of every edge. Self loops are left out, repeats become the weight of the edge.
     """
     n = indptr.size - 1
     rows = np.repeat(np.arange(n, dtype=indices.dtype), np.diff(indptr))
@@ -66,10 +66,10 @@ def metis_by_degree(indptr: NDArray[np.int64], indices: NDArray[Any], parts: int
 
 
 def _metis(a: sp.csr_array, parts: int, seed: int, nodes: Any = None, edges: Any = None) -> NDArray[np.int64]:
-    """METIS' own answer for A with the weights of its nodes and edges, int64 [N]; it may leave parts empty."""
+    """The answer of METIS for A with the weights of its nodes and edges, int64 [N]; it may leave parts empty."""
     import pymetis
 
-    # anything but int64 is copied
+    # pymetis copies anything but int64
     graph = pymetis.CSRAdjacency(a.indptr.astype(np.int64), a.indices.astype(np.int64))
     options = pymetis.Options(seed=int(generator(seed, "partition").integers(2**31 - 1)))
     answer = pymetis.part_graph(parts, adjacency=graph, vweights=nodes, eweights=edges, options=options)
@@ -77,13 +77,16 @@ def _metis(a: sp.csr_array, parts: int, seed: int, nodes: Any = None, edges: Any
 
 
 def fill_empty(part: NDArray[np.int64], parts: int) -> NDArray[np.int64]:
-    """`part` [N], every empty part given one node: the last one of the part that is largest then (the lowest such)."""
+    """`part` [N] with one node given to every empty part: the last node of the part that is largest at that moment.
+
+    Of equally large parts the lowest one gives the node.
+    """
     sizes = np.bincount(part, minlength=parts)
     empty = np.flatnonzero(sizes == 0)
     if not empty.size:
         return part
     part = part.copy()
-    members, last = np.argsort(part, kind="stable"), np.cumsum(sizes)  # one behind the last node of each part
+    members, last = np.argsort(part, kind="stable"), np.cumsum(sizes)  # one past the last node of each part
     for target in empty:
         donor = int(np.argmax(sizes))
         last[donor] -= 1

@@ -1,8 +1,8 @@
-"""A build in stages over files: nodes, edges, assignment, new numbers, runs by owner, parts, manifest.
+"""A build in stages over files: nodes, edges, assignment, new numbers, runs by part, parts, manifest.
 
-Every stage is a list of tasks (`tasks.py`) that an executor runs, in this process or over Ray, in any order; what is
-on disk already is not done again. Only ids, owners and new numbers of the nodes are ever whole in one process; METIS
-and the stream of Fennel, which are for graphs that fit, take the adjacency too.
+Every stage is a list of tasks (`tasks.py`) that an executor runs, in this process or on Ray, in any order. What is on
+disk already is not done again. Only ids, parts and new numbers of the nodes are ever complete in one process; METIS and
+the stream of Fennel, which are for graphs that fit into memory, also take the adjacency.
 """
 
 import shutil
@@ -34,9 +34,9 @@ def partition_in_memory(
 ) -> Manifest:
     """Write a graph in memory as shards, by the same build with all tasks in this process; returns the manifest.
 
-    `part_of`: the part of each node by type, int64 [N] in [0, P), where it is given and not assigned. Raises
-    SettingsError where the folder holds a finished partition or cannot be written, DataError for more parts than
-    nodes, names or features that cannot be stored.
+    `part_of`, where it is given, has the part of each node by type, int64 [N] in [0, P). Raises SettingsError where the
+    folder has a finished partition or cannot be written, DataError for more parts than nodes, and for names or features
+    that cannot be stored.
     """
     if has_manifest(folder):
         raise SettingsError(f"{folder}: holds a partitioned graph already; give another folder or remove it")
@@ -53,9 +53,9 @@ def build(
     stored: StoredTables, request: PartitionRequest, out: Path, run: RunTasks, say: Say = lambda line: None,
     done: Callable[[int], None] = lambda part: None, part_of: PartOf | None = None,
 ) -> Manifest:  # fmt: skip
-    """All parts in `out`, and the manifest that is still to be written.
+    """Write all parts to `out`; returns the manifest, which the caller has to write.
 
-    `done(part)` is called once a part's files are in place. Raises DataError for what the input gets wrong.
+    `done(part)` is called when the files of a part are complete. Raises DataError for faults of the input.
     """
     counts = {kind: [open_arrays(folder)["ids"].size for folder in stored.folders("nodes", kind)]
               for kind in stored.nodes}  # fmt: skip
@@ -64,7 +64,7 @@ def build(
         raise DataError(f"--parts {request.parts}: the graph has {sum(sizes.values()):,} nodes; parts must be <= nodes")
     prints = {r: add_prints([read_facts(folder)["print"] for folder in stored.folders("edges", r)])
               for r in stored.edges}  # fmt: skip
-    # equal to its transpose: the sum over the edges is that over the edges turned round
+    # equal to its transpose: the sums over the edges and over the reversed edges are equal
     equal = {r: r[0] == r[2] and sums[1] == sums[3] for r, sums in prints.items()}
     request = request.resolved(len(sizes), sum(sums[0] for sums in prints.values()))
     plan = BuildPlan(stored, request, _relations({r: equal[r] or r in stored.symmetric for r in equal}))
@@ -85,9 +85,10 @@ def build(
 
 
 def _relations(symmetric: Mapping[Relation, bool]) -> dict[Relation, Relation | None]:
-    """Every relation of the shards, sorted -> the one it is the reverse of, or None; a symmetric one has no reverse.
+    """Every relation of the shards, sorted, with the relation that it is the reverse of, or None.
 
-    Raises DataError where a relation of the graph is already named like a reverse one.
+    A symmetric relation has no reverse. Raises DataError where a relation of the graph already has the name of a
+    reverse one.
     """
     for relation in symmetric:
         if relation[1].startswith(REVERSE):
@@ -98,7 +99,7 @@ def _relations(symmetric: Mapping[Relation, bool]) -> dict[Relation, Relation | 
 
 
 def _number(plan: BuildPlan, sizes: Mapping[str, int], part: NDArray[np.int64]) -> None:
-    """Owners and new numbers of all nodes on disk; what led to them goes."""
+    """Write parts and new numbers of all nodes to disk; the files that led to them are removed."""
     for kind, (first, last) in zip(sizes, pairwise(np.cumsum([0, *sizes.values()])), strict=True):
         write_arrays(plan.work / "numbers" / kind, number_nodes(part[first:last], plan.request.parts))
     for name in ("links", "blocks", "rounds"):
@@ -106,7 +107,7 @@ def _number(plan: BuildPlan, sizes: Mapping[str, int], part: NDArray[np.int64]) 
 
 
 def _route(plan: BuildPlan, counts: Mapping[str, Sequence[int]], run: RunTasks) -> None:
-    """Runs by owner of all chunks on disk."""
+    """Write the runs by part of all chunks to disk."""
     folder = plan.stored.folder
     jobs: list[tuple[Path, BuildTask]] = []
     for kind, rows in counts.items():

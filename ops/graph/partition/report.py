@@ -1,4 +1,4 @@
-"""What a partition is worth: edge cut, balance by node type and edge type, halo sizes; as values and as text.
+"""The quality of a partition: edge cut, balance by node type and edge type, halo sizes; as values and as text.
 
 Axes: P parts.
 """
@@ -10,10 +10,10 @@ from ops.graph.partition.manifest import Manifest
 
 
 def summary(kinds: Iterable[str], forward: Iterable[str], counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The report of a manifest from what was counted part by part, as JSON; `forward`: names of the graph's relations.
+    """The report of a manifest, as JSON, from the counts of its parts; `forward` names the relations of the graph.
 
-    `cut`: share of the edges, self loops apart, whose ends have different owners. `imbalance`: the largest part over
-    the mean. `halo`: nodes of other parts with an edge into a part. Reverse relations count for `stored` only.
+    `cut`: the share of the edges, without self loops, whose ends lie in different parts. `imbalance`: the largest part
+    over the mean. `halo`: nodes of other parts with an edge into a part. Reverse relations count for `stored` only.
     """
     edges: dict[str, Any] = {}
     for name in forward:
@@ -41,12 +41,12 @@ def _share(part: int, whole: int) -> float:
 
 
 def _imbalance(sizes: Sequence[int]) -> float:
-    """The largest over the mean; 1 where there is nothing."""
+    """The largest over the mean; 1 where all are 0."""
     return max(sizes) * len(sizes) / sum(sizes) if sum(sizes) else 1.0
 
 
 def tables(manifest: Manifest) -> tuple[list[list[str]], list[list[str]]]:
-    """The report as two tables of text, of node types and of relations, their headings first."""
+    """The report as two tables of text, of node types and of relations; the headings are the first rows."""
 
     def row(name: str, sizes: list[int], imbalance: float, last: str) -> list[str]:
         return [name, f"{sum(sizes):,}", f"{min(sizes):,}", f"{max(sizes):,}", f"{imbalance:.3f}", last]
@@ -60,7 +60,7 @@ def tables(manifest: Manifest) -> tuple[list[list[str]], list[list[str]]]:
 
 
 def cut_headline(manifest: Manifest) -> str:
-    """Parts, edge cut and balance in one line."""
+    """The number of parts, the edge cut and the balance in one line."""
     report, stored = manifest.report, manifest.report["stored"]["parts"]
     return (f"{manifest.name}: {manifest.parts} parts by {manifest.partitioner.get('method', 'given')}, edge cut "
             f"{100 * report['cut']:.1f} %, edges a part {min(stored):,} to {max(stored):,} "
@@ -68,7 +68,7 @@ def cut_headline(manifest: Manifest) -> str:
 
 
 def remarks(manifest: Manifest) -> list[str]:
-    """What the tables' columns mean, the self loops, and what was merged."""
+    """What the columns of the tables mean, the self loops, and how many edges were merged."""
     lines = [
         "imbalance: largest part / mean; halo: nodes of other parts with an edge into a part, per node of the part"
     ]
@@ -78,7 +78,7 @@ def remarks(manifest: Manifest) -> list[str]:
 
 
 def text(manifest: Manifest) -> str:
-    """The report as lines for a terminal."""
+    """The report as the lines that a terminal shows."""
     lines = [cut_headline(manifest)]
     for table in tables(manifest):
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]

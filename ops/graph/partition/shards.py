@@ -34,7 +34,7 @@ from ops.storage import object_store as s3
 class GraphPart:
     """One part, mapped from disk: original ids [n] and features [n, F] by node type, edges into its nodes by relation.
 
-    Row i of type t is the number `manifest.nodes[t].offsets[part] + i` of the whole graph.
+    Row i of type t has the number `manifest.nodes[t].offsets[part] + i` in the whole graph.
     """
 
     part: int
@@ -44,7 +44,7 @@ class GraphPart:
 
 
 def write_part(folder: Path, part: int, arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, Any]]:
-    """Write part-*/NAME.npy for every array, all or nothing; returns the manifest's entries of the files.
+    """Write part-*/NAME.npy for every array, all or nothing; returns the entries of the files for the manifest.
 
     Raises ResourceError on a full disk, SettingsError where the folder cannot be written.
     """
@@ -69,9 +69,9 @@ def write_part(folder: Path, part: int, arrays: Mapping[str, NDArray[Any]]) -> d
 
 
 def open_shard(folder: Path, manifest: Manifest, part: int, verify: bool = True) -> GraphPart:
-    """Map part `part` of a folder of shards; with `verify` every byte is read and checked first.
+    """Map part `part` of a folder of shards; with `verify` every byte is first read and checked.
 
-    Raises DataError naming the file that is missing or damaged, ValueError for a part out of range.
+    Raises DataError, which names the missing or damaged file, and ValueError for a part out of range.
     """
     if not 0 <= part < manifest.parts:
         raise ValueError(f"part {part} is not in [0, {manifest.parts})")
@@ -114,10 +114,10 @@ def _check_file(path: Path, stored: Mapping[str, Any], verify: bool) -> None:
 def to_homogeneous(
     folder: Path, verify: bool = True
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.int64], NDArray[np.float32] | None, NDArray[Any], NDArray[np.int64]]:
-    """A partition of one node type and one symmetric relation as a whole: (x, edge_index, weight, ids, part).
+    """A partition of one node type and one symmetric relation as one graph: (x, edge_index, weight, ids, part).
 
     In the new numbers: x float32 [N, F] or None, edge_index int64 [2, M] (source, destination), weight float32 [M] or
-    None, ids [N], part int64 [N]. Raises DataError for anything else than such a graph, and as `open_shard` does.
+    None, ids [N], part int64 [N]. Raises DataError for any other graph, and as `open_shard` does.
     """
     manifest = read_manifest(folder)
     if len(manifest.nodes) != 1 or len(manifest.edges) != 1:
@@ -128,7 +128,7 @@ def to_homogeneous(
     shards = [open_shard(folder, manifest, part, verify) for part in range(manifest.parts)]
     csrs = [csr for shard in shards for csr in shard.relations.values()]
     sources = np.concatenate([csr.indices for csr in csrs]).astype(np.int64)
-    # the parts' rows one after the other are the numbers in their order
+    # the rows of the parts, one part after the other, are in the order of the numbers
     targets = np.repeat(np.arange(info.count, dtype=np.int64), np.concatenate([np.diff(csr.indptr) for csr in csrs]))
     x = np.concatenate([shard.features[kind] for shard in shards]).astype(np.float32) if info.features else None
     part_of = np.repeat(np.arange(manifest.parts, dtype=np.int64), np.diff(info.offsets))
@@ -140,8 +140,8 @@ def to_homogeneous(
 def fetch_shards(place: str, folder: Path, parts: Sequence[int] | None = None) -> Manifest:
     """Bring a partition (or some `parts` of it) from s3:// to a folder of this machine, the manifest last.
 
-    Files that are there with the right size and checksum stay. Raises DataError where the place holds no finished
-    partition or lacks a file, ServiceError where storage cannot be asked, ResourceError on a full disk.
+    Files that have the right size and checksum already stay. Raises DataError where there is no finished partition or a
+    file is missing, ServiceError where the storage does not answer, ResourceError on a full disk.
     """
     manifest = read_manifest(place)
     wanted = {part_name(part) for part in (range(manifest.parts) if parts is None else parts)}

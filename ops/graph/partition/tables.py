@@ -1,6 +1,6 @@
-"""The first stages of a build: tables of a graph as arrays in the work folder, ids looked up; or a graph in memory.
+"""The first stages of a build: the tables of a graph, or a graph in memory, as arrays in the work folder.
 
-Axes: N nodes, M edges of a chunk.
+Ids are replaced by rows. Axes: N nodes, M edges of a chunk.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,10 @@ from ops.graph.partition.index import open_index, write_index
 
 @dataclass(frozen=True)
 class StoredTables:
-    """A graph in the work folder. `nodes`, `edges`: how many chunks a table has, by node type (sorted) or relation.
+    """A graph in the work folder; `nodes` and `edges` are the numbers of chunks, by node type (sorted) or relation.
 
-    `names` of the features and `id_dtype` by node type; `symmetric`: relations said to equal their own transpose.
+    `names` of the features and `id_dtype` are by node type; `symmetric` are the relations that are declared to equal
+    their transpose.
     """
 
     work: Path
@@ -37,17 +38,17 @@ class StoredTables:
     symmetric: tuple[Relation, ...] = ()
 
     def folder(self, stage: str, table: str | Relation, number: int = 0) -> Path:
-        """Where a stage keeps what it makes of a chunk of a table."""
+        """The folder of what a stage makes from one chunk of a table."""
         return self.work / stage / f"{table if isinstance(table, str) else relation_name(table)}.{number:06d}"
 
     def folders(self, stage: str, table: str | Relation) -> list[Path]:
-        """The same of all chunks of a table."""
+        """These folders for all chunks of a table."""
         count = self.nodes[table] if isinstance(table, str) else self.edges[table]
         return [self.folder(stage, table, number) for number in range(count)]
 
 
 def store_tables(tables: Tables | HeteroGraph, work: Path, run: RunTasks) -> StoredTables:
-    """Read the tables of files, chunk by chunk, into the work folder. Raises DataError for what is wrong with them."""
+    """Read the tables of files, chunk by chunk, into the work folder. Raises DataError for faults in them."""
     if isinstance(tables, HeteroGraph):
         return store_graph(tables, work)
     kinds = sorted(tables.nodes)
@@ -74,7 +75,7 @@ def store_tables(tables: Tables | HeteroGraph, work: Path, run: RunTasks) -> Sto
 
 
 def store_graph(graph: HeteroGraph, work: Path) -> StoredTables:
-    """The same of a graph in memory: one chunk a table."""
+    """Store a graph in memory in the same way, one chunk a table."""
     nodes = dict(sorted(graph.nodes.items()))
     stored = StoredTables(work, graph.name, dict.fromkeys(nodes, 1), dict.fromkeys(graph.edges, 1),
                           {kind: table.names for kind, table in nodes.items()},
@@ -97,7 +98,7 @@ def _take_edges(folder: Path, index: Path, relation: Relation, chunk: Chunk) -> 
     """A chunk of edges with rows in place of ids. Raises DataError (file, row, id) for an unknown node."""
     *ends, weight, time = read_edge_table(chunk)
     rows = [_rows(index / kind, ids, chunk) for kind, ids in zip(relation[::2], ends, strict=True)]
-    dtype = np.promote_types(rows[0].dtype, rows[1].dtype)  # one for both, so that a loop is compiled once
+    dtype = np.promote_types(rows[0].dtype, rows[1].dtype)  # the same for both, so that a loop is compiled once
     save_edges(folder, rows[0].astype(dtype, copy=False), rows[1].astype(dtype, copy=False), weight, time)
 
 
@@ -115,14 +116,14 @@ def save_edges(
     folder: Path, src: NDArray[np.integer], dst: NDArray[np.integer], weight: NDArray[np.float32] | None,
     time: NDArray[np.int64] | None,
 ) -> None:  # fmt: skip
-    """A chunk of edges by rows, with its print."""
+    """Store a chunk of edges by rows, with its print."""
     columns = {"src": src, "dst": dst, "weight": weight, "time": time}
     there = {name: column for name, column in columns.items() if column is not None}
     write_arrays(folder, there, {"print": edge_print(there)})
 
 
 def _index(stored: StoredTables, kind: str, chunks: Sequence[Chunk]) -> str:
-    """The dtype of a type's ids, whose index is on disk then. Raises DataError where an id stands twice."""
+    """Write the index of a type; returns the dtype of its ids. Raises DataError where an id occurs twice."""
     pieces = [open_arrays(folder)["ids"] for folder in stored.folders("nodes", kind)]
     ids = joined_ids(pieces)
     twice = None if (stored.work / "index" / kind).exists() else write_index(stored.work / "index" / kind, ids)
@@ -137,5 +138,5 @@ def _index(stored: StoredTables, kind: str, chunks: Sequence[Chunk]) -> str:
 
 
 def _id_dtype(ids: Ids) -> str:
-    """The stored dtype: int64, or unicode of a width, in numpy's words."""
+    """The stored dtype, in numpy's words: int64, or unicode of some width."""
     return "int64" if ids.dtype.kind == "i" else ids.dtype.str

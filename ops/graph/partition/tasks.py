@@ -1,7 +1,7 @@
-"""The tasks of a build: each reads some folders of arrays in the work folder and writes one, or the files of one part.
+"""The tasks of a build: each reads folders of arrays in the work folder and writes one, or the files of one part.
 
-A task is a function of its arguments and of the files written before it, so any of them may run anywhere, again, or in
-any order within its stage. `pipeline.py` has the stages. Axes: N nodes, M edges of a chunk, P parts, B blocks.
+A task is a function of its arguments and of files written before it. So it may run anywhere, again, or in any order
+within its stage. `pipeline.py` has the stages. Axes: N nodes, M edges of a chunk, P parts, B blocks.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ops.graph.partition.csr import EdgeColumns, build_csr, by_part, node_print,
 from ops.graph.partition.shards import write_part
 from ops.graph.partition.tables import StoredTables
 
-METIS_EDGES, STREAM_EDGES = 50_000_000, 4_000_000  # up to these, METIS and the stream are the default
+METIS_EDGES, STREAM_EDGES = 50_000_000, 4_000_000  # edges up to which METIS and the stream are the default
 
 
 @dataclass(frozen=True)
 class PartitionRequest:
-    """What is asked for: `method` hash, fennel, metis, auto or given; `form` of Fennel stream, waves or auto.
+    """What was asked for: `method` hash, fennel, metis, auto or given; `form` of Fennel stream, waves or auto.
 
-    `simple`: repeated edges and self loops have no say in who owns a node.
+    `simple`: repeated edges and self loops do not count for the assignment.
     """
 
     parts: int
@@ -39,7 +39,7 @@ class PartitionRequest:
     simple: bool = False
 
     def resolved(self, types: int, links: int) -> PartitionRequest:
-        """Without auto, by the data alone: the node types, and the directed edges (without added reverse ones)."""
+        """The request without auto, which the node types and the directed edges (without added reverse ones) decide."""
         method, form = self.method, self.form
         if method == "auto":
             method = "metis" if types == 1 and links <= METIS_EDGES else "fennel"
@@ -48,7 +48,7 @@ class PartitionRequest:
         return replace(self, method=method, form=form)
 
     def partitioner(self) -> dict[str, Any]:
-        """As it stands in the manifest."""
+        """The request as it stands in the manifest."""
         seed = {"seed": self.seed} if self.method != "given" else {}
         form = {"form": self.form} if self.method == "fennel" and not self.simple else {}
         return {"method": self.method, **seed, **form}
@@ -56,7 +56,10 @@ class PartitionRequest:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What every task has to know. `relations`: all of the shards -> the one it is the reverse of, or None."""
+    """What every task needs.
+
+    `relations`: each relation of the shards, with the one that it is the reverse of, or None.
+    """
 
     stored: StoredTables
     request: PartitionRequest
@@ -69,7 +72,7 @@ class BuildPlan:
 
 
 def link_blocks(plan: BuildPlan, relation: Relation, number: int, bases: Mapping[str, int], both: bool) -> None:
-    """Map: a chunk of edges by the block of the node that they lead to, in the numbering of all types; `both` ways."""
+    """Map: a chunk of edges by the block of their destination, numbered over all types; `both`: in both directions."""
     edges = open_arrays(plan.stored.folder("edges", relation, number))
     blocks = open_arrays(plan.work / "blocks.numbers")
     dtype = blocks["number"].dtype
@@ -81,7 +84,7 @@ def link_blocks(plan: BuildPlan, relation: Relation, number: int, bases: Mapping
 
 
 def make_block(plan: BuildPlan, block: int) -> None:
-    """Reduce: the undirected adjacency of a block's nodes, repeats kept."""
+    """Reduce: the undirected adjacency of the nodes of a block, with repeats."""
     offsets = open_arrays(plan.work / "blocks.numbers")["offsets"]
     edges = _gather([folder for r in plan.stored.edges for folder in plan.stored.folders("links", r)], block)
     csr, _ = build_csr(edges, int(offsets[block + 1] - offsets[block]), int(offsets[-1]), merge=False)
@@ -92,7 +95,7 @@ def place(
     block: Path, parts: Path, first: int, ends: NDArray[np.int64], load: NDArray[np.float64],
     room: NDArray[np.float64], mean: NDArray[np.float64], seed: int, turn: int,
 ) -> tuple[int, NDArray[Any]]:  # fmt: skip
-    """One block of a wave of Fennel, its nodes from `first` on: that number, and the new parts of its nodes."""
+    """One block of a wave of Fennel, whose nodes begin at `first`: returns `first` and the new parts of its nodes."""
     from ops.graph.partition.fennel import place_block
 
     links, part = open_arrays(block), open_arrays(parts)["part"]
@@ -100,7 +103,7 @@ def place(
 
 
 def route_nodes(plan: BuildPlan, kind: str, number: int, first: int) -> None:
-    """Map: a chunk of nodes, rows `first` and on, as runs by owner: ids and features in the stored dtypes."""
+    """Map: a chunk of nodes, beginning at row `first`, as runs by part: ids and features in the stored dtypes."""
     nodes = open_arrays(plan.stored.folder("nodes", kind, number))
     ids, x, feature_dtype = nodes["ids"], nodes.get("x"), plan.request.feature_dtype
     part = open_arrays(plan.work / "numbers" / kind)["part"][first : first + ids.size]
@@ -115,7 +118,7 @@ def route_nodes(plan: BuildPlan, kind: str, number: int, first: int) -> None:
 
 
 def route_relation(plan: BuildPlan, relation: Relation, number: int) -> None:
-    """Map: a chunk of a relation (turned round for a reverse one) as runs by the owner of the destination."""
+    """Map: a chunk of a relation (reversed for a reverse one) as runs by the part of the destination."""
     origin = plan.relations[relation]
     edges = open_arrays(plan.stored.folder("edges", origin or relation, number))
     if origin is not None:
@@ -125,7 +128,7 @@ def route_relation(plan: BuildPlan, relation: Relation, number: int) -> None:
 
 
 def make_part(plan: BuildPlan, out: Path, part: int) -> int:
-    """Reduce: one part's files from its runs in the order of the chunks; counts and manifest entries are its facts."""
+    """Reduce: the files of one part from its runs, chunk by chunk; its facts are counts and manifest entries."""
     offsets = {kind: open_arrays(plan.work / "numbers" / kind)["offsets"] for kind in plan.stored.nodes}
     arrays: dict[str, NDArray[Any]] = {}
     for kind in plan.stored.nodes:
@@ -144,6 +147,6 @@ def make_part(plan: BuildPlan, out: Path, part: int) -> int:
 
 
 def _gather(folders: Sequence[Path], part: int) -> EdgeColumns:
-    """The rows of one part (or block) in many folders, one after the other."""
+    """The rows of one part (or block) from many folders, one folder after the other."""
     runs = [read_rows_of_part(folder, part) for folder in folders]
     return {name: np.concatenate([run.pop(name) for run in runs]) for name in list(runs[0])}

@@ -1,6 +1,6 @@
-"""Which nodes a step trains on when an attributed graph is too large for all pairs: every node once an epoch, keyed.
+"""Which nodes a step trains on where an attributed graph is too large for all pairs. Every node comes once an epoch.
 
-Axes: N nodes, E directed edges, B nodes of a batch, P parts, q parts of a batch.
+Draws are keyed. Axes: N nodes, E directed edges, B nodes of a batch, P parts, q parts of a batch.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from ops.errors import SettingsError
 from ops.graph.partition.metis import cut_share, partition
 from ops.rng import generator
 
-PARTITION_SEED = 0  # parts belong to the data: the same for every seed of a training
+PARTITION_SEED = 0  # parts belong to the data: they are the same for every seed of a training
 
 
 @runtime_checkable  # the tests check every annotation
 class Batching(Protocol):
-    """The settings of a method that trains in batches; 0 parts and 0 nodes: it does not."""
+    """The settings of a method that can train in batches; with 0 parts and 0 nodes it does not."""
 
     @property
     def batch_nodes(self) -> int:
@@ -41,13 +41,16 @@ class Batching(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """The nodes of one step, int64 [B] sorted, and whether it sees only the edges inside (parts) or all of theirs."""
+    """The nodes of one step, int64 [B] sorted.
+
+    `inside`: the step sees only the edges among its nodes (parts), otherwise all edges of its nodes.
+    """
 
     nodes: NDArray[np.int64]
     inside: bool
 
     def adjacency(self, a: sp.csr_array) -> sp.csr_array:
-        """What the step sees of A [N, N]: [B, B] where only edges inside count, else the batch's rows [B, N]."""
+        """What the step sees of A [N, N]: [B, B] where only edges inside count, otherwise the batch's rows [B, N]."""
         rows = a[self.nodes]
         return sp.csr_array(rows[:, self.nodes] if self.inside else rows)
 
@@ -55,14 +58,14 @@ class Batch:
 def epoch_batches(
     settings: Batching, n_nodes: int, part: NDArray[np.int64] | None, seed: int, epoch: int
 ) -> list[Batch]:
-    """The epoch's batches, keyed; together they hold every node once. `part` [N] where the graph is cut."""
+    """The batches of an epoch, keyed; together they have every node once. A graph that is cut has `part` [N]."""
     if part is None:
         return batches_of_nodes(n_nodes, settings.batch_nodes, seed, epoch)
     return batches_of_parts(part, settings.blocks, seed, epoch)
 
 
 def batches_of_nodes(n_nodes: int, batch_nodes: int, seed: int, epoch: int) -> list[Batch]:
-    """A keyed permutation of N nodes cut into ceil(N / batch_nodes) batches whose sizes differ by one at most.
+    """A keyed permutation of N nodes, cut into ceil(N / batch_nodes) batches whose sizes differ by at most one.
 
     Raises SettingsError for batch_nodes < 1.
     """
@@ -73,25 +76,25 @@ def batches_of_nodes(n_nodes: int, batch_nodes: int, seed: int, epoch: int) -> l
 
 
 def batches_of_parts(part: NDArray[np.int64], blocks: int, seed: int, epoch: int) -> list[Batch]:
-    """A keyed permutation of the parts of `part` [N], `blocks` of them a batch; the last batch takes what is left.
+    """A keyed permutation of the parts of `part` [N], `blocks` of them a batch; the last batch takes the rest.
 
     `part` is what `partition` returns: no part is empty. Raises SettingsError unless 1 <= blocks <= P.
     """
     parts = _count_parts(part, blocks)
-    group = np.empty(parts, dtype=np.int64)  # of each part
+    group = np.empty(parts, dtype=np.int64)  # the batch of each part
     group[generator(seed, "batches", epoch).permutation(parts)] = np.arange(parts) // blocks
     group_of_node = group[part]
-    order = np.argsort(group_of_node, kind="stable").astype(np.int64)  # stable: nodes stay sorted within a group
+    order = np.argsort(group_of_node, kind="stable").astype(np.int64)  # stable: nodes stay sorted within a batch
     ends = np.cumsum(np.bincount(group_of_node))
     return [Batch(nodes, inside=True) for nodes in np.split(order, ends[:-1])]
 
 
 def expected_edge_loss(edge_index: NDArray[np.int64], part: NDArray[np.int64], blocks: int) -> float:
-    """Share of the undirected edges (self loops apart) that an epoch of `batches_of_parts` does not see, on average.
+    """The average share of the undirected edges, without self loops, that an epoch of `batches_of_parts` does not see.
 
-    An edge inside a part is always seen; one between two parts when both fall into the same group, which in a random
-    permutation happens with the probability `sum_g s_g (s_g - 1) / (P (P - 1))`, s_g the parts of group g.
-    `edge_index` [2, E], `part` [N] as for `cut_share`. Raises SettingsError unless 1 <= blocks <= P.
+    An edge inside a part is always seen. An edge between two parts is seen when both fall into the same batch, which in
+    a random permutation has the probability `sum_g s_g (s_g - 1) / (P (P - 1))`, where s_g counts the parts of batch g.
+    `edge_index` [2, E] and `part` [N] are as for `cut_share`. Raises SettingsError unless 1 <= blocks <= P.
     """
     parts = _count_parts(part, blocks)
     if parts == 1:
@@ -102,7 +105,7 @@ def expected_edge_loss(edge_index: NDArray[np.int64], part: NDArray[np.int64], b
 
 
 def _count_parts(part: NDArray[np.int64], blocks: int) -> int:
-    """P, if `blocks` fits it."""
+    """P, the number of parts. Raises SettingsError unless `blocks` fits it."""
     parts = int(part.max()) + 1
     if not 1 <= blocks <= parts:
         raise SettingsError(f"--blocks: blocks={blocks} must be in [1, {parts}], the number of parts")
@@ -110,9 +113,9 @@ def _count_parts(part: NDArray[np.int64], blocks: int) -> int:
 
 
 def part_of(settings: Batching, data: AttributedGraph) -> NDArray[np.int64] | None:
-    """The part of every node, or None where the graph is not cut; the data's own parts where it has any.
+    """The part of every node, or None where the graph is not cut; the parts of the data where it has any.
 
-    Raises SettingsError where it has another number of them.
+    Raises SettingsError where the data has another number of parts.
     """
     if not settings.parts:
         return None
@@ -125,7 +128,7 @@ def part_of(settings: Batching, data: AttributedGraph) -> NDArray[np.int64] | No
 
 
 def remarks(settings: Batching, data: AttributedGraph) -> list[str]:
-    """What the plan says of a training in batches: their size and the edges that a step does not see."""
+    """What the plan says about a training in batches: their size, and the edges that a step does not see."""
     if settings.batch_nodes:
         steps = -(-data.n_nodes // settings.batch_nodes)
         return [f"batches of {-(-data.n_nodes // steps):,} nodes, {steps} steps an epoch: pairs within a batch only"]

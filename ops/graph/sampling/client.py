@@ -1,8 +1,8 @@
-"""The graph service: the parts of a partitioned graph behind one client, in this process or in Ray actors.
+"""The graph service: one client for the parts of a partitioned graph, in this process or in Ray actors.
 
-An actor owns one part, read-only; a restarted one reads its files again and answers as before. The client asks the
-owners of the nodes, keeps the features of the busiest ones, and turns answers into samples. Answers of this process
-and of actors are the same to the last bit.
+An actor has one part, which never changes; a restarted actor reads its files again and answers as before. The client
+asks the actors that have the nodes, keeps the features of the busiest nodes, and turns answers into samples. The
+answers of this process and of actors are the same to the last bit.
 
 Axes: N nodes, M pairs, F features, P parts.
 """
@@ -27,9 +27,9 @@ from ops.graph.partition.manifest import Manifest, NodeInfo
 from ops.graph.sampling.neighbor_sampler import Call, Mode, Neighbourhood, Sample, samples
 from ops.graph.sampling.part_service import PartService, PartServiceActor, by_owner, numbers_within
 
-MAX_RESTARTS, MAX_TASK_RETRIES = 8, 8  # finite: a request that kills its actor must not restart it without end
+MAX_RESTARTS, MAX_TASK_RETRIES = 8, 8  # finite, since a request that kills its actor must not restart it for ever
 PREFETCH_THREADS = 2
-CACHE_SHARE, CACHE_BYTES = 0.1, 256 << 20  # of a type's nodes, and at most: features that a client of actors keeps
+CACHE_SHARE, CACHE_BYTES = 0.1, 256 << 20  # features that a client of actors keeps: share of a type's nodes, bytes
 Cached = tuple[
     NDArray[np.int64], NDArray[Any], NDArray[np.int64]
 ]  # global numbers, features, hash table of the numbers
@@ -37,12 +37,15 @@ Cached = tuple[
 
 @dataclass
 class Client:
-    """Samples, features and seed edges of the whole graph; `call` asks the parts, `draw` those that draw neighbours."""
+    """Samples, features and seed edges of the whole graph.
+
+    `call` asks the parts; `draw` asks whatever draws neighbours, the parts or this process.
+    """
 
     manifest: Manifest
     call: Call
     draw: Call
-    cache_share: float = 0.0  # in process the page cache is the cache
+    cache_share: float = 0.0  # in this process the page cache is enough
     _cached: dict[str, Cached] = field(default_factory=dict)
 
     def sample(
@@ -68,7 +71,7 @@ class Client:
         return next(self._features(kind, [ids])).numpy()
 
     def _features(self, kind: str, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
-        """float32 [M F] of each batch's nodes: the busiest from the cache, the others in one question to each owner."""
+        """float32 [M F] of the nodes of each batch: the busiest from the cache, the others by one question a part."""
         from ops.graph.kernels.draws import places
 
         info, (busiest, rows, slots) = self.manifest.nodes[kind], self._busiest(kind)
@@ -83,7 +86,7 @@ class Client:
         answers = self.call("features", {part: (kind, numbers) for part, numbers in asked.items()})
         waiting = {part: iter(each) for part, each in answers.items()}
         for at, by_part in zip(cached, owned, strict=True):
-            table = np.empty((len(at), info.features), info.feature_dtype)  # as it is stored until all is in its place
+            table = np.empty((len(at), info.features), info.feature_dtype)  # float32 only when all is in place
             hit = np.flatnonzero(at >= 0)
             table[hit] = np.take(rows, at[hit], axis=0)
             for part, positions in by_part.items():
@@ -93,12 +96,12 @@ class Client:
     def seed_edges(
         self, relations: Sequence[Relation], part: int, key: tuple[int, int, int], size: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Batch (part, number) of an epoch, key = (seed, epoch, number): pairs [2 M], which of `relations` [M]."""
+        """Batch (part, number) of an epoch, key (seed, epoch, number): pairs [2 M], which of `relations` [M]."""
         pairs, which = self.call("seed_edges", {part: (tuple(relations), *key, size)})[part]
         return pairs, which
 
     def sizes(self) -> list[dict[Relation, int]]:
-        """Edges by relation of every part."""
+        """How many edges every part has, by relation."""
         return self._of_all_parts("sizes")
 
     def ids(self, kind: str) -> NDArray[Any]:
@@ -123,12 +126,12 @@ class Client:
 
 
 def feature_bytes(info: NodeInfo) -> int:
-    """Of all nodes of a type, as they are stored."""
+    """Bytes of the features of all nodes of a type, as they are stored."""
     return info.count * info.features * np.dtype(info.feature_dtype).itemsize
 
 
 def cache_bytes(manifest: Manifest) -> int:
-    """Features of the busiest nodes that a client of actors keeps at most."""
+    """Bytes of the features of the busiest nodes that a client of actors keeps, at most."""
     return sum(int(min(CACHE_SHARE * feature_bytes(info), CACHE_BYTES)) for info in manifest.nodes.values())
 
 
@@ -145,14 +148,14 @@ def local_client(folder: str | Path, manifest: Manifest, *, verify: bool = True)
 
 
 def remote_client(folder: str, manifest: Manifest, actors: Sequence[Any], *, replicated: bool = False) -> Client:
-    """A client of running actors; `replicated`: neighbours are drawn in this process, which maps the topology."""
+    """A client of running actors; with `replicated` neighbours are drawn in this process, which maps the edges."""
     call = _calls(actors)
     draw = local_client(folder, manifest, verify=False).call if replicated else call
     return Client(manifest, call, draw, CACHE_SHARE)
 
 
 def _calls(actors: Sequence[Any]) -> Call:
-    """Calls of all parts at once. They raise ServiceError where an actor has died for good."""
+    """Call all parts at once. Raises ServiceError where an actor has died for good."""
     import ray
 
     def call(name: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
@@ -171,9 +174,10 @@ def _calls(actors: Sequence[Any]) -> Call:
 
 
 def start_service(folder: str, manifest: Manifest) -> list[Any]:
-    """One actor a part, spread over the nodes; Ray must be running. They end with their last handle or the session.
+    """Start one actor for each part, spread over the nodes; Ray must be running.
 
-    Raises DataError or ServiceError where a part cannot be read.
+    An actor ends with its last handle or with the session. Raises DataError or ServiceError where a part cannot be
+    read.
     """
     import ray
 
@@ -193,7 +197,7 @@ def stop_service(actors: Sequence[Any]) -> None:
 
 
 def prefetched(makers: Iterable[Callable[[], Any]], ahead: int = PREFETCH_THREADS) -> Iterator[Any]:
-    """What each maker makes, in order, with up to `ahead` of them at work in threads; 0: none ahead."""
+    """The results of the makers, in order; up to `ahead` of them work in threads meanwhile (0: none)."""
     if ahead == 0:
         for make in makers:
             yield make()

@@ -1,4 +1,4 @@
-"""A partitioned graph as a method gets it: where its parts lie, who serves them, and which nodes are clustered.
+"""A partitioned graph as a method gets it: where its parts are, what serves them, and which nodes are clustered.
 
 Axes: N nodes that are clustered, P parts.
 """
@@ -25,8 +25,8 @@ from ops.rng import generator
 class PartitionedGraph:
     """Parts below `place` (folder or s3://) with their manifest; `labels` are the relations whose edges are predicted.
 
-    They lead from the type `rows`, whose nodes are clustered, to one other type (or back to itself). Rows are in the
-    order of their global numbers. `actors` serve the parts, none: they are mapped in process.
+    These lead from the type `rows`, whose nodes are clustered, to one other type (or to the same type). Rows are in the
+    order of their global numbers. `actors` serve the parts; without any, the parts are mapped in this process.
     """
 
     name: str
@@ -49,22 +49,22 @@ class PartitionedGraph:
 
     @property
     def n_rows(self) -> int:
-        """N."""
+        """N, the number of clustered nodes."""
         return self.count(self.rows)
 
     @property
     def n_features(self) -> int:
-        """Of the clustered nodes; 0: they have none."""
+        """The number of features of the clustered nodes; 0: they have none."""
         return self.manifest.nodes[self.rows].features
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
-        """Of the clustered nodes' features."""
+        """The names of the features of the clustered nodes."""
         return self.manifest.nodes[self.rows].names or None
 
     @property
     def parts(self) -> int:
-        """P."""
+        """P, the number of parts."""
         return self.manifest.parts
 
     @cached_property
@@ -73,7 +73,7 @@ class PartitionedGraph:
         return self.connect().ids(self.rows)
 
     def part_ids(self, part: int) -> NDArray[Any]:
-        """The same of the nodes of one part."""
+        """The original ids of the clustered nodes of one part."""
         answers = self.connect().call("ids", {part: (self.rows,)})
         return np.asarray(answers[part])
 
@@ -87,7 +87,7 @@ class PartitionedGraph:
         return self.manifest.nodes[kind].count
 
     def digest(self) -> str:
-        """SHA-256 of the graph as it lies in its parts (their order of nodes is part of the result) and the labels."""
+        """SHA-256 of the labels and of the graph in its parts, as the order of its nodes is part of the result."""
         h = hashlib.sha256(self.manifest.digest.encode())
         for kind, nodes in sorted(self.manifest.nodes.items()):
             h.update(f"{kind} {nodes.feature_dtype}".encode() + np.ascontiguousarray(nodes.offsets).tobytes())
@@ -96,9 +96,9 @@ class PartitionedGraph:
         return h.hexdigest()
 
     def connect(self, *, verify: bool = False) -> Client:
-        """A client of the running service, or of the files (`verify`: their checksums too; actors always do).
+        """A client of the running service, or of the files (`verify` checks their checksums, which actors always do).
 
-        Raises DataError naming a file that is missing or damaged.
+        Raises DataError, which names the missing or damaged file.
         """
         if self.actors:
             return remote_client(self.place, self.manifest, self.actors, replicated=self.replicated)
@@ -106,7 +106,7 @@ class PartitionedGraph:
 
     @contextmanager
     def served(self, *, replicated: bool) -> Iterator[PartitionedGraph]:
-        """The same graph with one Ray actor a part while inside; Ray must be running."""
+        """The same graph, served by one Ray actor for each part inside the context; Ray must be running."""
         actors = start_service(self.place, self.manifest)
         try:
             yield replace(self, actors=tuple(actors), replicated=replicated)
@@ -114,21 +114,21 @@ class PartitionedGraph:
             stop_service(actors)
 
     def part_rows(self, kind: str, part: int) -> NDArray[np.int64]:
-        """The global numbers of a part's nodes of a type."""
+        """The global numbers of the nodes of a type in a part."""
         offsets = self.manifest.nodes[kind].offsets
         return np.arange(offsets[part], offsets[part + 1], dtype=np.int64)
 
 
-Which = tuple[int, int, int]  # a batch: (pass over the edges, part, number)
+Which = tuple[int, int, int]  # a batch: (pass over the edges, part, number within the part)
 
 
 def steps_of(
     sizes: Sequence[int], batch: int, seed: int, epoch: int, together: int, limit: int = 0
 ) -> list[list[Which]]:
-    """The steps of an epoch: each up to `together` batches, which the workers share, so their number changes no sum.
+    """The steps of an epoch: each has up to `together` batches, which workers share: their number changes no sum.
 
-    `sizes`: label edges of each part; part p has ceil(sizes[p] / batch) batches. An epoch is a pass over all of them in
-    keyed order, or `limit` steps, which go on where the epoch before has ended.
+    `sizes` are the label edges of each part; part p has ceil(sizes[p] / batch) batches. An epoch is a pass over all of
+    them in keyed order, or `limit` steps, which continue where the epoch before ended.
     """
     batches = [(part, number) for part, size in enumerate(sizes) for number in range(-(-size // batch))]
     many = -(-len(batches) // together)

@@ -1,8 +1,8 @@
-"""Sampled neighbourhoods of a partitioned graph as dense blocks, the same whoever answers and however often.
+"""Sampled neighbourhoods of a partitioned graph as dense blocks, the same whatever process answers and however often.
 
-The owner of each node is asked, one question per (part, hop) with all relations and batches in it. Every draw is keyed
-by (seed, epoch, part, number, hop, relation, node, slot): a retried request, a restarted shard, another number of
-workers or another order of requests returns the same sample.
+Each part gets one question per hop, with all relations and batches in it. Every draw is keyed by (seed, epoch, part,
+number, hop, relation, node, slot): a retried request, a restarted actor, another number of workers or another order of
+requests gives the same sample.
 
 Axes: B rows of a block, F fan-out, N nodes of a type at a depth, P parts, L hops.
 """
@@ -30,8 +30,8 @@ MODES = {"replace": 0, "distinct": 1, "padded": 2}
 # (method of `PartService`, arguments by part) -> answers by part; the parts of one call are independent of each other
 Call = Callable[[str, Mapping[int, tuple[Any, ...]]], dict[int, Any]]
 Ids = Mapping[str, NDArray[np.int64]]  # node type -> global numbers
-Masked = tuple[NDArray[np.int64], NDArray[np.bool_]]  # source numbers [B F], where they count [B F]
-Block = tuple[Int64[Tensor, "_ _"], Bool[Tensor, "_ _"]]  # [B F], other B and F for each
+Masked = tuple[NDArray[np.int64], NDArray[np.bool_]]  # source numbers [B F], and which of them count [B F]
+Block = tuple[Int64[Tensor, "_ _"], Bool[Tensor, "_ _"]]  # [B F]; B and F differ between blocks
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Sample:
     """An L-hop neighbourhood.
 
     `nodes[d]`: global numbers of depth d by type, roots first; depth d + 1 begins with the nodes of depth d in the same
-    order. `blocks[d]`: a row per node of depth d, entries are positions among the sources of depth d + 1, where the
-    mask is True. `features`: float32 [N F] of the outermost nodes, `numbers`: theirs on the device, where it was asked
-    for.
+    order. `blocks[d]`: a row for each node of depth d; its entries are positions among the sources of depth d + 1,
+    where the mask is True. `features`: float32 [N F] of the outermost nodes. `numbers`: the numbers of these on the
+    device, where they were requested.
     """
 
     nodes: tuple[dict[str, NDArray[np.int64]], ...]
@@ -50,7 +50,7 @@ class Sample:
     numbers: dict[str, Int64[Tensor, "_"]] = field(default_factory=dict)
 
     def sent(self, device: torch.device, *, numbers: bool) -> Sample:
-        """The same with blocks and features on `device`, and the `numbers` of the outermost nodes if asked for."""
+        """The sample with blocks and features on `device`, and the `numbers` of the outermost nodes where requested."""
         if device.type == "cpu":
             return self
         outermost = self.nodes[-1] if numbers else {}
@@ -67,12 +67,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """What is to be sampled: the neighbourhood of `roots` (unique within a type), one hop per entry of `fanout`.
+    """What is to be sampled: the neighbourhood of `roots` (unique within a type), one hop for each entry of `fanout`.
 
     `key` = (seed, epoch, part, number) keys the draws. `without` = (label relation, pairs int64 [2 M] of global
     numbers): no edge between the ends of one of these pairs is in the sample, whatever its relation or direction; all
-    ends must be roots. `mode`: with replacement, distinct (all neighbours where there are few enough), or distinct and
-    circularly padded.
+    these ends must be roots. `mode`: with replacement, distinct (all neighbours where there are few enough), or
+    distinct and circularly padded.
     """
 
     roots: Ids
@@ -83,7 +83,7 @@ class Neighbourhood:
 
 
 def samples(manifest: Manifest, draw: Call, wanted: Sequence[Neighbourhood]) -> list[Sample]:
-    """Sample neighbourhoods, without features, in one question per (part, hop) for all of them together."""
+    """Sample neighbourhoods, without features, by one question per (part, hop) for all of them together."""
     samplers = {i: _sampler(manifest, each) for i, each in enumerate(wanted)}
     finished: dict[int, Sample] = {}
     answers: dict[int, Any] = dict.fromkeys(samplers)
@@ -107,7 +107,7 @@ def samples(manifest: Manifest, draw: Call, wanted: Sequence[Neighbourhood]) -> 
 def _sampler(
     manifest: Manifest, wanted: Neighbourhood
 ) -> Generator[dict[int, HopRequest], dict[int, dict[Relation, Any]], Sample]:
-    """Yields what each part is asked at a hop and is sent its answers; returns the sample."""
+    """A generator: yields the questions to each part at a hop, is sent the answers, and returns the sample."""
     roots = wanted.roots
     nodes, blocks = [{kind: np.ascontiguousarray(ids) for kind, ids in roots.items()}], []
     for hop, width in enumerate(wanted.fanout):
@@ -169,7 +169,7 @@ def _forbid(
     manifest: Manifest, drawn: dict[Relation, Masked], nodes: Ids, n_roots: Mapping[str, int], label: Relation,
     pairs: NDArray[np.int64],
 ) -> None:  # fmt: skip
-    """Unmask every edge between the ends of a forbidden pair; only roots, the first rows, can be such an end."""
+    """Set the mask of every edge between the ends of a forbidden pair to False; only roots can be such ends."""
     source, _, target = label
     many = manifest.nodes[target].count
     forbidden = np.unique(pairs[0] * many + pairs[1])

@@ -1,4 +1,4 @@
-"""What the owner of a part answers. Without torch: an actor that serves a part stays small.
+"""The answers for one part. This module does not import torch, so that an actor that serves a part stays small.
 
 Axes: B rows of a block, F fan-out or features, M pairs or ids, P parts.
 """
@@ -25,14 +25,14 @@ from ops.graph.partition.shards import GraphPart, fetch_shards, open_shard
 from ops.rng import generator
 from ops.storage.object_store import is_s3
 
-Drawn = NDArray[Any]  # source numbers [B F], -1 where there is no edge; as wide as they are stored
+Drawn = NDArray[Any]  # source numbers [B F] in the stored width, -1 where there is no edge
 
 
 @dataclass(frozen=True)
 class HopRequest:
-    """What a part is asked at one hop: its nodes by type, the key of each relation, fan-out and mode.
+    """A question to a part at one hop: its nodes by type, the key of each relation, fan-out and mode.
 
-    `rows`: numbers within the part (`numbers_within`).
+    `rows` are numbers within the part (`numbers_within`).
     """
 
     rows: dict[str, NDArray[Any]]
@@ -42,14 +42,14 @@ class HopRequest:
 
 
 def numbers_within(manifest: Manifest, kind: str, part: int, ids: NDArray[np.int64]) -> NDArray[Any]:
-    """The numbers of a part's nodes within it, in 32 bits where these hold them: small messages cost less."""
+    """The numbers of a part's nodes within it, in 32 bits where these are enough: small messages cost less."""
     first, end = manifest.nodes[kind].offsets[part : part + 2]
     local: NDArray[Any] = (ids - first).astype(index_dtype(int(end - first)))
     return local
 
 
 def by_owner(manifest: Manifest, kind: str, ids: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    """Positions of `ids` by the part that owns them, ascending within a part; parts without any are left out."""
+    """Positions of `ids` by the part that has them, ascending within a part; parts without any are left out."""
     from ops.graph.kernels.draws import grouped
 
     if manifest.parts == 1:
@@ -59,9 +59,9 @@ def by_owner(manifest: Manifest, kind: str, ids: NDArray[np.int64]) -> dict[int,
 
 
 class PartService:
-    """What the owner of a part answers, in a process that maps all parts or in an actor (`PartServiceActor`).
+    """Answers for one part, in a process that maps all parts or in an actor (`PartServiceActor`).
 
-    The part is opened by the first question: what is wrong with its files is an answer, not a dead actor.
+    The first question opens the part, so that damaged files give an answer and not a dead actor.
     """
 
     def __init__(self, folder: str, manifest: Manifest, part: int, verify: bool = True) -> None:
@@ -76,7 +76,7 @@ class PartService:
         return open_shard(cached(folder, [part]) if is_s3(folder) else Path(folder), manifest, part, verify)
 
     def health(self) -> dict[str, int]:
-        """The process that answers, and its part's nodes by type."""
+        """The id of this process, and the part's nodes by type."""
         return {"pid": os.getpid()} | {kind: len(ids) for kind, ids in self.shard.ids.items()}
 
     def ids(self, kind: str) -> NDArray[Any]:
@@ -84,7 +84,7 @@ class PartService:
         return np.asarray(self.shard.ids[kind])
 
     def sample(self, requests: Sequence[HopRequest]) -> list[dict[Relation, Drawn]]:
-        """Keyed neighbours of the part's nodes, all relations of all requests in one call."""
+        """Keyed neighbours of the part's nodes, for all relations of all requests in one call."""
         return [self._sample(request) for request in requests]
 
     def _sample(self, request: HopRequest) -> dict[Relation, Drawn]:
@@ -100,12 +100,12 @@ class PartService:
         return answer
 
     def features(self, kind: str, batches: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """[M F] in the stored precision for the rows of each batch: numbers within the part [M]."""
+        """[M F] in the stored precision for each batch, whose rows [M] are numbers within the part."""
         table = self.shard.features[kind]
         return [np.take(table, rows, axis=0) for rows in batches]  # several times faster than indexing
 
     def busiest(self, kind: str, share: float) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """The share of the part's nodes with the most incoming edges, ascending, and their features."""
+        """The nodes with the most incoming edges, a share of the part's, ascending, and their features."""
         degrees = np.zeros(len(self.shard.ids[kind]), np.int64)
         for relation, csr in self.shard.relations.items():
             if relation[2] == kind:
@@ -114,12 +114,12 @@ class PartService:
         return top + self.first[kind], np.asarray(self.shard.features[kind][top])
 
     def edges(self, relation: Relation) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """The edges into the part's nodes, row starts and numbers of the sources, as they lie in its files."""
+        """The edges into the part's nodes as they are in its files: row starts, and numbers of the sources."""
         csr = self.shard.relations[relation]
         return np.asarray(csr.indptr), np.asarray(csr.indices)
 
     def sizes(self) -> dict[Relation, int]:
-        """Edges by relation."""
+        """The number of edges by relation."""
         return {r: len(csr.indices) for r, csr in self.shard.relations.items()}
 
     def seed_edges(
@@ -142,7 +142,7 @@ class PartService:
 
 
 class PartServiceActor(PartService):
-    """The same in a process of its own, which keeps the memory of its answers for the next ones."""
+    """The service as a process of its own, which keeps the memory of its answers for later ones."""
 
     def __init__(self, folder: str, manifest: Manifest, part: int) -> None:
         memory.keep_freed()
@@ -150,7 +150,7 @@ class PartServiceActor(PartService):
 
 
 def cached(place: str, parts: Sequence[int]) -> Path:
-    """A folder of this machine that holds these parts of a partition on S3."""
+    """A folder of this machine that has these parts of a partition on S3."""
     folder = cache_file("x").parent / "partitions" / hashlib.sha256(place.encode()).hexdigest()[:16]
     fetch_shards(place, folder, parts)
     return folder

@@ -5,7 +5,7 @@ import torch
 
 from ops.clustering import temi as module
 from ops.clustering.temi import temi, temi_loss
-from ops.evaluation.labelled import Evaluator
+from ops.evaluation.labelled import evaluator
 
 
 def reference(student, teacher, mean, beta):
@@ -49,7 +49,7 @@ def planted(n=240, k=4, width=96):
 
 def test_planted_clusters_are_found_by_any_seed_and_from_a_sample(monkeypatch):
     x, labels = planted()
-    scored = Evaluator(labels)
+    scored = evaluator(labels)
     monkeypatch.setattr(module, "EPOCHS", 60)
     first = temi(x, 4, 0)
     assert (first.dtype, first.shape, scored(first)["acc"]) == (np.int64, (240,), 1.0)

@@ -25,7 +25,7 @@ def table(tmp_path):
     return path
 
 
-def test_one_message_names_all_that_is_missing_and_its_flags_are_enough(table, tmp_path, capsys):
+def test_one_message_names_all_that_is_missing_and_its_flags_are_enough(untracked, table, tmp_path, capsys):
     argv = ["ssgc", "--dataset", str(table), "--out", str(tmp_path / "runs"), "--no-report", "--name", "s"]
     message = one_line(DataError, train, argv)
     for said in ("row 0: column 'name' holds 'p0'", "'city' (3 values)", "'born' (60 values)", "'plan' (1 value)",

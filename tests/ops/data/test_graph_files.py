@@ -136,7 +136,7 @@ def test_estimators_use_weights_in_training_and_prediction(method):
     assert not np.allclose(model.confidence_, other.confidence_)
 
 
-def test_a_run_on_edges_alone_says_what_weights_do_and_places_new_nodes(tmp_path, capsys):
+def test_a_run_on_edges_alone_says_what_weights_do_and_places_new_nodes(untracked, tmp_path, capsys):
     frame(GRAPH).to_csv(tmp_path / "e.csv", index=False)
     argv = ["--dataset", str(tmp_path / "e.csv"), "--n-clusters", "3", "--out", str(tmp_path / "runs"), "--no-report"]
     train(["ssgc", *argv, "--make-features", "degree", "--name", "s", "--threads", "1"])

@@ -8,8 +8,9 @@ import pytest
 from sklearn import preprocessing
 
 from ops.data.load import load
-from ops.data.types.scaling import Scaling, fit_scaling
+from ops.data.types.scaling import fit_scaling
 from ops.errors import SettingsError
+from ops.results.model_store import ModelFile
 from workflows.predict import main as predict
 from workflows.train import main as train
 
@@ -33,10 +34,10 @@ def test_columns_are_those_of_scikit_learn_and_survive_json(kind, table):
     x = pd.read_csv(table).to_numpy(np.float32)
     scaling = fit_scaling(x, kind)
     assert np.allclose(scaling(x), KINDS[kind]().fit_transform(x.astype(np.float64)), atol=1e-5)
-    again = Scaling.of(json.loads(json.dumps(scaling.plain())))
+    again = ModelFile.model_validate_json(json.dumps({"method": "ssgc", "scaling": scaling.plain()})).scaler
     assert np.array_equal(again(x), scaling(x))
     assert fit_scaling(x, "none") is None
-    assert Scaling.of(None) is None
+    assert ModelFile(method="ssgc").scaler is None
 
 
 def test_neighbours_are_those_of_the_scaled_columns_and_it_is_said(table):

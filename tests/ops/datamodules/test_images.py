@@ -25,7 +25,7 @@ from ops.datamodules import images
 from ops.datamodules.images import OWN_SPACE, ClassNames, ImageData
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError, SettingsError
-from ops.evaluation.labelled import LABELLED, Evaluator
+from ops.evaluation.labelled import LABELLED, evaluator
 from ops.inference.images import images_from_frame
 from ops.inference.placement import Prediction
 from ops.inference.predict import predict, run_prediction
@@ -33,8 +33,8 @@ from ops.reporting.tables import summary_table
 from ops.results.arrays import read_pictures
 from ops.results.feature_scale import statistics_of
 from ops.results.model_store import describe, read_model, save_model
-from ops.training.experiment import build_experiment
-from ops.training.seed_run import Judges, SeedRun
+from ops.training.experiment import Hooks, Judges, Worker, build_experiment
+from ops.training.seed_run import SeedRun
 from ops.training.trainer import run_experiment
 from trainers import hadis
 
@@ -164,7 +164,7 @@ def test_features_of_a_frozen_backbone_need_no_images(places):
     data, labels, _ = ImageData().load(LaunchSettings(dataset=spec), settings)
     assert labels is None
     assert ImageData().describe(data) == "40 images, 12 features of a frozen backbone"
-    judge = Evaluator(np.repeat([0, 1], 20))
+    judge = evaluator(np.repeat([0, 1], 20))
     rows = list(ImageData().baselines(experiment_of(METHOD, settings, data, seeds=2), ProcessGroup()))
     assert [(name, judge(clusters)["acc"]) for name, clusters, _ in rows] == [("k-means on features", 1.0)] * 2 + [
         ("linear head on features", 1.0)
@@ -192,7 +192,7 @@ def test_the_baseline_of_a_large_table_clusters_a_sample(monkeypatch):
     settings = hadis.Settings(n_clusters=3, backbone="small", epochs=1)
     data = ImageSet("shades", pixels=pixels.astype(np.uint8))
     ((_, clusters, _),) = ImageData().baselines(experiment_of(hadis.METHOD, settings, data), ProcessGroup())
-    assert Evaluator(kinds)(clusters)["acc"] == 1.0
+    assert evaluator(kinds)(clusters)["acc"] == 1.0
 
 
 @pytest.mark.slow
@@ -262,11 +262,11 @@ def test_known_names_find_their_presets(places):
 
 
 def test_projections_that_point_one_way_are_told(places, capsys):
-    judges = Judges(lambda clusters, embeddings: {"size_max": 5.0, "empty": 0.0}, Evaluator(None), 2, Owners.alone(10))
-    run = SeedRun(places / "seed", 0, 5, judges, Console(quiet=True), threads=1, cure=hadis.METHOD.avoid_collapse)
-    for epoch in range(4):
-        run.report(epoch, {"collapse/std": 0.02}, np.repeat([0, 1], 5), None)
-    run.close()
+    judges = Judges(lambda clusters, embeddings: {"size_max": 5.0, "empty": 0.0}, evaluator(None), 2, Owners.alone(10))
+    cure, console = hadis.METHOD.avoid_collapse, Console(quiet=True)
+    with SeedRun(places / "seed", 0, 5, judges, console, Hooks(), Worker(), cure=cure) as run:
+        for epoch in range(4):
+            run.report(epoch, {"collapse/std": 0.02}, np.repeat([0, 1], 5), None)
     assert run.warnings == [
         "seed 0: the projections collapsed by epoch 2 (collapse/std 0.020, 1 is healthy); lower --lr, or raise "
         "--warmup-epochs or --ema-momentum"

@@ -9,9 +9,8 @@ from ops.clustering.owners import Owners
 from ops.distributed.process_group import ProcessGroup
 from ops.evaluation import boost, link_prediction, recall
 from ops.evaluation import unlabelled as module
-from ops.evaluation.labelled import Evaluator
-from ops.evaluation.projection import projection_modularity
-from ops.evaluation.unlabelled import feature_indices, size_indices
+from ops.evaluation.labelled import evaluator
+from ops.evaluation.unlabelled import feature_indices, projection_modularity, size_indices
 
 U, N, K = 90, 70, 4
 OFFSETS = np.array([0, 25, 25, 60, 90])  # of four parts; one has no users
@@ -54,7 +53,7 @@ def scored(rank, size):
     found["recalls"] = [row.recalls.tolist() for row in rows]
     found |= feature_indices(z, clusters, owners=owners) | size_indices(clusters, K + 1, owners)
     found["modularity"] = projection_modularity(table, clusters, owners)
-    return found | Evaluator(labels[own], owners.group)(clusters) | {"boost": rows[-1].note, "users": task.users}
+    return found | evaluator(labels[own], owners.group)(clusters) | {"boost": rows[-1].note, "users": task.users}
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from sklearn import metrics
 
-from ops.evaluation.labelled import LABELLED, Evaluator, scores
+from ops.evaluation.labelled import LABELLED, evaluator, scores
 
 
 def ints(*values):
@@ -63,8 +63,8 @@ def test_many_classes_for_few_rows_do_not_warn():
 
 def test_the_evaluator_holds_the_labels():
     labels = ints(0, 0, 1, 1)
-    assert Evaluator(labels)(labels) == scores(labels, labels)
-    assert Evaluator(None)(labels) == {}
+    assert evaluator(labels)(labels) == scores(labels, labels)
+    assert evaluator(None)(labels) == {}
 
 
 @given(data=st.data(), n=st.integers(1, 25), classes=st.integers(1, 5), k=st.integers(1, 5))

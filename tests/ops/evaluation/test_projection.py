@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.evaluation.projection import projection_modularity
+from ops.evaluation.unlabelled import projection_modularity
 
 
 @given(st.integers(2, 30), st.integers(1, 20), st.integers(1, 5), st.integers(0, 99))

@@ -10,7 +10,7 @@ from ops.evaluation.model_selection import PANEL
 from ops.evaluation.select_k import INDICES, sweep
 
 
-@pytest.mark.parametrize(("clusters", "seed"), [(2, 0), (5, 1), (8, 2)])
+@pytest.mark.parametrize(("clusters", "seed"), [(2, 0), (8, 2)])
 def test_a_planted_number_is_found_and_sure(clusters, seed):
     graph, _ = planted_graph(250, clusters, 16, mixing=0.05, separation=6, seed=seed)
     choice = sweep(graph)

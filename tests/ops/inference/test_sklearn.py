@@ -25,7 +25,11 @@ GRAPH, _ = planted_graph(nodes=40, clusters=2, features=5)
 X, EDGES = GRAPH.x, GRAPH.edge_index
 ADJACENCY = sp.coo_matrix((np.ones(EDGES.shape[1]), EDGES), shape=(40, 40))
 WORDS = {"epochs": 2, "update_every": 1}
-FITTED = HSAN(2, **WORDS).fit(X, EDGES)
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return HSAN(2, **WORDS).fit(X, EDGES)
 
 
 def anndata(ids):
@@ -60,14 +64,14 @@ def pyg():
     (lambda folder: (anndata([f"cell{i}" for i in range(40)]),), "cell0"),
     (lambda folder: (folder / "graph.npz",), None),
 ])  # fmt: skip
-def test_one_graph_in_whatever_form_is_the_same_fit(given, ids, tmp_path):
+def test_one_graph_in_whatever_form_is_the_same_fit(fit, given, ids, tmp_path):
     np.savez(tmp_path / "graph.npz", x=X, edge_index=EDGES)
     data = given(tmp_path)
     fitted = HSAN(2, **WORDS).fit(*data)
-    assert fitted.labels_.tolist() == FITTED.labels_.tolist()
-    assert np.array_equal(fitted.embedding_, FITTED.embedding_)
+    assert fitted.labels_.tolist() == fit.labels_.tolist()
+    assert np.array_equal(fitted.embedding_, fit.embedding_)
     assert (None if fitted.ids_ is None else fitted.ids_[0]) == ids
-    assert fitted.predict(*data).tolist() == FITTED.labels_.tolist()
+    assert fitted.predict(*data).tolist() == fit.labels_.tolist()
 
 
 def test_a_table_alone_is_linked_by_its_nearest_and_k_is_chosen():
@@ -129,7 +133,7 @@ def test_scikit_learns_checks_apply_but_those_that_are_listed():
     assert sum(r["status"] == "passed" for r in results) >= 25
 
 
-def test_a_model_is_saved_loaded_and_reported(tmp_path):
+def test_a_model_is_saved_loaded_and_reported(unrendered, tmp_path):
     table = pd.DataFrame(X, columns=list("abcde"))
     model = HSAN(2, **WORDS).fit(table, EDGES)
     again = tessera.load(model.save(tmp_path / "run"))
@@ -176,10 +180,14 @@ def test_users_of_a_heterogeneous_graph_are_clustered():
     (lambda: HSAN(2).fit(nx.path_graph(3)), "HSAN: no features; give some, or --make-features degree"),
     (lambda: HaDis(2).fit("folder"), "HaDis: images is a str, not an array of numbers"),
     (lambda: TwHIN(2).fit(X), "TwHIN: got a ndarray; give a PyG HeteroData"),
-    (lambda: FITTED.predict(X[:, :2]), "HSAN: X has 2 features, but HSAN is expecting 5 features as input"),
 ])  # fmt: skip
 def test_what_cannot_be_fitted_is_named(fit, words):
     assert words in one_line(DataError, fit)
+
+
+def test_rows_of_another_width_are_named(fit):
+    words = "HSAN: X has 2 features, but HSAN is expecting 5 features as input"
+    assert words in one_line(DataError, fit.predict, X[:, :2])
 
 
 @pytest.mark.parametrize(("build", "words"), [

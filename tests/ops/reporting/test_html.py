@@ -23,6 +23,7 @@ from ops.results.schema import RunResult
 from ops.results.search_schema import SearchResult
 from workflows.report import main
 
+pytestmark = pytest.mark.usefixtures("unrendered")  # but for the report of `run`
 PICTURES = {"tsne", "similarity", "curves", "scores", "sizes", "hard"}
 
 

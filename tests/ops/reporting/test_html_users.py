@@ -14,6 +14,8 @@ from ops.reporting.tables import RECALL_LEGEND, recall_text, result_text
 from ops.results.schema import Interval, RecallTable, RunResult, Scores
 from ops.results.stored_run import read_run
 
+pytestmark = pytest.mark.usefixtures("unrendered")  # but for the report of `run`
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

@@ -7,7 +7,7 @@ from fabricate import MAP
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 from ops.results.arrays import read_arrays, read_map, read_pictures, read_sample
-from ops.results.rows_by_rank import save_rows
+from ops.results.seed_rows import save_rows
 
 ONES = np.ones((3, 2))
 SAMPLE = {"before": ONES, "after": np.ones((3, 4)), "cluster": np.zeros(3, np.int64)}

@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 from ops.results.feature_scale import ColumnStatistics, rows_alike, statistics_of, unlike
-from ops.results.model_store import ABOUT
+from ops.results.model_store import ModelFile
 from trainers import METHODS
 
 RAW, CLASS = load_iris(return_X_y=True)
@@ -61,4 +61,4 @@ def test_rows_that_are_all_alike():
 
 
 def test_what_a_model_says_of_itself_has_no_methods_setting_name():
-    assert [name for name in METHODS if set(ABOUT) & set(METHODS[name].settings.model_fields)] == []
+    assert [name for name in METHODS if set(ModelFile.model_fields) & set(METHODS[name].settings.model_fields)] == []

@@ -17,12 +17,12 @@ from ops.config.console import Console
 from ops.config.settings import LaunchSettings
 from ops.distributed.resources import Workers
 from ops.errors import DivergedError, Interrupted, ResourceError
-from ops.evaluation.labelled import Evaluator
+from ops.evaluation.labelled import evaluator
 from ops.training import ray_train, seed_run
-from ops.training.checkpoint import Checkpoints, WorkerCheckpoints, load_latest
-from ops.training.experiment import build_experiment
+from ops.training.checkpoint import WorkerCheckpoints, drop, load_latest
+from ops.training.experiment import Hooks, Judges, Worker, build_experiment
 from ops.training.rank_zero import Follower, reporter
-from ops.training.seed_run import Judges, SeedRun
+from ops.training.seed_run import SeedRun
 from trainers import hsan
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ CLUSTERS = np.repeat([0, 1], 5)
 
 def judges():
     return Judges(
-        lambda clusters, embeddings: {"size_max": 5.0, "score": 0.5}, Evaluator(CLUSTERS), 2, Owners.alone(10)
+        lambda clusters, embeddings: {"size_max": 5.0, "score": 0.5}, evaluator(CLUSTERS), 2, Owners.alone(10)
     )
 
 
@@ -53,8 +53,8 @@ def trained(rank, world, folder, last, checkpoints=True):
     seed_run.CHECKPOINT_SECONDS = 0
     kept = WorkerCheckpoints(Path(folder) / "checkpoints", rank, world, by_part=True) if checkpoints else None
     run = SeedRun(
-        Path(folder), 0, 9, judges() if rank == 0 else None, Console(quiet=True), threads=1, workers=world,
-        rank=rank, checkpoints=kept, stop=lambda: run.history[-1]["epoch"] == last,
+        Path(folder), 0, 9, judges() if rank == 0 else None, Console(quiet=True),
+        Hooks(stop=lambda: run.history[-1]["epoch"] == last), Worker(rank, world, checkpoints=kept),
     )  # fmt: skip
     start = -1 if run.start is None else run.start.epoch
     try:
@@ -84,11 +84,10 @@ def test_ranks_share_one_run_and_one_checkpoint(tmp_path):
         assert load_latest(tmp_path / "checkpoints").epoch == 3
     ends = run_in_processes(2, trained, str(tmp_path), 6)
     assert [(end[0], end[2]) for end in ends] == [(3, [0]), (3, [1])], "both from the one before, each its own part"
-    run = SeedRun(tmp_path, 0, 9, judges(), Console(quiet=True), threads=1)  # another number of workers
-    assert (run.start.epoch, sorted(run.start.parts), run.resumed_from) == (6, [0, 1], [3, 6])
+    with SeedRun(tmp_path, 0, 9, judges(), Console(quiet=True), Hooks(), Worker()) as run:  # another number of workers
+        assert (run.start.epoch, sorted(run.start.parts), run.resumed_from) == (6, [0, 1], [3, 6])
     assert [r["epoch"] for r in run.history] == list(range(7))
-    run.close()
-    Checkpoints(tmp_path / "checkpoints").drop()
+    drop(tmp_path / "checkpoints")
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -10,8 +10,7 @@ from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
 from ops.graph.partition.executors import in_process
 from ops.results.arrays import ASSIGNMENTS, table_path
-from ops.results.rows_by_rank import save_rows
-from ops.results.seed_rows import SeedRows
+from ops.results.seed_rows import SeedRows, save_rows
 from ops.storage.location import parse
 from ops.training.seed_tables import write_assignments
 

@@ -71,7 +71,7 @@ def test_every_pair_of_nodes_meets_equally_often():
     assert abs(apart - 9 / 49).max() < 5 * np.sqrt(9 / 49 * 40 / 49 / 2000)
 
 
-@pytest.mark.parametrize(("parts", "blocks"), [(5, 1), (6, 2), (7, 3), (8, 5), (9, 4), (5, 5), (1, 1)])
+@pytest.mark.parametrize(("parts", "blocks"), [(5, 1), (6, 2), (8, 5), (5, 5), (1, 1)])
 def test_expected_edge_loss_is_the_mean_over_the_draws(parts, blocks):
     graph, _ = planted_graph(200, 4, 2, degree=8, seed=1)
     source, target = graph.edge_index
