@@ -65,7 +65,7 @@ def nursery(tmp_path_factory):
 @pytest.fixture
 def untracked(monkeypatch):
     """Trainings send nothing to MLflow, whose database takes seconds to make."""
-    monkeypatch.setattr("ops.training.trainer.tracked", lambda *args, **options: nullcontext())
+    monkeypatch.setattr("ops.training.trainer.Tracking", lambda *args, **options: nullcontext())
 
 
 @pytest.fixture

@@ -132,7 +132,9 @@ def resolve(
     merged = config | flags
     dataset = str(merged.get("dataset", launch.model_fields["dataset"].default))
     chosen = str(merged.get("preset", "none" if merged.get("warm_start") else "auto"))
-    preset = _preset(chosen, canonical(dataset) or canonical_images(dataset) or dataset.lower(), method.name, presets)
+    name = canonical(dataset) or canonical_images(dataset) or dataset.lower()
+    frozen = str(merged.get("backbone", "")).startswith("frozen:")  # features, which a preset for pixels does not suit
+    preset = _preset(chosen, "frozen" if frozen else name, method.name, presets)
     base = read_yaml(preset, [*every, REMARK]) if preset else {}
     warm, before = merged.get("warm_start"), {}
     if warm is not None and settings_of is not None:

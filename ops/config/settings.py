@@ -74,7 +74,9 @@ class LaunchSettings(Settings):
         "none", "features for edges without any: a column a degree, or leading eigenvectors of the graph"
     )
     skip_damaged: bool = setting(False, "leave damaged images out instead of stopping; they are counted and named")
-    preset: str = setting("auto", "a preset's name or path; auto: the data set's own, none: defaults only")
+    preset: str = setting(
+        "auto", "a preset's name or path; auto: that of the data set or of a frozen backbone, none: defaults only"
+    )
     config: str | None = setting(None, "YAML file with any of these settings, or a run's run.json")
     out: str = setting("runs", "folder for results, or s3://BUCKET/PREFIX")
     scratch: str = setting("", "folder of this machine for the work on a run on S3; default TMP/tessera-UID")

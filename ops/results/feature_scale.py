@@ -16,38 +16,26 @@ FEW = 10  # rows whose variance says nothing yet
 
 
 class ColumnStatistics:
-    """Sums over rows that come in pieces, from which each column's mean, deviation and range follow.
-
-    The first row is subtracted before squares are summed, so that they do not cancel.
-    """
+    """Each column's mean, variance and range over rows that come in pieces, by scikit-learn's running sums."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def add(self, x: NDArray[np.number]) -> None:
         """Count in the rows `x` [n, F]; no array of the size of `x` is made."""
+        from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+        if not len(x):
+            return
+        if not self.count:
+            self._range, self._moments = MinMaxScaler(), StandardScaler()
         for first in range(0, len(x), BLOCK):
             block = x[first : first + BLOCK].astype(np.float64)
-            if not self.count:
-                self._origin = block[0].copy()
-                self._sums, self._squares = np.zeros((2, block.shape[1]))
-                self.low, self.high = block[0].copy(), block[0].copy()
-            self.low = np.minimum(self.low, block.min(0))
-            self.high = np.maximum(self.high, block.max(0))
-            block -= self._origin
-            self._sums += block.sum(0)
-            self._squares += np.einsum("nf,nf->f", block, block)
-            self.count += len(block)
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """The columns' means [F]."""
-        return np.asarray(self._origin + self._sums / self.count)
-
-    @property
-    def variance(self) -> NDArray[np.float64]:
-        """The columns' variances [F]."""
-        return np.maximum(self._squares / self.count - np.square(self._sums / self.count), 0.0)
+            self._range.partial_fit(block)
+            self._moments.partial_fit(block)
+        self.count += len(x)
+        self.low, self.high, self.mean = self._range.data_min_, self._range.data_max_, self._moments.mean_
+        self.variance = np.where(self.low < self.high, self._moments.var_, 0.0)  # not what rounding leaves
 
     def plain(self) -> dict[str, list[float]]:
         """What a model keeps of its training's features, in six digits."""

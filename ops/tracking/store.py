@@ -43,8 +43,8 @@ SENT, DIGEST = "tessera.sent", "tessera.digest"  # tags of a run and of a model
 
 def gist(error: Exception) -> str:
     """What an error of MLflow, its database or its artifact store says, in 200 characters and without secrets."""
-    text = " ".join(mask(str(error)).split())
-    return next((each for each in GISTS if each in text.lower()), text[:200] or type(error).__name__)
+    text = " ".join(mask(str(error)).split())[:200] or type(error).__name__
+    return next((each for each in GISTS if each in str(error).lower()), text)
 
 
 def quiet_mlflow() -> None:
@@ -91,23 +91,25 @@ def sent(run: "Run | None") -> dict[str, str]:
     return dict(json.loads(run.data.tags.get(SENT, "{}"))) if run else {}
 
 
-def parts(folder: Path, status: Status) -> dict[str, str]:
-    """A mark of the content of each part of a folder's record, in the order in which they are sent.
+def size(path: Path) -> int:
+    """Bytes of a file, or of a folder's files together."""
+    return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
 
-    The mark of a file or folder is of sizes and times: nothing is read. Files are parts once the folder has FINISHED.
-    """
+
+def parts(folder: Path, status: Status) -> dict[str, str]:
+    """A mark of each part of a folder's record, in the order of sending; of files by their times, once FINISHED."""
     marks = {STATUS: hashlib.sha256(json.dumps(status, sort_keys=True).encode()).hexdigest()}
     whole = status["state"] == "FINISHED" and not (folder / HISTORY).exists()  # a run or study: seeds send no files
     for path in (folder / name for name in (HISTORY, *(FILES if whole else ()))):
-        stats = [each.stat() for each in (path, *path.rglob("*")) if each.is_file()]
-        if stats and (path.name != "model" or status.get("model")):
-            newest, size = max(stat.st_mtime_ns for stat in stats), sum(stat.st_size for stat in stats)
-            marks[path.name] = f"{len(stats)} files, {size} bytes, {newest}"
+        times = [each.stat().st_mtime_ns for each in (path, *path.rglob("*")) if each.is_file()]
+        if times and (path.name != "model" or status.get("model")):
+            marks[path.name] = f"{len(times)} files, {size(path)} bytes, {max(times)}"
     return marks
 
 
 def send_part(client: "MlflowClient", run: "Run", part: str, folder: Path, status: Status) -> None:
     """Send one part. Raises DataError for what is not the folder's; whatever MLflow raises passes."""
+    quiet_mlflow()  # perhaps in a process of its own
     run_id, path = run.info.run_id, folder / part
     if linked(path, folder):
         raise DataError("it is or holds a link: only a run's own files are sent")
@@ -124,16 +126,14 @@ def send_part(client: "MlflowClient", run: "Run", part: str, folder: Path, statu
 
 
 def _status(client: "MlflowClient", run_id: str, status: Status) -> None:
-    """Log parameters, tags, the data set that the parameters name as the run's input, final metrics and the state."""
+    """Log parameters (MLflow cuts long ones), tags, the data set as the run's input, final metrics and the state."""
     from mlflow.entities import Dataset, DatasetInput, Param, RunTag
     from mlflow.exceptions import MlflowException
 
-    params, tags = status["params"], status["tags"]
-    rows = [Param(key, value) for key, value in params.items()]  # MLflow cuts what has more than 6,000 characters
-    client.log_batch(run_id, params=rows, tags=[RunTag(key, value) for key, value in tags.items()])
+    params, tags = status["params"], [RunTag(key, value) for key, value in status["tags"].items()]
+    client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()], tags=tags)
     if {"data", "dataset"} <= params.keys():
-        dataset = Dataset(params["dataset"][:500], params["data"][:36], "local", params["dataset"])
-        inputs = [DatasetInput(dataset, [])]
+        inputs = [DatasetInput(Dataset(params["dataset"][:500], params["data"][:36], "local", params["dataset"]), [])]
         try:
             client.log_inputs(run_id, datasets=inputs)
         except MlflowException as error:  # another run has written the same data set at the same moment
@@ -183,10 +183,9 @@ def _metrics(values: dict[str, float | None], step: int, at: int) -> list["Metri
 
 def _model(client: "MlflowClient", run: "Run", folder: Path, name: str) -> None:
     """Log the folder as a pyfunc from code, register it, move the aliases; each step looks first at what there is."""
-    run_id, experiment, mark = run.info.run_id, run.info.experiment_id, {DIGEST: digest(folder)}
-    query = f"source_run_id = '{run_id}' AND tags.`{DIGEST}` = '{mark[DIGEST]}'"
-    logged = client.search_logged_models([experiment], query)
-    model = logged[0] if logged else client.create_logged_model(experiment, name, run_id, mark)
+    run_id, places, mark = run.info.run_id, [run.info.experiment_id], digest(folder)
+    logged = client.search_logged_models(places, f"source_run_id = '{run_id}' AND tags.`{DIGEST}` = '{mark}'")
+    model = logged[0] if logged else client.create_logged_model(places[0], name, run_id, {DIGEST: mark})
     if str(model.status) != "READY":
         _upload(client, run_id, folder, model)
     with suppress(Exception):  # there is one

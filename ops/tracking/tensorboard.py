@@ -11,10 +11,7 @@ from ops.errors import SettingsError
 
 @contextmanager
 def board(folder: Path) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Yields what writes an epoch's record to `folder`/tensorboard, which begins anew with every process.
-
-    Raises SettingsError where the package is not installed.
-    """
+    """Yields what writes epochs to `folder`/tensorboard, emptied before; SettingsError where the package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

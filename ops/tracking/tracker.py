@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ops.distributed.apart import apart
 from ops.errors import DataError, ServiceError
 from ops.masking import shown
 from ops.storage.status import Status, folders
-from ops.tracking.store import FILES, SENT, connect, gist, parts, send_part, sent
+from ops.tracking.store import FILES, SENT, connect, gist, parts, send_part, sent, size
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -23,6 +24,7 @@ LAST = 60.0  # seconds that sending goes on behind the work; ten times as many w
 GRACE = 5.0  # seconds that closing waits for a server that is away
 BACKOFF = 5.0  # seconds between tries
 EVERY, SHARE = 0.5, 20  # seconds between looks; the thread rests so many times as long as it worked
+LARGE = 8 * 2**20  # bytes; what has more grows with the data: this process neither reads nor sends it
 ID, KEY = "tessera.id", "tessera.run"  # tags of a run
 
 
@@ -68,12 +70,11 @@ class Tracking:
         for folder, status in folders(self.root):
             there = sent(self.runs.get(status["id"]))
             waiting += sum(there.get(part) != mark for part, mark in parts(folder, status).items())
-        reason = self.away or self.refused or "the time was over"
-        pending = f"{reason}; {waiting} records wait in {self.root}, the same command sends them"
+        pending = f"{self.away or self.refused or 'the time was over'}; {waiting} records wait in {self.root}"
         if waiting and error is None:
             if self.require:
-                raise ServiceError(pending)
-            self.warn(pending)
+                raise ServiceError(f"{pending}, the same command sends them")
+            self.warn(f"{pending}, the same command sends them")
 
     def _work(self) -> None:
         last = False
@@ -88,8 +89,8 @@ class Tracking:
                 self.away, self.client = str(error), None
             self.tried.set()
             if not last:
-                rest = max(EVERY, SHARE * (time.monotonic() - began))
-                self.closing.wait(BACKOFF if self.away or self.refused else rest)
+                pause = BACKOFF if self.away or self.refused else max(EVERY, SHARE * (time.monotonic() - began))
+                self.closing.wait(pause)
             elif self.away:
                 time.sleep(1.0)
 
@@ -112,7 +113,11 @@ class Tracking:
                 if sent(run).get(part) == mark or time.monotonic() > self.deadline:
                     continue
                 with self._attempt(folder / part):
-                    send_part(self.client, run, part, folder, status)
+                    record = self.client, run, part, folder, status
+                    if part in FILES and size(folder / part) > LARGE:
+                        apart(send_part, *record, over=lambda: time.monotonic() > self.deadline)
+                    else:
+                        send_part(*record)
                     marks = json.dumps(sent(run) | {part: mark}, sort_keys=True)
                     self.client.set_tag(run.info.run_id, SENT, marks)
                     run.data.tags[SENT] = marks

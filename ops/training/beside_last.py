@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 from ops.api import AnyExperiment
 from ops.atomic_io import Arrays, plain
 from ops.clustering.consensus import DRAWS, consensus
+from ops.data.types.hetero import Ids
 from ops.datamodules import datamodule_of
 from ops.errors import SettingsError
 from ops.evaluation.labelled import LABELLED, evaluator
 from ops.results import statistics
 from ops.results.schema import Numbers, Scores, SeedResult
+from ops.results.seed_rows import SeedRows
 from ops.training.experiment import Judges, judges_of
 from ops.training.seed_run import SeedRun
 
+BASELINES = "baselines"  # the table of a run
 LARGEST_ROWS, LARGEST_K = 20_000, 100  # beyond, draws would take minutes
 
 
@@ -63,24 +66,39 @@ def baselines_of_seed(experiment: AnyExperiment, run: SeedRun) -> dict[str, Numb
     if run.seed not in experiment.seeds:
         return None
     alone = replace(experiment, request=experiment.request.with_launch(first_seed=run.seed, seeds=1))
-    return {name: plain(scores[0]) for name, scores in _scored(alone, run.judges).items()}
+    return {name: plain(scores[0]) for name, scores in _scored(alone, run.judges)[0].items()}
 
 
-def baselines_of(experiment: AnyExperiment, each: list[SeedResult]) -> dict[str, Scores | None]:
-    """The baselines over seeds: as the ranks that own the rows have scored them, else here."""
+def baselines_of(experiment: AnyExperiment, rows: SeedRows, each: list[SeedResult]) -> dict[str, Scores | None]:
+    """The baselines over seeds: as the ranks that own the rows have scored them, else here.
+
+    Here their clusters of the first seed are also written as the table BASELINES of the run: a column a baseline.
+    """
     if all(e.baselines is not None for e in each):
         scored = [e.baselines or {} for e in each]
         return {name: statistics.over_seeds([scores[name] for scores in scored]) for name in scored[0]}
     judges = judges_of(experiment)
     assert judges is not None, "a process of its own has all rows"
-    of_seeds = _scored(experiment, judges)
+    of_seeds, clusters = _scored(experiment, judges)
+    if rows.parts == 1 and clusters:
+        rows.write(BASELINES, 0, {"id": ids_of(experiment), **clusters})
     return {name: statistics.over_seeds(scores) for name, scores in of_seeds.items()}
 
 
-def _scored(experiment: AnyExperiment, judges: Judges) -> dict[str, list[dict[str, float]]]:
-    """The scores of every baseline, those of each seed one after the other; all ranks call it."""
-    rows: dict[str, list[dict[str, float]]] = {}
+def ids_of(experiment: AnyExperiment) -> Ids:
+    """The ids of the rows of data in one part, or the rows' numbers [N]."""
+    return np.arange(experiment.data.n_rows) if experiment.data.ids is None else np.asarray(experiment.data.ids)
+
+
+def _scored(experiment: AnyExperiment, judges: Judges) -> tuple[dict[str, list[dict[str, float]]], Arrays]:
+    """The scores of every baseline, those of each seed one after the other, and its clusters of the first seed.
+
+    All ranks call it.
+    """
+    scores: dict[str, list[dict[str, float]]] = {}
+    first: Arrays = {}
     group = judges.owners.group
     for name, clusters, embeddings in datamodule_of(experiment.method).baselines(experiment, group):
-        rows.setdefault(name, []).append(judges.unlabelled(clusters, embeddings) | judges.evaluator(clusters))
-    return rows
+        scores.setdefault(name, []).append(judges.unlabelled(clusters, embeddings) | judges.evaluator(clusters))
+        first.setdefault(name, clusters)
+    return scores, first

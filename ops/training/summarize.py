@@ -16,7 +16,6 @@ from ops.atomic_io import Arrays, now, plain, replacing, save_arrays
 from ops.clustering.owners import Owners
 from ops.config.settings import flat
 from ops.data.load import prepared
-from ops.data.types.hetero import Ids
 from ops.datamodules import datamodule_of
 from ops.errors import DivergedError
 from ops.evaluation.model_selection import panel
@@ -26,21 +25,12 @@ from ops.results import arrays, finished_run, statistics
 from ops.results.feature_scale import looked_at
 from ops.results.figure_rows import Rows, T, figure_arrays, figure_rows
 from ops.results.model_store import describe, save_model
-from ops.results.schema import (
-    GROUPS,
-    CountSweep,
-    DataRecord,
-    RunResult,
-    Scores,
-    SeedResult,
-    SettingRecord,
-    WarmStart,
-)
+from ops.results.schema import GROUPS, CountSweep, DataRecord, RunResult, Scores, SeedResult, SettingRecord, WarmStart
 from ops.results.seed_rows import SeedRows, save_rows
 from ops.storage import run_dir
 from ops.storage.location import Location
 from ops.storage.status import Ending
-from ops.training.beside_last import baselines_of, baselines_of_seed, consensus_of
+from ops.training.beside_last import baselines_of, baselines_of_seed, consensus_of, ids_of
 from ops.training.rescore import given, rescored
 from ops.training.seed_run import SeedRun
 from ops.training.seed_tables import TABLE, write_assignments, write_explanation
@@ -156,9 +146,10 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int, place: Locati
     each = [_rescored(experiment, rows, seed) for seed in seeds]
     lasts = [{k: v for k, v in e.last.items() if v is not None} for e in each]
     chosen = seeds[::-1][panel(lasts[::-1]).chosen]  # of equal seeds the first
-    stability = write_assignments(rows, run, chosen, shown, experiment.k, None if rows.parts > 1 else _ids(experiment))
+    ids = None if rows.parts > 1 else ids_of(experiment)
+    stability = write_assignments(rows, run, chosen, shown, experiment.k, ids)
     _write_files(experiment, rows, chosen, each[seeds.index(chosen)].sizes)
-    last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), baselines_of(experiment, each)
+    last, baselines = statistics.over_seeds([e.last for e in each]) or Scores(), baselines_of(experiment, rows, each)
     result = RunResult(
         schema=1, method=experiment.method.name, dataset=_dataset(experiment), settings=_settings(experiment),
         seeds=seeds, command=experiment.request.command, made_by=_versions(experiment.threads), last=last, result=shown,
@@ -208,10 +199,6 @@ def _rescored(experiment: AnyExperiment, rows: SeedRows, seed: int) -> SeedResul
         for file in (arrays.EPOCHS, arrays.ASSIGNMENTS):
             rows.bring(f"{folder.name}/{Path(file).stem}")
     return rescored(experiment, folder)
-
-
-def _ids(experiment: AnyExperiment) -> Ids:
-    return np.arange(experiment.data.n_rows) if experiment.data.ids is None else np.asarray(experiment.data.ids)
 
 
 def _verdicts(result: RunResult) -> list[str]:

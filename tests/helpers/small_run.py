@@ -36,4 +36,4 @@ def experiment(
 
 
 def without_tracking(patch) -> None:
-    patch.setattr("ops.training.trainer.tracked", lambda *args, **options: nullcontext())
+    patch.setattr("ops.training.trainer.Tracking", lambda *args, **options: nullcontext())

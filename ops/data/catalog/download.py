@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
+from contextlib import suppress
 from pathlib import Path
 
 from ops.errors import DataError
@@ -54,40 +54,33 @@ def download(name: str, product: str, target: Path) -> str:
 
 
 def _run(name: str, folder: Path, product: str) -> str:
+    """Why there is no product; "" where there is one."""
     root = str(Path(__file__).resolve().parents[3])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
     # the module is ours and the name one of those it knows
-    child = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-W", "ignore", "-m", "ops.data.catalog.fetch", name, str(folder)],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=(output := (folder / "log").open("wb")),
-    )
-    try:
-        late = _wait(child, folder)
-    finally:
-        child.kill()
-        child.wait()
-        output.close()
-    if late:
+    command = [sys.executable, "-W", "ignore", "-m", "ops.data.catalog.fetch", name, str(folder)]
+    nothing = subprocess.DEVNULL
+    with (folder / "log").open("wb") as output:
+        child = subprocess.Popen(command, env=environment, stdin=nothing, stdout=nothing, stderr=output)  # noqa: S603
+        try:
+            late = _wait(child, folder)
+        finally:
+            child.kill()
+            child.wait()
+    if late or (child.returncode == 0 and (folder / product).exists()):
         return late
-    if child.returncode == 0 and (folder / product).exists():
-        return ""
     lines = (folder / "log").read_text(errors="replace").strip().splitlines()
     return lines[-1][:200] if lines else f"ended with code {child.returncode}"
 
 
 def _wait(child: subprocess.Popen[bytes], folder: Path) -> str:
-    """Wait for the end; the reason to stop where nothing arrives, or it takes for ever."""
-    start = time.monotonic()
-    while True:
-        try:
-            child.wait(timeout=0.2)
-            return ""
-        except subprocess.TimeoutExpired:
-            passed = time.monotonic() - start
-        if passed > _DOWNLOAD_S:
-            return f"not done after {_DOWNLOAD_S} s"
-        if passed > FIRST_BYTE_S and not any(p.stat().st_size for p in folder.glob("*/**/*") if p.is_file()):
-            return f"nothing arrived in {FIRST_BYTE_S} s"
+    """Wait for the end; the reason to stop where nothing has arrived by FIRST_BYTE_S, or it takes for ever."""
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(FIRST_BYTE_S)
+        return ""
+    if not any(p.stat().st_size for p in folder.glob("*/**/*") if p.is_file()):
+        return f"nothing arrived in {FIRST_BYTE_S} s"
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(_DOWNLOAD_S)
+        return ""
+    return f"not done after {_DOWNLOAD_S} s"

@@ -72,28 +72,20 @@ def canonical(name: str) -> str | None:
 
 def read_named(name: str) -> Raw:
     """Read the data set of a canonical name; downloads it where no file is there (DataError where that fails)."""
-    path = in_data_folder(f"{name}.npz")
-    if path is None:
-        path = cache_file(name)
-        if not os.path.isfile(path):
-            _download(name, path)
+    path = in_data_folder(f"{name}.npz") or cache_file(name)
+    if not os.path.isfile(path):
+        if SOURCES[name] is None:
+            edges = "" if name in TABLES else ", edge_index=EDGES"
+            how = f"make it by numpy.savez('{path.name}', x=FEATURES{edges}, y=CLASSES)"
+            lacks = f"torch_geometric offers no download of it: {how}"
+        else:
+            reason = download(name, "graph.npz", path)
+            lacks = f"the download failed ({reason})" if reason else ""
+        if lacks:
+            folder = os.environ.get("TESSERA_DATA", "")
+            looked = f"{Path(folder) / path.name} or {path}" if folder else f"{path} (TESSERA_DATA is not set)"
+            raise DataError(
+                f"{name}: no file {looked}, and {lacks}; put {path.name} in a folder and set TESSERA_DATA to it, "
+                "or give the data as --dataset PATH"
+            )
     return replace(read_file(path), name=name)
-
-
-def _download(name: str, path: Path) -> None:
-    if SOURCES[name] is None:
-        edges = "" if name in TABLES else ", edge_index=EDGES"
-        how = f"make it by numpy.savez('{path.name}', x=FEATURES{edges}, y=CLASSES)"
-        raise DataError(_missing(name, path, f"torch_geometric offers no download of it: {how}"))
-    reason = download(name, "graph.npz", path)
-    if reason:
-        raise DataError(_missing(name, path, f"the download failed ({reason})"))
-
-
-def _missing(name: str, path: Path, why: str) -> str:
-    folder = os.environ.get("TESSERA_DATA", "")
-    looked = f"{Path(folder) / path.name} or {path}" if folder else f"{path} (TESSERA_DATA is not set)"
-    return (
-        f"{name}: no file {looked}, and {why}; put {path.name} in a folder and set TESSERA_DATA to it, "
-        "or give the data as --dataset PATH"
-    )

@@ -56,6 +56,12 @@ def test_each_source_overrides_the_weaker_ones_and_is_recorded(presets, tmp_path
     }
 
 
+def test_frozen_features_take_their_own_preset_whatever_the_data_is_called():
+    words = "--dataset cifar10 --backbone frozen:x.npy"
+    assert resolved(words, PRESETS, method=METHODS["hadis"]).sources["epochs"] == "preset hadis-frozen"
+    assert resolved(f"{words} --preset none", PRESETS, method=METHODS["hadis"]).sources.get("epochs") is None
+
+
 def test_defaults_alone_have_no_source(presets):
     request = resolved("", presets)
     assert request.settings == hsan.Settings()

@@ -15,6 +15,7 @@ from quick_mlflow import empty_database
 
 from ops.atomic_io import read_json, write_json
 from ops.config.tracking_uri import default_uri
+from ops.distributed.apart import apart
 from ops.errors import ServiceError
 from ops.storage.status import HISTORY, STATUS, begin, end
 from ops.tracking import store, tracker
@@ -214,7 +215,11 @@ def test_another_experiment_can_be_given(out, monkeypatch):
 
 
 @pytest.mark.slow
-def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(out):
+def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(out, monkeypatch):
+    """Those that are large, here the model, are sent by a separate process, and are held to the same."""
+    sent_apart = set()
+    monkeypatch.setattr(tracker, "LARGE", 50)
+    monkeypatch.setattr(tracker, "apart", lambda *each, over: (sent_apart.add(each[3]), apart(*each, over=over)))
     uri, study = default_uri(out), Study(out).start().epochs(2).model()
     (out / "mlartifacts").write_text("where files cannot go")
     (study.root / "result.json").write_text("{}")
@@ -227,6 +232,7 @@ def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(o
     check_whole(out / "mlflow.db", study)  # what can be sent was sent
     (out / "mlartifacts").unlink()
     assert send(study.root, uri) == []
+    assert sent_apart == {"model"}
     assert len(list((out / "mlartifacts").rglob("report.html"))) == 1
     assert rows(out / "mlflow.db", "select name, version from model_versions") == [("tessera-toy", 1)]
     assert rows(out / "mlflow.db", "select count(*) from logged_models") == [(1,)]

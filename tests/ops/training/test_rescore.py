@@ -48,6 +48,15 @@ def test_the_same_inputs_change_nothing(out, capsys):
     assert before == {path: path.read_bytes() for path in before}
 
 
+def test_the_clusters_of_every_baseline_are_a_table_of_the_run(out):
+    table = pd.read_parquet(out / "a/baselines.parquet")
+    figures = json.loads((out / "a/result.json").read_text())["baselines"]
+    assert table["id"].tolist() == pd.read_parquet(out / "a/assignments.parquet")["id"].tolist()
+    assert {name: scores(LABELS, table[name].to_numpy())["acc"] for name in table.columns[1:]} == {
+        name: figures[name]["acc"]["mean"] for name in figures
+    }
+
+
 @pytest.mark.parametrize("labels", [np.where(np.arange(N) < 9, -1, OTHERS), None])
 def test_other_labels_are_scored_and_nothing_is_trained(out, capsys, labels):
     model, before = (out / "a/model/model.safetensors").read_bytes(), history(out)
