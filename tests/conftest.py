@@ -87,4 +87,5 @@ def quick_trainings():
     quick_mlflow.install()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baselines, "KINDS", baselines.KINDS[:1])
+        patch.setattr(os, "fsync", lambda handle: None)  # tests kill processes, not machines
         yield
