@@ -73,7 +73,7 @@ def unrendered(monkeypatch):
     """Figures are put together but not rendered, which is most of a report's time; a report of a file's is whole."""
     from ops.reporting import theme
 
-    dot = theme.png(theme.blank(0.1, 0.1))
+    dot = theme.pngs(theme.blank(0.1, 0.1))[0]
     monkeypatch.setattr(theme, "pngs", lambda figure, all_colours=False: [dot])
 
 
@@ -87,4 +87,5 @@ def quick_trainings():
     quick_mlflow.install()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baselines, "KINDS", baselines.KINDS[:1])
+        patch.setattr(os, "fsync", lambda handle: None)  # tests kill processes, not machines
         yield
