@@ -11,7 +11,7 @@ from ops.errors import DataError
 
 METRICS = ("euclidean", "cosine", "heat", "dot")
 _PAIR_BYTES = 2**26  # of feature rows gathered at once for exact distances
-_BLOCK_BYTES = 2**28  # of the distances of a block of rows to all others
+_BLOCK_BYTES = 2**25  # of the distances of a block of rows to all others
 
 
 def knn_graph(
