@@ -46,12 +46,14 @@ def train(method: AnyMethod, request: Request[Any, Any]) -> None:
     """Train and print."""
     from ops.config.console import Console
     from ops.reporting.tables import result_text
-    from ops.training.trainer import run_training, where
+    from ops.storage.run_dir import local_out
+    from ops.training.experiment import build_experiment
+    from ops.training.trainer import run_experiment, where
 
     console = Console(request.launch.quiet, request.launch.json_output)
     if only_said(method, request, console):
         return
-    folder, result = run_training(method, request, console)
+    folder, result = run_experiment(build_experiment(method, request, console), local_out(request.launch))
     if request.launch.json_output:
         print(json.dumps(result.plain()))
     console.say(result_text(result), lines=True)

@@ -105,7 +105,10 @@ def download(location: Location, path: Path, *, patient: bool = True) -> Stored:
 
 @contextmanager
 def opened(location: Location, stamp: str) -> Iterator["NativeFile"]:
-    """The object to read and seek in, by ranges: nothing else of it is fetched. Raises as `read_range` does."""
+    """The object to read and seek in, by ranges: nothing else of it is fetched.
+
+    Raises Missing, ServiceError, Conflict where the object is no longer the one of that `stamp` (if there is one).
+    """
     with translated(location):
         source = _reader(location)
     try:
@@ -116,21 +119,16 @@ def opened(location: Location, stamp: str) -> Iterator["NativeFile"]:
             raise
         with translated(location):
             raise
-    if stat(location).stamp != stamp:
+    if stamp and stat(location).stamp != stamp:  # afterwards: from then on the bytes are those of this stamp
         raise Conflict(str(location))
 
 
 def read_range(location: Location, first: int, count: int, *, stamp: str = "") -> bytes:
-    """`count` bytes of an object from byte `first` on.
-
-    Raises Missing, ServiceError, Conflict where the object is no longer the one of that `stamp`.
-    """
+    """`count` bytes of an object from byte `first` on. Raises as `opened` does."""
     if count <= 0:
         return b""
-    with translated(location), _reader(location) as source:
+    with opened(location, stamp) as source:
         data: bytes = source.read_at(count, first)
-    if stamp and stat(location).stamp != stamp:  # afterwards: from then on the bytes are those of this stamp
-        raise Conflict(str(location))
     if len(data) < count:
         raise failure(location, f"ends before byte {first + count}", "give the same command again")
     return data

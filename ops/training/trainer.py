@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ops.api import AnyExperiment, D, Experiment, Method, Record, S
-from ops.config.cli import Request
+from ops.api import AnyExperiment, D, Experiment, Record, S
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, flat
 from ops.config.tracking_uri import default_uri, ui_command
@@ -31,21 +30,18 @@ from ops.storage.status import HISTORY, Ending, finished, recorded
 from ops.tracking.tensorboard import board
 from ops.tracking.tracker import Tracking
 from ops.training.beside_last import check_result
-from ops.training.experiment import Hooks, Session, build_experiment, identity, plan, tracking_uri
+from ops.training.experiment import Hooks, Session, identity, plan, tracking_uri
 from ops.training.ray_train import drop_checkpoints, left_to_workers, rows_on_s3, train_on_workers
 from ops.training.rescore import changed, given
 from ops.training.summarize import collect, outcome
 from ops.training.train_seed import train_seed
 
 
-def run_training(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> tuple[Path, RunResult]:
-    """Train what `request` asks for, or what is missing of it; returns the run's folder and its result."""
-    experiment = build_experiment(method, request, console)
-    return run_experiment(experiment, run_dir.local_out(request.launch))
-
-
 def run_experiment(experiment: Experiment[S, D], out: Path, study: Path | None = None) -> tuple[Path, RunResult]:
-    """`run_training` with the data at hand; `study`: the search it belongs to, whose tracker and mirror are at work."""
+    """Train an experiment, or what is missing of it, in a folder of `out`; returns the run's folder and its result.
+
+    `study`: the folder of the search that it belongs to, whose tracker and mirror are at work.
+    """
     check_result(experiment)
     with _opened(experiment, out, study) as (folder, mirror):
         if (stored := _finished_result(experiment, folder, study)) is not None:

@@ -18,10 +18,9 @@ from workflows import auto, compare, features, generate_graph, main, partition_g
 PROJECT = Path(__file__).parents[2]
 TUTORIALS = PROJECT / "workflows" / "tutorials"
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "trainers").glob("*/README.md")), *sorted(TUTORIALS.glob("*.md"))]
-ENDS = ("ops.training.trainer.run_training", "ops.tuning.tuner.run_search", "workflows.predict.run_prediction",
+ENDS = ("ops.training.experiment.build_experiment", "ops.tuning.tuner.run_search", "workflows.predict.run_prediction",
         "workflows.partition_graph.run_partition", "workflows.generate_graph.generate", "workflows.compare.fetched",
-        "workflows.report.fetched", "ops.training.experiment.build_experiment",
-        "ops.data.images.backbones.load_backbone")  # fmt: skip
+        "workflows.report.fetched", "ops.data.images.backbones.load_backbone")  # fmt: skip
 
 
 class Reached(Exception):
