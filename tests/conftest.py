@@ -26,9 +26,12 @@ settings.register_profile("quick", max_examples=20, deadline=None, suppress_heal
 settings.load_profile("quick")
 
 
+LONG = ("workflows", "trainers", "test_tracker.py", "test_label_wall.py")
+
+
 def pytest_collection_modifyitems(items):
-    """Workflows first, then trainers: what is long must not begin when another process has no more."""
-    items.sort(key=lambda item: ("workflows" not in item.path.parts, "trainers" not in item.path.parts))
+    """Long files first: they must not begin when another process has no more."""
+    items.sort(key=lambda item: next((i for i, name in enumerate(LONG) if name in item.path.parts), len(LONG)))
 
 
 @pytest.fixture(scope="session")
