@@ -114,12 +114,17 @@ def opened(location: Location, stamp: str) -> Iterator["NativeFile"]:
     try:
         with source:
             yield source
-    except OSError as error:
-        if "AWS Error" not in str(error):  # of whoever makes something of the bytes
-            raise
-        with translated(location):
-            raise
-    if stamp and stat(location).stamp != stamp:  # afterwards: from then on the bytes are those of this stamp
+    except (OSError, ValueError) as error:
+        if "AWS Error" in str(error):
+            with translated(location):
+                raise
+        _check(location, stamp)  # the bytes of two objects together say nothing
+        raise
+    _check(location, stamp)
+
+
+def _check(location: Location, stamp: str) -> None:
+    if stamp and stat(location).stamp != stamp:  # after reading: until then the bytes were those of this stamp
         raise Conflict(str(location))
 
 

@@ -34,6 +34,7 @@ ENVIRONMENT = {
 }
 GISTS = ("connection refused", "timed out", "name or service not known", "database is locked")  # of long messages
 BY_LABELS = "eval/"
+SETTINGS = "settings"  # the first part of a record
 CLOCK, EACH = "sys/time", "sys/epoch_s"  # an epoch's time in seconds since 1970; a metric that every epoch has
 FILES = ("report.html", "figures", "assignments.parquet", "assignments", "trials.json", "result.json", "model")
 WRAPPER = Path(__file__).parents[1] / "inference" / "mlflow_pyfunc.py"
@@ -98,13 +99,17 @@ def size(path: Path) -> int:
 
 def parts(folder: Path, status: Status) -> dict[str, str]:
     """A mark of each part of a folder's record, in the order of sending; of files by their times, once FINISHED."""
-    marks = {STATUS: hashlib.sha256(json.dumps(status, sort_keys=True).encode()).hexdigest()}
+    settings, state = (
+        hashlib.sha256(json.dumps(each, sort_keys=True).encode()).hexdigest()
+        for each in ([status["params"], status["tags"]], status)
+    )
+    marks = {SETTINGS: settings}
     whole = status["state"] == "FINISHED" and not (folder / HISTORY).exists()  # a run or study: seeds send no files
     for path in (folder / name for name in (HISTORY, *(FILES if whole else ()))):
         times = [each.stat().st_mtime_ns for each in (path, *path.rglob("*")) if each.is_file()]
         if times and (path.name != "model" or status.get("model")):
             marks[path.name] = f"{len(times)} files, {size(path)} bytes, {max(times)}"
-    return marks
+    return marks | {STATUS: state}
 
 
 def send_part(client: "MlflowClient", run: "Run", part: str, folder: Path, status: Status) -> None:
@@ -113,7 +118,9 @@ def send_part(client: "MlflowClient", run: "Run", part: str, folder: Path, statu
     run_id, path = run.info.run_id, folder / part
     if linked(path, folder):
         raise DataError("it is or holds a link: only a run's own files are sent")
-    if part == STATUS:
+    if part == SETTINGS:
+        _settings(client, run_id, status)
+    elif part == STATUS:
         _status(client, run_id, status)
     elif part == HISTORY:
         _epochs(client, run_id, path, status["started"])
@@ -125,8 +132,8 @@ def send_part(client: "MlflowClient", run: "Run", part: str, folder: Path, statu
         client.log_artifact(run_id, str(path))
 
 
-def _status(client: "MlflowClient", run_id: str, status: Status) -> None:
-    """Log parameters (MLflow cuts long ones), tags, the data set as the run's input, final metrics and the state."""
+def _settings(client: "MlflowClient", run_id: str, status: Status) -> None:
+    """Log parameters (MLflow cuts long ones), tags and the data set as the run's input."""
     from mlflow.entities import Dataset, DatasetInput, Param, RunTag
     from mlflow.exceptions import MlflowException
 
@@ -140,6 +147,10 @@ def _status(client: "MlflowClient", run_id: str, status: Status) -> None:
             if "unique" not in str(error).lower():
                 raise
             client.log_inputs(run_id, datasets=inputs)
+
+
+def _status(client: "MlflowClient", run_id: str, status: Status) -> None:
+    """Log the final metrics and the state."""
     if status["ended"] is None:
         client.update_run(run_id, status["state"])
         return
@@ -158,12 +169,12 @@ def _epochs(client: "MlflowClient", run_id: str, history: Path, started: int) ->
     lines = history.read_bytes().rpartition(b"\n")[0].splitlines()  # without one that is still being written
     every = [json.loads(line) for line in lines]
     records = [record for record in every if record["epoch"] > last]
-    scored = [record for record in every if any(key.startswith(BY_LABELS) for key in record)]
-    if scored and every[-1]["epoch"] == last:  # MLflow has them all; the labels may have been corrected since
+    scored = [each for each in every if each["epoch"] <= last and any(key.startswith(BY_LABELS) for key in each)]
+    if scored and any(each["epoch"] == last for each in every):  # the labels may have been corrected since
         scores = [{k: v for k, v in r.items() if k == "epoch" or k.startswith(BY_LABELS)} for r in scored]
         latest = client.get_run(run_id).data.metrics
         if any(latest.get(key) != value is not None for key, value in scores[-1].items() if key != "epoch"):
-            records = [{**each, CLOCK: time.time()} for each in scores]
+            records = [{**each, CLOCK: time.time()} for each in scores] + records
     metrics: list[Metric] = []
     for record in records:
         epoch, seconds = int(record.pop("epoch") or 0), record.pop(CLOCK, None) or started / 1000
@@ -191,7 +202,8 @@ def _model(client: "MlflowClient", run: "Run", folder: Path, name: str) -> None:
     with suppress(Exception):  # there is one
         client.create_registered_model(name)
     source = model.artifact_location
-    versions = [each for each in client.search_model_versions(f"name = '{name}'") if each.source == source]
+    sources = (source, f"models:/{model.model_id}")  # the second of versions that were made before
+    versions = [each for each in client.search_model_versions(f"name = '{name}'") if each.source in sources]
     version = versions[0] if versions else client.create_model_version(name, source, run_id, model_id=model.model_id)
     for alias in ("newest", "last"):
         client.set_registered_model_alias(name, alias, version.version)

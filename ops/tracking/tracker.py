@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ops.distributed.apart import apart
-from ops.errors import DataError, ServiceError
+from ops.errors import DataError, ServiceError, TesseraError
 from ops.masking import shown
 from ops.storage.status import Status, folders
 from ops.tracking.store import FILES, SENT, connect, gist, parts, send_part, sent, size
@@ -41,7 +41,7 @@ class Tracking:
         self.where = f"MLflow at {shown(self.uri)}"
         self.thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self.tried, self.closing = threading.Event(), threading.Event()
-        self.deadline = float("inf")  # from when nothing is sent, and MLflow that is away not waited for
+        self.deadline = self.grace = float("inf")  # from when nothing is sent, and MLflow that is away not waited for
         self.client: Any = None
         self.runs: dict[str, "Run"] = {}  # MLflow's, by the id of a folder's status
         self.away = ""  # why MLflow takes nothing; empty while it does
@@ -55,15 +55,20 @@ class Tracking:
         self.thread.start()
         # To import MLflow beside the first epochs would slow both. How long that takes is not the server's fault.
         self.tried.wait(12 * PATIENCE if self.require else PATIENCE)
+        limit = time.monotonic() + PATIENCE
+        while self.require and self.client is None and time.monotonic() < limit:
+            time.sleep(0.2)
         if self.require and self.client is None:
+            self.deadline = self.grace = 0.0
             self.closing.set()
             advice = "start or restore it, correct MLFLOW_TRACKING_URI, or leave out --require-tracking"
             raise ServiceError(f"{self.away or self.where + ' does not answer'}; {advice}")
 
     def __exit__(self, _: object, error: object, trace: object) -> None:
         """Send all that there is while there is time; tell how many records wait then, and why."""
-        patience = (LAST if self.away else 10 * LAST) if self.require else (GRACE if self.away else LAST)
+        patience = 10 * LAST if self.require else LAST
         self.deadline = time.monotonic() + patience
+        self.grace = time.monotonic() + (LAST if self.require else GRACE)
         self.closing.set()
         self.thread.join(patience)
         waiting = 0
@@ -78,7 +83,7 @@ class Tracking:
 
     def _work(self) -> None:
         last = False
-        while not last or (self.away and time.monotonic() < self.deadline):
+        while not last or (self.away and time.monotonic() < self.grace):
             last, began = self.closing.is_set(), time.monotonic()  # what was recorded before closing is in this pass
             try:
                 with suppress(OSError):  # a folder was removed while it was read
@@ -128,9 +133,11 @@ class Tracking:
         try:
             yield
         except Exception as error:
+            if time.monotonic() > self.deadline:
+                return
             connect(self.uri)  # raises ServiceError where it is MLflow itself
             what, reason = path.relative_to(self.root.parent).as_posix(), gist(error)
-            if path.name in FILES and not isinstance(error, DataError):
+            if path.name in FILES and not isinstance(error, TesseraError):
                 reason = f"the artifact store of {self.where} fails ({reason}): start it or correct its credentials"
             self.refused = self.refused or reason
             cause = re.sub(r"[0-9a-f]{32}|/\S+|\(.*\)", "", reason)

