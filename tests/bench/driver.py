@@ -1,9 +1,9 @@
-"""What the driver of a training over workers needs: `python tests/bench/driver.py [METHOD] [USERS ...]`.
+"""What the driver of a training over workers needs: `python tests/bench/driver.py [METHOD] [PARTS] [USERS ...]`.
 
 Private memory, looked at ten times a second, above that of a process which has imported the same, with the last line
 that the driver had printed at its peak; and bytes that the driver's own threads have read and written in system calls
-(files, pipes, sockets) above that process's, of real Ray Train workers on planted users in four parts. About ten
-minutes with nothing else running.
+(files, pipes, sockets) above that process's, of real Ray Train workers on planted users, in 4 parts by default.
+About ten minutes with nothing else running.
 """
 
 import os
@@ -48,12 +48,12 @@ def imports():
     return before
 
 
-def driver(method, users):
+def driver(method, parts, users):
     """(peak of private bytes, what was printed last at the peak, bytes moved, exit code) of a training's driver."""
     with tempfile.TemporaryDirectory() as out:
         command = [
             sys.executable, str(ROOT / "workflows" / "train.py"), method, "--out", out, "--name", "run", "--epochs",
-            "1", "--dataset", f"planted:users={users},notes={users // 2},clusters=8,mean_edges=10", "--parts", "4",
+            "1", "--dataset", f"planted:users={users},notes={users // 2},clusters=8,mean_edges=10", "--parts", parts,
             "--partition", "hash", "--workers", "2", "--threads", "1", "--epoch-steps", "8", "--n-clusters", "8",
         ]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
@@ -78,18 +78,19 @@ def driver(method, users):
     return most, last, bytes_moved, process.returncode
 
 
-def main(method="twhin", *sizes):
+def main(method="twhin", parts="4", *sizes):
     """A line a size, and whether the bars are kept."""
     before = imports()
     peaks = []
     for users in map(int, sizes or (20_000, 160_000)):
-        most, last, bytes_moved, code = driver(method, users)
+        most, last, bytes_moved, code = driver(method, parts, users)
         if code:
             sys.exit(f"{method}, {users:,} users: the training has ended with {code}")
         peaks.append(most - before[0])
-        print(f"{method}, {users:,} users, 4 parts, 2 workers: driver's peak {peaks[-1] / 2**20:.0f} MiB above the "
-              f"{before[0] / 2**20:.0f} of its imports (behind: {last[:80]}), {(bytes_moved - before[1]) / 2**20:,.0f} "
-              "MiB read and written", flush=True)  # fmt: skip
+        private_mib, bytes_mib = peaks[-1] / 2**20, (bytes_moved - before[1]) / 2**20
+        print(f"{method}, {users:,} users, {parts} parts, 2 workers: driver's peak {private_mib:.0f} MiB above the "
+              f"{before[0] / 2**20:.0f} of its imports (behind: {last[:80]}), {bytes_mib:,.0f} MiB read and written",
+              flush=True)  # fmt: skip
     ratio, largest = peaks[-1] / peaks[0], max(peaks) / 2**20
     print(f"{ratio:.2f} times: bar {BAR} times {'kept' if ratio <= BAR else 'BROKEN'}; "
           f"at most {largest:.0f} MiB: bar {MOST} MiB {'kept' if largest <= MOST else 'BROKEN'}")  # fmt: skip
