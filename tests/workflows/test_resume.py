@@ -184,10 +184,8 @@ def test_ctrl_c_stops_after_the_epoch_the_second_at_once_and_other_threads_are_w
     os.kill(pid, signal.SIGCONT)
     ended = nursery.wait()
     assert ended.code == 130
-    assert ended.err.splitlines()[-2:] == [
-        "interrupted",
-        "resume with: " + shlex.join(["python", "workflows/train.py", *again]),
-    ]
+    assert "interrupted" in ended.err.splitlines()
+    assert ended.err.splitlines()[-1] == "resume with: " + shlex.join(["python", "workflows/train.py", *again])
     assert not (out / "ctrl-c" / "seed-0" / "result.json").exists()
 
     ended = nursery.run([*again, "--threads", "2"])
