@@ -18,6 +18,11 @@ def scaled(rows: Float[Tensor, "n d"], by: Float[Tensor, " d"], cut: int = 0) ->
 
 
 @checked
+def seeded(generator: "torch.Generator | None") -> int:
+    return generator.manual_seed(0).initial_seed()
+
+
+@checked
 @dataclasses.dataclass
 class Pair:
     rows: Float[Tensor, "n d"]
@@ -27,6 +32,13 @@ class Pair:
 @checked
 def drawn(rows: Float[Tensor, "n d"], by: Float[Tensor, " d"]):
     yield rows * by
+
+
+def test_a_check_that_is_built_on_the_pretended_accelerator_is_the_same_afterwards(monkeypatch):
+    monkeypatch.setattr(torch, "Generator", type("Generator", (torch.Generator,), {}))
+    assert seeded(torch.Generator()) == 0
+    monkeypatch.undo()
+    assert seeded(torch.Generator()) == 0
 
 
 def test_types_and_shapes_of_arguments_results_and_fields_are_checked():

@@ -5,18 +5,21 @@ from contextlib import suppress
 from functools import wraps
 from inspect import isgeneratorfunction
 from typing import Any, get_type_hints
+from unittest import mock
 
 import beartype
 import jaxtyping
+import torch
 
 # an int is welcome where a float is asked for, as everywhere in Python
 beartyped = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 jaxtyped = jaxtyping.jaxtyped
+Generator = torch.Generator  # which the pretended accelerator replaces for a while by one of its own
 
 
 def with_check(function: Any) -> Any:
     """The function with beartype's check, where its annotations can be looked up and it is over when it returns."""
-    with suppress(Exception):
+    with mock.patch.object(torch, "Generator", Generator), suppress(Exception):
         if get_type_hints(function) is not None and not isgeneratorfunction(function):
             return beartyped(function)
     return jaxtyped(function, typechecker=beartyped)
