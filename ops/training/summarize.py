@@ -30,7 +30,7 @@ from ops.results.seed_rows import SeedRows, save_rows
 from ops.storage import run_dir
 from ops.storage.location import Location
 from ops.storage.status import Ending
-from ops.training.beside_last import baselines_of, baselines_of_seed, consensus_of, ids_of
+from ops.training.beside_last import BASELINES, baselines_of, baselines_of_seed, consensus_of, ids_of
 from ops.training.rescore import given, rescored
 from ops.training.seed_run import SeedRun
 from ops.training.seed_tables import TABLE, write_assignments, write_explanation
@@ -158,6 +158,8 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int, place: Locati
         paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": rows.table(TABLE), **PATHS},
     )  # fmt: skip
     _add_seeds(result, each)
+    if (folder / f"{BASELINES}.parquet").is_file():
+        result.paths[BASELINES] = f"{BASELINES}.parquet"
     if experiment.warm is not None:
         result.warm = warm_start(experiment.warm, each)
     result.verdict = "; ".join([*statistics.faults(each, experiment.k), *_verdicts(result)])
