@@ -92,9 +92,9 @@ def sent(run: "Run | None") -> dict[str, str]:
     return dict(json.loads(run.data.tags.get(SENT, "{}"))) if run else {}
 
 
-def size(path: Path) -> int:
-    """Bytes of a file, or of a folder's files together."""
-    return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
+def stats(path: Path) -> list[os.stat_result]:
+    """The sizes and times of a file, or of each of a folder's files."""
+    return [each.stat() for each in (path, *path.rglob("*")) if each.is_file()]
 
 
 def parts(folder: Path, status: Status) -> dict[str, str]:
@@ -106,9 +106,10 @@ def parts(folder: Path, status: Status) -> dict[str, str]:
     marks = {SETTINGS: settings}
     whole = status["state"] == "FINISHED" and not (folder / HISTORY).exists()  # a run or study: seeds send no files
     for path in (folder / name for name in (HISTORY, *(FILES if whole else ()))):
-        times = [each.stat().st_mtime_ns for each in (path, *path.rglob("*")) if each.is_file()]
-        if times and (path.name != "model" or status.get("model")):
-            marks[path.name] = f"{len(times)} files, {size(path)} bytes, {max(times)}"
+        files = stats(path)
+        if files and (path.name != "model" or status.get("model")):
+            total, newest = sum(each.st_size for each in files), max(each.st_mtime_ns for each in files)
+            marks[path.name] = f"{len(files)} files, {total} bytes, {newest}"
     return marks | {STATUS: state}
 
 

@@ -14,7 +14,7 @@ from ops.distributed.apart import apart
 from ops.errors import DataError, ServiceError, TesseraError
 from ops.masking import shown
 from ops.storage.status import Status, folders
-from ops.tracking.store import FILES, SENT, connect, gist, parts, send_part, sent, size
+from ops.tracking.store import FILES, SENT, connect, gist, parts, send_part, sent, stats
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -109,6 +109,8 @@ class Tracking:
             self.away = ""
         runs: dict[Path, "Run"] = {}
         for folder, status in folders(self.root):
+            if time.monotonic() > self.deadline:
+                return
             with self._attempt(folder):
                 runs[folder] = self._run(folder, status, runs.get(folder.parent))
             run = runs.get(folder)
@@ -119,7 +121,7 @@ class Tracking:
                     continue
                 with self._attempt(folder / part):
                     record = self.client, run, part, folder, status
-                    if part in FILES and size(folder / part) > LARGE:
+                    if part in FILES and sum(each.st_size for each in stats(folder / part)) > LARGE:
                         apart(send_part, *record, over=lambda: time.monotonic() > self.deadline)
                     else:
                         send_part(*record)

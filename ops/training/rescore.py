@@ -20,7 +20,7 @@ from ops.results.model_store import ModelFile
 from ops.results.schema import SeedResult
 from ops.results.stored_run import read_history
 from ops.storage.status import HISTORY, end
-from ops.training.beside_last import scored_again
+from ops.training.consensus_and_baselines import scored_again
 from ops.training.seed_run import BRANCH
 
 NAMED = {"ids": "ids", "names": "column names", "labels": "labels"}

@@ -30,7 +30,7 @@ from ops.results.seed_rows import SeedRows, save_rows
 from ops.storage import run_dir
 from ops.storage.location import Location
 from ops.storage.status import Ending
-from ops.training.beside_last import BASELINES, baselines_of, baselines_of_seed, consensus_of, ids_of
+from ops.training.consensus_and_baselines import BASELINES, baselines_of, baselines_of_seed, consensus_of, ids_of
 from ops.training.rescore import given, rescored
 from ops.training.seed_run import SeedRun
 from ops.training.seed_tables import TABLE, write_assignments, write_explanation

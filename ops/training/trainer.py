@@ -29,7 +29,7 @@ from ops.storage.mirror import Mirror, shared
 from ops.storage.status import HISTORY, Ending, finished, recorded
 from ops.tracking.tensorboard import board
 from ops.tracking.tracker import Tracking
-from ops.training.beside_last import check_result
+from ops.training.consensus_and_baselines import check_result
 from ops.training.experiment import Hooks, Session, identity, plan, tracking_uri
 from ops.training.ray_train import drop_checkpoints, left_to_workers, rows_on_s3, train_on_workers
 from ops.training.rescore import changed, given

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ops.errors import DataError
 
@@ -61,10 +60,11 @@ def _run(name: str, folder: Path, product: str) -> str:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
     # the module is ours and the name one of those it knows
     command = [sys.executable, "-W", "ignore", "-m", "ops.data.catalog.fetch", name, str(folder)]
-    nothing = subprocess.DEVNULL
     with (folder / "log").open("wb") as output:
-        streams: dict[str, Any] = {"stdin": nothing, "stdout": nothing, "stderr": output}
-        child = subprocess.Popen(command, env=environment, start_new_session=True, **streams)  # noqa: S603
+        child = subprocess.Popen(  # noqa: S603
+            command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=output,
+        )  # fmt: skip
         try:
             late = _wait(child, folder)
         finally:
