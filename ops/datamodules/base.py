@@ -12,6 +12,7 @@ from ops.api import D, Experiment, Judge, Result, Run, S, Sweep
 from ops.atomic_io import Arrays
 from ops.config.settings import LaunchSettings
 from ops.distributed.process_group import ProcessGroup
+from ops.distributed.ray_session import in_object_store
 from ops.distributed.resources import Workers
 from ops.errors import SettingsError
 from ops.evaluation.explain import ExplainedCluster
@@ -44,7 +45,10 @@ class DataModule(Generic[S, D]):
     """What a run does differently for one kind of data: how it is loaded, judged, described, served and finished."""
 
     def load(self, launch: LaunchSettings, settings: S) -> tuple[D, Integers | None, object]:
-        """The data that a method may see, the labels of its rows (or None), and what else only judges may see."""
+        """The data that a method may see, the labels of its rows (or None), and what else only judges may see.
+
+        What only judges may see has the labels where it has `labels`. Over workers another process calls it.
+        """
         raise NotImplementedError
 
     def describe(self, data: D) -> str:
@@ -86,8 +90,13 @@ class DataModule(Generic[S, D]):
         return None
 
     def serve(self, experiment: Experiment[S, D], workers: Workers | None) -> AbstractContextManager[D]:
-        """The data as a method gets it, while it is served; by default it travels through Ray's object store."""
-        return nullcontext(experiment.data)
+        """The data as a method gets it, while it is served; by default it travels through Ray's object store.
+
+        Arrays in files travel as the files' names; a cluster's nodes write those that they do not have of what is in
+        the store.
+        """
+        cluster = workers is not None and workers.cluster
+        return nullcontext(in_object_store(experiment.data) if cluster else experiment.data)
 
     def finish_seed(self, experiment: Experiment[S, D], run: Run, folder: Path, result: Result) -> None:
         """Write what `finish` needs of a seed to its `folder`; with `offsets` all ranks call it with their rows."""

@@ -6,7 +6,6 @@ Axes: N images, C = 3 channels, S the side, D projection width, K clusters.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +22,6 @@ from ops.data.load import refuse_preparation
 from ops.data.types.images import ImageSet
 from ops.datamodules.base import ALL, Baseline, DataModule, Extras, Integers, unit_rows
 from ops.distributed.process_group import ProcessGroup
-from ops.distributed.ray_session import in_object_store
-from ops.distributed.resources import Workers
 from ops.evaluation.baselines import kmeans_clusters
 from ops.evaluation.unlabelled import feature_indices, size_indices
 from ops.graph.partition.executors import RunTasks
@@ -54,11 +51,6 @@ class ImageData(DataModule[ImageSettings, ImageSet]):
             launch.dataset, size=settings.image_size, backbone=settings.backbone, skip_damaged=launch.skip_damaged
         )
         return images.data.with_notes(OWN_SPACE), images.labels, ClassNames(images.classes)
-
-    def serve(self, experiment: ImageExperiment, workers: Workers | None) -> AbstractContextManager[ImageSet]:
-        """The images, whose file a cluster's nodes that do not have it write of what is in Ray's object store."""
-        data = experiment.data
-        return nullcontext(in_object_store(data) if workers is not None and workers.cluster else data)
 
     def describe(self, data: ImageSet) -> str:
         """How many, and of which size; the width of given features."""

@@ -30,9 +30,8 @@ from ops.data.splits import How, Split, labels_among, split, usual
 from ops.datamodules.base import ALL, Baseline, DataModule, Explained, Extras, Integers
 from ops.datamodules.split_parts import PartsSplit, check_judged, hidden_note
 from ops.datamodules.user_rows import HiddenEdges, hide, shown_to_judges, user_rows
-from ops.distributed.apart import apart
 from ops.distributed.process_group import ProcessGroup
-from ops.distributed.ray_session import check_seen, has_workers
+from ops.distributed.ray_session import check_seen
 from ops.distributed.resources import Workers, on_cluster
 from ops.errors import SettingsError
 from ops.evaluation import recall
@@ -136,7 +135,7 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
     """Users of heterogeneous graphs."""
 
     def load(self, launch: LaunchSettings, settings: UserSettings) -> Loaded:
-        """The partitioned training graph, the users' groups where they are known, and what is hidden."""
+        """The partitioned training graph and what is hidden, the users' groups too where they are known."""
         refuse_preparation(launch, "is for attributed graphs and feature tables; users come with their edges")
         spec, s = launch.dataset, settings
         in_parts = ("://" in spec or Path(spec).expanduser().is_dir()) and has_manifest(spec)
@@ -146,8 +145,8 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
             labels, notes = labels_among(manifest.forward, s.labels), (*manifest.notes, note)
             return PartitionedGraph(manifest.name, spec, manifest, labels, notes), None, None
         make = prepare_parts if in_parts else prepare
-        data, hidden = apart(make, launch, s) if has_workers(launch) else make(launch, s)
-        return data, hidden.labels, hidden
+        data, hidden = make(launch, s)
+        return data, None, hidden
 
     def describe(self, data: PartitionedGraph) -> str:
         """Nodes by type, edges by relation, parts."""

@@ -10,16 +10,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ops.config.console import Clock, Console, as_typed
 from ops.config.exit_codes import FILES
 from ops.config.settings import LaunchSettings, SearchSettings
-from ops.data.types.images import ImageSet
+from ops.data.types.mapped_file import Mappable
 from ops.distributed import resources
 from ops.distributed.resources import Workers, on_cluster
 from ops.errors import ResourceError, ServiceError, SettingsError
 
+D = TypeVar("D")
 FEW_FILES = 512  # with fewer a local cluster does not come up
 ANSWERS_WITHIN, NODE_ANSWERS_WITHIN = 10.0, 120.0  # seconds: a cluster's port, a task that first starts a process
 
@@ -154,11 +155,11 @@ def _seen(path: str) -> bool:
     return os.path.exists(path)
 
 
-def in_object_store(images: ImageSet) -> ImageSet:
-    """Images whose mapped pixels go through Ray's object store to nodes that do not have their file; Ray must run."""
+def in_object_store(data: D) -> D:
+    """The data, whose mapped arrays go through Ray's object store to nodes without their files; Ray must run."""
     import ray
 
-    return images.in_pieces(ray.put, ray.get)
+    return data.in_pieces(ray.put, ray.get) if isinstance(data, Mappable) else data
 
 
 def has_workers(launch: LaunchSettings) -> bool:

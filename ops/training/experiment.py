@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Generic
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -18,11 +18,14 @@ from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, SearchSettings, flat
 from ops.config.tracking_uri import check_uri, default_uri
+from ops.data.io.readers import cache_file
 from ops.data.io.validate import MOST, check_clusters
 from ops.data.types.graph import AttributedGraph
+from ops.data.types.mapped_file import Mappable, in_files
 from ops.datamodules import datamodule_of
 from ops.device import check_card, precision_on
 from ops.distributed import ray_session
+from ops.distributed.apart import apart
 from ops.distributed.process_group import ProcessGroup
 from ops.distributed.resources import Share, Workers, nodes, on_cluster, room
 from ops.errors import DivergedError, SettingsError
@@ -80,6 +83,15 @@ class Session(Generic[D]):
     saved: Callable[[], None] = lambda: None
 
 
+@dataclass(frozen=True)
+class _Loaded(Mappable):
+    """What `DataModule.load` returns, where large `labels` may be a map of a file too."""
+
+    data: Any
+    labels: NDArray[np.int64] | None
+    hidden: object
+
+
 def build_experiment(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> Experiment[S, D]:
     """Load and check the data, settle K. Raises DataError, SettingsError or ServiceError before any work starts."""
     launch = request.launch
@@ -92,12 +104,25 @@ def build_experiment(method: Method[S, D], request: Request[S, LaunchSettings], 
     if launch.skip_damaged:
         method.require("images", "--skip-damaged")
     run_dir.check_remote(launch)
-    with memory.loading_within(launch.memory_limit):
-        data, labels, hidden = datamodule_of(method).load(launch, request.settings)
+    loaded = apart(_load_in_files, method, request) if ray_session.has_workers(launch) else _load(method, request)
     threads = launch.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
-    experiment = _settle_k(Experiment(method, request, data, labels, hidden, console, threads))
+    labels = loaded.labels if loaded.labels is not None else getattr(loaded.hidden, "labels", None)
+    experiment = _settle_k(Experiment(method, request, loaded.data, labels, loaded.hidden, console, threads))
     return warm_start.with_warm_start(experiment) if launch.warm_start is not None else experiment
+
+
+def _load(method: Method[S, D], request: Request[S, LaunchSettings]) -> _Loaded:
+    with memory.loading_within(request.launch.memory_limit):
+        return _Loaded(*datamodule_of(method).load(request.launch, request.settings))
+
+
+def _load_in_files(method: Method[S, D], request: Request[S, LaunchSettings]) -> _Loaded:
+    """The same in another process: what is large it leaves in files, which the driver and the workers map."""
+    loaded, folder = _load(method, request), cache_file("x").parent / "arrays"
+    if isinstance(loaded.data, Mappable):
+        loaded = replace(loaded, data=loaded.data.in_files(folder))
+    return loaded.in_files(folder)
 
 
 def _settle_k(experiment: Experiment[S, D]) -> Experiment[S, D]:
@@ -111,7 +136,8 @@ def _settle_k(experiment: Experiment[S, D]) -> Experiment[S, D]:
     elif asked == "auto":
         say(f"choosing the number of clusters of {data.name} without labels ...")
         _tell(experiment.console, data.notes)  # before K is chosen by what they warn of
-        choice = datamodule_of(experiment.method).choose_k(data)
+        choose = datamodule_of(experiment.method).choose_k
+        choice = apart(choose, data) if in_files(data) else choose(data)
         k, source = choice["chosen"], "auto"
         say(f"K = {k}: {choice['reason']}")
     else:

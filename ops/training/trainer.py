@@ -16,6 +16,7 @@ from ops.config.console import Console
 from ops.config.settings import LaunchSettings, flat
 from ops.config.tracking_uri import default_uri, ui_command
 from ops.data.load import prepared
+from ops.data.types.mapped_file import in_files
 from ops.datamodules import datamodule_of
 from ops.distributed.apart import apart
 from ops.distributed.ray_session import check_seen, crew, has_workers
@@ -103,16 +104,21 @@ def _finished_result(experiment: AnyExperiment, folder: Path, study: Path | None
 
 
 def _summed_up(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[RunResult, Ending]:
-    """`collect` and `outcome` of what the seeds have left; behind workers that own rows in a process of its own."""
-    if not has_workers(experiment.launch) or datamodule_of(experiment.method).offsets(experiment.data) is None:
+    """`collect` and `outcome` of what the seeds have left; of large data and behind workers that own rows in a process
+    of its own.
+    """
+    data = experiment.data
+    by_ranks = has_workers(experiment.launch) and datamodule_of(experiment.method).offsets(data) is not None
+    if not by_ranks and not in_files(data):
         result = collect(experiment, folder, planned)
         return result, outcome(experiment, folder, result)
-    return apart(_in_new_process, replace(experiment, labels=None), folder, planned)
+    labels = None if hasattr(experiment.hidden, "labels") else experiment.labels
+    return apart(_in_new_process, replace(experiment, labels=labels), folder, planned)
 
 
 def _in_new_process(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[RunResult, Ending]:
     """The labels of rows that ranks own lie in files, which what is hidden names."""
-    experiment = replace(experiment, labels=getattr(experiment.hidden, "labels", None))
+    experiment = replace(experiment, labels=getattr(experiment.hidden, "labels", experiment.labels))
     torch.set_num_threads(experiment.threads)
     result = collect(experiment, folder, planned, rows_on_s3(experiment.launch, folder))
     return result, outcome(experiment, folder, result)

@@ -21,7 +21,6 @@ from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import MethodSettings, SearchSettings, flat, search_domain
 from ops.data.load import prepared
-from ops.data.types.images import ImageSet
 from ops.distributed.ray_session import check_seen, cluster_session, in_object_store, ray_session, share, trial_callback
 from ops.distributed.resources import Share, Workers, on_cluster
 from ops.errors import Interrupted, SettingsError
@@ -177,7 +176,7 @@ def _tune(study: Study, each: Share) -> None:
     there = run_dir.remote(launch, study.folder.name)
     start = {key: search_space.start(experiment.request, key) for key in study.searched}
     with ray_session(each.cpus), interruptible(study.folder, there) as asked:
-        if on_cluster() and isinstance(experiment.data, ImageSet):
+        if on_cluster():
             trial = replace(trial, experiment=replace(experiment, data=in_object_store(experiment.data)))
         from ray import tune  # reads what the session has set
         from ray.tune.execution import class_cache

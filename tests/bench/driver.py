@@ -1,9 +1,9 @@
-"""What the driver of a training over workers needs: `python tests/bench/driver.py [METHOD] [PARTS] [USERS ...]`.
+"""What the driver of a training over workers needs: `python tests/bench/driver.py [METHOD] [ROWS:PARTS ...]`.
 
 Private memory, looked at ten times a second, above that of a process which has imported the same, with the last line
 that the driver had printed at its peak; and bytes that the driver's own threads have read and written in system calls
-(files, pipes, sockets) above that process's, of real Ray Train workers on planted users, in 4 parts by default.
-About ten minutes with nothing else running.
+(files, pipes, sockets) above that process's, of two real Ray Train workers on planted users in so many parts,
+or, for a method of attributed graphs, on planted nodes of 500 features. About ten minutes with nothing else running.
 """
 
 import os
@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
 BAR, MOST = 1.15, 300  # the largest run's peak by the smallest one's; MiB
 EVERY = 0.1  # seconds between two looks, for all sizes
 IMPORTS = (
@@ -48,13 +49,22 @@ def imports():
     return before
 
 
-def driver(method, parts, users):
+def data(method, parts, rows):
+    """What a training is given of its data."""
+    from trainers import METHODS
+
+    if METHODS[method].kind == "users":
+        users = f"planted:users={rows},notes={rows // 2},clusters=8,mean_edges=10"
+        return ["--dataset", users, "--parts", parts, "--partition", "hash", "--epoch-steps", "8"]
+    return ["--dataset", f"planted:nodes={rows},clusters=8,features=500"]
+
+
+def driver(method, parts, rows):
     """(peak of private bytes, what was printed last at the peak, bytes moved, exit code) of a training's driver."""
     with tempfile.TemporaryDirectory() as out:
         command = [
             sys.executable, str(ROOT / "workflows" / "train.py"), method, "--out", out, "--name", "run", "--epochs",
-            "1", "--dataset", f"planted:users={users},notes={users // 2},clusters=8,mean_edges=10", "--parts", parts,
-            "--partition", "hash", "--workers", "2", "--threads", "1", "--epoch-steps", "8", "--n-clusters", "8",
+            "1", "--workers", "2", "--threads", "1", "--n-clusters", "8", *data(method, parts, rows),
         ]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
         environment |= {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -78,17 +88,20 @@ def driver(method, parts, users):
     return most, last, bytes_moved, process.returncode
 
 
-def main(method="twhin", parts="4", *sizes):
+def main(method="twhin", *sizes):
     """A line a size, and whether the bars are kept."""
     before = imports()
     peaks = []
-    for users in map(int, sizes or (20_000, 160_000)):
-        most, last, bytes_moved, code = driver(method, parts, users)
+    for size in sizes or ("20000:4", "160000:4"):
+        rows, _, parts = size.partition(":")
+        rows = int(rows)
+        most, last, bytes_moved, code = driver(method, parts, rows)
         if code:
-            sys.exit(f"{method}, {users:,} users: the training has ended with {code}")
+            sys.exit(f"{method}, {rows:,} rows: the training has ended with {code}")
         peaks.append(most - before[0])
         private_mib, bytes_mib = peaks[-1] / 2**20, (bytes_moved - before[1]) / 2**20
-        print(f"{method}, {users:,} users, {parts} parts, 2 workers: driver's peak {private_mib:.0f} MiB above the "
+        what = f"{method}, {rows:,} rows{f', {parts} parts' if parts else ''}, 2 workers"
+        print(f"{what}: driver's peak {private_mib:.0f} MiB above the "
               f"{before[0] / 2**20:.0f} of its imports (behind: {last[:80]}), {bytes_mib:,.0f} MiB read and written",
               flush=True)  # fmt: skip
     ratio, largest = peaks[-1] / peaks[0], max(peaks) / 2**20

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from ops.atomic_io import locked, replacing
 from ops.data.images.decode import Blocks, Tally, as_pixels, decode_all
 from ops.data.io.readers import cache_file
-from ops.data.types.pixel_file import PixelFile
+from ops.data.types.mapped_file import IN_MEMORY, MappedFile
 from ops.errors import DataError
 
 log = logging.getLogger(__name__)
 
 VERSION = 2  # of how images are decoded: another one is another file
-IN_MEMORY = 8 << 20  # bytes of pixels up to which decoding again is faster than anybody notices
 HASHED = 256 << 20  # bytes of images up to which their content names the file; else their sizes and times do
 Decoded = tuple[NDArray[np.uint8], Tally, Path | None]  # pixels [K, 3, S, S], what happened to them, their file
 
@@ -76,7 +75,7 @@ def decoded(blocks: Blocks, count: int, size: int, name: str, stamped: str, dept
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); set TESSERA_CACHE to another folder") from None
     shape = (stored.kept, 3, size, size)
-    return PixelFile(path, shape).open() if stored.kept else np.empty(shape, np.uint8), stored, path
+    return _file(path, shape).open() if stored.kept else np.empty(shape, np.uint8), stored, path
 
 
 def _stored(path: Path, record: Path, size: int) -> Tally | None:
@@ -87,4 +86,8 @@ def _stored(path: Path, record: Path, size: int) -> Tally | None:
         tally = Tally(**values | {"changed": Counter(values["changed"]), "damaged": damaged})
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # never written, or damaged since
         return None
-    return tally if PixelFile(path, (tally.kept, 3, size, size)).is_whole else None
+    return tally if _file(path, (tally.kept, 3, size, size)).is_whole else None
+
+
+def _file(path: Path, shape: tuple[int, ...]) -> MappedFile:
+    return MappedFile(path, shape, np.dtype(np.uint8).str)

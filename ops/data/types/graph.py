@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ops import memory
 from ops.data.types.encoding import Encoding
+from ops.data.types.mapped_file import Mappable
 from ops.data.types.scaling import Scaling
 
 HASHED = 4096  # rows at a time
@@ -62,7 +63,7 @@ def digest_of(*arrays: NDArray[Any] | None) -> str:
 
 
 @dataclass(frozen=True)
-class AttributedGraph:
+class AttributedGraph(Mappable):
     """An undirected graph with features on its nodes (see `ops.data.load.load`, `ops.data.io.validate.make_graph`).
 
     `x` is float32 [N, F], finite. `edge_index` is int64 [2, E]: both directions of every edge, sorted by (source,

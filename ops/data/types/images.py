@@ -3,7 +3,6 @@
 Axes: N images, C = 3 channels (red, green, blue), H x W pixels, F features.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,19 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.data.types.graph import digest_of
-from ops.data.types.pixel_file import PixelFile
+from ops.data.types.mapped_file import Mappable
 
 
 @dataclass(frozen=True)
-class ImageSet:
+class ImageSet(Mappable):
     """Images of one size, from `ops.data.images.load.read_images`. Satisfies `ops.data.types.graph.Data`.
 
     `pixels` is uint8 [N, 3, H, W], C-contiguous, perhaps a read-only memory map; None where there are only features.
     `features` float32 [N, F] come from a backbone of the user's (`--backbone frozen:FILE`), else None; one of the two
     is there. `ids`: names of files or the user's ids. `notes`: what loading changed or noticed, one sentence each.
     `depth`: the bits a channel that the pixels' upper 8 were taken of (8: the images had no more).
-    `file`: how nodes get mapped pixels that do not have their file (`in_pieces`).
-    Pickled, mapped pixels are the name of their file, which is mapped where it is read.
     """
 
     name: str
@@ -33,20 +30,6 @@ class ImageSet:
     ids: NDArray[Any] | None = None
     notes: tuple[str, ...] = field(default=())
     depth: int = 8
-    file: PixelFile | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        file = PixelFile.of(self.pixels)
-        return self.__dict__ if file is None else self.__dict__ | {"pixels": self.file or file}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        pixels = state["pixels"]
-        self.__dict__.update(state | ({"pixels": pixels.open()} if isinstance(pixels, PixelFile) else {}))
-
-    def in_pieces(self, put: Callable[[Any], Any], read: Callable[[Any], Any]) -> "ImageSet":
-        """The same, whose mapped pixels also nodes get that do not have their file: by `read` of what `put` returns."""
-        file = PixelFile.of(self.pixels)
-        return self if file is None else replace(self, file=file.in_pieces(put, read))
 
     @property
     def feature_names(self) -> None:
@@ -71,8 +54,8 @@ class ImageSet:
     @property
     def resident_bytes(self) -> int:
         """What of it is in memory: mapped pixels lie in the page cache, which gives way to everything else."""
-        in_memory = [self.features, *([] if PixelFile.of(self.pixels) else [self.pixels])]
-        return sum(each.nbytes for each in in_memory if each is not None)
+        arrays = {"features": self.features, "pixels": self.pixels}
+        return sum(each.nbytes for name, each in arrays.items() if each is not None and name not in self.mapped)
 
     @property
     def _main(self) -> NDArray[Any]:

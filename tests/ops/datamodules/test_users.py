@@ -38,7 +38,7 @@ def loaded(folder, graph, groups, **words):
 
 def test_hidden_pairs_are_those_of_the_split_in_the_numbers_of_the_parts(planted, tmp_path):
     graph, groups = planted
-    data, truth, kept = loaded(tmp_path, graph, groups, parts=3)
+    data, _, kept = loaded(tmp_path, graph, groups, parts=3)
     hidden = split(graph)
     client = data.connect()
     names = [client.ids(kind) for kind in ("user", "note")]
@@ -46,7 +46,7 @@ def test_hidden_pairs_are_those_of_the_split_in_the_numbers_of_the_parts(planted
         here = {(names[0][u], names[1][n]) for u, n in pairs.T}
         assert here == {(graph.nodes["user"].ids[u], graph.nodes["note"].ids[n]) for u, n in rows}
     by_id = dict(zip(graph.nodes["user"].ids, groups["user"], strict=True))
-    assert np.array_equal(truth, [by_id[i] for i in data.ids])
+    assert np.array_equal(kept.labels, [by_id[i] for i in data.ids])
     rows = user_rows(data, kept, ProcessGroup())
     assert np.array_equal(rows.x, users.features(data))
     trained = {(names[0][u], names[1][n]) for u, n in np.argwhere(rows.train.toarray() > 0)}
@@ -109,7 +109,7 @@ def of_parts(folder, graph, parts, **words):
     place = folder / f"before-{parts}"
     if not (place / "manifest.json").is_file():
         partition_in_memory(graph, place, PartitionRequest(parts, "hash"))
-    data, truth, hidden = users.load(LaunchSettings(dataset=str(place), out=str(folder / "runs")),
+    data, _, hidden = users.load(LaunchSettings(dataset=str(place), out=str(folder / "runs")),
                                      hgt.Settings(n_clusters=4, **words))  # fmt: skip
     client = data.connect()
     ids = {kind: client.ids(kind) for kind in data.manifest.nodes}
@@ -118,7 +118,7 @@ def of_parts(folder, graph, parts, **words):
         csrs = [client.call("edges", {part: (r,)})[part] for part in range(parts)]
         rows = np.repeat(np.arange(len(ids[r[2]])), np.concatenate([np.diff(first) for first, _ in csrs]))
         edges[r] = set(zip(ids[r[0]][np.concatenate([to for _, to in csrs])], ids[r[2]][rows], strict=True))
-    assert truth is None
+    assert hidden is None or hidden.labels is None
     pairs = () if hidden is None else (hidden.valid, hidden.test)
     return data, edges, [set(zip(ids["user"][p[0]], ids["note"][p[1]], strict=True)) for p in pairs]
 
@@ -162,13 +162,13 @@ def test_parts_are_made_once_and_a_damaged_one_is_named_before_it_trains(planted
     graph, groups = planted
     write_graph(graph, tmp_path / "graph", 1, groups)
     launch = LaunchSettings(dataset=str(tmp_path / "graph"), out=str(tmp_path / "runs"))
-    _, truth, kept = users.load(launch, hgt.Settings(n_clusters=4, parts=3))
+    _, _, kept = users.load(launch, hgt.Settings(n_clusters=4, parts=3))
     path = next((tmp_path / "runs" / "partitions").glob("*/part-00001/user__follow_note__note.indices.npy"))
     home = path.stat().st_mtime_ns
-    again, truth_again, held_again = users.load(launch, hgt.Settings(n_clusters=4, parts=3))
+    again, _, kept_again = users.load(launch, hgt.Settings(n_clusters=4, parts=3))
     assert path.stat().st_mtime_ns == home
-    assert np.array_equal(truth, truth_again)
-    assert np.array_equal(kept.test, held_again.test)
+    assert np.array_equal(kept.labels, kept_again.labels)
+    assert np.array_equal(kept.test, kept_again.test)
     experiment = experiment_of(hgt.METHOD, hgt.Settings(n_clusters=4), again)
     with users.serve(experiment, None) as served:
         assert served is again

@@ -12,9 +12,9 @@ from image_files import encoded, folder, load_images, picture, table
 from PIL import Image
 
 from ops.data.images import cache
-from ops.data.types import pixel_file
+from ops.data.types import mapped_file
 from ops.data.types.graph import Data
-from ops.data.types.pixel_file import PixelFile
+from ops.data.types.mapped_file import MappedFile
 from ops.errors import DataError
 
 
@@ -120,7 +120,6 @@ def test_decoding_happens_once(places, monkeypatch):
     kept = sorted((places / "cache").rglob("*.pixels"))
     assert len(kept) == 1
     assert first.notes[-1] == f"decoded once to 32 x 32; the pixels are kept in {kept[0]}"
-    assert not first.pixels.flags.writeable
     monkeypatch.setattr(cache, "decode_all", None)  # not to be asked again
     again, _ = load_images(str(path), skip_damaged=True)
     assert again.digest() == first.digest()
@@ -150,16 +149,16 @@ def test_other_processes_map_the_file(places, monkeypatch):
     assert len(pickled) < 4000
     assert data.resident_bytes == 0
     again = pickle.loads(pickled)
-    assert PixelFile.of(again.pixels) == PixelFile(kept, (9, 3, 64, 64))
+    assert MappedFile.of(again.pixels) == MappedFile(kept, (9, 3, 64, 64), "|u1")
     assert again.digest() == data.digest()
     half = replace(data, pixels=data.pixels[:4])  # of a part of the file the pixels themselves
     assert pickle.loads(pickle.dumps(half)).pixels.tolist() == half.pixels.tolist()
     assert half.resident_bytes == half.pixels.nbytes
-    monkeypatch.setattr(pixel_file, "PIECE", 30_000)
-    elsewhere = PixelFile.of(data.pixels).in_pieces(bytes, bytes)
+    monkeypatch.setattr(mapped_file, "PIECE", 30_000)
+    elsewhere = MappedFile.of(data.pixels).in_pieces(bytes, bytes)
     assert len(elsewhere.pieces) == 4
     kept.write_bytes(content[:1000])
-    with pytest.raises(DataError, match=r"pixels: this node does not have the decoded images.*; set TESSERA_CACHE to"):
+    with pytest.raises(DataError, match=r"pixels: this node does not have the data that were read.*; set"):
         pickle.loads(pickled)
     kept.unlink()
     assert pickle.loads(pickle.dumps(elsewhere)).open().tobytes() == content
