@@ -4,6 +4,7 @@ A worker that dies takes its group with it; Ray Train starts the group anew and 
 """
 
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 MAX_FAILURES = 3  # restarts of the group before the run ends with Ray's error
 POLL_SECONDS = 0.2
+MEMORY_ADVICE = "end other programs or ask for fewer --workers, then give the same command again: it goes on"
 KEPT_BY_WORKERS = (f"*/{FOLDER}/*",)  # of a run on S3
 PARTS = "*/part-*"  # of rows that ranks own, in the files of seeds and in the tables of a run
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # by which Ray Train would go on with checkpoints of an earlier start
@@ -138,8 +140,13 @@ def _outcome(ended: object) -> SeedResult:
     cause = getattr(ended, "controller_failure", None)
     if isinstance(cause, TesseraError):
         raise cause
-    lines = str(ended or "no word from Ray").strip().splitlines()
-    raise ResourceError(f"the workers ended without a result: {lines[-1] if lines else 'no word from Ray'}")
+    text = str(ended or "no word from Ray").strip()
+    if memory_left := re.search(r"low on memory.*? was (.*? used / .*? limit)", text, re.DOTALL):
+        raise ResourceError(
+            f"Ray has ended a worker, as its machine has hardly any memory left ({memory_left[1]}, other programs "
+            f"included); {MEMORY_ADVICE}"
+        )
+    raise ResourceError(f"the workers ended without a result: {text.splitlines()[-1]}")
 
 
 def _trainer(
