@@ -1,9 +1,11 @@
 """What the driver of a training over workers needs: `python tests/bench/driver.py [METHOD] [ROWS:PARTS ...]`.
 
-Private memory, looked at ten times a second, above that of a process which has imported the same, with the last line
-that the driver had printed at its peak; and bytes that the driver's own threads have read and written in system calls
-(files, pipes, sockets) above that process's, of two real Ray Train workers on planted users in so many parts,
-or, for a method of attributed graphs, on planted nodes of 500 features. About ten minutes with nothing else running.
+Memory that the driver has written to and shares with no other process, looked at ten times a second, above that of a
+process which has imported the same, with the last line that the driver had printed at its peak. (Pages of libraries
+and of mapped files give way, and count as private or shared by who else runs: they are left out.) And bytes that the
+driver's own threads have read and written in system calls (files, pipes, sockets) above that process's. Two real Ray
+Train workers on planted users in so many parts, or, for a method of attributed graphs, on planted nodes of 500
+features. About ten minutes with nothing else running.
 """
 
 import os
@@ -26,9 +28,9 @@ IMPORTS = (
 
 
 def private(pid):
-    """Bytes that no other process shares."""
+    """Bytes that the process has written to and no other process shares."""
     words = [line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]]
-    return sum(int(w[1]) for w in words if w[0].startswith("Private_")) * 1024
+    return sum(int(w[1]) for w in words if w[0] == "Private_Dirty:") * 1024
 
 
 def moved(pid, threads):
