@@ -27,6 +27,7 @@ from ops.api import State  # noqa: E402
 from ops.distributed.ray_session import ray_session  # noqa: E402
 from ops.distributed.rendezvous import torch_config  # noqa: E402
 from ops.storage import object_store  # noqa: E402
+from ops.storage.connection import file_system  # noqa: E402
 from ops.training.checkpoint import FOLDER, WorkerCheckpoints, load_latest  # noqa: E402
 
 WORKERS, BAR = 4, 1.5
@@ -37,8 +38,11 @@ def work(config):
     import ray.train
 
     rank, world = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
-    if config["shaped"]:
+    if config["shaped"]:  # Ray Train has its file system from the driver
+        from ray.train.v2._internal.execution.context import get_train_context
+
         os.environ["AWS_ENDPOINT_URL"] = os.environ["AWS_ENDPOINT_URL"].replace("127.0.0.1", f"127.0.1.{rank + 1}")
+        get_train_context().storage_context.storage_filesystem = file_system(object_store.parse(config["place"]))
     tables = torch.rand(config["mib"] << 18, generator=torch.Generator().manual_seed(rank))
     checkpoints, seconds = WorkerCheckpoints(object_store.parse(config["place"]) / FOLDER, rank, world), 0.0
     for epoch in (0, 1):
