@@ -89,14 +89,17 @@ class DataModule(Generic[S, D]):
         """Which features set each cluster of these rows apart; None where features explain nothing."""
         return None
 
-    def serve(self, experiment: Experiment[S, D], workers: Workers | None) -> AbstractContextManager[D]:
-        """The data as a method gets it, while it is served; by default it travels through Ray's object store.
+    def for_nodes(self, data: D, launch: LaunchSettings) -> D:
+        """The data as all nodes of the running cluster can read them; by default by Ray's object store.
 
-        Arrays in files travel as the files' names; a cluster's nodes write those that they do not have of what is in
-        the store.
+        Arrays in files travel as the files' names; nodes write those that they do not have of what is in the store.
         """
+        return in_object_store(data)
+
+    def serve(self, experiment: Experiment[S, D], workers: Workers | None) -> AbstractContextManager[D]:
+        """The data as a method gets it, while it is served; by default nothing serves it."""
         cluster = workers is not None and workers.cluster
-        return nullcontext(in_object_store(experiment.data) if cluster else experiment.data)
+        return nullcontext(self.for_nodes(experiment.data, experiment.launch) if cluster else experiment.data)
 
     def finish_seed(self, experiment: Experiment[S, D], run: Run, folder: Path, result: Result) -> None:
         """Write what `finish` needs of a seed to its `folder`; with `offsets` all ranks call it with their rows."""

@@ -209,24 +209,29 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
             return None
         return explain(self.features(data, rows), clusters, experiment.k, data.feature_names)
 
-    def serve(self, experiment: UserExperiment, workers: Workers | None) -> AbstractContextManager[PartitionedGraph]:
-        """Files in process without workers, else one Ray actor a part.
-
-        On a cluster the parts have to be where all nodes see them: they are sent to S3 with the results, or the folder
-        is asked for on every node. Raises SettingsError where one does not see it, DataError for a damaged part,
-        ServiceError.
+    def for_nodes(self, data: PartitionedGraph, launch: LaunchSettings) -> PartitionedGraph:
+        """The parts where all nodes see them: they are sent to S3 with the results, or the folder is asked for on every
+        node. Raises SettingsError where one does not see it, ServiceError.
         """
-        data, launch = experiment.data, experiment.launch
+        if is_s3(data.place):
+            return data
+        there = run_dir.remote(launch, "partitions", Path(data.place).name)
+        if there is None:
+            check_seen(Path(data.place), launch.out)
+            return data
+        send_parts(Path(data.place), there)
+        return replace(data, place=str(there))
+
+    def serve(self, experiment: UserExperiment, workers: Workers | None) -> AbstractContextManager[PartitionedGraph]:
+        """Files in process without workers, else one Ray actor a part. Raises as `for_nodes`, DataError for a damaged
+        part.
+        """
+        data = experiment.data
         if workers is None:
             data.connect(verify=True)
             return nullcontext(data)
-        if on_cluster() and not is_s3(data.place):
-            there = run_dir.remote(launch, "partitions", Path(data.place).name)
-            if there is None:
-                check_seen(Path(data.place), launch.out)
-            else:
-                send_parts(Path(data.place), there)
-                data = replace(data, place=str(there))
+        if on_cluster():
+            data = self.for_nodes(data, experiment.launch)
         return data.served(replicated=experiment.settings.topology == "replicated")
 
     def finish_seed(self, experiment: UserExperiment, run: Run, folder: Path, result: Result) -> None:

@@ -21,7 +21,8 @@ from ops.config.cli import Request
 from ops.config.console import Console
 from ops.config.settings import MethodSettings, SearchSettings, flat, search_domain
 from ops.data.load import prepared
-from ops.distributed.ray_session import check_seen, cluster_session, in_object_store, ray_session, share, trial_callback
+from ops.datamodules import datamodule_of
+from ops.distributed.ray_session import check_seen, cluster_session, ray_session, share, trial_callback
 from ops.distributed.resources import Share, Workers, on_cluster
 from ops.errors import Interrupted, SettingsError
 from ops.masking import shown
@@ -177,7 +178,8 @@ def _tune(study: Study, each: Share) -> None:
     start = {key: search_space.start(experiment.request, key) for key in study.searched}
     with ray_session(each.cpus), interruptible(study.folder, there) as asked:
         if on_cluster():
-            trial = replace(trial, experiment=replace(experiment, data=in_object_store(experiment.data)))
+            data = datamodule_of(experiment.method).for_nodes(experiment.data, launch)
+            trial = replace(trial, experiment=replace(experiment, data=data))
         from ray import tune  # reads what the session has set
         from ray.tune.execution import class_cache
         from ray.tune.search.basic_variant import BasicVariantGenerator

@@ -106,11 +106,13 @@ class Mappable:
         return replace(self, files={name: file.in_pieces(put, read) for name, file in self.mapped.items()})
 
     def in_files(self: M, folder: Path, least: int = IN_MEMORY) -> M:
-        """The same, whose arrays of at least `least` bytes are maps of files of `folder`, named by what is in them.
+        """The same, whose arrays of at least `least` bytes are maps of files: what is in memory is written to files of
+        `folder`, named by their content.
 
         Raises ResourceError on a full disk, SettingsError where the folder cannot be written.
         """
-        arrays = {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray) and v.nbytes >= max(least, 1)}
+        large = {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray) and v.nbytes >= max(least, 1)}
+        arrays = {name: array for name, array in large.items() if MappedFile.of(array) is None}
         maps: dict[str, Any] = {}
         for name, array in arrays.items():
             content = hashlib.sha256()

@@ -35,6 +35,13 @@ def test_large_arrays_travel_as_the_names_of_their_files(graph, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "arrays").glob("*")}, "written once"
 
 
+def test_arrays_that_are_in_files_are_not_written_again(graph, tmp_path):
+    mapped = graph.in_files(tmp_path / "arrays", 10_000)
+    again = mapped.in_files(tmp_path / "again", 10_000)
+    assert again.mapped == mapped.mapped
+    assert not (tmp_path / "again").exists()
+
+
 def test_small_arrays_stay_in_memory(graph, tmp_path):
     small = graph.in_files(tmp_path / "arrays", graph.x.nbytes)
     assert set(small.mapped) == {"x"}
