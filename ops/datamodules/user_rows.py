@@ -27,6 +27,7 @@ from ops.graph.sampling.dataset import PartitionedGraph
 from ops.rng import generator
 from ops.storage import object_store as s3
 
+SUMS = 1 << 28  # bytes of the sums over all notes that a rank has at once: of so many features
 PROJECTED = 64  # random directions that stand for features where users have none
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -111,8 +112,12 @@ class UserRows:
         sent = of_user[:, None] * self.x
         largest = owners.group.maximum_(torch.tensor(np.abs(sent).max(initial=0.0)))
         step = grid(float(largest), owners.total)  # on it float64 adds the users of a note in any order alike
-        read = of_note[:, None] ** 2 * owners.sum_(b.T @ (np.round(sent / step) * step))
-        return np.asarray((self.x + of_user[:, None] * (b @ read)) / 2, np.float32)
+        space, width = np.empty(self.x.shape, np.float32), max(SUMS // (8 * b.shape[1]), 1)
+        for first in range(0, self.x.shape[1], width):
+            columns = slice(first, first + width)
+            read = of_note[:, None] ** 2 * owners.sum_(b.T @ (np.round(sent[:, columns] / step) * step))
+            space[:, columns] = (self.x[:, columns] + of_user[:, None] * (b @ read)) / 2
+        return space
 
 
 def user_rows(data: PartitionedGraph, hidden: HiddenEdges, group: ProcessGroup) -> UserRows:

@@ -10,6 +10,7 @@ from hetero_world import write_graph
 from ops.config.settings import LaunchSettings
 from ops.data.hetero_load import load_hetero
 from ops.data.splits import split
+from ops.datamodules import user_rows as user_rows_module
 from ops.datamodules.user_rows import user_rows
 from ops.datamodules.users import UserData
 from ops.distributed.process_group import ProcessGroup
@@ -53,6 +54,19 @@ def test_hidden_pairs_are_those_of_the_split_in_the_numbers_of_the_parts(planted
     assert len(trained) == rows.train.nnz == hidden.counts["train pairs"]
     assert {tuple(pair) for pair in np.stack(rows.test).T} == {tuple(pair) for pair in kept.test.T}
     assert not trained & {(names[0][u], names[1][n]) for u, n in np.hstack([kept.valid, kept.test]).T}
+
+
+def test_the_fixed_space_is_users_and_users_at_two_steps_whatever_fits_the_memory(planted, tmp_path, monkeypatch):
+    data, _, kept = loaded(tmp_path, *planted, parts=2)
+    rows = user_rows(data, kept, ProcessGroup())
+    b = rows.train.toarray()
+    of_user, of_note = (1 / np.sqrt(np.maximum(b.sum(axis), 1)) for axis in (1, 0))
+    step = of_user[:, None] * b * of_note
+    assert np.allclose(rows.space, (rows.x + step @ step.T @ rows.x) / 2, atol=1e-5)
+    monkeypatch.setattr(user_rows_module, "SUMS", 8 * 3 * b.shape[1])  # three features at once
+    again = user_rows(data, kept, ProcessGroup())
+    assert again.x.shape[1] > 3
+    assert np.array_equal(again.space, rows.space)
 
 
 @pytest.mark.parametrize("empty", [("valid",), ("test",), ("valid", "test")])
