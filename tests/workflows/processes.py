@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 import ops
 from ops.storage.status import HISTORY, STATUS
 
@@ -224,6 +226,17 @@ def history(folder: Path) -> list[dict[str, Any]]:
     """A seed's history without what a machine's speed decides."""
     records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     return [{k: v for k, v in r.items() if not k.startswith("sys/")} for r in records]
+
+
+def same_results(one: Path, other: Path) -> None:
+    """Everything that two runs of one seed leave but for what a machine's speed decides."""
+    assert history(one / "seed-0") == history(other / "seed-0")
+    tables = [path.name for path in one.iterdir() if path.name.startswith(("assignments", "embeddings"))]
+    assert tables
+    for name in tables:  # files, or folders of parts
+        assert pq.read_table(one / name).equals(pq.read_table(other / name))
+    model = "model/model.safetensors"
+    assert (one / model).read_bytes() == (other / model).read_bytes()
 
 
 def recorded(folder: Path) -> set[tuple[str, int]]:

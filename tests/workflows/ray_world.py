@@ -22,7 +22,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from processes import MARK, PROJECT, environment, marked, until
+import pytest
+from processes import MARK, PROJECT, below, environment, marked, until, workers_below
 
 PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")
 RAY = str(Path(sys.executable).parent / "ray")
@@ -35,6 +36,13 @@ def port() -> int:
         return int(one.getsockname()[1])
 
 
+def needs_nodes() -> None:
+    """Skip the test where no second node can be started."""
+    probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if not sys.platform.startswith("linux") or probe.returncode:
+        pytest.skip("a second node needs a mount namespace of its own, which only root may make")
+
+
 class Cluster:
     """Nodes of a few declared CPUs each. Everything that they start carries a mark in its environment."""
 
@@ -44,8 +52,13 @@ class Cluster:
         token = self.folder / "token"
         token.write_text(secrets.token_hex(32))
         token.chmod(0o600)
+        self.own = self.folder / "own"  # every node sees a folder of its own there
+        self.own.mkdir()
         self.environment = environment() | (extra or {}) | {
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), MARK: self.mark,
+            "TESSERA_CACHE": str(self.own / "cache"),
+            # on one machine: each node would take its memory for its own, workers would give way to all other work
+            "RAY_memory_monitor_refresh_ms": "0", "RAY_worker_niceness": "0",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }  # fmt: skip
         self.environment.pop("PYTHONPATH")  # the code comes with the job
@@ -56,18 +69,40 @@ class Cluster:
             "--head", f"--port={self.gcs.rpartition(':')[2]}", "--include-dashboard=true", f"--num-cpus={cpus[0]}",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard.rpartition(':')[2]}",
         ]  # fmt: skip
-        self.own = self.folder / "own"  # every node sees a folder of its own there
-        self.own.mkdir()
         self.processes: list[subprocess.Popen[bytes]] = []
         try:
             self._start(head)
             until(self._answers)
-            for count in cpus[1:]:
-                self._start([f"--address={self.gcs}", f"--num-cpus={count}"])
-            until(lambda: len(self.get("/nodes?view=summary")["data"]["summary"]) == len(cpus))
+            self.add(*cpus[1:])
         except BaseException:  # nobody has it yet who could stop it
             self.stop()
             raise
+
+    def add(self, *cpus: int) -> None:
+        """Start more nodes and wait until those that live are those that the head knows."""
+        for count in cpus:
+            self._start([f"--address={self.gcs}", f"--num-cpus={count}"])
+        until(lambda: self._living() == sum(process.poll() is None for process in self.processes))
+
+    def _living(self) -> int:
+        nodes = self.get("/nodes?view=summary")["data"]["summary"]
+        return sum(node["raylet"]["state"] == "ALIVE" for node in nodes)
+
+    def at_work(self) -> dict[int, list[int]]:
+        """The living nodes behind the head by number, with the pids of the training workers on each."""
+        living = {n: p.pid for n, p in enumerate(self.processes) if n and p.poll() is None}
+        return {n: workers_below(pid) for n, pid in living.items()}
+
+    def kill(self, node: int) -> None:
+        """End a node and all that runs on it, as a power cut does."""
+        for pid in below(self.processes[node].pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.processes[node].wait()
+
+    def seen_by(self, node: int, path: Path) -> Path:
+        """A path as the node sees it."""
+        return Path(f"/proc/{self.processes[node].pid}/root{path}")
 
     def _start(self, more: list[str]) -> None:
         number = len(self.processes)

@@ -11,7 +11,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 from processes import PROJECT, lines
-from ray_world import Cluster
+from ray_world import Cluster, needs_nodes
 from s3_world import BUCKET
 
 pytestmark = pytest.mark.slow
@@ -25,9 +25,7 @@ TRAIN = ["python", "workflows/train.py", "hsan", "--dataset", "planted:nodes=700
 @pytest.fixture(scope="session")
 def cluster(s3_server):
     """A head and a node of 2 CPUs each; both reach the S3 server."""
-    probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
-    if not sys.platform.startswith("linux") or probe.returncode:
-        pytest.skip("a second node needs a mount namespace of its own, which only root may make")
+    needs_nodes()
     started = Cluster(2, 2, extra=s3_server.environment)
     yield started
     started.stop()

@@ -3,15 +3,10 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-from processes import RAY, below, history, lines, until, workers_below
-from ray_world import Cluster
+from processes import RAY, lines, same_results, until, workers_below
 
 pytestmark = pytest.mark.slow
 
@@ -21,13 +16,8 @@ HGT = ["hgt", "--dataset", DATA, "--epochs", "20", "--update-every", "4", "--par
        "--no-report", "--no-explain", "--name", "run"]  # fmt: skip
 
 
-def same_results(one: Path, other: Path) -> None:
-    """Everything a run leaves but for what a machine's speed decides."""
-    assert history(one / "seed-0") == history(other / "seed-0")
-    for file in ("assignments", "embeddings"):  # folders of parts
-        assert pq.read_table(one / file).equals(pq.read_table(other / file))
-    model = "model/model.safetensors"
-    assert (one / model).read_bytes() == (other / model).read_bytes()
+def as_undisturbed(one: Path, other: Path) -> None:
+    same_results(one, other)
     for result in (json.loads((f / "result.json").read_text()) for f in (one, other)):
         assert "hgt + k-means" in [row["name"] for row in result["recall"]["rows"]]
 
@@ -57,36 +47,4 @@ def test_a_killed_actor_and_a_killed_worker_change_nothing(nursery, undisturbed,
     assert ended.code == 0, ended.err
     assert "a worker was lost; 2 workers start again from the checkpoint" in ended.err
     assert json.loads((tmp_path / "run" / "result.json").read_text())["resumed_from"]["0"]
-    same_results(tmp_path / "run", undisturbed)
-
-
-@pytest.fixture
-def cluster(tmp_path):
-    """A head for the driver and two nodes for all that works."""
-    probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
-    if not sys.platform.startswith("linux") or probe.returncode:
-        pytest.skip("other nodes need mount namespaces of their own, which only root may make")
-    made = Cluster(1, 2, 2)
-    yield made
-    made.stop()
-
-
-@pytest.mark.cluster
-def test_a_node_that_dies_changes_nothing(cluster, undisturbed, tmp_path):
-    job = cluster.submit("python", "workflows/train.py", *HGT, "--out", str(tmp_path))
-    seen, limit = tmp_path / "run" / "seed-0" / "history.jsonl", time.monotonic() + 400
-    while lines(seen) <= 3:
-        assert cluster.info(job)["status"] in ("PENDING", "RUNNING"), cluster.logs(job)
-        assert time.monotonic() < limit, cluster.logs(job)
-        time.sleep(0.05)
-    roots = [process.pid for process in cluster.processes[1:]]
-    ours = "ray::PartService", "ray::RayTrainWorker"
-    at_work = [[title for title in below(root).values() if title.startswith(ours)] for root in roots]
-    node = max((0, 1), key=lambda i: len(at_work[i]))
-    assert any("TrainWorker" in title for title in at_work[node]), at_work
-    for pid in below(roots[node]):
-        os.kill(pid, signal.SIGKILL)
-    code, said = cluster.wait(job, 400)
-    assert code == 0, said
-    assert "a worker was lost; 2 workers start again from the checkpoint" in said
-    same_results(tmp_path / "run", undisturbed)
+    as_undisturbed(tmp_path / "run", undisturbed)
