@@ -2,7 +2,7 @@
 
 The head has no CPUs, as in the manifests; each of the three nodes has room for one process. No node sees the cache or
 the scratch folder of another. Measured on two cores that other work kept busy: 3 to 10 minutes a training with its
-undisturbed twin, 2 to 4 a search; their sum is an hour.
+undisturbed twin, 1 to 4 a search.
 """
 
 import json
