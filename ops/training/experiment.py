@@ -198,7 +198,7 @@ def plan(experiment: Experiment[S, D], workers: Workers | None, share: Share | N
     if experiment.warm is not None:
         say(f"  {warm_start.sentence(experiment.warm)}")
     say(f"  K = {experiment.k} (from {experiment.request.sources['n_clusters']}), {settings.epochs} epochs, "
-        f"seeds {launch.first_seed}-{launch.first_seed + launch.seeds - 1}")  # fmt: skip
+        f"seeds {launch.first_seed}-{launch.first_seed + max(launch.seeds, 1) - 1}")  # fmt: skip
     out = run_dir.local_out(launch)  # not made by a dry run
     disk = shutil.disk_usage(next(folder for folder in (out, *out.parents) if folder.exists())).free
     limit = launch.memory_limit or _available(workers, share) / 2**30

@@ -19,6 +19,8 @@ CASES = [
     ("hgt", {"hardness": 0.5, "neg_num": 4, "som_weight": 0.01, "cluster": "som", "som_rows": 3, "som_columns": 4}),
     ("twhin", {}),
     ("twhin", {"cluster": "som", "som_rows": 3, "som_columns": 4}),
+    ("hgt", {"batch": 500}),  # the last step has fewer batches than there are workers
+    ("twhin", {"batch": 500}),
 ]
 GOLDEN = {  # the losses of the first two epochs, float32 on CPU
     "hgt": [0.6537117, 0.4409241],

@@ -156,7 +156,8 @@ class TwhinTrainer(GraphTrainer):
         group = self.group
         ids = torch.cat([torch.zeros(0, dtype=torch.int64), *wanted])
         numbers = [group.rank + at * group.world for at in range(len(wanted))]
-        batch = torch.repeat_interleave(torch.tensor(numbers), torch.tensor([len(each) for each in wanted]))
+        lengths = torch.tensor([len(each) for each in wanted], dtype=torch.int64)
+        batch = torch.repeat_interleave(torch.tensor(numbers, dtype=torch.int64), lengths)
         owner = (torch.searchsorted(self._offsets(kind), ids, right=True) - 1) % group.world
         order = torch.argsort(owner, stable=True)
         sent = torch.bincount(owner, minlength=group.world).tolist()
