@@ -35,8 +35,8 @@ BY_NAME = ("trainers", "ops.inference.mlflow_pyfunc", "workflows.main", "workflo
 
 # The rooms of ops, from the bottom up: a room imports only itself and rooms below it.
 ROOMS = (
-    "errors", "rng", "atomic_io", "masking", "memory", "device", "storage", "data", "config", "distributed", "api",
-    "tracking", "graph", "clustering", "losses", "evaluation", "results", "reporting", "datamodules", "training",
+    "errors", "rng", "atomic_io", "masking", "eager", "memory", "device", "storage", "data", "config", "distributed",
+    "api", "tracking", "graph", "clustering", "losses", "evaluation", "results", "reporting", "datamodules", "training",
     "inference", "tuning",
 )  # fmt: skip
 
