@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end a search as if all trials were done
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_prestart_worker_first_driver": "0",  # a process for each CPU, of which the workers of Ray Train use none
     "RAY_worker_niceness": "0",  # by default workers give way to all other work: beside two busy processes they starve
 }
 
@@ -57,6 +58,7 @@ def ray_session(cpus: int) -> Iterator[None]:
         if on_cluster():
             _connect(ray, quiet)
         else:
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process; no node is taken away here
             _start(ray, {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1", **quiet})
         try:
             yield

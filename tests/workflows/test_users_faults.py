@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from planted_secrets import PASSWD, Runner, assert_nothing, contents, ray_sessions
 from processes import RAY, below, history, lines, until, workers_below
 from ray_world import Cluster
 
@@ -33,11 +34,27 @@ def same_results(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(nursery, tmp_path_factory):
-    out = tmp_path_factory.mktemp("undisturbed")
-    ended = nursery.run([*HGT, "--out", str(out)], imports=RAY)
-    assert ended.code == 0, ended.err
-    return out / "run"
+def watched(nursery, tmp_path_factory):
+    """A run that nobody touches, with planted secrets: its folder, how it ended, Ray's sessions with their logs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with ray_sessions() as sessions:
+        run = Runner(nursery, folder, sessions)
+        argv = [*HGT, "--out", str(folder), f"--tracking-uri={PASSWD}"]
+        ended = run("train", *argv, listeners=("TrainWorker", "PartService"))
+        assert ended.code == 0, ended
+        yield folder, ended, sessions
+
+
+@pytest.fixture
+def undisturbed(watched):
+    return watched[0] / "run"
+
+
+def test_two_workers_and_parts_served_by_actors_show_no_secret_and_no_port(watched):
+    """The open ports are looked at while it runs."""
+    folder, ended, sessions = watched
+    assert "MLflow at mysql+pymysql://127.0.0.1:1/db?***" in ended.out + ended.err
+    assert_nothing(contents(folder, sessions))
 
 
 def test_a_killed_actor_and_a_killed_worker_change_nothing(nursery, undisturbed, tmp_path):
