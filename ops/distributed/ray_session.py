@@ -54,7 +54,7 @@ def ray_session(cpus: int) -> Iterator[None]:
         yield
         return
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    with nullcontext() if on_cluster() else _loopback():
+    with nullcontext() if on_cluster() else _on_loopback_with_few_processes():
         if on_cluster():
             _connect(ray, quiet)
         else:
@@ -67,18 +67,26 @@ def ray_session(cpus: int) -> Iterator[None]:
 
 
 @contextmanager
-def _loopback() -> Iterator[None]:
+def _on_loopback_with_few_processes() -> Iterator[None]:
     """Have Ray keep to 127.0.0.1 while inside; by itself it swaps that for the machine's address and listens there.
 
-    Its environment variable for this is read when Ray is imported, and anybody may have imported it before.
+    Its environment variable for this is read when Ray is imported, and anybody may have imported it before. Nor does it
+    start the processes for a dashboard, for the driver's copy of logs and to add nodes, which cost a second each and
+    have nothing to do here; `ray start` has flags for that, `ray.init` has not.
     """
     from ray._private import ray_constants
+    from ray._private.node import Node
 
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    changes: list[tuple[Any, str, Any]] = [(ray_constants, "ENABLE_RAY_CLUSTER", False)]
+    changes += [(Node, f"start_{each}", lambda node, **how: None) for each in ("api_server", "log_monitor", "monitor")]
+    before = [getattr(where, name) for where, name, _ in changes]
+    for where, name, value in changes:
+        setattr(where, name, value)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        for (where, name, _), value in zip(changes, before, strict=True):
+            setattr(where, name, value)
 
 
 def _allow_files() -> None:
