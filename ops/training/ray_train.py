@@ -199,7 +199,7 @@ def _without_idle_processes(trainer: "TorchTrainer", *, ends_with_driver: bool) 
     def at_work() -> list[Any]:
         return [each for each in every() if type(each).__name__ not in idle]
 
-    trainer._create_default_callbacks = at_work  # type: ignore[method-assign]
+    trainer._create_default_callbacks = at_work
 
 
 def _ending() -> Any:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -106,9 +107,9 @@ def test_rows_of_users_go_from_the_ranks_to_the_bucket(cluster, s3):
 
 def test_wrong_settings_are_the_drivers_exit_code(cluster):
     """Three drivers of one job, which a shell runs one after the other."""
-    own, search, then = str(cluster.own / "out"), [*SEARCH, "--trials", "2"], ("||", "echo", "code", "$?", ";")
-    job = cluster.submit(*search, *then, *search, "--out", own, *then, *TRAIN, "--out", own)
-    code, said = cluster.wait(job)
+    own, search = str(cluster.own / "out"), [*SEARCH, "--trials", "2"]
+    drivers = search, [*search, "--out", own], [*TRAIN, "--out", own]
+    code, said = cluster.wait(job := cluster.submit("sh", "-c", " || echo code $?; ".join(map(shlex.join, drivers))))
     assert (code, cluster.info(job)["status"]) == (2, "FAILED"), said
     assert said.count("code 2") == 2, said
     unseen = f"error: --out {own}: several nodes take part and 127.0.0.3 does not see"

@@ -63,6 +63,8 @@ def test_a_killed_actor_and_a_killed_worker_change_nothing(nursery, undisturbed,
     until(lambda: lines(seen) > 3 or nursery.ended())
     actors = workers_below(pid, "PartService")
     assert len(actors) == 2
+    idle = [title for title in below(pid).values() if "DatasetManager" in title or "GroupCleaner" in title]
+    assert idle == [], "processes of Ray Train that have nothing to do"
     os.kill(actors[1], signal.SIGKILL)
     at = lines(seen)
     until(lambda: lines(seen) > at + 3 or nursery.ended())
