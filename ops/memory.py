@@ -87,13 +87,16 @@ def available() -> int:
 def preload() -> int:
     """Import what a training imports late, so that the baseline holds it; returns the resident memory afterwards.
 
-    Also has glibc give large arrays back when they are freed: by default it keeps those below 32 MiB for later, which
-    on Cora made the peak a third higher and no plan could tell it.
+    Torch's compiler is no part of it. Also has glibc give large arrays back when they are freed: by default it keeps
+    those below 32 MiB for later, which on Cora made the peak a third higher and no plan could tell it.
     """
     import sklearn.decomposition
     import sklearn.metrics  # noqa: F401
     import torch
 
+    from ops.eager import without_compiler
+
+    without_compiler()
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
     # the first product and the first optimiser step load the kernels and start the thread pool

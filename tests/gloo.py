@@ -10,8 +10,10 @@ from contextlib import suppress
 import torch
 import torch.distributed as dist
 
+from ops.eager import without_compiler
+
 # Imports take a process six seconds; a server that has them forks the processes, and has computed nothing itself.
-PRELOADED = ["torch._dynamo", "sklearn.decomposition", "sklearn.metrics", "pytest", "hypothesis.extra.numpy"]
+PRELOADED = ["sklearn.decomposition", "sklearn.metrics", "pytest", "hypothesis.extra.numpy"]
 PRELOADED += [f"trainers.{name}" for name in ("hsan", "hgt", "twhin", "caegcn", "hadis", "ns4gc", "dmon")]
 LONGEST = 900  # seconds; a busy machine is slow, not wrong
 
@@ -26,6 +28,7 @@ def _worker(rank, world, port, function, arguments, queue, paths):
     sys.path[:0] = [p for p in paths if p not in sys.path]
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     torch.set_num_threads(1)
+    without_compiler()
     dist.init_process_group("gloo", rank=rank, world_size=world)
     try:
         queue.put((rank, function(rank, world, *arguments)))

@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end a search as if all trials were done
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_prestart_worker_first_driver": "0",  # a process for each CPU, of which the workers of Ray Train use none
     "RAY_worker_niceness": "0",  # by default workers give way to all other work: beside two busy processes they starve
 }
 
@@ -53,10 +54,11 @@ def ray_session(cpus: int) -> Iterator[None]:
         yield
         return
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    with nullcontext() if on_cluster() else _loopback():
+    with nullcontext() if on_cluster() else _on_loopback_with_few_processes():
         if on_cluster():
             _connect(ray, quiet)
         else:
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process; no node is taken away here
             _start(ray, {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1", **quiet})
         try:
             yield
@@ -65,18 +67,27 @@ def ray_session(cpus: int) -> Iterator[None]:
 
 
 @contextmanager
-def _loopback() -> Iterator[None]:
+def _on_loopback_with_few_processes() -> Iterator[None]:
     """Have Ray keep to 127.0.0.1 while inside; by itself it swaps that for the machine's address and listens there.
 
-    Its environment variable for this is read when Ray is imported, and anybody may have imported it before.
+    Its environment variable for this is read when Ray is imported, and anybody may have imported it before. Nor does it
+    start the processes for a dashboard, for the driver's copy of logs and to add nodes, which cost a second each and
+    have nothing to do here; `ray start` has flags for that, `ray.init` has not.
     """
     from ray._private import ray_constants
+    from ray._private.node import Node
 
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    changes: list[tuple[Any, str, Any]] = [(ray_constants, "ENABLE_RAY_CLUSTER", False)]
+    started = [f"start_{each}" for each in ("api_server", "log_monitor", "monitor")]
+    changes += [(Node, name, lambda node, **how: None) for name in started if hasattr(Node, name)]  # else another Ray
+    before = [getattr(where, name) for where, name, _ in changes]
+    for where, name, value in changes:
+        setattr(where, name, value)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        for (where, name, _), value in zip(changes, before, strict=True):
+            setattr(where, name, value)
 
 
 def _allow_files() -> None:

@@ -51,8 +51,10 @@ def train_on_workers(experiment: AnyExperiment, workers: Workers, folder: Path, 
     """
     folder = folder.absolute()
     place = _on_s3(experiment.launch, folder) if workers.cluster else None
-    follower = Follower(folder, place, skip=() if isinstance(experiment.launch, SearchSettings) else (PARTS,))
+    is_trial = isinstance(experiment.launch, SearchSettings)
+    follower = Follower(folder, place, skip=() if is_trial else (PARTS,))
     trainer = _trainer(experiment, workers, seed, folder, place)
+    _without_idle_processes(trainer, ends_with_driver=not (workers.cluster or is_trial))
     ended: list[object] = []
     thread = threading.Thread(target=_fit, args=(trainer, ended), daemon=True)
     thread.start()
@@ -188,6 +190,23 @@ def _trainer(
             callbacks=[_ending()],
         ),
     )
+
+
+def _without_idle_processes(trainer: "TorchTrainer", *, ends_with_driver: bool) -> None:
+    """Have Ray Train not start processes, of over a second each, that have nothing to do here.
+
+    One serves Ray's data sets, which we have none of. One frees the workers' room when the controller has died, which
+    a session that ends with its driver does too.
+    """
+    if not hasattr(trainer, "_create_default_callbacks"):  # another Ray
+        return
+    idle = {"DatasetsCallback"} | ({"PlacementGroupCleanerCallback"} if ends_with_driver else set())
+    every = trainer._create_default_callbacks
+
+    def at_work() -> list[Any]:
+        return [each for each in every() if type(each).__name__ not in idle]
+
+    trainer._create_default_callbacks = at_work
 
 
 def _ending() -> Any:

@@ -28,10 +28,9 @@ def listening() -> dict[str, str]:
 
 def open_ports(processes: dict[int, str]) -> set[tuple[str, str]]:
     """(title, address) of the listening sockets of processes {pid: title}."""
-    result = set()
+    links = set()
     for pid, title in processes.items():
         with suppress(OSError):
-            links = {os.readlink(handle) for handle in Path(f"/proc/{pid}/fd").iterdir()}
-            sockets = listening()  # after the links: a socket that is closed in between is missed, not mistaken
-            result |= {(title, sockets[i]) for i in (link[8:-1] for link in links) if i in sockets}
-    return result
+            links |= {(title, os.readlink(handle)) for handle in Path(f"/proc/{pid}/fd").iterdir()}
+    sockets = listening()  # after the links: a socket that is closed in between is missed, not mistaken
+    return {(title, sockets[i]) for title, i in ((title, link[8:-1]) for title, link in links) if i in sockets}

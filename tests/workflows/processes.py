@@ -33,7 +33,7 @@ from ops import memory
 from ops.distributed.ray_session import ENVIRONMENT
 from ops.evaluation import baselines
 from ops.training import seed_run
-import pyarrow.pandas_compat, sklearn.cluster, torch._dynamo, workflows.train
+import pyarrow.pandas_compat, sklearn.cluster, workflows.train
 import ops.datamodules.graph, ops.datamodules.users, ops.training.trainer
 import mlflow.artifacts, mlflow.genai, quick_mlflow
 from ops.config.exit_codes import entry

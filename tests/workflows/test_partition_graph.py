@@ -5,6 +5,7 @@ import os
 import signal
 
 import numpy as np
+import planted_secrets
 import pytest
 from commands import Shell, temporary
 from graph_tables import write_tables
@@ -81,9 +82,9 @@ def test_what_cannot_be_done_is_one_line(shell, tmp_path, line, code, message):
 
 @pytest.fixture
 def run(nursery):
-    def run(*flags, start=False, imports=()):
+    def run(*flags, start=False):
         begin = nursery.start if start else nursery.run
-        return begin([*map(str, flags)], program="partition_graph", imports=imports)
+        return begin([*map(str, flags)], program="partition_graph")
 
     return run
 
@@ -104,11 +105,17 @@ def test_killed_processes_go_on_to_the_same_bytes(nursery, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_ray_tasks_write_the_same_bytes_and_tell_their_errors_in_one_line(run, tmp_path):
+def test_ray_tasks_write_the_same_bytes_show_no_secret_and_tell_their_errors_in_one_line(nursery, run, tmp_path):
     write_tables(hetero(600, 500, 3000, 2000), tmp_path / "g", pieces=4)
-    flags = ["--graph", tmp_path / "g", "--parts", 3, "--fennel", "waves", "--tasks"]
-    for tasks in (0, 3):
-        assert run(*flags, tasks, "--out", tmp_path / str(tasks), imports=["ray"]).code == 0
+    flags = ["--graph", str(tmp_path / "g"), "--parts", "3", "--fennel", "waves", "--tasks"]
+    assert run(*flags, 0, "--out", tmp_path / "0").code == 0
+    with planted_secrets.ray_sessions() as sessions:
+        watched = planted_secrets.Runner(nursery, tmp_path, sessions)
+        argv, uri = [*flags, "3", "--out", str(tmp_path / "3")], planted_secrets.SIGNED
+        ended = watched("partition_graph", *argv, listeners=("raylet",), MLFLOW_TRACKING_URI=uri)
+        assert ended.code == 0, ended
+        assert list(sessions.glob("**/logs/*runtime_env*"))
+        planted_secrets.assert_nothing(planted_secrets.contents(tmp_path, sessions))
     assert contents(tmp_path / "0") == contents(tmp_path / "3")
     (tmp_path / "g" / "nodes" / "note" / "002.parquet").unlink()
     ended = run(*flags, 2, "--out", tmp_path / "o")

@@ -1,4 +1,4 @@
-"""Users on partitions while things die: a shard's actor, a worker, a whole node; the run ends as if nothing had."""
+"""Users on partitions while things die: a shard's actor, a worker; the run ends as if nothing had."""
 
 import json
 import os
@@ -6,7 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from processes import RAY, lines, same_results, until, workers_below
+from planted_secrets import PASSWD, Runner, assert_nothing, contents, ray_sessions
+from processes import RAY, below, lines, same_results, until, workers_below
 
 pytestmark = pytest.mark.slow
 
@@ -23,11 +24,27 @@ def as_undisturbed(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(nursery, tmp_path_factory):
-    out = tmp_path_factory.mktemp("undisturbed")
-    ended = nursery.run([*HGT, "--out", str(out)], imports=RAY)
-    assert ended.code == 0, ended.err
-    return out / "run"
+def watched(nursery, tmp_path_factory):
+    """A run that nobody touches, with planted secrets: its folder, how it ended, Ray's sessions with their logs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with ray_sessions() as sessions:
+        run = Runner(nursery, folder, sessions)
+        argv = [*HGT, "--out", str(folder), f"--tracking-uri={PASSWD}"]
+        ended = run("train", *argv, listeners=("TrainWorker", "PartService"))
+        assert ended.code == 0, ended
+        yield folder, ended, sessions
+
+
+@pytest.fixture
+def undisturbed(watched):
+    return watched[0] / "run"
+
+
+def test_two_workers_and_parts_served_by_actors_show_no_secret_and_no_port(watched):
+    """The open ports are looked at while it runs."""
+    folder, ended, sessions = watched
+    assert "MLflow at mysql+pymysql://127.0.0.1:1/db?***" in ended.out + ended.err
+    assert_nothing(contents(folder, sessions))
 
 
 def test_a_killed_actor_and_a_killed_worker_change_nothing(nursery, undisturbed, tmp_path):
@@ -36,6 +53,8 @@ def test_a_killed_actor_and_a_killed_worker_change_nothing(nursery, undisturbed,
     until(lambda: lines(seen) > 3 or nursery.ended())
     actors = workers_below(pid, "PartService")
     assert len(actors) == 2
+    idle = [title for title in below(pid).values() if "DatasetManager" in title or "GroupCleaner" in title]
+    assert idle == [], "processes of Ray Train that have nothing to do"
     os.kill(actors[1], signal.SIGKILL)
     at = lines(seen)
     until(lambda: lines(seen) > at + 3 or nursery.ended())

@@ -1,4 +1,4 @@
-"""`workflows/train.py --workers 2`: real Ray Train workers; one killed, the whole run stopped, killed and resumed."""
+"""`workflows/train.py --workers 2`: real Ray Train workers; the run stopped, killed and resumed."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from processes import RAY, history, lines, until, workers_below
+from processes import RAY, history, lines, until
 
 from trainers import hsan
 
@@ -50,34 +50,29 @@ def test_two_workers_say_what_they_send_and_find_what_one_process_finds(nursery,
     assert result["cpu_seconds"] > 0
 
 
-def test_a_killed_worker_a_stop_and_a_killed_driver_change_no_bit(nursery, undisturbed, tmp_path):
+def test_a_stop_and_a_killed_driver_change_no_bit(nursery, undisturbed, tmp_path):
+    """A killed worker: `test_users_faults`."""
     seen, argv = tmp_path / "run" / "seed-0" / "history.jsonl", command(tmp_path, "--workers", "2")
 
-    def further(by: int) -> None:
+    def further() -> None:
         at = lines(seen)
-        until(lambda: lines(seen) > at + by or nursery.ended())
+        until(lambda: lines(seen) > at + 3 or nursery.ended())
 
     pid = nursery.start(argv, imports=RAY)
-    further(6)
-    workers = workers_below(pid)
-    assert len(workers) == 2
-    os.kill(workers[1], signal.SIGKILL)
-    until(lambda: (workers[1] not in (again := workers_below(pid)) and len(again) == 2) or nursery.ended())
-    further(4)
+    further()
     os.kill(pid, signal.SIGTERM)
     ended = nursery.wait()
     assert ended.code == 130, ended.err
-    assert "a worker was lost; 2 workers start again from the checkpoint" in ended.err
     assert "resume with: python" in ended.err
     pid = nursery.start(argv)
-    further(4)
+    further()
     os.kill(pid, signal.SIGKILL)
     assert nursery.kill().code == -signal.SIGKILL
     ended = nursery.run(argv)
     assert ended.code == 0, ended.err
     assert "seed 0: resumed after epoch" in ended.out
     folder, other = tmp_path / "run", undisturbed[0]
-    assert len(json.loads((folder / "result.json").read_text())["resumed_from"]["0"]) == 3, "it began anew"
+    assert len(json.loads((folder / "result.json").read_text())["resumed_from"]["0"]) == 2, "it began anew"
     assert history(folder / "seed-0") == history(other / "seed-0")
     assert pq.read_table(folder / "assignments.parquet").equals(pq.read_table(other / "assignments.parquet"))
     model = "model/model.safetensors"
