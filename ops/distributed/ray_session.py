@@ -43,7 +43,7 @@ def ray_session(cpus: int) -> Iterator[None]:
     """Connect to the cluster that RAY_ADDRESS names, or start one of `cpus` CPUs here; ends what it began.
 
     Within another session it is that one. Raises SettingsError for an address that cannot be used, ServiceError where
-    no cluster answers, or none can be started here.
+    no cluster answers, or none can be started here, ResourceError where the object store and its disk are full.
     """
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
@@ -51,7 +51,8 @@ def ray_session(cpus: int) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        yield
+        with _told_of_a_full_store():
+            yield
         return
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     with nullcontext() if on_cluster() else _on_loopback_with_few_processes():
@@ -61,9 +62,24 @@ def ray_session(cpus: int) -> Iterator[None]:
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process; no node is taken away here
             _start(ray, {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1", **quiet})
         try:
-            yield
+            with _told_of_a_full_store():
+                yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _told_of_a_full_store() -> Iterator[None]:
+    """Raise ResourceError where Ray's object store is full, and the disk too, while inside."""
+    from ray.exceptions import ObjectStoreFullError, OutOfDiskError
+
+    try:
+        yield
+    except (ObjectStoreFullError, OutOfDiskError):
+        raise ResourceError(
+            "Ray's object store on this node is full, and so is the disk that takes the rest (in /tmp, or where "
+            "`ray start --temp-dir` says): free some there, or start Ray with a larger --object-store-memory"
+        ) from None
 
 
 @contextmanager

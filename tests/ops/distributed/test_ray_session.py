@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -85,3 +86,36 @@ def test_as_many_open_files_as_ray_needs(monkeypatch, limits, outcome):
     else:
         ray_session._allow_files()
         assert given == ([] if outcome is None else [(outcome, limits[1])])
+
+
+FULL = """
+import numpy as np, ray
+from ops.data.types.images import ImageSet
+from ops.distributed.ray_session import in_object_store, ray_session
+from ops.errors import ResourceError
+from pathlib import Path
+
+ray.init(num_cpus=1, object_store_memory=80 << 20, include_dashboard=False, logging_level=40, _temp_dir="PLACE/ray")
+images = ImageSet("zeros", np.zeros((300 << 10, 3, 16, 16), np.uint8)).in_files(Path("FOLDER"))
+try:
+    with ray_session(1):
+        in_object_store(images)
+except ResourceError as error:
+    print("told:", error)
+"""
+
+
+@pytest.mark.slow
+def test_a_full_object_store_is_one_line(tmp_path):
+    """225 MiB of pixels for a store of 80 MiB, whose disk is a file system of 150 MiB that only this process sees."""
+    probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("a small disk of its own needs a mount namespace, which only root may make")
+    with tempfile.TemporaryDirectory(prefix="tr-", dir="/tmp") as place:  # short: Ray's sockets lie below it
+        script = FULL.replace("PLACE", place).replace("FOLDER", str(tmp_path))
+        mount = f'mount -t tmpfs -o size=150m none {place} && exec "$@"'
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", script],
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+    assert "told: Ray's object store on this node is full, and so is the disk" in done.stdout, done.stderr[-2000:]
