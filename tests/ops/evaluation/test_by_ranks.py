@@ -33,9 +33,15 @@ def world():
 
 
 def scored(rank, size):
-    """All scores by name; those of rank 0 are the run's."""
-    module.SAMPLE_ABOVE = 40
-    recall.BLOCK, link_prediction.CHUNK_PAIRS = 7, 3000
+    """All scores by name, of small samples and blocks; those of rank 0 are the run's."""
+    with pytest.MonkeyPatch.context() as patch:  # one rank of none computes in the tests' own process
+        patch.setattr(module, "SAMPLE_ABOVE", 40)
+        patch.setattr(recall, "BLOCK", 7)
+        patch.setattr(link_prediction, "CHUNK_PAIRS", 3000)
+        return all_scores(rank, size)
+
+
+def all_scores(rank, size):
     train, hidden, z, clusters, labels = world()
     owners = Owners(OFFSETS, ProcessGroup(rank, size))
     own = owners.shard.numbers()
