@@ -43,10 +43,11 @@ def main():
         first = None
         for world in (2, 4, 8):
             each = run_in_processes(world, measured, str(place))
-            sent = max(bytes_ for bytes_, _ in each)
-            first = first or sent
-            print(f"{world} workers: {sent:,.0f} bytes a step (planned {each[0][1]:,}), {sent / first:.2f} times those "
-                  f"of 2; rows of others {1 - 1 / world:.1%}", flush=True)  # fmt: skip
+            most, mean = max(bytes_ for bytes_, _ in each), sum(bytes_ for bytes_, _ in each) / world
+            first = first or (most, mean)
+            print(f"{world} workers: at most {most:,.0f} bytes a step (planned {each[0][1]:,}), {most / first[0]:.2f} times "
+                  f"those of 2, in the mean {mean / first[1]:.2f}; rows of others {1 - 1 / world:.1%}",
+                  flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
