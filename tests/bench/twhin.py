@@ -46,8 +46,8 @@ def main():
             most, mean = max(bytes_ for bytes_, _ in each), sum(bytes_ for bytes_, _ in each) / world
             first = first or (most, mean)
             times, of_mean = most / first[0], mean / first[1]
-            print(f"{world} workers: at most {most:,.0f} bytes a step (planned {each[0][1]:,}), {times:.2f} times those "
-                  f"of 2, in the mean {of_mean:.2f}; rows of others {1 - 1 / world:.1%}", flush=True)  # fmt: skip
+            print(f"{world} workers: at most {most:,.0f} bytes a step, planned {each[0][1]:,}, {times:.2f} times what "
+                  f"2 send, in the mean {of_mean:.2f}; rows of others {1 - 1 / world:.1%}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
