@@ -21,7 +21,7 @@ from ops.config.tracking_uri import check_uri, default_uri
 from ops.data.io.readers import cache_file
 from ops.data.io.validate import MOST, check_clusters
 from ops.data.types.graph import AttributedGraph
-from ops.data.types.mapped_file import Mappable, in_files
+from ops.data.types.mapped_file import Mappable, is_mapped
 from ops.datamodules import datamodule_of
 from ops.device import check_card, precision_on
 from ops.distributed import ray_session
@@ -107,9 +107,14 @@ def build_experiment(method: Method[S, D], request: Request[S, LaunchSettings], 
     loaded = apart(_load_in_files, method, request) if ray_session.has_workers(launch) else _load(method, request)
     threads = launch.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
-    labels = loaded.labels if loaded.labels is not None else getattr(loaded.hidden, "labels", None)
+    labels = labels_to_judge_by(loaded.labels, loaded.hidden)
     experiment = _settle_k(Experiment(method, request, loaded.data, labels, loaded.hidden, console, threads))
     return warm_start.with_warm_start(experiment) if launch.warm_start is not None else experiment
+
+
+def labels_to_judge_by(labels: NDArray[np.int64] | None, hidden: object) -> NDArray[np.int64] | None:
+    """The labels [N], or those in the files of what only judges may see: by name these go to another process."""
+    return labels if labels is not None else getattr(hidden, "labels", None)
 
 
 def _load(method: Method[S, D], request: Request[S, LaunchSettings]) -> _Loaded:
@@ -137,7 +142,7 @@ def _settle_k(experiment: Experiment[S, D]) -> Experiment[S, D]:
         say(f"choosing the number of clusters of {data.name} without labels ...")
         _tell(experiment.console, data.notes)  # before K is chosen by what they warn of
         choose = datamodule_of(experiment.method).choose_k
-        choice = apart(choose, data) if in_files(data) else choose(data)
+        choice = apart(choose, data) if is_mapped(data) else choose(data)
         k, source = choice["chosen"], "auto"
         say(f"K = {k}: {choice['reason']}")
     else:

@@ -28,7 +28,7 @@ from ops.results.schema import SeedResult
 from ops.storage import object_store as s3
 from ops.storage import run_dir
 from ops.training.checkpoint import FOLDER, Place, WorkerCheckpoints, drop
-from ops.training.experiment import Hooks, Worker
+from ops.training.experiment import Hooks, Worker, labels_to_judge_by
 from ops.training.rank_zero import Event, Follower, reporter
 from ops.training.train_seed import train_seed
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 MAX_FAILURES = 3  # restarts of the group before the run ends with Ray's error
 POLL_SECONDS = 0.2
-MEMORY_ADVICE = "end other programs or ask for fewer --workers, then give the same command again: it goes on"
 KEPT_BY_WORKERS = (f"*/{FOLDER}/*",)  # of a run on S3
 PARTS = "*/part-*"  # of rows that ranks own, in the files of seeds and in the tables of a run
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # by which Ray Train would go on with checkpoints of an earlier start
@@ -142,11 +141,11 @@ def _outcome(ended: object) -> SeedResult:
     cause = getattr(ended, "controller_failure", None)
     if isinstance(cause, TesseraError):
         raise cause
-    text = str(ended or "no word from Ray").strip()
+    text = str(ended or "").strip() or "no word from Ray"
     if memory_left := re.search(r"low on memory.*? was (.*? used / .*? limit)", text, re.DOTALL):
         raise ResourceError(
             f"Ray has ended a worker, as its machine has hardly any memory left ({memory_left[1]}, other programs "
-            f"included); {MEMORY_ADVICE}"
+            "included); end some or ask for fewer --workers, then give the same command again: it goes on"
         )
     raise ResourceError(f"the workers ended without a result: {text.splitlines()[-1]}")
 
@@ -249,8 +248,7 @@ def work(config: Mapping[str, Any]) -> SeedResult | str | None:
         hooks = Hooks()
         if rank == 0 or own_rows:
             labels, hidden = ray.get(config["judged"])
-            labels = labels if labels is not None else getattr(hidden, "labels", None)
-            experiment = replace(experiment, labels=labels, hidden=hidden)
+            experiment = replace(experiment, labels=labels_to_judge_by(labels, hidden), hidden=hidden)
         if rank == 0:
             outbox = stack.enter_context(reporter(folder, place))
             experiment = replace(experiment, console=outbox)

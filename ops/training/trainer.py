@@ -16,7 +16,7 @@ from ops.config.console import Console
 from ops.config.settings import LaunchSettings, flat
 from ops.config.tracking_uri import default_uri, ui_command
 from ops.data.load import prepared
-from ops.data.types.mapped_file import in_files
+from ops.data.types.mapped_file import is_mapped
 from ops.datamodules import datamodule_of
 from ops.distributed.apart import apart
 from ops.distributed.ray_session import check_seen, crew, has_workers
@@ -31,7 +31,7 @@ from ops.storage.status import HISTORY, Ending, finished, recorded
 from ops.tracking.tensorboard import board
 from ops.tracking.tracker import Tracking
 from ops.training.consensus_and_baselines import check_result
-from ops.training.experiment import Hooks, Session, identity, plan, tracking_uri
+from ops.training.experiment import Hooks, Session, identity, labels_to_judge_by, plan, tracking_uri
 from ops.training.ray_train import drop_checkpoints, left_to_workers, rows_on_s3, train_on_workers
 from ops.training.rescore import changed, given
 from ops.training.summarize import collect, outcome
@@ -109,7 +109,7 @@ def _summed_up(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[R
     """
     data = experiment.data
     by_ranks = has_workers(experiment.launch) and datamodule_of(experiment.method).offsets(data) is not None
-    if not by_ranks and not in_files(data):
+    if not by_ranks and not is_mapped(data):
         result = collect(experiment, folder, planned)
         return result, outcome(experiment, folder, result)
     labels = None if hasattr(experiment.hidden, "labels") else experiment.labels
@@ -118,7 +118,7 @@ def _summed_up(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[R
 
 def _in_new_process(experiment: AnyExperiment, folder: Path, planned: int) -> tuple[RunResult, Ending]:
     """The labels of rows that ranks own lie in files, which what is hidden names."""
-    experiment = replace(experiment, labels=getattr(experiment.hidden, "labels", experiment.labels))
+    experiment = replace(experiment, labels=labels_to_judge_by(experiment.labels, experiment.hidden))
     torch.set_num_threads(experiment.threads)
     result = collect(experiment, folder, planned, rows_on_s3(experiment.launch, folder))
     return result, outcome(experiment, folder, result)

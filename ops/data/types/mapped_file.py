@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,15 @@ IN_MEMORY = 8 << 20  # bytes up to which an array is not worth a file
 
 @dataclass(frozen=True)
 class MappedFile:
-    """Where an array lies, row after row. Nodes without the file get its bytes by `read` of each of the `pieces`."""
+    """Where an array lies, row after row. Nodes without the file get its bytes by `read` of each of the `pieces`.
+
+    `mode`: the map is read-only ("r"), or what is written to it stays in the process ("c"), as of an array in memory.
+    """
 
     path: Path
     shape: tuple[int, ...]
     dtype: str
+    mode: Literal["r", "c"] = "r"
     pieces: tuple[Any, ...] = ()
     read: Callable[[Any], Any] | None = None
 
@@ -38,7 +42,8 @@ class MappedFile:
         if not isinstance(array, np.ndarray) or not isinstance(file, np.memmap) or file.offset:
             return None
         whole = file.nbytes == array.nbytes and file.dtype == array.dtype and array.flags.c_contiguous
-        return cls(Path(str(file.filename)), array.shape, array.dtype.str) if whole else None
+        mode: Literal["r", "c"] = "c" if file.mode == "c" else "r"
+        return cls(Path(str(file.filename)), array.shape, array.dtype.str, mode) if whole else None
 
     @property
     def is_whole(self) -> bool:
@@ -51,8 +56,8 @@ class MappedFile:
         return replace(self, pieces=tuple(put(piece) for piece in _pieces(self.open())), read=read)
 
     def open(self) -> NDArray[Any]:
-        """The array, mapped; what is written to it stays in this process. A file that is missing here is first written
-        of the pieces; of several processes one writes and the others wait.
+        """The array, mapped. A file that is missing here is first written of the pieces; of several processes one
+        writes and the others wait.
 
         Raises DataError where there are no pieces either, ResourceError on a full disk, SettingsError where the folder
         cannot be written.
@@ -64,13 +69,13 @@ class MappedFile:
                     "set TESSERA_CACHE to a folder that all nodes share"
                 )
             self.write(memoryview(self.read(piece)) for piece in self.pieces)
-        return np.memmap(self.path, self.dtype, "c", shape=self.shape).view(np.ndarray)
+        return np.memmap(self.path, self.dtype, self.mode, shape=self.shape).view(np.ndarray)
 
     def write(self, content: Iterable[memoryview]) -> None:
         """Write the bytes, unless the file is there. Raises ResourceError on a full disk, SettingsError."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with locked(self.path.with_name(f"{self.path.name}.lock")):
+            with locked(self.path.with_suffix(".lock")):  # as whoever decodes images to it
                 if not self.is_whole:
                     with replacing(self.path) as temporary, temporary.open("wb") as file:
                         file.writelines(content)
@@ -111,14 +116,14 @@ class Mappable:
 
         Raises ResourceError on a full disk, SettingsError where the folder cannot be written.
         """
-        large = {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray) and v.nbytes >= max(least, 1)}
-        arrays = {name: array for name, array in large.items() if MappedFile.of(array) is None}
         maps: dict[str, Any] = {}
-        for name, array in arrays.items():
+        for name, array in vars(self).items():
+            if not isinstance(array, np.ndarray) or array.nbytes < max(least, 1) or MappedFile.of(array):
+                continue
             content = hashlib.sha256()
             for piece in _pieces(array):
                 content.update(piece.data)
-            file = MappedFile(folder / f"{content.hexdigest()[:16]}.{name}", array.shape, array.dtype.str)
+            file = MappedFile(folder / f"{content.hexdigest()[:16]}.{name}", array.shape, array.dtype.str, "c")
             file.write(piece.data for piece in _pieces(array))
             maps[name] = file.open()
         return replace(self, **maps)
@@ -131,6 +136,6 @@ class Mappable:
         self.__dict__.update(opened)
 
 
-def in_files(data: object) -> bool:
+def is_mapped(data: object) -> bool:
     """Whether arrays of the data are maps of files."""
     return isinstance(data, Mappable) and bool(data.mapped)

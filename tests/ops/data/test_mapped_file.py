@@ -8,7 +8,7 @@ import pytest
 
 from ops.data.synthetic.planted_partition import planted_graph
 from ops.data.types import mapped_file
-from ops.data.types.mapped_file import MappedFile, in_files
+from ops.data.types.mapped_file import MappedFile, is_mapped
 from ops.errors import DataError, SettingsError
 
 
@@ -45,8 +45,8 @@ def test_arrays_that_are_in_files_are_not_written_again(graph, tmp_path):
 def test_small_arrays_stay_in_memory(graph, tmp_path):
     small = graph.in_files(tmp_path / "arrays", graph.x.nbytes)
     assert set(small.mapped) == {"x"}
-    assert in_files(small)
-    assert not in_files(graph.in_files(tmp_path / "none"))
+    assert is_mapped(small)
+    assert not is_mapped(graph.in_files(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 
 

@@ -173,6 +173,7 @@ def test_labels_go_to_rank_0_only_and_passwords_to_nobody(tmp_path, monkeypatch)
     (SimpleNamespace(controller_failure=DivergedError("lower --lr")), DivergedError, "lower --lr"),
     (RuntimeError("first\nlast line\n"), ResourceError, "the workers ended without a result: last line"),
     (None, ResourceError, "no word from Ray"),
+    (RuntimeError(), ResourceError, "no word from Ray"),  # an error without words
     (RuntimeError("5 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 127.0.0.1, "
                   "ID: 3e7) was 22.49GB used / 23.54GB limit (0.955230)\nOOM kill reason: ...\nRefer to the docs"),
      ResourceError, r"as its machine has hardly any memory left \(22.49GB used / 23.54GB limit, other programs"),
