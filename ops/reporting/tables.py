@@ -86,7 +86,7 @@ def result_rows(result: RunResult) -> list[Row]:
     before = f", or the last before a collapse{_epochs(result.last)}" if result.taken else ""
     rows = [Row("last", "last", f"the last epoch{before}: the result", result.last.metrics)]
     if result.consensus:
-        rows.append(Row("consensus", "consensus", "of many draws of k-means on it", result.consensus.metrics))
+        rows.append(Row("consensus", "consensus", "what the evaluations agree on", result.consensus.metrics))
     if selected := result.selected:
         by = ", ".join(selected.indices) or "label-free indices"
         rows.append(Row("selected", "selected", f"an epoch chosen by {by}{_epochs(selected)}", selected.metrics))

@@ -1,5 +1,5 @@
-"""What stands beside the last epoch in the table of a run: the consensus of many k-means draws on its embedding, and
-the baselines, of a seed by the ranks that own the rows, else of all seeds at the end of a run.
+"""What stands beside the last epoch in the table of a run: the consensus of its evaluations, and the baselines, of a
+seed by the ranks that own the rows, else of all seeds at the end of a run.
 """
 
 from dataclasses import replace
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ops.api import AnyExperiment
+from ops.api import AnyExperiment, Result
 from ops.atomic_io import Arrays, plain
-from ops.clustering.consensus import DRAWS, consensus
+from ops.clustering.consensus import LARGEST, consensus, draws
 from ops.data.types.hetero import Ids
 from ops.datamodules import datamodule_of
 from ops.errors import SettingsError
@@ -22,33 +22,48 @@ from ops.training.experiment import Judges, judges_of
 from ops.training.seed_run import SeedRun
 
 BASELINES = "baselines"  # the table of a run
-LARGEST_ROWS, LARGEST_K = 20_000, 100  # beyond, draws would take minutes
-
-
-def applies(experiment: AnyExperiment) -> bool:
-    """Whether a run has a consensus: nodes of attributed graphs, where the draws take seconds."""
-    return experiment.method.kind == "graph" and experiment.data.n_rows <= LARGEST_ROWS and experiment.k <= LARGEST_K
+DRAWS, FEW = 33, 11  # of k-means on the last embedding, where there are fewer evaluations
+LARGEST_ROWS = 20_000  # beyond, draws would take minutes
+LARGEST_K = LARGEST // FEW
 
 
 def check_result(experiment: AnyExperiment) -> None:
     """Raise SettingsError for `--result consensus` where a run has none."""
-    if experiment.launch.result == "consensus" and not applies(experiment):
+    if experiment.launch.result == "consensus" and experiment.k > LARGEST_K:
         raise SettingsError(
-            f"--result consensus: is for attributed graphs of up to {LARGEST_ROWS:,} nodes and {LARGEST_K} clusters; "
-            f"{experiment.method.name} on {experiment.data.name} has --result last"
+            f"--result consensus: is for up to {LARGEST_K} clusters; this run has {experiment.k}: use --result last"
         )
 
 
-def consensus_of(
-    experiment: AnyExperiment, seed: int, embedding: NDArray[np.float32]
-) -> tuple[Arrays, dict[str, float] | None]:
-    """(arrays `consensus` and `agreement` [N], scores) of the last embedding [N, D]; nothing where none applies."""
-    if not applies(experiment):
+def consensus_of(experiment: AnyExperiment, run: SeedRun, result: Result) -> tuple[Arrays, dict[str, float] | None]:
+    """(arrays `consensus` and `agreement` [n], scores) of the second half of a seed's evaluations up to its result.
+
+    All ranks that own rows call it. Nothing where K is above LARGEST_K.
+
+    Nodes of attributed graphs with fewer than FEW such evaluations have the consensus of DRAWS draws of k-means on the
+    last embedding instead.
+    """
+    k, judges = experiment.k, run.judges
+    assert judges is not None, "only ranks that own rows call it"
+    if k > LARGEST_K:
         return {}, None
-    clusters, agreement = consensus(torch.from_numpy(embedding), experiment.k, (seed, DRAWS))
-    judges = judges_of(experiment)
-    assert judges is not None, "a process of its own has all rows"
-    return {"consensus": clusters, "agreement": agreement}, judges.unlabelled(clusters, {}) | judges.evaluator(clusters)
+    clusterings, seed = _evaluations(run, result.epoch, LARGEST // k), (run.seed, DRAWS)
+    quick = experiment.method.kind == "graph" and experiment.data.n_rows <= LARGEST_ROWS
+    if quick and clusterings.shape[1] < FEW:
+        clusterings = draws(torch.from_numpy(result.embedding), k, seed, DRAWS, judges.owners)
+    clusters, agreement = consensus(clusterings, k, seed, judges.owners)
+    scores = judges.unlabelled(clusters, {"embedding": result.embedding}) | judges.evaluator(clusters)
+    return {"consensus": clusters, "agreement": agreement}, scores
+
+
+def _evaluations(run: SeedRun, last: int | None, most: int) -> NDArray[np.int64]:
+    """The clusters [n, R] of the second half of the evaluations up to epoch `last`: the first ones are of a network
+    that has learnt little. Of more than `most` only so many, evenly spaced.
+    """
+    epochs = [epoch for epoch in run.assignments if last is None or epoch <= last]
+    epochs = epochs[len(epochs) // 2 :]
+    spaced = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), most)).round().astype(int))
+    return np.stack([run.assignments[epochs[place]] for place in spaced], 1)
 
 
 def scored_again(scores: Numbers, clusters: NDArray[np.int64], labels: NDArray[np.int64] | None) -> Numbers:

@@ -32,7 +32,7 @@ def write_assignments(
 
     That is the mean adjusted Rand index of two seeds, None for a single one. Rows in parts are files of a folder
     `assignments`; `ids` are those of rows in one part. With `consensus` as the result they are its clusters, and the
-    confidence is the agreement of the draws. Clusters have the numbers of the `chosen` seed, the model's; those of
+    confidence is their agreement. Clusters have the numbers of the `chosen` seed, the model's; those of
     other seeds take the number of the cluster there that they share most rows with. Raises as `SeedRows` does.
     """
     tables = reduce(np.add, run("agreement", rows.tasks(_count, chosen, result, n_clusters)))

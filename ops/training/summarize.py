@@ -50,10 +50,10 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     module, data, owners = datamodule_of(experiment.method), experiment.data, judges.owners
     figures = statistics.figures_of(run.history, result.epoch) if run.rank == 0 else None
     chosen = int(owners.group.broadcast_(torch.tensor(int(figures["selected"]["epoch"] or 0) if figures else 0)))
-    drawn, drawn_scores = consensus_of(experiment, run.seed, result.embedding)
+    agreed, agreed_scores = consensus_of(experiment, run, result)
     sizes = cluster_sizes(last, owners)
     _watch_result(experiment, run, sizes)
-    _write_rows(experiment, run, result, {"selected": run.assignments[chosen], **drawn})
+    _write_rows(experiment, run, result, {"selected": run.assignments[chosen], **agreed})
     module.finish_seed(experiment, run, run.folder, result)
     baselines = baselines_of_seed(experiment, run)
     z, drawn_clusters = _for_figures(result.embedding, owners), _for_figures(last, owners)
@@ -67,7 +67,7 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
     pixels = getattr(data, "pixels", None)
     save_arrays(run.folder / arrays.SAMPLE, **figure_arrays(x, z, drawn_clusters, experiment.labels, pixels))
     kept = None if run.warm is None else run.warm.kept(last)
-    of_some: dict[str, Any] = {"consensus": plain(drawn_scores), "baselines": baselines, "kept": kept}
+    of_some: dict[str, Any] = {"consensus": plain(agreed_scores), "baselines": baselines, "kept": kept}
     summary = SeedResult(
         seed=run.seed, epochs=len(run.history), finished=now(), resumed_from=run.resumed_from, **figures,
         sizes=sizes.tolist(), alike=alike, given=given(experiment), warnings=run.warnings, precision=run.precision,

@@ -1,0 +1,57 @@
+"""Which clusterings a run's consensus is of."""
+
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+
+from ops.api import Experiment, Result
+from ops.clustering.owners import Owners
+from ops.errors import SettingsError
+from ops.evaluation.labelled import scores
+from ops.training.consensus_and_baselines import LARGEST_K, check_result, consensus_of
+from ops.training.experiment import Judges
+from ops.training.seed_run import SeedRun
+
+N, K = 400, 3
+TRUTH = np.arange(N) % K
+EMBEDDING = (np.eye(K)[TRUTH] + np.arange(N)[:, None] * 1e-4).astype(np.float32)
+
+
+def asked(clusterings, kind="graph", epoch=None, k=K):
+    """The consensus of a run with these clusters at epochs 0, 10, ...; the rows of its embedding are TRUTH's."""
+    judges = Judges(lambda clusters, _: {"rows": len(clusters)}, lambda clusters: {}, k, Owners.alone(N))
+    run = Mock(SeedRun, assignments={10 * i: c for i, c in enumerate(clusterings)}, seed=0, judges=judges)
+    method, launch = SimpleNamespace(kind=kind), SimpleNamespace(result="consensus")
+    experiment = Mock(Experiment, method=method, k=k, data=SimpleNamespace(n_rows=N), launch=launch)
+    check_result(experiment)
+    return consensus_of(experiment, run, Result(TRUTH, EMBEDDING[:, 0], EMBEDDING, {}, epoch=epoch))
+
+
+def other(seed):
+    return np.random.default_rng(seed).integers(0, K, N)
+
+
+@pytest.mark.parametrize(("untrained", "trained", "epoch"), [(12, 12, None), (11, 11, 210)])
+def test_it_is_of_the_second_half_of_the_evaluations_up_to_the_result(untrained, trained, epoch):
+    collapsed = [np.zeros(N, np.int64)] * (0 if epoch is None else 30)
+    clusterings = [*(other(0) for _ in range(untrained)), *(TRUTH for _ in range(trained)), *collapsed]
+    arrays, found = asked(clusterings, epoch=epoch)
+    assert scores(TRUTH, arrays["consensus"])["acc"] == 1
+    assert (arrays["agreement"] == 1).all()
+    assert found == {"rows": N}
+
+
+def test_a_graph_of_few_evaluations_has_that_of_draws_on_the_embedding_and_others_that_of_the_few():
+    wrong = other(0)
+    assert scores(TRUTH, asked([wrong] * 5)[0]["consensus"])["acc"] == 1
+    assert scores(wrong, asked([wrong] * 5, kind="images")[0]["consensus"])["acc"] == 1
+
+
+def test_too_many_clusters_have_none_and_asking_for_it_is_refused():
+    with pytest.raises(SettingsError, match=f"is for up to {LARGEST_K} clusters; this run has {LARGEST_K + 1}"):
+        asked([TRUTH], k=LARGEST_K + 1)
+    many = np.arange(N) % LARGEST_K
+    arrays, _ = asked([many] * 40, kind="images", k=LARGEST_K)  # evenly spaced ones of more than fit
+    assert scores(many, arrays["consensus"])["acc"] == 1
