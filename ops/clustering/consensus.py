@@ -20,6 +20,7 @@ from ops.clustering.kmeans import kmeans
 from ops.clustering.owners import Owners
 
 LARGEST = 3300  # R K: the eigenvectors of H^T H take seconds
+BLOCK_ROWS = 1 << 16
 START_ROWS = 20_000  # of larger tables the starts of k-means are made on a sample
 
 
@@ -43,16 +44,32 @@ def consensus(
     """
     (n, count), group = clusterings.shape, owners.group
     width = count * n_clusters
-    columns = clusterings + n_clusters * np.arange(count)
-    onehot = sp.csr_array((np.ones(n * count), columns.ravel(), np.arange(0, n * count + 1, count)), shape=(n, width))
-    together = owners.sum_((onehot.T @ onehot).toarray())
-    _, vectors = scipy.linalg.eigh(together, subset_by_index=(width - n_clusters, width - 1))
-    vectors = group.broadcast_(torch.from_numpy(np.ascontiguousarray(vectors))).numpy()
-    rows = torch.from_numpy((onehot @ vectors / count**0.5).astype(np.float32))
-    found = kmeans(
-        rows, n_clusters, (*seed, count), shard=owners.shard, group=group, start_rows=START_ROWS
-    ).labels.numpy()  # fmt: skip
-    counts = np.zeros((width, n_clusters), dtype=np.int64)
-    np.add.at(counts, (columns.ravel(), np.repeat(found, count)), 1)
-    agreement = (owners.sum_(counts).argmax(1)[columns] == found[:, None]).mean(1)
-    return found, agreement.astype(np.float32)
+    blocks = [slice(first, first + BLOCK_ROWS) for first in range(0, n, BLOCK_ROWS)]
+    together, counts = np.zeros((width, width)), np.zeros((width, n_clusters))
+    for block in blocks:
+        onehot = _onehot(clusterings[block], n_clusters)
+        together += onehot.T @ onehot
+    _, vectors = scipy.linalg.eigh(owners.sum_(together), subset_by_index=(width - n_clusters, width - 1))
+    vectors = group.broadcast_(torch.from_numpy(np.ascontiguousarray(vectors))).numpy() / count**0.5
+    rows = np.zeros((n, n_clusters), dtype=np.float32)
+    for block in blocks:
+        rows[block] = _onehot(clusterings[block], n_clusters) @ vectors
+    clusters = kmeans(
+        torch.from_numpy(rows), n_clusters, (*seed, count), shard=owners.shard, group=group, start_rows=START_ROWS
+    ).labels.numpy()
+    for block in blocks:
+        counts += _onehot(clusterings[block], n_clusters).T @ _onehot(clusters[block, None], n_clusters)
+    assigned = owners.sum_(counts).argmax(1).reshape(count, n_clusters)
+    agreement = np.zeros(n, dtype=np.float32)
+    for each, to in zip(clusterings.T, assigned, strict=True):
+        agreement += to[each] == clusters
+    return clusters, agreement / np.float32(count)
+
+
+def _onehot(clusterings: Int64[NDArray[np.int64], "n R"], n_clusters: int) -> sp.csr_array:
+    """H [n, R K]."""
+    n, count = clusterings.shape
+    columns = (clusterings + n_clusters * np.arange(count)).ravel()
+    return sp.csr_array(
+        (np.ones(n * count), columns, np.arange(0, n * count + 1, count)), shape=(n, count * n_clusters)
+    )

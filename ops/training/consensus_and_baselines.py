@@ -24,28 +24,34 @@ from ops.training.seed_run import SeedRun
 BASELINES = "baselines"  # the table of a run
 DRAWS, FEW = 33, 11  # of k-means on the last embedding, where there are fewer evaluations
 LARGEST_ROWS = 20_000  # beyond, draws would take minutes
-LARGEST_K = LARGEST // FEW
+LARGEST_K, LARGEST_VALUES = LARGEST // FEW, 1 << 26  # of K, and of N K: the eigenvectors take 256 MiB
+
+
+def applies(experiment: AnyExperiment) -> bool:
+    """Whether a run has a consensus."""
+    return experiment.k <= LARGEST_K and experiment.data.n_rows * experiment.k <= LARGEST_VALUES
 
 
 def check_result(experiment: AnyExperiment) -> None:
     """Raise SettingsError for `--result consensus` where a run has none."""
-    if experiment.launch.result == "consensus" and experiment.k > LARGEST_K:
+    if experiment.launch.result == "consensus" and not applies(experiment):
         raise SettingsError(
-            f"--result consensus: is for up to {LARGEST_K} clusters; this run has {experiment.k}: use --result last"
+            f"--result consensus: is for up to {LARGEST_K} clusters, and {LARGEST_VALUES:,} rows times clusters; "
+            f"this run has {experiment.data.n_rows:,} rows and {experiment.k} clusters: use --result last"
         )
 
 
 def consensus_of(experiment: AnyExperiment, run: SeedRun, result: Result) -> tuple[Arrays, dict[str, float] | None]:
     """(arrays `consensus` and `agreement` [n], scores) of the second half of a seed's evaluations up to its result.
 
-    All ranks that own rows call it. Nothing where K is above LARGEST_K.
+    All ranks that own rows call it. Nothing where none applies.
 
     Nodes of attributed graphs with fewer than FEW such evaluations have the consensus of DRAWS draws of k-means on the
     last embedding instead.
     """
     k, judges = experiment.k, run.judges
     assert judges is not None, "only ranks that own rows call it"
-    if k > LARGEST_K:
+    if not applies(experiment):
         return {}, None
     clusterings, seed = _evaluations(run, result.epoch, LARGEST // k), (run.seed, DRAWS)
     quick = experiment.method.kind == "graph" and experiment.data.n_rows <= LARGEST_ROWS

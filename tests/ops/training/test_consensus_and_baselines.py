@@ -19,14 +19,17 @@ TRUTH = np.arange(N) % K
 EMBEDDING = (np.eye(K)[TRUTH] + np.arange(N)[:, None] * 1e-4).astype(np.float32)
 
 
+def experiment(kind="graph", k=K, rows=N):
+    method, launch = SimpleNamespace(kind=kind), SimpleNamespace(result="consensus")
+    return Mock(Experiment, method=method, k=k, data=SimpleNamespace(n_rows=rows), launch=launch)
+
+
 def asked(clusterings, kind="graph", epoch=None, k=K):
     """The consensus of a run with these clusters at epochs 0, 10, ...; the rows of its embedding are TRUTH's."""
     judges = Judges(lambda clusters, _: {"rows": len(clusters)}, lambda clusters: {}, k, Owners.alone(N))
     run = Mock(SeedRun, assignments={10 * i: c for i, c in enumerate(clusterings)}, seed=0, judges=judges)
-    method, launch = SimpleNamespace(kind=kind), SimpleNamespace(result="consensus")
-    experiment = Mock(Experiment, method=method, k=k, data=SimpleNamespace(n_rows=N), launch=launch)
-    check_result(experiment)
-    return consensus_of(experiment, run, Result(TRUTH, EMBEDDING[:, 0], EMBEDDING, {}, epoch=epoch))
+    check_result(experiment(kind, k))
+    return consensus_of(experiment(kind, k), run, Result(TRUTH, EMBEDDING[:, 0], EMBEDDING, {}, epoch=epoch))
 
 
 def other(seed):
@@ -50,8 +53,10 @@ def test_a_graph_of_few_evaluations_has_that_of_draws_on_the_embedding_and_other
 
 
 def test_too_many_clusters_have_none_and_asking_for_it_is_refused():
-    with pytest.raises(SettingsError, match=f"is for up to {LARGEST_K} clusters; this run has {LARGEST_K + 1}"):
+    with pytest.raises(SettingsError, match="is for up to 300 clusters.* this run has 400 rows and 301 clusters"):
         asked([TRUTH], k=LARGEST_K + 1)
+    with pytest.raises(SettingsError, match="67,108,864 rows times clusters"):
+        check_result(experiment(rows=30_000_000))
     many = np.arange(N) % LARGEST_K
     arrays, _ = asked([many] * 40, kind="images", k=LARGEST_K)  # evenly spaced ones of more than fit
     assert scores(many, arrays["consensus"])["acc"] == 1
