@@ -53,7 +53,7 @@ def test_a_graph_of_few_evaluations_has_that_of_draws_on_the_embedding_and_other
 
 
 def test_too_many_clusters_have_none_and_asking_for_it_is_refused():
-    with pytest.raises(SettingsError, match="is for up to 300 clusters.* this run has 400 rows and 301 clusters"):
+    with pytest.raises(SettingsError, match=r"is for up to 300 clusters.* this run has 400 rows and 301 clusters"):
         asked([TRUTH], k=LARGEST_K + 1)
     with pytest.raises(SettingsError, match="67,108,864 rows times clusters"):
         check_result(experiment(rows=30_000_000))
