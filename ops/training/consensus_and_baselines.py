@@ -2,6 +2,7 @@
 seed by the ranks that own the rows, else of all seeds at the end of a run.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -42,12 +43,10 @@ def check_result(experiment: AnyExperiment) -> None:
 
 
 def consensus_of(experiment: AnyExperiment, run: SeedRun, result: Result) -> tuple[Arrays, dict[str, float] | None]:
-    """(arrays `consensus` and `agreement` [n], scores) of the second half of a seed's evaluations up to its result.
+    """(arrays `consensus` and `agreement` [n], scores) of a seed's evaluations, as `_evaluations` chooses them.
 
-    All ranks that own rows call it. Nothing where none applies.
-
-    Nodes of attributed graphs with fewer than FEW such evaluations have the consensus of DRAWS draws of k-means on the
-    last embedding instead.
+    All ranks that own rows call it. Nothing where none applies. Nodes of attributed graphs with fewer than FEW such
+    evaluations have the consensus of DRAWS draws of k-means on the last embedding instead.
     """
     k, judges = experiment.k, run.judges
     assert judges is not None, "only ranks that own rows call it"
@@ -63,11 +62,11 @@ def consensus_of(experiment: AnyExperiment, run: SeedRun, result: Result) -> tup
 
 
 def _evaluations(run: SeedRun, last: int | None, most: int) -> NDArray[np.int64]:
-    """The clusters [n, R] of the second half of the evaluations up to epoch `last`: the first ones are of a network
-    that has learnt little. Of more than `most` only so many, evenly spaced.
+    """The clusters [n, R] of the evaluations up to epoch `last` but for the first quarter, which are of a network that
+    has learnt little. Of more than `most` only so many, evenly spaced.
     """
     epochs = [epoch for epoch in run.assignments if last is None or epoch <= last]
-    epochs = epochs[len(epochs) // 2 :]
+    epochs = epochs[min(math.ceil(len(epochs) / 4), len(epochs) - 1) :]
     spaced = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), most)).round().astype(int))
     return np.stack([run.assignments[epochs[place]] for place in spaced], 1)
 
