@@ -1,9 +1,10 @@
 """Consensus of many clusterings of the same rows, without an N x N array, and how far they agree on each row.
 
 Which solution a single draw of k-means ends in is chance, and the lowest inertia does not tell the better ones. Rows
-that many clusterings put together belong together (Fred & Jain 2005). With the one-hot clusters of all clusterings side
-by side as H [N, R K], `H H^T` counts how many put two rows together. Its leading eigenvectors follow from those of the
-small `H^T H`, to which every worker adds what its rows give.
+that many clusterings put together belong together (Fred & Jain 2005), the more the smaller the clusters are that they
+share (Fern & Brodley 2004, ICML). H [N, R K] are the one-hot clusters of all clusterings side by side, each column
+divided by the root of its cluster's size; `H H^T` sums 1 / size over the clusters that two rows share. Its leading
+eigenvectors follow from those of the small `H^T H`, to which every worker adds what its rows give.
 
 Axes: N rows of all workers, n rows of one worker, D width, K clusters, R clusterings.
 """
@@ -49,8 +50,9 @@ def consensus(
     for block in blocks:
         onehot = _onehot(clusterings[block], n_clusters)
         together += onehot.T @ onehot
-    _, vectors = scipy.linalg.eigh(owners.sum_(together), subset_by_index=(width - n_clusters, width - 1))
-    vectors = group.broadcast_(torch.from_numpy(np.ascontiguousarray(vectors))).numpy() / count**0.5
+    roots = np.sqrt(owners.sum_(together).diagonal().clip(1))  # of the clusters' sizes
+    _, vectors = scipy.linalg.eigh(together / np.outer(roots, roots), subset_by_index=(width - n_clusters, width - 1))
+    vectors = group.broadcast_(torch.from_numpy(vectors / roots[:, None])).numpy()
     rows = np.zeros((n, n_clusters), dtype=np.float32)
     for block in blocks:
         rows[block] = _onehot(clusterings[block], n_clusters) @ vectors
@@ -67,7 +69,7 @@ def consensus(
 
 
 def _onehot(clusterings: Int64[NDArray[np.int64], "n R"], n_clusters: int) -> sp.csr_array:
-    """H [n, R K]."""
+    """The clusters of all clusterings side by side [n, R K]."""
     n, count = clusterings.shape
     columns = (clusterings + n_clusters * np.arange(count)).ravel()
     return sp.csr_array(

@@ -140,14 +140,18 @@ def _row(entry: dict[str, str], record: dict[str, Any]) -> list[str]:
 
 
 def _overview(records: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """A row a data set: every graph method's `last` with its CPU seconds, beside the strongest without training."""
+    """A row a data set: every graph method's `last` and consensus with its CPU seconds, beside the strongest without
+    training.
+    """
     rows: dict[str, dict[str, tuple[str, float]]] = {}
     for entry in (entry for entries in jobs().values() for entry in entries if entry["job"] in records):
         job, record = entry["job"], records[entry["job"]]
         method, _, data = job.split()[:3]
         row = rows.setdefault(data, {})
         row.setdefault("linear", _linear(record))
-        text = f"{_cell(record['last'], record['seeds'])} ({record['cpu_seconds']:,.0f}){_stale(job, record)}"
+        agreed = _cell(record["consensus"], record["seeds"]) if method not in ("auto", *LINEAR) else ""
+        agreed = f", consensus {agreed}" if agreed else ""
+        text = f"{_cell(record['last'], record['seeds'])}{agreed} ({record['cpu_seconds']:,.0f}){_stale(job, record)}"
         row.setdefault(method, (text, record["last"][0]))
         if "published" in entry:
             row["published"] = (entry["published"], 0.0)

@@ -60,9 +60,10 @@ def test_a_single_clustering_is_its_own_consensus():
 def test_what_it_finds_is_what_the_dense_matrix_of_shared_clusters_says(monkeypatch):
     z, _ = blobs()
     each = draws(z, 7, (0, 0), 9, Owners.alone(270))
-    together = (each[:, None] == each[None]).sum(2)
-    _, vectors = np.linalg.eigh(together)
-    dense = kmeans(torch.from_numpy(vectors[:, -7:] * np.linalg.eigvalsh(together)[-7:] ** 0.5), 7, (0, 9)).labels
+    sizes = np.stack([np.bincount(clusters)[clusters] for clusters in each.T], 1)
+    together = ((each[:, None] == each[None]) / sizes).sum(2)
+    values, vectors = np.linalg.eigh(together)
+    dense = kmeans(torch.from_numpy(vectors[:, -7:] * values[-7:] ** 0.5), 7, (0, 9)).labels
     found = consensus(each, 7, (0,), Owners.alone(270))
     assert scores(dense.numpy(), found[0])["acc"] > 0.98
     monkeypatch.setattr("ops.clustering.consensus.BLOCK_ROWS", 50)
