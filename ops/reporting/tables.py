@@ -87,6 +87,9 @@ def result_rows(result: RunResult) -> list[Row]:
     rows = [Row("last", "last", f"the last epoch{before}: the result", result.last.metrics)]
     if result.consensus:
         rows.append(Row("consensus", "consensus", "what the evaluations agree on", result.consensus.metrics))
+    if result.consensus_of_seeds:
+        what = f"what these of the {len(result.seeds)} seeds agree on"
+        rows.append(Row("consensus", "consensus of seeds", what, result.consensus_of_seeds.metrics))
     if selected := result.selected:
         by = ", ".join(selected.indices) or "label-free indices"
         rows.append(Row("selected", "selected", f"an epoch chosen by {by}{_epochs(selected)}", selected.metrics))

@@ -182,6 +182,7 @@ class RunResult(StoredJson):
     made_by: str | None = None
     result: str = "last"
     consensus: Scores | None = None
+    consensus_of_seeds: Scores | None = None
     taken: dict[str, str] = {}
     resumed_from: dict[str, list[int]] = {}
     selected: Scores | None = None

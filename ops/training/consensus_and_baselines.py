@@ -1,5 +1,5 @@
-"""What stands beside the last epoch in the table of a run: the consensus of its evaluations, and the baselines, of a
-seed by the ranks that own the rows, else of all seeds at the end of a run.
+"""What stands beside the last epoch in the table of a run: the consensus of a seed's evaluations and that of many
+seeds, and the baselines, of a seed by the ranks that own the rows, else of all seeds at the end of a run.
 """
 
 import math
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ops.api import AnyExperiment, Result
 from ops.atomic_io import Arrays, plain
 from ops.clustering.consensus import LARGEST, consensus, draws
+from ops.clustering.label_matching import numbered_as
 from ops.data.types.hetero import Ids
 from ops.datamodules import datamodule_of
 from ops.errors import SettingsError
@@ -22,7 +23,8 @@ from ops.results.seed_rows import SeedRows
 from ops.training.experiment import Judges, judges_of
 from ops.training.seed_run import SeedRun
 
-BASELINES = "baselines"  # the table of a run
+BASELINES, CONSENSUS = "baselines", "consensus"  # tables of a run
+SEEDS = 10  # of fewer, leaving one out changes their consensus much
 DRAWS, FEW = 33, 11  # of k-means on the last embedding, where there are fewer evaluations
 LARGEST_ROWS = 20_000  # beyond, draws would take minutes
 LARGEST_K, LARGEST_VALUES = LARGEST // FEW, 1 << 26  # of K, and of N K: the eigenvectors take 256 MiB
@@ -69,6 +71,23 @@ def _evaluations(run: SeedRun, last: int | None, most: int) -> NDArray[np.int64]
     epochs = epochs[min(math.ceil(len(epochs) / 4), len(epochs) - 1) :]
     spaced = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), most)).round().astype(int))
     return np.stack([run.assignments[epochs[place]] for place in spaced], 1)
+
+
+def consensus_of_seeds(experiment: AnyExperiment, rows: SeedRows, chosen: int) -> Scores | None:
+    """The scores of what the consensuses of at least SEEDS seeds agree on, which is written as the table CONSENSUS.
+
+    Its clusters have the numbers of the `chosen` seed's. None of rows in parts, which no process has as a whole.
+    """
+    if len(rows.seeds) < SEEDS or rows.parts > 1 or not applies(experiment):
+        return None
+    judges, stored = judges_of(experiment), {seed: rows.read(seed, 0) for seed in rows.seeds}
+    if judges is None or any("consensus" not in each for each in stored.values()):  # of an earlier version
+        return None
+    each = np.stack([arrays["consensus"] for arrays in stored.values()], 1)
+    clusters, agreement = consensus(each, experiment.k, (rows.seeds[0], DRAWS), judges.owners)
+    columns = {"cluster": numbered_as(stored[chosen]["last"], clusters), "confidence": agreement}
+    rows.write(CONSENSUS, 0, {"id": ids_of(experiment), **columns})
+    return statistics.over_seeds([judges.unlabelled(clusters, {}) | judges.evaluator(clusters)])
 
 
 def scored_again(scores: Numbers, clusters: NDArray[np.int64], labels: NDArray[np.int64] | None) -> Numbers:

@@ -30,7 +30,15 @@ from ops.results.seed_rows import SeedRows, save_rows
 from ops.storage import run_dir
 from ops.storage.location import Location
 from ops.storage.status import Ending
-from ops.training.consensus_and_baselines import BASELINES, baselines_of, baselines_of_seed, consensus_of, ids_of
+from ops.training.consensus_and_baselines import (
+    BASELINES,
+    CONSENSUS,
+    baselines_of,
+    baselines_of_seed,
+    consensus_of,
+    consensus_of_seeds,
+    ids_of,
+)
 from ops.training.rescore import given, rescored
 from ops.training.seed_run import SeedRun
 from ops.training.seed_tables import TABLE, write_assignments, write_explanation
@@ -158,8 +166,11 @@ def collect(experiment: AnyExperiment, folder: Path, planned: int, place: Locati
         paths={"folder": run_dir.shown(experiment.launch, folder), "assignments": rows.table(TABLE), **PATHS},
     )  # fmt: skip
     _add_seeds(result, each)
+    result.consensus_of_seeds = consensus_of_seeds(experiment, rows, chosen)
     if (folder / f"{BASELINES}.parquet").is_file():
         result.paths[BASELINES] = f"{BASELINES}.parquet"
+    if result.consensus_of_seeds is not None:
+        result.paths[CONSENSUS] = f"{CONSENSUS}.parquet"
     if experiment.warm is not None:
         result.warm = warm_start(experiment.warm, each)
     result.verdict = "; ".join([*statistics.faults(each, experiment.k), *_verdicts(result)])
@@ -240,7 +251,11 @@ def _settings(experiment: AnyExperiment) -> dict[str, SettingRecord]:
 
 def outcome(experiment: AnyExperiment, folder: Path, result: RunResult) -> Ending:
     """Write the report; returns what MLflow shows of the run (`ops.storage.status.recorded`)."""
-    means = {f"{group}/{k}": v for group in GROUPS for k, v in (getattr(result, group) or Scores()).means.items()}
+    means = {
+        f"{group}/{k}": v
+        for group in (*GROUPS, "consensus_of_seeds")
+        for k, v in (getattr(result, group) or Scores()).means.items()
+    }
     for name, scores in result.baselines.items():
         means |= {f"baseline/{name}/{k}": v for k, v in (scores or Scores()).means.items()}
     means |= {k: spread.mean for k, spread in result.hidden_scores.items() if spread.mean is not None}

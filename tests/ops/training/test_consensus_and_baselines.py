@@ -4,13 +4,17 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ops.api import Experiment, Result
+from ops.atomic_io import save_arrays
 from ops.clustering.owners import Owners
 from ops.errors import SettingsError
 from ops.evaluation.labelled import scores
-from ops.training.consensus_and_baselines import LARGEST_K, check_result, consensus_of
+from ops.results.arrays import ASSIGNMENTS
+from ops.results.seed_rows import SeedRows
+from ops.training.consensus_and_baselines import LARGEST_K, check_result, consensus_of, consensus_of_seeds
 from ops.training.experiment import Judges
 from ops.training.seed_run import SeedRun
 
@@ -21,7 +25,7 @@ EMBEDDING = (np.eye(K)[TRUTH] + np.arange(N)[:, None] * 1e-4).astype(np.float32)
 
 def experiment(kind="graph", k=K, rows=N):
     method, launch = SimpleNamespace(kind=kind), SimpleNamespace(result="consensus")
-    return Mock(Experiment, method=method, k=k, data=SimpleNamespace(n_rows=rows), launch=launch)
+    return Mock(Experiment, method=method, k=k, data=SimpleNamespace(n_rows=rows, ids=None), launch=launch)
 
 
 def asked(clusterings, kind="graph", epoch=None, k=K):
@@ -62,3 +66,22 @@ def test_too_many_clusters_have_none_and_asking_for_it_is_refused():
     many = np.arange(N) % LARGEST_K
     arrays, _ = asked([many] * 40, kind="images", k=LARGEST_K)  # evenly spaced ones of more than fit
     assert scores(many, arrays["consensus"])["acc"] == 1
+
+
+@pytest.mark.parametrize(("seeds", "parts"), [(10, 1), (9, 1), (10, 2)])
+def test_ten_seeds_have_a_consensus_of_their_own_numbered_as_the_models_seed(tmp_path, monkeypatch, seeds, parts):
+    judges = Judges(lambda clusters, _: {"rows": len(clusters)}, lambda clusters: {}, K, Owners.alone(N))
+    monkeypatch.setattr("ops.training.consensus_and_baselines.judges_of", lambda experiment: judges)
+    rows = SeedRows(tmp_path, tuple(range(seeds)), parts)
+    for seed in rows.seeds:  # the same clusters by other numbers, and a tenth of the rows elsewhere
+        clusters = np.where(np.random.default_rng(seed).random(N) < 0.1, other(seed), (TRUTH + seed) % K)
+        rows.seed(seed).mkdir()
+        save_arrays(rows.seed(seed) / ASSIGNMENTS, last=(TRUTH + seed) % K, consensus=clusters)
+    found = consensus_of_seeds(experiment(), rows, chosen=1)
+    assert (found is not None) == (tmp_path / "consensus.parquet").is_file() == (seeds == 10 and parts == 1)
+    if found is not None:
+        table = pd.read_parquet(tmp_path / "consensus.parquet")
+        assert table["id"].tolist() == list(range(N))
+        assert table["cluster"].tolist() == ((TRUTH + 1) % K).tolist()
+        assert 0.9 < table["confidence"].mean() < 0.97
+        assert found.means == {"rows": N}
