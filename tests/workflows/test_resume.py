@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import shlex
 import signal
@@ -83,26 +82,21 @@ MOMENTS = {
 }
 
 
+# Somewhere before some moments too, so few changes on that they do not lead beyond.
+ANYWHERE = {0: 5, 2: 3, 3: 7, 6: 5}
+
+
 def test_a_killed_run_ends_as_an_undisturbed_one(nursery, quiet_out, out, tmp_path):
     """Every mode's bits after any epoch: `trainers/test_every_method.py`."""
     diary = tmp_path / "diary"
-    began = time.monotonic()
     assert nursery.run(command(quiet_out, "--name", "killed", "--seeds", "2"), diary=diary).code == 0
-    undisturbed = time.monotonic() - began
     changes = diary.read_text().splitlines()
-    rng = random.Random("killed")
     again = command(out, "--name", "killed", "--seeds", "2")
-    # by the clock, from outside: while the data is loaded, or somewhat later
-    for pause in (0.0, 0.02, rng.uniform(0.1, min(0.4, undisturbed / 3))):
-        pid = nursery.start(again)
-        time.sleep(pause)
-        os.kill(pid, signal.SIGKILL)
-        assert nursery.wait().code == -signal.SIGKILL
     folder = out / "killed"
     for number, (moment, (event, part)) in enumerate(MOMENTS.items()):
         assert any(line.startswith(event) and part in line for line in changes), f"never happens: {moment}"
-        if number in (0, 2, 3, 6):  # anywhere too, where so few changes do not lead beyond the moment
-            ended = nursery.run(again, nth=rng.randrange(1, 13))
+        if number in ANYWHERE:
+            ended = nursery.run(again, nth=ANYWHERE[number])
             assert ended.code == -signal.SIGKILL, f"before {moment}: {ended}"
         ended = nursery.run(again, event=event, part=part, nth=1)
         assert ended.code == -signal.SIGKILL, f"{moment}: {ended}"
@@ -117,6 +111,20 @@ def test_a_killed_run_ends_as_an_undisturbed_one(nursery, quiet_out, out, tmp_pa
     assert not list(folder.rglob("*.tmp")), "a temporary file is left"
     assert not list(folder.rglob("checkpoints"))
     in_mlflow(folder)
+
+
+def test_a_run_killed_by_the_clock_while_it_starts_ends_as_an_undisturbed_one(nursery, quiet_out, out):
+    undisturbed = nursery.run(command(quiet_out, "--name", "killed", "--seeds", "2"))  # finished, if the test above ran
+    assert undisturbed.code == 0, undisturbed.err
+    again = command(out, "--name", "early", "--seeds", "2")
+    for pause in (0.0, 0.02, 0.2):
+        pid = nursery.start(again)
+        time.sleep(pause)
+        os.kill(pid, signal.SIGKILL)
+        assert nursery.wait().code == -signal.SIGKILL
+    assert nursery.run(again).code == 0
+    same_run(out / "early", quiet_out / "killed")
+    in_mlflow(out / "early")
 
 
 LONG = ["--epochs", "60", "--update-every", "50"]  # a stop falls between the updates
