@@ -87,7 +87,7 @@ def measure(job: str) -> dict[str, Any]:
         acc = (scores or {}).get("acc")
         return acc and [round(100 * acc["mean"], 2), round(100 * (acc["std"] or 0.0), 2)]
 
-    groups = ("last", "consensus", "selected", "oracle")
+    groups = ("last", "consensus", "consensus_of_seeds", "selected", "oracle")
     commit, changed = (
         subprocess.run(["git", *question], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
         for question in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "ops", "trainers", ":!*.md"])
@@ -126,6 +126,8 @@ def _line(cells: list[str]) -> str:
 def _row(entry: dict[str, str], record: dict[str, Any]) -> list[str]:
     _, _, data, *flags = re.sub(r" --seeds \d+", "", entry["job"]).split()
     of = {group: _cell(record[group], record["seeds"]) for group in ("last", "consensus", "selected", "oracle")}
+    if of_seeds := record.get("consensus_of_seeds"):
+        of["consensus"] += f"; of the seeds {of_seeds[0]:.1f}"
     beside, accuracy = _linear(record)
     if accuracy > (record["last"] or [0.0])[0]:
         beside = f"**{beside}**"
@@ -150,7 +152,7 @@ def _overview(records: dict[str, dict[str, Any]]) -> list[list[str]]:
         row = rows.setdefault(data, {})
         row.setdefault("linear", _linear(record))
         agreed = _cell(record["consensus"], record["seeds"]) if method not in ("auto", *LINEAR) else ""
-        agreed = f", consensus {agreed}" if agreed else ""
+        agreed = f" / {agreed}" if agreed else ""
         text = f"{_cell(record['last'], record['seeds'])}{agreed} ({record['cpu_seconds']:,.0f}){_stale(job, record)}"
         row.setdefault(method, (text, record["last"][0]))
         if "published" in entry:
