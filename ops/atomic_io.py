@@ -50,11 +50,11 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def unwritable(path: Path, error: OSError) -> TesseraError:
+def unwritable(path: Path, error: OSError, remedy: str = "choose a place that can") -> TesseraError:
     """The one line for a file that could not be written: ResourceError on a full disk, else SettingsError."""
     if error.errno in FULL:
         return ResourceError(f"{path}: {error.strerror}; free some space and start the same command again")
-    return SettingsError(f"{path}: cannot be written ({error.strerror or error}); choose a place that can")
+    return SettingsError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class MappedFile:
                     with replacing(self.path) as temporary, temporary.open("wb") as file:
                         file.writelines(content)
         except OSError as error:
-            raise unwritable(self.path, error) from None
+            raise unwritable(self.path, error, "set TESSERA_CACHE to another folder") from None
 
 
 def _pieces(array: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
