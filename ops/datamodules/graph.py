@@ -18,7 +18,7 @@ from ops.data.types.graph import AttributedGraph
 from ops.datamodules.base import ALL, Baseline, DataModule, Explained, Integers
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DataError
-from ops.evaluation.baselines import QUICK_SEEDS
+from ops.evaluation.baselines import UNTRAINED_SEEDS
 from ops.evaluation.baselines import baselines as kmeans_baselines
 from ops.evaluation.explain import explain
 from ops.evaluation.unlabelled import GraphJudge
@@ -83,7 +83,7 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
         if settings.epochs > 1:  # a method that trains
             none = {"epochs": 0, "pretrain_epochs": 0}.items()
             untrained = settings.model_copy(update={k: v for k, v in none if k in type(settings).model_fields})
-            for seed in seeds[:QUICK_SEEDS]:
+            for seed in seeds[:UNTRAINED_SEEDS]:
                 rows = torch.from_numpy(method.train(untrained, experiment.data, PlainRun(seed)).embedding)
                 yield "untrained", kmeans(rows, experiment.k, (seed, 0)).labels.numpy(), {}
 
