@@ -166,7 +166,8 @@ class UserData(DataModule[UserSettings, PartitionedGraph]):
         if experiment.hidden is None:
             owners = Owners(np.asarray(data.manifest.nodes[data.rows].offsets), group)
             return lambda clusters, embeddings: (
-                size_indices(clusters, k, owners) | feature_indices(embeddings["embedding"], clusters, owners=owners)
+                size_indices(clusters, k, owners)
+                | (feature_indices(embeddings["embedding"], clusters, owners=owners) if embeddings else {})
             )
         users = user_rows(data, experiment.hidden, group)
         task, space = recall.make_task(users.train, users.valid, owners=users.owners), users.space

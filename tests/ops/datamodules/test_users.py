@@ -1,12 +1,14 @@
 """Users of a heterogeneous graph as a run gets them: what is hidden stays hidden, whatever it says."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from experiments import experiment_of
 from hetero_world import write_graph
 
+from ops.api import Experiment
 from ops.config.settings import LaunchSettings
 from ops.data.hetero_load import load_hetero
 from ops.data.splits import split
@@ -168,6 +170,9 @@ def test_nothing_is_hidden_of_a_graph_partitioned_before_where_none_is_asked_for
     assert pairs == []
     assert sum(len(edges[r]) for r in data.manifest.forward) == sum(e.count for e in planted[0].edges.values())
     assert "partitioned before and --holdout is none: nothing is hidden, recall cannot be told" in data.notes[-1]
+    judge = users.judge(Mock(Experiment, hidden=None, k=4, data=data), ProcessGroup())
+    clusters, rows = np.arange(data.n_rows) % 4, {"embedding": np.eye(data.n_rows, 5, dtype=np.float32)}
+    assert {*judge(clusters, {})} < {*judge(clusters, rows)}, "what seeds agree on has no embedding"
     with pytest.raises(SettingsError, match="--holdout none: is for a graph that was partitioned before"):
         loaded(tmp_path, *planted, holdout="none")
 
