@@ -46,11 +46,12 @@ def consensus(
     (n, count), group = clusterings.shape, owners.group
     width = count * n_clusters
     blocks = [slice(first, first + BLOCK_ROWS) for first in range(0, n, BLOCK_ROWS)]
-    together, counts = np.zeros((width, width)), np.zeros((width, n_clusters))
+    together = np.zeros((width, width))
     for block in blocks:
         onehot = _onehot(clusterings[block], n_clusters)
         together += onehot.T @ onehot
-    roots = np.sqrt(owners.sum_(together).diagonal().clip(1))  # of the clusters' sizes
+    owners.sum_(together)
+    roots = np.sqrt(together.diagonal().clip(1))  # of the clusters' sizes
     _, vectors = scipy.linalg.eigh(together / np.outer(roots, roots), subset_by_index=(width - n_clusters, width - 1))
     vectors = group.broadcast_(torch.from_numpy(vectors / roots[:, None])).numpy()
     rows = np.zeros((n, n_clusters), dtype=np.float32)
@@ -59,9 +60,8 @@ def consensus(
     clusters = kmeans(
         torch.from_numpy(rows), n_clusters, (*seed, count), shard=owners.shard, group=group, start_rows=START_ROWS
     ).labels.numpy()
-    for block in blocks:
-        counts += _onehot(clusterings[block], n_clusters).T @ _onehot(clusters[block, None], n_clusters)
-    assigned = owners.sum_(counts).argmax(1).reshape(count, n_clusters)
+    counts = np.stack([np.bincount(n_clusters * each + clusters, minlength=n_clusters**2) for each in clusterings.T])
+    assigned = owners.sum_(counts).reshape(count, n_clusters, n_clusters).argmax(2)
     agreement = np.zeros(n, dtype=np.float32)
     for each, to in zip(clusterings.T, assigned, strict=True):
         agreement += to[each] == clusters

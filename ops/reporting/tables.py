@@ -86,7 +86,8 @@ def result_rows(result: RunResult) -> list[Row]:
     before = f", or the last before a collapse{_epochs(result.last)}" if result.taken else ""
     rows = [Row("last", "last", f"the last epoch{before}: the result", result.last.metrics)]
     if result.consensus:
-        rows.append(Row("consensus", "consensus", "what the evaluations agree on", result.consensus.metrics))
+        what = "what the evaluations, or draws of k-means, agree on"
+        rows.append(Row("consensus", "consensus", what, result.consensus.metrics))
     if result.consensus_of_seeds:
         what = f"what these of the {len(result.seeds)} seeds agree on"
         rows.append(Row("consensus", "consensus of seeds", what, result.consensus_of_seeds.metrics))

@@ -17,7 +17,7 @@ from ops.atomic_io import write_json
 from ops.errors import DataError
 
 LABELLED = ("acc", "nmi", "ari", "f1")
-GROUPS = ("last", "consensus", "selected", "oracle")  # always in this order: the headline first
+GROUPS = ("last", "consensus", "consensus_of_seeds", "selected", "oracle")  # always in this order: the headline first
 M = TypeVar("M", bound="StoredJson")
 
 
@@ -260,7 +260,7 @@ class SeedResult(StoredJson):
 
     def figures(self) -> dict[str, Number]:
         """All its scores by names such as `last/acc`, `selected/nmi`."""
-        groups = {group: getattr(self, group) or {} for group in GROUPS}
+        groups = {group: getattr(self, group, None) or {} for group in GROUPS}  # a seed has none of all seeds
         return {f"{group}/{k}": v for group, each in groups.items() for k, v in each.items() if k != "epoch"}
 
     @property

@@ -80,9 +80,10 @@ def consensus_of_seeds(experiment: AnyExperiment, rows: SeedRows, chosen: int) -
     """
     if len(rows.seeds) < SEEDS or rows.parts > 1 or not applies(experiment):
         return None
-    judges, stored = judges_of(experiment), {seed: rows.read(seed, 0) for seed in rows.seeds}
-    if judges is None or any("consensus" not in each for each in stored.values()):  # of an earlier version
+    stored = {seed: rows.read(seed, 0) for seed in rows.seeds}
+    if any("consensus" not in each for each in stored.values()):  # of an earlier version
         return None
+    judges = _judges_of_all(experiment)
     each = np.stack([arrays["consensus"] for arrays in stored.values()], 1)
     clusters, agreement = consensus(each, experiment.k, (rows.seeds[0], DRAWS), judges.owners)
     columns = {"cluster": numbered_as(stored[chosen]["last"], clusters), "confidence": agreement}
@@ -116,12 +117,17 @@ def baselines_of(experiment: AnyExperiment, rows: SeedRows, each: list[SeedResul
     if all(e.baselines is not None for e in each):
         scored = [e.baselines or {} for e in each]
         return {name: statistics.over_seeds([scores[name] for scores in scored]) for name in scored[0]}
-    judges = judges_of(experiment)
-    assert judges is not None, "a process of its own has all rows"
-    of_seeds, clusters = _scored(experiment, judges)
+    of_seeds, clusters = _scored(experiment, _judges_of_all(experiment))
     if rows.parts == 1 and clusters:
         rows.write(BASELINES, 0, {"id": ids_of(experiment), **clusters})
     return {name: statistics.over_seeds(scores) for name, scores in of_seeds.items()}
+
+
+def _judges_of_all(experiment: AnyExperiment) -> Judges:
+    """Who scores all rows, in a process of its own."""
+    judges = judges_of(experiment)
+    assert judges is not None, "a process of its own has all rows"
+    return judges
 
 
 def ids_of(experiment: AnyExperiment) -> Ids:

@@ -251,11 +251,7 @@ def _settings(experiment: AnyExperiment) -> dict[str, SettingRecord]:
 
 def outcome(experiment: AnyExperiment, folder: Path, result: RunResult) -> Ending:
     """Write the report; returns what MLflow shows of the run (`ops.storage.status.recorded`)."""
-    means = {
-        f"{group}/{k}": v
-        for group in (*GROUPS, "consensus_of_seeds")
-        for k, v in (getattr(result, group) or Scores()).means.items()
-    }
+    means = {f"{group}/{k}": v for group in GROUPS for k, v in (getattr(result, group) or Scores()).means.items()}
     for name, scores in result.baselines.items():
         means |= {f"baseline/{name}/{k}": v for k, v in (scores or Scores()).means.items()}
     means |= {k: spread.mean for k, spread in result.hidden_scores.items() if spread.mean is not None}

@@ -151,7 +151,7 @@ def _overview(records: dict[str, dict[str, Any]]) -> list[list[str]]:
         method, _, data = job.split()[:3]
         row = rows.setdefault(data, {})
         row.setdefault("linear", _linear(record))
-        agreed = _cell(record["consensus"], record["seeds"]) if method not in ("auto", *LINEAR) else ""
+        agreed = _cell(record["consensus"], record["seeds"]) if method != "auto" else ""
         agreed = f" / {agreed}" if agreed else ""
         text = f"{_cell(record['last'], record['seeds'])}{agreed} ({record['cpu_seconds']:,.0f}){_stale(job, record)}"
         row.setdefault(method, (text, record["last"][0]))
