@@ -125,7 +125,7 @@ class Clusterer:
         run = PlainRun(self._seed(), device=str(device), precision=precision)
         result: Result = self.method.train(settings, data, run)
         if result.epoch is not None:
-            words = f"a cluster has collapsed by the last epoch: the result is that of epoch {result.epoch}"
+            words = f"the clusters have become worse by the last epoch: the result is that of epoch {result.epoch}"
             warnings.warn(f"{type(self).__name__}: {words}", stacklevel=4)
         self.model_, self._fit_settings, self._data = result.model, settings, data
         x = getattr(data, "x", getattr(data, "features", None))

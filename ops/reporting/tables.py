@@ -83,7 +83,7 @@ def cell(metrics: Metrics, key: str) -> str:
 
 def result_rows(result: RunResult) -> list[Row]:
     """The rows of a result in their fixed order; the oracle stands only where there are labels."""
-    before = f", or the last before a collapse{_epochs(result.last)}" if result.taken else ""
+    before = f", or the last before clusters became worse{_epochs(result.last)}" if result.taken else ""
     rows = [Row("last", "last", f"the last epoch{before}: the result", result.last.metrics)]
     if result.consensus:
         what = "what the evaluations, or draws of k-means, agree on"

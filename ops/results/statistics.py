@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ops.api import Record
-from ops.clustering.collapse import is_collapsed
+from ops.clustering.soundness import has_fallen, is_collapsed
 from ops.evaluation.model_selection import PANEL, panel
 from ops.results.schema import Interval, Number, Numbers, RecallLine, Scores, SeedResult, Spread
 
@@ -37,20 +37,27 @@ def evaluated(history: History) -> list[Record]:
     return [r for r in history if "cluster/size_max" in r and r["epoch"] >= 0]
 
 
-def shrunken(history: History, rows: int, k: int, taken: int | None = None) -> str:
-    """A sentence where the last epoch has a cluster of almost no rows that an earlier epoch had not; "" elsewhere.
+def worsened(history: History, rows: int, k: int, taken: int | None = None) -> str:
+    """A sentence where the last clusters are worse than earlier ones by `ops.clustering.soundness`; "" elsewhere.
 
     `taken`: the epoch that the result is of, where a method has taken one from before that.
     """
-    scored = evaluated(history)
-    sound = [int(r["epoch"]) for r in scored if not is_collapsed(r["cluster/size_min"], rows, k)]
-    if not sound or sound[-1] == scored[-1]["epoch"]:
+    epoch, highest = -1, -1.0  # of the sound evaluations the last epoch and the highest modularity
+    collapsed = fallen = False
+    last: Record = {}
+    for last in evaluated(history):
+        modularity = last.get("cluster/modularity", 0.0)
+        collapsed = is_collapsed(last["cluster/size_min"], rows, k)
+        fallen = has_fallen(modularity, highest)
+        if not collapsed and not fallen:
+            epoch, highest = int(last["epoch"]), max(highest, modularity)
+    if epoch < 0 or epoch == last["epoch"]:
         return ""
-    what = f"--epochs {sound[-1] + 1} ends before that" if taken is None else f"the result is that of epoch {taken}"
-    return (
-        f"a cluster has shrunk to {scored[-1]['cluster/size_min']:.0f} rows (the mean is {rows / k:,.0f}) since epoch "
-        f"{sound[-1]}: {what}"
-    )
+    size = f"a cluster has shrunk to {last['cluster/size_min']:.0f} rows (the mean is {rows / k:,.0f})"
+    edges = f"the modularity has fallen from {highest:.3f} to {last.get('cluster/modularity', 0.0):.3f}"
+    reasons = " and ".join([size] * collapsed + [edges] * fallen)
+    what = f"--epochs {epoch + 1} ends before that" if taken is None else f"the result is that of epoch {taken}"
+    return f"{reasons} since epoch {epoch}: {what}"
 
 
 def short(record: Mapping[str, float]) -> Record:

@@ -81,20 +81,20 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
         sizes=sizes.tolist(), alike=alike, given=given(experiment), warnings=run.warnings, precision=run.precision,
         **{key: value for key, value in (run.spent() | of_some).items() if value is not None},
     )  # fmt: skip
-    _tell_shrunken(experiment, run, owners.total, result.epoch, summary)
+    _tell_worsened(experiment, run, owners.total, result.epoch, summary)
     summary.write(run.folder / "result.json")
     if summary.kept is not None:
         experiment.console.say(f"seed {run.seed}: {summary.kept:.1%} of the shared nodes kept their cluster")
     return summary
 
 
-def _tell_shrunken(experiment: AnyExperiment, run: SeedRun, rows: int, taken: int | None, summary: SeedResult) -> None:
-    """Warn of a cluster that has shrunk to almost nothing; with an epoch that was taken the summary says why."""
-    if shrunken := statistics.shrunken(run.history, rows, experiment.k, taken):
-        summary.warnings = [*run.warnings, f"seed {run.seed}: {shrunken}"]
+def _tell_worsened(experiment: AnyExperiment, run: SeedRun, rows: int, taken: int | None, summary: SeedResult) -> None:
+    """Warn of clusters that have become worse; with an epoch that was taken the summary says why."""
+    if worsened := statistics.worsened(run.history, rows, experiment.k, taken):
+        summary.warnings = [*run.warnings, f"seed {run.seed}: {worsened}"]
         experiment.console.warn(summary.warnings[-1])
         if taken is not None:
-            summary.taken = shrunken
+            summary.taken = worsened
 
 
 def _for_figures(local: NDArray[T], owners: Owners) -> NDArray[T] | Rows[T]:

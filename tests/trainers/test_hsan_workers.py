@@ -69,11 +69,11 @@ def loss_case(options):
     return z, e, rng.integers(0, 3, 35), rng.random(35) < 0.7, 1.2, options
 
 
-def collapsing(rank, world):
-    """A training whose last evaluation alone counts as collapsed, by rank 0; the others think the contrary."""
-    answers = iter(answer == (rank == 0) for answer in (False, False, True))
+def worsening(rank, world):
+    """A training whose last evaluation alone is not sound, by rank 0; the others think the contrary."""
+    answers = iter(answer == (rank == 0) for answer in (True, True, False))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainers.before_collapse.is_collapsed", lambda *sizes: next(answers))
+        patch.setattr("trainers.last_sound.LastSound._is_sound", lambda *clusters: next(answers))
         result, _ = trained(run=Worker(rank, world))
     return result.epoch, result.assignment, result.embedding
 
@@ -87,7 +87,7 @@ CALLS = [
     *((whole, ("hsan", words)) for words in VARIANTS),
     *((loss_of_doubles, loss_case(options)) for options in LOSSES),
     *((gathered, (n, 2, 3)) for n in (1, 2, 7, 12)),
-    (collapsing, ()),
+    (worsening, ()),
 ]
 
 
@@ -142,9 +142,9 @@ def test_every_worker_ends_with_the_same_bits_and_one_process_finds_the_same_clu
         close(embedding, one[i][3], 1e-3)
 
 
-def test_the_workers_go_back_to_the_same_epoch_before_a_collapse(both):
+def test_the_workers_go_back_to_the_same_sound_evaluation(both):
     world, one, several = both
-    (i,) = calls(collapsing)
+    (i,) = calls(worsening)
     assert [several[rank][i][0] for rank in range(world)] == [one[i][0]] * world == [2] * world
     for rank in range(world):
         assert np.array_equal(several[rank][i][1], several[0][i][1])

@@ -47,7 +47,7 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     starts = 12 * starts + 2 * 4 * min(starts * settings.k, CHUNK_VALUES)
     if settings.structure_from == "last" and settings.structure:
         rows += 4 * 2 * n * f
-    copies = 4 * 5 * parameters(settings, f)  # with gradients, Adam's moments, the copy from before a collapse
+    copies = 4 * 5 * parameters(settings, f)  # with gradients, Adam's moments, the copy of the last sound ones
     step = max(rows, starts) + copies + 4 * 4 * tile_rows_on(settings.tile_rows) ** 2
     inputs = data.x.nbytes + 3 * 12 * data.edge_index.shape[1]
     return int(THREADS_AND_KERNELS + inputs + step + data.x.nbytes * (1 if settings.parts else 0))

@@ -29,11 +29,11 @@ from ops.losses.link_bce import structure_loss
 from ops.losses.mse_inplace import squared_error_
 from ops.losses.tiles import tile_rows_on
 from ops.training.optimizer_state import pack_training, unpack_training
-from trainers.before_collapse import BeforeCollapse
 from trainers.caegcn.model import BranchOutputs, GraphRows, Model, clusters, fit_head, rows_of
 from trainers.caegcn.pretrain import pretrain
 from trainers.caegcn.settings import Settings
-from trainers.shared import Evaluation, check_loss, gradient_step, is_due, run_epochs, sent_bytes
+from trainers.last_sound import train_to_last_sound
+from trainers.shared import Evaluation, check_loss, gradient_step, is_due, sent_bytes
 
 LISTED = 32  # up to this many clusters, the size of each is a metric
 PARTS = ("content_mse", "content_kl", "graph_kl", "graph_mse", "structure")
@@ -41,14 +41,13 @@ Nodes = NDArray[np.int64]
 
 
 def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
-    """Pre-training, centres, joint training; returns the graph branch's clusters after the last epoch.
+    """Pre-training, centres, joint training; returns the graph branch's clusters of the last sound evaluation.
 
-    If a cluster has collapsed by then, they are those of the last evaluation before. Raises DivergedError on a loss
-    that is not finite.
+    Raises DivergedError on a loss that is not finite.
     """
     trainer = CaegcnTrainer(settings, data, run)
     weights = dict(trainer.model.named_parameters())
-    return run_epochs(BeforeCollapse(trainer, weights, settings.k, run), run, settings.epochs)
+    return train_to_last_sound(trainer, weights, settings, data, run)
 
 
 class CaegcnTrainer:

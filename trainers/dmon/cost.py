@@ -18,7 +18,7 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     evaluation = 4 * data.n_nodes * (4 * d + 2 * k)
     edges = 8 * 20 * (data.edge_index.shape[1] + data.n_nodes)  # A, A^ and their transposes, twice while made
     inputs = 2 * data.x.nbytes + 2 * data.edge_index.nbytes + edges
-    return int(THREADS_AND_KERNELS + inputs + 4 * 6 * _parameters(settings, data.n_features) + max(rows, evaluation))
+    return int(THREADS_AND_KERNELS + inputs + 4 * 7 * _parameters(settings, data.n_features) + max(rows, evaluation))
 
 
 def exchanged(settings: Settings, data: AttributedGraph, world: int) -> int:

@@ -20,6 +20,7 @@ from ops.graph.sampling.batches import epoch_batches, part_of
 from ops.training.optimizer_state import pack_training, unpack_training
 from trainers.dmon.model import Edges, Network, Whole, degrees_of, modularity_loss
 from trainers.dmon.settings import Settings
+from trainers.last_sound import train_to_last_sound
 from trainers.shared import (
     Evaluation,
     Features,
@@ -28,14 +29,14 @@ from trainers.shared import (
     gradient_step,
     is_due,
     means,
-    run_epochs,
     sent_bytes,
 )
 
 
 def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
-    """Train one seed; returns the clusters of the last epoch. Raises DivergedError on a loss that is not finite."""
-    return run_epochs(DmonTrainer(settings, data, run), run, settings.epochs)
+    """Train one seed; returns the clusters of the last sound evaluation. Raises DivergedError on a loss not finite."""
+    trainer = DmonTrainer(settings, data, run)
+    return train_to_last_sound(trainer, dict(trainer.network.named_parameters()), settings, data, run)
 
 
 class DmonTrainer:

@@ -32,7 +32,7 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     pairs = 4 * upper_numel(2 * b, tile_rows) // world
     kept = {"float": pairs, "uint16": pairs // 2, "recompute": 0}[storage] + min(pairs, cache)
     rows, parameters = 4 * 2 * b * d, 4 * 2 * (n + f) * d
-    # parameters with their gradients, Adam's moments and the copy from before a collapse; then Z, E, their gradients
+    # parameters with their gradients, Adam's moments and the copy of the last sound ones; then Z, E, their gradients
     # and what the encoders' backward pass adds
     copies = (4 + settings.guarded) * parameters
     snapshot = 2 * rows if storage == "recompute" else 0

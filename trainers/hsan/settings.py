@@ -54,7 +54,7 @@ class Settings(TileSettings):
 
     @property
     def guarded(self) -> bool:
-        """Whether a collapse makes the result that of an earlier epoch; the published protocol keeps the last epoch."""
+        """Whether worse clusters make the result that of an earlier epoch; the published protocol keeps the last."""
         return self.protocol != "published"
 
     def lr_at(self, epoch: int) -> float:

@@ -26,13 +26,12 @@ from ops.losses.infonce import hard_infonce
 from ops.losses.pair_weights import PairWeights, trusted_rows
 from ops.losses.tiles import tile_rows_on
 from ops.training.optimizer_state import pack_training, unpack_training
-from trainers.before_collapse import BeforeCollapse
 from trainers.hsan.cost import storage_for
 from trainers.hsan.model import ATTRIBUTE, Encoders, batch_rows, fuse, rows_of, structure_matrix
 from trainers.hsan.settings import Settings
 from trainers.hsan.warm import begin_warm, prepare_warm
+from trainers.last_sound import train_to_last_sound
 from trainers.shared import (
-    EpochTrainer,
     Evaluation,
     check_loss,
     gradient_step,
@@ -47,15 +46,17 @@ REMEDY = "lower --lr or raise --temperature"
 
 
 def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
-    """Algorithm 1 of the paper; returns the clusters of the last epoch, or of the last one before a cluster collapsed.
+    """Algorithm 1 of the paper; returns the clusters of the last epoch, or of the last sound evaluation.
 
     `--protocol published` keeps those of the last epoch whatever they are. Raises DivergedError on a loss that is not
     finite, ResourceError where the pair weights exceed their budget.
     """
     trainer = HsanTrainer(settings, data, run)
     weights = dict(trainer.model.named_parameters()) | trainer.average
-    either: EpochTrainer = BeforeCollapse(trainer, weights, settings.k, run) if settings.guarded else trainer
-    result = run_epochs(either, run, settings.epochs)
+    if settings.guarded:
+        result = train_to_last_sound(trainer, weights, settings, data, run)
+    else:
+        result = run_epochs(trainer, run, settings.epochs)
     return keep_cluster_ids(result, settings.k, run.warm)
 
 

@@ -20,7 +20,7 @@ def estimate(settings: Settings, data: AttributedGraph, world: int = 1) -> int:
     evaluation = 4 * data.n_nodes * (3 * h // world + 4 * d) + 12 * data.n_nodes * settings.kmeans_starts
     edges = 6 * 20 * (data.edge_index.shape[1] + data.n_nodes)  # A, and S of both views, each with its transpose
     inputs = 2 * data.x.nbytes + 2 * data.edge_index.nbytes + edges
-    parameters = 4 * 6 * _parameters(settings, data.n_features)
+    parameters = 4 * 7 * _parameters(settings, data.n_features)
     tiles = 4 * 2 * tile_rows_on(settings.tile_rows) ** 2
     return int(THREADS_AND_KERNELS + inputs + parameters + tiles + max(rows, evaluation))
 

@@ -21,6 +21,7 @@ from ops.graph.adjacency import adjacency
 from ops.graph.sampling.batches import epoch_batches, part_of
 from ops.losses.link_bce import Links, links_of
 from ops.training.optimizer_state import pack_training, unpack_training
+from trainers.last_sound import train_to_last_sound
 from trainers.ns4gc.loss import similarity_loss
 from trainers.ns4gc.model import Network, smoothing, view
 from trainers.ns4gc.settings import Settings
@@ -33,14 +34,15 @@ from trainers.shared import (
     is_due,
     keep_cluster_ids,
     means,
-    run_epochs,
     sent_bytes,
 )
 
 
 def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
-    """Train one seed; returns the clusters of the last epoch. Raises DivergedError on a loss that is not finite."""
-    return keep_cluster_ids(run_epochs(Ns4gcTrainer(settings, data, run), run, settings.epochs), settings.k, run.warm)
+    """Train one seed; returns the clusters of the last sound evaluation. Raises DivergedError on a loss not finite."""
+    trainer = Ns4gcTrainer(settings, data, run)
+    result = train_to_last_sound(trainer, dict(trainer.network.named_parameters()), settings, data, run)
+    return keep_cluster_ids(result, settings.k, run.warm)
 
 
 class Ns4gcTrainer:

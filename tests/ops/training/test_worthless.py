@@ -6,19 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from safetensors.torch import load_file
+from small import Scripted
 from small_run import GRAPH, N, experiment
 
-from ops.api import Result, State
 from ops.errors import DivergedError
 from ops.reporting.tables import result_rows
 from ops.results.schema import SeedResult
-from ops.results.statistics import faults, shrunken
+from ops.results.statistics import faults, worsened
 from ops.training.trainer import run_experiment
 from trainers import METHODS
-from trainers.before_collapse import BeforeCollapse
-from trainers.shared import Evaluation, is_due, run_epochs
+from trainers.last_sound import train_to_last_sound
 
 pytestmark = pytest.mark.usefixtures("untracked")
 
@@ -37,33 +35,11 @@ WORTHLESS = [
 ]
 
 
-class Halves:
-    """A trainer of one weight, the epoch: two clusters of equal size, which are one from epoch 3 on."""
-
-    def __init__(self):
-        self.weight = torch.zeros(1)
-
-    def epoch(self, epoch):
-        self.weight.fill_(epoch)
-        return {"train/loss": 1.0}
-
-    def clusters(self):
-        return np.arange(N) % 2 if self.weight < 3 else np.zeros(N, np.int64)
-
-    def evaluate(self, epoch):
-        return Evaluation(self.clusters()) if is_due(epoch, 2, 4) else None
-
-    def state(self, epoch):
-        return State(epoch, {})
-
-    def result(self):
-        rows = np.full((N, 4), float(self.weight), np.float32)
-        return Result(self.clusters(), np.ones(N, np.float32), rows, {"weight": self.weight.clone()})
-
-
 def collapsing_at_the_end(settings, data, run):
-    trainer = Halves()
-    return run_epochs(BeforeCollapse(trainer, {"weight": trainer.weight}, settings.k, run), run, settings.epochs)
+    """Two clusters of equal size, which are one from epoch 3 on."""
+    halves = np.arange(N) % 2
+    trainer = Scripted([halves, halves, halves, np.zeros(N, np.int64)])
+    return train_to_last_sound(trainer, {"weight": trainer.weight}, settings, data, run)
 
 
 def test_the_result_is_that_of_the_last_epoch_before_a_collapse_and_says_so(tmp_path, capsys) -> None:
@@ -74,7 +50,9 @@ def test_the_result_is_that_of_the_last_epoch_before_a_collapse_and_says_so(tmp_
     assert json.loads((tmp_path / "a/result.json").read_text())["taken"] == {"0": words}
     assert f"warning: seed 0: {words}" in capsys.readouterr().err
     assert (result.last.epochs, result.last.means["size_min"]) == ([2], N / 2)
-    assert result_rows(result)[0].note == "the last epoch, or the last before a collapse (epoch 2): the result"
+    assert (
+        result_rows(result)[0].note == "the last epoch, or the last before clusters became worse (epoch 2): the result"
+    )
     assert load_file(tmp_path / "a/model/model.safetensors")["weight"] == 2
     assert pq.read_table(tmp_path / "a/assignments.parquet")["cluster"].to_pylist() == [0, 1] * (N // 2)
     relabelled = replace(asked, labels=1 - asked.labels)  # scores are computed anew, of the same epoch
@@ -106,11 +84,26 @@ def test_faults_name_the_seeds(sizes, expected):
     assert faults([SeedResult(seed=i, sizes=each) for i, each in enumerate(sizes)], 3) == expected
 
 
-@pytest.mark.parametrize(("smallest", "words"), [
-    ([50, 40, 2], "a cluster has shrunk to 2 rows (the mean is 100) since epoch 1: --epochs 2 ends before that"),
-    ([50, 2, 40], ""),
-    ([2, 2, 2], ""),  # of this data, not of the training
+SHRUNK = "a cluster has shrunk to 2 rows (the mean is 100)"
+
+
+@pytest.mark.parametrize(("smallest", "modularity", "words"), [
+    ([50, 40, 2], [0.5, 0.5, 0.5], f"{SHRUNK} since epoch 1: --epochs 2 ends before that"),
+    ([50, 2, 40], [0.5, 0.5, 0.5], ""),
+    ([2, 2, 2], [0.5, 0.5, 0.5], ""),  # of this data, not of the training
+    ([50, 50, 50], [0.5, 0.6, 0.575],
+     "the modularity has fallen from 0.600 to 0.575 since epoch 1: --epochs 2 ends before that"),
+    ([50, 50, 2], [0.6, 0.55, 0.55],
+     f"{SHRUNK} and the modularity has fallen from 0.600 to 0.550 since epoch 0: --epochs 1 ends before that"),
+    ([50, 50, 50], [0.5, 0.6, 0.585], ""),  # within 0.02
+    ([50, 50, 50], [0.2, 0.25, 0.1], ""),  # a graph without communities
+    ([50, 2, 50], [0.5, 0.9, 0.5], ""),  # the highest is that of sound evaluations
 ])  # fmt: skip
-def test_a_cluster_that_shrinks_in_training_is_told(smallest, words):
-    history = [{"epoch": e, "cluster/size_min": n, "cluster/size_max": 300} for e, n in enumerate(smallest)]
-    assert shrunken(history, 400, 4) == words
+def test_clusters_that_become_worse_in_training_are_told(smallest, modularity, words):
+    history = [
+        {"epoch": e, "cluster/size_min": n, "cluster/size_max": 300, "cluster/modularity": m}
+        for e, (n, m) in enumerate(zip(smallest, modularity, strict=True))
+    ]
+    assert worsened(history, 400, 4) == words
+    without = [{k: v for k, v in record.items() if k != "cluster/modularity"} for record in history]
+    assert ("modularity" in worsened(without, 400, 4)) is False  # of images
