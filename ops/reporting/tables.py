@@ -86,7 +86,8 @@ def result_rows(result: RunResult) -> list[Row]:
     before = f", or the last before clusters became worse{_epochs(result.last)}" if result.taken else ""
     rows = [Row("last", "last", f"the last epoch{before}: the result", result.last.metrics)]
     if result.consensus:
-        what = "what the evaluations, or draws of k-means, agree on"
+        what, agree = "what the evaluations (or draws of k-means) agree on", result.consensus.means.get("ari_of_each")
+        what += "" if agree is None else f"; each of them alone: ARI {agree:.2f} with the consensus"
         rows.append(Row("consensus", "consensus", what, result.consensus.metrics))
     if result.consensus_of_seeds:
         what = f"what these of the {len(result.seeds)} seeds agree on"
@@ -156,6 +157,7 @@ def summary_table(result: RunResult) -> str:
     lines = [[row.name + " *" * (row.kind == "oracle"), *(cell(row.metrics, key) for key in keys)] for row in rows]
     seeds = f"mean ± std over {len(result.seeds)} seeds" if len(result.seeds) > 1 else "1 seed"
     notes = [f"* oracle: {ORACLE_NOTE}"] if any(row.kind == "oracle" for row in rows) else []
+    notes += [f"{row.name}: {row.note}" for row in rows if row.name == "consensus"]
     notes += [] if result.has_labels else ["No labels were given: no ACC, NMI, ARI or F1."]
     title = printable(f"{result.method} on {result.dataset.name}, {seeds}")
     return "\n".join([title, text_table(["", *(TITLES[k] for k in keys)], lines), *notes])

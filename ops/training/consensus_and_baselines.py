@@ -13,10 +13,11 @@ from ops.api import AnyExperiment, Result
 from ops.atomic_io import Arrays, plain
 from ops.clustering.consensus import LARGEST, consensus, draws
 from ops.clustering.label_matching import numbered_as
+from ops.clustering.owners import Owners
 from ops.data.types.hetero import Ids
 from ops.datamodules import datamodule_of
 from ops.errors import SettingsError
-from ops.evaluation.labelled import LABELLED, evaluator
+from ops.evaluation.labelled import LABELLED, adjusted_rand, contingency, evaluator
 from ops.results import statistics
 from ops.results.schema import Numbers, Scores, SeedResult
 from ops.results.seed_rows import SeedRows
@@ -60,7 +61,14 @@ def consensus_of(experiment: AnyExperiment, run: SeedRun, result: Result) -> tup
         clusterings = draws(torch.from_numpy(result.embedding), k, seed, DRAWS, judges.owners)
     clusters, agreement = consensus(clusterings, k, seed, judges.owners)
     scores = judges.unlabelled(clusters, {"embedding": result.embedding}) | judges.evaluator(clusters)
+    scores["ari_of_each"] = _ari_of_each(clusterings, clusters, judges.owners)
     return {"consensus": clusters, "agreement": agreement}, scores
+
+
+def _ari_of_each(clusterings: NDArray[np.int64], clusters: NDArray[np.int64], owners: Owners) -> float:
+    """The mean ARI of single clusterings [n, R] with their consensus [n]; of at most DRAWS of them, evenly spaced."""
+    some = clusterings.T[:: -(-clusterings.shape[1] // DRAWS)]
+    return float(np.mean([adjusted_rand(contingency(clusters, each, owners.group)) for each in some]))
 
 
 def _evaluations(run: SeedRun, last: int | None, most: int) -> NDArray[np.int64]:

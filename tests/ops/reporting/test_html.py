@@ -21,6 +21,7 @@ from ops.reporting.tables import summary_table, trials_table
 from ops.results.arrays import read_sample
 from ops.results.schema import RunResult
 from ops.results.search_schema import SearchResult
+from ops.results.statistics import over_seeds
 from workflows.report import main
 
 pytestmark = pytest.mark.usefixtures("unrendered")  # but for the report of `run`
@@ -178,6 +179,12 @@ def test_summary_table(run):
     assert lines[-1] == "* oracle: uses labels, not a result"
     assert lines[3].split("  ")[-1] == "0.317 ± 0.007"
     assert "85.8 ± 0.7" in lines[3]
+
+
+def test_the_consensus_says_how_far_its_single_clusterings_agree(run):
+    asked = result_of(run).model_copy(update={"consensus": over_seeds([{"acc": 0.7, "ari_of_each": 0.78}])})
+    words = "consensus: what the evaluations (or draws of k-means) agree on; each of them alone: ARI 0.78 with the "
+    assert summary_table(asked).splitlines()[-1] == words + "consensus"
 
 
 def test_tables_fit_the_terminal_and_say_what_they_leave_out(run, monkeypatch):

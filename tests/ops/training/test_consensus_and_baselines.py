@@ -6,6 +6,7 @@ from unittest.mock import Mock
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import adjusted_rand_score
 
 from ops.api import Experiment, Result
 from ops.atomic_io import save_arrays
@@ -47,7 +48,15 @@ def test_it_is_of_the_evaluations_up_to_the_result_but_for_the_first_quarter(unt
     arrays, found = asked(clusterings, epoch=epoch)
     assert scores(TRUTH, arrays["consensus"])["acc"] == 1
     assert (arrays["agreement"] == 1).all()
-    assert found == {"rows": N}
+    assert found == {"rows": N, "ari_of_each": 1.0}
+
+
+def test_single_clusterings_are_told_by_their_agreement_with_the_consensus():
+    each = [np.where(np.arange(N) < 10 * i, (TRUTH + 1) % K, TRUTH) for i in range(6)] * 3
+    arrays, found = asked(each)
+    used = each[5:]  # a quarter of 18, rounded up, is left out
+    assert found["ari_of_each"] == pytest.approx(np.mean([adjusted_rand_score(arrays["consensus"], c) for c in used]))
+    assert found["ari_of_each"] < 0.95
 
 
 def test_a_graph_of_few_evaluations_has_that_of_draws_on_the_embedding_and_others_that_of_the_few():
