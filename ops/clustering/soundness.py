@@ -5,7 +5,7 @@ Axes: N rows, K clusters.
 
 TINY = 0.05  # of the mean size of a cluster
 COMMUNITIES = 0.3  # modularity from which a graph has communities (Newman & Girvan 2004: real ones have 0.3 to 0.7)
-FALL = 0.02  # of the modularity; chosen on cora, citeseer and acm, where 0.005 to 0.03 serve alike
+FALL = 0.02  # of the modularity: lowers no result on cora, citeseer and acm, which 0.01 does (trainers/hsan/README.md)
 
 
 def is_collapsed(smallest: float, n_rows: int, n_clusters: int) -> bool:
