@@ -100,6 +100,19 @@ def result_rows(result: RunResult) -> list[Row]:
     return rows + baseline_rows(result)
 
 
+def written(result: RunResult) -> str:
+    """Whose clusters and model a run of several seeds has written, with their first score; "" of a single seed."""
+    if len(result.seeds) < 2 or result.model_seed not in result.seeds:
+        return ""
+    scores = result.consensus if result.result == "consensus" else None
+    metrics = (scores or result.last).metrics
+    first = next((key for key in SHORT if key in metrics and metrics[key].mean is not None), "")
+    value = metrics[first].values[result.seeds.index(result.model_seed)] if first else None
+    name = TITLES.get(first, "").replace("\n", " ").removesuffix(" %")
+    score = f" ({name} {number(first, value)}{' %' * (first in PERCENT)})" if first else ""
+    return f"written: clusters and model of seed {result.model_seed}, which the panel without labels ranks first{score}"
+
+
 def baseline_rows(result: RunResult) -> list[Row]:
     """The baselines' rows, in their stored order."""
     each = ((BASELINES.get(name, name), scores) for name, scores in result.baselines.items())
@@ -159,6 +172,7 @@ def summary_table(result: RunResult) -> str:
     notes = [f"* oracle: {ORACLE_NOTE}"] if any(row.kind == "oracle" for row in rows) else []
     notes += [f"{row.name}: {row.note}" for row in rows if row.name == "consensus"]
     notes += [] if result.has_labels else ["No labels were given: no ACC, NMI, ARI or F1."]
+    notes += [written(result)] if written(result) else []
     title = printable(f"{result.method} on {result.dataset.name}, {seeds}")
     return "\n".join([title, text_table(["", *(TITLES[k] for k in keys)], lines), *notes])
 

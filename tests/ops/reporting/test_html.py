@@ -187,6 +187,16 @@ def test_the_consensus_says_how_far_its_single_clusterings_agree(run):
     assert summary_table(asked).splitlines()[-1] == words + "consensus"
 
 
+@pytest.mark.parametrize(("changes", "words"), [
+    ({}, "seed 0, which the panel without labels ranks first (ACC 85.3 %)"),
+    ({"model_seed": 1}, "seed 1, which the panel without labels ranks first (ACC 86.3 %)"),
+    ({"seeds": [0]}, ""),
+])  # fmt: skip
+def test_a_run_of_several_seeds_says_whose_clusters_it_has_written(run, changes, words):
+    text = summary_table(result_of(run).model_copy(update={"model_seed": 0} | changes))
+    assert (words in text) if words else "written" not in text
+
+
 def test_tables_fit_the_terminal_and_say_what_they_leave_out(run, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "72")
