@@ -106,11 +106,11 @@ class Run(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """What a training returns: the clusters of the last epoch and the model; for users the rows [n] that this rank has.
+    """What a training returns of its last epoch or an earlier one; for users the rows [n] that this rank has.
 
     Shapes: assignment int64 [N] in [0, K), confidence float32 [N] in [0, 1], embedding float32 [N, D]. `model` has
     tensors only (safetensors), enough for the method's `predict`. `more`: further arrays by name, which the run scores
-    and draws (other embeddings, the units of a map). `epoch`: the epoch of all these, where it is not the last one.
+    and draws (other embeddings, the units of a map). `epoch`: the earlier one.
     """
 
     assignment: NDArray[np.int64]

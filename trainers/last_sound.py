@@ -30,7 +30,10 @@ EPOCH, HIGHEST, COPY = "sound.epoch", "sound.modularity", "sound."  # names in a
 def train_to_last_sound(
     trainer: EpochTrainer, weights: Mapping[str, Tensor], settings: MethodSettings, data: AttributedGraph, run: Run
 ) -> Result:
-    """Train all epochs; the result is that of the last sound evaluation, computed from its `weights`."""
+    """Train all epochs; the result is that of the last sound evaluation, or of the last one where none is sound.
+
+    It is computed from `weights`, which are the trainer's own and change in place.
+    """
     return run_epochs(LastSound(trainer, weights, data.edge_index, settings.k, run), run, settings.epochs)
 
 
@@ -53,10 +56,10 @@ class LastSound:
         self.worse = False  # whether the last evaluation was not sound
         stored = {} if run.start is None else run.start.shared
         if run.start is not None and EPOCH in stored:
-            self.sound, self.highest = int(stored[EPOCH]), float(stored[HIGHEST])
+            self.sound, self.highest = int(stored[EPOCH]), float(stored.get(HIGHEST, -1.0))  # old checkpoints have none
             self.worse = self.sound != run.start.epoch
-            missing = {name: stored[COPY + name] for name in weights} if self.worse else self.weights
-            self.copy = {name: each.to(run.device, copy=True) for name, each in missing.items()}
+            kept = {name: stored[COPY + name] for name in weights} if self.worse else self.weights
+            self.copy = {name: each.to(run.device, copy=True) for name, each in kept.items()}
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One epoch of the trainer."""

@@ -5,7 +5,7 @@ Axes: N rows, K clusters.
 
 TINY = 0.05  # of the mean size of a cluster
 COMMUNITIES = 0.3  # modularity from which a graph has communities (Newman & Girvan 2004: real ones have 0.3 to 0.7)
-FALL = 0.02  # of the modularity: lowers no result on cora, citeseer and acm, which 0.01 does (trainers/hsan/README.md)
+FALL = 0.02  # of the modularity; chosen on cora, citeseer and acm (trainers/hsan/README.md)
 
 
 def is_collapsed(smallest: float, n_rows: int, n_clusters: int) -> bool:
@@ -14,8 +14,9 @@ def is_collapsed(smallest: float, n_rows: int, n_clusters: int) -> bool:
 
 
 def has_fallen(modularity: float, highest: float) -> bool:
-    """Whether clusters lie across more edges than earlier ones, of the `highest` modularity, on a graph of communities.
+    """Whether the modularity is more than FALL below the `highest` so far, where that shows communities.
 
-    On other graphs edges do not say what belongs together, and modularity is no sign.
+    On other graphs the edges do not say what belongs together, and the modularity is no sign. Weights of edges do not
+    count, as in the scores of a run.
     """
     return highest >= COMMUNITIES and modularity < highest - FALL

@@ -99,7 +99,8 @@ class LaunchSettings(Settings):
     )
     warm_start: str | None = setting(None, "a finished run to go on from: its settings, model and cluster ids")
     result: Literal["last", "consensus"] = setting(
-        "last", "whose clusters assignments.parquet has: the last epoch's, or what the evaluations agree on (consensus)"
+        "last",
+        "whose clusters assignments.parquet has: last, the result's, or consensus, what the evaluations agree on",
     )
     report: bool = setting(True, "draw figures and the HTML report")
     explain: bool = setting(True, "tell in the report, and in explain.json, which features set each cluster apart")

@@ -83,11 +83,11 @@ def cell(metrics: Metrics, key: str) -> str:
 
 def result_rows(result: RunResult) -> list[Row]:
     """The rows of a result in their fixed order; the oracle stands only where there are labels."""
-    before = f", or the last before clusters became worse{_epochs(result.last)}" if result.taken else ""
+    before = f", or the last sound evaluation{_epochs(result.last)}" if result.taken else ""
     rows = [Row("last", "last", f"the last epoch{before}: the result", result.last.metrics)]
     if result.consensus:
         what, agree = "what the evaluations (or draws of k-means) agree on", result.consensus.means.get("ari_of_each")
-        what += "" if agree is None else f"; each of them alone: ARI {agree:.2f} with the consensus"
+        what += "" if agree is None else f"; single ones agree with it by an ARI of {agree:.2f} (mean)"
         rows.append(Row("consensus", "consensus", what, result.consensus.metrics))
     if result.consensus_of_seeds:
         what = f"what these of the {len(result.seeds)} seeds agree on"
@@ -107,10 +107,11 @@ def written(result: RunResult) -> str:
     scores = result.consensus if result.result == "consensus" else None
     metrics = (scores or result.last).metrics
     first = next((key for key in SHORT if key in metrics and metrics[key].mean is not None), "")
-    value = metrics[first].values[result.seeds.index(result.model_seed)] if first else None
-    name = TITLES.get(first, "").replace("\n", " ").removesuffix(" %")
-    score = f" ({name} {number(first, value)}{' %' * (first in PERCENT)})" if first else ""
-    return f"written: clusters and model of seed {result.model_seed}, which the panel without labels ranks first{score}"
+    name, score = TITLES.get(first, "").replace("\n", " ").removesuffix(" %"), ""
+    if first and len(metrics[first].values) == len(result.seeds):  # a seed of an earlier version has no consensus
+        value = metrics[first].values[result.seeds.index(result.model_seed)]
+        score = f" ({name} {number(first, value)}{' %' * (first in PERCENT)})"
+    return f"written: clusters and model of seed {result.model_seed}{score}, chosen without labels"
 
 
 def baseline_rows(result: RunResult) -> list[Row]:

@@ -40,7 +40,8 @@ def evaluated(history: History) -> list[Record]:
 def worsened(history: History, rows: int, k: int, taken: int | None = None) -> str:
     """A sentence where the last clusters are worse than earlier ones by `ops.clustering.soundness`; "" elsewhere.
 
-    `taken`: the epoch that the result is of, where a method has taken one from before that.
+    `taken`: the epoch that the result is of, where a method has taken one from before that. The modularity counts where
+    the history has `cluster/modularity`.
     """
     epoch, highest = -1, -1.0  # of the sound evaluations the last epoch and the highest modularity
     collapsed = fallen = False
@@ -54,10 +55,11 @@ def worsened(history: History, rows: int, k: int, taken: int | None = None) -> s
     if epoch < 0 or epoch == last["epoch"]:
         return ""
     size = f"a cluster has shrunk to {last['cluster/size_min']:.0f} rows (the mean is {rows / k:,.0f})"
-    edges = f"the modularity has fallen from {highest:.3f} to {last.get('cluster/modularity', 0.0):.3f}"
+    edges = f"the modularity has fallen to {last.get('cluster/modularity', 0.0):.3f} (the highest was {highest:.3f})"
     reasons = " and ".join([size] * collapsed + [edges] * fallen)
-    what = f"--epochs {epoch + 1} ends before that" if taken is None else f"the result is that of epoch {taken}"
-    return f"{reasons} since epoch {epoch}: {what}"
+    if taken is None:
+        return f"{reasons} since epoch {epoch}: --epochs {epoch + 1} ends before that"
+    return f"{reasons} since epoch {taken}, of which the result is"
 
 
 def short(record: Mapping[str, float]) -> Record:

@@ -61,7 +61,8 @@ def consensus_of(experiment: AnyExperiment, run: SeedRun, result: Result) -> tup
         clusterings = draws(torch.from_numpy(result.embedding), k, seed, DRAWS, judges.owners)
     clusters, agreement = consensus(clusterings, k, seed, judges.owners)
     scores = judges.unlabelled(clusters, {"embedding": result.embedding}) | judges.evaluator(clusters)
-    scores["ari_of_each"] = _ari_of_each(clusterings, clusters, judges.owners)
+    if clusterings.shape[1] > 1:
+        scores["ari_of_each"] = _ari_of_each(clusterings, clusters, judges.owners)
     return {"consensus": clusters, "agreement": agreement}, scores
 
 

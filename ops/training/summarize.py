@@ -90,7 +90,9 @@ def finish_seed(experiment: AnyExperiment, run: SeedRun, result: Result) -> Seed
 
 def _tell_worsened(experiment: AnyExperiment, run: SeedRun, rows: int, taken: int | None, summary: SeedResult) -> None:
     """Warn of clusters that have become worse; with an epoch that was taken the summary says why."""
-    if worsened := statistics.worsened(run.history, rows, experiment.k, taken):
+    unfit = () if experiment.method.kind == "graph" else ("cluster/modularity",)  # of users it is no aim
+    history = [{key: value for key, value in record.items() if key not in unfit} for record in run.history]
+    if worsened := statistics.worsened(history, rows, experiment.k, taken):
         summary.warnings = [*run.warnings, f"seed {run.seed}: {worsened}"]
         experiment.console.warn(summary.warnings[-1])
         if taken is not None:

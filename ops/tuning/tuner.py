@@ -26,7 +26,7 @@ from ops.distributed.ray_session import check_seen, cluster_session, ray_session
 from ops.distributed.resources import Share, Workers, on_cluster
 from ops.errors import Interrupted, SettingsError
 from ops.masking import shown
-from ops.results.schema import RunResult
+from ops.results.schema import RunResult, SeedResult
 from ops.results.search_schema import SearchResult, TrialResult
 from ops.results.statistics import evaluated, numbers, short
 from ops.results.stored_run import read_history
@@ -276,12 +276,15 @@ def _rescore(experiment: AnyExperiment, folder: Path, seed: int, stored: TrialRe
 def _end_trial(folder: Path, seed: int, ending: TrialResult) -> None:
     path = folder / f"seed-{seed}" / HISTORY
     records = evaluated([numbers(record) for record in read_history(path)])
+    summary = SeedResult.read_optional(path.parent / "result.json")
     outcome: Ending = {}
     if records:
+        taken = records[-1]["epoch"] if summary is None else summary.last["epoch"]
+        result = next(record for record in records if record["epoch"] == taken)
         ending.epochs = int(records[-1]["epoch"]) + 1
-        ending.metrics = dict(short(records[-1]))
-        metrics = {k: v for k, v in records[-1].items() if k not in ("epoch", "sys/time")}
-        outcome = {"metrics": metrics, "step": int(records[-1]["epoch"])}
+        ending.metrics = dict(short(result))
+        metrics = {k: v for k, v in result.items() if k not in ("epoch", "sys/time")}
+        outcome = {"metrics": metrics, "step": int(result["epoch"])}
     ending.write(folder / "trial.json")
     end(folder, ENDS.get(ending.status, "FINISHED"), **outcome)
 

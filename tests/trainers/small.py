@@ -86,8 +86,8 @@ def many(rank, world, calls):
 class Scripted:
     """A trainer of one weight, the epoch, which has the clusters of a list at each."""
 
-    def __init__(self, clusters):
-        self.each, self.weight = clusters, torch.zeros(1)
+    def __init__(self, clusters, start=None):
+        self.each, self.weight = clusters, torch.zeros(1) if start is None else start.shared["weight"].clone()
 
     def epoch(self, epoch):
         self.weight.fill_(epoch)
@@ -100,7 +100,7 @@ class Scripted:
         return Evaluation(self.clusters())
 
     def state(self, epoch):
-        return State(epoch, {})
+        return State(epoch, {"weight": self.weight})
 
     def result(self):
         n = len(self.clusters())

@@ -5,7 +5,7 @@ import pytest
 import torch
 from small import Recorder, Scripted, small_graph, trained
 
-from ops.api import PlainRun
+from ops.api import PlainRun, State
 from ops.clustering.soundness import has_fallen, is_collapsed
 from tessera import HSAN
 from trainers.last_sound import LastSound
@@ -87,12 +87,36 @@ def test_modularity_has_fallen_more_than_two_hundredths_on_a_graph_of_communitie
     assert has_fallen(modularity, highest) is fallen
 
 
-def test_a_fall_of_the_modularity_makes_the_result_that_of_the_highest():
-    """Two cliques; the clusters are theirs, then those of one node more, then cut across both."""
-    clique = np.array([(i, j) for i in range(10) for j in range(10) if i != j]).T
-    whose = np.repeat([0, 1], 10)
-    clusters = [whose, np.where(np.arange(20) == 9, 1, whose), np.arange(20) % 2]
-    trainer = Scripted(clusters)
-    edges = np.concatenate([clique, clique + 10], axis=1)
-    result = run_epochs(LastSound(trainer, {"weight": trainer.weight}, edges, 2, PlainRun()), PlainRun(), 3)
-    assert (result.epoch, result.assignment.tolist()) == (0, whose.tolist())
+CLIQUE = np.array([(i, j) for i in range(10) for j in range(10) if i != j]).T
+EDGES = np.concatenate([CLIQUE, CLIQUE + 10], axis=1)
+CLIQUES = np.repeat([0, 1], 10)  # modularity 0.5
+ACROSS = np.arange(20) % 2  # below 0
+
+
+@pytest.mark.parametrize(("clusters", "expected"), [
+    ([CLIQUES, 1 - CLIQUES, ACROSS, ACROSS], 1),
+    ([CLIQUES, ACROSS, CLIQUES, ACROSS], 2),
+    ([ACROSS, CLIQUES, ACROSS, 1 - CLIQUES], None),
+    ([ACROSS, ACROSS, ACROSS, ACROSS], None),
+])  # fmt: skip
+def test_a_fall_of_the_modularity_makes_the_result_that_before_it_however_often_it_is_resumed(clusters, expected):
+    def ended(run):
+        trainer = Scripted(clusters, run.start)
+        result = run_epochs(LastSound(trainer, {"weight": trainer.weight}, EDGES, 2, run), run, 4)
+        assert result.epoch == expected
+        assert np.array_equal(result.assignment, clusters[3 if expected is None else expected])
+
+    whole = Recorder()
+    ended(whole)
+    for state in whole.states:
+        ended(PlainRun(start=state))
+
+
+def test_a_checkpoint_of_an_earlier_version_without_a_modularity_goes_on():
+    def train(run):
+        return run_epochs(LastSound(Scripted([CLIQUES] * 3, run.start), {}, EDGES, 2, run), run, 3)
+
+    run = Recorder()
+    train(run)
+    shared = {name: value for name, value in run.states[0].shared.items() if name != "sound.modularity"}
+    assert train(PlainRun(start=State(0, shared))).epoch is None

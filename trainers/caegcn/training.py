@@ -43,7 +43,7 @@ Nodes = NDArray[np.int64]
 def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
     """Pre-training, centres, joint training; returns the graph branch's clusters of the last sound evaluation.
 
-    Raises DivergedError on a loss that is not finite.
+    Where none is sound, they are those of the last. Raises DivergedError on a loss that is not finite.
     """
     trainer = CaegcnTrainer(settings, data, run)
     weights = dict(trainer.model.named_parameters())

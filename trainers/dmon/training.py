@@ -34,7 +34,10 @@ from trainers.shared import (
 
 
 def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
-    """Train one seed; returns the clusters of the last sound evaluation. Raises DivergedError on a loss not finite."""
+    """Train one seed; returns the clusters of the last sound evaluation, or of the last one where none is sound.
+
+    Raises DivergedError on a loss that is not finite.
+    """
     trainer = DmonTrainer(settings, data, run)
     return train_to_last_sound(trainer, dict(trainer.network.named_parameters()), settings, data, run)
 

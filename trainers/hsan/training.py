@@ -46,10 +46,10 @@ REMEDY = "lower --lr or raise --temperature"
 
 
 def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
-    """Algorithm 1 of the paper; returns the clusters of the last epoch, or of the last sound evaluation.
+    """Algorithm 1 of the paper; returns the clusters of the last sound evaluation.
 
-    `--protocol published` keeps those of the last epoch whatever they are. Raises DivergedError on a loss that is not
-    finite, ResourceError where the pair weights exceed their budget.
+    Where none is sound, and with `--protocol published`, they are those of the last epoch. Raises DivergedError on a
+    loss that is not finite, ResourceError where the pair weights exceed their budget.
     """
     trainer = HsanTrainer(settings, data, run)
     weights = dict(trainer.model.named_parameters()) | trainer.average

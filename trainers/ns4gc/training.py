@@ -39,7 +39,10 @@ from trainers.shared import (
 
 
 def train(settings: Settings, data: AttributedGraph, run: Run) -> Result:
-    """Train one seed; returns the clusters of the last sound evaluation. Raises DivergedError on a loss not finite."""
+    """Train one seed; returns the clusters of the last sound evaluation, or of the last one where none is sound.
+
+    Raises DivergedError on a loss that is not finite.
+    """
     trainer = Ns4gcTrainer(settings, data, run)
     result = train_to_last_sound(trainer, dict(trainer.network.named_parameters()), settings, data, run)
     return keep_cluster_ids(result, settings.k, run.warm)

@@ -8,9 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 from small import Scripted
-from small_run import GRAPH, N, experiment
+from small_run import GRAPH, LABELS, N, experiment
 
 from ops.errors import DivergedError
+from ops.evaluation.labelled import scores
+from ops.evaluation.unlabelled import structure_indices
 from ops.reporting.tables import result_rows
 from ops.results.schema import SeedResult
 from ops.results.statistics import faults, worsened
@@ -35,26 +37,29 @@ WORTHLESS = [
 ]
 
 
-def collapsing_at_the_end(settings, data, run):
-    """Two clusters of equal size, which are one from epoch 3 on."""
-    halves = np.arange(N) % 2
-    trainer = Scripted([halves, halves, halves, np.zeros(N, np.int64)])
-    return train_to_last_sound(trainer, {"weight": trainer.weight}, settings, data, run)
+HALVES, ONE = np.arange(N) % 2, np.zeros(N, np.int64)
+FALLEN = "the modularity has fallen to {:.3f} (the highest was {:.3f}) since epoch 2, of which the result is"
 
 
-def test_the_result_is_that_of_the_last_epoch_before_a_collapse_and_says_so(tmp_path, capsys) -> None:
-    method = replace(METHODS["hsan"], train=collapsing_at_the_end)
+@pytest.mark.parametrize(("early", "late", "words"), [
+    (HALVES, ONE, "a cluster has shrunk to 0 rows (the mean is 20) since epoch 2, of which the result is"),
+    (LABELS, HALVES, FALLEN.format(*(structure_indices(GRAPH.edge_index, c)["modularity"] for c in (HALVES, LABELS)))),
+])  # fmt: skip
+def test_the_result_is_that_of_the_last_sound_evaluation_and_says_so(tmp_path, capsys, early, late, words) -> None:
+    def train(settings, data, run):
+        trainer = Scripted([early, early, early, late])
+        return train_to_last_sound(trainer, {"weight": trainer.weight}, settings, data, run)
+
+    method = replace(METHODS["hsan"], train=train)
     asked = experiment(tmp_path, method=method, stop_on_collapse=True)
     _, result = run_experiment(asked, tmp_path)  # it is no result of one cluster, at which this would stop
-    words = "a cluster has shrunk to 0 rows (the mean is 20) since epoch 2: the result is that of epoch 2"
     assert json.loads((tmp_path / "a/result.json").read_text())["taken"] == {"0": words}
     assert f"warning: seed 0: {words}" in capsys.readouterr().err
-    assert (result.last.epochs, result.last.means["size_min"]) == ([2], N / 2)
-    assert (
-        result_rows(result)[0].note == "the last epoch, or the last before clusters became worse (epoch 2): the result"
-    )
+    assert result.last.epochs == [2]
+    assert result.last.means["acc"] == scores(LABELS, early)["acc"]
+    assert result_rows(result)[0].note == "the last epoch, or the last sound evaluation (epoch 2): the result"
     assert load_file(tmp_path / "a/model/model.safetensors")["weight"] == 2
-    assert pq.read_table(tmp_path / "a/assignments.parquet")["cluster"].to_pylist() == [0, 1] * (N // 2)
+    assert pq.read_table(tmp_path / "a/assignments.parquet")["cluster"].to_pylist() == early.tolist()
     relabelled = replace(asked, labels=1 - asked.labels)  # scores are computed anew, of the same epoch
     assert run_experiment(relabelled, tmp_path)[1].last.epochs == [2]
 
@@ -92,9 +97,12 @@ SHRUNK = "a cluster has shrunk to 2 rows (the mean is 100)"
     ([50, 2, 40], [0.5, 0.5, 0.5], ""),
     ([2, 2, 2], [0.5, 0.5, 0.5], ""),  # of this data, not of the training
     ([50, 50, 50], [0.5, 0.6, 0.575],
-     "the modularity has fallen from 0.600 to 0.575 since epoch 1: --epochs 2 ends before that"),
+     "the modularity has fallen to 0.575 (the highest was 0.600) since epoch 1: --epochs 2 ends before that"),
+    ([50, 50, 50], [0.6, 0.585, 0.57],
+     "the modularity has fallen to 0.570 (the highest was 0.600) since epoch 1: --epochs 2 ends before that"),
     ([50, 50, 2], [0.6, 0.55, 0.55],
-     f"{SHRUNK} and the modularity has fallen from 0.600 to 0.550 since epoch 0: --epochs 1 ends before that"),
+     f"{SHRUNK} and the modularity has fallen to 0.550 (the highest was 0.600) since epoch 0: --epochs 1 ends before "
+     "that"),
     ([50, 50, 50], [0.5, 0.6, 0.585], ""),  # within 0.02
     ([50, 50, 50], [0.2, 0.25, 0.1], ""),  # a graph without communities
     ([50, 2, 50], [0.5, 0.9, 0.5], ""),  # the highest is that of sound evaluations
