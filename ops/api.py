@@ -110,7 +110,8 @@ class Result:
 
     Shapes: assignment int64 [N] in [0, K), confidence float32 [N] in [0, 1], embedding float32 [N, D]. `model` has
     tensors only (safetensors), enough for the method's `predict`. `more`: further arrays by name, which the run scores
-    and draws (other embeddings, the units of a map). `epoch`: the earlier one.
+    and draws (other embeddings, the units of a map). `epoch`: the earlier one. `spherical`: k-means takes rows at unit
+    length.
     """
 
     assignment: NDArray[np.int64]
@@ -119,6 +120,7 @@ class Result:
     model: dict[str, Tensor]
     more: Arrays = field(default_factory=dict)
     epoch: int | None = None
+    spherical: bool = False
 
 
 class PlainRun:

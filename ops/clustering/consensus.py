@@ -9,6 +9,8 @@ eigenvectors follow from those of the small `H^T H`, to which every worker adds 
 Axes: N rows of all workers, n rows of one worker, D width, K clusters, R clusterings.
 """
 
+from functools import partial
+
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
@@ -26,12 +28,12 @@ START_ROWS = 20_000  # of larger tables the starts of k-means are made on a samp
 
 
 def draws(
-    z: Float[Tensor, "n D"], n_clusters: int, seed: tuple[int, ...], count: int, owners: Owners
+    z: Float[Tensor, "n D"], n_clusters: int, seed: tuple[int, ...], count: int, owners: Owners, spherical: bool = False
 ) -> Int64[NDArray[np.int64], "n R"]:
-    """The clusters of `count` single k-means++ starts on rows z."""
+    """The clusters of `count` single k-means++ starts on rows z, of unit length if `spherical`."""
     shard, group = owners.shard, owners.group
-    each = (kmeans(z, n_clusters, (*seed, draw), starts=1, shard=shard, group=group) for draw in range(count))
-    return np.stack([clusters.labels.cpu().numpy() for clusters in each], 1)
+    one = partial(kmeans, z, n_clusters, starts=1, shard=shard, group=group, spherical=spherical)
+    return np.stack([one((*seed, draw)).labels.cpu().numpy() for draw in range(count)], 1)
 
 
 def consensus(

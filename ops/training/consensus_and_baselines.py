@@ -58,7 +58,8 @@ def consensus_of(experiment: AnyExperiment, run: SeedRun, result: Result) -> tup
     clusterings, seed = _evaluations(run, result.epoch, LARGEST // k), (run.seed, DRAWS)
     quick = experiment.method.kind == "graph" and experiment.data.n_rows <= LARGEST_ROWS
     if quick and clusterings.shape[1] < FEW:
-        clusterings = draws(torch.from_numpy(result.embedding), k, seed, DRAWS, judges.owners)
+        rows = torch.from_numpy(result.embedding)
+        clusterings = draws(rows, k, seed, DRAWS, judges.owners, result.spherical)
     clusters, agreement = consensus(clusterings, k, seed, judges.owners)
     scores = judges.unlabelled(clusters, {"embedding": result.embedding}) | judges.evaluator(clusters)
     if clusterings.shape[1] > 1:

@@ -24,7 +24,9 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 JOBS, RECORDS, RUNS = ROOT / "tests/bench/results.yml", ROOT / "tests/bench/results.json", ROOT / "runs/results"
-MATHEMATICS = r"trainers(\.\w+)*|ops\.(losses|clustering|graph)(\.\w+)*|ops\.rng|ops\.evaluation\.(auto|quick|unlabelled)"
+MATHEMATICS = (
+    r"trainers(\.\w+)*|ops\.(losses|clustering|graph)(\.\w+)*|ops\.rng|ops\.evaluation\.(auto|quick|unlabelled)"
+)
 LINEAR = {"ssgc": "SSGC", "sagsc": "SAGSC", "s2cag": "S2CAG", "m-s2cag": "M-S2CAG", "degree+kmeans": "log(degree)"}
 COLUMNS = (
     "data, seeds", "flags", "last", "consensus", "linear, best by labels", "filter + k-means", "selected", "oracle",

@@ -237,4 +237,5 @@ class HsanTrainer:
         if self.projection is not None:
             tensors |= self.projection.tensors()
         labels, confidence = clusters.labels.cpu().numpy(), clusters.confidence.float().cpu().numpy()
-        return Result(labels, confidence, fused.cpu().numpy(), tensors)
+        spherical = self.settings.kmeans == "spherical"
+        return Result(labels, confidence, fused.cpu().numpy(), tensors, spherical=spherical)

@@ -29,12 +29,13 @@ def experiment(kind="graph", k=K, rows=N):
     return Mock(Experiment, method=method, k=k, data=SimpleNamespace(n_rows=rows, ids=None), launch=launch)
 
 
-def asked(clusterings, kind="graph", epoch=None, k=K):
+def asked(clusterings, kind="graph", epoch=None, k=K, embedding=EMBEDDING, spherical=False):
     """The consensus of a run with these clusters at epochs 0, 10, ...; the rows of its embedding are TRUTH's."""
     judges = Judges(lambda clusters, _: {"rows": len(clusters)}, lambda clusters: {}, k, Owners.alone(N))
     run = Mock(SeedRun, assignments={10 * i: c for i, c in enumerate(clusterings)}, seed=0, judges=judges)
     check_result(experiment(kind, k))
-    return consensus_of(experiment(kind, k), run, Result(TRUTH, EMBEDDING[:, 0], EMBEDDING, {}, epoch=epoch))
+    result = Result(TRUTH, EMBEDDING[:, 0], embedding, {}, epoch=epoch, spherical=spherical)
+    return consensus_of(experiment(kind, k), run, result)
 
 
 def other(seed):
@@ -57,6 +58,13 @@ def test_single_clusterings_are_told_by_their_agreement_with_the_consensus():
     used = each[5:]  # a quarter of 18, rounded up, is left out
     assert found["ari_of_each"] == pytest.approx(np.mean([adjusted_rand_score(arrays["consensus"], c) for c in used]))
     assert found["ari_of_each"] < 0.95
+
+
+def test_draws_take_rows_at_unit_length_where_the_methods_k_means_does():
+    rays = (EMBEDDING + 2) * np.linspace(1, 30, N, dtype=np.float32)[:, None]
+    right = [scores(TRUTH, asked([TRUTH], embedding=rays, spherical=s)[0]["consensus"])["acc"] for s in (False, True)]
+    assert right[0] < 0.9
+    assert right[1] == 1
 
 
 def test_a_graph_of_few_evaluations_has_that_of_draws_on_the_embedding_and_others_that_of_the_few():
