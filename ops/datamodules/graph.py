@@ -84,8 +84,9 @@ class GraphData(DataModule[MethodSettings, AttributedGraph]):
             none = {"epochs": 0, "pretrain_epochs": 0}.items()
             untrained = settings.model_copy(update={k: v for k, v in none if k in type(settings).model_fields})
             for seed in seeds[:UNTRAINED_SEEDS]:
-                rows = torch.from_numpy(method.train(untrained, experiment.data, PlainRun(seed)).embedding)
-                yield "untrained", kmeans(rows, experiment.k, (seed, 0)).labels.numpy(), {}
+                result = method.train(untrained, experiment.data, PlainRun(seed))
+                rows, spherical = torch.from_numpy(result.embedding), result.spherical
+                yield "untrained", kmeans(rows, experiment.k, (seed, 0), spherical=spherical).labels.numpy(), {}
 
     def explain(self, experiment: GraphExperiment, clusters: Integers, rows: Integers | slice = ALL) -> Explained:
         """Features by their difference between a cluster and the rest."""

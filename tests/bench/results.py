@@ -34,7 +34,7 @@ COLUMNS = (
 )  # fmt: skip
 OVERVIEW = {
     "auto": "`auto`, no labels", "linear": "linear, best by labels", "ns4gc": "NS4GC", "dmon": "DMoN", "hsan": "HSAN",
-    "caegcn": "CaEGCN", "published": "published",
+    "caegcn": "CaEGCN", "published": "HSAN, published",
 }  # fmt: skip
 OLD = "†: the method's code has changed since."
 NONE = "No row has been measured yet."
