@@ -12,11 +12,13 @@ from ops.config.settings import setting
 from trainers.shared import TileSettings
 
 PUBLISHED = {"gradients": "accumulate", "weights": "stale", "kmeans": "released", "ema": 0.0}
+PUBLISHED_EPOCHS = 400
 
 
 class Settings(TileSettings):
     """Hyperparameters of HSAN, under the paper's names."""
 
+    epochs: int = setting(50, "training epochs; with --protocol published 400 unless given", ge=1, le=1_000_000)
     embedding_dim: int = setting(500, "embedding width D", ge=2, le=65536, search={"choice": [250, 500, 1000, 1500]})
     low_pass_order: int = setting(2, "filter order t", ge=0, le=100, search={"randint": [1, 9]})
     pca_dim: int = setting(0, "columns that PCA keeps before the filter; 0: no PCA", ge=0)
@@ -106,4 +108,4 @@ class Settings(TileSettings):
                 raise ValueError(
                     f"--protocol published sets {key}={fixed}: got {key}={values[key]!r}; drop one of them"
                 )
-        return {**values, **PUBLISHED}
+        return {"epochs": PUBLISHED_EPOCHS, **values, **PUBLISHED}

@@ -88,9 +88,9 @@ def test_what_a_protocol_derives_is_said_so(presets):
 @pytest.mark.parametrize(("flags", "epochs"), [
     ("--dataset cora", 11),  # auto: the data set's own
     ("--dataset cora --preset auto", 11),
-    ("--dataset cora --preset none", 400),
-    ("--dataset bat", 400),  # it has none
-    ("--dataset ./cora", 400),  # a path, not the known data set
+    ("--dataset cora --preset none", 50),
+    ("--dataset bat", 50),  # it has none
+    ("--dataset ./cora", 50),  # a path, not the known data set
     ("--preset cora", 11),
     ("--preset hsan-cora", 11),
     ("--preset PRESETS/hsan-cora.yaml", 11),
@@ -106,9 +106,9 @@ def test_config_may_name_data_set_and_preset_and_a_flag_overrides_both(presets, 
     config = tmp_path / "my.yaml"
     config.write_text("dataset: cora\n")
     assert resolved(f"--config {config}", presets).settings.epochs == 11
-    assert resolved(f"--config {config} --dataset digits", presets).settings.epochs == 400
+    assert resolved(f"--config {config} --dataset digits", presets).settings.epochs == 50
     config.write_text("dataset: cora\npreset: none\n")
-    assert resolved(f"--config {config}", presets).settings.epochs == 400
+    assert resolved(f"--config {config}", presets).settings.epochs == 50
     assert resolved(f"--config {config} --preset auto", presets).settings.epochs == 11
 
 
