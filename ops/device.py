@@ -79,6 +79,27 @@ def products(device: torch.device, precision: Precision) -> Iterator[None]:
             torch.backends.cudnn.allow_tf32 = before[1]
 
 
+@contextmanager
+def ordered_sums(device: torch.device) -> Iterator[None]:
+    """Inside, a CPU adds to a row that occurs several times in one order, whatever its threads do.
+
+    By default they add as they come, so that no two runs with several threads have the same bits.
+    """
+    import torch
+    from torch.utils import deterministic
+
+    options: Any = deterministic
+    before = torch.get_deterministic_debug_mode(), options.fill_uninitialized_memory
+    if device.type == "cpu":
+        torch.set_deterministic_debug_mode("warn")
+        options.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before[0])
+        options.fill_uninitialized_memory = before[1]
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Inside, a network's products take and give bfloat16 where that is the precision."""
     import torch

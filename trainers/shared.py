@@ -22,7 +22,7 @@ from torch import Tensor
 from ops.api import Arrays, Result, Run, State, Warm
 from ops.clustering.label_matching import matched_ids
 from ops.config.settings import MethodSettings, setting
-from ops.device import products, send
+from ops.device import ordered_sums, products, send
 from ops.distributed.process_group import ProcessGroup
 from ops.errors import DivergedError
 from ops.graph.adjacency import SparseRows, sparse_product, sparse_rows
@@ -93,16 +93,17 @@ class EpochTrainer(Protocol):
 
 def run_epochs(trainer: EpochTrainer, run: Run, epochs: int) -> Result:
     """Train from the epoch after the checkpoint, or from the first, to the last one, and report each."""
-    for epoch in range(run.start.epoch + 1 if run.start else 0, epochs):
-        with products(run.device, run.precision):  # clusters and results are computed in float32
-            metrics = trainer.epoch(epoch)
-        evaluation = trainer.evaluate(epoch)
-        if evaluation is None:
-            run.report(epoch, metrics, None, partial(trainer.state, epoch))
-        else:
-            metrics |= evaluation.metrics
-            run.report(epoch, metrics, evaluation.assignment, partial(trainer.state, epoch), evaluation.embeddings)
-    return trainer.result()
+    with ordered_sums(run.device):
+        for epoch in range(run.start.epoch + 1 if run.start else 0, epochs):
+            with products(run.device, run.precision):  # clusters and results are computed in float32
+                metrics = trainer.epoch(epoch)
+            evaluation = trainer.evaluate(epoch)
+            if evaluation is None:
+                run.report(epoch, metrics, None, partial(trainer.state, epoch))
+            else:
+                metrics |= evaluation.metrics
+                run.report(epoch, metrics, evaluation.assignment, partial(trainer.state, epoch), evaluation.embeddings)
+        return trainer.result()
 
 
 def is_due(epoch: int, every: int, epochs: int) -> bool:

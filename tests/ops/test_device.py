@@ -53,3 +53,18 @@ def test_a_plan_beyond_the_card_ends_with_the_settings_that_fit(card, gib, share
     with pytest.raises(ResourceError, match=r"of a GPU's memory, there are .* GiB: lower --embedding-dim") as error:
         device.check_card(gib * GIB, share, "lower --embedding-dim")
     assert error.value.code == 4
+
+
+def test_sums_over_rows_that_occur_several_times_have_the_same_bits_with_several_threads():
+    rows = torch.randn(300, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    places = torch.randint(300, (60_000,), generator=torch.Generator().manual_seed(1))
+    weights = torch.randn(60_000, 64, generator=torch.Generator().manual_seed(2))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with device.ordered_sums(torch.device("cpu")):
+            first, *others = (torch.autograd.grad((rows[places] * weights).sum(), rows)[0] for _ in range(10))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(first, other) for other in others)  # without, hardly any two are equal
+    assert torch.get_deterministic_debug_mode() == 0
