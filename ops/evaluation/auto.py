@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ops.clustering.linear import KINDS, Kind, LinearMethod
+from ops.clustering.soundness import COMMUNITIES
 from ops.data.io.validate import make_graph
 from ops.data.types.graph import AttributedGraph
 from ops.evaluation.model_selection import panel
@@ -24,7 +25,6 @@ from ops.evaluation.quick import DEGREE, Candidate, QuickClusterings, methods
 from ops.graph.features import SPARSE_BELOW, Treatment
 from ops.rng import generator
 
-COMMUNITIES = 0.3  # from this modularity on, edges show communities
 STABLE, FAIRLY = 0.8, 0.5  # from this adjusted Rand index on, clusters are the same, and are alike
 SHORT_LIST, SUBSET = 3, 0.8  # candidates that are tried again; share of the nodes in a random part
 LARGE = 20_000  # above this many nodes fewer candidates are tried
