@@ -229,7 +229,10 @@ def _tell(console: Console, notes: Iterable[str]) -> None:
 
 
 def dry_run(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> None:
-    """Say what a training or a search would do (`--dry-run`); nothing is written. Raises as they do before work."""
+    """Say what a training or a search would do (`--dry-run`). Raises as they do before work.
+
+    Nothing is written but the parts of a graph of users, from which the plan is made.
+    """
     experiment = build_experiment(method, request, console)
     if isinstance(request.launch, SearchSettings):
         with ray_session.cluster_session():
@@ -237,7 +240,8 @@ def dry_run(method: Method[S, D], request: Request[S, LaunchSettings], console: 
     else:
         with ray_session.crew(request.launch, console) as workers:
             plan(experiment, workers)
-    console.say("nothing was trained (--dry-run)")
+    parts = getattr(experiment.data, "place", "")
+    console.say("nothing was trained (--dry-run)" + (f"; the training will take the parts in {parts}" if parts else ""))
 
 
 def _check_features(experiment: Experiment[S, D]) -> None:

@@ -85,6 +85,12 @@ def test_a_dry_run_says_the_plan_and_leaves_nothing(shell, tmp_path):
     assert "nothing was trained" in shell(f"tune {TINY} --trials 2 --dry-run").out
 
 
+def test_a_dry_run_of_users_says_where_it_leaves_their_parts(shell, tmp_path):
+    ended = shell("train twhin --dataset planted:users=60,clusters=3 --parts 2 --dry-run")
+    (parts,) = (tmp_path / "runs" / "partitions").glob("*/manifest.json")
+    assert f"the training will take the parts in {parts.parent.relative_to(tmp_path)}" in ended.out
+
+
 def test_settings_go_to_a_file_and_back(shell, tmp_path, monkeypatch):
     ended = shell(f"train {TINY} --lr 0.02 --dump-config all.yaml --tracking-uri postgresql://u:secret@h/db")
     assert ended.code == 0
