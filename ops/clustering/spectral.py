@@ -47,7 +47,8 @@ def modularity_vectors(
 ) -> Float[Tensor, "F D"]:
     """W of the leading eigenvectors `Z W` of `Z Z^T - gamma d d^T / sum d`, `d = Z Z^T 1`, by subspace iteration.
 
-    The modularity of the graph with weights Z Z^T, whose null model is weighted by gamma (M-S2CAG, KDD 2025).
+    The modularity of the graph with weights Z Z^T, whose null model is weighted by gamma (M-S2CAG, KDD 2025). Where
+    there are fewer directions than `count`, the columns of the others are 0.
     """
     group, ones = z.features.group, torch.ones_like(z.smoothing.root_degree)
     columns = z.adjoint(ones)
@@ -57,10 +58,11 @@ def modularity_vectors(
     q = orthonormal(draws.to(ones), group)
     w = columns.new_zeros(len(columns), width)
     for _ in range(rounds):
-        w = z.adjoint(q) - gamma * columns @ (degree.T @ q) / degree.sum()
+        w = z.adjoint(q) - gamma * columns @ (degree.T @ q) / degree.sum().clamp_min(1e-30)
         q, r = (group.broadcast_(each.contiguous()) for each in torch.linalg.qr(z @ w))
         w = torch.linalg.solve_triangular(r, w, upper=True, left=False)
-    return w
+    sizes = r.diagonal().abs()
+    return torch.where(sizes > SMALLEST * sizes.max(), w, 0.0)
 
 
 def quadratic_map(u: Float[Tensor, "N D"]) -> Float[Tensor, "N M"]:

@@ -68,6 +68,17 @@ def test_the_modularity_of_the_affinity_is_maximised():
     assert np.allclose(np.linalg.svd(strongest.T @ rows.double().numpy())[1], 1, atol=1e-3)
 
 
+@pytest.mark.parametrize(("columns", "rank"), [(4, 1), (0, 0)])
+def test_of_features_with_fewer_directions_than_clusters_no_rounding_is_clustered(columns, rank):
+    data = small_graph()[0]
+    x = np.repeat(data.x[:, :1], columns, axis=1) if columns else np.zeros_like(data.x)
+    z = _filtered(LinearMethod("m-s2cag", 3, "raw"), x, {}, smoothing_of(data.edge_index, data.n_nodes, ALONE, CPU))
+    rows = z @ modularity_vectors(z, 3, 0.9, 50, (0, 0))
+    assert torch.isfinite(rows).all()
+    assert np.linalg.matrix_rank(rows.double().numpy()) == rank
+    assert (rows[:, rank:] == 0).all()
+
+
 def test_the_quadratic_map_and_the_rounding():
     u = torch.from_numpy(np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32))
     phi = quadratic_map(u)
