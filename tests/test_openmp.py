@@ -1,4 +1,4 @@
-"""Waiting threads sleep: libgomp itself tells, when torch loads it, what it has read from the environment."""
+"""Waiting threads sleep: libgomp itself tells, when torch loads it, what it has read. Large arrays have large pages."""
 
 import os
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
+ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 pytestmark = pytest.mark.slow
 
 
@@ -36,3 +37,27 @@ def test_children_inherit_it_and_it_is_not_libgomps_default():
     code = "import subprocess, sys, ops\nsubprocess.run([sys.executable, '-c', 'import torch'], check=True)"
     assert spins(code) == {0}
     assert min(spins("import torch, ops")) > 0, "read once, when torch is imported"
+
+
+PAGES = """
+import {}
+import torch
+x = torch.ones(2**24)
+print([line.split()[1] for line in open('/proc/self/smaps_rollup') if line.startswith('AnonHugePages')][0])
+"""
+
+
+@pytest.mark.skipif(
+    not ENABLED.is_file() or "[madvise]" not in ENABLED.read_text(), reason="Linux gives large pages to all or to none"
+)
+def test_large_arrays_have_large_pages():
+    def kib(module):
+        environment = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"} | {
+            "PYTHONPATH": str(PROJECT)
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", PAGES.format(module)], env=environment, capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    assert kib("trainers.hsan") - kib("sys") >= 60 * 1024  # of an array of 64 MiB

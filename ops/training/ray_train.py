@@ -164,7 +164,8 @@ def _trainer(
         s3.delete(place / FOLDER / SNAPSHOT)
     resources = {"CPU": float(workers.threads)} | ({"GPU": workers.gpus} if workers.gpus else {})
     # what nodes that were started before do not inherit, and torch needs before us; never secrets: Ray logs it
-    environment = {"env_vars": {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}} if workers.cluster else None
+    inherited = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE")}
+    environment = {"env_vars": inherited} if workers.cluster else None
     # only what training needs: nothing that only judges may see, no addresses with passwords
     request = experiment.request.with_launch(tracking_uri=None)
     bare = replace(experiment, request=request, labels=None, hidden=None)

@@ -62,7 +62,8 @@ class Cluster:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }  # fmt: skip
         self.environment.pop("PYTHONPATH")  # the code comes with the job
-        self.environment.pop("OMP_WAIT_POLICY", None)  # nodes know nothing of us
+        for name in ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE"):
+            self.environment.pop(name, None)  # nodes know nothing of us
         self.token = token.read_text()
         self.gcs, self.dashboard = f"127.0.0.2:{port()}", f"http://127.0.0.1:{port()}"
         head = [
