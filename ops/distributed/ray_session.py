@@ -263,6 +263,9 @@ def trial_callback(console: Console, total: int) -> Any:
             self.ended += 1
             result = trial.last_result or {}
             chosen = "  ".join(f"{k} {as_typed(v)}" for k, v in trial.config.items())
+            if "failed" in result:
+                console.warn(f"trial {self.ended}/{total}  {chosen}  failed: {result['failed']}")
+                return
             console.say(f"trial {self.ended}/{total}  {chosen}  epochs {result.get('epoch')}  "
                         f"score {result.get('score', float('nan')):.4f}")  # fmt: skip
 

@@ -5,6 +5,7 @@ same command, ended trials are told to the scheduler from their stored curves, b
 """
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from ops.data.load import prepared
 from ops.datamodules import datamodule_of
 from ops.distributed.ray_session import check_seen, cluster_session, ray_session, share, trial_callback
 from ops.distributed.resources import Share, Workers, on_cluster
-from ops.errors import Interrupted, SettingsError
+from ops.errors import DataError, DivergedError, Interrupted, SettingsError
 from ops.masking import shown
 from ops.results.schema import RunResult, SeedResult
 from ops.results.search_schema import SearchResult, TrialResult
@@ -255,7 +256,9 @@ def _trial(config: dict[str, object], study: Study) -> None:
             raise
         except Exception as error:
             ending.error, ending.code = f"{type(error).__name__}: {error}", getattr(error, "code", 1)
-            raise
+            if not isinstance(error, SettingsError | DataError | DivergedError):
+                raise
+            _report_failure(name, str(error))  # Ray would show where it was raised, and try again, which ends the same
         finally:
             _end_trial(folder, seed, ending)
 
@@ -294,3 +297,9 @@ def _report(name: str, record: Record) -> None:
 
     if "tune/score" in record and record["epoch"] >= 0:
         tune.report({"score": record["tune/score"], "epoch": int(record["epoch"]) + 1, "trial": name})
+
+
+def _report_failure(name: str, reason: str) -> None:
+    from ray import tune
+
+    tune.report({"score": math.nan, "epoch": 0, "trial": name, "failed": reason})

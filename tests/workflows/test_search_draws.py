@@ -27,6 +27,22 @@ def test_without_labels_nothing_is_ranked_by_them(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_trial_whose_settings_do_not_fit_the_data_is_one_line_and_the_search_goes_on(nursery, tmp_path):
+    """S2CAG divides by sums of the features, which are negative here; M-S2CAG does not."""
+    argv = ["s2cag", "--dataset", "planted:nodes=60,clusters=3", "--search", "variant", "--features", "raw"]
+    argv += ["--trials", "6", "--threads", "1", "--seeds", "0", "--no-report", "--name", "s", "--out", str(tmp_path)]
+    ended = nursery.run(argv, program="tune", imports=RAY)
+    assert ended.code == 0, ended
+    assert "Traceback" not in ended.err + ended.out
+    failed = [line for line in ended.err.splitlines() if "failed" in line]
+    assert failed
+    for line in failed:
+        assert line.startswith("warning: trial ")
+        assert line.endswith("give --variant m-s2cag")
+    trials = json.loads((tmp_path / "s" / "trials.json").read_text())["trials"]
+    assert [trial["status"] for trial in trials] == ["finished", "failed"]
+
+
 def test_equal_draws_more_trials_and_other_seeds(nursery, tmp_path):
     """Eight choices drawn twelve times: fewer folders than trials, a finished study, and a best one that may change."""
     argv = ["--dataset", "planted:nodes=60,clusters=3", "--epochs", "4", "--update-every", "2", "--threads", "1"]
