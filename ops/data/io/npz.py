@@ -20,6 +20,7 @@ from ops.errors import DataError
 
 SUFFIXES = (".npz", ".npy", ".csv", ".parquet", *GRAPH_FILES)
 _LAYOUT = ("x", "x_indptr", "x_indices", "x_shape", "x_data", "edge_index", "edge_weight", "y", "ids", "meta")
+_FEATURES = ("x", "x_indptr", "format")  # one of these is where there are features
 _SPARSE = ("format", "shape", "data", "indices", "indptr", "row", "col", "_is_array")
 
 
@@ -106,9 +107,23 @@ def _graph_npz(path: Path) -> Raw:
     with Npz(path) as arrays:
         other = [k for k in arrays.names if k not in _LAYOUT and not ("format" in arrays.names and k in _SPARSE)]
         notes = [f"arrays ignored: {', '.join(other[:5])}"] if other else []
-        x = features_npz(arrays)
-        edges, weights = arrays.get("edge_index"), arrays.get("edge_weight")
-        return Raw(path.stem, str(path), x, edges, arrays.get("y"), arrays.get("ids"), None, notes, weights=weights)
+        edges, labels, ids = (arrays.get(name) for name in ("edge_index", "y", "ids"))
+        if edges is not None and edges.size and edges.dtype.kind in "iu" and not set(arrays.names) & set(_FEATURES):
+            x = _without_features(path, edges, labels if ids is None else ids, notes)
+        else:
+            x = features_npz(arrays)
+        return Raw(path.stem, str(path), x, edges, labels, ids, None, notes, weights=arrays.get("edge_weight"))
+
+
+def _without_features(
+    path: Path, edges: NDArray[Any], of_nodes: NDArray[Any] | None, notes: list[str]
+) -> NDArray[np.float32]:
+    """No column for each node: for each value `of_nodes`, or up to the largest number in `edges`, which a note says."""
+    n_nodes = int(edges.max()) + 1 if of_nodes is None else len(of_nodes)
+    if of_nodes is None:
+        notes.append(f"{n_nodes:,} nodes, by the largest number in edge_index")
+        memory.check_load(8 * n_nodes, str(path))
+    return np.empty((n_nodes, 0), dtype=np.float32)
 
 
 def _from_scipy(arrays: Npz) -> NDArray[Any]:

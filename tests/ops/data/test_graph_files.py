@@ -136,6 +136,18 @@ def test_estimators_use_weights_in_training_and_prediction(method):
     assert not np.allclose(model.confidence_, other.confidence_)
 
 
+def test_an_npz_of_edges_alone_takes_made_features(tmp_path):
+    edges = np.array([[0, 1, 2, 0], [1, 2, 0, 3]])
+    np.savez(tmp_path / "e.npz", edge_index=edges)
+    np.savez(tmp_path / "named.npz", edge_index=edges, ids=np.array(["a", "b", "c", "d", "alone"]))
+    graph, _ = load(str(tmp_path / "e.npz"), make_features="degree")
+    assert graph.x.argmax(1).tolist() == [3, 2, 2, 1]
+    assert "4 nodes, by the largest number in edge_index" in graph.notes
+    assert load(str(tmp_path / "named.npz"), make_features="degree")[0].n_nodes == 5
+    with pytest.raises(DataError, match=r"e\.npz: .*--make-features degree"):
+        load(str(tmp_path / "e.npz"))
+
+
 def test_a_run_on_edges_alone_says_what_weights_do_and_places_new_nodes(untracked, tmp_path, capsys):
     frame(GRAPH).to_csv(tmp_path / "e.csv", index=False)
     argv = ["--dataset", str(tmp_path / "e.csv"), "--n-clusters", "3", "--out", str(tmp_path / "runs"), "--no-report"]
