@@ -127,8 +127,11 @@ def _no_filter(settings: LinearSettings) -> int:
     return 2
 
 
-def linear_method(name: str, summary: str, settings: type[S], searched: tuple[str, ...]) -> Method[S, AttributedGraph]:
-    """A method with these settings."""
+def linear_method(
+    name: str, summary: str, settings: type[S], searched: tuple[str, ...],
+    new_rows: str = "by the filter over the edges that the data has, and the nearest cluster in the fitted subspace",
+) -> Method[S, AttributedGraph]:  # fmt: skip
+    """A method with these settings; `new_rows` says how it places new ones."""
     return Method(
         name=name,
         summary=summary,
@@ -144,7 +147,7 @@ def linear_method(name: str, summary: str, settings: type[S], searched: tuple[st
         fixed=(),
         precisions=("float32",),
         weights="enter the filter, in units of their mean",
-        new_rows="by the filter over the edges that the data has, and the nearest cluster in the fitted subspace",
+        new_rows=new_rows,
         save_memory="give more --workers, which share the rows",
         avoid_collapse="try another --order or --features",
     )

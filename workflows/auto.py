@@ -27,7 +27,9 @@ class AutoSettings(LaunchSettings):
     n_clusters: int | Literal["auto"] | None = setting(
         None, "number of clusters K; auto sweeps K without labels; default: the number of classes of the data"
     )
-    then: str = setting("", "a method to train afterwards, on the same data with the same K")
+    then: str = setting(
+        "", "a method to train afterwards, on the same data with the same K; --json then prints two lines, a run each"
+    )
     workers: Literal["auto"] | int = setting(0, "workers of the chosen method; 0: in this process")
 
 
@@ -58,11 +60,10 @@ def main(argv: list[str], program: str = "workflows/auto.py") -> None:
 
 def _cluster(settings: AutoSettings, command: str, console: Console) -> tuple[int, str]:
     """Try, choose and run the chosen method; returns K and where it is from."""
-    from ops.atomic_io import write_json
     from ops.evaluation.auto import choose
     from ops.reporting.tables import result_text
     from ops.storage import run_dir
-    from ops.training.experiment import build_experiment
+    from ops.training.experiment import build_experiment, dry_run
     from ops.training.trainer import run_experiment, where
 
     launch = LaunchSettings.model_validate(settings.model_dump(by_alias=True, exclude={"then", "n_clusters"}))
@@ -72,17 +73,16 @@ def _cluster(settings: AutoSettings, command: str, console: Console) -> tuple[in
     choice = choose(experiment.data, experiment.k, launch.first_seed)
     for line in choice.table():
         console.say(line)
-    if launch.dry_run:
-        console.say(choice.reasons[0])
-        return experiment.k, experiment.request.sources["n_clusters"]
     name, values = choice.chosen.setting()
     method: Any = METHODS[name]
     chosen = build(method.settings, values | {"n_clusters": experiment.k}, dict.fromkeys(values, "auto"))
     sources = experiment.request.sources | dict.fromkeys(values, "auto")
-    remarks = tuple(f"the method was chosen without labels, {reason}" for reason in choice.reasons)
-    request = Request(chosen, launch, sources, command, remarks)
-    folder, result = run_experiment(replace(experiment, method=method, request=request), run_dir.local_out(launch))
-    write_json(folder / "choice.json", choice.plain())
+    remarks = tuple(f"the method was chosen without labels: {reason}" for reason in choice.reasons)
+    experiment = replace(experiment, method=method, request=Request(chosen, launch, sources, command, remarks))
+    if launch.dry_run:
+        dry_run(experiment)
+        return experiment.k, sources["n_clusters"]
+    folder, result = run_experiment(experiment, run_dir.local_out(launch), choice=choice.plain())
     if settings.json_output:
         print(json.dumps(result.plain()))
     console.say(result_text(result), lines=True)

@@ -78,9 +78,9 @@ def only_said(method: AnyMethod, request: Request[Any, Any], console: Console) -
         dump_config(request, Path(launch.dump_config))
         console.say(f"{launch.dump_config}: all settings of this command; --config {launch.dump_config} takes them")
     if launch.dry_run:
-        from ops.training.experiment import dry_run
+        from ops.training.experiment import build_experiment, dry_run
 
-        dry_run(method, request, console)
+        dry_run(build_experiment(method, request, console))
     return bool(launch.dump_config or launch.dry_run)
 
 

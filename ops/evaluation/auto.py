@@ -90,7 +90,7 @@ def choose(data: AttributedGraph, n_clusters: int, seed: int = 0) -> Choice:
         stability = _stability(quick, chosen, seed)
         reasons = [
             f"no candidate's modularity reaches {COMMUNITIES} (the highest is {highest:.2f}): the edges show no "
-            "communities, so nodes are clustered by their degree, as roles; features do not count: NOT sure"
+            "communities, so nodes are clustered by their degree, as roles; features do not count; NOT sure"
         ]
         return Choice([chosen, *tried], [0.0, *ranks], chosen, *stability, reasons)
     stable = [_stability(quick, c, seed) for c in tried[:SHORT_LIST]]
@@ -127,6 +127,6 @@ def _doubt(tried: Sequence[Candidate], best: int, stable: list[tuple[float, floa
     sure = "sure" if weakest >= STABLE else "fairly sure" if weakest >= FAIRLY else "NOT sure"
     skipped = f"{best} of a better rank did not find its clusters again; " if best else ""
     return (
-        f"{sure}: {skipped}{sentence}; adjusted Rand index {stable[best][0]:.2f} with another seed, "
+        f"{sure}; {skipped}{sentence}; adjusted Rand index {stable[best][0]:.2f} with another seed, "
         f"{stable[best][1]:.2f} with 80 % of the nodes, {alike:.2f} with the next candidates"
     )

@@ -37,9 +37,12 @@ class Verdict:
         """What the panel says of itself, for tables and reports."""
         if len(self.ranks) < 2:
             return "only one candidate"
-        strength = "agree" if self.agreement > 0.7 else "agree in part" if self.agreement > 0.4 else "DISAGREE"
-        first = ", ".join(self.voters) or "no index"
-        return f"indices {strength} (Kendall's W {self.agreement:.2f}); chosen ranked first by {first}"
+        order = "alike" if self.agreement > 0.7 else "alike in part" if self.agreement > 0.4 else "differently"
+        first = ", ".join(self.voters) or "none"
+        return (
+            f"the indices order the candidates {order} (Kendall's W {self.agreement:.2f}), "
+            f"the chosen one first by {first}"
+        )
 
 
 def panel(candidates: Sequence[Mapping[str, float]], indices: Mapping[str, bool] = PANEL) -> Verdict:

@@ -45,17 +45,14 @@ def sweep(data: AttributedGraph, largest: int = LARGEST) -> Sweep:
     also = f"; also plausible: {', '.join(map(str, rivals))}" if rivals else ""
     sure = "sure" if confidence >= 0.55 else "fairly sure" if confidence >= 0.4 else "NOT sure"
     votes = f"{'all' if share == 1 else f'{share:.0%}'} of the panels of 3 indices choose it"
-    order = "alike" if verdict.agreement > 0.7 else "alike in part" if verdict.agreement > 0.4 else "differently"
     but = "but" if share > 0.5 and verdict.agreement <= 0.4 else "and"
-    first = ", ".join(verdict.voters) or "no index"
-    indices = f"{but} the indices order the candidates {order} (Kendall's W {verdict.agreement:.2f}), first by {first}"
     return {
         "k": ks,
         "indices": {name: [c[name] for c in candidates] for name in INDICES},
         "rank": verdict.ranks.tolist(),
         "chosen": ks[verdict.chosen],
         "confidence": confidence,
-        "reason": f"{sure} ({confidence:.2f}): {votes}, {indices}{also}",
+        "reason": f"{sure} ({confidence:.2f}): {votes}, {but} {verdict.sentence()}{also}",
     }
 
 

@@ -58,8 +58,8 @@ def worsened(history: History, rows: int, k: int, taken: int | None = None) -> s
     edges = f"the modularity has fallen to {last.get('cluster/modularity', 0.0):.3f} (the highest was {highest:.3f})"
     reasons = " and ".join([size] * collapsed + [edges] * fallen)
     if taken is None:
-        return f"{reasons} since epoch {epoch}: --epochs {epoch + 1} ends before that"
-    return f"{reasons} since epoch {taken}, of which the result is"
+        return f"since epoch {epoch} {reasons}: --epochs {epoch + 1} ends before that"
+    return f"since epoch {taken} {reasons}: the result is that of epoch {taken}"
 
 
 def short(record: Mapping[str, float]) -> Record:

@@ -228,17 +228,17 @@ def _tell(console: Console, notes: Iterable[str]) -> None:
             console.say(f"  {note}")
 
 
-def dry_run(method: Method[S, D], request: Request[S, LaunchSettings], console: Console) -> None:
+def dry_run(experiment: Experiment[S, D]) -> None:
     """Say what a training or a search would do (`--dry-run`). Raises as they do before work.
 
     Nothing is written but the parts of a graph of users, from which the plan is made.
     """
-    experiment = build_experiment(method, request, console)
-    if isinstance(request.launch, SearchSettings):
+    launch, console = experiment.launch, experiment.console
+    if isinstance(launch, SearchSettings):
         with ray_session.cluster_session():
-            plan(experiment, None, ray_session.share(request.launch, console))
+            plan(experiment, None, ray_session.share(launch, console))
     else:
-        with ray_session.crew(request.launch, console) as workers:
+        with ray_session.crew(launch, console) as workers:
             plan(experiment, workers)
     parts = getattr(experiment.data, "place", "")
     console.say("nothing was trained (--dry-run)" + (f"; the training will take the parts in {parts}" if parts else ""))

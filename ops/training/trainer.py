@@ -4,7 +4,7 @@ request -> experiment (data, K) -> plan -> one seed after the other (each resuma
 """
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ops.api import AnyExperiment, D, Experiment, Record, S
+from ops.atomic_io import write_json
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, flat
 from ops.config.tracking_uri import default_uri, ui_command
@@ -38,13 +39,18 @@ from ops.training.summarize import collect, outcome
 from ops.training.train_seed import train_seed
 
 
-def run_experiment(experiment: Experiment[S, D], out: Path, study: Path | None = None) -> tuple[Path, RunResult]:
+def run_experiment(
+    experiment: Experiment[S, D], out: Path, study: Path | None = None, choice: Mapping[str, object] | None = None
+) -> tuple[Path, RunResult]:
     """Train an experiment, or what is missing of it, in a folder of `out`; returns the run's folder and its result.
 
-    `study`: the folder of the search that it belongs to, whose tracker and mirror are at work.
+    `study`: the folder of the search that it belongs to, whose tracker and mirror are at work. `choice`: how the method
+    was chosen, which `choice.json` keeps.
     """
     check_result(experiment)
     with _opened(experiment, out, study) as (folder, mirror):
+        if choice is not None:
+            write_json(folder / "choice.json", choice)
         if (stored := _finished_result(experiment, folder, study)) is not None:
             return folder, stored
         with _session(experiment, folder, mirror) as session:

@@ -2,10 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
+from commands import Shell
 
+from ops.data.synthetic.planted_partition import planted_graph
 from ops.errors import SettingsError
 from workflows import auto
+
+
+@pytest.fixture
+def shell(capsys, monkeypatch, tmp_path):
+    return Shell(capsys, monkeypatch, tmp_path)
 
 
 def test_a_method_that_is_none_for_graphs_is_refused_at_once():
@@ -18,6 +26,17 @@ def test_a_method_that_is_none_for_graphs_is_refused_at_once():
 def test_flags_of_the_choice_do_not_reach_the_method_afterwards():
     argv = ["--then", "hsan", "--dataset", "a", "--n-clusters=3", "--seeds", "2", "--name", "x"]
     assert auto._without(argv, "--then", "--n-clusters", "--name") == ["--dataset", "a", "--seeds", "2"]
+
+
+def test_a_dry_run_says_choice_and_plan_also_of_features_that_say_nothing(shell, tmp_path):
+    graph, _ = planted_graph(60, 3)
+    np.savez(tmp_path / "same.npz", x=np.ones((60, 4), np.float32), edge_index=graph.edge_index)
+    flags = "--dataset same.npz --n-clusters 3 --dry-run --threads 1"
+    ended = shell(flags, main=auto.main, program="workflows/auto.py")
+    assert ended.code == 0, ended
+    for words in ("the method was chosen without labels: ", "K = 3", "planned peak", "nothing was trained"):
+        assert words in ended.out, words
+    assert [path.name for path in tmp_path.iterdir()] == ["same.npz"]
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ SETTINGS = [
     ("hsan --temprature 1", r"--temprature: unknown flag or value; nearest known: --temperature; "),
     ("hsan --protocol published --gradients standard", r"--protocol published sets gradients=accumulate: got "),
     ("hsan --config wrong.yaml", r"wrong\.yaml: epochs: got True; "),
-    ("hsan --dataset good.npz --n-clusters 1", r"n_clusters=1 must be >= 2"),
+    ("hsan --dataset good.npz --n-clusters 1", r"--n-clusters 1: give at least 2"),
     ("hsan --dataset nolabels.npz", r"nolabels has no labels to count: give --n-clusters K or --n-clusters auto$"),
     ("hsan --dataset good.npz --knn 3", r".*--knn"),
     ("hgt --dataset planted:users=200,clusters=2 --knn 3", r"--knn 3: is for attributed graphs and feature tables"),
@@ -76,7 +76,7 @@ DATA = [
     ("nan.npz", r"nan\.npz: features hold 1 NaN values, the first at row 1, column 2; "),
     ("objects.npz", r"objects\.npz: .*pickle"),
     ("outside.npz", r"outside\.npz: edge 4 is \(5, 6\): ids must be in 0\.\.5 \(N = 6\)"),
-    ("good.npz --n-clusters 7", r"n_clusters=7 must be <= n_rows=6$"),
+    ("good.npz --n-clusters 7", r"--n-clusters 7: the data has 6 rows, and a cluster needs at least one$"),
     ("table.npz --knn 6", r"--knn: n_neighbors=6 must be < n_nodes=6"),
 ]
 RESOURCES = [

@@ -19,6 +19,7 @@ from ops.data.io.npz import write_npz
 from ops.data.synthetic.planted_partition import planted_graph
 from ops.storage import lease, run_dir
 from ops.storage.run_dir import MARK_FILE
+from workflows import auto
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +117,13 @@ def test_a_second_start_says_who_is_at_work_and_an_interrupt_sends_all(s3, nurse
     other = shell(" ".join(command("planted:nodes=60,clusters=3", argv[1], "twice", tmp_path / "other", 7)))
     assert (other.code, other.errors[0].split(":")[0]) == (2, "error")
     assert f"s3://{BUCKET}/out/twice: is another run: epochs (100000 there, 7 now) differ" in other.errors[0]
+
+
+def test_the_choice_of_a_method_is_in_the_bucket(s3, shell):
+    data = f"--dataset planted:nodes=60,clusters=3 --out s3://{BUCKET}/out --name chosen --no-report --threads 1"
+    ended = shell(data, main=auto.main, program="workflows/auto.py")
+    assert ended.code == 0, ended
+    assert "out/chosen/choice.json" in s3.keys("out/chosen/")
 
 
 def test_storage_that_goes_away_stops_no_training_and_the_same_command_sends_all(s3, nursery, tmp_path):

@@ -19,7 +19,10 @@ class Settings(LinearSettings):
         return LinearMethod("degree", 0, "raw", starts=self.kmeans_starts)
 
 
-METHOD = linear_method("degree", "k-means on log(degree): roles instead of communities", Settings, ("kmeans_starts",))
+METHOD = linear_method(
+    "degree", "k-means on log(degree): roles instead of communities", Settings, ("kmeans_starts",),
+    new_rows="by the number of their edges",
+)  # fmt: skip
 
 __all__ = ["METHOD", "Degree", "Settings"]
 

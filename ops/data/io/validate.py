@@ -255,9 +255,9 @@ def _undirected_weights(
 def check_clusters(k: int, n: int) -> None:
     """K must be in 2..N: SettingsError below, DataError above."""
     if k < 2:
-        raise SettingsError(f"n_clusters={k} must be >= 2")
+        raise SettingsError(f"--n-clusters {k}: give at least 2")
     if k > n:
-        raise DataError(f"n_clusters={k} must be <= n_rows={n}")
+        raise DataError(f"--n-clusters {k}: the data has {n:,} rows, and a cluster needs at least one")
 
 
 def count(number: int, noun: str) -> str:

@@ -60,23 +60,25 @@ def test_full_agreement():
     verdict = panel(rows((1, 10, 5), (2, 20, 6), (3, 30, 7)), UP)
     assert verdict.agreement == 1
     assert verdict.chosen == 2
-    assert verdict.sentence() == "indices agree (Kendall's W 1.00); chosen ranked first by a, b, c"
+    assert verdict.sentence() == (
+        "the indices order the candidates alike (Kendall's W 1.00), the chosen one first by a, b, c"
+    )
 
 
 def test_no_agreement():
     verdict = panel(rows((1, 3), (2, 2), (3, 1)), {"a": True, "b": True})
     assert verdict.agreement == 0
-    assert verdict.sentence() == "indices DISAGREE (Kendall's W 0.00); chosen ranked first by a"
+    assert verdict.sentence().endswith("differently (Kendall's W 0.00), the chosen one first by a")
 
 
 def test_agreement_by_hand():
     """Three judges over three candidates, rank sums 4, 5, 9: S = 14, W = 12 * 14 / (9 * 24)."""
     verdict = panel(rows((3, 3, 2), (2, 2, 3), (1, 1, 1)), UP)
     assert verdict.agreement == pytest.approx(12 * 14 / (9 * 24))
-    assert verdict.sentence().startswith("indices agree ")
+    assert "candidates alike (" in verdict.sentence()
     partly = panel(rows((3, 3, 1), (2, 2, 3), (1, 1, 2)), UP)  # sums 5, 5, 8: S = 6
     assert partly.agreement == pytest.approx(12 * 6 / (9 * 24))
-    assert "DISAGREE" in partly.sentence()
+    assert "differently" in partly.sentence()
 
 
 def test_one_candidate_or_one_index_cannot_disagree():

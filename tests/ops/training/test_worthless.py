@@ -38,11 +38,11 @@ WORTHLESS = [
 
 
 HALVES, ONE = np.arange(N) % 2, np.zeros(N, np.int64)
-FALLEN = "the modularity has fallen to {:.3f} (the highest was {:.3f}) since epoch 2, of which the result is"
+FALLEN = "since epoch 2 the modularity has fallen to {:.3f} (the highest was {:.3f}): the result is that of epoch 2"
 
 
 @pytest.mark.parametrize(("early", "late", "words"), [
-    (HALVES, ONE, "a cluster has shrunk to 0 rows (the mean is 20) since epoch 2, of which the result is"),
+    (HALVES, ONE, "since epoch 2 a cluster has shrunk to 0 rows (the mean is 20): the result is that of epoch 2"),
     (LABELS, HALVES, FALLEN.format(*(structure_indices(GRAPH.edge_index, c)["modularity"] for c in (HALVES, LABELS)))),
 ])  # fmt: skip
 def test_the_result_is_that_of_the_last_sound_evaluation_and_says_so(tmp_path, capsys, early, late, words) -> None:
@@ -93,15 +93,15 @@ SHRUNK = "a cluster has shrunk to 2 rows (the mean is 100)"
 
 
 @pytest.mark.parametrize(("smallest", "modularity", "words"), [
-    ([50, 40, 2], [0.5, 0.5, 0.5], f"{SHRUNK} since epoch 1: --epochs 2 ends before that"),
+    ([50, 40, 2], [0.5, 0.5, 0.5], f"since epoch 1 {SHRUNK}: --epochs 2 ends before that"),
     ([50, 2, 40], [0.5, 0.5, 0.5], ""),
     ([2, 2, 2], [0.5, 0.5, 0.5], ""),  # of this data, not of the training
     ([50, 50, 50], [0.5, 0.6, 0.575],
-     "the modularity has fallen to 0.575 (the highest was 0.600) since epoch 1: --epochs 2 ends before that"),
+     "since epoch 1 the modularity has fallen to 0.575 (the highest was 0.600): --epochs 2 ends before that"),
     ([50, 50, 50], [0.6, 0.585, 0.57],
-     "the modularity has fallen to 0.570 (the highest was 0.600) since epoch 1: --epochs 2 ends before that"),
+     "since epoch 1 the modularity has fallen to 0.570 (the highest was 0.600): --epochs 2 ends before that"),
     ([50, 50, 2], [0.6, 0.55, 0.55],
-     f"{SHRUNK} and the modularity has fallen to 0.550 (the highest was 0.600) since epoch 0: --epochs 1 ends before "
+     f"since epoch 0 {SHRUNK} and the modularity has fallen to 0.550 (the highest was 0.600): --epochs 1 ends before "
      "that"),
     ([50, 50, 50], [0.5, 0.6, 0.585], ""),  # within 0.02
     ([50, 50, 50], [0.2, 0.25, 0.1], ""),  # a graph without communities
