@@ -256,9 +256,9 @@ def _trial(config: dict[str, object], study: Study) -> None:
             raise
         except Exception as error:
             ending.error, ending.code = f"{type(error).__name__}: {error}", getattr(error, "code", 1)
-            if not isinstance(error, SettingsError | DataError | DivergedError):
+            if not isinstance(error, SettingsError | DataError | DivergedError):  # another try would end the same
                 raise
-            _report_failure(name, str(error))  # Ray would show where it was raised, and try again, which ends the same
+            _report(name, {"epoch": -1.0, "tune/score": math.nan}, failed=str(error))
         finally:
             _end_trial(folder, seed, ending)
 
@@ -292,14 +292,9 @@ def _end_trial(folder: Path, seed: int, ending: TrialResult) -> None:
     end(folder, ENDS.get(ending.status, "FINISHED"), **outcome)
 
 
-def _report(name: str, record: Record) -> None:
+def _report(name: str, record: Record, failed: str = "") -> None:
     from ray import tune
 
-    if "tune/score" in record and record["epoch"] >= 0:
-        tune.report({"score": record["tune/score"], "epoch": int(record["epoch"]) + 1, "trial": name})
-
-
-def _report_failure(name: str, reason: str) -> None:
-    from ray import tune
-
-    tune.report({"score": math.nan, "epoch": 0, "trial": name, "failed": reason})
+    if failed or ("tune/score" in record and record["epoch"] >= 0):
+        told = {"score": record["tune/score"], "epoch": int(record["epoch"]) + 1, "trial": name}
+        tune.report(told | ({"failed": failed} if failed else {}))

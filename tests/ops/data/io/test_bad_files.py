@@ -71,7 +71,7 @@ CSR = {"x_indptr": [0, 1, 2, 3], "x_indices": [0, 1, 2], "x_shape": [3, 3], "edg
 
 
 @pytest.mark.parametrize(("arrays", "message"), [
-    ({"edge_index": EDGES}, "no features: needs x, or x_indptr, x_indices, x_shape (CSR); found edge_index"),
+    ({"edge_index": EDGES}, "no features; give some, or --make-features degree (or spectral)"),
     ({k: v for k, v in CSR.items() if k != "x_shape"}, "features as CSR need x_shape beside x_indptr"),
     (CSR | {"x_data": [1.0]}, "CSR data must be one value for each of 3 indices, found (1,)"),
     (CSR | {"x_shape": [4, 3]}, "CSR indptr must have 5 entries for 4 rows, found (4,)"),
