@@ -119,7 +119,7 @@ class Clusterer:
         settings = self.settings
         if settings.n_clusters == "auto":
             settings = settings.model_copy(update={"n_clusters": self._choose_k(data)})
-        check_clusters(settings.k, data.n_rows)
+        check_clusters(settings.k, data.n_rows, "n_clusters=")
         device, asked = self._device(), self.get_params()["precision"]
         precision = precision_on(device.type, asked, self.method.precisions)
         run = PlainRun(self._seed(), device=str(device), precision=precision)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ops import memory
+from ops import FOR_TORCH, memory
 from ops.api import AnyExperiment
 from ops.config.console import Console
 from ops.config.settings import LaunchSettings, SearchSettings
@@ -164,7 +164,7 @@ def _trainer(
         s3.delete(place / FOLDER / SNAPSHOT)
     resources = {"CPU": float(workers.threads)} | ({"GPU": workers.gpus} if workers.gpus else {})
     # what nodes that were started before do not inherit, and torch needs before us; never secrets: Ray logs it
-    inherited = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE")}
+    inherited = {name: os.environ[name] for name in FOR_TORCH}
     environment = {"env_vars": inherited} if workers.cluster else None
     # only what training needs: nothing that only judges may see, no addresses with passwords
     request = experiment.request.with_launch(tracking_uri=None)

@@ -209,7 +209,7 @@ def test_one_direction_of_each_edge_is_enough():
 
 def test_more_clusters_than_nodes_and_predicting_too_early():
     data, _ = small_graph()
-    with pytest.raises(DataError, match="--n-clusters 49: the data has 48 rows"):
+    with pytest.raises(DataError, match="n_clusters=49: the data has 48 rows"):
         hsan.HSAN(49, **WORDS).fit(data.x, data.edge_index)
     with pytest.raises(ValueError, match="HSAN is not fitted yet: call fit first"):
         hsan.HSAN(3).predict(data.x)

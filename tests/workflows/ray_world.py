@@ -25,6 +25,8 @@ from typing import Any
 import pytest
 from processes import MARK, PROJECT, below, environment, marked, until, workers_below
 
+from ops import FOR_TORCH
+
 PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")
 RAY = str(Path(sys.executable).parent / "ray")
 
@@ -62,7 +64,7 @@ class Cluster:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }  # fmt: skip
         self.environment.pop("PYTHONPATH")  # the code comes with the job
-        for name in ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE"):
+        for name in FOR_TORCH:
             self.environment.pop(name, None)  # nodes know nothing of us
         self.token = token.read_text()
         self.gcs, self.dashboard = f"127.0.0.2:{port()}", f"http://127.0.0.1:{port()}"

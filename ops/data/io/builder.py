@@ -95,8 +95,8 @@ def with_made_features(raw: Raw, kind: MadeFeatures) -> Raw:
         return raw
     if kind == "none":
         raise DataError(f"{raw.origin}: no features; give some, or --make-features degree (or spectral)")
+    memory.check_load(1000 * len(raw.x), f"{raw.origin}: --make-features {kind}")
     nodes = np.ones((len(raw.x), 1), dtype=np.float32)
-    memory.check_load(1000 * len(nodes), f"{raw.origin}: --make-features {kind}")
     graph = make_graph(raw.name, nodes, raw.edges, origin=raw.origin, weight=raw.weights)
     x, names = made_features(kind, graph.edge_index, graph.n_nodes)
     notes = [*raw.notes, f"features: {len(names)} columns made of the edges ({kind})"]

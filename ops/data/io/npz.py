@@ -109,21 +109,19 @@ def _graph_npz(path: Path) -> Raw:
         notes = [f"arrays ignored: {', '.join(other[:5])}"] if other else []
         edges, labels, ids = (arrays.get(name) for name in ("edge_index", "y", "ids"))
         if edges is not None and edges.size and edges.dtype.kind in "iu" and not set(arrays.names) & set(_FEATURES):
-            x = _without_features(path, edges, labels if ids is None else ids, notes)
+            x = np.empty((_node_count(edges, labels if ids is None else ids, notes), 0), dtype=np.float32)
         else:
             x = features_npz(arrays)
         return Raw(path.stem, str(path), x, edges, labels, ids, None, notes, weights=arrays.get("edge_weight"))
 
 
-def _without_features(
-    path: Path, edges: NDArray[Any], of_nodes: NDArray[Any] | None, notes: list[str]
-) -> NDArray[np.float32]:
-    """No column for each node: for each value `of_nodes`, or up to the largest number in `edges`, which a note says."""
-    n_nodes = int(edges.max()) + 1 if of_nodes is None else len(of_nodes)
-    if of_nodes is None:
-        notes.append(f"{n_nodes:,} nodes, by the largest number in edge_index")
-        memory.check_load(8 * n_nodes, str(path))
-    return np.empty((n_nodes, 0), dtype=np.float32)
+def _node_count(edges: NDArray[Any], of_nodes: NDArray[Any] | None, notes: list[str]) -> int:
+    """A node for each value `of_nodes`, or up to the largest number in `edges`, which a note says."""
+    if of_nodes is not None:
+        return of_nodes.size
+    n_nodes = max(int(edges.max()) + 1, 0)
+    notes.append(f"{n_nodes:,} nodes, by the largest number in edge_index")
+    return n_nodes
 
 
 def _from_scipy(arrays: Npz) -> NDArray[Any]:

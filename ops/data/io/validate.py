@@ -252,12 +252,12 @@ def _undirected_weights(
     return None if (mean == mean[0]).all() else mean
 
 
-def check_clusters(k: int, n: int) -> None:
-    """K must be in 2..N: SettingsError below, DataError above."""
+def check_clusters(k: int, n: int, words: str = "--n-clusters ") -> None:
+    """K must be in 2..N: SettingsError below, DataError above. `words` are how K was given."""
     if k < 2:
-        raise SettingsError(f"--n-clusters {k}: give at least 2")
+        raise SettingsError(f"{words}{k}: give at least 2")
     if k > n:
-        raise DataError(f"--n-clusters {k}: the data has {n:,} rows, and a cluster needs at least one")
+        raise DataError(f"{words}{k}: the data has {n:,} rows, and a cluster needs at least one")
 
 
 def count(number: int, noun: str) -> str:

@@ -52,7 +52,7 @@ def _drawn(
     nodes: int, clusters: int, features: int, degree: float, mixing: float, seed: int, separation: float
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     """(features [N, F], edges [2, E] both ways, labels [N])."""
-    check_clusters(clusters, nodes)
+    check_clusters(clusters, nodes, "clusters=")
     for name, value, fits, allowed in (
         ("features", features, features >= 1, ">= 1"), ("mixing", mixing, 0 <= mixing <= 1, "in [0, 1]"),
         ("separation", separation, 0 <= separation < np.inf, ">= 0"), ("seed", seed, seed >= 0, ">= 0"),

@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 from ops.data.load import load
-from ops.errors import DataError, SettingsError
+from ops.errors import DataError, ResourceError, SettingsError
 from ops.graph.adjacency import adjacency
 from tessera import HSAN, SSGC, CaEGCN
 from workflows.predict import main as predict
@@ -146,6 +146,15 @@ def test_an_npz_of_edges_alone_takes_made_features(tmp_path):
     assert load(str(tmp_path / "named.npz"), make_features="degree")[0].n_nodes == 5
     with pytest.raises(DataError, match=r"e\.npz: .*--make-features degree"):
         load(str(tmp_path / "e.npz"))
+
+
+@pytest.mark.parametrize(("largest", "more", "error"), [
+    (-5, {}, DataError), (3, {"ids": np.array(5)}, DataError), (10**15, {}, ResourceError),
+])  # fmt: skip
+def test_an_npz_of_edges_alone_that_fits_nothing_is_one_line(tmp_path, largest, more, error):
+    np.savez(tmp_path / "e.npz", edge_index=np.array([[largest], [largest]]), **more)
+    with pytest.raises(error, match=r"e\.npz"):
+        load(str(tmp_path / "e.npz"), make_features="degree")
 
 
 def test_a_run_on_edges_alone_says_what_weights_do_and_places_new_nodes(untracked, tmp_path, capsys):

@@ -137,7 +137,7 @@ def test_rows_without_a_label_are_counted():
 def test_clusters_against_nodes():
     check_clusters(2, 8)
     check_clusters(8, 8)
-    with pytest.raises(DataError, match=r"^--n-clusters 9: the data has 8 rows"):
+    with pytest.raises(DataError, match=r"^--n-clusters 9: the data has 8 rows, and a cluster needs at least one$"):
         check_clusters(9, 8)
     with pytest.raises(SettingsError, match=r"^--n-clusters 1: give at least 2$"):
         check_clusters(1, 8)

@@ -34,8 +34,8 @@ def test_features_tell_the_clusters_apart_by_separation():
 
 
 @pytest.mark.parametrize(("arguments", "error", "message"), [
-    ({"clusters": 1}, SettingsError, r"^--n-clusters 1: give at least 2$"),
-    ({"nodes": 4, "clusters": 5}, DataError, r"^--n-clusters 5: the data has 4 rows"),
+    ({"clusters": 1}, SettingsError, r"^clusters=1: give at least 2$"),
+    ({"nodes": 4, "clusters": 5}, DataError, r"^clusters=5: the data has 4 rows, and a cluster needs at least one$"),
     ({"features": 0}, SettingsError, r"^planted: features=0 must be >= 1$"),
     ({"mixing": 1.5}, SettingsError, r"^planted: mixing=1.5 must be in \[0, 1\]$"),
     ({"degree": 500}, SettingsError, r"^planted: degree=500 must be in \[0.002, 110.556\] for clusters of 200 nodes$"),
