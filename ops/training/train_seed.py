@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from ops.api import AnyExperiment
-from ops.device import precision_on
+from ops.device import precision_on, without_subnormals
 from ops.distributed.process_group import ProcessGroup
 from ops.results.schema import SeedResult
 from ops.training.experiment import Hooks, Worker, judges_of
@@ -25,7 +25,7 @@ def train_seed(
         worker = Worker(threads=experiment.threads, device=device)
     method, launch, settings = experiment.method, experiment.launch, experiment.settings
     judges = judges_of(experiment, ProcessGroup(worker.rank, max(worker.count, 1)))
-    with SeedRun(
+    with without_subnormals(), SeedRun(
         folder, seed, settings.epochs, judges, experiment.console, hooks, worker, warm=experiment.warm,
         stop_on_collapse=launch.stop_on_collapse, cure=method.avoid_collapse,
         precision=precision_on(worker.device.type, launch.precision, method.precisions),

@@ -68,3 +68,24 @@ def test_sums_over_rows_that_occur_several_times_have_the_same_bits_with_several
         torch.set_num_threads(threads)
     assert all(torch.equal(first, other) for other in others)  # without, hardly any two are equal
     assert torch.get_deterministic_debug_mode() == 0
+
+
+def test_means_of_gradients_that_have_become_0_leave_no_subnormal_numbers_and_change_no_weight():
+    def train() -> torch.optim.Adam:
+        weights = torch.ones(8, 8, requires_grad=True)
+        optimizer = torch.optim.Adam([weights], fused=True)
+        for step in range(1200):
+            weights.grad = torch.full_like(weights, 0.0 if step else 0.1)
+            optimizer.step()
+        return optimizer
+
+    def mean_of(optimizer: torch.optim.Adam) -> torch.Tensor:
+        (state,) = optimizer.state.values()
+        return state["exp_avg"]
+
+    with device.without_subnormals():
+        faster = train()
+    slower = train()
+    assert not mean_of(faster).any()
+    assert mean_of(slower).all()  # it stays at the smallest numbers: they are as before again
+    assert torch.equal(*(each.param_groups[0]["params"][0] for each in (faster, slower)))
